@@ -1,0 +1,28 @@
+//! The words of Cooperage as types: identifiers, digests, image references, platforms, scopes, times.
+//!
+//! Every type here is parsed once, at the edge where text comes in, and is valid ever after. The crate does no
+//! IO, reads no clock and knows nothing of databases or wire formats beyond the text form of its own types.
+
+mod digest;
+mod ids;
+mod image_ref;
+mod parsed;
+mod platform;
+mod repository;
+mod run_id;
+mod scope;
+mod secret;
+mod timestamp;
+
+pub use digest::{Digest, DigestAlgorithm, DigestError, Hasher};
+pub use ids::{
+    AgentName, AttemptNumber, ContextId, Fence, IdError, IdempotencyKey, PoolName, PrincipalName, RegistryId, StepId,
+    TokenId,
+};
+pub use image_ref::{ImageRef, ImageRefError, RegistryName};
+pub use platform::{Platform, PlatformError};
+pub use repository::{RepositoryName, RepositoryNameError, Tag, TagError};
+pub use run_id::{RunId, RunIdError};
+pub use scope::{Access, RepositoryPattern, Scope, ScopeError, Scopes};
+pub use secret::{SecretBytes, SecretString};
+pub use timestamp::Timestamp;

@@ -1,0 +1,201 @@
+//! What a token may do: `read`, `run`, `admin`, `agent`, and `repository:NAME:pull,push,delete`.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::RepositoryName;
+use crate::parsed::text_form;
+
+/// One thing to do with a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Access {
+    /// Read manifests, blobs and tags.
+    Pull,
+    /// Write manifests, blobs and tags.
+    Push,
+    /// Delete manifests, blobs and tags.
+    Delete,
+}
+
+/// Which repositories a scope is about: one name, all names under a prefix (`team/*`), or all (`*`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RepositoryPattern {
+    /// `*`
+    All,
+    /// `prefix/*`
+    Under(RepositoryName),
+    /// One repository.
+    Named(RepositoryName),
+}
+
+/// One scope of a token.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// See runs and their logs.
+    Read,
+    /// Upload contexts, start and cancel runs; implies `read`.
+    Run,
+    /// Everything, tokens included.
+    Admin,
+    /// Serve as an agent.
+    Agent,
+    /// Use repositories of the registry.
+    Repository(RepositoryPattern, BTreeSet<Access>),
+}
+
+/// All scopes of a token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Scopes(pub Vec<Scope>);
+
+/// Why a text is not a scope.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "scope `{0}` is not read, run, admin, agent or repository:NAME:ACTIONS, where NAME may be `*` or end in `/*` and \
+     ACTIONS is some of pull,push,delete"
+)]
+pub struct ScopeError(String);
+
+impl Scope {
+    /// Parses one scope.
+    pub fn parse(text: &str) -> Result<Self, ScopeError> {
+        let error = || ScopeError(text.chars().take(160).collect());
+        match text {
+            "read" => return Ok(Self::Read),
+            "run" => return Ok(Self::Run),
+            "admin" => return Ok(Self::Admin),
+            "agent" => return Ok(Self::Agent),
+            _ => {}
+        }
+        let rest = text.strip_prefix("repository:").ok_or_else(error)?;
+        let (name, actions) = rest.rsplit_once(':').ok_or_else(error)?;
+        let pattern = match name.strip_suffix("/*") {
+            _ if name == "*" => RepositoryPattern::All,
+            Some(prefix) => RepositoryPattern::Under(RepositoryName::parse(prefix).map_err(|_| error())?),
+            None => RepositoryPattern::Named(RepositoryName::parse(name).map_err(|_| error())?),
+        };
+        let accesses = actions
+            .split(',')
+            .map(|action| match action {
+                "pull" => Ok(Access::Pull),
+                "push" => Ok(Access::Push),
+                "delete" => Ok(Access::Delete),
+                _ => Err(error()),
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self::Repository(pattern, accesses))
+    }
+}
+
+impl RepositoryPattern {
+    /// Whether the pattern covers `repository`.
+    pub fn covers(&self, repository: &RepositoryName) -> bool {
+        match self {
+            Self::All => true,
+            Self::Named(name) => name == repository,
+            Self::Under(prefix) => {
+                repository.as_str().strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('/'))
+            }
+        }
+    }
+}
+
+impl Scopes {
+    /// Whether one of the scopes is `admin`.
+    pub fn admin(&self) -> bool {
+        self.0.contains(&Scope::Admin)
+    }
+
+    /// Whether runs and logs may be read.
+    pub fn read(&self) -> bool {
+        self.admin() || self.0.iter().any(|scope| matches!(scope, Scope::Read | Scope::Run))
+    }
+
+    /// Whether runs may be started and cancelled.
+    pub fn run(&self) -> bool {
+        self.admin() || self.0.contains(&Scope::Run)
+    }
+
+    /// Whether the holder may serve as an agent. An administrator is not an agent: agents receive secrets.
+    pub fn agent(&self) -> bool {
+        self.0.contains(&Scope::Agent)
+    }
+
+    /// Whether `access` to `repository` is allowed.
+    pub fn repository(&self, repository: &RepositoryName, access: Access) -> bool {
+        self.admin()
+            || self.0.iter().any(|scope| match scope {
+                Scope::Repository(pattern, accesses) => pattern.covers(repository) && accesses.contains(&access),
+                Scope::Read | Scope::Run | Scope::Admin | Scope::Agent => false,
+            })
+    }
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pull => "pull",
+            Self::Push => "push",
+            Self::Delete => "delete",
+        })
+    }
+}
+
+impl fmt::Display for RepositoryPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("*"),
+            Self::Under(prefix) => write!(f, "{prefix}/*"),
+            Self::Named(name) => write!(f, "{name}"),
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read => f.write_str("read"),
+            Self::Run => f.write_str("run"),
+            Self::Admin => f.write_str("admin"),
+            Self::Agent => f.write_str("agent"),
+            Self::Repository(pattern, accesses) => {
+                let actions: Vec<String> = accesses.iter().map(Access::to_string).collect();
+                write!(f, "repository:{pattern}:{}", actions.join(","))
+            }
+        }
+    }
+}
+
+text_form!(Scope, ScopeError);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_form_round_trips() {
+        for text in ["read", "run", "admin", "agent", "repository:*:pull", "repository:team/*:pull,push,delete"] {
+            assert_eq!(Scope::parse(text).expect(text).to_string(), text);
+        }
+        for text in ["", "root", "repository:a", "repository::pull", "repository:a:", "repository:a:write", "Read"] {
+            assert!(Scope::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_covers_whole_parts_only() {
+        let scopes = Scopes(vec![Scope::parse("repository:team/*:pull").expect("valid")]);
+        let may = |name: &str, access| scopes.repository(&RepositoryName::parse(name).expect("valid"), access);
+        assert!(may("team/app", Access::Pull));
+        assert!(!may("team/app", Access::Push));
+        assert!(!may("team", Access::Pull));
+        assert!(!may("teams/app", Access::Pull));
+        assert!(!scopes.read() && !scopes.run() && !scopes.admin());
+    }
+
+    #[test]
+    fn an_administrator_is_not_an_agent() {
+        let scopes = Scopes(vec![Scope::Admin]);
+        assert!(scopes.read() && scopes.run() && !scopes.agent());
+    }
+}
