@@ -1,0 +1,30 @@
+//! The wire types of the REST API under `/api/v1`: field names are ACR's where ACR has the field.
+//!
+//! Requests refuse fields that they don't know; responses may gain fields, so readers accept unknown ones. Nothing
+//! here decides anything: the server checks and the client shows.
+
+mod context;
+mod info;
+mod log;
+mod request;
+mod route;
+mod run;
+mod time;
+mod token;
+
+pub use context::{CreatedContext, UploadedContext};
+pub use info::{Health, Info};
+pub use log::{
+    EndEvent, LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, LogBatch, LogEventName, LogFrame, LogQuery, LogStream,
+    StatusEvent, VertexUpdate,
+};
+pub use request::{
+    Argument, BuildSecret, DEFAULT_TIMEOUT_SECONDS, DockerBuildRequest, IDEMPOTENCY_KEY_HEADER, Label,
+    MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, RunRequest, SecretValue,
+};
+pub use route::{API_PREFIX, Auth, Content, Method, Parameter, ParameterKind, ROUTES, Route};
+pub use run::{
+    AgentConfiguration, Dependency, GitHead, ImageDependency, ListRunsQuery, OutputImage, PlatformView,
+    ProvisioningState, Run, RunList, RunStatus, RunStep, RunType, StepStatus, StepType, UnknownName,
+};
+pub use token::{CreateToken, CreatedToken, TokenList, TokenView};

@@ -1,0 +1,152 @@
+//! A run's log on the wire: as text from an offset, or as server-sent events of frames.
+//!
+//! A run's text is the data of its frames one after another, those of the stream `vertex` left out.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use cooper_types::{AttemptNumber, Timestamp};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use utoipa::ToSchema;
+
+use super::run::{Run, RunStatus};
+
+/// Response header of `GET /runs/{id}/log`: the text offset after the last byte of the answer.
+pub const LOG_OFFSET_HEADER: &str = "cooper-log-offset";
+/// Response header of `GET /runs/{id}/log`: `true` when the log ends with this answer, else `false`.
+pub const LOG_COMPLETE_HEADER: &str = "cooper-log-complete";
+
+/// What `GET /runs/{id}/log` (a text offset) and `GET /runs/{id}/log/events` (a frame offset) take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LogQuery {
+    /// Where to begin; 0 is the start. For events, a `Last-Event-ID` header counts before it.
+    #[serde(default)]
+    pub offset: u64,
+}
+
+/// The names of the server-sent events of `GET /runs/{id}/log/events`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LogEventName {
+    /// Data is a [`LogBatch`]; the event's id is the frame offset after it.
+    Log,
+    /// Data is a [`StatusEvent`].
+    Status,
+    /// Data is an [`EndEvent`], the final run; the stream closes after it.
+    End,
+}
+
+impl LogEventName {
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Status => "status",
+            Self::End => "end",
+        }
+    }
+}
+
+/// Some frames of a log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LogBatch {
+    /// The frame offset of the first frame. Frame offsets grow; what they count is the server's affair.
+    pub offset: u64,
+    /// The frames, in order.
+    pub frames: Vec<LogFrame>,
+}
+
+/// One frame of a log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LogFrame {
+    /// The attempt that wrote it; `null` for the service's own lines.
+    #[schema(value_type = Option<u64>)]
+    pub attempt: Option<AttemptNumber>,
+    /// The frame's number within its attempt.
+    pub seq: u64,
+    /// When it was written, in microseconds since 1970.
+    #[schema(value_type = i64)]
+    pub time: Timestamp,
+    /// What it is.
+    pub stream: LogStream,
+    /// The build vertex that it belongs to.
+    pub vertex: Option<String>,
+    /// The bytes, in base64; for `vertex` the JSON of a [`VertexUpdate`].
+    #[serde(with = "base64_bytes")]
+    #[schema(value_type = String, format = Byte)]
+    pub data: Vec<u8>,
+}
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogStream {
+    /// A line of the service's own.
+    Service,
+    /// Standard output of the user's process.
+    Stdout,
+    /// Standard error of the user's process.
+    Stderr,
+    /// News of a build vertex: no text.
+    Vertex,
+    /// The text of a marker that stands for lost bytes.
+    Gap,
+}
+
+/// News of one build vertex, that is of one step of a Dockerfile. Later news of the same `id` replaces earlier news.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VertexUpdate {
+    /// The vertex's id: opaque, unique in its attempt.
+    pub id: String,
+    /// What it does, such as `[build 2/4] RUN make`.
+    pub name: String,
+    /// When it began, in microseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>)]
+    pub started: Option<Timestamp>,
+    /// When it ended, in microseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>)]
+    pub completed: Option<Timestamp>,
+    /// Whether its result came from the cache.
+    #[serde(default)]
+    pub cached: bool,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// How much of `total` is done, such as bytes of a download.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<u64>,
+    /// How much there is to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+}
+
+/// The run's status changed, or what it waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusEvent {
+    /// The run's status.
+    pub status: RunStatus,
+    /// While the run waits: what it waits for.
+    #[serde(default)]
+    pub pending_reason: Option<String>,
+}
+
+/// The last event's data: the run as it ended.
+pub type EndEvent = Run;
+
+/// For `#[serde(with)]` on bytes.
+mod base64_bytes {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        STANDARD.decode(String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}

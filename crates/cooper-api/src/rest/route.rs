@@ -1,0 +1,276 @@
+//! The table of routes: the server registers from it, the OpenAPI document is made from it, and tests walk it.
+
+use std::fmt;
+
+/// What every route of the API begins with.
+pub const API_PREFIX: &str = "/api/v1";
+
+/// One route of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The operation's name in the OpenAPI document, unique.
+    pub operation: &'static str,
+    /// The HTTP method.
+    pub method: Method,
+    /// The whole path, with parameters as `{id}`.
+    pub path: &'static str,
+    /// Who may call it.
+    pub auth: Auth,
+    /// What it does, in one line.
+    pub summary: &'static str,
+    /// The query's parameters; others are refused.
+    pub query: &'static [Parameter],
+    /// The body that it takes.
+    pub request: Option<Content>,
+    /// The status of success.
+    pub status: u16,
+    /// The body of success.
+    pub response: Option<Content>,
+}
+
+/// A parameter in a query: always optional.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parameter {
+    /// Its name.
+    pub name: &'static str,
+    /// What its values are.
+    pub kind: ParameterKind,
+    /// What it does, in one line.
+    pub summary: &'static str,
+}
+
+/// What the values of a query's parameter are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParameterKind {
+    /// A whole number from 0 on.
+    Number,
+    /// A text.
+    Text,
+    /// A value of the schema of this name.
+    Schema(&'static str),
+}
+
+/// A body: its media type, and its schema's name where it is JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// The media type.
+    pub media_type: &'static str,
+    /// The name of its schema in the document.
+    pub schema: Option<&'static str>,
+}
+
+/// An HTTP method that a route uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// GET
+    Get,
+    /// POST
+    Post,
+    /// PUT
+    Put,
+    /// DELETE
+    Delete,
+}
+
+/// Who may call a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Auth {
+    /// Everybody.
+    Public,
+    /// Everybody with a token that works, whatever its scopes.
+    AnyToken,
+    /// A token with the scope `read`, `run` or `admin`.
+    Read,
+    /// A token with the scope `run` or `admin`.
+    Run,
+    /// A token with the scope `admin`.
+    Admin,
+}
+
+impl Method {
+    /// The method's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+impl Auth {
+    /// Whether a caller may call the route: `None` is a caller without a token that works.
+    pub fn allows(self, scopes: Option<&cooper_types::Scopes>) -> bool {
+        match (self, scopes) {
+            (Self::Public, _) | (Self::AnyToken, Some(_)) => true,
+            (Self::Read, Some(scopes)) => scopes.read(),
+            (Self::Run, Some(scopes)) => scopes.run(),
+            (Self::Admin, Some(scopes)) => scopes.admin(),
+            (_, None) => false,
+        }
+    }
+
+    /// The scope that is named when a token lacks it; `None` where no scope is asked for.
+    pub fn scope(self) -> Option<&'static str> {
+        match self {
+            Self::Public | Self::AnyToken => None,
+            Self::Read => Some("read"),
+            Self::Run => Some("run"),
+            Self::Admin => Some("admin"),
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+const fn json(schema: &'static str) -> Option<Content> {
+    Some(Content { media_type: "application/json", schema: Some(schema) })
+}
+
+const fn bytes(media_type: &'static str) -> Option<Content> {
+    Some(Content { media_type, schema: None })
+}
+
+const fn route(method: Method, path: &'static str, auth: Auth, operation: &'static str, status: u16) -> Route {
+    Route { operation, method, path, auth, summary: "", query: &[], request: None, status, response: None }
+}
+
+const LIST_RUNS_QUERY: &[Parameter] = &[
+    Parameter { name: "status", kind: ParameterKind::Schema("RunStatus"), summary: "Only runs with this status" },
+    Parameter { name: "runType", kind: ParameterKind::Schema("RunType"), summary: "Only runs of this type" },
+    Parameter { name: "top", kind: ParameterKind::Number, summary: "How many at most: 1 to 1000, 15 if absent" },
+    Parameter { name: "before", kind: ParameterKind::Text, summary: "Only runs older than the run with this id" },
+];
+
+const LOG_QUERY: &[Parameter] =
+    &[Parameter { name: "offset", kind: ParameterKind::Number, summary: "Where to begin; 0 is the start" }];
+
+/// Every route outside the registry and the agents' protocol.
+pub const ROUTES: &[Route] = &[
+    Route {
+        summary: "Ask for a context's id and where to upload it",
+        response: json("CreatedContext"),
+        ..route(Method::Post, "/api/v1/contexts", Auth::Run, "createContext", 201)
+    },
+    Route {
+        summary: "Upload a context as tar.gz",
+        request: bytes("application/gzip"),
+        response: json("UploadedContext"),
+        ..route(Method::Put, "/api/v1/contexts/{id}", Auth::Run, "uploadContext", 201)
+    },
+    Route {
+        summary: "Start a run; a repeat with the same Idempotency-Key returns the same run",
+        request: json("RunRequest"),
+        response: json("Run"),
+        ..route(Method::Post, "/api/v1/runs", Auth::Run, "createRun", 201)
+    },
+    Route {
+        summary: "List runs, the newest first",
+        query: LIST_RUNS_QUERY,
+        response: json("RunList"),
+        ..route(Method::Get, "/api/v1/runs", Auth::Read, "listRuns", 200)
+    },
+    Route {
+        summary: "Show a run",
+        response: json("Run"),
+        ..route(Method::Get, "/api/v1/runs/{id}", Auth::Read, "getRun", 200)
+    },
+    Route {
+        summary: "Cancel a run",
+        response: json("Run"),
+        ..route(Method::Post, "/api/v1/runs/{id}/cancel", Auth::Run, "cancelRun", 202)
+    },
+    Route {
+        summary: "Read a run's log as text from an offset",
+        query: LOG_QUERY,
+        response: bytes("text/plain"),
+        ..route(Method::Get, "/api/v1/runs/{id}/log", Auth::Read, "getRunLog", 200)
+    },
+    Route {
+        summary: "Follow a run's log as server-sent events from a frame offset",
+        query: LOG_QUERY,
+        response: bytes("text/event-stream"),
+        ..route(Method::Get, "/api/v1/runs/{id}/log/events", Auth::Read, "followRunLog", 200)
+    },
+    Route {
+        summary: "List access tokens",
+        response: json("TokenList"),
+        ..route(Method::Get, "/api/v1/tokens", Auth::Admin, "listTokens", 200)
+    },
+    Route {
+        summary: "Make an access token; it is shown once",
+        request: json("CreateToken"),
+        response: json("CreatedToken"),
+        ..route(Method::Post, "/api/v1/tokens", Auth::Admin, "createToken", 201)
+    },
+    Route {
+        summary: "Revoke an access token",
+        ..route(Method::Delete, "/api/v1/tokens/{id}", Auth::Admin, "revokeToken", 204)
+    },
+    Route {
+        summary: "Show the server's version and registry, and what the token may do",
+        response: json("Info"),
+        ..route(Method::Get, "/api/v1/info", Auth::AnyToken, "getInfo", 200)
+    },
+    Route {
+        summary: "This document",
+        response: bytes("application/json"),
+        ..route(Method::Get, "/api/v1/openapi.json", Auth::Public, "getOpenApi", 200)
+    },
+    Route {
+        summary: "Whether the process is alive",
+        response: json("Health"),
+        ..route(Method::Get, "/healthz", Auth::Public, "getHealth", 200)
+    },
+    Route {
+        summary: "Whether the server can do its work",
+        response: json("Health"),
+        ..route(Method::Get, "/readyz", Auth::Public, "getReadiness", 200)
+    },
+    Route {
+        summary: "Metrics in the Prometheus text form",
+        response: bytes("text/plain"),
+        ..route(Method::Get, "/metrics", Auth::Read, "getMetrics", 200)
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use cooper_types::{Scope, Scopes};
+
+    use super::*;
+
+    #[test]
+    fn operations_and_places_are_unique() {
+        let mut seen = std::collections::HashSet::new();
+        for route in ROUTES {
+            assert!(seen.insert(route.operation.to_owned()), "{}", route.operation);
+            assert!(seen.insert(format!("{} {}", route.method, route.path)), "{}", route.path);
+            assert!(!route.summary.is_empty(), "{}", route.path);
+            let outside = matches!(route.path, "/healthz" | "/readyz" | "/metrics");
+            assert!(outside || route.path.starts_with(API_PREFIX), "{}", route.path);
+        }
+    }
+
+    #[test]
+    fn scopes_open_what_they_say() {
+        let check = |auth: Auth, scopes: Option<&str>, expect: bool| {
+            let scopes = scopes.map(|text| Scopes(vec![Scope::parse(text).expect(text)]));
+            assert_eq!(auth.allows(scopes.as_ref()), expect, "{auth:?} {scopes:?}");
+        };
+        check(Auth::Public, None, true);
+        check(Auth::AnyToken, None, false);
+        check(Auth::AnyToken, Some("repository:*:pull"), true);
+        check(Auth::Read, Some("repository:*:pull"), false);
+        check(Auth::Read, Some("run"), true);
+        check(Auth::Read, Some("agent"), false);
+        check(Auth::Run, Some("read"), false);
+        check(Auth::Run, Some("admin"), true);
+        check(Auth::Admin, Some("run"), false);
+    }
+}

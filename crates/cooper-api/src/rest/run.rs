@@ -1,0 +1,412 @@
+//! A run as the API shows it: ACR's record, and our own fields after it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use cooper_types::{Platform, PlatformError, PrincipalName, RunId, StepId, Timestamp};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::time::{rfc3339, rfc3339_option};
+
+/// One run. The fields down to `provisioningState` are ACR's; absent values are `null`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Run {
+    /// The run's id, such as `ca1`.
+    #[schema(value_type = String, example = "ca1")]
+    pub run_id: RunId,
+    /// The same as `runId`.
+    pub name: String,
+    /// The run's path under this server: `/api/v1/runs/ca1`.
+    pub id: String,
+    /// Where the run stands.
+    pub status: RunStatus,
+    /// What kind of request made it.
+    pub run_type: RunType,
+    /// When the run was accepted.
+    #[serde(with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    pub create_time: Timestamp,
+    /// When an agent began with it.
+    #[serde(default, with = "rfc3339_option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub start_time: Option<Timestamp>,
+    /// When it reached its last state.
+    #[serde(default, with = "rfc3339_option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub finish_time: Option<Timestamp>,
+    /// When anything of the record last changed.
+    #[serde(with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    pub last_updated_time: Timestamp,
+    /// The task that the run executes; `null` for quick builds and quick runs.
+    pub task: Option<String>,
+    /// What the run pushed.
+    #[serde(default)]
+    pub output_images: Vec<OutputImage>,
+    /// What the run builds for.
+    pub platform: PlatformView,
+    /// The share of a machine that the run may use.
+    pub agent_configuration: Option<AgentConfiguration>,
+    /// The pool that the run was sent to.
+    pub agent_pool_name: Option<String>,
+    /// Why the run did not succeed, in one line.
+    pub run_error_message: Option<String>,
+    /// Whether the run outlives the clean-up of old runs.
+    pub is_archive_enabled: bool,
+    /// Whether the record itself is in order; always `Succeeded` once a run is accepted.
+    pub provisioning_state: ProvisioningState,
+
+    /// While the run waits: what it waits for.
+    pub pending_reason: Option<String>,
+    /// Who started it.
+    #[schema(value_type = String)]
+    pub principal: PrincipalName,
+    /// After how many seconds of work the run ends as `Timeout`.
+    pub timeout: u32,
+    /// Its steps in file order.
+    #[serde(default)]
+    pub steps: Vec<RunStep>,
+    /// Which bases went into which image, by digest.
+    #[serde(default)]
+    pub dependencies: Vec<Dependency>,
+    /// The names that the request asked for, with registry, tag and variables filled in.
+    #[serde(default)]
+    pub image_names: Vec<String>,
+}
+
+/// Where a run stands. The last five are final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+pub enum RunStatus {
+    /// Waits for an agent.
+    Queued,
+    /// An agent has it and prepares.
+    Started,
+    /// A step runs.
+    Running,
+    /// Every step succeeded.
+    Succeeded,
+    /// A step failed: the user's result.
+    Failed,
+    /// Somebody cancelled it.
+    Canceled,
+    /// The machinery failed: not the user's doing.
+    Error,
+    /// The run or a step took longer than it may.
+    Timeout,
+}
+
+impl RunStatus {
+    /// Every status.
+    pub const ALL: [Self; 8] = [
+        Self::Queued,
+        Self::Started,
+        Self::Running,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Canceled,
+        Self::Error,
+        Self::Timeout,
+    ];
+
+    /// Whether nothing follows this status.
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Queued | Self::Started | Self::Running => false,
+            Self::Succeeded | Self::Failed | Self::Canceled | Self::Error | Self::Timeout => true,
+        }
+    }
+
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "Queued",
+            Self::Started => "Started",
+            Self::Running => "Running",
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+            Self::Canceled => "Canceled",
+            Self::Error => "Error",
+            Self::Timeout => "Timeout",
+        }
+    }
+}
+
+/// What kind of request made a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+pub enum RunType {
+    /// One Dockerfile, asked for directly.
+    QuickBuild,
+    /// A task file, asked for directly.
+    QuickRun,
+    /// A stored task with a Dockerfile.
+    AutoBuild,
+    /// A stored task with a task file.
+    AutoRun,
+}
+
+impl RunType {
+    /// Every type.
+    pub const ALL: [Self; 4] = [Self::QuickBuild, Self::QuickRun, Self::AutoBuild, Self::AutoRun];
+
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::QuickBuild => "QuickBuild",
+            Self::QuickRun => "QuickRun",
+            Self::AutoBuild => "AutoBuild",
+            Self::AutoRun => "AutoRun",
+        }
+    }
+}
+
+/// A name that is none of the names it could be.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{kind} `{text}` is none of {known}")]
+pub struct UnknownName {
+    kind: &'static str,
+    text: String,
+    known: String,
+}
+
+macro_rules! named {
+    ($type:ty, $kind:literal) => {
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.name())
+            }
+        }
+
+        /// Takes the name in any letter case, because people type it.
+        impl FromStr for $type {
+            type Err = UnknownName;
+            fn from_str(text: &str) -> Result<Self, UnknownName> {
+                Self::ALL.into_iter().find(|value| value.name().eq_ignore_ascii_case(text)).ok_or_else(|| UnknownName {
+                    kind: $kind,
+                    text: text.chars().take(40).collect(),
+                    known: Self::ALL.map(Self::name).join(", "),
+                })
+            }
+        }
+    };
+}
+named!(RunStatus, "run status");
+named!(RunType, "run type");
+
+/// Whether a record is in order, as ACR says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+pub enum ProvisioningState {
+    /// Being made.
+    Creating,
+    /// Being changed.
+    Updating,
+    /// Being deleted.
+    Deleting,
+    /// In order.
+    Succeeded,
+    /// Could not be made.
+    Failed,
+    /// Its making was cancelled.
+    Canceled,
+}
+
+/// An image that a run pushed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OutputImage {
+    /// Host and port of the registry.
+    pub registry: String,
+    /// The repository in it.
+    pub repository: String,
+    /// The tag, if the push was by tag.
+    pub tag: Option<String>,
+    /// The manifest's digest.
+    pub digest: Option<String>,
+}
+
+/// A platform in ACR's form.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PlatformView {
+    /// `linux` or `windows`, in any letter case.
+    pub os: String,
+    /// `amd64`, `x86`, `386`, `arm` or `arm64`; `amd64` if absent.
+    #[serde(default)]
+    pub architecture: Option<String>,
+    /// `v6`, `v7` or `v8`.
+    #[serde(default)]
+    pub variant: Option<String>,
+}
+
+impl From<&Platform> for PlatformView {
+    fn from(platform: &Platform) -> Self {
+        Self {
+            os: platform.os().to_owned(),
+            architecture: Some(platform.architecture().to_owned()),
+            variant: platform.variant().map(str::to_owned),
+        }
+    }
+}
+
+impl TryFrom<&PlatformView> for Platform {
+    type Error = PlatformError;
+    fn try_from(view: &PlatformView) -> Result<Self, PlatformError> {
+        Platform::parse(&view.to_string())
+    }
+}
+
+impl fmt::Display for PlatformView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A variant without an architecture must not slide into the architecture's place.
+        let default = self.variant.as_ref().map(|_| "amd64");
+        let parts = [Some(self.os.as_str()), self.architecture.as_deref().or(default), self.variant.as_deref()];
+        f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join("/"))
+    }
+}
+
+/// The share of a machine that a run may use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentConfiguration {
+    /// Number of CPUs.
+    pub cpu: Option<u32>,
+}
+
+/// One step of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunStep {
+    /// The step's id, unique in the run.
+    #[schema(value_type = String, example = "build")]
+    pub id: StepId,
+    /// What the step does.
+    #[serde(rename = "type")]
+    pub step_type: StepType,
+    /// Where it stands.
+    pub status: StepStatus,
+    /// How many attempts there were, the current one included.
+    pub attempts: u32,
+    /// When the first attempt began.
+    #[serde(default, with = "rfc3339_option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub start_time: Option<Timestamp>,
+    /// When the step reached its last state.
+    #[serde(default, with = "rfc3339_option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub finish_time: Option<Timestamp>,
+    /// The exit code of the user's process, where there was one.
+    pub exit_code: Option<i32>,
+    /// Why it did not succeed, in one line.
+    pub reason: Option<String>,
+    /// The agent of the last attempt.
+    pub agent: Option<String>,
+}
+
+/// What a step does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StepType {
+    /// Builds an image.
+    Build,
+    /// Runs a container.
+    Cmd,
+    /// Pushes images.
+    Push,
+}
+
+/// Where a step stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+pub enum StepStatus {
+    /// Not begun.
+    Pending,
+    /// An attempt is live.
+    Running,
+    /// Done.
+    Succeeded,
+    /// The user's step failed.
+    Failed,
+    /// Never begun, because the run ended before.
+    Skipped,
+    /// Ended by a cancel.
+    Canceled,
+    /// Lost to a failure of the machinery.
+    Error,
+    /// Took longer than it may.
+    Timeout,
+}
+
+/// Which bases went into an image (contract §2.8).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Dependency {
+    /// The image that was built; `null` if it has no tag.
+    pub image: Option<ImageDependency>,
+    /// The base of its last stage; `null` for `scratch`.
+    #[serde(rename = "runtime-dependency")]
+    pub runtime_dependency: Option<ImageDependency>,
+    /// The bases of its other stages.
+    #[serde(rename = "buildtime-dependency")]
+    pub buildtime_dependency: Option<Vec<ImageDependency>>,
+    /// The commit that was built, where the source is a repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git: Option<GitHead>,
+}
+
+/// An image with its digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImageDependency {
+    /// Host and port of the registry.
+    pub registry: String,
+    /// The repository in it.
+    pub repository: String,
+    /// The tag, where one was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// The manifest's digest; empty where nothing was pushed.
+    pub digest: String,
+    /// The reference as it was written.
+    pub reference: String,
+}
+
+/// The head of a source repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GitHead {
+    /// The commit.
+    #[serde(rename = "git-head-revision", default)]
+    pub revision: String,
+}
+
+/// What `GET /runs` takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListRunsQuery {
+    /// Only runs with this status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<RunStatus>,
+    /// Only runs of this type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_type: Option<RunType>,
+    /// How many at most: 1 to [`ListRunsQuery::MAX_TOP`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top: Option<u32>,
+    /// Only runs that are older than this one: for the next page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<RunId>,
+}
+
+impl ListRunsQuery {
+    /// How many runs a page has when nothing is said, as `az acr task list-runs` shows.
+    pub const DEFAULT_TOP: u32 = 15;
+    /// How many runs a page has at most.
+    pub const MAX_TOP: u32 = 1000;
+}
+
+/// A page of runs, the newest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunList {
+    /// The runs.
+    pub value: Vec<Run>,
+    /// The path and query of the next page, if there is one.
+    pub next_link: Option<String>,
+}
