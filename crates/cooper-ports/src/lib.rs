@@ -3,3 +3,4 @@
 //! Adapters implement them; services are written against them. Nothing here does IO.
 
 pub mod context_tree;
+pub mod engine;

@@ -1,0 +1,109 @@
+//! The container engine as the agent needs it: describe, build, push, clean up.
+//!
+//! One adapter speaks to Docker Engine; [`scripted`] is the fake for tests of everything above. Both pass one
+//! conformance suite. Nothing here knows runs, steps or leases beyond the names that keep runs apart in an engine.
+
+mod build;
+mod error;
+mod names;
+mod push;
+pub mod scripted;
+
+use std::collections::BTreeSet;
+
+use cooper_types::Platform;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+pub use build::{
+    BuildError, BuildEvent, BuildFailure, BuildRequest, BuiltImage, OutputStream, RegistryCredential, ResolvedBase,
+    VertexEvent,
+};
+pub use error::EngineError;
+pub use names::{EngineOwner, LocalName, OWNER_LABEL};
+pub use push::{PushError, PushEvent, PushRequest, PushedImage};
+
+/// What an engine is and can do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineDescription {
+    /// The product, such as `Docker Engine`.
+    pub name: String,
+    /// The product's own version text.
+    pub version: String,
+    /// The version of the engine's API that is spoken with it.
+    pub api_version: String,
+    /// What it runs without emulation.
+    pub native: Platform,
+    /// What it runs besides, by emulation or because the processor can; empty where the engine does not say.
+    pub emulated: BTreeSet<Platform>,
+    /// What it can do beyond the least.
+    pub features: BTreeSet<EngineFeature>,
+}
+
+/// Something that not every engine can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EngineFeature {
+    /// Builds by BuildKit with a client's session: without it there is no build at all.
+    BuildKit,
+    /// Here-documents in Dockerfiles.
+    Heredoc,
+    /// `COPY --link` and `ADD --link`.
+    CopyLink,
+    /// `RUN --network`.
+    RunNetwork,
+}
+
+/// What [`ContainerEngine::reap`] removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reaped {
+    /// Containers, running or not.
+    pub containers: usize,
+    /// Networks.
+    pub networks: usize,
+    /// Volumes.
+    pub volumes: usize,
+    /// Image names; an image goes with its last name.
+    pub image_names: usize,
+}
+
+/// A container engine. It is shared: everything that a caller makes carries names or labels of its own.
+#[async_trait::async_trait]
+pub trait ContainerEngine: Send + Sync {
+    /// What the engine is, as learned when it was connected.
+    fn describe(&self) -> &EngineDescription;
+
+    /// Succeeds when the engine answers, quickly: an engine that hangs is an error within a few seconds.
+    async fn ping(&self) -> Result<(), EngineError>;
+
+    /// Builds an image and gives it the request's local name.
+    ///
+    /// Base images are always resolved at their registry. Events go to `sink`; a slow receiver slows the build down, a
+    /// receiver that is gone is no error. When `cancel` fires, what the build runs is dead within a second. A caller
+    /// that drops the future gets the same, without the answer. The local name exists only after success, except that
+    /// a build that is cancelled as it ends may have made it: callers remove it in both cases.
+    async fn build(
+        &self,
+        request: BuildRequest,
+        sink: mpsc::Sender<BuildEvent>,
+        cancel: CancellationToken,
+    ) -> Result<BuiltImage, BuildError>;
+
+    /// Pushes an image, known by its id, to a reference whose tag is the caller's alone while this runs.
+    ///
+    /// The engine's local name that a push needs is removed again, whatever happens.
+    async fn push(
+        &self,
+        request: PushRequest,
+        sink: mpsc::Sender<PushEvent>,
+        cancel: CancellationToken,
+    ) -> Result<PushedImage, PushError>;
+
+    /// Removes local names; an image goes with its last name, its layers stay in the build cache. A name that is
+    /// not there is no error.
+    async fn remove_names(&self, names: &[LocalName]) -> Result<(), EngineError>;
+
+    /// Removes everything that carries the owner's label or names: what an earlier life of an agent left behind.
+    ///
+    /// To be called before the owner makes anything new.
+    async fn reap(&self, owner: &EngineOwner) -> Result<Reaped, EngineError>;
+}
