@@ -2,5 +2,7 @@
 //!
 //! Adapters implement them; services are written against them. Nothing here does IO.
 
+pub mod clock;
 pub mod context_tree;
 pub mod engine;
+pub mod store_error;

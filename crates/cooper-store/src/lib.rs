@@ -1,1 +1,17 @@
-//! Placeholder.
+//! The store: SQLite behind the ports.
+//!
+//! It owns the database file, its schema and migrations, the lock on the data directory, and the one writer. It holds
+//! no rule of the product: what a run does is decided by `cooper-engine`, and this crate makes that durable, whole
+//! transactions at a time. It encrypts nothing: secrets arrive sealed.
+
+mod clock;
+mod lock;
+mod migrations;
+mod open;
+mod sql_error;
+mod writer;
+
+pub use lock::LockError;
+pub use migrations::MigrationError;
+pub use open::{OpenError, Store, StoreOptions};
+pub use writer::{Tx, WriterCounts};

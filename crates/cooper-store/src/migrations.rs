@@ -1,0 +1,110 @@
+//! Forward-only migrations of the schema: what they are, and the runner that applies the missing ones.
+//!
+//! A migration that was released is never edited; its checksum is in every database it was applied to.
+
+use cooper_types::{Digest, Timestamp};
+use sqlx::{Connection, Row, SqliteConnection};
+
+/// One step of the schema.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Migration {
+    /// Numbers run from 1 without a hole.
+    pub(crate) version: i64,
+    pub(crate) name: &'static str,
+    pub(crate) sql: &'static str,
+}
+
+macro_rules! migration {
+    ($version:literal, $file:literal) => {
+        Migration { version: $version, name: $file, sql: include_str!(concat!("../../../schemas/sqlite/", $file)) }
+    };
+}
+
+/// All migrations of this binary, oldest first.
+pub(crate) const MIGRATIONS: &[Migration] = &[migration!(1, "0001_init.sql")];
+
+/// Why the schema could not be brought to this binary's version.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrationError {
+    /// A newer binary has been here.
+    #[error("database has schema {found} and this binary knows schemas up to {known}; run the newer cooper again")]
+    Newer {
+        /// The database's version.
+        found: i64,
+        /// This binary's version.
+        known: i64,
+    },
+    /// A migration differs from the one that was applied.
+    #[error("migration {version} is not the one that made this database; it was made by an unreleased cooper")]
+    Changed {
+        /// The migration's number.
+        version: i64,
+    },
+    /// A migration failed and was rolled back.
+    #[error("migration {name} failed and was rolled back")]
+    Failed {
+        /// The migration's file name.
+        name: &'static str,
+        /// What the database said.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The list of applied migrations can't be read.
+    #[error("schema version of the database is not readable")]
+    Unreadable(#[source] sqlx::Error),
+}
+
+/// Applies what `migrations` has and the database has not, each in one transaction with its record.
+pub(crate) async fn migrate(
+    connection: &mut SqliteConnection,
+    migrations: &'static [Migration],
+    now: Timestamp,
+) -> Result<(), MigrationError> {
+    let applied = applied(connection).await.map_err(MigrationError::Unreadable)?;
+    let known = migrations.last().map_or(0, |migration| migration.version);
+    if let Some((found, _)) = applied.iter().rfind(|(version, _)| *version > known) {
+        return Err(MigrationError::Newer { found: *found, known });
+    }
+    for migration in migrations {
+        let checksum = Digest::sha256(migration.sql.as_bytes()).to_string();
+        match applied.iter().find(|(version, _)| *version == migration.version) {
+            Some((_, recorded)) if *recorded == checksum => {}
+            Some(_) => return Err(MigrationError::Changed { version: migration.version }),
+            None => apply(connection, migration, &checksum, now)
+                .await
+                .map_err(|source| MigrationError::Failed { name: migration.name, source })?,
+        }
+    }
+    Ok(())
+}
+
+async fn applied(connection: &mut SqliteConnection) -> Result<Vec<(i64, String)>, sqlx::Error> {
+    sqlx::query(
+        "CREATE TABLE IF NOT EXISTS schema_migrations (
+             version INTEGER PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, applied INTEGER NOT NULL
+         ) STRICT",
+    )
+    .execute(&mut *connection)
+    .await?;
+    let rows = sqlx::query("SELECT version, checksum FROM schema_migrations ORDER BY version");
+    let rows = rows.fetch_all(&mut *connection).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+async fn apply(
+    connection: &mut SqliteConnection,
+    migration: &Migration,
+    checksum: &str,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
+    sqlx::raw_sql(migration.sql).execute(&mut *tx).await?;
+    sqlx::query("INSERT INTO schema_migrations (version, name, checksum, applied) VALUES (?1, ?2, ?3, ?4)")
+        .bind(migration.version)
+        .bind(migration.name)
+        .bind(checksum)
+        .bind(now.as_micros())
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await
+}

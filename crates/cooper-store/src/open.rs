@@ -1,0 +1,176 @@
+//! Opens and closes the store: directory, lock, database, schema, clock, writer and readers.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cooper_ports::clock::Clock;
+use cooper_ports::store_error::StoreError;
+use cooper_types::{RegistryId, RegistryName, Timestamp};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
+
+use crate::clock::StoreClock;
+use crate::lock::{DataLock, LockError};
+use crate::migrations::{MIGRATIONS, MigrationError, migrate};
+use crate::writer::{Tx, Writer, WriterCounts};
+
+/// How many queries may read at once. Reads are short; more connections would only compete for two cores.
+const READERS: u32 = 4;
+
+/// What the store must be told.
+pub struct StoreOptions {
+    /// What `$Registry`, tokens and records say.
+    pub registry_name: RegistryName,
+    /// The clock to use instead of the store's own, for tests.
+    pub clock: Option<Arc<dyn Clock>>,
+}
+
+/// Why the store did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The data directory is in use or not usable.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The database file can't be opened.
+    #[error("database `{path}` can't be opened")]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The schema is newer than this binary, or a migration failed.
+    #[error("database `{path}` can't be used")]
+    Migration {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with its schema.
+        #[source]
+        source: MigrationError,
+    },
+}
+
+/// An open store; clones share it. It implements the ports.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    writer: Writer,
+    readers: SqlitePool,
+    clock: Arc<dyn Clock>,
+    registry: RegistryId,
+    registry_name: RegistryName,
+    /// Held until the last clone is gone or the store is closed: the lock outlives every write.
+    lock: std::sync::Mutex<Option<DataLock>>,
+}
+
+impl Store {
+    /// Opens the store in `directory`, which is made if it is missing, and brings its schema up to date.
+    pub async fn open(directory: &Path, options: StoreOptions) -> Result<Self, OpenError> {
+        let lock = DataLock::take(directory)?;
+        let path = directory.join("cooper.db");
+        let failed = |source| OpenError::Database { path: path.clone(), source };
+        let connect = SqliteConnectOptions::new()
+            .filename(&path)
+            .busy_timeout(Duration::from_secs(10))
+            .disable_statement_logging();
+        let mut connection = connect
+            .clone()
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .connect()
+            .await
+            .map_err(failed)?;
+        let wall = StoreClock::starting_after(Timestamp::from_micros(0));
+        migrate(&mut connection, MIGRATIONS, wall.now())
+            .await
+            .map_err(|source| OpenError::Migration { path: path.clone(), source })?;
+        let newest = newest_time(&mut connection).await.map_err(failed)?;
+        let clock = options.clock.unwrap_or_else(|| Arc::new(StoreClock::starting_after(newest)));
+        let registry = registry(&mut connection, &options.registry_name, clock.now()).await.map_err(failed)?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .connect_with(connect.read_only(true))
+            .await
+            .map_err(failed)?;
+        let writer = Writer::start(connection, clock.clone());
+        let registry_name = options.registry_name;
+        let lock = std::sync::Mutex::new(Some(lock));
+        Ok(Self { inner: Arc::new(Inner { writer, readers, clock, registry, registry_name, lock }) })
+    }
+
+    /// Lets queued changes finish, refuses new ones, closes the database and frees the data directory.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.inner.readers.close().await;
+        let closed = self.inner.writer.close().await;
+        drop(self.inner.lock.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take());
+        closed
+    }
+
+    /// The clock that judges leases.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.clock
+    }
+
+    /// The one registry of today.
+    pub fn registry_id(&self) -> RegistryId {
+        self.inner.registry
+    }
+
+    /// The registry's name.
+    pub fn registry_name(&self) -> &RegistryName {
+        &self.inner.registry_name
+    }
+
+    /// What the writer has done since the store was opened.
+    pub fn writer_counts(&self) -> WriterCounts {
+        self.inner.writer.counts()
+    }
+
+    /// Runs `change` in a transaction of the writer; the answer means durable. See [`Tx`] for what a change may do.
+    pub async fn write<T, E, F, Fut>(&self, change: F) -> Result<T, E>
+    where
+        F: FnOnce(Tx) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        self.inner.writer.run(change).await
+    }
+
+    /// The connections for reading. They see what is committed, and can't write.
+    pub fn readers(&self) -> &SqlitePool {
+        &self.inner.readers
+    }
+}
+
+async fn newest_time(connection: &mut SqliteConnection) -> Result<Timestamp, sqlx::Error> {
+    sqlx::query("INSERT OR IGNORE INTO store_clock (only, newest) VALUES (1, 0)").execute(&mut *connection).await?;
+    let micros = sqlx::query_scalar("SELECT newest FROM store_clock").fetch_one(&mut *connection).await?;
+    Ok(Timestamp::from_micros(micros))
+}
+
+/// The registry's row, made at the first start. The name is a setting: it follows the newest start.
+async fn registry(
+    connection: &mut SqliteConnection,
+    name: &RegistryName,
+    now: Timestamp,
+) -> Result<RegistryId, sqlx::Error> {
+    let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
+    sqlx::query(
+        "INSERT INTO registries (id, name, run_counter, created) VALUES (1, ?1, 0, ?2)
+         ON CONFLICT (id) DO UPDATE SET name = excluded.name",
+    )
+    .bind(name.as_str())
+    .bind(now.as_micros())
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(RegistryId(1))
+}

@@ -1,0 +1,292 @@
+//! The one writer: a task that owns the only connection that writes, and commits changes in groups.
+//!
+//! Changes are closures. A group is `BEGIN IMMEDIATE`, the queued changes in order of arrival, each under a savepoint
+//! of its own, and one COMMIT; only then is anybody answered. So many small changes share one sync of the disk, a
+//! change that fails is rolled back alone, and an answer always means durable. A caller that goes away tears nothing:
+//! its change runs to the end or has not begun.
+//!
+//! This module knows no table.
+
+use std::ops::{Deref, DerefMut};
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cooper_ports::clock::Clock;
+use cooper_ports::store_error::StoreError;
+use futures::FutureExt;
+use sqlx::{Connection, SqliteConnection};
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot};
+
+use crate::sql_error::{During, commit_error};
+
+/// How many changes may wait. Beyond it callers wait for a place, which pushes back on what feeds them.
+const QUEUE: usize = 256;
+/// How many changes share a commit at most: bounds how long the first of them waits for the last.
+const GROUP: usize = 64;
+
+/// The transaction as a change sees it: a connection to run statements on with `&mut *tx`.
+///
+/// A change must not begin, commit or roll back by itself, must hand on errors of the database instead of going on
+/// after them, and must not keep the handle beyond its own end.
+pub struct Tx(OwnedMutexGuard<SqliteConnection>);
+
+impl Deref for Tx {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        &self.0
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.0
+    }
+}
+
+/// What the writer has done since it started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriterCounts {
+    /// Changes that ran, successful or not.
+    pub changes: u64,
+    /// Commits that succeeded.
+    pub commits: u64,
+}
+
+/// A handle to the writer; clones share it.
+#[derive(Clone)]
+pub(crate) struct Writer {
+    queue: mpsc::Sender<Message>,
+    counters: Arc<Counters>,
+}
+
+#[derive(Default)]
+struct Counters {
+    changes: AtomicU64,
+    commits: AtomicU64,
+}
+
+enum Message {
+    Change(Box<dyn Change>),
+    Close(oneshot::Sender<Result<(), StoreError>>),
+}
+
+/// A queued change with its types erased.
+trait Change: Send {
+    /// Runs it in the transaction, and leaves the way to answer its caller.
+    fn run(self: Box<Self>, tx: Tx) -> Pin<Box<dyn Future<Output = Ran> + Send>>;
+
+    /// Answers the caller without having run.
+    fn refuse(self: Box<Self>, error: StoreError);
+}
+
+/// A change that ran.
+struct Ran {
+    /// Whether its savepoint is to be kept.
+    keep: bool,
+    answer: Answer,
+}
+
+/// Answers the caller with its own result, or with why the whole group failed.
+type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// A change as its caller gave it.
+struct Queued<F, T, E> {
+    change: F,
+    caller: oneshot::Sender<Result<T, E>>,
+}
+
+impl<T, E, F, Fut> Change for Queued<F, T, E>
+where
+    F: FnOnce(Tx) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<T, E>> + Send + 'static,
+    T: Send + 'static,
+    E: From<StoreError> + Send + 'static,
+{
+    fn run(self: Box<Self>, tx: Tx) -> Pin<Box<dyn Future<Output = Ran> + Send>> {
+        let Self { change, caller } = *self;
+        Box::pin(async move {
+            // The async block puts a panic of the closure itself under the same guard as one of its future.
+            let result = AssertUnwindSafe(async move { change(tx).await }).catch_unwind().await;
+            let result = result.unwrap_or_else(|_| Err(StoreError::Panicked.into()));
+            let keep = result.is_ok();
+            let answer: Answer = Box::new(move |group| {
+                // A caller that went away wants no answer.
+                let _ = caller.send(group.map_err(E::from).and(result));
+            });
+            Ran { keep, answer }
+        })
+    }
+
+    fn refuse(self: Box<Self>, error: StoreError) {
+        let _ = self.caller.send(Err(error.into()));
+    }
+}
+
+impl Writer {
+    /// Starts the writer's task on `connection`, which nothing else may write beside.
+    pub(crate) fn start(connection: SqliteConnection, clock: Arc<dyn Clock>) -> Self {
+        let (queue, inbox) = mpsc::channel(QUEUE);
+        let counters = Arc::new(Counters::default());
+        let task = Task { connection: Arc::new(Mutex::new(connection)), inbox, clock, counters: counters.clone() };
+        tokio::spawn(task.run());
+        Self { queue, counters }
+    }
+
+    /// Runs `change` in a transaction and returns its result once that is durable.
+    ///
+    /// An error of the change rolls back what it did and nothing else. If the caller is dropped after the change was
+    /// queued, the change runs all the same.
+    pub(crate) async fn run<T, E, F, Fut>(&self, change: F) -> Result<T, E>
+    where
+        F: FnOnce(Tx) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let (caller, receiver) = oneshot::channel();
+        let change = Box::new(Queued { change, caller });
+        self.queue.send(Message::Change(change)).await.map_err(|_| StoreError::Closed)?;
+        receiver.await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
+    }
+
+    /// Lets queued changes finish, takes no more, and closes the connection.
+    pub(crate) async fn close(&self) -> Result<(), StoreError> {
+        let (sender, receiver) = oneshot::channel();
+        if self.queue.send(Message::Close(sender)).await.is_err() {
+            return Ok(());
+        }
+        receiver.await.unwrap_or(Ok(()))
+    }
+
+    /// What the writer has done so far.
+    pub(crate) fn counts(&self) -> WriterCounts {
+        WriterCounts {
+            changes: self.counters.changes.load(Ordering::Relaxed),
+            commits: self.counters.commits.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// The writer's task.
+struct Task {
+    /// Locked by one change at a time; the lock is how a change owns the connection without borrowing from the task.
+    connection: Arc<Mutex<SqliteConnection>>,
+    inbox: mpsc::Receiver<Message>,
+    clock: Arc<dyn Clock>,
+    counters: Arc<Counters>,
+}
+
+impl Task {
+    async fn run(mut self) {
+        let mut closers = Vec::new();
+        while let Some(message) = self.inbox.recv().await {
+            match message {
+                Message::Change(first) => {
+                    if let Some(closer) = self.group(first).await {
+                        closers.push(closer);
+                        self.inbox.close();
+                    }
+                }
+                Message::Close(closer) => {
+                    closers.push(closer);
+                    self.inbox.close();
+                }
+            }
+        }
+        let closed = match Arc::try_unwrap(self.connection) {
+            Ok(connection) => connection.into_inner().close().await.during("close the database"),
+            // A change broke its contract and kept the handle; the connection closes when that is dropped.
+            Err(_) => Err(StoreError::Closed),
+        };
+        for closer in closers {
+            let _ = closer.send(closed.clone());
+        }
+    }
+
+    /// Runs one group: `first` and what is queued behind it. Returns the request to close that ended it, if one did.
+    async fn group(&mut self, first: Box<dyn Change>) -> Option<oneshot::Sender<Result<(), StoreError>>> {
+        if let Err(error) = self.begin().await {
+            first.refuse(error);
+            return None;
+        }
+        let mut closer = None;
+        let mut answers = Vec::new();
+        let mut next = Some(first);
+        let mut outcome = Ok(());
+        while let Some(change) = next.take() {
+            outcome = self.change(change, &mut answers).await;
+            if outcome.is_err() || answers.len() == GROUP {
+                break;
+            }
+            match self.inbox.try_recv() {
+                Ok(Message::Change(change)) => next = Some(change),
+                Ok(Message::Close(sender)) => closer = Some(sender),
+                Err(_) => {}
+            }
+        }
+        if outcome.is_ok() {
+            outcome = self.commit().await;
+        }
+        if outcome.is_err() {
+            // SQLite has rolled back by itself after some errors; a second time does no harm.
+            let _ = self.execute("ROLLBACK").await;
+        }
+        for answer in answers {
+            answer(outcome.clone());
+        }
+        closer
+    }
+
+    /// Runs a change under its savepoint. An error is one of the whole transaction, which is over then.
+    async fn change(&mut self, change: Box<dyn Change>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
+        if let Err(error) = self.execute("SAVEPOINT change").await.during("begin a change") {
+            change.refuse(error.clone());
+            return Err(error);
+        }
+        self.counters.changes.fetch_add(1, Ordering::Relaxed);
+        let ran = change.run(Tx(self.connection.clone().lock_owned().await)).await;
+        if ran.keep {
+            answers.push(ran.answer);
+            return self.execute("RELEASE change").await.map_err(commit_error);
+        }
+        // This fails where SQLite, on a full disk say, has rolled back the whole transaction. The change that met
+        // that knows best what happened, so it keeps its own error.
+        if let Err(error) = self.execute("ROLLBACK TO change").await {
+            (ran.answer)(Ok(()));
+            return Err(commit_error(error));
+        }
+        answers.push(ran.answer);
+        self.execute("RELEASE change").await.map_err(commit_error)
+    }
+
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        let begun = self.execute("BEGIN IMMEDIATE").await;
+        if begun.is_err() && self.execute("ROLLBACK").await.is_ok() {
+            // A transaction had been left open by a failure; without this the writer would never write again.
+            return self.execute("BEGIN IMMEDIATE").await.during("begin a transaction");
+        }
+        begun.during("begin a transaction")
+    }
+
+    /// Writes down how far time has come, so that the clock never starts before it, and commits.
+    async fn commit(&mut self) -> Result<(), StoreError> {
+        let now = self.clock.now().as_micros();
+        let mut connection = self.connection.lock().await;
+        sqlx::query("UPDATE store_clock SET newest = max(newest, ?1)")
+            .bind(now)
+            .execute(&mut *connection)
+            .await
+            .map_err(commit_error)?;
+        sqlx::query("COMMIT").execute(&mut *connection).await.map_err(commit_error)?;
+        self.counters.commits.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn execute(&self, statement: &'static str) -> Result<(), sqlx::Error> {
+        let mut connection = self.connection.lock().await;
+        sqlx::query(statement).execute(&mut *connection).await.map(drop)
+    }
+}

@@ -1,0 +1,229 @@
+//! The writer: groups, savepoints, callers that go away, and a disk that is full.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use cooper_ports::store_error::StoreError;
+use cooper_store::Store;
+use tokio::sync::Notify;
+
+use crate::fixture::{Fixture, open};
+
+/// A refusal of the change itself, beside failures of the store.
+#[derive(Debug, PartialEq)]
+enum Refused {
+    ByChange,
+    ByStore(String),
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        Self::ByStore(error.to_string())
+    }
+}
+
+async fn insert(store: &Store, name: &str, refuse: bool) -> Result<(), Refused> {
+    let name = name.to_owned();
+    store
+        .write(async move |mut tx| {
+            sqlx::query("INSERT INTO principals (registry_id, name, created) VALUES (1, ?1, 0)")
+                .bind(name)
+                .execute(&mut *tx)
+                .await
+                .map_err(|error| Refused::ByStore(error.to_string()))?;
+            if refuse { Err(Refused::ByChange) } else { Ok(()) }
+        })
+        .await
+}
+
+async fn names(store: &Store) -> Vec<String> {
+    sqlx::query_scalar("SELECT name FROM principals ORDER BY name").fetch_all(store.readers()).await.unwrap()
+}
+
+#[tokio::test]
+async fn concurrent_changes_share_commits() {
+    let fixture = Fixture::new().await;
+    let tasks: Vec<_> = (0..200)
+        .map(|n| {
+            let store = fixture.store.clone();
+            tokio::spawn(async move { insert(&store, &format!("p{n:03}"), false).await })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    let counts = fixture.store.writer_counts();
+    assert_eq!(counts.changes, 200);
+    assert!(counts.commits < 100, "{counts:?}");
+    assert_eq!(names(&fixture.store).await.len(), 200);
+}
+
+#[tokio::test]
+async fn a_failing_change_is_rolled_back_alone() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    // Held back by the first change, the others are queued in this order and make one group with it.
+    let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let first = {
+        let (store, entered, release) = (store.clone(), entered.clone(), release.clone());
+        tokio::spawn(async move {
+            store
+                .write(async move |_tx| {
+                    entered.notify_one();
+                    release.notified().await;
+                    Ok::<_, StoreError>(())
+                })
+                .await
+        })
+    };
+    entered.notified().await;
+    let commits = store.writer_counts().commits;
+    let (before, refused, panicked, duplicate, after, ()) = tokio::join!(
+        biased;
+        insert(store, "before", false),
+        insert(store, "refused", true),
+        store.write(async move |mut tx| {
+            let sql = "INSERT INTO principals (registry_id, name, created) VALUES (1, 'panicked', 0)";
+            sqlx::query(sql).execute(&mut *tx).await.unwrap();
+            if true {
+                panic!("a fault of ours")
+            }
+            Ok::<_, StoreError>(())
+        }),
+        insert(store, "before", false),
+        insert(store, "after", false),
+        async { release.notify_one() },
+    );
+    first.await.unwrap().unwrap();
+    before.unwrap();
+    assert_eq!(refused, Err(Refused::ByChange));
+    assert!(matches!(panicked, Err(StoreError::Panicked)));
+    assert!(matches!(duplicate, Err(Refused::ByStore(text)) if text.contains("UNIQUE")));
+    after.unwrap();
+    assert_eq!(names(store).await, ["after", "before"]);
+    assert_eq!(store.writer_counts().commits, commits + 1);
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_tears_nothing() {
+    let fixture = Fixture::new().await;
+    let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let caller = {
+        let (store, entered, release) = (fixture.store.clone(), entered.clone(), release.clone());
+        tokio::spawn(async move {
+            store
+                .write(async move |mut tx| {
+                    for name in ["one", "two"] {
+                        sqlx::query("INSERT INTO principals (registry_id, name, created) VALUES (1, ?1, 0)")
+                            .bind(name)
+                            .execute(&mut *tx)
+                            .await
+                            .unwrap();
+                        entered.notify_one();
+                        release.notified().await;
+                    }
+                    Ok::<_, StoreError>(())
+                })
+                .await
+        })
+    };
+    entered.notified().await;
+    caller.abort();
+    assert!(caller.await.unwrap_err().is_cancelled());
+    release.notify_one();
+    entered.notified().await;
+    release.notify_one();
+    insert(&fixture.store, "three", false).await.unwrap();
+    assert_eq!(names(&fixture.store).await, ["one", "three", "two"]);
+}
+
+#[tokio::test]
+async fn close_finishes_what_is_queued_and_refuses_the_rest() {
+    let mut fixture = Fixture::new().await;
+    let store = fixture.store.clone();
+    let (inserted, closed) = tokio::join!(insert(&store, "queued", false), store.close());
+    inserted.unwrap();
+    closed.unwrap();
+    assert_eq!(insert(&store, "late", false).await, Err(Refused::ByStore(StoreError::Closed.to_string())));
+    store.close().await.unwrap();
+    fixture.reopen().await;
+    assert_eq!(names(&fixture.store).await, ["queued"]);
+}
+
+/// A small file system of its own, unmounted at the end.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount(size: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let status = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "cooper-test"])
+            .arg(directory.path())
+            .status()
+            .expect("this test mounts a small file system: run it as root");
+        assert!(status.success(), "this test mounts a small file system: run it as root");
+        Self(directory)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn data(&self) -> PathBuf {
+        self.path().join("data")
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily, because a failed test still holds files there.
+        let _ = Command::new("umount").arg("--lazy").arg(self.path()).status();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_and_recovers() {
+    let disk = SmallDisk::mount("2m");
+    let store = open(&disk.data()).await.unwrap();
+    let ballast = disk.path().join("ballast");
+    let mut acknowledged = Vec::new();
+    insert(&store, "first", false).await.unwrap();
+    acknowledged.push("first".to_owned());
+
+    // Fills what is left; the last write is a short one.
+    let filled = std::fs::write(&ballast, vec![1; 4 << 20]).unwrap_err();
+    assert_eq!(filled.kind(), std::io::ErrorKind::StorageFull);
+    let mut refused = 0;
+    for n in 0..200 {
+        let name = format!("full{n:03}");
+        let padding = "x".repeat(20_000);
+        let result = store
+            .write(async move |mut tx| {
+                sqlx::query("INSERT INTO principals (registry_id, name, created) VALUES (1, ?1 || ?2, 0)")
+                    .bind(name)
+                    .bind(padding)
+                    .execute(&mut *tx)
+                    .await
+                    .map(drop)
+                    .map_err(|error| StoreError::database("insert", error))
+            })
+            .await;
+        match result {
+            Ok(()) => acknowledged.push(format!("full{n:03}")),
+            Err(StoreError::StorageFull { .. }) => refused += 1,
+            Err(error) => panic!("{}", crate::fixture::chain(&error)),
+        }
+    }
+    assert!(refused > 100, "{refused}");
+
+    std::fs::remove_file(&ballast).unwrap();
+    insert(&store, "last", false).await.unwrap();
+    acknowledged.push("last".to_owned());
+    store.close().await.unwrap();
+    let store = open(&disk.data()).await.unwrap();
+    let kept: Vec<String> = names(&store).await.iter().map(|name| name.trim_end_matches('x').to_owned()).collect();
+    acknowledged.sort();
+    assert_eq!(kept, acknowledged);
+    store.close().await.unwrap();
+}
