@@ -1,1 +1,7 @@
-//! Placeholder.
+//! Texts that describe work, without IO: the plan of a run, quick builds, run variables, Dockerfiles.
+//!
+//! It knows nothing of engines, databases or the network; agents and the server share it.
+
+pub mod plan;
+pub mod quick_build;
+pub mod template;

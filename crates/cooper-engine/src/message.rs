@@ -1,0 +1,140 @@
+//! What server and agent say to each other, in the domain's words. The wire form is `cooper-api`'s.
+//!
+//! Every message may be lost, doubled or late. What an agent must not forget it repeats until it is acknowledged;
+//! what a server must not forget stands in the run, from which it is said again when the agent reports what it holds.
+
+use cooper_types::{AttemptNumber, Digest, Fence, Platform, RepositoryName, RunId, Tag};
+use serde::{Deserialize, Serialize};
+
+/// Names one placement of one run, once: the fence grows with every offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PlacementKey {
+    /// The run.
+    pub run: RunId,
+    /// The number of the offer.
+    pub fence: Fence,
+}
+
+/// A placement that an agent holds, as it reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Which one.
+    pub key: PlacementKey,
+    /// The attempts that it knows of: running ones, and ended ones whose result is not acknowledged yet.
+    pub attempts: Vec<AttemptNumber>,
+}
+
+/// From the server to an agent. `W` is what a step needs to run; the state machines don't look inside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToAgent<W> {
+    /// Take this placement?
+    Offer {
+        /// Which one.
+        key: PlacementKey,
+        /// What its steps are for.
+        platform: Platform,
+    },
+    /// Start this attempt at a step.
+    StartStep {
+        /// Which placement.
+        key: PlacementKey,
+        /// The attempt's number.
+        attempt: AttemptNumber,
+        /// What to do.
+        work: W,
+    },
+    /// Stop what runs of this placement and clean up after it. Also sent at the good end.
+    Stop {
+        /// Which one.
+        key: PlacementKey,
+    },
+    /// The result of this attempt is stored: forget it.
+    ResultStored {
+        /// Which placement.
+        key: PlacementKey,
+        /// The attempt's number.
+        attempt: AttemptNumber,
+    },
+}
+
+/// From an agent to the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToServer {
+    /// Everything that the agent holds: said first on a new stream and again with every heartbeat.
+    Holding(Vec<Held>),
+    /// The offer is taken.
+    Accepted(PlacementKey),
+    /// The offer is not taken.
+    Declined(PlacementKey, String),
+    /// An attempt began.
+    StepStarted(PlacementKey, AttemptNumber),
+    /// An attempt ended. Repeated until the server says that it is stored.
+    StepEnded(PlacementKey, AttemptNumber, StepResult),
+    /// Nothing of the placement runs any more and it is cleaned up.
+    Stopped(PlacementKey),
+}
+
+/// How an attempt at a step ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "camelCase")]
+pub enum StepResult {
+    /// The step did its work.
+    Succeeded {
+        /// What it made.
+        output: StepOutput,
+    },
+    /// The user's work failed: that is a result, not an error of ours.
+    Failed {
+        /// The failing process's exit code, where there was one.
+        exit_code: Option<i32>,
+        /// What failed, in a line.
+        reason: String,
+    },
+    /// The step's own timeout passed.
+    TimedOut,
+    /// The machinery failed: the attempt counts as lost.
+    Lost {
+        /// What happened, in a line.
+        reason: String,
+    },
+}
+
+/// What a successful step made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase")]
+pub enum StepOutput {
+    /// A built image.
+    Built {
+        /// The image's id on the engine that built it: the digest of its configuration.
+        image: Digest,
+        /// The base images that the build resolved.
+        bases: Vec<BaseImage>,
+    },
+    /// Pushed manifests.
+    Pushed {
+        /// One for each repository.
+        manifests: Vec<PushedManifest>,
+    },
+}
+
+/// A base image that a build stood on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaseImage {
+    /// How the Dockerfile named it, after its arguments were filled in.
+    pub reference: String,
+    /// What its registry resolved it to.
+    pub digest: Option<Digest>,
+    /// Whether it is the origin of the final stage; the others are needed at build time only.
+    pub runtime: bool,
+}
+
+/// A manifest that a push left in the registry under its staging tag.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushedManifest {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The tag that the attempt pushed under.
+    pub staging_tag: Tag,
+    /// The manifest.
+    pub digest: Digest,
+}

@@ -1,0 +1,346 @@
+//! The state of a run: its steps, its placements and how it ends.
+//!
+//! ```text
+//! placement:  Waiting ──offer──▶ Offered ──accepted──▶ Accepted ──step started──▶ Running ──▶ Done
+//!                ▲                  │ declined, expired     │ lease expired, agent gone  │
+//!                ├──────────────────┘                       │ (a loss, fewer than 3)     │
+//!                └──────────────────────────────────────────┴────────────────────────────┘
+//!             any held state ──the run ends early──▶ Stopping ──stopped, expired──▶ Done
+//!
+//! step:       Waiting ──released──▶ Running ──▶ Succeeded | Failed | Cancelled        (a loss: back to Waiting)
+//!
+//! run:        Live ──last step succeeded──▶ Finished
+//!               └──failure, cancel, timeout, losses──▶ Ending ──all placements done──▶ Finished
+//! ```
+//!
+//! This file owns the data; `apply` owns the transitions, `view` what a run shows of itself. The row of a run in the
+//! database is this structure: it is the queue, and there is no other.
+
+mod apply;
+mod expect;
+mod new_run;
+mod outcome;
+mod view;
+
+use std::fmt;
+use std::time::Duration;
+
+use cooper_spec::plan::Plan;
+use cooper_types::{AgentName, AttemptNumber, Fence, PrincipalName, RegistryName, RunId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+pub use apply::{Effect, Refusal, RunEvent, TagTarget};
+pub use new_run::NewRun;
+pub use view::{RunStatus, StepStatus};
+
+use crate::message::StepOutput;
+
+/// A run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Its id.
+    pub id: RunId,
+    /// Who started it: its registry access never exceeds that principal's.
+    pub principal: PrincipalName,
+    /// The registry's name at the time, as references of the run spell it.
+    pub registry: RegistryName,
+    /// What it does.
+    pub plan: Plan,
+    /// How long it may take from its first start on an agent.
+    pub timeout: Duration,
+    /// When it was accepted.
+    pub created: Timestamp,
+    /// When an agent first took it.
+    pub started: Option<Timestamp>,
+    /// The newest fence that was given out.
+    pub last_fence: Fence,
+    /// The newest attempt number that was given out.
+    pub last_attempt: AttemptNumber,
+    /// What the machinery lost, in order.
+    pub losses: Vec<Loss>,
+    /// How far it is.
+    pub phase: Phase,
+    /// One for each planned placement.
+    pub placements: Vec<Placement>,
+    /// One for each planned step.
+    pub steps: Vec<Step>,
+}
+
+/// How far a run is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "camelCase")]
+pub enum Phase {
+    /// Steps are still to be run.
+    Live,
+    /// Decided, but an agent may still be at work.
+    Ending {
+        /// How it will have ended.
+        verdict: Verdict,
+    },
+    /// Over.
+    Finished {
+        /// How it ended.
+        verdict: Verdict,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verdict", rename_all = "camelCase")]
+pub enum Verdict {
+    /// All steps succeeded.
+    Succeeded,
+    /// A step failed by the user's own doing.
+    Failed {
+        /// What failed, in a line.
+        reason: String,
+    },
+    /// Somebody cancelled it.
+    Canceled {
+        /// Who.
+        by: PrincipalName,
+    },
+    /// The run's timeout passed.
+    TimedOut,
+    /// The machinery failed.
+    Error {
+        /// What happened, in a line.
+        reason: String,
+    },
+}
+
+/// A process that serves as an agent: a name, and an incarnation that changes when the process does.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AgentRef {
+    /// The agent's name.
+    pub name: AgentName,
+    /// Which life of it.
+    pub incarnation: String,
+}
+
+/// The state of a placement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "camelCase")]
+pub enum Placement {
+    /// No agent has it.
+    Waiting {
+        /// Why.
+        reason: PendingReason,
+    },
+    /// An agent is being asked.
+    Offered(Lease),
+    /// An agent took it and none of its steps has begun.
+    Accepted(Lease),
+    /// At least one of its steps has begun.
+    Running(Lease),
+    /// An agent has been told to stop it.
+    Stopping(Lease),
+    /// No agent has it, and none will.
+    Done,
+}
+
+/// An agent's right to a placement, for a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Who.
+    pub agent: AgentRef,
+    /// The number of the offer.
+    pub fence: Fence,
+    /// Until when, by the store's clock.
+    pub until: Timestamp,
+}
+
+/// A step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// How often it was begun.
+    pub attempts: u32,
+    /// How far it is.
+    pub state: StepState,
+}
+
+/// The state of a step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "camelCase")]
+pub enum StepState {
+    /// Not begun, or begun and lost.
+    Waiting,
+    /// One attempt is live.
+    Running {
+        /// Which.
+        attempt: AttemptNumber,
+        /// When the server released it.
+        released: Timestamp,
+        /// When the agent began it, if it said so.
+        started: Option<Timestamp>,
+    },
+    /// Done.
+    Succeeded {
+        /// The attempt that did it.
+        attempt: AttemptNumber,
+        /// When it began.
+        started: Timestamp,
+        /// When it ended.
+        finished: Timestamp,
+        /// What it made.
+        output: StepOutput,
+    },
+    /// The user's work failed.
+    Failed {
+        /// The attempt that failed.
+        attempt: AttemptNumber,
+        /// When it began.
+        started: Timestamp,
+        /// When it ended.
+        finished: Timestamp,
+        /// The failing process's exit code, where there was one.
+        exit_code: Option<i32>,
+        /// What failed.
+        reason: String,
+    },
+    /// Stopped because the run ended, after it had begun.
+    Cancelled {
+        /// The attempt that was stopped.
+        attempt: AttemptNumber,
+        /// When it began.
+        started: Timestamp,
+        /// When it ended.
+        finished: Timestamp,
+    },
+    /// Never begun, because the run ended first.
+    Skipped,
+}
+
+/// Something that the machinery lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// When.
+    pub at: Timestamp,
+    /// On which agent.
+    pub agent: AgentName,
+    /// What happened, in a line.
+    pub reason: String,
+}
+
+/// Why a placement waits for an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reason", rename_all = "camelCase")]
+pub enum PendingReason {
+    /// The scheduler has not looked at it yet.
+    New,
+    /// There is no agent.
+    NoAgent,
+    /// There are agents, and none can do this platform.
+    NoAgentForPlatform {
+        /// What is needed.
+        platform: String,
+        /// What there is.
+        available: Vec<String>,
+    },
+    /// All agents that could do it are at their limit.
+    AllBusy {
+        /// How many placements they hold.
+        held: u32,
+        /// How many they can hold.
+        slots: u32,
+        /// How many runs are before this one.
+        ahead: u32,
+    },
+    /// The agent that was asked declined.
+    Declined {
+        /// Who.
+        agent: AgentName,
+        /// Why.
+        why: String,
+    },
+    /// The agent that was asked did not answer.
+    NoAnswer {
+        /// Who.
+        agent: AgentName,
+    },
+    /// It was lost and waits for another agent.
+    Lost {
+        /// Where.
+        agent: AgentName,
+        /// Why.
+        why: String,
+    },
+}
+
+/// The times that the state machine works with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// How long an agent may take to answer an offer.
+    pub offer_lease: Duration,
+    /// How long an agent may be silent before its placements are lost.
+    pub lease: Duration,
+    /// How much longer than a step's timeout the server waits for the agent that enforces it.
+    pub step_grace: Duration,
+    /// How long a placement may wait for an agent.
+    pub queue_timeout: Duration,
+    /// The loss that ends a run as `Error`.
+    pub max_losses: usize,
+}
+
+impl Policy {
+    /// The values that the server runs with. Agents renew every 5 s, so a lease survives three lost renewals.
+    pub const DEFAULT: Self = Self {
+        offer_lease: Duration::from_secs(5),
+        lease: Duration::from_secs(20),
+        step_grace: Duration::from_secs(30),
+        queue_timeout: Duration::from_secs(24 * 3600),
+        max_losses: 3,
+    };
+}
+
+impl Placement {
+    /// The lease, where an agent has one.
+    pub fn lease(&self) -> Option<&Lease> {
+        match self {
+            Self::Offered(lease) | Self::Accepted(lease) | Self::Running(lease) | Self::Stopping(lease) => Some(lease),
+            Self::Waiting { .. } | Self::Done => None,
+        }
+    }
+}
+
+impl StepState {
+    /// The live attempt, if there is one.
+    pub fn live_attempt(&self) -> Option<AttemptNumber> {
+        match self {
+            Self::Running { attempt, .. } => Some(*attempt),
+            Self::Waiting | Self::Succeeded { .. } | Self::Failed { .. } | Self::Cancelled { .. } | Self::Skipped => {
+                None
+            }
+        }
+    }
+}
+
+impl fmt::Display for PendingReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::New => f.write_str("waiting for the scheduler"),
+            Self::NoAgent => {
+                f.write_str("no agent is connected; start one, or start the server beside a container engine")
+            }
+            Self::NoAgentForPlatform { platform, available } => {
+                write!(f, "no connected agent builds {platform} (connected: {})", available.join("; "))
+            }
+            Self::AllBusy { held, slots, ahead } => {
+                write!(f, "all agents that could take it are busy ({held} of {slots} slots in use, {ahead} runs ahead)")
+            }
+            Self::Declined { agent, why } => write!(f, "agent {agent} declined: {why}"),
+            Self::NoAnswer { agent } => write!(f, "agent {agent} did not answer an offer"),
+            Self::Lost { agent, why } => {
+                write!(f, "lost on agent {agent} ({why}); waiting for an agent to start again")
+            }
+        }
+    }
+}
+
+impl fmt::Display for AgentRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.name)
+    }
+}

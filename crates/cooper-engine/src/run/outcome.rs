@@ -1,0 +1,282 @@
+//! How results, losses and early ends are worked into a run. Called by `apply` only, after it has checked the event.
+
+use cooper_spec::plan::Work;
+use cooper_types::{AttemptNumber, Tag, Timestamp};
+
+use super::{Effect, Loss, PendingReason, Phase, Placement, Policy, Run, StepState, TagTarget, Verdict};
+use crate::message::{PlacementKey, StepOutput, StepResult};
+
+impl Run {
+    /// Starts every step that waits for nothing any more, on the placements that an agent holds.
+    pub(super) fn release_ready(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        if self.phase != Phase::Live {
+            return;
+        }
+        for index in 0..self.steps.len() {
+            let planned = &self.plan.steps[index];
+            let lease = match &self.placements[planned.placement] {
+                Placement::Accepted(lease) | Placement::Running(lease) => lease,
+                Placement::Waiting { .. } | Placement::Offered(_) | Placement::Stopping(_) | Placement::Done => {
+                    continue;
+                }
+            };
+            let done = |step: &usize| matches!(self.steps[*step].state, StepState::Succeeded { .. });
+            if self.steps[index].state != StepState::Waiting || !planned.after.iter().all(done) {
+                continue;
+            }
+            self.last_attempt.0 += 1;
+            let attempt = self.last_attempt;
+            let key = PlacementKey { run: self.id, fence: lease.fence };
+            effects.push(Effect::LogLine(format!(
+                "Executing step ID: {}. Timeout(sec): {}, Agent: '{}'",
+                planned.id,
+                planned.timeout.as_secs(),
+                lease.agent
+            )));
+            effects.push(Effect::AttemptBegan { step: index, attempt, fence: lease.fence });
+            effects.push(Effect::SendStart { agent: lease.agent.clone(), key, attempt, step: index });
+            self.steps[index].attempts += 1;
+            self.steps[index].state = StepState::Running { attempt, released: now, started: None };
+        }
+    }
+
+    pub(super) fn step_ended(
+        &mut self,
+        step: usize,
+        attempt: AttemptNumber,
+        result: StepResult,
+        now: Timestamp,
+        policy: &Policy,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.phase != Phase::Live {
+            // The run was decided before: whatever the attempt still did has no effect.
+            self.cancel_step(step, now, effects);
+            return;
+        }
+        let planned = &self.plan.steps[step];
+        let started = self.steps[step].state.began().unwrap_or(now);
+        match result {
+            StepResult::Succeeded { output } => {
+                let fits = match (&planned.work, &output) {
+                    (Work::Build(_), StepOutput::Built { bases, .. }) => {
+                        effects.push(Effect::BasesResolved { step, bases: bases.clone() });
+                        true
+                    }
+                    (Work::Push(_), StepOutput::Pushed { .. }) => {
+                        let targets = self.tag_targets(step, attempt);
+                        effects.push(Effect::PublishTags { step, attempt, targets });
+                        true
+                    }
+                    (Work::Build(_), StepOutput::Pushed { .. }) | (Work::Push(_), StepOutput::Built { .. }) => false,
+                };
+                if !fits {
+                    let reason = "the agent reported a result of another kind of step";
+                    self.lose(self.plan.steps[step].placement, reason, now, policy, effects);
+                    return;
+                }
+                effects.push(Effect::AttemptEnded { step, attempt });
+                effects.push(Effect::LogLine(format!(
+                    "Step ID: {} marked as successful (elapsed time in seconds: {:.3})",
+                    self.plan.steps[step].id,
+                    now.since(started).as_secs_f64()
+                )));
+                self.steps[step].state = StepState::Succeeded { attempt, started, finished: now, output };
+                self.after_success(now, effects);
+            }
+            StepResult::Failed { exit_code, reason } => {
+                effects.push(Effect::AttemptEnded { step, attempt });
+                let verdict = Verdict::Failed { reason: format!("failed to run step ID: {}: {reason}", planned.id) };
+                self.steps[step].state = StepState::Failed { attempt, started, finished: now, exit_code, reason };
+                self.end_early(verdict, now, policy, effects);
+            }
+            StepResult::TimedOut => {
+                effects.push(Effect::AttemptEnded { step, attempt });
+                let reason = format!("timed out after {} s", planned.timeout.as_secs());
+                let verdict = Verdict::Failed { reason: format!("failed to run step ID: {}: {reason}", planned.id) };
+                let exit_code = None;
+                self.steps[step].state = StepState::Failed { attempt, started, finished: now, exit_code, reason };
+                self.end_early(verdict, now, policy, effects);
+            }
+            StepResult::Lost { reason } => self.lose(planned.placement, &reason, now, policy, effects),
+        }
+    }
+
+    /// The tag that an attempt pushes a repository's image under, and what it stands for.
+    ///
+    /// It is unique to the attempt, so that two runs of one image name never meet in an engine's local names.
+    pub fn tag_targets(&self, step: usize, attempt: AttemptNumber) -> Vec<TagTarget> {
+        let Work::Push(push) = &self.plan.steps[step].work else { return Vec::new() };
+        let staging_tag = Tag::parse(&format!("staged.{}.{attempt}", self.id))
+            .expect("a run id and a number with dots between make a tag");
+        let mut targets: Vec<TagTarget> = Vec::new();
+        for image in &push.images {
+            let tag = image.tag.clone().unwrap_or_else(Tag::latest);
+            match targets.iter_mut().find(|target| target.repository == image.repository) {
+                Some(target) => target.tags.push(tag),
+                None => targets.push(TagTarget {
+                    repository: image.repository.clone(),
+                    staging_tag: staging_tag.clone(),
+                    tags: vec![tag],
+                }),
+            }
+        }
+        targets
+    }
+
+    /// Something of the machinery failed under a held placement: it starts again, until there were too many losses.
+    pub(super) fn lose(
+        &mut self,
+        placement: usize,
+        reason: &str,
+        now: Timestamp,
+        policy: &Policy,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(lease) = self.placements[placement].lease().cloned() else { return };
+        let agent = lease.agent.name.clone();
+        self.losses.push(Loss { at: now, agent: agent.clone(), reason: reason.to_owned() });
+        effects.push(Effect::LogGap(format!(
+            "agent {agent} lost the run ({reason}); loss {} of {}: output may be missing here",
+            self.losses.len(),
+            policy.max_losses
+        )));
+        for index in 0..self.steps.len() {
+            if self.plan.steps[index].placement != placement {
+                continue;
+            }
+            // Images and workspaces are on the lost agent, so steps start again; pushes that completed are not repeated.
+            let redo = match &self.steps[index].state {
+                StepState::Running { attempt, .. } => {
+                    effects.push(Effect::AttemptEnded { step: index, attempt: *attempt });
+                    true
+                }
+                StepState::Succeeded { .. } => !matches!(self.plan.steps[index].work, Work::Push(_)),
+                StepState::Waiting | StepState::Failed { .. } | StepState::Cancelled { .. } | StepState::Skipped => {
+                    false
+                }
+            };
+            if redo {
+                self.steps[index].state = StepState::Waiting;
+            }
+        }
+        let key = PlacementKey { run: self.id, fence: lease.fence };
+        effects.push(Effect::SendStop { agent: lease.agent, key });
+        let reason = PendingReason::Lost { agent, why: reason.to_owned() };
+        self.placements[placement] = Placement::Waiting { reason };
+        if self.losses.len() >= policy.max_losses {
+            let story: Vec<String> =
+                self.losses.iter().map(|loss| format!("{} on {} at {}", loss.reason, loss.agent, loss.at)).collect();
+            let reason = format!("lost {} times: {}", story.len(), story.join("; "));
+            self.end_early(Verdict::Error { reason }, now, policy, effects);
+        }
+    }
+
+    /// The agent of a placement is gone, in whatever state the placement is.
+    pub(super) fn lease_lost(
+        &mut self,
+        placement: usize,
+        reason: &str,
+        now: Timestamp,
+        policy: &Policy,
+        effects: &mut Vec<Effect>,
+    ) {
+        match &self.placements[placement] {
+            Placement::Offered(lease) => {
+                let key = PlacementKey { run: self.id, fence: lease.fence };
+                effects.push(Effect::SendStop { agent: lease.agent.clone(), key });
+                let reason = PendingReason::NoAnswer { agent: lease.agent.name.clone() };
+                self.placements[placement] = Placement::Waiting { reason };
+            }
+            Placement::Accepted(_) | Placement::Running(_) => self.lose(placement, reason, now, policy, effects),
+            Placement::Stopping(_) => {
+                effects.push(Effect::LogGap(format!("{reason} while it was stopping: output may be missing here")));
+                self.placement_gone(placement, now, effects);
+            }
+            Placement::Waiting { .. } | Placement::Done => {}
+        }
+    }
+
+    /// Decides the run before its steps are through: nothing new starts, agents are told to stop.
+    pub(super) fn end_early(&mut self, verdict: Verdict, now: Timestamp, policy: &Policy, effects: &mut Vec<Effect>) {
+        self.phase = Phase::Ending { verdict };
+        for step in &mut self.steps {
+            if step.state == StepState::Waiting {
+                step.state = StepState::Skipped;
+            }
+        }
+        for index in 0..self.placements.len() {
+            let busy = self.has_running_step(index);
+            let next = match &self.placements[index] {
+                Placement::Waiting { .. } | Placement::Done => Placement::Done,
+                Placement::Offered(lease)
+                | Placement::Accepted(lease)
+                | Placement::Running(lease)
+                | Placement::Stopping(lease) => {
+                    let key = PlacementKey { run: self.id, fence: lease.fence };
+                    effects.push(Effect::SendStop { agent: lease.agent.clone(), key });
+                    let mut lease = lease.clone();
+                    lease.until = now.after(policy.lease);
+                    if busy { Placement::Stopping(lease) } else { Placement::Done }
+                }
+            };
+            self.placements[index] = next;
+        }
+        self.finish_if_done(now, effects);
+    }
+
+    /// A stopping placement has ended, one way or the other.
+    pub(super) fn placement_gone(&mut self, placement: usize, now: Timestamp, effects: &mut Vec<Effect>) {
+        for index in 0..self.steps.len() {
+            if self.plan.steps[index].placement == placement {
+                self.cancel_step(index, now, effects);
+            }
+        }
+        self.placements[placement] = Placement::Done;
+        self.finish_if_done(now, effects);
+    }
+
+    fn cancel_step(&mut self, step: usize, now: Timestamp, effects: &mut Vec<Effect>) {
+        let Some(attempt) = self.steps[step].state.live_attempt() else { return };
+        let started = self.steps[step].state.began().unwrap_or(now);
+        effects.push(Effect::AttemptEnded { step, attempt });
+        self.steps[step].state = StepState::Cancelled { attempt, started, finished: now };
+    }
+
+    fn after_success(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        self.release_ready(now, effects);
+        let done = |index: &usize| matches!(self.steps[*index].state, StepState::Succeeded { .. });
+        for placement in 0..self.placements.len() {
+            let mut own = (0..self.steps.len()).filter(|index| self.plan.steps[*index].placement == placement);
+            if !own.all(|index| done(&index)) {
+                continue;
+            }
+            if let Some(lease) = self.placements[placement].lease() {
+                let key = PlacementKey { run: self.id, fence: lease.fence };
+                effects.push(Effect::SendStop { agent: lease.agent.clone(), key });
+                self.placements[placement] = Placement::Done;
+            }
+        }
+        if (0..self.steps.len()).all(|index| done(&index)) {
+            self.phase = Phase::Ending { verdict: Verdict::Succeeded };
+            self.finish_if_done(now, effects);
+        }
+    }
+
+    fn finish_if_done(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        let Phase::Ending { verdict } = &self.phase else { return };
+        if self.placements.iter().any(|placement| *placement != Placement::Done) {
+            return;
+        }
+        self.phase = Phase::Finished { verdict: verdict.clone(), at: now };
+        effects.push(Effect::LogLine(self.closing_line(now)));
+        effects.push(Effect::Finished);
+    }
+
+    fn has_running_step(&self, placement: usize) -> bool {
+        self.steps
+            .iter()
+            .zip(&self.plan.steps)
+            .any(|(step, planned)| planned.placement == placement && step.state.live_attempt().is_some())
+    }
+}

@@ -1,0 +1,220 @@
+//! What a run shows of itself: ACR's statuses (contract §5.2) and the lines that close a log.
+
+use std::fmt;
+
+use cooper_types::Timestamp;
+
+use super::{PendingReason, Phase, Placement, Run, StepState, Verdict};
+
+/// A run's status, in ACR's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RunStatus {
+    /// No agent has taken it yet.
+    Queued,
+    /// An agent has taken it.
+    Started,
+    /// A step has begun.
+    Running,
+    /// All steps succeeded.
+    Succeeded,
+    /// A step failed.
+    Failed,
+    /// Somebody cancelled it.
+    Canceled,
+    /// The machinery failed.
+    Error,
+    /// The run's timeout passed.
+    Timeout,
+}
+
+/// A step's status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StepStatus {
+    /// Not begun.
+    Waiting,
+    /// At work.
+    Running,
+    /// Done.
+    Succeeded,
+    /// Failed by the user's own doing.
+    Failed,
+    /// Stopped because the run ended.
+    Canceled,
+    /// Never begun.
+    Skipped,
+}
+
+impl RunStatus {
+    /// All statuses.
+    pub const ALL: [Self; 8] = [
+        Self::Queued,
+        Self::Started,
+        Self::Running,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Canceled,
+        Self::Error,
+        Self::Timeout,
+    ];
+
+    /// ACR's spelling.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "Queued",
+            Self::Started => "Started",
+            Self::Running => "Running",
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+            Self::Canceled => "Canceled",
+            Self::Error => "Error",
+            Self::Timeout => "Timeout",
+        }
+    }
+
+    /// The status of this name, in any letter case.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str().eq_ignore_ascii_case(text))
+    }
+
+    /// Whether a run of this status will never change again.
+    pub fn is_terminal(self) -> bool {
+        match self {
+            Self::Queued | Self::Started | Self::Running => false,
+            Self::Succeeded | Self::Failed | Self::Canceled | Self::Error | Self::Timeout => true,
+        }
+    }
+}
+
+impl StepStatus {
+    /// The spelling in records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "Waiting",
+            Self::Running => "Running",
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+            Self::Canceled => "Canceled",
+            Self::Skipped => "Skipped",
+        }
+    }
+}
+
+impl StepState {
+    /// What a record says.
+    pub fn status(&self) -> StepStatus {
+        match self {
+            Self::Waiting => StepStatus::Waiting,
+            Self::Running { .. } => StepStatus::Running,
+            Self::Succeeded { .. } => StepStatus::Succeeded,
+            Self::Failed { .. } => StepStatus::Failed,
+            Self::Cancelled { .. } => StepStatus::Canceled,
+            Self::Skipped => StepStatus::Skipped,
+        }
+    }
+
+    /// When the newest attempt began.
+    pub fn began(&self) -> Option<Timestamp> {
+        match self {
+            Self::Waiting | Self::Skipped => None,
+            Self::Running { released, started, .. } => Some(started.unwrap_or(*released)),
+            Self::Succeeded { started, .. } | Self::Failed { started, .. } | Self::Cancelled { started, .. } => {
+                Some(*started)
+            }
+        }
+    }
+
+    /// When the step ended.
+    pub fn finished(&self) -> Option<Timestamp> {
+        match self {
+            Self::Waiting | Self::Skipped | Self::Running { .. } => None,
+            Self::Succeeded { finished, .. } | Self::Failed { finished, .. } | Self::Cancelled { finished, .. } => {
+                Some(*finished)
+            }
+        }
+    }
+}
+
+impl Verdict {
+    /// The status that it gives a run.
+    pub fn status(&self) -> RunStatus {
+        match self {
+            Self::Succeeded => RunStatus::Succeeded,
+            Self::Failed { .. } => RunStatus::Failed,
+            Self::Canceled { .. } => RunStatus::Canceled,
+            Self::TimedOut => RunStatus::Timeout,
+            Self::Error { .. } => RunStatus::Error,
+        }
+    }
+}
+
+impl Run {
+    /// The run's status. It never goes back: a run that was lost and waits again stays `Running`.
+    pub fn status(&self) -> RunStatus {
+        match &self.phase {
+            Phase::Finished { verdict, .. } => verdict.status(),
+            Phase::Live | Phase::Ending { .. } => {
+                if self.started.is_none() {
+                    RunStatus::Queued
+                } else if self.placements.iter().all(|placement| matches!(placement, Placement::Accepted(_)))
+                    && self.losses.is_empty()
+                {
+                    RunStatus::Started
+                } else {
+                    RunStatus::Running
+                }
+            }
+        }
+    }
+
+    /// When the run ended.
+    pub fn finished(&self) -> Option<Timestamp> {
+        match &self.phase {
+            Phase::Finished { at, .. } => Some(*at),
+            Phase::Live | Phase::Ending { .. } => None,
+        }
+    }
+
+    /// Why the run waits for an agent, if it does.
+    pub fn pending_reason(&self) -> Option<&PendingReason> {
+        if self.phase != Phase::Live {
+            return None;
+        }
+        self.placements.iter().find_map(|placement| match placement {
+            Placement::Waiting { reason } => Some(reason),
+            _ => None,
+        })
+    }
+
+    /// What went wrong, in a line, once the run is decided.
+    pub fn error_message(&self) -> Option<String> {
+        let (Phase::Ending { verdict } | Phase::Finished { verdict, .. }) = &self.phase else { return None };
+        match verdict {
+            Verdict::Succeeded => None,
+            Verdict::Failed { reason } | Verdict::Error { reason } => Some(reason.clone()),
+            Verdict::Canceled { by } => Some(format!("canceled by {by}")),
+            Verdict::TimedOut => Some(format!("the run took longer than its timeout of {} s", self.timeout.as_secs())),
+        }
+    }
+
+    /// The log's last line, in ACR's words (contract §5.3).
+    pub(super) fn closing_line(&self, now: Timestamp) -> String {
+        let seconds = now.since(self.started.unwrap_or(self.created)).as_secs();
+        let id = self.id;
+        match (self.status(), self.error_message()) {
+            (RunStatus::Succeeded, _) => format!("Run ID: {id} was successful after {seconds}s"),
+            (RunStatus::Canceled, message) => {
+                format!("Run ID: {id} was canceled after {seconds}s ({})", message.unwrap_or_default())
+            }
+            (RunStatus::Timeout, message) => {
+                format!("Run ID: {id} timed out after {seconds}s. Error: {}", message.unwrap_or_default())
+            }
+            (_, message) => format!("Run ID: {id} failed after {seconds}s. Error: {}", message.unwrap_or_default()),
+        }
+    }
+}
+
+impl fmt::Display for RunStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
