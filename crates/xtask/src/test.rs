@@ -1,0 +1,130 @@
+//! `cargo xtask test`: every test of the workspace, on a machine that has what they need.
+
+use std::io::{BufRead, BufReader};
+use std::process::{ChildStdout, Stdio};
+use std::thread;
+
+use anyhow::{Context, bail};
+
+use crate::command::{Interrupt, run_visibly};
+use crate::provision::{Need, provision};
+use crate::report::Report;
+use crate::workspace::Workspace;
+
+/// Which tests to run.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Only this package's tests; may be given several times.
+    #[arg(long, short)]
+    package: Vec<String>,
+    /// Passed on to `cargo test`: a name to filter by, or `-- --nocapture` and the like.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+/// Makes the machine ready, runs the tests, and leaves the machine as it was.
+pub(crate) fn run(workspace: &Workspace, report: &Report, options: &Options) -> anyhow::Result<()> {
+    let interrupt = Interrupt::install()?;
+    let machine = provision(workspace, report, &interrupt, Need::Tests)?;
+    report.line(format_args!("  container engine {} at {}", machine.version, machine.engine));
+    let result = cargo_test(workspace, report, &interrupt, options);
+    let stopped = machine.stop_engine(report);
+    result.and(stopped)
+}
+
+fn cargo_test(workspace: &Workspace, report: &Report, interrupt: &Interrupt, options: &Options) -> anyhow::Result<()> {
+    // The end-to-end tests start the product's binary, which no test target of theirs would build.
+    run_visibly(&mut workspace.cargo(["build", "--locked", "--package", "cooper"]))?;
+
+    let mut command = workspace.cargo(["test", "--locked", "--no-fail-fast"]);
+    if options.package.is_empty() {
+        command.arg("--workspace");
+    }
+    for package in &options.package {
+        command.args(["--package", package]);
+    }
+    command.args(&options.arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().context("start `cargo test`")?;
+    let output = child.stdout.take().context("cargo test has no output")?;
+    let (status, totals) = thread::scope(|scope| {
+        let totals = scope.spawn(|| count(output, report));
+        let status = interrupt.wait_for(&mut child);
+        (status, totals.join().unwrap_or_default())
+    });
+    let status = status?;
+    report.line("");
+    report.line(&totals);
+    if !status.success() {
+        bail!("tests failed: look for `failures:` above");
+    }
+    if totals.ignored > 0 {
+        bail!("{} tests were ignored: nothing is skipped silently here", totals.ignored);
+    }
+    if totals.passed == 0 && options.arguments.is_empty() {
+        bail!("no test ran");
+    }
+    Ok(())
+}
+
+/// The sums over all test binaries.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Totals {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+impl std::fmt::Display for Totals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} passed, {} failed", self.passed, self.failed)
+    }
+}
+
+impl Totals {
+    /// Adds a line `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
+    fn add(&mut self, line: &str) {
+        let Some(result) = line.trim_start().strip_prefix("test result: ") else { return };
+        let words: Vec<&str> = result.split([' ', ';', '.']).filter(|word| !word.is_empty()).collect();
+        for pair in words.windows(2) {
+            let &[number, what] = pair else { continue };
+            let Ok(number) = number.parse::<u64>() else { continue };
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.ignored += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Passes the output on while counting.
+fn count(output: ChildStdout, report: &Report) -> Totals {
+    let mut totals = Totals::default();
+    for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line);
+        totals.add(&line);
+        report.line(&line);
+    }
+    totals
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_add_up() {
+        let mut totals = Totals::default();
+        for line in [
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 9 filtered out; finished in 0.00s",
+            "test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 12.30s",
+            "test the_result ... ok",
+            "test result: nonsense 5",
+        ] {
+            totals.add(line);
+        }
+        assert_eq!(totals, Totals { passed: 5, failed: 1, ignored: 1 });
+        assert_eq!(totals.to_string(), "5 passed, 1 failed");
+    }
+}
