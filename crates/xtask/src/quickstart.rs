@@ -156,8 +156,9 @@ impl<'a> Tour<'a> {
         })?;
         let hello = self.workspace.path("examples/hello");
         let built = report.step("built examples/hello on it, in two stages", || {
-            let flags = ["-t", "hello:{{.Run.ID}}", "-t", "hello:latest", "--build-arg"];
-            self.build(&[&flags[..], &["REGISTRY={{.Run.Registry}}"]].concat(), &hello)
+            let tags = ["-t", "hello:{{.Run.ID}}", "-t", "hello:latest"];
+            let arguments = ["--build-arg", "REGISTRY={{.Run.Registry}}", "--build-arg", "RUN={{.Run.ID}}"];
+            self.build(&[tags, arguments].concat(), &hello)
         })?;
 
         let image = built.image()?;
