@@ -2,7 +2,9 @@
 //!
 //! Adapters implement them; services are written against them. Nothing here does IO.
 
+pub mod blobs;
 pub mod clock;
 pub mod context_tree;
 pub mod engine;
+pub mod registry;
 pub mod store_error;
