@@ -1,0 +1,60 @@
+//! Where files are. Every path is made here, of parsed values only.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use cooper_ports::blobs::UploadId;
+use cooper_types::{Digest, DigestAlgorithm};
+
+use super::disk::Disk;
+
+pub(super) struct Layout {
+    data_dir: PathBuf,
+    blobs: PathBuf,
+    uploads: PathBuf,
+}
+
+impl Layout {
+    pub(super) fn new(data_dir: &Path) -> Self {
+        Self { data_dir: data_dir.to_owned(), blobs: data_dir.join("blobs"), uploads: data_dir.join("uploads") }
+    }
+
+    /// The file of a blob.
+    pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        self.blobs.join(digest.algorithm().name()).join(&hex[..2]).join(hex)
+    }
+
+    /// The file of an upload.
+    pub(super) fn upload(&self, id: UploadId) -> PathBuf {
+        self.uploads.join(id.to_string())
+    }
+
+    /// Makes all directories, down to the last level, and makes them durable: committing a blob then syncs one directory
+    /// and no more.
+    pub(super) fn create(&self, disk: &dyn Disk) -> io::Result<()> {
+        let algorithms = [DigestAlgorithm::Sha256, DigestAlgorithm::Sha512];
+        create_dir(&self.uploads)?;
+        create_dir(&self.blobs)?;
+        for algorithm in algorithms {
+            let directory = self.blobs.join(algorithm.name());
+            create_dir(&directory)?;
+            for shard in 0..=u8::MAX {
+                create_dir(&directory.join(format!("{shard:02x}")))?;
+            }
+            disk.sync_dir(&directory)?;
+        }
+        disk.sync_dir(&self.blobs)?;
+        disk.sync_dir(&self.data_dir)
+    }
+}
+
+/// Makes a directory for this user alone; one that is there is fine.
+fn create_dir(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
