@@ -2,6 +2,7 @@
 //!
 //! Contracts only: nothing here does IO or decides anything.
 
+pub mod agent;
 pub mod openapi;
 pub mod problem;
 pub mod rest;

@@ -1,0 +1,27 @@
+//! The agents' protocol: the generated wire types, and their meaning in the domain's words.
+//!
+//! What comes off the wire is hostile until it has been through [`convert`]; services work with the domain's types.
+
+mod convert;
+mod work;
+
+/// The generated code of `schemas/agent.proto`.
+#[expect(
+    missing_docs,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    clippy::large_enum_variant,
+    reason = "generated; documented in schemas/agent.proto"
+)]
+pub mod wire {
+    tonic::include_proto!("cooper.agent.v1");
+}
+
+pub use convert::{ProtocolError, attempt_message, read_agent_message, read_server_message, to_agent, to_server};
+pub use work::{BuildOrder, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork};
+
+/// The version that this build speaks. A server takes this one and the one before.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// The largest message on the stream, in bytes: log frames are cut to a fraction of it, secrets fit.
+pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;

@@ -1,0 +1,393 @@
+//! Between the wire and the domain's words, both ways. Everything that is missing or malformed is an error that names
+//! the field; nothing is guessed.
+
+use std::time::Duration;
+
+use cooper_engine::message::{
+    BaseImage, Held, PlacementKey, PushedManifest, StepOutput, StepResult, ToAgent, ToServer,
+};
+use cooper_types::{
+    AttemptNumber, Digest, Fence, Platform, RegistryName, RepositoryName, RunId, SecretBytes, SecretString, StepId, Tag,
+};
+
+use super::wire::{self, agent_message, server_message, start_step, step_ended};
+use super::work::{BuildOrder, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork};
+
+/// A message that does not follow the protocol.
+#[derive(Debug, thiserror::Error)]
+pub enum ProtocolError {
+    /// A field that must be there is not.
+    #[error("message has no {0}")]
+    Missing(&'static str),
+    /// A field's value is not one of its kind.
+    #[error("message has a bad {0}")]
+    Bad(&'static str, #[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+fn bad<E: std::error::Error + Send + Sync + 'static>(field: &'static str) -> impl FnOnce(E) -> ProtocolError {
+    move |source| ProtocolError::Bad(field, Box::new(source))
+}
+
+fn key_message(key: PlacementKey) -> wire::PlacementKey {
+    wire::PlacementKey { run: key.run.to_string(), fence: key.fence.0 }
+}
+
+impl wire::PlacementKey {
+    /// The key in the domain's words.
+    pub fn read(&self) -> Result<PlacementKey, ProtocolError> {
+        let run = RunId::parse(&self.run).map_err(bad("run id"))?;
+        Ok(PlacementKey { run, fence: Fence(self.fence) })
+    }
+}
+
+fn read_key(key: Option<wire::PlacementKey>) -> Result<PlacementKey, ProtocolError> {
+    key.ok_or(ProtocolError::Missing("placement key"))?.read()
+}
+
+/// The message that names an attempt.
+pub fn attempt_message(key: PlacementKey, attempt: AttemptNumber) -> wire::Attempt {
+    wire::Attempt { key: Some(key_message(key)), attempt: attempt.0 }
+}
+
+impl wire::Attempt {
+    /// The attempt in the domain's words.
+    pub fn read(&self) -> Result<(PlacementKey, AttemptNumber), ProtocolError> {
+        Ok((read_key(self.key.clone())?, AttemptNumber(self.attempt)))
+    }
+}
+
+/// Puts a message for an agent on the wire.
+pub fn to_agent(message: ToAgent<StepOrder>) -> wire::ServerMessage {
+    let message = match message {
+        ToAgent::Offer { key, platform } => {
+            server_message::Message::Offer(wire::Offer { key: Some(key_message(key)), platform: platform.to_string() })
+        }
+        ToAgent::StartStep { key, attempt, work } => {
+            server_message::Message::StartStep(start_message(key, attempt, work))
+        }
+        ToAgent::Stop { key } => server_message::Message::Stop(key_message(key)),
+        ToAgent::ResultStored { key, attempt } => server_message::Message::ResultStored(attempt_message(key, attempt)),
+    };
+    wire::ServerMessage { message: Some(message) }
+}
+
+/// Puts a message for the server on the wire.
+pub fn to_server(message: ToServer) -> wire::AgentMessage {
+    let message = match message {
+        ToServer::Holding(held) => {
+            let held = held
+                .into_iter()
+                .map(|held| wire::holding::Held {
+                    key: Some(key_message(held.key)),
+                    attempts: held.attempts.into_iter().map(|attempt| attempt.0).collect(),
+                })
+                .collect();
+            agent_message::Message::Holding(wire::Holding { held })
+        }
+        ToServer::Accepted(key) => agent_message::Message::Accepted(key_message(key)),
+        ToServer::Declined(key, why) => {
+            agent_message::Message::Declined(wire::Declined { key: Some(key_message(key)), why })
+        }
+        ToServer::StepStarted(key, attempt) => {
+            agent_message::Message::StepStarted(wire::StepStarted { key: Some(key_message(key)), attempt: attempt.0 })
+        }
+        ToServer::StepEnded(key, attempt, result) => agent_message::Message::StepEnded(wire::StepEnded {
+            key: Some(key_message(key)),
+            attempt: attempt.0,
+            result: Some(result_message(result)),
+        }),
+        ToServer::Stopped(key) => agent_message::Message::Stopped(key_message(key)),
+    };
+    wire::AgentMessage { message: Some(message) }
+}
+
+/// Reads what the state machines understand of an agent's message; `None` for greetings and log frames.
+pub fn read_agent_message(message: wire::AgentMessage) -> Result<Option<ToServer>, ProtocolError> {
+    let message = message.message.ok_or(ProtocolError::Missing("content"))?;
+    Ok(Some(match message {
+        agent_message::Message::Hello(_) | agent_message::Message::LogFrames(_) => return Ok(None),
+        agent_message::Message::Holding(holding) => {
+            let held = holding.held.into_iter().map(|held| {
+                let attempts = held.attempts.into_iter().map(AttemptNumber).collect();
+                Ok(Held { key: read_key(held.key)?, attempts })
+            });
+            ToServer::Holding(held.collect::<Result<_, ProtocolError>>()?)
+        }
+        agent_message::Message::Accepted(key) => ToServer::Accepted(key.read()?),
+        agent_message::Message::Declined(declined) => ToServer::Declined(read_key(declined.key)?, clip(declined.why)),
+        agent_message::Message::StepStarted(started) => {
+            ToServer::StepStarted(read_key(started.key)?, AttemptNumber(started.attempt))
+        }
+        agent_message::Message::StepEnded(ended) => {
+            let result = read_result(ended.result.ok_or(ProtocolError::Missing("result"))?)?;
+            ToServer::StepEnded(read_key(ended.key)?, AttemptNumber(ended.attempt), result)
+        }
+        agent_message::Message::Stopped(key) => ToServer::Stopped(key.read()?),
+    }))
+}
+
+/// Reads what the state machines understand of the server's message; `None` for greetings and log acknowledgements.
+pub fn read_server_message(message: wire::ServerMessage) -> Result<Option<ToAgent<StepOrder>>, ProtocolError> {
+    let message = message.message.ok_or(ProtocolError::Missing("content"))?;
+    Ok(Some(match message {
+        server_message::Message::Welcome(_) | server_message::Message::LogStored(_) => return Ok(None),
+        server_message::Message::Offer(offer) => ToAgent::Offer {
+            key: read_key(offer.key)?,
+            platform: Platform::parse(&offer.platform).map_err(bad("platform"))?,
+        },
+        server_message::Message::StartStep(start) => {
+            let (key, attempt) = (read_key(start.key.clone())?, AttemptNumber(start.attempt));
+            ToAgent::StartStep { key, attempt, work: read_order(start)? }
+        }
+        server_message::Message::Stop(key) => ToAgent::Stop { key: key.read()? },
+        server_message::Message::ResultStored(attempt) => {
+            let (key, attempt) = attempt.read()?;
+            ToAgent::ResultStored { key, attempt }
+        }
+    }))
+}
+
+fn result_message(result: StepResult) -> step_ended::Result {
+    match result {
+        StepResult::Succeeded { output: StepOutput::Built { image, bases } } => {
+            let bases = bases
+                .into_iter()
+                .map(|base| step_ended::BaseImage {
+                    reference: base.reference,
+                    digest: base.digest.map(|digest| digest.to_string()).unwrap_or_default(),
+                    runtime: base.runtime,
+                })
+                .collect();
+            step_ended::Result::Built(step_ended::Built { image: image.to_string(), bases })
+        }
+        StepResult::Succeeded { output: StepOutput::Pushed { manifests } } => {
+            let manifests = manifests
+                .into_iter()
+                .map(|manifest| step_ended::Manifest {
+                    repository: manifest.repository.to_string(),
+                    staging_tag: manifest.staging_tag.to_string(),
+                    digest: manifest.digest.to_string(),
+                })
+                .collect();
+            step_ended::Result::Pushed(step_ended::Pushed { manifests })
+        }
+        StepResult::Failed { exit_code, reason } => {
+            step_ended::Result::Failed(step_ended::Failed { exit_code, reason })
+        }
+        StepResult::TimedOut => step_ended::Result::TimedOut(step_ended::TimedOut {}),
+        StepResult::Lost { reason } => step_ended::Result::Lost(step_ended::Lost { reason }),
+    }
+}
+
+fn read_result(result: step_ended::Result) -> Result<StepResult, ProtocolError> {
+    Ok(match result {
+        step_ended::Result::Built(built) => {
+            let bases = built.bases.into_iter().map(|base| {
+                let digest = match base.digest.as_str() {
+                    "" => None,
+                    text => Some(Digest::parse(text).map_err(bad("base image digest"))?),
+                };
+                Ok(BaseImage { reference: clip(base.reference), digest, runtime: base.runtime })
+            });
+            let bases = bases.collect::<Result<_, ProtocolError>>()?;
+            let image = Digest::parse(&built.image).map_err(bad("image id"))?;
+            StepResult::Succeeded { output: StepOutput::Built { image, bases } }
+        }
+        step_ended::Result::Pushed(pushed) => {
+            let manifests = pushed.manifests.into_iter().map(|manifest| {
+                Ok(PushedManifest {
+                    repository: RepositoryName::parse(&manifest.repository).map_err(bad("repository"))?,
+                    staging_tag: Tag::parse(&manifest.staging_tag).map_err(bad("tag"))?,
+                    digest: Digest::parse(&manifest.digest).map_err(bad("digest"))?,
+                })
+            });
+            let manifests = manifests.collect::<Result<_, ProtocolError>>()?;
+            StepResult::Succeeded { output: StepOutput::Pushed { manifests } }
+        }
+        step_ended::Result::Failed(failed) => {
+            StepResult::Failed { exit_code: failed.exit_code, reason: clip(failed.reason) }
+        }
+        step_ended::Result::TimedOut(_) => StepResult::TimedOut,
+        step_ended::Result::Lost(lost) => StepResult::Lost { reason: clip(lost.reason) },
+    })
+}
+
+fn start_message(key: PlacementKey, attempt: AttemptNumber, order: StepOrder) -> wire::StartStep {
+    let pair = |name: String, value: String| wire::build_work::Pair { name, value };
+    let work = match order.work {
+        StepWork::Build(build) => start_step::Work::Build(wire::BuildWork {
+            dockerfile: build.dockerfile,
+            target: build.target.unwrap_or_default(),
+            arguments: build.arguments.into_iter().map(|(name, value)| pair(name, value.expose().to_owned())).collect(),
+            labels: build.labels.into_iter().map(|(name, value)| pair(name, value)).collect(),
+            no_cache: build.no_cache,
+            secrets: build
+                .secrets
+                .into_iter()
+                .map(|(id, value)| wire::build_work::Secret { id, value: value.expose().to_vec() })
+                .collect(),
+            platform: build.platform.to_string(),
+            shared_key: build.shared_key,
+        }),
+        StepWork::Push(push) => start_step::Work::Push(wire::PushWork {
+            image: push.image.to_string(),
+            targets: push
+                .targets
+                .into_iter()
+                .map(|target| wire::push_work::Target {
+                    repository: target.repository.to_string(),
+                    staging_tag: target.staging_tag.to_string(),
+                })
+                .collect(),
+        }),
+    };
+    wire::StartStep {
+        key: Some(key_message(key)),
+        attempt: attempt.0,
+        step: order.step.to_string(),
+        timeout_ms: u64::try_from(order.timeout.as_millis()).unwrap_or(u64::MAX),
+        masked: order.masked.iter().map(|value| value.expose().to_vec()).collect(),
+        registry: order.registry.name.to_string(),
+        registry_username: order.registry.username,
+        registry_password: order.registry.password.expose().to_owned(),
+        work: Some(work),
+    }
+}
+
+fn read_order(start: wire::StartStep) -> Result<StepOrder, ProtocolError> {
+    let work = match start.work.ok_or(ProtocolError::Missing("work"))? {
+        start_step::Work::Build(build) => StepWork::Build(BuildOrder {
+            dockerfile: build.dockerfile,
+            target: Some(build.target).filter(|target| !target.is_empty()),
+            arguments: build.arguments.into_iter().map(|p| (p.name, SecretString::new(p.value))).collect(),
+            labels: build.labels.into_iter().map(|p| (p.name, p.value)).collect(),
+            no_cache: build.no_cache,
+            secrets: build.secrets.into_iter().map(|s| (s.id, SecretBytes::new(s.value))).collect(),
+            platform: Platform::parse(&build.platform).map_err(bad("platform"))?,
+            shared_key: build.shared_key,
+        }),
+        start_step::Work::Push(push) => {
+            let targets = push.targets.into_iter().map(|target| {
+                Ok(PushTarget {
+                    repository: RepositoryName::parse(&target.repository).map_err(bad("repository"))?,
+                    staging_tag: Tag::parse(&target.staging_tag).map_err(bad("tag"))?,
+                })
+            });
+            let targets = targets.collect::<Result<_, ProtocolError>>()?;
+            StepWork::Push(PushOrder { image: Digest::parse(&push.image).map_err(bad("image id"))?, targets })
+        }
+    };
+    Ok(StepOrder {
+        step: StepId::parse(&start.step).map_err(bad("step id"))?,
+        timeout: Duration::from_millis(start.timeout_ms),
+        masked: start.masked.into_iter().map(SecretBytes::new).collect(),
+        registry: RegistryAccess {
+            name: RegistryName::parse(&start.registry).map_err(bad("registry name"))?,
+            username: start.registry_username,
+            password: SecretString::new(start.registry_password),
+        },
+        work,
+    })
+}
+
+/// The longest text, in characters, that an agent may put on a run's record.
+const MAX_TEXT: usize = 4096;
+
+fn clip(text: String) -> String {
+    if text.chars().count() <= MAX_TEXT { text } else { text.chars().take(MAX_TEXT).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> PlacementKey {
+        PlacementKey { run: RunId::from_number(7), fence: Fence(3) }
+    }
+
+    fn order(work: StepWork) -> StepOrder {
+        StepOrder {
+            step: StepId::parse("build").expect("valid"),
+            timeout: Duration::from_secs(5),
+            masked: vec![SecretBytes::new(b"s3cret".to_vec())],
+            registry: RegistryAccess {
+                name: RegistryName::parse("localhost:5000").expect("valid"),
+                username: "run".to_owned(),
+                password: SecretString::new("pw".to_owned()),
+            },
+            work,
+        }
+    }
+
+    #[test]
+    fn messages_for_agents_survive_the_wire() {
+        let build = StepWork::Build(BuildOrder {
+            dockerfile: "Dockerfile".to_owned(),
+            target: None,
+            arguments: vec![("A".to_owned(), SecretString::new("b".to_owned()))],
+            labels: vec![("l".to_owned(), "v".to_owned())],
+            no_cache: true,
+            secrets: vec![("id".to_owned(), SecretBytes::new(vec![0, 255]))],
+            platform: Platform::LINUX_AMD64,
+            shared_key: "k".to_owned(),
+        });
+        let push = StepWork::Push(PushOrder {
+            image: Digest::sha256(b"x"),
+            targets: vec![PushTarget {
+                repository: RepositoryName::parse("a/b").expect("valid"),
+                staging_tag: Tag::parse("staged.ca7.2").expect("valid"),
+            }],
+        });
+        let attempt = AttemptNumber(2);
+        for message in [
+            ToAgent::Offer { key: key(), platform: Platform::LINUX_AMD64 },
+            ToAgent::StartStep { key: key(), attempt, work: order(build) },
+            ToAgent::StartStep { key: key(), attempt, work: order(push) },
+            ToAgent::Stop { key: key() },
+            ToAgent::ResultStored { key: key(), attempt },
+        ] {
+            assert_eq!(read_server_message(to_agent(message.clone())).expect("reads"), Some(message));
+        }
+    }
+
+    #[test]
+    fn messages_for_the_server_survive_the_wire() {
+        let attempt = AttemptNumber(2);
+        let built = StepOutput::Built {
+            image: Digest::sha256(b"x"),
+            bases: vec![BaseImage { reference: "scratch".to_owned(), digest: None, runtime: true }],
+        };
+        let pushed = StepOutput::Pushed {
+            manifests: vec![PushedManifest {
+                repository: RepositoryName::parse("a").expect("valid"),
+                staging_tag: Tag::latest(),
+                digest: Digest::sha256(b"y"),
+            }],
+        };
+        for message in [
+            ToServer::Holding(vec![Held { key: key(), attempts: vec![attempt] }]),
+            ToServer::Accepted(key()),
+            ToServer::Declined(key(), "busy".to_owned()),
+            ToServer::StepStarted(key(), attempt),
+            ToServer::StepEnded(key(), attempt, StepResult::Succeeded { output: built }),
+            ToServer::StepEnded(key(), attempt, StepResult::Succeeded { output: pushed }),
+            ToServer::StepEnded(key(), attempt, StepResult::Failed { exit_code: Some(3), reason: "r".to_owned() }),
+            ToServer::StepEnded(key(), attempt, StepResult::TimedOut),
+            ToServer::StepEnded(key(), attempt, StepResult::Lost { reason: "r".to_owned() }),
+            ToServer::Stopped(key()),
+        ] {
+            assert_eq!(read_agent_message(to_server(message.clone())).expect("reads"), Some(message));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let check = |message: agent_message::Message, expect: &str| {
+            let error = read_agent_message(wire::AgentMessage { message: Some(message) }).expect_err("refused");
+            assert_eq!(error.to_string(), expect);
+        };
+        check(agent_message::Message::StepEnded(wire::StepEnded::default()), "message has no result");
+        check(agent_message::Message::StepStarted(wire::StepStarted::default()), "message has no placement key");
+        check(agent_message::Message::Stopped(wire::PlacementKey::default()), "message has a bad run id");
+    }
+}
