@@ -1,1 +1,15 @@
-//! Placeholder.
+//! The client of Cooperage's REST API: typed calls, streamed uploads, and a log follower that survives disconnects.
+//!
+//! It shows nothing and reads no settings: the caller passes the server's address and the token.
+
+mod call;
+mod client;
+mod error;
+mod follow;
+mod server_url;
+mod sse;
+
+pub use client::Client;
+pub use error::ClientError;
+pub use follow::{FollowOptions, LogEvent};
+pub use server_url::{ServerUrl, ServerUrlError};

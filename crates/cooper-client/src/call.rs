@@ -1,0 +1,202 @@
+//! One HTTP call: address, token, deadline, and what the answer means.
+
+use std::error::Error;
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use cooper_api::problem::Problem;
+use cooper_types::SecretString;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use reqwest::{Method, RequestBuilder, Response, redirect};
+use serde::de::DeserializeOwned;
+
+use crate::{ClientError, ServerUrl};
+
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a small call may take from its start to the end of its answer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a peer may leave sent bytes unconfirmed.
+const DEAD_PEER_TIMEOUT: Duration = Duration::from_secs(60);
+/// The largest JSON answer that is read: a page of a thousand runs stays far below.
+const MAX_ANSWER: usize = 32 * 1024 * 1024;
+/// The largest problem document that is read.
+const MAX_PROBLEM: usize = 64 * 1024;
+/// How many redirects within one server are followed.
+const MAX_REDIRECTS: usize = 5;
+
+/// Calls to one server with one token.
+#[derive(Clone, Debug)]
+pub(crate) struct Http {
+    client: reqwest::Client,
+    server: Arc<ServerUrl>,
+    token: Option<SecretString>,
+}
+
+impl Http {
+    pub(crate) fn new(server: ServerUrl, token: Option<SecretString>) -> Result<Self, ClientError> {
+        install_crypto();
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("cooper/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .redirect(redirect::Policy::custom(within_one_server));
+        #[cfg(target_os = "linux")]
+        {
+            builder = builder.tcp_user_timeout(DEAD_PEER_TIMEOUT);
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            builder = builder.tcp_keepalive(DEAD_PEER_TIMEOUT);
+        }
+        if server.is_loopback() {
+            // A proxy would look for the server on its own machine.
+            builder = builder.no_proxy();
+        }
+        if !server.is_https() {
+            // Otherwise a machine without root certificates could not even talk to a plain http server.
+            builder = builder.tls_certs_only(std::iter::empty());
+        }
+        let client = builder.build().map_err(|error| ClientError::Setup(error.into()))?;
+        Ok(Self { client, server: Arc::new(server), token })
+    }
+
+    pub(crate) fn server(&self) -> &ServerUrl {
+        &self.server
+    }
+
+    /// A request for `path`, with the token.
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.client.request(method, self.server.join(path));
+        match &self.token {
+            Some(token) => match HeaderValue::try_from(format!("Bearer {}", token.expose())) {
+                Ok(mut value) => {
+                    value.set_sensitive(true);
+                    request.header(AUTHORIZATION, value)
+                }
+                // A token with control characters is no token: the server will say that one is needed.
+                Err(_) => request,
+            },
+            None => request,
+        }
+    }
+
+    /// Sends a small call; an answer that is not a success is an error.
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        self.send_without_deadline(request.timeout(CALL_TIMEOUT)).await
+    }
+
+    /// Sends a call that may take its time.
+    pub(crate) async fn send_without_deadline(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        let response = request.send().await.map_err(|error| self.unreachable(error))?;
+        match response.status().is_success() {
+            true => Ok(response),
+            false => Err(self.refusal(response).await),
+        }
+    }
+
+    /// Sends a small call and reads its JSON answer.
+    pub(crate) async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
+        self.json_without_deadline(request.timeout(CALL_TIMEOUT)).await
+    }
+
+    /// Sends a call that may take its time and reads its JSON answer.
+    pub(crate) async fn json_without_deadline<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<T, ClientError> {
+        let response = self.send_without_deadline(request.header(ACCEPT, "application/json")).await?;
+        let bytes = self.body(response, MAX_ANSWER).await?;
+        serde_json::from_slice(&bytes).map_err(|error| self.protocol(error.to_string(), false))
+    }
+
+    async fn body(&self, mut response: Response, max: usize) -> Result<Vec<u8>, ClientError> {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(error))? {
+            if bytes.len() + chunk.len() > max {
+                return Err(self.protocol(format!("it is longer than {max} bytes"), false));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    }
+
+    async fn refusal(&self, response: Response) -> ClientError {
+        let status = response.status();
+        let type_is_json =
+            response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
+                value.starts_with("application/problem+json") || value.starts_with("application/json")
+            });
+        if status.is_redirection() {
+            let target = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or("nowhere");
+            return self.protocol(format!("a redirect to {}, which is not followed", one_line(target)), false);
+        }
+        if type_is_json
+            && let Ok(bytes) = self.body(response, MAX_PROBLEM).await
+            && let Ok(problem) = serde_json::from_slice::<Problem>(&bytes)
+        {
+            let problem =
+                Problem { detail: one_line(&problem.detail), hint: problem.hint.as_deref().map(one_line), ..problem };
+            return ClientError::Refused { problem: Box::new(problem) };
+        }
+        // 502 to 504 are what a proxy says while its backend restarts.
+        let transient = matches!(status.as_u16(), 502..=504);
+        self.protocol(format!("HTTP {status} without a problem document; is this a Cooperage server?"), transient)
+    }
+
+    /// An error of the transport.
+    pub(crate) fn unreachable(&self, error: reqwest::Error) -> ClientError {
+        // The address is named by our own message, and the path says nothing to a user.
+        let error = error.without_url();
+        // The outer layers say no more than "error sending request": the innermost cause is what helps.
+        let mut cause: Box<dyn Error + Send + Sync> =
+            if error.is_timeout() { "no answer in time".into() } else { innermost(&error).into() };
+        if error.is_redirect() {
+            cause = "too many redirects".into();
+        }
+        ClientError::Unreachable { url: self.server.to_string(), source: cause }
+    }
+
+    /// An answer that makes no sense.
+    pub(crate) fn protocol(&self, reason: String, transient: bool) -> ClientError {
+        ClientError::Protocol { url: self.server.to_string(), reason, transient }
+    }
+}
+
+/// Follows redirects that stay within one scheme, host and port: the token must not reach anybody else.
+fn within_one_server(attempt: redirect::Attempt<'_>) -> redirect::Action {
+    let same = attempt.previous().first().is_some_and(|first| first.origin() == attempt.url().origin());
+    match (same, attempt.previous().len() <= MAX_REDIRECTS) {
+        (true, true) => attempt.follow(),
+        (true, false) => attempt.error("too many redirects"),
+        (false, _) => attempt.stop(),
+    }
+}
+
+/// The number in a header.
+pub(crate) fn header_number(headers: &HeaderMap, name: &str) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.parse().ok()
+}
+
+fn innermost(error: &dyn Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    one_line(&cause.to_string())
+}
+
+/// What a server says goes to a terminal: one line, nothing that steers it.
+pub(crate) fn one_line(text: &str) -> String {
+    let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    plain.take(2000).collect::<String>().trim().to_owned()
+}
+
+/// rustls takes its cryptography from whoever installs it first; a second installation is refused and harmless.
+fn install_crypto() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if rustls::crypto::ring::default_provider().install_default().is_err() {
+            tracing::debug!("another part of this process chose the cryptography");
+        }
+    });
+}
