@@ -1,1 +1,18 @@
-//! End-to-end tests.
+//! The harness of the end-to-end tests: the real `cooper` binary against a real container engine.
+//!
+//! It knows the product as its users do: by its command line, its HTTP interface and its files. It depends on none
+//! of its crates. The tests themselves are in `e2e/`.
+
+mod context;
+mod engine;
+mod http;
+mod outcome;
+mod product;
+mod server;
+
+pub use context::Context;
+pub use engine::Engine;
+pub use http::{Answer, request};
+pub use outcome::{Finished, Running, run_to_end, wait_until};
+pub use product::{cooper_binary, repository_path};
+pub use server::{ServerOptions, TestServer};

@@ -1,0 +1,78 @@
+//! The container engine, seen through its own client.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::outcome::{Finished, quiet, run_to_end};
+
+/// How long the engine's client may take for anything that a test asks.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// The client `docker` with a configuration of its own. Images that it pulled go when it is dropped.
+pub struct Engine {
+    config: TempDir,
+    pulled: Mutex<Vec<String>>,
+}
+
+impl Engine {
+    /// Fails when no engine answers.
+    pub fn new() -> Self {
+        let config = TempDir::with_prefix("cooper-docker-").expect("make a temporary folder");
+        let engine = Self { config, pulled: Mutex::default() };
+        let version = engine.docker(&["version", "--format", "{{.Server.Version}}"]);
+        assert_eq!(
+            version.code,
+            Some(0),
+            "these tests need a container engine and its client: `cargo xtask test` installs and starts them\n{version}"
+        );
+        engine
+    }
+
+    /// Runs the client.
+    pub fn docker(&self, arguments: &[&str]) -> Finished {
+        let mut command = quiet("docker");
+        command.arg("--config").arg(self.config.path()).args(arguments);
+        run_to_end(&mut command, LIMIT)
+    }
+
+    /// Logs the client in at a registry.
+    #[track_caller]
+    pub fn login(&self, registry: &str, token_file: &PathBuf) {
+        let mut command = quiet("docker");
+        command.arg("--config").arg(self.config.path());
+        command.args(["login", "--username", "tester", "--password-stdin", registry]);
+        command.stdin(std::fs::File::open(token_file).expect("open the token file"));
+        run_to_end(&mut command, LIMIT).ok();
+    }
+
+    /// Pulls an image, which must work.
+    #[track_caller]
+    pub fn pull(&self, image: &str) {
+        self.docker(&["pull", "--quiet", image]).ok();
+        self.pulled.lock().unwrap_or_else(PoisonError::into_inner).push(image.to_owned());
+    }
+
+    /// Runs an image without a network and gives what it printed.
+    #[track_caller]
+    pub fn run(&self, image: &str) -> String {
+        self.docker(&["run", "--rm", "--network", "none", image]).ok().stdout
+    }
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        for image in self.pulled.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let mut command = quiet("docker");
+            let _ = command.args(["image", "rm", "--force", image]).output();
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The product's binary and the repository's files.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::outcome::{quiet, run_to_end};
+
+/// How long building the product may take when a test is run by itself.
+const BUILD: Duration = Duration::from_secs(1200);
+
+/// A path inside the repository.
+pub fn repository_path(relative: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of the repository").join(relative)
+}
+
+/// The `cooper` binary of this very source, in the profile of the tests. Cargo knows whether it has to be built.
+pub fn cooper_binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let test = std::env::current_exe().expect("a test knows its own path");
+        // target/PROFILE/deps/e2e-0123456789abcdef
+        let profile = test.ancestors().nth(2).expect("a test is in the deps folder of a profile");
+        let mut build = quiet(env!("CARGO"));
+        build.args(["build", "--quiet", "--locked", "--package", "cooper"]).current_dir(repository_path(""));
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        run_to_end(&mut build, BUILD).ok();
+        profile.join("cooper")
+    })
+}

@@ -1,0 +1,236 @@
+//! A real `cooper serve` with a data directory and a login of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::context::Context;
+use crate::http::{Answer, request};
+use crate::outcome::{Finished, Running, quiet, run_to_end, try_wait_until};
+use crate::product::cooper_binary;
+
+/// How long the server may take until it is ready.
+const READY: Duration = Duration::from_secs(30);
+/// How long the server may take to stop in order.
+const STOP: Duration = Duration::from_secs(30);
+/// How long a command of the client may take, builds included.
+const COMMAND: Duration = Duration::from_secs(180);
+
+/// How a test's server differs from a usual one.
+#[derive(Default)]
+pub struct ServerOptions {
+    /// More arguments of `cooper serve`.
+    pub arguments: Vec<String>,
+    /// A data directory that the test made; by default one in the server's own temporary folder.
+    pub data: Option<PathBuf>,
+}
+
+/// A server, the client that is logged in to it as its administrator, and their folder.
+pub struct TestServer {
+    folder: TempDir,
+    data: PathBuf,
+    arguments: Vec<String>,
+    process: Option<Running>,
+    authority: String,
+    starts: u32,
+}
+
+impl TestServer {
+    /// A usual server, started, ready and logged in to.
+    #[track_caller]
+    pub fn start() -> Self {
+        Self::with(ServerOptions::default())
+    }
+
+    /// A server with these options.
+    #[track_caller]
+    pub fn with(options: ServerOptions) -> Self {
+        let folder = TempDir::with_prefix("cooper-e2e-").expect("make a temporary folder");
+        let data = options.data.unwrap_or_else(|| folder.path().join("data"));
+        let mut server = Self {
+            folder,
+            data,
+            arguments: options.arguments,
+            process: None,
+            authority: "127.0.0.1:0".to_owned(),
+            starts: 0,
+        };
+        server.launch();
+        let token = server.token_file().display().to_string();
+        server.cooper(&["login", &server.url(), "--token-file", &token]).ok();
+        server
+    }
+
+    /// Starts the process and waits until it is ready. A second start uses the first one's port.
+    #[track_caller]
+    fn launch(&mut self) {
+        // The address of an earlier start is no sign of this one.
+        let address_file = self.data.join("address");
+        let _ = std::fs::remove_file(&address_file);
+        self.starts += 1;
+        let mut command = hermetic(cooper_binary(), self.folder.path());
+        command.args(["serve", "--listen", &self.authority, "--data-dir"]).arg(&self.data).args(&self.arguments);
+        let mut process = Running::start(&mut command);
+        let mut authority = None;
+        let ready = try_wait_until(READY, || {
+            if process.has_ended() {
+                return true;
+            }
+            authority = std::fs::read_to_string(&address_file).ok().and_then(|text| {
+                let text = text.trim();
+                Some(text.strip_prefix("http://").unwrap_or(text).to_owned()).filter(|text| !text.is_empty())
+            });
+            let Some(authority) = &authority else { return false };
+            request(authority, "GET", "/readyz", &[], b"").is_ok_and(|answer| answer.status == 200)
+        });
+        let (_, log) = process.output();
+        assert!(ready && !process.has_ended(), "the server is not ready (start {}):\n{log}", self.starts);
+        self.authority = authority.expect("a ready server has an address");
+        self.process = Some(process);
+    }
+
+    /// `HOST:PORT` of the server.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// The server's address.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.authority)
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The file with the administrator's token.
+    pub fn token_file(&self) -> PathBuf {
+        self.data.join("admin-token")
+    }
+
+    /// The administrator's token.
+    #[track_caller]
+    pub fn token(&self) -> String {
+        std::fs::read_to_string(self.token_file()).expect("read the token file").trim().to_owned()
+    }
+
+    /// The client, as a command to change and run.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = hermetic(cooper_binary(), self.folder.path());
+        command.args(arguments);
+        command
+    }
+
+    /// Runs the client to its end.
+    #[track_caller]
+    pub fn cooper(&self, arguments: &[&str]) -> Finished {
+        run_to_end(&mut self.command(arguments), COMMAND)
+    }
+
+    /// Starts the client and leaves it running.
+    #[track_caller]
+    pub fn cooper_running(&self, arguments: &[&str]) -> Running {
+        Running::start(&mut self.command(arguments))
+    }
+
+    /// Builds a folder with these flags, which must succeed, and gives the run's record.
+    #[track_caller]
+    pub fn build(&self, flags: &[&str], context: &Context) -> Value {
+        let folder = context.display();
+        let arguments = [&["build", "--output", "json"], flags, &[folder.as_str()]].concat();
+        self.cooper(&arguments).ok().json()
+    }
+
+    /// Puts the image that the other builds stand on into the registry, and gives its name there.
+    #[track_caller]
+    pub fn base_image(&self) -> String {
+        let run = self.build(&["-t", "base/busybox:1"], &Context::busybox());
+        let registry = run["outputImages"][0]["registry"].as_str();
+        format!("{}/base/busybox:1", registry.unwrap_or_else(|| panic!("the run names no registry: {run:#}")))
+    }
+
+    /// A run's record.
+    #[track_caller]
+    pub fn run(&self, id: &str) -> Value {
+        self.cooper(&["runs", "show", id, "--output", "json"]).ok().json()
+    }
+
+    /// Asks the REST API with the administrator's token.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Answer {
+        let token = format!("Authorization: Bearer {}", self.token());
+        request(&self.authority, "GET", path, &[&token], b"").expect("the server answers")
+    }
+
+    /// What the server has written so far.
+    pub fn log(&self) -> String {
+        self.process.as_ref().map(|process| process.output().1).unwrap_or_default()
+    }
+
+    /// Stops the server in order; it must end with success, in time.
+    #[track_caller]
+    pub fn stop(&mut self) -> Finished {
+        let process = self.process.take().expect("the server runs");
+        process.signal(Signal::TERM);
+        process.end(STOP).ok()
+    }
+
+    /// Kills the server as a crash of the machine would, without any warning.
+    #[track_caller]
+    pub fn crash(&mut self) {
+        let process = self.process.take().expect("the server runs");
+        process.signal(Signal::KILL);
+        let ended = process.end(STOP);
+        assert_eq!(ended.code, None, "the server ended by itself: {ended}");
+    }
+
+    /// Starts the server again, on the same data and port.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        assert!(self.process.is_none(), "stop or crash the server first");
+        self.launch();
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        let Some(mut process) = self.process.take() else { return };
+        let (_, log) = process.output();
+        if std::thread::panicking() {
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines[lines.len().saturating_sub(60)..].join("\n");
+            // libtest shows what a failed test printed.
+            let _ = std::io::Write::write_all(
+                &mut std::io::stderr(),
+                format!("--- the server's log ---\n{tail}\n------------------------\n").as_bytes(),
+            );
+        }
+        // In order, so that it takes from the engine what it put there.
+        process.signal(Signal::TERM);
+        try_wait_until(STOP, || process.has_ended());
+    }
+}
+
+/// The product with nothing of the caller's settings.
+fn hermetic(program: &Path, folder: &Path) -> Command {
+    let mut command = quiet(program);
+    for name in cooper_variables() {
+        command.env_remove(name);
+    }
+    command
+        .env("COOPER_CONFIG_DIR", folder.join("config"))
+        .env("HOME", folder)
+        .env("NO_COLOR", "1")
+        .current_dir(folder);
+    command
+}
+
+#[expect(clippy::disallowed_methods, reason = "the caller's settings are read only to be kept out")]
+fn cooper_variables() -> Vec<std::ffi::OsString> {
+    std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("COOPER_")).collect()
+}
