@@ -10,6 +10,7 @@ mod graph;
 mod layers;
 mod lint;
 mod policy;
+mod product;
 mod provision;
 mod quickstart;
 mod report;

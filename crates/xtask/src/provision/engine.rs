@@ -18,8 +18,8 @@ use crate::workspace::environment;
 
 /// Where Docker listens when nothing else is said.
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
-/// Where every `dockerd` with default settings keeps its process id.
-const PID_FILE: &str = "/var/run/docker.pid";
+/// Where `dockerd` with default settings keeps its process id, and where Debian's init script does, a moment sooner.
+const PID_FILES: [&str; 2] = ["/var/run/docker.pid", "/var/run/docker-ssd.pid"];
 /// How long one question to an engine may take.
 const PING_LIMIT: Duration = Duration::from_secs(5);
 /// How long an engine may take to stop its containers and itself.
@@ -132,10 +132,12 @@ fn version(answer: &str) -> Option<String> {
 
 /// The process id of an engine that runs on this machine with the usual settings.
 pub(super) fn running_pid() -> Option<i32> {
-    let pid: i32 = std::fs::read_to_string(PID_FILE).ok()?.trim().parse().ok()?;
-    // A process id is used again after a crash or in another container: the name has to fit, too.
-    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-    name.starts_with("dockerd").then_some(pid)
+    PID_FILES.iter().find_map(|file| {
+        let pid: i32 = std::fs::read_to_string(file).ok()?.trim().parse().ok()?;
+        // A process id is used again after a crash or in another container: the name has to fit, too.
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        name.starts_with("dockerd").then_some(pid)
+    })
 }
 
 /// An engine that this program started, and will stop unless it is told to leave it.

@@ -1,4 +1,4 @@
-//! The server of the quickstart, as a process: started, waited for, stopped or left.
+//! The product's server, as a process: started, waited for, stopped or left.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -17,7 +17,7 @@ const READY: Duration = Duration::from_secs(30);
 const ASK: Duration = Duration::from_secs(2);
 
 /// A server that stops when this is dropped, unless it is kept.
-pub(super) struct Server {
+pub(crate) struct Server {
     process: Option<Child>,
     pid: u32,
     address: String,
@@ -27,7 +27,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Fails when an earlier quickstart's server still runs on this folder.
-    pub(super) fn refuse_second(folder: &Path) -> anyhow::Result<()> {
+    pub(crate) fn refuse_second(folder: &Path) -> anyhow::Result<()> {
         let Ok(text) = std::fs::read_to_string(folder.join("server.pid")) else { return Ok(()) };
         let pid = text.trim();
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
@@ -38,17 +38,10 @@ impl Server {
     }
 
     /// Starts `cooper serve` and waits until it is ready.
-    pub(super) fn start(cooper: &Command, folder: &Path, port: u16, interrupt: &Interrupt) -> anyhow::Result<Self> {
+    pub(crate) fn start(mut command: Command, folder: &Path, port: u16, interrupt: &Interrupt) -> anyhow::Result<Self> {
         let data = folder.join("data");
         let log = Log::create(folder.join("server.log"))?;
         let out = log.writer()?;
-        let mut command = Command::new(cooper.get_program());
-        for (name, value) in cooper.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
         command.args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--data-dir"]).arg(&data);
         command.stdin(Stdio::null()).stdout(out.try_clone().context("share the server's log")?).stderr(out);
         // Ctrl-C in this terminal is for us: we stop the server when the client's step has ended.
@@ -86,27 +79,27 @@ impl Server {
         Ok(())
     }
 
-    pub(super) fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
 
     /// The file with the token that the first start made.
-    pub(super) fn token_file(&self) -> PathBuf {
+    pub(crate) fn token_file(&self) -> PathBuf {
         self.data.join("admin-token")
     }
 
     /// Stops it, in order.
-    pub(super) fn stop(mut self) -> anyhow::Result<()> {
+    pub(crate) fn stop(mut self) -> anyhow::Result<()> {
         self.end();
         Ok(())
     }
 
     /// Leaves it running after this program's end.
-    pub(super) fn keep(mut self) -> anyhow::Result<()> {
+    pub(crate) fn keep(mut self) -> anyhow::Result<()> {
         self.check_alive().context("leave the server running")?;
         self.process = None;
         Ok(())
