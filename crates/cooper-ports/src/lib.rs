@@ -2,9 +2,13 @@
 //!
 //! Adapters implement them; services are written against them. Nothing here does IO.
 
+pub mod access;
 pub mod blobs;
 pub mod clock;
 pub mod context_tree;
+pub mod contexts;
 pub mod engine;
+pub mod logs;
 pub mod registry;
+pub mod runs;
 pub mod store_error;

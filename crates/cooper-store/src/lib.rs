@@ -4,10 +4,15 @@
 //! no rule of the product: what a run does is decided by `cooper-engine`, and this crate makes that durable, whole
 //! transactions at a time. It encrypts nothing: secrets arrive sealed.
 
+mod access;
 mod clock;
+mod contexts;
+mod events;
 mod lock;
+mod logs;
 mod migrations;
 mod open;
+mod runs;
 mod sql_error;
 mod writer;
 

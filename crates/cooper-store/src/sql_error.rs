@@ -57,3 +57,17 @@ fn is_storage_full(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<i32>().ok());
     code.is_some_and(|code| code & 0xff == FULL || (code & 0xff == IOERR && GROWING.contains(&(code >> 8))))
 }
+
+/// A stored value that is none of those it could be.
+#[derive(Debug, thiserror::Error)]
+#[error("{kind} `{value}` is not a known one")]
+pub(crate) struct UnknownValue {
+    kind: &'static str,
+    value: String,
+}
+
+impl UnknownValue {
+    pub(crate) fn new(kind: &'static str, value: &str) -> Self {
+        Self { kind, value: value.to_owned() }
+    }
+}

@@ -1,5 +1,7 @@
 //! The store's own tests and the conformance of its ports, on real SQLite files. One binary: linking is what costs.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
+
 mod fixture;
 mod open;
 mod writer;

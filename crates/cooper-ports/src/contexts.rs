@@ -1,0 +1,94 @@
+//! Uploaded contexts: who may use which, and until when. Their bytes are somebody else's.
+//!
+//! ```text
+//! Created ──uploaded──▶ Uploaded ──expired, no run needs it──▶ Deleted
+//!    └────────────────────expired─────────────────────────────────▲
+//! ```
+
+use async_trait::async_trait;
+use cooper_types::{ContextId, Digest, PrincipalName, RunId, Timestamp};
+
+use crate::store_error::StoreError;
+
+/// A context.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Context {
+    /// Its id, which is hard to guess.
+    pub id: ContextId,
+    /// The only one who may upload it and start runs from it.
+    pub principal: PrincipalName,
+    /// How far it is.
+    pub state: ContextState,
+    /// When it was asked for.
+    pub created: Timestamp,
+    /// From when on it may be deleted, once no unfinished run needs it.
+    pub expires: Timestamp,
+}
+
+/// How far a context is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContextState {
+    /// Waits for its bytes.
+    Created,
+    /// Whole.
+    Uploaded {
+        /// Bytes of the archive.
+        size: u64,
+        /// The archive's digest.
+        digest: Digest,
+    },
+    /// Its bytes are gone or are being removed.
+    Deleted,
+}
+
+/// Why the bytes of a context were not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadContextError {
+    /// There is none with this id, or it is another principal's, which looks the same.
+    #[error("context `{0}` does not exist")]
+    Unknown(ContextId),
+    /// It was uploaded before: a context never changes.
+    #[error("context `{0}` has been uploaded already; ask for a new one")]
+    Uploaded(ContextId),
+    /// It has expired.
+    #[error("context `{0}` has expired; ask for a new one")]
+    Expired(ContextId),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Keeps what is known of contexts.
+#[async_trait]
+pub trait ContextStore: Send + Sync {
+    /// Makes a context that waits for its bytes. `id` is random; `expires` is when it may be deleted.
+    async fn create_context(
+        &self,
+        id: ContextId,
+        principal: PrincipalName,
+        expires: Timestamp,
+    ) -> Result<Context, StoreError>;
+
+    /// The context with this id, if it is `principal`'s and not deleted.
+    async fn find_context(&self, id: &ContextId, principal: &PrincipalName) -> Result<Option<Context>, StoreError>;
+
+    /// Records that the bytes are durable. The same size and digest a second time change nothing.
+    async fn mark_uploaded(
+        &self,
+        id: &ContextId,
+        principal: &PrincipalName,
+        size: u64,
+        digest: &Digest,
+    ) -> Result<Context, UploadContextError>;
+
+    /// The context of an unfinished run, with its archive's size and digest.
+    async fn context_of_run(&self, run: RunId) -> Result<Option<Context>, StoreError>;
+
+    /// Marks up to `limit` contexts deleted that have expired and that no unfinished run needs, and returns their
+    /// ids: their bytes are to be removed then. Those that were marked and not [forgotten](Self::forget_contexts)
+    /// come back, so that a crash in between leaves no bytes behind.
+    async fn expire_contexts(&self, limit: u32) -> Result<Vec<ContextId>, StoreError>;
+
+    /// Forgets deleted contexts, after their bytes are gone.
+    async fn forget_contexts(&self, ids: &[ContextId]) -> Result<(), StoreError>;
+}

@@ -1,0 +1,271 @@
+//! Runs: accepted once, changed by events, listed.
+//!
+//! What an event does is decided by [`Run::apply`]; this port makes the new state and all that belongs to it durable
+//! in one transaction. The row of a run is the queue: there is no list in memory that could disagree with it.
+
+use async_trait::async_trait;
+use cooper_engine::message::BaseImage;
+use cooper_engine::run::{Effect, NewRun, Policy, Refusal, Run, RunEvent, RunStatus};
+use cooper_spec::quick_build::PlanError;
+use cooper_types::{
+    AttemptNumber, ContextId, Digest, IdempotencyKey, PrincipalName, RegistryName, RepositoryName, RunId, StepId, Tag,
+    Timestamp,
+};
+
+use crate::logs::LogEnd;
+use crate::store_error::StoreError;
+
+/// What kind of request made a run, in ACR's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RunType {
+    /// One Dockerfile, asked for directly.
+    QuickBuild,
+    /// A task file, asked for directly.
+    QuickRun,
+    /// A stored task with a Dockerfile.
+    AutoBuild,
+    /// A stored task with a task file.
+    AutoRun,
+}
+
+impl RunType {
+    /// All types.
+    pub const ALL: [Self; 4] = [Self::QuickBuild, Self::QuickRun, Self::AutoBuild, Self::AutoRun];
+
+    /// ACR's spelling.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::QuickBuild => "QuickBuild",
+            Self::QuickRun => "QuickRun",
+            Self::AutoBuild => "AutoBuild",
+            Self::AutoRun => "AutoRun",
+        }
+    }
+}
+
+/// What a secret of a run is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SecretKind {
+    /// A BuildKit secret, by its id.
+    Build,
+    /// A secret build argument, by its name.
+    Argument,
+}
+
+impl SecretKind {
+    /// All kinds.
+    pub const ALL: [Self; 2] = [Self::Build, Self::Argument];
+
+    /// The name that is written down.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Build => "build",
+            Self::Argument => "argument",
+        }
+    }
+}
+
+/// A secret of a run, encrypted by the caller. The store never sees the value.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SealedSecret {
+    /// What it is for.
+    pub kind: SecretKind,
+    /// Its name, unique among the run's secrets of its kind.
+    pub name: String,
+    /// Nonce and ciphertext.
+    pub sealed: Vec<u8>,
+}
+
+impl std::fmt::Debug for SealedSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SealedSecret({} {})", self.kind.as_str(), self.name)
+    }
+}
+
+/// A request to start a run.
+#[derive(Clone, Debug)]
+pub struct AcceptRun {
+    /// What is asked for, and by whom. Its context must be uploaded by the same principal.
+    pub run: NewRun,
+    /// What kind of request it is.
+    pub run_type: RunType,
+    /// The client's name for the request and a hash over the whole of it, secrets included.
+    pub idempotency: Option<(IdempotencyKey, Digest)>,
+    /// The run's secrets. They are deleted when the run ends.
+    pub secrets: Vec<SealedSecret>,
+}
+
+/// An accepted run.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// The run.
+    pub record: RunRecord,
+    /// Whether an earlier request of the same key had made it.
+    pub repeated: bool,
+}
+
+/// Why a run was not accepted. Nothing is left of it then.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// There is no such context, it has expired, or it is another principal's, which looks the same.
+    #[error("context `{0}` does not exist; upload it again")]
+    UnknownContext(ContextId),
+    /// The context has no bytes yet.
+    #[error("context `{0}` has not been uploaded yet")]
+    ContextNotUploaded(ContextId),
+    /// The key was used for another request.
+    #[error("idempotency key `{key}` was used for a different request, which made run {run}")]
+    KeyReused {
+        /// The key.
+        key: IdempotencyKey,
+        /// The run that it made.
+        run: RunId,
+    },
+    /// Two secrets of one kind have the same name.
+    #[error("secret `{0}` is given twice")]
+    SecretTwice(String),
+    /// The request can't be planned.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What an event did.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// The run after it.
+    pub run: Run,
+    /// What is to be sent to agents now. It may be lost: `Run::remind` says it again.
+    pub send: Vec<Effect>,
+    /// The new end of the log, if the event wrote to it: followers are to be woken.
+    pub log_end: Option<LogEnd>,
+}
+
+/// Why an event changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// There is no such run.
+    #[error("run {0} does not exist")]
+    Unknown(RunId),
+    /// The state machine refused it.
+    #[error("run {run} takes no such event now")]
+    Refused {
+        /// The run.
+        run: RunId,
+        /// Why.
+        #[source]
+        refusal: Refusal,
+    },
+    /// A push was reported that the registry knows nothing of. The caller reports the attempt as lost instead.
+    #[error("nothing was pushed to {repository}:{staging_tag} by attempt {attempt} of run {run}")]
+    NotPushed {
+        /// The run.
+        run: RunId,
+        /// The attempt.
+        attempt: AttemptNumber,
+        /// The repository.
+        repository: RepositoryName,
+        /// The tag that the attempt should have pushed.
+        staging_tag: Tag,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A run as it is stored, with what was recorded of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunRecord {
+    /// The run.
+    pub run: Run,
+    /// What kind of request made it.
+    pub run_type: RunType,
+    /// When it changed last.
+    pub updated: Timestamp,
+    /// How far its log goes.
+    pub log: LogEnd,
+    /// What it pushed, in the order of steps.
+    pub output_images: Vec<OutputImage>,
+    /// What its builds stood on, in the order of steps.
+    pub base_images: Vec<StepBase>,
+}
+
+/// A tag that a step of a run moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputImage {
+    /// The step.
+    pub step: StepId,
+    /// The registry.
+    pub registry: RegistryName,
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The tag.
+    pub tag: Tag,
+    /// What the tag was moved to.
+    pub digest: Digest,
+}
+
+/// A base image of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepBase {
+    /// The step.
+    pub step: StepId,
+    /// The image.
+    pub base: BaseImage,
+}
+
+/// Which runs to list.
+#[derive(Clone, Debug)]
+pub struct RunQuery {
+    /// Of these statuses; of any, if empty.
+    pub statuses: Vec<RunStatus>,
+    /// Of this type.
+    pub run_type: Option<RunType>,
+    /// Started by this principal.
+    pub principal: Option<PrincipalName>,
+    /// Older than this run: the last one of the page before.
+    pub before: Option<RunId>,
+    /// How many at most.
+    pub limit: u32,
+}
+
+/// Why secrets were not handed out.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretsError {
+    /// The attempt is over or was never.
+    #[error("attempt {attempt} of run {run} is over")]
+    NotLive {
+        /// The run.
+        run: RunId,
+        /// The attempt.
+        attempt: AttemptNumber,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Keeps runs.
+#[async_trait]
+pub trait RunStore: Send + Sync {
+    /// Accepts a run: number, plan, secrets, context and idempotency key in one transaction.
+    async fn accept_run(&self, request: AcceptRun) -> Result<Accepted, AcceptError>;
+
+    /// Applies an event at the store's time. State, log lines, live attempts, published tags, records and the end of
+    /// secrets are durable when this returns; what is to be sent to agents is returned.
+    async fn apply_event(&self, run: RunId, event: RunEvent, policy: &Policy) -> Result<Applied, ApplyError>;
+
+    /// A run.
+    async fn find_run(&self, run: RunId) -> Result<Option<RunRecord>, StoreError>;
+
+    /// Runs, newest first.
+    async fn list_runs(&self, query: &RunQuery) -> Result<Vec<RunRecord>, StoreError>;
+
+    /// All runs that have not ended, oldest first: what the sweep looks at.
+    async fn unfinished_runs(&self) -> Result<Vec<Run>, StoreError>;
+
+    /// The secrets of a run, for a live attempt of it.
+    async fn run_secrets(&self, run: RunId, attempt: AttemptNumber) -> Result<Vec<SealedSecret>, SecretsError>;
+}

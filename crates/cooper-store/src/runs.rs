@@ -1,0 +1,85 @@
+//! Runs in SQLite: accepted, changed by events, read.
+
+mod accept;
+mod apply;
+mod record;
+
+use async_trait::async_trait;
+use cooper_engine::run::{Policy, Run, RunEvent};
+use cooper_ports::runs::{
+    AcceptError, AcceptRun, Accepted, Applied, ApplyError, RunQuery, RunRecord, RunStore, SealedSecret, SecretKind,
+    SecretsError,
+};
+use cooper_ports::store_error::StoreError;
+use cooper_types::{AttemptNumber, RunId};
+use sqlx::Row;
+
+use crate::Store;
+use crate::contexts::run_number;
+use crate::logs::append::is_live;
+use crate::sql_error::{During, Stored, UnknownValue};
+
+#[async_trait]
+impl RunStore for Store {
+    async fn accept_run(&self, request: AcceptRun) -> Result<Accepted, AcceptError> {
+        let (registry, clock) = (self.registry_id(), self.clock().clone());
+        self.write(async move |mut tx| accept::accept(&mut tx, registry, clock.now(), request).await).await
+    }
+
+    async fn apply_event(&self, run: RunId, event: RunEvent, policy: &Policy) -> Result<Applied, ApplyError> {
+        let (registry, clock, policy) = (self.registry_id(), self.clock().clone(), *policy);
+        self.write(async move |mut tx| {
+            // The time is taken when the change runs, so that times of changes are in the order of changes.
+            apply::apply(&mut tx, registry, clock.now(), run, event, &policy).await
+        })
+        .await
+    }
+
+    async fn find_run(&self, run: RunId) -> Result<Option<RunRecord>, StoreError> {
+        // One read transaction: the record, its images and its log are of one moment.
+        let mut tx = self.readers().begin().await.during("find run")?;
+        record::find(&mut tx, self.registry_id(), run).await
+    }
+
+    async fn list_runs(&self, query: &RunQuery) -> Result<Vec<RunRecord>, StoreError> {
+        let mut tx = self.readers().begin().await.during("list runs")?;
+        record::list(&mut tx, self.registry_id(), query).await
+    }
+
+    async fn unfinished_runs(&self) -> Result<Vec<Run>, StoreError> {
+        const LIST: &str = "list unfinished runs";
+        let states: Vec<String> =
+            sqlx::query_scalar("SELECT state FROM runs WHERE registry_id = ?1 AND finished IS NULL ORDER BY number")
+                .bind(self.registry_id().0)
+                .fetch_all(self.readers())
+                .await
+                .during(LIST)?;
+        states.iter().map(|state| serde_json::from_str(state).stored(LIST)).collect()
+    }
+
+    async fn run_secrets(&self, run: RunId, attempt: AttemptNumber) -> Result<Vec<SealedSecret>, SecretsError> {
+        const READ: &str = "read secrets";
+        let mut tx = self.readers().begin().await.during(READ)?;
+        if !is_live(&mut tx, self.registry_id(), run, attempt).await? {
+            return Err(SecretsError::NotLive { run, attempt });
+        }
+        let rows = sqlx::query(
+            "SELECT kind, name, sealed FROM run_secrets WHERE registry_id = ?1 AND run_number = ?2 ORDER BY kind, name",
+        )
+        .bind(self.registry_id().0)
+        .bind(run_number(run))
+        .fetch_all(&mut *tx)
+        .await
+        .during(READ)?;
+        let secrets = rows.iter().map(|row| {
+            let kind: &str = row.try_get("kind").during(READ)?;
+            let known = SecretKind::ALL.into_iter().find(|known| known.as_str() == kind);
+            Ok::<_, StoreError>(SealedSecret {
+                kind: known.ok_or_else(|| UnknownValue::new("kind of secret", kind)).stored(READ)?,
+                name: row.try_get("name").during(READ)?,
+                sealed: row.try_get("sealed").during(READ)?,
+            })
+        });
+        Ok(secrets.collect::<Result<_, _>>()?)
+    }
+}

@@ -1,0 +1,149 @@
+//! Accepting a run: everything that makes it exist, in one transaction.
+
+use cooper_engine::run::Run;
+use cooper_ports::contexts::ContextState;
+use cooper_ports::runs::{AcceptError, AcceptRun, Accepted, RunRecord, RunType, SealedSecret};
+use cooper_ports::store_error::StoreError;
+use cooper_types::{ContextId, Digest, IdempotencyKey, PrincipalName, RegistryId, RunId, Timestamp};
+use sqlx::{Row, SqliteConnection};
+
+use super::record;
+use crate::access::ensure_principal;
+use crate::contexts::{self, run_number};
+use crate::events;
+use crate::sql_error::{During, Stored, UnknownValue};
+
+const ACCEPT: &str = "accept run";
+
+pub(super) async fn accept(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    now: Timestamp,
+    request: AcceptRun,
+) -> Result<Accepted, AcceptError> {
+    let principal = &request.run.principal;
+    if let Some((key, hash)) = &request.idempotency
+        && let Some(record) = earlier(tx, registry, principal, key, hash).await?
+    {
+        return Ok(Accepted { record, repeated: true });
+    }
+    ensure_principal(tx, registry, principal, now).await?;
+    let context = &request.run.build.context;
+    check_context(tx, registry, context, principal, now).await?;
+    let id = next_id(tx, registry).await?;
+    let run = request.run.accept(id, now)?;
+    insert(tx, registry, &run, context, request.run_type, request.idempotency.as_ref()).await?;
+    for secret in &request.secrets {
+        insert_secret(tx, registry, id, secret).await?;
+    }
+    events::insert(tx, registry, "run.accepted", &serde_json::json!({ "run": id }), now).await?;
+    let record: Option<RunRecord> = record::find(tx, registry, id).await?;
+    let record = record.ok_or_else(|| UnknownValue::new("run", &id.to_string())).stored(ACCEPT)?;
+    Ok(Accepted { record, repeated: false })
+}
+
+/// The run that an earlier request of this key made, if it was the same request.
+async fn earlier(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    principal: &PrincipalName,
+    key: &IdempotencyKey,
+    hash: &Digest,
+) -> Result<Option<RunRecord>, AcceptError> {
+    let row = sqlx::query(
+        "SELECT number, request_hash FROM runs WHERE registry_id = ?1 AND principal = ?2 AND idempotency_key = ?3",
+    )
+    .bind(registry.0)
+    .bind(principal.as_str())
+    .bind(key.as_str())
+    .fetch_optional(&mut *tx)
+    .await
+    .during(ACCEPT)?;
+    let Some(row) = row else { return Ok(None) };
+    let run = record::run_id(row.try_get("number").during(ACCEPT)?)?;
+    if row.try_get::<&str, _>("request_hash").during(ACCEPT)? != hash.as_str() {
+        return Err(AcceptError::KeyReused { key: key.clone(), run });
+    }
+    Ok(record::find(tx, registry, run).await?)
+}
+
+async fn check_context(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    id: &ContextId,
+    principal: &PrincipalName,
+    now: Timestamp,
+) -> Result<(), AcceptError> {
+    let context = contexts::find(tx, registry, id, principal).await?;
+    let context = context.filter(|context| now < context.expires);
+    match context.map(|context| context.state) {
+        Some(ContextState::Uploaded { .. }) => Ok(()),
+        Some(ContextState::Created) => Err(AcceptError::ContextNotUploaded(id.clone())),
+        Some(ContextState::Deleted) | None => Err(AcceptError::UnknownContext(id.clone())),
+    }
+}
+
+async fn next_id(tx: &mut SqliteConnection, registry: RegistryId) -> Result<RunId, StoreError> {
+    let number: i64 =
+        sqlx::query_scalar("UPDATE registries SET run_counter = run_counter + 1 WHERE id = ?1 RETURNING run_counter")
+            .bind(registry.0)
+            .fetch_one(tx)
+            .await
+            .during(ACCEPT)?;
+    record::run_id(number)
+}
+
+async fn insert(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    run: &Run,
+    context: &ContextId,
+    run_type: RunType,
+    idempotency: Option<&(IdempotencyKey, Digest)>,
+) -> Result<(), StoreError> {
+    let platforms: Vec<String> = run.plan.placements.iter().map(|placement| placement.platform.to_string()).collect();
+    sqlx::query(
+        "INSERT INTO runs (registry_id, number, status, run_type, principal, platform, context_id, state, generation,
+                           created, updated, idempotency_key, request_hash)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1, ?9, ?9, ?10, ?11)",
+    )
+    .bind(registry.0)
+    .bind(run_number(run.id))
+    .bind(run.status().as_str())
+    .bind(run_type.as_str())
+    .bind(run.principal.as_str())
+    .bind(platforms.join(","))
+    .bind(context.as_str())
+    .bind(serde_json::to_string(run).stored(ACCEPT)?)
+    .bind(run.created.as_micros())
+    .bind(idempotency.map(|(key, _)| key.as_str()))
+    .bind(idempotency.map(|(_, hash)| hash.as_str()))
+    .execute(tx)
+    .await
+    .map(drop)
+    .during(ACCEPT)
+}
+
+async fn insert_secret(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    run: RunId,
+    secret: &SealedSecret,
+) -> Result<(), AcceptError> {
+    let inserted = sqlx::query(
+        "INSERT INTO run_secrets (registry_id, run_number, kind, name, sealed) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(registry.0)
+    .bind(run_number(run))
+    .bind(secret.kind.as_str())
+    .bind(&secret.name)
+    .bind(&secret.sealed)
+    .execute(tx)
+    .await
+    .during("write secret")?;
+    if inserted.rows_affected() == 0 {
+        return Err(AcceptError::SecretTwice(secret.name.clone()));
+    }
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! Applying an event: the engine decides, this writes the new state and every effect that belongs to it.
+
+use cooper_engine::message::BaseImage;
+use cooper_engine::run::{Effect, Policy, Run, RunEvent, TagTarget};
+use cooper_ports::logs::{AppendError, LogEnd, NewFrame};
+use cooper_ports::runs::{Applied, ApplyError};
+use cooper_ports::store_error::StoreError;
+use cooper_types::{AttemptNumber, Fence, ImageRef, RegistryId, RunId, StepId, Timestamp};
+use sqlx::{Row, SqliteConnection};
+
+use crate::contexts::run_number;
+use crate::events;
+use crate::logs::append::{Author, append, complete};
+use crate::sql_error::{During, Stored, UnknownValue};
+
+const APPLY: &str = "change run";
+
+pub(super) async fn apply(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    now: Timestamp,
+    id: RunId,
+    event: RunEvent,
+    policy: &Policy,
+) -> Result<Applied, ApplyError> {
+    let (mut run, generation) = load(tx, registry, id).await?.ok_or(ApplyError::Unknown(id))?;
+    let effects = run.apply(event, now, policy).map_err(|refusal| ApplyError::Refused { run: id, refusal })?;
+    save(tx, registry, &run, generation, now).await?;
+    let mut change = Change { tx, registry, run: &run, now, send: Vec::new(), log_end: None };
+    for effect in effects {
+        change.effect(effect).await?;
+    }
+    let Change { send, log_end, .. } = change;
+    Ok(Applied { run, send, log_end })
+}
+
+async fn load(tx: &mut SqliteConnection, registry: RegistryId, id: RunId) -> Result<Option<(Run, i64)>, StoreError> {
+    let row = sqlx::query("SELECT state, generation FROM runs WHERE registry_id = ?1 AND number = ?2")
+        .bind(registry.0)
+        .bind(run_number(id))
+        .fetch_optional(tx)
+        .await
+        .during(APPLY)?;
+    let Some(row) = row else { return Ok(None) };
+    let run = serde_json::from_str(row.try_get("state").during(APPLY)?).stored(APPLY)?;
+    Ok(Some((run, row.try_get("generation").during(APPLY)?)))
+}
+
+async fn save(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    run: &Run,
+    generation: i64,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let saved = sqlx::query(
+        "UPDATE runs SET state = ?4, generation = generation + 1, status = ?5, started = ?6, finished = ?7, updated = ?8
+         WHERE registry_id = ?1 AND number = ?2 AND generation = ?3",
+    )
+    .bind(registry.0)
+    .bind(run_number(run.id))
+    .bind(generation)
+    .bind(serde_json::to_string(run).stored(APPLY)?)
+    .bind(run.status().as_str())
+    .bind(run.started.map(Timestamp::as_micros))
+    .bind(run.finished().map(Timestamp::as_micros))
+    .bind(now.as_micros())
+    .execute(tx)
+    .await
+    .during(APPLY)?;
+    if saved.rows_affected() != 1 {
+        // One writer makes this impossible; a second one would be found here and not in torn state.
+        return Err(UnknownValue::new("generation", &generation.to_string())).stored(APPLY);
+    }
+    Ok(())
+}
+
+/// One event's effects on their way into the transaction.
+struct Change<'a> {
+    tx: &'a mut SqliteConnection,
+    registry: RegistryId,
+    /// The run after the event.
+    run: &'a Run,
+    now: Timestamp,
+    send: Vec<Effect>,
+    log_end: Option<LogEnd>,
+}
+
+impl Change<'_> {
+    async fn effect(&mut self, effect: Effect) -> Result<(), ApplyError> {
+        match effect {
+            Effect::AttemptBegan { step, attempt, fence } => self.attempt_began(step, attempt, fence).await?,
+            Effect::AttemptEnded { step, attempt } => self.attempt_ended(step, attempt).await?,
+            Effect::PublishTags { step, attempt, targets } => self.publish_tags(step, attempt, targets).await?,
+            Effect::BasesResolved { step, bases } => self.bases_resolved(step, &bases).await?,
+            Effect::LogLine(line) => self.log(NewFrame::service(self.now, &line)).await?,
+            Effect::LogGap(reason) => self.log(NewFrame::gap(self.now, None, &reason)).await?,
+            Effect::Finished => self.finished().await?,
+            Effect::SendOffer { .. } | Effect::SendStart { .. } | Effect::SendStop { .. } => self.send.push(effect),
+        }
+        Ok(())
+    }
+
+    fn step(&self, index: usize) -> Result<&StepId, StoreError> {
+        let step = self.run.plan.steps.get(index).map(|step| &step.id);
+        step.ok_or_else(|| UnknownValue::new("index of a step", &index.to_string())).stored(APPLY)
+    }
+
+    async fn attempt_began(&mut self, step: usize, attempt: AttemptNumber, fence: Fence) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO live_attempts (registry_id, run_number, step_id, attempt, fence) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )
+        .bind(self.registry.0)
+        .bind(run_number(self.run.id))
+        .bind(self.step(step)?.as_str())
+        .bind(i64::try_from(attempt.0).stored(APPLY)?)
+        .bind(i64::try_from(fence.0).stored(APPLY)?)
+        .execute(&mut *self.tx)
+        .await
+        .map(drop)
+        .during("write attempt")
+    }
+
+    async fn attempt_ended(&mut self, step: usize, attempt: AttemptNumber) -> Result<(), StoreError> {
+        let step = self.step(step)?.clone();
+        sqlx::query(
+            "DELETE FROM live_attempts WHERE registry_id = ?1 AND run_number = ?2 AND attempt = ?3 AND step_id = ?4",
+        )
+        .bind(self.registry.0)
+        .bind(run_number(self.run.id))
+        .bind(i64::try_from(attempt.0).stored(APPLY)?)
+        .bind(step.as_str())
+        .execute(&mut *self.tx)
+        .await
+        .map(drop)
+        .during("end attempt")
+    }
+
+    async fn publish_tags(
+        &mut self,
+        _step: usize,
+        attempt: AttemptNumber,
+        targets: Vec<TagTarget>,
+    ) -> Result<(), ApplyError> {
+        match targets.into_iter().next() {
+            Some(TagTarget { repository, staging_tag, .. }) => {
+                Err(ApplyError::NotPushed { run: self.run.id, attempt, repository, staging_tag })
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn bases_resolved(&mut self, step: usize, bases: &[BaseImage]) -> Result<(), StoreError> {
+        const WRITE: &str = "write base images";
+        let step = self.step(step)?.clone();
+        // A step that was lost and repeated has resolved its bases anew.
+        sqlx::query("DELETE FROM base_images WHERE registry_id = ?1 AND run_number = ?2 AND step_id = ?3")
+            .bind(self.registry.0)
+            .bind(run_number(self.run.id))
+            .bind(step.as_str())
+            .execute(&mut *self.tx)
+            .await
+            .during(WRITE)?;
+        for (position, base) in bases.iter().enumerate() {
+            let name = ImageRef::parse(&base.reference).ok();
+            sqlx::query(
+                "INSERT INTO base_images (registry_id, run_number, step_id, position, kind, reference, registry,
+                                          repository, tag, digest)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            )
+            .bind(self.registry.0)
+            .bind(run_number(self.run.id))
+            .bind(step.as_str())
+            .bind(i64::try_from(position).stored(WRITE)?)
+            .bind(if base.runtime { "runtime" } else { "buildtime" })
+            .bind(&base.reference)
+            .bind(name.as_ref().and_then(|name| name.registry.as_ref()).map(|registry| registry.as_str()))
+            .bind(name.as_ref().map(|name| name.repository.as_str()))
+            .bind(name.as_ref().and_then(|name| name.tag.as_ref()).map(|tag| tag.as_str()))
+            .bind(base.digest.as_ref().map(|digest| digest.as_str()))
+            .execute(&mut *self.tx)
+            .await
+            .during(WRITE)?;
+        }
+        Ok(())
+    }
+
+    async fn log(&mut self, frame: NewFrame) -> Result<(), StoreError> {
+        let appended = append(self.tx, self.registry, self.run.id, Author::Server, vec![frame]).await;
+        self.log_end = Some(log_written(appended)?.end);
+        Ok(())
+    }
+
+    /// The run is over: nothing can read its secrets, and nothing can write to its log.
+    async fn finished(&mut self) -> Result<(), StoreError> {
+        for sql in [
+            "DELETE FROM run_secrets WHERE registry_id = ?1 AND run_number = ?2",
+            "DELETE FROM live_attempts WHERE registry_id = ?1 AND run_number = ?2",
+        ] {
+            sqlx::query(sql)
+                .bind(self.registry.0)
+                .bind(run_number(self.run.id))
+                .execute(&mut *self.tx)
+                .await
+                .during("end run")?;
+        }
+        self.log_end = Some(log_written(complete(self.tx, self.registry, self.run.id).await)?);
+        let payload = serde_json::json!({ "run": self.run.id, "status": self.run.status().as_str() });
+        events::insert(self.tx, self.registry, "run.finished", &payload, self.now).await
+    }
+}
+
+/// The state machine writes to the log of a run that is there and has not ended, so anything else is a fault of ours.
+fn log_written<T>(result: Result<T, AppendError>) -> Result<T, StoreError> {
+    match result {
+        Ok(value) => Ok(value),
+        Err(AppendError::Store(error)) => Err(error),
+        Err(refused) => Err(StoreError::corrupt("write the run's log", refused)),
+    }
+}
