@@ -26,7 +26,7 @@ use std::fmt;
 use std::time::Duration;
 
 use cooper_spec::plan::Plan;
-use cooper_types::{AgentName, AttemptNumber, Fence, PrincipalName, RegistryName, RunId, Timestamp};
+use cooper_types::{AgentName, AttemptNumber, Fence, PrincipalName, RegistryName, RunId, Scopes, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub use apply::{Effect, Refusal, RunEvent, TagTarget};
@@ -42,6 +42,8 @@ pub struct Run {
     pub id: RunId,
     /// Who started it: its registry access never exceeds that principal's.
     pub principal: PrincipalName,
+    /// What the token that started it allowed.
+    pub scopes: Scopes,
     /// The registry's name at the time, as references of the run spell it.
     pub registry: RegistryName,
     /// What it does.

@@ -97,6 +97,14 @@ pub struct PushWork {
 }
 
 impl Plan {
+    /// Every image that a step of the plan pushes.
+    pub fn pushed_images(&self) -> impl Iterator<Item = &ImageRef> {
+        self.steps.iter().flat_map(|step| match &step.work {
+            Work::Push(push) => push.images.as_slice(),
+            Work::Build(_) => &[],
+        })
+    }
+
     /// The step with this id.
     pub fn step_index(&self, id: &StepId) -> Option<usize> {
         self.steps.iter().position(|step| step.id == *id)

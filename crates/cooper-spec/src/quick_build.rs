@@ -6,17 +6,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use cooper_types::{ContextId, ImageRef, ImageRefError, Platform, RegistryName, StepId};
+use cooper_types::{ContextId, ImageRef, ImageRefError, Platform, PrincipalName, RegistryName, RepositoryName, StepId};
 
 use crate::plan::{ArgumentValue, BuildArgument, BuildWork, Plan, PlannedPlacement, PlannedStep, PushWork, Work};
 use crate::template::{RunVariables, TemplateError, render};
-
-/// The shortest timeout of a run, in seconds (ACR contract §1.7).
-pub const MIN_TIMEOUT_SECONDS: u64 = 300;
-/// The longest timeout of a run, in seconds.
-pub const MAX_TIMEOUT_SECONDS: u64 = 28_800;
-/// The timeout of a run that names none, in seconds.
-pub const DEFAULT_TIMEOUT_SECONDS: u64 = 3_600;
 
 /// How long the build step of a quick build may take (ACR contract §2.9); the run's own timeout is usually shorter.
 const BUILD_STEP_TIMEOUT: Duration = Duration::from_secs(28_800);
@@ -86,6 +79,14 @@ pub enum PlanError {
         /// The registry that is pushed to.
         own: RegistryName,
     },
+    /// The token that asks may not push there.
+    #[error("{principal} may not push to repository `{repository}`: the token has no such scope")]
+    PushDenied {
+        /// Who asks.
+        principal: PrincipalName,
+        /// The repository.
+        repository: RepositoryName,
+    },
     /// Something is empty that needs a value.
     #[error("{0} is empty")]
     Empty(&'static str),
@@ -126,9 +127,7 @@ impl QuickBuild {
             .iter()
             .map(|argument| {
                 let value = match &argument.value {
-                    ArgumentValue::Plain(text) => {
-                        ArgumentValue::Plain(render_part("build argument", text, variables)?)
-                    }
+                    ArgumentValue::Plain(text) => ArgumentValue::Plain(render_part("build argument", text, variables)?),
                     ArgumentValue::Secret => ArgumentValue::Secret,
                 };
                 Ok(BuildArgument { name: argument.name.clone(), value })
@@ -228,7 +227,11 @@ fn render_part(part: &'static str, text: &str, variables: &RunVariables) -> Resu
     if text.contains('\0') {
         return Err(PlanError::Nul(part));
     }
-    render(text, variables).map_err(|source| PlanError::Template { part, text: text.chars().take(160).collect(), source })
+    render(text, variables).map_err(|source| PlanError::Template {
+        part,
+        text: text.chars().take(160).collect(),
+        source,
+    })
 }
 
 fn unique<'a>(part: &'static str, names: impl Iterator<Item = &'a String>) -> Result<(), PlanError> {

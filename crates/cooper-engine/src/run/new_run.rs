@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cooper_spec::quick_build::{PlanError, QuickBuild};
 use cooper_spec::template::RunVariables;
-use cooper_types::{AttemptNumber, Fence, PrincipalName, RegistryName, RunId, Timestamp};
+use cooper_types::{Access, AttemptNumber, Fence, PrincipalName, RegistryName, RunId, Scopes, Timestamp};
 
 use super::{PendingReason, Phase, Placement, Run, Step, StepState};
 
@@ -16,6 +16,8 @@ use super::{PendingReason, Phase, Placement, Run, Step, StepState};
 pub struct NewRun {
     /// Who asks.
     pub principal: PrincipalName,
+    /// What the asking token allows: the run never does more in the registry.
+    pub scopes: Scopes,
     /// The embedded registry's name.
     pub registry: RegistryName,
     /// What is asked for.
@@ -29,11 +31,18 @@ impl NewRun {
     pub fn accept(&self, id: RunId, now: Timestamp) -> Result<Run, PlanError> {
         let variables = RunVariables::quick_build(id, &self.registry, &self.build.platform, now);
         let plan = self.build.plan(&variables, &self.registry)?;
+        for image in plan.pushed_images() {
+            if !self.scopes.repository(&image.repository, Access::Push) {
+                let (principal, repository) = (self.principal.clone(), image.repository.clone());
+                return Err(PlanError::PushDenied { principal, repository });
+            }
+        }
         let placements = plan.placements.iter().map(|_| Placement::Waiting { reason: PendingReason::New }).collect();
         let steps = plan.steps.iter().map(|_| Step { attempts: 0, state: StepState::Waiting }).collect();
         Ok(Run {
             id,
             principal: self.principal.clone(),
+            scopes: self.scopes.clone(),
             registry: self.registry.clone(),
             plan,
             timeout: self.timeout,
