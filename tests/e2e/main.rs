@@ -1,3 +1,15 @@
 //! The end-to-end tests: what a user does, on a real engine.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "this binary is tests, and a panic is how a test fails; clippy sees only `#[test]`"
+)]
+
+mod access;
+mod bad_input;
+mod cancel;
+mod disk_full;
+mod examples;
 mod quick_build;
+mod restart;
+mod runs;

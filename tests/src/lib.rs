@@ -3,6 +3,7 @@
 //! It knows the product as its users do: by its command line, its HTTP interface and its files. It depends on none
 //! of its crates. The tests themselves are in `e2e/`.
 
+mod archive;
 mod context;
 mod engine;
 mod http;
@@ -10,6 +11,7 @@ mod outcome;
 mod product;
 mod server;
 
+pub use archive::Archive;
 pub use context::Context;
 pub use engine::Engine;
 pub use http::{Answer, request};

@@ -1,0 +1,71 @@
+//! A full disk is an answer, not a crash: nothing that was accepted is harmed.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cooper_e2e::{Context, ServerOptions, TestServer};
+use tempfile::TempDir;
+
+/// A small file system of its own.
+struct SmallDisk {
+    folder: TempDir,
+}
+
+impl SmallDisk {
+    fn mount(mebibytes: u32) -> Self {
+        let folder = TempDir::with_prefix("cooper-disk-").unwrap();
+        let options = format!("size={mebibytes}m,mode=0700");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path()).status().unwrap();
+        assert!(
+            mounted.success(),
+            "this test mounts a small tmpfs, which takes root: run it as `cargo xtask test` says"
+        );
+        Self { folder }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn data(&self) -> PathBuf {
+        self.path().join("data")
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a server that is still ending may hold a file.
+        let _ = Command::new("umount").arg("--lazy").arg(self.path()).status();
+    }
+}
+
+#[test]
+fn an_upload_that_does_not_fit_is_refused_and_the_server_stays_up() {
+    let disk = SmallDisk::mount(48);
+    let server = TestServer::with(ServerOptions { data: Some(disk.data()), ..Default::default() });
+    let base = server.base_image();
+
+    // Bytes that don't compress, from a generator that everybody knows.
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    })
+    .take(64 * 1024 * 1024 / 8)
+    .flatten()
+    .collect();
+    let large = Context::new(&format!("FROM {base}\nCOPY noise /\n")).file("noise", noise);
+    let refused = server.cooper(&["build", "-t", "large:1", &large.display()]).expect(5);
+    assert!(refused.stderr.contains("full"), "{refused}");
+    refused.error_names(&[]);
+    drop(large);
+
+    assert_eq!(server.get("/healthz").status, 200);
+    // What was refused has left no bytes behind, and what fits still works.
+    let small = Context::new(&format!("FROM {base}\nRUN echo it-still-works\n"));
+    let run = server.build(&["-t", "small:1"], &small);
+    assert_eq!(run["status"], "Succeeded");
+}

@@ -1,0 +1,76 @@
+//! What is accepted stays, whatever happens to the server.
+
+use std::time::Duration;
+
+use cooper_e2e::{Context, Engine, TestServer, wait_until};
+use serde_json::Value;
+
+use crate::cancel::runs_somewhere;
+
+fn is_final(run: &Value) -> bool {
+    !matches!(run["status"].as_str(), Some("Queued" | "Started" | "Running"))
+}
+
+#[test]
+fn everything_is_there_after_a_restart() {
+    let engine = Engine::new();
+    let mut server = TestServer::start();
+    let base = server.base_image();
+    let registry = base.split('/').next().unwrap();
+    let context = Context::new(&format!("FROM {base}\nRUN echo kept-$((40 + 2))\nCMD [\"echo\", \"kept\"]\n"));
+    server.build(&["-t", "app:1"], &context);
+    let before = (
+        server.cooper(&["runs", "list", "--output", "json"]).ok().stdout,
+        server.run("ca2"),
+        server.cooper(&["logs", "ca2"]).ok().stdout,
+        server.token(),
+    );
+
+    server.stop();
+    server.restart();
+
+    let after = (
+        server.cooper(&["runs", "list", "--output", "json"]).ok().stdout,
+        server.run("ca2"),
+        server.cooper(&["logs", "ca2"]).ok().stdout,
+        server.token(),
+    );
+    assert_eq!(before, after);
+    assert!(after.2.contains("kept-42"), "{}", after.2);
+    engine.login(registry, &server.token_file());
+    engine.pull(&format!("{registry}/app:1"));
+    assert_eq!(engine.run(&format!("{registry}/app:1")), "kept\n");
+    // Ids go on where they were.
+    assert_eq!(server.build(&["-t", "app:2"], &context)["runId"], "ca3");
+}
+
+#[test]
+fn a_run_ends_by_itself_after_a_crash_in_its_midst() {
+    let mut server = TestServer::start();
+    let base = server.base_image();
+    let context = Context::new(&format!("FROM {base}\nRUN sleep 17.25\n"));
+    let flags = ["build", "-t", "crash:1", "--no-wait", "--output", "json"];
+    server.cooper(&[&flags[..], &[context.display().as_str()]].concat()).ok();
+    wait_until("the step runs", Duration::from_secs(60), || runs_somewhere(&["sleep", "17.25"]));
+
+    server.crash();
+    // The agent died with the server, and with its session the engine ends the build.
+    wait_until("the engine ends the step", Duration::from_secs(15), || !runs_somewhere(&["sleep", "17.25"]));
+    server.restart();
+
+    wait_until("the run ends", Duration::from_secs(170), || is_final(&server.run("ca2")));
+    let run = server.run("ca2");
+    // The machinery's loss is the machinery's to repair: the user's build has not failed.
+    assert_eq!(run["status"], "Succeeded", "{run:#}");
+    assert_eq!(run["outputImages"].as_array().map(Vec::len), Some(1), "{run:#}");
+}
+
+#[test]
+fn a_second_server_is_refused_the_same_data() {
+    let server = TestServer::start();
+    let data = server.data().display().to_string();
+    let second = server.cooper(&["serve", "--listen", "127.0.0.1:0", "--no-agent", "--data-dir", &data]);
+    assert_ne!(second.code, Some(0), "{second}");
+    second.error_names(&[&data]);
+    assert_eq!(server.get("/readyz").status, 200);
+}

@@ -1,0 +1,49 @@
+//! Listing, showing and reading runs.
+
+use std::time::Duration;
+
+use cooper_e2e::{Context, TestServer, wait_until};
+
+#[test]
+fn runs_are_listed_shown_and_read() {
+    let server = TestServer::start();
+    let base = server.base_image();
+    let context = Context::new(&format!("FROM {base}\nRUN echo first-$((40 + 2)) && echo second-line\n"));
+    let built = server.build(&["-t", "app:1"], &context);
+    let id = built["runId"].as_str().unwrap();
+    assert_eq!(id, "ca2");
+
+    let shown = server.run(id);
+    assert_eq!(shown, built, "a finished run never changes");
+    let text = server.cooper(&["runs", "list"]).ok().stdout;
+    let newest = text.find("ca2").unwrap_or_else(|| panic!("{text}"));
+    assert!(newest < text.find("ca1").unwrap(), "the newest is first: {text}");
+    assert!(text.contains("Succeeded"), "{text}");
+
+    let log = server.cooper(&["logs", id]).ok().stdout;
+    assert!(log.contains("first-42") && log.contains("second-line"), "{log}");
+    let again = server.cooper(&["logs", id, "--follow"]).ok().stdout;
+    assert_eq!(log, again, "following a finished run replays it and ends");
+
+    let missing = server.cooper(&["runs", "show", "ca999"]).expect(5);
+    missing.error_names(&["ca999"]);
+    server.cooper(&["runs", "show", "../../etc"]).expect(2);
+}
+
+#[test]
+fn a_running_log_is_followed_live() {
+    let server = TestServer::start();
+    let base = server.base_image();
+    // The step ends when the test has seen its first line: there is no other way for it to end in time.
+    let context = Context::new(&format!("FROM {base}\nRUN echo live-$((40 + 2)) && sleep 300\n"));
+    let queued = server.cooper(&["build", "-t", "app:1", "--no-wait", "--output", "json", &context.display()]).ok();
+    let id = queued.json()["runId"].as_str().unwrap().to_owned();
+    let follower = server.cooper_running(&["logs", &id, "--follow"]);
+    wait_until("the line is shown while the step runs", Duration::from_secs(60), || {
+        follower.output().0.contains("live-42")
+    });
+    server.cooper(&["runs", "cancel", &id]).ok();
+    let followed = follower.end(Duration::from_secs(30));
+    let stored = server.cooper(&["logs", &id]).ok().stdout;
+    assert_eq!(followed.stdout, stored, "the follower saw what is stored, once and in order");
+}
