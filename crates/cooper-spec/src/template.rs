@@ -273,7 +273,10 @@ mod tests {
         }
         assert_eq!(render("ab{{.Run.ID}", &variables()), Err(TemplateError::NotClosed { column: 3 }));
         let error = render("{{.Run.Tag}}", &variables()).expect_err("unknown").to_string();
-        assert!(error.starts_with("expression `{{.Run.Tag}}` at column 1 is unknown, did you mean `{{.Run."), "{error}");
+        assert!(
+            error.starts_with("expression `{{.Run.Tag}}` at column 1 is unknown, did you mean `{{.Run."),
+            "{error}"
+        );
     }
 
     #[test]
