@@ -87,7 +87,7 @@ fn a_wrong_or_missing_token_is_said_in_a_line() {
     assert!([Some(2), Some(5)].contains(&out.code), "{out}");
     out.error_names(&[]);
     assert!(out.stderr.contains("cooper login"), "the way out is named: {out}");
-    let out = server.cooper(&["--server", &url, "runs", "list"]).expect(5);
+    let out = server.cooper(&["runs", "list", "--server", &url]).expect(5);
     out.error_names(&["token"]);
 }
 

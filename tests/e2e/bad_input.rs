@@ -118,7 +118,7 @@ fn a_server_that_is_not_there_is_named() {
     let token = server.token_file().display().to_string();
     let context = Context::new("FROM scratch\n");
     for command in [&["runs", "list"][..], &["logs", "ca1"], &["build", "-t", "a:1", &context.display()]] {
-        let arguments = [&["--server", &url, "--token-file", &token], command].concat();
+        let arguments = [command, &["--server", &url, "--token-file", &token]].concat();
         server.cooper(&arguments).expect(5).error_names(&[&url]);
     }
     server.cooper(&["login", &url, "--token-file", &token]).expect(5).error_names(&[&url]);
