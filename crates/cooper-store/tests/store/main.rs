@@ -2,6 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
+mod access;
+mod contexts;
+mod crash;
+mod events;
 mod fixture;
+mod logs;
 mod open;
+mod runs;
 mod writer;

@@ -74,3 +74,23 @@ async fn the_clock_never_starts_before_a_commit() {
     assert!(store.clock().now() >= newest);
     store.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn commits_are_synced_and_references_are_checked() {
+    let fixture = Fixture::new().await;
+    let pragmas = fixture.store.write(async |mut tx| {
+        let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut *tx).await.unwrap();
+        let foreign_keys: i64 = sqlx::query_scalar("PRAGMA foreign_keys").fetch_one(&mut *tx).await.unwrap();
+        let journal: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *tx).await.unwrap();
+        Ok::<_, StoreError>((synchronous, foreign_keys, journal))
+    });
+    // 2 is FULL: without it a commit is in the log of the operating system only.
+    assert_eq!(pragmas.await.unwrap(), (2, 1, "wal".to_owned()));
+}
+
+#[tokio::test]
+async fn readers_cannot_write() {
+    let fixture = Fixture::new().await;
+    let written = sqlx::query("UPDATE registries SET run_counter = 7").execute(fixture.store.readers()).await;
+    assert!(written.unwrap_err().to_string().contains("readonly"));
+}

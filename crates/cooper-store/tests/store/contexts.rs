@@ -1,0 +1,80 @@
+//! Conformance of the port for uploaded contexts.
+
+use std::time::Duration;
+
+use cooper_engine::run::RunEvent;
+use cooper_ports::clock::Clock;
+use cooper_ports::contexts::{ContextState, ContextStore, UploadContextError};
+use cooper_ports::runs::RunStore;
+use cooper_types::Digest;
+
+use crate::fixture::{Fixture, context, principal, quick_build, upload};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn a_context_is_its_principals_alone() {
+    let fixture = Fixture::new().await;
+    let (store, id, alice, bob) = (&fixture.store, context("c1"), principal("alice"), principal("bob"));
+    let made = store.create_context(id.clone(), alice.clone(), fixture.clock.now().after(HOUR)).await.unwrap();
+    assert_eq!(made.state, ContextState::Created);
+    assert_eq!(store.find_context(&id, &alice).await.unwrap(), Some(made));
+    assert_eq!(store.find_context(&id, &bob).await.unwrap(), None);
+    let digest = Digest::sha256(b"bytes");
+    let refused = store.mark_uploaded(&id, &bob, 5, &digest).await.unwrap_err();
+    assert!(matches!(refused, UploadContextError::Unknown(_)));
+    let uploaded = store.mark_uploaded(&id, &alice, 5, &digest).await.unwrap();
+    assert_eq!(uploaded.state, ContextState::Uploaded { size: 5, digest: digest.clone() });
+    assert_eq!(store.find_context(&id, &alice).await.unwrap(), Some(uploaded.clone()));
+    // A repeat is not an error; another content is.
+    assert_eq!(store.mark_uploaded(&id, &alice, 5, &digest).await.unwrap(), uploaded);
+    let refused = store.mark_uploaded(&id, &alice, 6, &Digest::sha256(b"other")).await.unwrap_err();
+    assert!(matches!(refused, UploadContextError::Uploaded(_)));
+}
+
+#[tokio::test]
+async fn an_expired_context_takes_no_bytes() {
+    let fixture = Fixture::new().await;
+    let (id, alice) = (context("c1"), principal("alice"));
+    fixture.store.create_context(id.clone(), alice.clone(), fixture.clock.now().after(HOUR)).await.unwrap();
+    fixture.clock.advance(HOUR);
+    let refused = fixture.store.mark_uploaded(&id, &alice, 5, &Digest::sha256(b"")).await.unwrap_err();
+    assert!(matches!(refused, UploadContextError::Expired(_)));
+}
+
+#[tokio::test]
+async fn expiry_spares_what_an_unfinished_run_needs_and_survives_a_crash() {
+    let mut fixture = Fixture::new().await;
+    upload(&fixture.store, "alice", "used").await;
+    upload(&fixture.store, "alice", "unused").await;
+    let run = fixture.store.accept_run(quick_build("alice", "used")).await.unwrap().record.run.id;
+    assert!(fixture.store.expire_contexts(10).await.unwrap().is_empty());
+    fixture.clock.advance(2 * HOUR);
+    let needed = fixture.store.context_of_run(run).await.unwrap().unwrap();
+    assert_eq!(needed.id, context("used"));
+    assert_eq!(fixture.store.expire_contexts(10).await.unwrap(), [context("unused")]);
+    assert_eq!(fixture.store.find_context(&context("unused"), &principal("alice")).await.unwrap(), None);
+
+    // The bytes were not removed before the crash: the id comes back until it is forgotten.
+    fixture.reopen().await;
+    assert_eq!(fixture.store.expire_contexts(10).await.unwrap(), [context("unused")]);
+    fixture.store.forget_contexts(&[context("unused"), context("used")]).await.unwrap();
+    assert!(fixture.store.expire_contexts(10).await.unwrap().is_empty());
+
+    fixture.apply(run, RunEvent::CancelRequested { by: principal("alice") }).await.unwrap();
+    assert_eq!(fixture.store.context_of_run(run).await.unwrap(), None);
+    assert_eq!(fixture.store.expire_contexts(10).await.unwrap(), [context("used")]);
+}
+
+#[tokio::test]
+async fn expiry_is_limited() {
+    let fixture = Fixture::new().await;
+    for n in 0..5 {
+        upload(&fixture.store, "alice", &format!("c{n}")).await;
+    }
+    fixture.clock.advance(2 * HOUR);
+    let first = fixture.store.expire_contexts(3).await.unwrap();
+    assert_eq!(first.len(), 3);
+    fixture.store.forget_contexts(&first).await.unwrap();
+    assert_eq!(fixture.store.expire_contexts(3).await.unwrap().len(), 2);
+}

@@ -1,0 +1,252 @@
+//! Conformance of the port for runs: accepting, applying events, reading.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use cooper_engine::message::{BaseImage, StepOutput, StepResult};
+use cooper_engine::run::{Effect, Phase, Refusal, RunEvent, RunStatus};
+use cooper_ports::clock::Clock;
+use cooper_ports::contexts::ContextStore;
+use cooper_ports::runs::{
+    AcceptError, AcceptRun, ApplyError, RunQuery, RunStore, RunType, SealedSecret, SecretKind, SecretsError,
+};
+use cooper_types::{AttemptNumber, Digest, Fence, IdempotencyKey, RunId};
+
+use crate::fixture::{Fixture, Started, agent, context, principal, quick_build, upload};
+
+fn keyed(key: &str, content: &str) -> AcceptRun {
+    let key = IdempotencyKey::parse(key).unwrap();
+    AcceptRun { idempotency: Some((key, Digest::sha256(content.as_bytes()))), ..quick_build("alice", "source") }
+}
+
+fn secret(kind: SecretKind, name: &str) -> SealedSecret {
+    SealedSecret { kind, name: name.to_owned(), sealed: vec![1, 2, 3] }
+}
+
+fn query() -> RunQuery {
+    RunQuery { statuses: Vec::new(), run_type: None, principal: None, before: None, limit: 100 }
+}
+
+fn built() -> StepResult {
+    let base = |reference: &str, runtime| BaseImage {
+        reference: reference.to_owned(),
+        digest: Some(Digest::sha256(reference.as_bytes())),
+        runtime,
+    };
+    let bases = vec![base("localhost:5000/base/busybox:1", true), base("alpine", false), base("a b", false)];
+    StepResult::Succeeded { output: StepOutput::Built { image: Digest::sha256(b"image"), bases } }
+}
+
+#[tokio::test]
+async fn an_accepted_run_is_whole_after_a_restart() {
+    let mut fixture = Fixture::new().await;
+    upload(&fixture.store, "alice", "source").await;
+    let secrets = vec![secret(SecretKind::Build, "npm"), secret(SecretKind::Argument, "npm")];
+    let accepted = fixture.store.accept_run(AcceptRun { secrets, ..keyed("k1", "a") }).await.unwrap();
+    assert!(!accepted.repeated);
+    let record = accepted.record;
+    assert_eq!(record.run.id, RunId::from_number(1));
+    assert_eq!(record.run.created, fixture.clock.now());
+    assert_eq!(record.run.status(), RunStatus::Queued);
+    fixture.reopen().await;
+    assert_eq!(fixture.store.find_run(record.run.id).await.unwrap(), Some(record.clone()));
+    assert_eq!(fixture.store.unfinished_runs().await.unwrap(), [record.run]);
+    assert_eq!(fixture.count("SELECT count(*) FROM run_secrets").await, 2);
+    assert_eq!(fixture.store.find_run(RunId::from_number(2)).await.unwrap(), None);
+    assert_eq!(fixture.store.find_run(RunId::from_number(u64::MAX)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_key_makes_one_run() {
+    let fixture = Fixture::new().await;
+    upload(&fixture.store, "alice", "source").await;
+    upload(&fixture.store, "bob", "bobs").await;
+    let tasks: Vec<_> = (0..20)
+        .map(|_| {
+            let store = fixture.store.clone();
+            tokio::spawn(async move { store.accept_run(keyed("k1", "a")).await.unwrap() })
+        })
+        .collect();
+    let mut made = BTreeSet::new();
+    let mut first = 0;
+    for task in tasks {
+        let accepted = task.await.unwrap();
+        made.insert(accepted.record.run.id);
+        first += u32::from(!accepted.repeated);
+    }
+    assert_eq!((made.len(), first), (1, 1));
+    let conflict = fixture.store.accept_run(keyed("k1", "b")).await.unwrap_err();
+    assert!(matches!(conflict, AcceptError::KeyReused { run, .. } if Some(&run) == made.first()), "{conflict}");
+    // The key is its principal's: another's is another request.
+    let bobs = AcceptRun { idempotency: keyed("k1", "b").idempotency, ..quick_build("bob", "bobs") };
+    assert!(!fixture.store.accept_run(bobs).await.unwrap().repeated);
+}
+
+#[tokio::test]
+async fn a_refused_run_leaves_nothing() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    upload(store, "alice", "source").await;
+    upload(store, "bob", "bobs").await;
+    let expires = fixture.clock.now().after(Duration::from_secs(3600));
+    store.create_context(context("empty"), principal("alice"), expires).await.unwrap();
+
+    let refused = store.accept_run(quick_build("alice", "none")).await.unwrap_err();
+    assert!(matches!(refused, AcceptError::UnknownContext(_)));
+    let refused = store.accept_run(quick_build("alice", "bobs")).await.unwrap_err();
+    assert!(matches!(refused, AcceptError::UnknownContext(_)));
+    let refused = store.accept_run(quick_build("alice", "empty")).await.unwrap_err();
+    assert!(matches!(refused, AcceptError::ContextNotUploaded(_)));
+    let secrets = vec![secret(SecretKind::Build, "twice"), secret(SecretKind::Build, "twice")];
+    let refused = store.accept_run(AcceptRun { secrets, ..keyed("k1", "a") }).await.unwrap_err();
+    assert!(matches!(refused, AcceptError::SecretTwice(name) if name == "twice"));
+    let mut unplannable = keyed("k1", "a");
+    unplannable.run.build.image_names = vec!["Not An Image".to_owned()];
+    assert!(matches!(store.accept_run(unplannable).await.unwrap_err(), AcceptError::Plan(_)));
+
+    for table in ["SELECT count(*) FROM runs", "SELECT count(*) FROM run_secrets", "SELECT count(*) FROM events"] {
+        assert_eq!(fixture.count(table).await, 0, "{table}");
+    }
+    // Neither the number nor the key was spent.
+    assert_eq!(store.accept_run(keyed("k1", "c")).await.unwrap().record.run.id, RunId::from_number(1));
+    fixture.clock.advance(Duration::from_secs(3600));
+    let refused = store.accept_run(quick_build("alice", "source")).await.unwrap_err();
+    assert!(matches!(refused, AcceptError::UnknownContext(_)));
+}
+
+#[tokio::test]
+async fn concurrent_requests_get_distinct_numbers() {
+    let fixture = Fixture::new().await;
+    upload(&fixture.store, "alice", "source").await;
+    let tasks: Vec<_> = (0..50)
+        .map(|_| {
+            let store = fixture.store.clone();
+            tokio::spawn(async move { store.accept_run(quick_build("alice", "source")).await.unwrap().record.run.id })
+        })
+        .collect();
+    let mut numbers = Vec::new();
+    for task in tasks {
+        numbers.push(task.await.unwrap().number());
+    }
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=50).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_refused_event_changes_nothing() {
+    let fixture = Fixture::new().await;
+    let Started { run, fence, attempt } = fixture.start().await;
+    let before = fixture.store.find_run(run).await.unwrap();
+    fixture.clock.advance(Duration::from_secs(1));
+    let stale = RunEvent::StepStarted { fence: Fence(fence.0 + 1), attempt };
+    let refused = fixture.apply(run, stale).await.unwrap_err();
+    assert!(matches!(refused, ApplyError::Refused { refusal: Refusal::StaleFence(_), .. }), "{refused}");
+    assert_eq!(fixture.store.find_run(run).await.unwrap(), before);
+    let unknown = fixture.apply(RunId::from_number(99), RunEvent::Tick).await.unwrap_err();
+    assert!(matches!(unknown, ApplyError::Unknown(_)));
+}
+
+#[tokio::test]
+async fn a_built_step_leaves_its_bases_and_the_next_attempt() {
+    let mut fixture = Fixture::new().await;
+    let Started { run, fence, attempt } = fixture.start().await;
+    assert_eq!(fixture.count("SELECT attempt FROM live_attempts WHERE step_id = 'build'").await, 1);
+    fixture.clock.advance(Duration::from_secs(2));
+    let applied = fixture.apply(run, RunEvent::StepEnded { fence, attempt, result: built() }).await.unwrap();
+    let [Effect::SendStart { attempt: next, .. }] = applied.send[..] else { panic!("{:?}", applied.send) };
+    assert_eq!(next, AttemptNumber(2));
+    fixture.reopen().await;
+    assert_eq!(fixture.count("SELECT count(*) FROM live_attempts").await, 1);
+    assert_eq!(fixture.count("SELECT attempt FROM live_attempts WHERE step_id = 'push'").await, 2);
+    let record = fixture.store.find_run(run).await.unwrap().unwrap();
+    assert_eq!(record.run, applied.run);
+    assert_eq!(record.updated, fixture.clock.now());
+    assert_eq!(Some(record.log), applied.log_end);
+    let bases: Vec<(&str, bool)> =
+        record.base_images.iter().map(|base| (base.base.reference.as_str(), base.base.runtime)).collect();
+    assert_eq!(bases, [("localhost:5000/base/busybox:1", true), ("alpine", false), ("a b", false)]);
+    let named = "SELECT count(*) FROM base_images WHERE registry = 'localhost:5000' AND repository = 'base/busybox' \
+                 AND tag = '1' AND kind = 'runtime'";
+    assert_eq!(fixture.count(named).await, 1);
+
+    // The result is repeated because its acknowledgement was lost: it has no effect.
+    let again = fixture.apply(run, RunEvent::StepEnded { fence, attempt, result: built() }).await.unwrap_err();
+    assert!(matches!(again, ApplyError::Refused { refusal: Refusal::StaleAttempt(_), .. }));
+}
+
+#[tokio::test]
+async fn a_lost_attempt_is_not_live_and_its_bases_are_resolved_anew() {
+    let fixture = Fixture::new().await;
+    let Started { run, fence, attempt } = fixture.start().await;
+    fixture.apply(run, RunEvent::StepEnded { fence, attempt, result: built() }).await.unwrap();
+    let lost = StepResult::Lost { reason: "engine went away".to_owned() };
+    let push = AttemptNumber(2);
+    fixture.apply(run, RunEvent::StepEnded { fence, attempt: push, result: lost }).await.unwrap();
+    assert_eq!(fixture.count("SELECT count(*) FROM live_attempts").await, 0);
+    let offered = fixture.apply(run, RunEvent::Offer { placement: 0, agent: agent() }).await.unwrap();
+    let fence = offered.run.last_fence;
+    let accepted = fixture.apply(run, RunEvent::Accepted { fence }).await.unwrap();
+    let attempt = accepted.run.last_attempt;
+    assert_eq!(attempt, AttemptNumber(3));
+    fixture.apply(run, RunEvent::StepEnded { fence, attempt, result: built() }).await.unwrap();
+    assert_eq!(fixture.store.find_run(run).await.unwrap().unwrap().base_images.len(), 3);
+}
+
+#[tokio::test]
+async fn the_end_takes_secrets_and_attempts_with_it() {
+    let fixture = Fixture::new().await;
+    upload(&fixture.store, "alice", "source").await;
+    let secrets = vec![secret(SecretKind::Build, "npm")];
+    let request = AcceptRun { secrets: secrets.clone(), ..quick_build("alice", "source") };
+    let run = fixture.store.accept_run(request).await.unwrap().record.run.id;
+    let fence = fixture.apply(run, RunEvent::Offer { placement: 0, agent: agent() }).await.unwrap().run.last_fence;
+    let none_yet = fixture.store.run_secrets(run, AttemptNumber(1)).await.unwrap_err();
+    assert!(matches!(none_yet, SecretsError::NotLive { .. }));
+    let attempt = fixture.apply(run, RunEvent::Accepted { fence }).await.unwrap().run.last_attempt;
+    assert_eq!(fixture.store.run_secrets(run, attempt).await.unwrap(), secrets);
+    assert_eq!(format!("{:?}", secrets[0]), "SealedSecret(build npm)");
+
+    let result = StepResult::Failed { exit_code: Some(2), reason: "make: no rule".to_owned() };
+    let applied = fixture.apply(run, RunEvent::StepEnded { fence, attempt, result }).await.unwrap();
+    assert!(matches!(applied.run.phase, Phase::Finished { .. }), "{:?}", applied.run.phase);
+    assert!(matches!(fixture.store.run_secrets(run, attempt).await.unwrap_err(), SecretsError::NotLive { .. }));
+    for table in [
+        "SELECT count(*) FROM run_secrets",
+        "SELECT count(*) FROM live_attempts",
+        "SELECT count(*) FROM log_cursors",
+        "SELECT count(*) FROM runs WHERE finished IS NULL",
+    ] {
+        assert_eq!(fixture.count(table).await, 0, "{table}");
+    }
+    assert!(fixture.store.unfinished_runs().await.unwrap().is_empty());
+    assert_eq!(fixture.count("SELECT count(*) FROM events WHERE kind = 'run.finished'").await, 1);
+    let again = fixture.apply(run, RunEvent::Tick).await.unwrap_err();
+    assert!(matches!(again, ApplyError::Refused { refusal: Refusal::Over, .. }));
+}
+
+#[tokio::test]
+async fn runs_are_listed_newest_first_by_page_and_filter() {
+    let fixture = Fixture::new().await;
+    upload(&fixture.store, "alice", "source").await;
+    upload(&fixture.store, "bob", "bobs").await;
+    for n in 1..=9_u64 {
+        let request = if n.is_multiple_of(3) { quick_build("bob", "bobs") } else { quick_build("alice", "source") };
+        let run_type = if n == 5 { RunType::AutoRun } else { RunType::QuickBuild };
+        fixture.store.accept_run(AcceptRun { run_type, ..request }).await.unwrap();
+    }
+    fixture.apply(RunId::from_number(2), RunEvent::CancelRequested { by: principal("alice") }).await.unwrap();
+    let list = async |query: RunQuery| {
+        let records = fixture.store.list_runs(&query).await.unwrap();
+        records.iter().map(|record| record.run.id.number()).collect::<Vec<_>>()
+    };
+    assert_eq!(list(query()).await, [9, 8, 7, 6, 5, 4, 3, 2, 1]);
+    assert_eq!(list(RunQuery { limit: 2, ..query() }).await, [9, 8]);
+    let before = Some(RunId::from_number(8));
+    assert_eq!(list(RunQuery { limit: 2, before, ..query() }).await, [7, 6]);
+    assert_eq!(list(RunQuery { principal: Some(principal("bob")), ..query() }).await, [9, 6, 3]);
+    assert_eq!(list(RunQuery { run_type: Some(RunType::AutoRun), ..query() }).await, [5]);
+    assert_eq!(list(RunQuery { statuses: vec![RunStatus::Canceled], ..query() }).await, [2]);
+    let statuses = vec![RunStatus::Canceled, RunStatus::Queued];
+    assert_eq!(list(RunQuery { statuses, ..query() }).await.len(), 9);
+    assert_eq!(list(RunQuery { statuses: vec![RunStatus::Failed], ..query() }).await, [0; 0]);
+}
