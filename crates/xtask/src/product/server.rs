@@ -65,7 +65,11 @@ impl Server {
         let problem = match ready {
             Ok(Some(())) => return Ok(server),
             Ok(None) => anyhow::anyhow!("it was not ready within {} s", READY.as_secs()),
-            Err(error) => error,
+            Err(error) => {
+                // A person who gave up wants no log.
+                interrupt.check()?;
+                error
+            }
         };
         bail!("the server did not start: {problem:#}; the end of {}:\n{}", log.path().display(), log.tail())
     }
