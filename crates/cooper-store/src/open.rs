@@ -11,7 +11,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
 use crate::clock::StoreClock;
-use crate::lock::{DataLock, LockError};
+use crate::lock::{DataLock, LockError, private};
 use crate::migrations::{MIGRATIONS, MigrationError, migrate};
 use crate::writer::{Tx, Writer, WriterCounts};
 
@@ -64,8 +64,6 @@ struct Inner {
     clock: Arc<dyn Clock>,
     registry: RegistryId,
     registry_name: RegistryName,
-    /// Held until the last clone is gone or the store is closed: the lock outlives every write.
-    lock: std::sync::Mutex<Option<DataLock>>,
 }
 
 impl Store {
@@ -73,6 +71,8 @@ impl Store {
     pub async fn open(directory: &Path, options: StoreOptions) -> Result<Self, OpenError> {
         let lock = DataLock::take(directory)?;
         let path = directory.join("cooper.db");
+        // SQLite gives its other files the mode of this one.
+        private(&path).map_err(|source| OpenError::Database { path: path.clone(), source: source.into() })?;
         let failed = |source| OpenError::Database { path: path.clone(), source };
         let connect = SqliteConnectOptions::new()
             .filename(&path)
@@ -84,6 +84,8 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
+            // A burst may grow the log; it is cut back to this at the next checkpoint.
+            .pragma("journal_size_limit", "67108864")
             .connect()
             .await
             .map_err(failed)?;
@@ -99,18 +101,15 @@ impl Store {
             .connect_with(connect.read_only(true))
             .await
             .map_err(failed)?;
-        let writer = Writer::start(connection, clock.clone());
+        let writer = Writer::start(connection, clock.clone(), lock);
         let registry_name = options.registry_name;
-        let lock = std::sync::Mutex::new(Some(lock));
-        Ok(Self { inner: Arc::new(Inner { writer, readers, clock, registry, registry_name, lock }) })
+        Ok(Self { inner: Arc::new(Inner { writer, readers, clock, registry, registry_name }) })
     }
 
     /// Lets queued changes finish, refuses new ones, closes the database and frees the data directory.
     pub async fn close(&self) -> Result<(), StoreError> {
         self.inner.readers.close().await;
-        let closed = self.inner.writer.close().await;
-        drop(self.inner.lock.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take());
-        closed
+        self.inner.writer.close().await
     }
 
     /// The clock that judges leases.

@@ -19,6 +19,7 @@ use futures::FutureExt;
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot};
 
+use crate::lock::DataLock;
 use crate::sql_error::{During, commit_error};
 
 /// How many changes may wait. Beyond it callers wait for a place, which pushes back on what feeds them.
@@ -126,11 +127,13 @@ where
 }
 
 impl Writer {
-    /// Starts the writer's task on `connection`, which nothing else may write beside.
-    pub(crate) fn start(connection: SqliteConnection, clock: Arc<dyn Clock>) -> Self {
+    /// Starts the writer's task on `connection`, which nothing else may write beside. `lock` is held until the
+    /// connection is closed, also where the handles are dropped without [`Writer::close`].
+    pub(crate) fn start(connection: SqliteConnection, clock: Arc<dyn Clock>, lock: DataLock) -> Self {
         let (queue, inbox) = mpsc::channel(QUEUE);
         let counters = Arc::new(Counters::default());
-        let task = Task { connection: Arc::new(Mutex::new(connection)), inbox, clock, counters: counters.clone() };
+        let connection = Arc::new(Mutex::new(connection));
+        let task = Task { connection, inbox, clock, counters: counters.clone(), lock };
         tokio::spawn(task.run());
         Self { queue, counters }
     }
@@ -177,6 +180,7 @@ struct Task {
     inbox: mpsc::Receiver<Message>,
     clock: Arc<dyn Clock>,
     counters: Arc<Counters>,
+    lock: DataLock,
 }
 
 impl Task {
@@ -201,6 +205,7 @@ impl Task {
             // A change broke its contract and kept the handle; the connection closes when that is dropped.
             Err(_) => Err(StoreError::Closed),
         };
+        drop(self.lock);
         for closer in closers {
             let _ = closer.send(closed.clone());
         }

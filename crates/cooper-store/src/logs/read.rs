@@ -1,6 +1,7 @@
 //! Reading a log from an offset, as frames or as text. Reads whole segments and never more than it must.
 
 use cooper_ports::logs::{Frame, LogEnd, LogFrames, LogText, ReadLogError};
+use cooper_ports::store_error::StoreError;
 use cooper_types::RunId;
 use futures::TryStreamExt;
 use sqlx::Row;
@@ -20,7 +21,8 @@ pub(super) async fn end(store: &Store, run: RunId) -> Result<LogEnd, ReadLogErro
 
 /// Frames from `offset` on.
 pub(super) async fn frames(store: &Store, run: RunId, offset: u64, limit: usize) -> Result<LogFrames, ReadLogError> {
-    // The end is read first: segments only ever come after it, so what is read below is at least up to it.
+    // The end is read first: segments only ever come after it, so what is read below goes at least that far. Only
+    // segments that begin within the limit are fetched, because rows are fetched ahead.
     let end = end(store, run).await?;
     let start = within(run, offset, end.frame_offset)?;
     let mut rows = sqlx::query(
@@ -34,7 +36,7 @@ pub(super) async fn frames(store: &Store, run: RunId, offset: u64, limit: usize)
     .bind(store.registry_id().0)
     .bind(run_number(run))
     .bind(start)
-    .bind(within(run, end.frame_offset, end.frame_offset)?)
+    .bind(database_offset(end.frame_offset.min(offset.saturating_add(limit.max(1) as u64)))?)
     .fetch(store.readers());
     let mut found = LogFrames { frames: Vec::new(), next_offset: offset, end };
     while let Some(row) = rows.try_next().await.during(READ)? {
@@ -77,7 +79,7 @@ pub(super) async fn text(store: &Store, run: RunId, offset: u64, limit: usize) -
     .bind(store.registry_id().0)
     .bind(run_number(run))
     .bind(start)
-    .bind(within(run, end.text_offset, end.text_offset)?)
+    .bind(database_offset(end.text_offset.min(offset.saturating_add(limit as u64)))?)
     .fetch(store.readers());
     let mut found = LogText { data: Vec::new(), next_offset: offset, end };
     while found.data.len() < limit
@@ -106,5 +108,9 @@ fn within(run: RunId, offset: u64, end: u64) -> Result<i64, ReadLogError> {
     if offset > end {
         return Err(ReadLogError::Offset { run, offset });
     }
-    Ok(i64::try_from(offset).stored(READ)?)
+    Ok(database_offset(offset)?)
+}
+
+fn database_offset(offset: u64) -> Result<i64, StoreError> {
+    i64::try_from(offset).stored(READ)
 }

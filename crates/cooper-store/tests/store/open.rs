@@ -23,6 +23,29 @@ async fn the_directory_is_private_and_taken_once() {
 }
 
 #[tokio::test]
+async fn a_directory_of_others_is_left_alone() {
+    let parent = tempfile::tempdir().unwrap();
+    let (shared, empty) = (parent.path().join("shared"), parent.path().join("empty"));
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    for directory in [&shared, &empty] {
+        std::fs::create_dir(directory).unwrap();
+        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    std::fs::write(shared.join("theirs"), "").unwrap();
+    let refused = open(&shared).await.err().unwrap();
+    assert!(matches!(&refused, OpenError::Lock(LockError::Shared(path)) if *path == shared), "{refused}");
+    assert_eq!(mode(&shared), 0o755);
+
+    open(&empty).await.unwrap().close().await.unwrap();
+    assert_eq!(mode(&empty), 0o700);
+    assert_eq!(mode(&empty.join("cooper.db")), 0o600);
+    // Opened up later, it is still ours, and is closed again.
+    std::fs::set_permissions(&empty, std::fs::Permissions::from_mode(0o755)).unwrap();
+    open(&empty).await.unwrap().close().await.unwrap();
+    assert_eq!(mode(&empty), 0o700);
+}
+
+#[tokio::test]
 async fn a_file_in_place_of_the_directory_is_named() {
     let parent = tempfile::tempdir().unwrap();
     let path = parent.path().join("file");

@@ -216,6 +216,17 @@ async fn a_full_disk_refuses_and_recovers() {
         }
     }
     assert!(refused > 100, "{refused}");
+    // A whole group is refused together, whoever met the end of the disk.
+    let group = (0..30).map(|n| {
+        let (store, name) = (store.clone(), format!("group{n:03}{}", "x".repeat(50_000)));
+        tokio::spawn(async move { insert(&store, &name, false).await })
+    });
+    for (n, task) in group.collect::<Vec<_>>().into_iter().enumerate() {
+        if task.await.unwrap().is_ok() {
+            acknowledged.push(format!("group{n:03}"));
+        }
+    }
+    assert!(acknowledged.len() < 60, "{acknowledged:?}");
 
     std::fs::remove_file(&ballast).unwrap();
     insert(&store, "last", false).await.unwrap();
