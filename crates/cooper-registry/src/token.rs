@@ -1,0 +1,127 @@
+//! `/oauth2/token`: a credential in, a short-lived bearer token for what it allows of what was asked for out.
+//!
+//! Docker and its kin ask by GET with Basic; containerd and ACR's clients by POST with a form (the distribution
+//! project's "Token Authentication" and "OAuth2").
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use cooper_types::{Access, RepositoryName, SecretString};
+use http::header::{CACHE_CONTROL, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{Method, StatusCode};
+use serde_json::json;
+
+use crate::error::OciError;
+use crate::identity::Identity;
+use crate::query::Pairs;
+use crate::service::RegistryService;
+use crate::signing::{Grant, access};
+
+/// How long a bearer token lasts. Clients come back with their credential by themselves.
+const LIFETIME: Duration = Duration::from_secs(5 * 60);
+
+/// The longest form, in bytes: a credential and some scopes.
+const MAX_FORM: usize = 64 * 1024;
+
+/// How many scopes a request may ask for. Docker asks for the repositories that it may mount from too.
+const MAX_SCOPES: usize = 64;
+
+/// Answers a request for a token.
+pub(crate) async fn token(service: &RegistryService, request: &Parts, body: Body) -> Result<Response, OciError> {
+    let (identity, pairs) = match request.method {
+        Method::GET => (service.identify_for_token(&request.headers).await?, Pairs::of(&request.uri)),
+        Method::POST => {
+            let too_long = |_| OciError::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", "the form is too long");
+            let form = Pairs::parse(&axum::body::to_bytes(body, MAX_FORM).await.map_err(too_long)?);
+            (from_form(service, &form).await?, form)
+        }
+        _ => return Err(OciError::method_not_allowed("GET, POST")),
+    };
+    let Some(identity) = identity else { return Err(unauthorized(service, "the user name or password is not valid")) };
+    if identity.is_anonymous() && !service.options().anonymous_pull {
+        return Err(unauthorized(service, "authentication required"));
+    }
+    let asked = asked_for(&pairs)?;
+    let now = service.parts().clock.now();
+    let access_token = identity.exchange(asked, now.after(LIFETIME));
+    let lifetime = access_token.expires.since(now).as_secs();
+    let token = service.parts().key.mint_access(service.options().name.as_str(), &access_token, now);
+    let token = token.expose();
+    let issued = now.to_string();
+    // Two names for one thing: Docker's first protocol, and OAuth2.
+    let answer = json!({ "token": token, "access_token": token, "expires_in": lifetime, "issued_at": issued });
+    Ok(([(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
+}
+
+async fn from_form(service: &RegistryService, form: &Pairs) -> Result<Option<Identity>, OciError> {
+    match form.get("grant_type") {
+        Some("password") => {}
+        Some(_) => return Err(OciError::bad_request("UNSUPPORTED", "grant_type must be `password`")),
+        None => return Err(OciError::bad_request("UNSUPPORTED", "the form lacks grant_type")),
+    }
+    let (Some(username), Some(password)) = (form.get("username"), form.get("password")) else {
+        return Err(OciError::bad_request("UNSUPPORTED", "the form lacks username or password"));
+    };
+    service.log_in(username, &SecretString::new(password.to_owned())).await
+}
+
+/// Reads `scope=repository:NAME:ACTIONS`, repeated or joined by spaces. What else may be asked for is not granted.
+fn asked_for(pairs: &Pairs) -> Result<Vec<Grant>, OciError> {
+    let scopes: Vec<&str> = pairs.all("scope").flat_map(str::split_whitespace).take(MAX_SCOPES + 1).collect();
+    if scopes.len() > MAX_SCOPES {
+        return Err(OciError::bad_request("UNSUPPORTED", format!("more than {MAX_SCOPES} scopes were asked for")));
+    }
+    Ok(scopes.into_iter().filter_map(grant).collect())
+}
+
+fn grant(scope: &str) -> Option<Grant> {
+    let (name, actions) = scope.strip_prefix("repository:")?.rsplit_once(':')?;
+    let name = RepositoryName::parse(name).ok()?;
+    let actions: BTreeSet<Access> = actions
+        .split(',')
+        .flat_map(|action| match action {
+            "*" => vec![Access::Pull, Access::Push, Access::Delete],
+            action => access(action).into_iter().collect(),
+        })
+        .collect();
+    Some(Grant::new(name, actions))
+}
+
+fn unauthorized(service: &RegistryService, message: &str) -> OciError {
+    OciError::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message)
+        .with_header(WWW_AUTHENTICATE, format!("Basic realm=\"{}\"", service.options().name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_scopes_as_clients_write_them() {
+        let asked = |text: &str| {
+            let grants = asked_for(&Pairs::parse(text.as_bytes())).expect(text);
+            let show = |grant: Grant| {
+                let actions: Vec<String> = grant.actions.iter().map(Access::to_string).collect();
+                format!("{}={}", grant.name, actions.join("+"))
+            };
+            grants.into_iter().map(show).collect::<Vec<_>>().join(" ")
+        };
+        for (text, expect) in [
+            ("scope=repository:a/b:pull,push", "a/b=pull+push"),
+            ("scope=repository%3Aa%3Apull&scope=repository:b:push,pull", "a=pull b=pull+push"),
+            ("scope=repository:a:pull+repository:b:*", "a=pull b=pull+push+delete"),
+            ("scope=repository:a:pull%20registry:catalog:*", "a=pull"),
+            ("scope=repository:A:pull&scope=repository::pull&scope=&scope=x", ""),
+            ("scope=repository:a:metadata_read", "a="),
+            ("", ""),
+        ] {
+            assert_eq!(asked(text), expect, "{text}");
+        }
+        let many = "scope=repository:a:pull&".repeat(MAX_SCOPES + 1);
+        assert!(asked_for(&Pairs::parse(many.as_bytes())).is_err());
+    }
+}
