@@ -1,0 +1,61 @@
+//! The command line: its commands and what they share.
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::commands::{build, login, logout, logs, runs, serve, token};
+use crate::exit::EXIT_CODES_HELP;
+
+/// Build container images on a server of your own.
+#[derive(Debug, Parser)]
+#[command(name = "cooper", version, after_help = EXIT_CODES_HELP, max_term_width = 100)]
+#[command(propagate_version = true, disable_help_subcommand = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a server: API, registry and, where there is a container engine, an agent
+    Serve(serve::ServeArgs),
+    /// Build an image from a folder with a Dockerfile, and push it
+    Build(Box<build::BuildArgs>),
+    /// Log in to a server
+    Login(login::LoginArgs),
+    /// Forget a login
+    Logout(logout::LogoutArgs),
+    /// Make, list and revoke access tokens
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Token(token::TokenArgs),
+    /// List, show and cancel runs
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Runs(runs::RunsArgs),
+    /// Show a run's log
+    Logs(logs::LogsArgs),
+    /// Print the OpenAPI document of the server's API
+    Openapi,
+    /// Print the version
+    Version,
+}
+
+/// The form of a command's data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputForm {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,45 @@
+//! The commands, one file each, and the way to them.
+
+pub(crate) mod build;
+pub(crate) mod login;
+pub(crate) mod logout;
+pub(crate) mod logs;
+mod openapi;
+pub(crate) mod runs;
+pub(crate) mod serve;
+pub(crate) mod token;
+mod version;
+
+use std::future::Future;
+
+use crate::cli::{Cli, Command};
+use crate::environment::Environment;
+use crate::exit::Exit;
+use crate::fault::{Fault, Stop, chain};
+
+/// Runs the command that was asked for.
+pub(crate) fn run(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
+    match cli.command {
+        Command::Serve(args) => serve::run(&args, environment),
+        Command::Build(args) => block_on(build::run(&args, environment)),
+        Command::Login(args) => block_on(login::run(&args, environment)),
+        Command::Logout(args) => logout::run(&args, environment),
+        Command::Token(args) => block_on(token::run(&args, environment)),
+        Command::Runs(args) => block_on(runs::run(&args, environment)),
+        Command::Logs(args) => block_on(logs::run(&args, environment)),
+        Command::Openapi => openapi::run(),
+        Command::Version => version::run(),
+    }
+}
+
+/// Runs a client's command: one thread is enough for one conversation.
+fn block_on(command: impl Future<Output = Result<Exit, Stop>>) -> Result<Exit, Stop> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Fault::machinery(format!("no runtime: {}", chain(&error))))?;
+    let result = runtime.block_on(command);
+    // A name look-up that hangs must not keep the command alive.
+    runtime.shutdown_background();
+    result
+}

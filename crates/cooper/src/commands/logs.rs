@@ -1,0 +1,50 @@
+//! `cooper logs`: a run's log as it was, or as it comes. It never fails because the run did.
+
+use clap::Args;
+use cooper_types::RunId;
+
+use crate::connection::ServerArgs;
+use crate::display::Display;
+use crate::environment::Environment;
+use crate::exit::Exit;
+use crate::fault::{Fault, Stop};
+use crate::follow::{self, OnInterrupt};
+use crate::output;
+
+#[derive(Args, Debug)]
+pub(crate) struct LogsArgs {
+    /// The run's id, such as ca1
+    #[arg(value_name = "RUN")]
+    run: String,
+    /// Go on until the run ends
+    #[arg(long)]
+    follow: bool,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+pub(crate) async fn run(args: &LogsArgs, environment: &Environment) -> Result<Exit, Stop> {
+    let run = run_id(&args.run)?;
+    let client = args.server.connect(environment)?;
+    if args.follow {
+        let mut display = Display::plain_to_stdout();
+        follow::follow(&client, run, &mut display, OnInterrupt::Leave).await?;
+        return Ok(Exit::Success);
+    }
+    let mut offset = 0;
+    loop {
+        let (text, next, complete) = client.log_text(run, offset).await?;
+        output::data(&text)?;
+        // What there is so far; a log that grows while it is read is read to where it then ends.
+        if complete || text.is_empty() || next <= offset {
+            return Ok(Exit::Success);
+        }
+        offset = next;
+    }
+}
+
+/// A run's id from the command line.
+pub(crate) fn run_id(text: &str) -> Result<RunId, Fault> {
+    RunId::parse(text)
+        .map_err(|error| Fault::usage(error.to_string()).with_hint("list the runs with `cooper runs list`"))
+}

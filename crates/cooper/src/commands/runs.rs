@@ -1,0 +1,167 @@
+//! `cooper runs`: what ran, how one run stands, and ending one early.
+
+use clap::{Args, Subcommand};
+use cooper_api::rest::{ListRunsQuery, Run, RunStatus, RunType};
+
+use super::logs::run_id;
+use crate::cli::OutputForm;
+use crate::connection::ServerArgs;
+use crate::environment::Environment;
+use crate::exit::Exit;
+use crate::fault::Stop;
+use crate::{output, table};
+
+#[derive(Args, Debug)]
+pub(crate) struct RunsArgs {
+    #[command(subcommand)]
+    command: RunsCommand,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum RunsCommand {
+    /// List runs, the newest first
+    List {
+        /// Only runs with this status, such as Failed
+        #[arg(long, alias = "run-status", value_name = "STATUS")]
+        status: Option<RunStatus>,
+        /// Only runs of this type, such as QuickBuild
+        #[arg(long, value_name = "TYPE")]
+        run_type: Option<RunType>,
+        /// How many at most
+        #[arg(long, value_name = "N", default_value_t = ListRunsQuery::DEFAULT_TOP,
+              value_parser = clap::value_parser!(u32).range(1..=i64::from(ListRunsQuery::MAX_TOP)))]
+        top: u32,
+        /// The form of the list
+        #[arg(long, short, value_enum, default_value_t)]
+        output: OutputForm,
+    },
+    /// Show a run
+    Show {
+        /// The run's id, such as ca1
+        #[arg(value_name = "RUN")]
+        run: String,
+        /// The form of the answer
+        #[arg(long, short, value_enum, default_value_t)]
+        output: OutputForm,
+    },
+    /// End a run early
+    Cancel {
+        /// The run's id, such as ca1
+        #[arg(value_name = "RUN")]
+        run: String,
+        /// The form of the answer
+        #[arg(long, short, value_enum, default_value_t)]
+        output: OutputForm,
+    },
+}
+
+pub(crate) async fn run(args: &RunsArgs, environment: &Environment) -> Result<Exit, Stop> {
+    match &args.command {
+        RunsCommand::List { status, run_type, top, output } => {
+            let query = ListRunsQuery { status: *status, run_type: *run_type, top: Some(*top), before: None };
+            let list = args.server.connect(environment)?.list_runs(&query).await?;
+            match output {
+                OutputForm::Json => output::json(&list.value)?,
+                OutputForm::Text => {
+                    let rows: Vec<[String; 7]> = list.value.iter().map(row).collect();
+                    let heading = ["RUN ID", "TYPE", "PLATFORM", "STATUS", "STARTED", "DURATION", "IMAGES"];
+                    output::line(&table::table(heading, &rows))?;
+                }
+            }
+        }
+        RunsCommand::Show { run, output } => {
+            let run = run_id(run)?;
+            let run = args.server.connect(environment)?.get_run(run).await?;
+            show(&run, *output)?;
+        }
+        RunsCommand::Cancel { run, output } => {
+            let run = run_id(run)?;
+            let run = args.server.connect(environment)?.cancel_run(run).await?;
+            match output {
+                OutputForm::Json => output::json(&run)?,
+                OutputForm::Text if run.status.is_final() => {
+                    output::note(&format!("Run {} has already ended: {}.", run.run_id, run.status));
+                }
+                OutputForm::Text => output::note(&format!("Run {} is being cancelled.", run.run_id)),
+            }
+        }
+    }
+    Ok(Exit::Success)
+}
+
+fn show(run: &Run, form: OutputForm) -> Result<(), Stop> {
+    match form {
+        OutputForm::Json => output::json(run),
+        OutputForm::Text => output::line(&describe(run)),
+    }
+}
+
+fn row(run: &Run) -> [String; 7] {
+    [
+        run.run_id.to_string(),
+        run.run_type.to_string(),
+        run.platform.to_string(),
+        run.status.to_string(),
+        run.start_time.map_or_else(String::new, short_time),
+        run_duration(run).unwrap_or_default(),
+        plain(&run.image_names.join(" ")),
+    ]
+}
+
+fn run_duration(run: &Run) -> Option<String> {
+    Some(output::duration(run.finish_time?.since(run.start_time?)))
+}
+
+/// To the second: a list is for people.
+fn short_time(time: cooper_types::Timestamp) -> String {
+    let text = time.to_string();
+    text.split_once('.').map_or(text.clone(), |(seconds, _)| format!("{seconds}Z"))
+}
+
+/// What others wrote, for a terminal: nothing that steers it.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// A run for people.
+fn describe(run: &Run) -> String {
+    let mut lines = Vec::new();
+    let mut field = |name: &str, value: String| {
+        if !value.is_empty() {
+            lines.push(format!("{:<13} {}", format!("{name}:"), plain(&value)));
+        }
+    };
+    field("Run", run.run_id.to_string());
+    field("Status", run.status.to_string());
+    field("Waits for", run.pending_reason.clone().unwrap_or_default());
+    field("Error", run.run_error_message.clone().unwrap_or_default());
+    field("Type", run.run_type.to_string());
+    field("Task", run.task.clone().unwrap_or_default());
+    field("Platform", run.platform.to_string());
+    field("Principal", run.principal.to_string());
+    field("Created", run.create_time.to_string());
+    field("Started", run.start_time.map(|time| time.to_string()).unwrap_or_default());
+    field("Finished", run.finish_time.map(|time| time.to_string()).unwrap_or_default());
+    field("Duration", run_duration(run).unwrap_or_default());
+    field("Names", run.image_names.join(" "));
+    for image in &run.output_images {
+        let tag = image.tag.as_ref().map(|tag| format!(":{tag}")).unwrap_or_default();
+        let digest = image.digest.as_ref().map(|digest| format!("@{digest}")).unwrap_or_default();
+        field("Image", format!("{}/{}{tag}{digest}", image.registry, image.repository));
+    }
+    for dependency in &run.dependencies {
+        let runtime = dependency.runtime_dependency.iter();
+        for base in runtime.chain(dependency.buildtime_dependency.iter().flatten()) {
+            field("Base", format!("{}@{}", base.reference, base.digest));
+        }
+    }
+    for step in &run.steps {
+        let reason = step.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let agent = step.agent.as_ref().map(|agent| format!(" on {agent}")).unwrap_or_default();
+        let tries = if step.attempts > 1 { format!(" after {} attempts", step.attempts) } else { String::new() };
+        field("Step", format!("{} {:?}{agent}{tries}{reason}", step.id, step.status));
+    }
+    lines.join("\n")
+}

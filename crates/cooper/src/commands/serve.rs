@@ -1,0 +1,85 @@
+//! `cooper serve`: settings to a running server.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::environment::Environment;
+use crate::exit::Exit;
+use crate::fault::Stop;
+use crate::settings::{self, Flags, Key};
+
+/// Each setting is found as a flag, as an environment variable COOPER_… of the same name, or in the configuration file,
+/// in this order.
+#[derive(Args, Debug)]
+pub(crate) struct ServeArgs {
+    /// Where to listen; port 0 takes a free one [default: 127.0.0.1:5000]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// Where the server keeps its data [default: ~/.local/share/cooper]
+    #[arg(long, value_name = "FOLDER")]
+    data_dir: Option<String>,
+    /// The embedded registry's name in image references [default: localhost:PORT]
+    #[arg(long, value_name = "NAME[:PORT]")]
+    registry_name: Option<String>,
+    /// Run no agent in this process
+    #[arg(long)]
+    no_agent: bool,
+    /// The name of the agent in this process [default: local]
+    #[arg(long, value_name = "NAME")]
+    agent_name: Option<String>,
+    /// The container engine's socket [default: /var/run/docker.sock]
+    #[arg(long, value_name = "SOCKET")]
+    engine: Option<String>,
+    /// How many runs the agent in this process works on at a time [default: 2]
+    #[arg(long, value_name = "N")]
+    slots: Option<String>,
+    /// Let everybody pull images without a token
+    #[arg(long)]
+    anonymous_pull: bool,
+    /// The largest context, such as 500MiB [default: 4GiB]
+    #[arg(long, value_name = "SIZE")]
+    max_context_size: Option<String>,
+    /// How many seconds a shutdown may take [default: 20]
+    #[arg(long, value_name = "SECONDS")]
+    shutdown_grace: Option<String>,
+    /// The form of the log: pretty or json [default: pretty]
+    #[arg(long, value_name = "FORM")]
+    log_format: Option<String>,
+    /// What is logged, such as info or cooper_server=debug,info [default: info]
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// The configuration file [default: ~/.config/cooper/cooper.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ServeArgs {
+    fn flags(&self) -> Flags {
+        let texts = [
+            (Key::Listen, &self.listen),
+            (Key::DataDir, &self.data_dir),
+            (Key::RegistryName, &self.registry_name),
+            (Key::AgentName, &self.agent_name),
+            (Key::Engine, &self.engine),
+            (Key::Slots, &self.slots),
+            (Key::MaxContextSize, &self.max_context_size),
+            (Key::ShutdownGrace, &self.shutdown_grace),
+            (Key::LogFormat, &self.log_format),
+            (Key::Log, &self.log),
+        ];
+        let mut flags: Flags = texts.into_iter().filter_map(|(key, text)| Some((key, text.clone()?))).collect();
+        if self.no_agent {
+            flags.push((Key::Agent, "false".to_owned()));
+        }
+        if self.anonymous_pull {
+            flags.push((Key::AnonymousPull, "true".to_owned()));
+        }
+        flags
+    }
+}
+
+pub(crate) fn run(args: &ServeArgs, environment: &Environment) -> Result<Exit, Stop> {
+    let settings = settings::resolve(&args.flags(), args.config.as_deref(), environment).map_err(Stop::Faults)?;
+    crate::serve::serve(settings)
+}

@@ -1,0 +1,166 @@
+//! Follows a run on a display, and decides what Ctrl-C means meanwhile.
+//!
+//! The first Ctrl-C on a terminal asks whether to cancel the run. A second one, at any time, stops waiting and leaves
+//! the run alone. Away from a terminal the first one does that.
+
+use std::io::BufRead as _;
+
+use cooper_api::rest::Run;
+use cooper_client::{Client, FollowOptions, LogEvent};
+use cooper_types::RunId;
+use futures::StreamExt as _;
+use tokio::sync::oneshot;
+
+use crate::display::Display;
+use crate::fault::{Fault, Stop, chain};
+use crate::output;
+
+/// What the first Ctrl-C does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnInterrupt {
+    /// Ask whether to cancel the run.
+    Ask,
+    /// Stop waiting; the run goes on.
+    Leave,
+}
+
+/// How following ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The run ended.
+    Ended(Box<Run>),
+    /// The user stopped waiting.
+    Left,
+}
+
+/// Follows a run to its end.
+pub(crate) async fn follow(
+    client: &Client,
+    run: RunId,
+    display: &mut Display,
+    mut on_interrupt: OnInterrupt,
+) -> Result<Outcome, Stop> {
+    let mut interrupt = Interrupt::listen()?;
+    let mut events = std::pin::pin!(client.follow(run, FollowOptions::default()));
+    loop {
+        // Both branches are safe to cancel: a signal stays pending, and the follower keeps its state in the stream.
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = interrupt.next() => {
+                if on_interrupt == OnInterrupt::Leave {
+                    display.finish()?;
+                    return Ok(Outcome::Left);
+                }
+                on_interrupt = OnInterrupt::Leave;
+                display.pause();
+                let answer = ask(run, &mut interrupt).await;
+                display.resume();
+                match answer {
+                    Answer::Leave => {
+                        display.finish()?;
+                        return Ok(Outcome::Left);
+                    }
+                    Answer::No => {}
+                    Answer::Cancel => match client.cancel_run(run).await {
+                        Ok(_) => display.notice(&format!("Cancelling run {run}...")),
+                        // The run may have ended meanwhile, which the log will tell.
+                        Err(error) => display.notice(&format!("run {run} can't be cancelled: {}", chain(&error))),
+                    },
+                }
+                continue;
+            }
+        };
+        match event {
+            Some(Ok(LogEvent::Frames(frames))) => display.frames(&frames)?,
+            Some(Ok(LogEvent::Status(status))) => display.status(&status),
+            Some(Ok(LogEvent::Reconnecting { reason, .. })) => display.notice(&format!("{reason}; trying again")),
+            Some(Ok(LogEvent::End(run))) => {
+                display.finish()?;
+                return Ok(Outcome::Ended(run));
+            }
+            Some(Err(error)) => {
+                display.finish()?;
+                let transient = error.is_transient();
+                let fault = Fault::from(error);
+                let hint = format!("run {run} goes on without us; follow it with `cooper logs {run} --follow`");
+                return Err(if transient { fault.with_hint(hint) } else { fault }.into());
+            }
+            None => return Err(Fault::machinery(format!("the log of run {run} ended without the run's end")).into()),
+        }
+    }
+}
+
+/// The answer to the question whether to cancel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Cancel,
+    No,
+    Leave,
+}
+
+async fn ask(run: RunId, interrupt: &mut Interrupt) -> Answer {
+    output::note_bytes(format!("\nCancel run {run}? [y/N] (Ctrl-C again: stop waiting, the run goes on) ").as_bytes());
+    let (sender, answer) = oneshot::channel();
+    // A thread of its own, which nobody waits for: a read from a terminal can't be called off.
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let read = std::io::stdin().lock().read_line(&mut line);
+        // The receiver is gone if Ctrl-C came first.
+        let _ = sender.send(read.is_ok_and(|_| is_yes(&line)));
+    });
+    tokio::select! {
+        answer = answer => match answer {
+            Ok(true) => Answer::Cancel,
+            Ok(false) | Err(_) => Answer::No,
+        },
+        () = interrupt.next() => {
+            output::note("");
+            Answer::Leave
+        }
+    }
+}
+
+fn is_yes(line: &str) -> bool {
+    matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes")
+}
+
+/// Ctrl-C as a stream: one that comes while nobody listens is not lost.
+struct Interrupt {
+    #[cfg(unix)]
+    signal: tokio::signal::unix::Signal,
+    #[cfg(windows)]
+    signal: tokio::signal::windows::CtrlC,
+}
+
+impl Interrupt {
+    fn listen() -> Result<Self, Fault> {
+        #[cfg(unix)]
+        let signal = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt());
+        #[cfg(windows)]
+        let signal = tokio::signal::windows::ctrl_c();
+        let signal = signal.map_err(|error| Fault::machinery(format!("Ctrl-C can't be listened for: {error}")))?;
+        Ok(Self { signal })
+    }
+
+    async fn next(&mut self) {
+        if self.signal.recv().await.is_none() {
+            // The runtime is shutting down: no signal will come.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_yes_cancels() {
+        for line in ["y", "Y\n", "yes\r\n", " YES "] {
+            assert!(is_yes(line), "{line}");
+        }
+        for line in ["", "\n", "n", "no", "yep", "ye s"] {
+            assert!(!is_yes(line), "{line}");
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! The settings of `cooper serve`: flags over environment over file over defaults, resolved once, with every fault
+//! reported together before anything is bound.
+
+mod file;
+mod key;
+mod value;
+
+use std::path::Path;
+
+use clap::ValueEnum;
+use cooper_server::{LocalAgent, Settings};
+use cooper_types::{AgentName, RegistryName};
+
+use crate::environment::Environment;
+use crate::fault::Fault;
+use file::FileValues;
+pub(crate) use key::Key;
+
+/// Everything that `cooper serve` needs to know.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ServeSettings {
+    pub(crate) server: Settings,
+    pub(crate) log_format: LogFormat,
+    /// Which events are logged, in the form of `tracing`'s filters.
+    pub(crate) log_filter: String,
+}
+
+/// The form of the server's log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Values that flags give, as text: they are checked together with those from elsewhere.
+pub(crate) type Flags = Vec<(Key, String)>;
+
+/// Resolves the settings. `file` is the one that `--config` names.
+pub(crate) fn resolve(
+    flags: &Flags,
+    file: Option<&Path>,
+    environment: &Environment,
+) -> Result<ServeSettings, Vec<Fault>> {
+    let mut faults = Vec::new();
+    let file = read_file(file, environment, &mut faults);
+    let mut layers = Layers { flags, environment, file: &file, faults };
+
+    let listen = layers.take(Key::Listen, value::listen).unwrap_or_else(value::default_listen);
+    let data_dir = layers.take(Key::DataDir, value::path).or_else(|| environment.data_dir());
+    let data_dir = match data_dir.map(std::path::absolute) {
+        Some(Ok(path)) => path,
+        Some(Err(error)) => layers.fault(format!("the data folder has no absolute path: {error}"), None),
+        None => layers.fault(
+            "there is no place for the server's data: HOME is not set".to_owned(),
+            Some("name a folder with --data-dir or COOPER_DATA_DIR"),
+        ),
+    };
+    let registry_name = layers.take(Key::RegistryName, |text| RegistryName::parse(text).map_err(|e| e.to_string()));
+    let agent = layers.take(Key::Agent, value::boolean).unwrap_or(true);
+    let name = layers.take(Key::AgentName, |text| AgentName::parse(text).map_err(|e| e.to_string()));
+    let engine_socket = layers.take(Key::Engine, value::socket).or_else(|| docker_host(environment));
+    let slots = layers.take(Key::Slots, value::slots).unwrap_or(Settings::DEFAULT_SLOTS);
+    let anonymous_pull = layers.take(Key::AnonymousPull, value::boolean).unwrap_or(false);
+    let max_context_bytes =
+        layers.take(Key::MaxContextSize, value::size).unwrap_or(Settings::DEFAULT_MAX_CONTEXT_BYTES);
+    let shutdown_grace = layers.take(Key::ShutdownGrace, value::seconds).unwrap_or(Settings::DEFAULT_SHUTDOWN_GRACE);
+    let log_format = layers.take(Key::LogFormat, value::log_format).unwrap_or_default();
+    let log_filter = layers.take(Key::Log, value::log_filter).unwrap_or_else(|| "info".to_owned());
+    let default_name = || AgentName::parse("local").expect("a name of letters is an agent's name");
+    let local_agent = agent.then(|| LocalAgent { name: name.unwrap_or_else(default_name), engine_socket, slots });
+    let faults = layers.faults;
+    match faults.is_empty() {
+        false => Err(faults),
+        true => Ok(ServeSettings {
+            server: Settings {
+                listen,
+                data_dir,
+                registry_name,
+                local_agent,
+                anonymous_pull,
+                max_context_bytes,
+                shutdown_grace,
+            },
+            log_format,
+            log_filter,
+        }),
+    }
+}
+
+fn read_file(named: Option<&Path>, environment: &Environment, faults: &mut Vec<Fault>) -> FileValues {
+    let named = named.map(Path::to_owned).or_else(|| environment.path("COOPER_CONFIG"));
+    let (path, must_exist) = match named {
+        Some(path) => (path, true),
+        None => match environment.config_dir() {
+            Some(folder) => (folder.join("cooper.toml"), false),
+            None => return FileValues::default(),
+        },
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => FileValues::parse(&path, &text, faults),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => FileValues::default(),
+        Err(error) => {
+            faults.push(Fault::usage(format!("configuration file {} can't be read: {error}", path.display())));
+            FileValues::default()
+        }
+    }
+}
+
+/// The engine that the docker command would use, where that is a socket of this machine.
+fn docker_host(environment: &Environment) -> Option<String> {
+    let host = environment.text("DOCKER_HOST").ok().flatten()?;
+    host.strip_prefix("unix://").map(str::to_owned)
+}
+
+struct Layers<'a> {
+    flags: &'a Flags,
+    environment: &'a Environment,
+    file: &'a FileValues,
+    faults: Vec<Fault>,
+}
+
+impl Layers<'_> {
+    /// The value of a key from the highest layer that has it. A value that is not valid is a fault, and counts as absent.
+    fn take<T>(&mut self, key: Key, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let (origin, text) = self.find(key)?;
+        match parse(&text) {
+            Ok(value) => Some(value),
+            Err(reason) => {
+                self.faults.push(Fault::usage(format!("{origin}: {reason}")));
+                None
+            }
+        }
+    }
+
+    fn find(&mut self, key: Key) -> Option<(String, String)> {
+        if let Some((_, text)) = self.flags.iter().find(|(flag, _)| *flag == key) {
+            return Some((key.flag(), text.clone()));
+        }
+        match self.environment.text(&key.variable()) {
+            Ok(Some(text)) => return Some((key.variable(), text)),
+            Ok(None) => {}
+            Err(fault) => self.faults.push(fault),
+        }
+        self.file.get(key)
+    }
+
+    fn fault<T: Default>(&mut self, message: String, hint: Option<&str>) -> T {
+        let fault = Fault::usage(message);
+        self.faults.push(match hint {
+            Some(hint) => fault.with_hint(hint),
+            None => fault,
+        });
+        T::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn settings(flags: &[(Key, &str)], variables: &[(&str, &str)], file: &str) -> Result<ServeSettings, Vec<String>> {
+        let folder = tempfile::tempdir().expect("folder");
+        std::fs::write(folder.path().join("cooper.toml"), file).expect("write");
+        let mut all = vec![("COOPER_CONFIG_DIR", folder.path().to_str().expect("text")), ("HOME", "/home/dev")];
+        all.extend_from_slice(variables);
+        let flags: Flags = flags.iter().map(|(key, text)| (*key, (*text).to_owned())).collect();
+        let place = format!("{}/", folder.path().display());
+        resolve(&flags, None, &Environment::of(&all))
+            .map_err(|faults| faults.into_iter().map(|fault| fault.message.replace(&place, "")).collect())
+    }
+
+    #[test]
+    fn defaults() {
+        let found = settings(&[], &[], "").expect("valid");
+        let expect = ServeSettings {
+            server: Settings {
+                listen: "127.0.0.1:5000".parse().expect("address"),
+                data_dir: "/home/dev/.local/share/cooper".into(),
+                registry_name: None,
+                local_agent: Some(LocalAgent {
+                    name: AgentName::parse("local").expect("name"),
+                    engine_socket: None,
+                    slots: Settings::DEFAULT_SLOTS,
+                }),
+                anonymous_pull: false,
+                max_context_bytes: Settings::DEFAULT_MAX_CONTEXT_BYTES,
+                shutdown_grace: Settings::DEFAULT_SHUTDOWN_GRACE,
+            },
+            log_format: LogFormat::Pretty,
+            log_filter: "info".to_owned(),
+        };
+        assert_eq!(found, expect);
+    }
+
+    #[test]
+    fn flags_beat_the_environment_and_that_beats_the_file() {
+        let file = "listen = \"127.0.0.1:1\"\nslots = 1\n";
+        let port = |flags: &[(Key, &str)], variables: &[(&str, &str)]| {
+            settings(flags, variables, file).expect("valid").server.listen.port()
+        };
+        assert_eq!(port(&[], &[]), 1);
+        assert_eq!(port(&[], &[("COOPER_LISTEN", "127.0.0.1:2")]), 2);
+        assert_eq!(port(&[(Key::Listen, "127.0.0.1:3")], &[("COOPER_LISTEN", "127.0.0.1:2")]), 3);
+        assert_eq!(port(&[], &[("COOPER_LISTEN", "")]), 1, "an empty variable is none");
+    }
+
+    #[test]
+    fn every_key_works_in_every_layer() {
+        let file = "listen = \"localhost:0\"\ndata-dir = \"/srv\"\nregistry-name = \"r.example.com\"\nagent = true\n\
+            agent-name = \"a1\"\nengine = \"unix:///run/e.sock\"\nslots = 7\nanonymous-pull = true\n\
+            max-context-size = \"2GiB\"\nshutdown-grace = 5\nlog-format = \"json\"\nlog = \"debug\"\n";
+        let from_file = settings(&[], &[], file).expect("valid");
+        let pairs: Vec<(Key, String)> = [
+            (Key::Listen, "localhost:0"),
+            (Key::DataDir, "/srv"),
+            (Key::RegistryName, "r.example.com"),
+            (Key::Agent, "true"),
+            (Key::AgentName, "a1"),
+            (Key::Engine, "/run/e.sock"),
+            (Key::Slots, "7"),
+            (Key::AnonymousPull, "yes"),
+            (Key::MaxContextSize, "2147483648"),
+            (Key::ShutdownGrace, "5"),
+            (Key::LogFormat, "json"),
+            (Key::Log, "debug"),
+        ]
+        .map(|(key, text)| (key, text.to_owned()))
+        .into();
+        assert_eq!(pairs.len(), Key::ALL.len());
+        let as_flags: Vec<(Key, &str)> = pairs.iter().map(|(key, text)| (*key, text.as_str())).collect();
+        let names: Vec<(String, &str)> = pairs.iter().map(|(key, text)| (key.variable(), text.as_str())).collect();
+        let as_variables: Vec<(&str, &str)> = names.iter().map(|(name, text)| (name.as_str(), *text)).collect();
+        assert_eq!(settings(&as_flags, &[], "").expect("valid"), from_file);
+        assert_eq!(settings(&[], &as_variables, "").expect("valid"), from_file);
+        assert_eq!(from_file.server.shutdown_grace, Duration::from_secs(5));
+        assert_eq!(from_file.server.local_agent.expect("agent").slots, 7);
+    }
+
+    #[test]
+    fn all_faults_come_together_with_their_origin() {
+        let file = "slots = \"many\"\nlog-fromat = \"json\"\nengine = [\"a\"]\nzzz = 1\n";
+        let faults =
+            settings(&[(Key::Listen, "nowhere")], &[("COOPER_ANONYMOUS_PULL", "perhaps")], file).expect_err("bad");
+        let expect = [
+            "cooper.toml:2: unknown key `log-fromat`; did you mean `log-format`?",
+            "cooper.toml:3: key `engine` must be a text, a number or true/false",
+            "cooper.toml:4: unknown key `zzz`; known keys are listen, data-dir, registry-name, agent, agent-name, engine, \
+             slots, anonymous-pull, max-context-size, shutdown-grace, log-format, log",
+            "--listen: `nowhere` is not an address and port such as 127.0.0.1:5000",
+            "cooper.toml:1: key `slots`: `many` is not a number from 1 to 256",
+            "COOPER_ANONYMOUS_PULL: `perhaps` is neither true nor false",
+        ];
+        assert_eq!(faults, expect);
+    }
+
+    #[test]
+    fn a_broken_or_absent_file_is_named() {
+        let faults = settings(&[], &[], "a = 1\nlisten =\n").expect_err("bad");
+        assert!(faults[0].starts_with("cooper.toml:2: "), "{faults:?}");
+        let environment = Environment::of(&[("HOME", "/home/dev")]);
+        let faults = resolve(&Vec::new(), Some(Path::new("/nonexistent/c.toml")), &environment).expect_err("absent");
+        assert!(faults[0].message.contains("/nonexistent/c.toml"), "{faults:?}");
+        assert!(resolve(&Vec::new(), None, &environment).is_ok());
+        let faults = resolve(&Vec::new(), None, &Environment::of(&[])).expect_err("no home");
+        assert!(faults[0].hint.as_ref().is_some_and(|hint| hint.contains("--data-dir")), "{faults:?}");
+    }
+
+    #[test]
+    fn without_an_agent_there_is_none() {
+        assert_eq!(settings(&[(Key::Agent, "false")], &[], "").expect("valid").server.local_agent, None);
+    }
+
+    #[test]
+    fn the_docker_commands_socket_is_the_last_resort() {
+        let socket = |flags: &[(Key, &str)], host: &str| {
+            let found = settings(flags, &[("DOCKER_HOST", host)], "").expect("valid");
+            found.server.local_agent.expect("agent").engine_socket
+        };
+        assert_eq!(socket(&[], "unix:///run/user/1/docker.sock"), Some("/run/user/1/docker.sock".into()));
+        assert_eq!(socket(&[], "tcp://1.2.3.4:2375"), None);
+        assert_eq!(socket(&[(Key::Engine, "/e")], "unix:///x"), Some("/e".into()));
+    }
+}

@@ -1,0 +1,93 @@
+//! The keys of the settings and their names in each layer.
+
+/// One setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Key {
+    Listen,
+    DataDir,
+    RegistryName,
+    Agent,
+    AgentName,
+    Engine,
+    Slots,
+    AnonymousPull,
+    MaxContextSize,
+    ShutdownGrace,
+    LogFormat,
+    Log,
+}
+
+impl Key {
+    /// Every key.
+    pub(crate) const ALL: [Self; 12] = [
+        Self::Listen,
+        Self::DataDir,
+        Self::RegistryName,
+        Self::Agent,
+        Self::AgentName,
+        Self::Engine,
+        Self::Slots,
+        Self::AnonymousPull,
+        Self::MaxContextSize,
+        Self::ShutdownGrace,
+        Self::LogFormat,
+        Self::Log,
+    ];
+
+    /// The name in `cooper.toml`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Listen => "listen",
+            Self::DataDir => "data-dir",
+            Self::RegistryName => "registry-name",
+            Self::Agent => "agent",
+            Self::AgentName => "agent-name",
+            Self::Engine => "engine",
+            Self::Slots => "slots",
+            Self::AnonymousPull => "anonymous-pull",
+            Self::MaxContextSize => "max-context-size",
+            Self::ShutdownGrace => "shutdown-grace",
+            Self::LogFormat => "log-format",
+            Self::Log => "log",
+        }
+    }
+
+    /// The environment variable.
+    pub(crate) fn variable(self) -> String {
+        format!("COOPER_{}", self.name().to_ascii_uppercase().replace('-', "_"))
+    }
+
+    /// The flag.
+    pub(crate) fn flag(self) -> String {
+        format!("--{}", self.name())
+    }
+
+    /// The key of this name in `cooper.toml`.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|key| key.name() == name)
+    }
+
+    /// The key whose name is nearest, if one is near.
+    pub(super) fn nearest(name: &str) -> Option<Self> {
+        let name = name.to_ascii_lowercase().replace('_', "-");
+        let distances = Self::ALL.into_iter().map(|key| (strsim::damerau_levenshtein(&name, key.name()), key));
+        let (distance, key) = distances.min_by_key(|(distance, _)| *distance)?;
+        (distance <= key.name().len() / 3).then_some(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_are_recognised() {
+        let check = |name: &str, expect: Option<Key>| assert_eq!(Key::nearest(name), expect, "{name}");
+        check("data_dir", Some(Key::DataDir));
+        check("DataDir", Some(Key::DataDir));
+        check("registy-name", Some(Key::RegistryName));
+        check("slot", Some(Key::Slots));
+        check("something", None);
+        assert_eq!(Key::MaxContextSize.variable(), "COOPER_MAX_CONTEXT_SIZE");
+    }
+}

@@ -1,0 +1,108 @@
+//! From the text of a setting to its value. The error says what is expected.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ValueEnum as _;
+
+use super::LogFormat;
+
+/// The most placements that one agent can be told to hold.
+const MAX_SLOTS: u32 = 256;
+
+pub(super) fn default_listen() -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000)
+}
+
+/// An address and a port. `localhost` is taken as the IPv4 loopback address: nothing is looked up.
+pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
+    let numeric = match text.strip_prefix("localhost:") {
+        Some(port) => format!("{}:{port}", Ipv4Addr::LOCALHOST),
+        None => text.to_owned(),
+    };
+    numeric.parse().map_err(|_| format!("`{text}` is not an address and port such as 127.0.0.1:5000"))
+}
+
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
+    match text.is_empty() {
+        true => Err("the path is empty".to_owned()),
+        false => Ok(PathBuf::from(text)),
+    }
+}
+
+/// The path of an engine's socket, perhaps with `unix://` before it.
+pub(super) fn socket(text: &str) -> Result<String, String> {
+    let path = text.strip_prefix("unix://").unwrap_or(text);
+    match path.is_empty() || path.contains("://") {
+        true => Err(format!("`{text}` is not the path of a socket such as /var/run/docker.sock")),
+        false => Ok(path.to_owned()),
+    }
+}
+
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "1" | "on" => Ok(true),
+        "false" | "no" | "0" | "off" => Ok(false),
+        _ => Err(format!("`{text}` is neither true nor false")),
+    }
+}
+
+pub(super) fn slots(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| (1..=MAX_SLOTS).contains(number));
+    number.ok_or_else(|| format!("`{text}` is not a number from 1 to {MAX_SLOTS}"))
+}
+
+/// A number of bytes, perhaps with KiB, MiB, GiB or TiB after it.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1_u64 << 30), ("TiB", 1 << 40), ("", 1)];
+    let (number, factor) =
+        units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor))).unwrap_or((text, 1));
+    let bytes = number.trim_end().parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    let error = || format!("`{text}` is not a size from 1 byte on, such as 500MiB or 4GiB");
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(error)
+}
+
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+    let number = text.strip_suffix('s').unwrap_or(text).parse::<u32>();
+    let number = number.ok().filter(|number| *number <= 3600);
+    number.map(|number| Duration::from_secs(number.into())).ok_or_else(|| format!("`{text}` is not 0 to 3600 seconds"))
+}
+
+pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
+    LogFormat::from_str(text, true).map_err(|_| format!("`{text}` is neither pretty nor json"))
+}
+
+/// A filter such as `info` or `cooper_server=debug,info`.
+pub(super) fn log_filter(text: &str) -> Result<String, String> {
+    match text.parse::<tracing_subscriber::filter::Targets>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("`{text}` is not a log filter such as info or cooper_server=debug,info: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_read_strictly() {
+        assert_eq!(size("4GiB"), Ok(4 << 30));
+        assert_eq!(size("10 MiB"), Ok(10 << 20));
+        assert_eq!(size("7"), Ok(7));
+        for text in ["", "0", "-1", "1.5GiB", "4GB", "99999999999TiB"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+        assert_eq!(listen("localhost:0").map(|address| address.to_string()), Ok("127.0.0.1:0".to_owned()));
+        assert_eq!(listen("[::]:5000").map(|address| address.to_string()), Ok("[::]:5000".to_owned()));
+        for text in ["", ":5000", "5000", "localhost", "localhost:99999", "example.com:1"] {
+            assert!(listen(text).is_err(), "{text}");
+        }
+        assert!(socket("tcp://1.2.3.4:2375").is_err() && socket("unix://").is_err());
+        assert!(slots("0").is_err() && slots("257").is_err() && slots("256").is_ok());
+        assert_eq!(seconds("20s"), Ok(Duration::from_secs(20)));
+        assert!(seconds("3601").is_err() && seconds("a").is_err());
+        assert!(log_filter("info,cooper=debug").is_ok() && log_filter("a=b=c").is_err());
+        assert_eq!(log_format("JSON"), Ok(LogFormat::Json));
+    }
+}
