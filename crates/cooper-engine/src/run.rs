@@ -177,6 +177,8 @@ pub enum StepState {
         released: Timestamp,
         /// When the agent began it, if it said so.
         started: Option<Timestamp>,
+        /// When the server gives up waiting for the agent, which enforces the step's timeout itself.
+        deadline: Timestamp,
     },
     /// Done.
     Succeeded {
@@ -220,6 +222,8 @@ pub enum StepState {
 pub struct Loss {
     /// When.
     pub at: Timestamp,
+    /// Index of the placement.
+    pub placement: usize,
     /// On which agent.
     pub agent: AgentName,
     /// What happened, in a line.
@@ -282,7 +286,8 @@ pub struct Policy {
     pub step_grace: Duration,
     /// How long a placement may wait for an agent.
     pub queue_timeout: Duration,
-    /// The loss that ends a run as `Error`.
+    /// The loss of one placement that ends a run as `Error`. Counted by placement, because one agent's end may be the
+    /// loss of several.
     pub max_losses: usize,
 }
 

@@ -3,6 +3,7 @@
 //! Owns events, effects and refusals. A refused event changes nothing; the caller decides what to answer to its sender.
 //! How a step's result and a loss are worked into the state stands in `outcome`.
 
+use cooper_spec::plan::PlannedStep;
 use cooper_types::{AttemptNumber, Fence, PrincipalName, RepositoryName, Tag, Timestamp};
 
 use super::{AgentRef, Lease, PendingReason, Phase, Placement, Policy, Run, StepState, Verdict};
@@ -195,7 +196,7 @@ impl Run {
             RunEvent::Offer { placement, agent } => self.offer(placement, agent, now, policy, &mut effects)?,
             RunEvent::Declined { fence, why } => self.declined(fence, why)?,
             RunEvent::Accepted { fence } => self.accepted(fence, now, policy, &mut effects)?,
-            RunEvent::StepStarted { fence, attempt } => self.step_started(fence, attempt, now)?,
+            RunEvent::StepStarted { fence, attempt } => self.step_started(fence, attempt, now, policy)?,
             RunEvent::StepEnded { fence, attempt, result } => {
                 let step = self.live_step(fence, attempt)?;
                 self.step_ended(step, attempt, result, now, policy, &mut effects);
@@ -240,7 +241,8 @@ impl Run {
 
     fn declined(&mut self, fence: Fence, why: String) -> Result<(), Refusal> {
         let index = self.held_by(fence)?;
-        let Placement::Offered(lease) = &self.placements[index] else { return Err(Refusal::StaleFence(fence)) };
+        // Once it was accepted, this is a late answer to a copy of the offer: the agent must not be told to stop.
+        let Placement::Offered(lease) = &self.placements[index] else { return Err(Refusal::NothingToDo) };
         let reason = PendingReason::Declined { agent: lease.agent.name.clone(), why };
         self.placements[index] = Placement::Waiting { reason };
         Ok(())
@@ -258,15 +260,24 @@ impl Run {
         let lease = Lease { until: now.after(policy.lease), ..lease.clone() };
         self.placements[index] = Placement::Accepted(lease);
         self.started.get_or_insert(now);
-        self.release_ready(now, effects);
+        self.go_on(now, policy, effects);
         Ok(())
     }
 
-    fn step_started(&mut self, fence: Fence, attempt: AttemptNumber, now: Timestamp) -> Result<(), Refusal> {
+    fn step_started(
+        &mut self,
+        fence: Fence,
+        attempt: AttemptNumber,
+        now: Timestamp,
+        policy: &Policy,
+    ) -> Result<(), Refusal> {
         let step = self.live_step(fence, attempt)?;
-        let placement = self.plan.steps[step].placement;
+        let PlannedStep { placement, timeout, .. } = self.plan.steps[step];
         match &mut self.steps[step].state {
-            StepState::Running { started: started @ None, .. } => *started = Some(now),
+            StepState::Running { started: started @ None, deadline, .. } => {
+                *started = Some(now);
+                *deadline = now.after(timeout).after(policy.step_grace);
+            }
             _ => return Err(Refusal::NothingToDo),
         }
         if let Placement::Accepted(lease) = &self.placements[placement] {
@@ -346,7 +357,16 @@ impl Run {
             lease.until = now.after(duration);
             changed = true;
         }
-        if changed { Ok(()) } else { Err(Refusal::NothingToDo) }
+        if !changed {
+            return Err(Refusal::NothingToDo);
+        }
+        // A step may have ended in time while there was nobody to tell.
+        for step in &mut self.steps {
+            if let StepState::Running { deadline, .. } = &mut step.state {
+                *deadline = now.after(policy.step_grace).max(*deadline);
+            }
+        }
+        Ok(())
     }
 
     fn tick(&mut self, now: Timestamp, policy: &Policy, effects: &mut Vec<Effect>) -> Result<(), Refusal> {
@@ -358,6 +378,14 @@ impl Run {
                 self.lease_lost(index, &reason, now, policy, effects);
             }
         }
+        for step in 0..self.steps.len() {
+            if self.phase == Phase::Live && self.never_began(step, now) {
+                changed = true;
+                let PlannedStep { placement, id, .. } = &self.plan.steps[step];
+                let (placement, reason) = (*placement, format!("the agent did not begin step {id}"));
+                self.lose(placement, &reason, now, policy, effects);
+            }
+        }
         if self.phase == Phase::Live
             && let Some(verdict) = self.overdue(now, policy)
         {
@@ -367,23 +395,29 @@ impl Run {
         if changed { Ok(()) } else { Err(Refusal::NothingToDo) }
     }
 
+    fn never_began(&self, step: usize, now: Timestamp) -> bool {
+        matches!(self.steps[step].state, StepState::Running { started: None, deadline, .. } if deadline <= now)
+    }
+
     /// What ends a live run at this time, if anything.
     fn overdue(&self, now: Timestamp, policy: &Policy) -> Option<Verdict> {
-        if self.started.is_some_and(|started| started.after(self.timeout) <= now) {
-            return Some(Verdict::TimedOut);
-        }
-        let late = self.steps.iter().zip(&self.plan.steps).find(|(step, planned)| match step.state {
-            StepState::Running { released, .. } => released.after(planned.timeout + policy.step_grace) <= now,
+        let late = self.steps.iter().zip(&self.plan.steps).find(|(step, _)| match step.state {
+            StepState::Running { started: Some(_), deadline, .. } => deadline <= now,
             _ => false,
         });
         if let Some((_, planned)) = late {
             let reason = format!("step {} timed out after {} s", planned.id, planned.timeout.as_secs());
             return Some(Verdict::Failed { reason });
         }
-        let waiting = self.placements.iter().find_map(|placement| match placement {
-            Placement::Waiting { reason } => Some(reason),
-            _ => None,
-        })?;
+        let waiting = self.pending_reason();
+        if self.started.is_some_and(|started| started.after(self.timeout) <= now) {
+            let timeout = self.timeout.as_secs();
+            // Where an agent is missing, it was not the user's steps that took the time.
+            return Some(waiting.map_or(Verdict::TimedOut, |waiting| Verdict::Error {
+                reason: format!("the run's timeout of {timeout} s passed without an agent for all of it: {waiting}"),
+            }));
+        }
+        let waiting = waiting?;
         let since = self.losses.last().map_or(self.created, |loss| loss.at);
         (since.after(policy.queue_timeout) <= now).then(|| {
             let hours = policy.queue_timeout.as_secs() / 3600;

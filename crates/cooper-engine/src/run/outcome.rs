@@ -8,7 +8,7 @@ use crate::message::{PlacementKey, StepOutput, StepResult};
 
 impl Run {
     /// Starts every step that waits for nothing any more, on the placements that an agent holds.
-    pub(super) fn release_ready(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+    fn release_ready(&mut self, now: Timestamp, policy: &Policy, effects: &mut Vec<Effect>) {
         if self.phase != Phase::Live {
             return;
         }
@@ -36,7 +36,8 @@ impl Run {
             effects.push(Effect::AttemptBegan { step: index, attempt, fence: lease.fence });
             effects.push(Effect::SendStart { agent: lease.agent.clone(), key, attempt, step: index });
             self.steps[index].attempts += 1;
-            self.steps[index].state = StepState::Running { attempt, released: now, started: None };
+            let deadline = now.after(planned.timeout).after(policy.step_grace);
+            self.steps[index].state = StepState::Running { attempt, released: now, started: None, deadline };
         }
     }
 
@@ -82,7 +83,7 @@ impl Run {
                     now.since(started).as_secs_f64()
                 )));
                 self.steps[step].state = StepState::Succeeded { attempt, started, finished: now, output };
-                self.after_success(now, effects);
+                self.go_on(now, policy, effects);
             }
             StepResult::Failed { exit_code, reason } => {
                 effects.push(Effect::AttemptEnded { step, attempt });
@@ -135,10 +136,10 @@ impl Run {
     ) {
         let Some(lease) = self.placements[placement].lease().cloned() else { return };
         let agent = lease.agent.name.clone();
-        self.losses.push(Loss { at: now, agent: agent.clone(), reason: reason.to_owned() });
+        self.losses.push(Loss { at: now, placement, agent: agent.clone(), reason: reason.to_owned() });
+        let count = self.losses.iter().filter(|loss| loss.placement == placement).count();
         effects.push(Effect::LogGap(format!(
-            "agent {agent} lost the run ({reason}); loss {} of {}: output may be missing here",
-            self.losses.len(),
+            "agent {agent} lost the run ({reason}); loss {count} of {}: output may be missing here",
             policy.max_losses
         )));
         for index in 0..self.steps.len() {
@@ -164,7 +165,7 @@ impl Run {
         effects.push(Effect::SendStop { agent: lease.agent, key });
         let reason = PendingReason::Lost { agent, why: reason.to_owned() };
         self.placements[placement] = Placement::Waiting { reason };
-        if self.losses.len() >= policy.max_losses {
+        if count >= policy.max_losses {
             let story: Vec<String> =
                 self.losses.iter().map(|loss| format!("{} on {} at {}", loss.reason, loss.agent, loss.at)).collect();
             let reason = format!("lost {} times: {}", story.len(), story.join("; "));
@@ -243,8 +244,9 @@ impl Run {
         self.steps[step].state = StepState::Cancelled { attempt, started, finished: now };
     }
 
-    fn after_success(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        self.release_ready(now, effects);
+    /// Starts what can start, lets go of placements that are through, and ends the run when it is.
+    pub(super) fn go_on(&mut self, now: Timestamp, policy: &Policy, effects: &mut Vec<Effect>) {
+        self.release_ready(now, policy, effects);
         let done = |index: &usize| matches!(self.steps[*index].state, StepState::Succeeded { .. });
         for placement in 0..self.placements.len() {
             let mut own = (0..self.steps.len()).filter(|index| self.plan.steps[*index].placement == placement);
@@ -258,6 +260,8 @@ impl Run {
             }
         }
         if (0..self.steps.len()).all(|index| done(&index)) {
+            // A placement that no step needs may still wait.
+            self.placements.fill(Placement::Done);
             self.phase = Phase::Ending { verdict: Verdict::Succeeded };
             self.finish_if_done(now, effects);
         }

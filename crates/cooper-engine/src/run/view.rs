@@ -4,14 +4,14 @@ use std::fmt;
 
 use cooper_types::Timestamp;
 
-use super::{PendingReason, Phase, Placement, Run, StepState, Verdict};
+use super::{PendingReason, Phase, Placement, Run, Step, StepState, Verdict};
 
 /// A run's status, in ACR's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RunStatus {
     /// No agent has taken it yet.
     Queued,
-    /// An agent has taken it.
+    /// An agent has taken it and no step has begun.
     Started,
     /// A step has begun.
     Running,
@@ -153,11 +153,17 @@ impl Run {
         match &self.phase {
             Phase::Finished { verdict, .. } => verdict.status(),
             Phase::Live | Phase::Ending { .. } => {
+                let begun = |step: &Step| match step.state {
+                    StepState::Waiting | StepState::Running { started: None, .. } => false,
+                    StepState::Running { started: Some(_), .. }
+                    | StepState::Succeeded { .. }
+                    | StepState::Failed { .. }
+                    | StepState::Cancelled { .. }
+                    | StepState::Skipped => true,
+                };
                 if self.started.is_none() {
                     RunStatus::Queued
-                } else if self.placements.iter().all(|placement| matches!(placement, Placement::Accepted(_)))
-                    && self.losses.is_empty()
-                {
+                } else if self.losses.is_empty() && !self.steps.iter().any(begun) {
                     RunStatus::Started
                 } else {
                     RunStatus::Running

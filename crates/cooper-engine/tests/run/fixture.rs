@@ -1,0 +1,149 @@
+//! Small runs, made by hand, and the events that move them.
+
+use std::time::Duration;
+
+use cooper_engine::message::{PushedManifest, StepOutput, StepResult};
+use cooper_engine::run::{
+    AgentRef, Effect, PendingReason, Phase, Placement, Policy, Refusal, Run, RunEvent, Step, StepState,
+};
+use cooper_spec::plan::{BuildWork, Plan, PlannedPlacement, PlannedStep, PushWork, Work};
+use cooper_types::{
+    AgentName, AttemptNumber, ContextId, Digest, Fence, ImageRef, Platform, PrincipalName, RegistryName, RunId, Scopes,
+    StepId, Timestamp,
+};
+
+/// How long a step of these runs may take.
+pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long these runs may take.
+pub(super) const RUN_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// A step: the placement that runs it, what it waits for, and the step that built what it pushes, if it is a push.
+#[derive(Clone, Debug)]
+pub(super) struct Shape {
+    pub(super) placement: usize,
+    pub(super) after: Vec<usize>,
+    pub(super) pushes: Option<usize>,
+}
+
+pub(super) fn build(placement: usize, after: &[usize]) -> Shape {
+    Shape { placement, after: after.to_vec(), pushes: None }
+}
+
+pub(super) fn push(placement: usize, of: usize) -> Shape {
+    Shape { placement, after: vec![of], pushes: Some(of) }
+}
+
+pub(super) fn plan(placements: usize, shapes: &[Shape]) -> Plan {
+    let steps = shapes.iter().enumerate().map(|(index, shape)| {
+        let work = match shape.pushes {
+            Some(built_by) => {
+                let image = |tag: &str| ImageRef::parse(&format!("localhost:5000/app{index}:{tag}")).expect("valid");
+                Work::Push(PushWork { built_by, images: vec![image("v1"), image("v2")] })
+            }
+            None => Work::Build(BuildWork {
+                context: ContextId::parse("c").expect("valid"),
+                dockerfile: "Dockerfile".to_owned(),
+                target: None,
+                arguments: Vec::new(),
+                labels: Vec::new(),
+                no_cache: false,
+                secrets: Vec::new(),
+            }),
+        };
+        PlannedStep {
+            id: StepId::parse(&format!("s{index}")).expect("valid"),
+            placement: shape.placement,
+            after: shape.after.clone(),
+            timeout: STEP_TIMEOUT,
+            work,
+        }
+    });
+    let platforms = ["linux/amd64", "linux/arm64", "linux/arm/v7"];
+    let placements = (0..placements)
+        .map(|index| PlannedPlacement { platform: Platform::parse(platforms[index % 3]).expect("valid") });
+    Plan { placements: placements.collect(), steps: steps.collect() }
+}
+
+/// A run as it is when it has just been accepted, at time zero.
+pub(super) fn run_of(plan: Plan) -> Run {
+    Run {
+        id: RunId::from_number(1),
+        principal: by(),
+        scopes: Scopes::default(),
+        registry: RegistryName::parse("localhost:5000").expect("valid"),
+        timeout: RUN_TIMEOUT,
+        created: at(0),
+        started: None,
+        last_fence: Fence(0),
+        last_attempt: AttemptNumber(0),
+        losses: Vec::new(),
+        phase: Phase::Live,
+        placements: plan.placements.iter().map(|_| Placement::Waiting { reason: PendingReason::New }).collect(),
+        steps: plan.steps.iter().map(|_| Step { attempts: 0, state: StepState::Waiting }).collect(),
+        plan,
+    }
+}
+
+pub(super) fn by() -> PrincipalName {
+    PrincipalName::parse("ann").expect("valid")
+}
+
+/// A time, in seconds after the run was accepted.
+pub(super) fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_micros(0).after(Duration::from_secs(seconds))
+}
+
+/// An agent's life; agents are told apart by name, their lives by the number.
+pub(super) fn agent(name: &str, life: u64) -> AgentRef {
+    AgentRef { name: AgentName::parse(name).expect("valid"), incarnation: life.to_string() }
+}
+
+pub(super) fn built() -> StepResult {
+    StepResult::Succeeded { output: StepOutput::Built { image: Digest::sha256(b"image"), bases: Vec::new() } }
+}
+
+pub(super) fn pushed(run: &Run, step: usize, attempt: AttemptNumber) -> StepResult {
+    let manifests = run.tag_targets(step, attempt).into_iter().map(|target| PushedManifest {
+        repository: target.repository,
+        staging_tag: target.staging_tag,
+        digest: Digest::sha256(b"manifest"),
+    });
+    StepResult::Succeeded { output: StepOutput::Pushed { manifests: manifests.collect() } }
+}
+
+/// Applies an event that must be taken.
+pub(super) fn does(run: &mut Run, seconds: u64, event: RunEvent) -> Vec<Effect> {
+    run.apply(event.clone(), at(seconds), &Policy::DEFAULT).unwrap_or_else(|refusal| panic!("{event:?}: {refusal}"))
+}
+
+/// Applies an event that must be refused, and checks that nothing changed.
+pub(super) fn refuses(run: &mut Run, seconds: u64, event: RunEvent) -> Refusal {
+    let before = run.clone();
+    let refusal = run.apply(event, at(seconds), &Policy::DEFAULT).expect_err("must be refused");
+    assert_eq!(*run, before);
+    refusal
+}
+
+/// Lets an agent take a placement; returns the fence.
+pub(super) fn taken(run: &mut Run, seconds: u64, placement: usize, agent: &AgentRef) -> Fence {
+    does(run, seconds, RunEvent::Offer { placement, agent: agent.clone() });
+    let fence = run.last_fence;
+    does(run, seconds, RunEvent::Accepted { fence });
+    fence
+}
+
+/// The live attempt of a step.
+pub(super) fn live(run: &Run, step: usize) -> AttemptNumber {
+    run.steps[step].state.live_attempt().expect("the step runs")
+}
+
+/// Ends a running step well.
+pub(super) fn succeeds(run: &mut Run, seconds: u64, step: usize) -> Vec<Effect> {
+    let attempt = live(run, step);
+    let fence = run.placements[run.plan.steps[step].placement].lease().expect("held").fence;
+    let result = match run.plan.steps[step].work {
+        Work::Build(_) => built(),
+        Work::Push(_) => pushed(run, step, attempt),
+    };
+    does(run, seconds, RunEvent::StepEnded { fence, attempt, result })
+}

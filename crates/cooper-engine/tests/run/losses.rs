@@ -1,0 +1,95 @@
+//! Losses of the machinery: never the user's failure, told as what they are, three of them at most.
+
+use cooper_engine::message::StepResult;
+use cooper_engine::run::{Effect, Placement, Refusal, RunEvent, RunStatus, StepState};
+
+use super::fixture::{agent, at, build, does, live, plan, push, pushed, refuses, run_of, succeeds, taken};
+
+#[test]
+fn the_third_loss_ends_the_run_with_the_story() {
+    let mut run = run_of(plan(1, &[build(0, &[])]));
+    taken(&mut run, 1, 0, &agent("a", 1));
+    let effects = does(&mut run, 21, RunEvent::Tick);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::LogGap(text) if text.contains("loss 1 of 3"))));
+    assert_eq!(run.status(), RunStatus::Running);
+    taken(&mut run, 22, 0, &agent("a", 2));
+    does(&mut run, 23, RunEvent::AgentReplaced { agent: agent("a", 3) });
+    let fence = taken(&mut run, 24, 0, &agent("b", 1));
+    let attempt = live(&run, 0);
+    let result = StepResult::Lost { reason: "the engine is gone".to_owned() };
+    does(&mut run, 25, RunEvent::StepEnded { fence, attempt, result });
+    assert_eq!(run.status(), RunStatus::Error);
+    let message = run.error_message().expect("it says why");
+    assert_eq!(
+        message,
+        "lost 3 times: the agent was silent for 20 s on a at 1970-01-01T00:00:21.000000Z; the agent was restarted on a \
+         at 1970-01-01T00:00:23.000000Z; the engine is gone on b at 1970-01-01T00:00:25.000000Z"
+    );
+}
+
+#[test]
+fn one_restart_is_one_loss_however_many_placements_the_agent_held() {
+    let mut run = run_of(plan(3, &[build(0, &[]), build(1, &[]), build(2, &[])]));
+    for life in 1..=2 {
+        for placement in 0..3 {
+            taken(&mut run, life, placement, &agent("a", life));
+        }
+        does(&mut run, life, RunEvent::AgentReplaced { agent: agent("a", life + 1) });
+        assert!(run.placements.iter().all(|placement| matches!(placement, Placement::Waiting { .. })));
+    }
+    taken(&mut run, 3, 1, &agent("a", 3));
+    does(&mut run, 3, RunEvent::AgentReplaced { agent: agent("a", 4) });
+    assert_eq!(run.status(), RunStatus::Error);
+}
+
+#[test]
+fn a_lost_placement_builds_again_and_does_not_push_again() {
+    let mut run = run_of(plan(1, &[build(0, &[]), push(0, 0), push(0, 0)]));
+    taken(&mut run, 1, 0, &agent("a", 1));
+    succeeds(&mut run, 2, 0);
+    succeeds(&mut run, 3, 1);
+    let late = (run.last_fence, live(&run, 2));
+    let effects = does(&mut run, 21, RunEvent::Tick);
+    assert!(effects.contains(&Effect::AttemptEnded { step: 2, attempt: late.1 }));
+    assert_eq!(run.steps[0].state, StepState::Waiting);
+    assert!(matches!(run.steps[1].state, StepState::Succeeded { .. }));
+    let result = pushed(&run, 2, late.1);
+    let event = RunEvent::StepEnded { fence: late.0, attempt: late.1, result };
+    assert_eq!(refuses(&mut run, 22, event), Refusal::StaleFence(late.0));
+    taken(&mut run, 23, 0, &agent("b", 1));
+    succeeds(&mut run, 24, 0);
+    assert!(run.steps[1].state.live_attempt().is_none());
+    succeeds(&mut run, 25, 2);
+    assert_eq!(run.status(), RunStatus::Succeeded);
+}
+
+#[test]
+fn a_step_that_never_began_is_a_loss_and_no_timeout() {
+    let mut run = run_of(plan(1, &[build(0, &[])]));
+    let fence = taken(&mut run, 0, 0, &agent("a", 1));
+    for seconds in (15..=625).step_by(10) {
+        does(&mut run, seconds, RunEvent::Renewed { fence });
+    }
+    // The agent lives and says nothing of the step: that is no failure of the user's.
+    does(&mut run, 630, RunEvent::Tick);
+    assert_eq!(run.status(), RunStatus::Running);
+    assert_eq!(run.losses[0].reason, "the agent did not begin step s0");
+    assert!(matches!(run.placements[0], Placement::Waiting { .. }));
+}
+
+#[test]
+fn a_run_whose_time_passes_while_it_waits_for_an_agent_is_an_error() {
+    let mut run = run_of(plan(1, &[build(0, &[])]));
+    taken(&mut run, 0, 0, &agent("a", 1));
+    does(&mut run, 20, RunEvent::Tick);
+    assert_eq!(refuses(&mut run, 3599, RunEvent::Tick), Refusal::NothingToDo);
+    does(&mut run, 3600, RunEvent::Tick);
+    assert_eq!(run.status(), RunStatus::Error, "the user's steps did not take the time");
+    let message = run.error_message().expect("it says why");
+    assert_eq!(
+        message,
+        "the run's timeout of 3600 s passed without an agent for all of it: lost on agent a (the agent was silent for \
+         20 s); waiting for an agent to start again"
+    );
+    assert_eq!(run.finished(), Some(at(3600)));
+}
