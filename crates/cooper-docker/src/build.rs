@@ -1,0 +1,317 @@
+//! One build: a session, `POST /build` on it, and what comes back, until the image is there or will not be.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::auth::DockerCredentials;
+use cooper_ports::engine::{
+    BuildError, BuildEvent, BuildFailure, BuildRequest, BuiltImage, EngineDescription, EngineError, EngineFeature,
+    RegistryCredential, ResolvedBase,
+};
+use cooper_types::{Digest, ImageRef, RegistryName};
+use hyper::body::Incoming;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::failure::{self, Blame};
+use crate::lines::Lines;
+use crate::session::{Session, SessionContents, random_id};
+use crate::trace::{self, BuildLine};
+use crate::wire::{EngineWire, MAX_QUERY, RequestError, one_line};
+
+const OPERATION: &str = "build an image";
+/// How long a cancelled build may take to say that it has ended before its connections are cut.
+const GRACE: Duration = Duration::from_millis(700);
+/// How long a registry may take to tell a digest.
+const RESOLVE: Duration = Duration::from_secs(15);
+/// More base images than a Dockerfile can name in earnest; the engine's word is not trusted with our memory.
+const MAX_BASES: usize = 4096;
+
+/// All that is not plain in a query's value.
+const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+
+/// Where the digests of images are asked for that the engine did not tell.
+struct Registries<'a> {
+    docker: &'a Docker,
+    credentials: BTreeMap<RegistryName, RegistryCredential>,
+}
+
+impl Registries<'_> {
+    async fn digest_of(&self, reference: &str) -> Result<Digest, String> {
+        let registry = ImageRef::parse(reference).ok().and_then(|image| image.registry);
+        let login = registry.and_then(|registry| self.credentials.get(&registry)).map(|login| DockerCredentials {
+            username: Some(login.username.clone()),
+            password: Some(login.password.expose().to_owned()),
+            ..DockerCredentials::default()
+        });
+        let ask = tokio::time::timeout(RESOLVE, self.docker.inspect_registry_image(reference, login));
+        let answer = ask.await.map_err(|_| "its registry did not answer in time".to_owned())?;
+        let descriptor = answer.map_err(|error| one_line(&error.to_string()))?.descriptor;
+        let digest = descriptor.digest.ok_or_else(|| "its registry did not tell".to_owned())?;
+        Digest::parse(&digest).map_err(|error| error.to_string())
+    }
+}
+
+/// Builds, and leaves nothing open behind.
+pub(crate) async fn build(
+    docker: &Docker,
+    wire: &EngineWire,
+    engine: &EngineDescription,
+    request: BuildRequest,
+    sink: mpsc::Sender<BuildEvent>,
+    cancel: &CancellationToken,
+) -> Result<BuiltImage, BuildError> {
+    if !engine.features.contains(&EngineFeature::BuildKit) {
+        let missing = "builds by BuildKit over a session (Docker Engine 18.09 or newer on Linux has them)".into();
+        return Err(EngineError::Unsupported { engine: format!("{} {}", engine.name, engine.version), missing }.into());
+    }
+    let blame = Blame::new(&request, engine);
+    blame.before_the_build()?;
+    let build_id = random_id();
+    let query = query(&request, &build_id)?;
+    let registry = Registries { docker, credentials: request.credentials.clone() };
+    let contents = SessionContents {
+        context: request.context,
+        secrets: request.secrets,
+        credentials: request.credentials,
+        shared_key: request.shared_key,
+    };
+    let opened = cancel.run_until_cancelled(Session::open(wire, contents)).await.ok_or(BuildError::Cancelled)?;
+    let session = opened.map_err(|error| no_session(error, engine))?;
+
+    let path = format!("/build?{query}&session={}", session.id());
+    let run = Run { wire, build_id, cancel, sink: Some(sink), bases: BTreeMap::new(), registry, image: None, blame };
+    let result = run.finish(&path, &session).await;
+    let fault = session.take_fault();
+    session.close().await;
+    match (result, fault) {
+        // The engine says that the build failed, but it was our side that could not give it the files.
+        (Err(BuildError::Failed(_)), Some(error)) => {
+            Err(EngineError::Broken { operation: "read the build context", source: error.into() }.into())
+        }
+        (result, _) => result,
+    }
+}
+
+fn no_session(error: RequestError, engine: &EngineDescription) -> EngineError {
+    match error {
+        RequestError::Status(http::StatusCode::NOT_FOUND, _) => EngineError::Unsupported {
+            engine: format!("{} {}", engine.name, engine.version),
+            missing: "build sessions (`POST /session`), which Docker Engine has since 18.09".into(),
+        },
+        other => other.into_engine_error("open a build session"),
+    }
+}
+
+/// The query of `POST /build` (Docker Engine API, `ImageBuild`), without the session.
+fn query(request: &BuildRequest, build_id: &str) -> Result<String, BuildFailure> {
+    let json = |pairs: &[(String, String)]| {
+        let map: BTreeMap<&str, &str> = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        serde_json::to_string(&map).expect("a map of strings is JSON")
+    };
+    let mut query = String::from("version=2&remote=client-session&pull=1&rm=1&forcerm=1");
+    let mut add = |name: &str, value: &str| {
+        query.push_str(&format!("&{name}={}", utf8_percent_encode(value, QUERY)));
+    };
+    add("buildid", build_id);
+    add("t", request.name.as_str());
+    add("dockerfile", &request.dockerfile);
+    if request.no_cache {
+        add("nocache", "1");
+    }
+    if let Some(target) = &request.target {
+        add("target", target);
+    }
+    if let Some(platform) = &request.platform {
+        add("platform", &platform.to_string());
+    }
+    if !request.arguments.is_empty() {
+        add("buildargs", &json(&request.arguments));
+    }
+    if !request.labels.is_empty() {
+        add("labels", &json(&request.labels));
+    }
+    if query.len() > MAX_QUERY {
+        return Err(BuildFailure::TooLong { bytes: query.len(), limit: MAX_QUERY });
+    }
+    Ok(query)
+}
+
+/// A build under way.
+struct Run<'a> {
+    wire: &'a EngineWire,
+    build_id: String,
+    cancel: &'a CancellationToken,
+    /// Absent once the receiver is gone.
+    sink: Option<mpsc::Sender<BuildEvent>>,
+    bases: BTreeMap<String, Option<Digest>>,
+    registry: Registries<'a>,
+    image: Option<Digest>,
+    blame: Blame,
+}
+
+/// The answer of `POST /build`.
+struct Answer {
+    lines: Lines<Incoming>,
+    _connection: AbortOnDropHandle<()>,
+}
+
+impl Run<'_> {
+    async fn finish(mut self, path: &str, session: &Session) -> Result<BuiltImage, BuildError> {
+        let answer = self.cancel.run_until_cancelled(self.wire.post(OPERATION, path, Vec::new())).await;
+        let (body, connection) = match answer {
+            None => {
+                self.ask_to_stop().await;
+                return Err(BuildError::Cancelled);
+            }
+            Some(Ok(answer)) => answer.into_parts(),
+            Some(Err(RequestError::Engine(error))) => return Err(error.into()),
+            Some(Err(RequestError::Status(status, message))) => return Err(self.blame.refusal(status, &message)),
+        };
+        let mut answer = Answer { lines: Lines::new(body), _connection: connection };
+        let followed = self.cancel.clone().run_until_cancelled_owned(self.follow(&mut answer)).await;
+        match followed {
+            None => {
+                self.stop(answer).await;
+                Err(BuildError::Cancelled)
+            }
+            Some(Err(error)) => Err(error),
+            Some(Ok(())) => {
+                tracing::debug!(session = session.id(), "build ended");
+                let image = self.image.take().ok_or_else(|| broken("the answer ended without an image"))?;
+                let cancel = self.cancel.clone();
+                let bases = cancel.run_until_cancelled_owned(self.resolved_bases()).await;
+                Ok(BuiltImage { image, bases: bases.ok_or(BuildError::Cancelled)? })
+            }
+        }
+    }
+
+    /// Reads the answer to its end.
+    async fn follow(&mut self, answer: &mut Answer) -> Result<(), BuildError> {
+        while let Some(line) = answer.lines.next().await.map_err(broken)? {
+            match trace::parse(&line).map_err(broken)? {
+                BuildLine::Status(status) => {
+                    for event in trace::events(*status) {
+                        if let BuildEvent::Vertex(vertex) = &event {
+                            self.blame.saw(vertex);
+                            self.saw_base(&vertex.name);
+                        }
+                        self.tell(event).await;
+                    }
+                }
+                BuildLine::Image(image) => self.image = Some(image),
+                BuildLine::Error(message) => return Err(self.blame.error(&message)),
+                BuildLine::Other => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn saw_base(&mut self, vertex_name: &str) {
+        let Some(base) = trace::base_of(vertex_name).filter(|_| self.bases.len() < MAX_BASES) else { return };
+        let known = self.bases.entry(base.reference).or_default();
+        *known = base.digest.or_else(|| known.take());
+    }
+
+    /// The bases with their digests. What the engine did not say is asked of the registry now: right after the build,
+    /// so that a tag that moved in between gives the newer digest.
+    async fn resolved_bases(&mut self) -> Vec<ResolvedBase> {
+        let mut resolved = Vec::new();
+        for (reference, digest) in std::mem::take(&mut self.bases) {
+            let digest = match digest {
+                Some(digest) => Ok(digest),
+                None => self.registry.digest_of(&reference).await,
+            };
+            match digest {
+                Ok(digest) => resolved.push(ResolvedBase { reference, digest }),
+                Err(message) => {
+                    let message = format!("digest of {reference} is not known: {message}");
+                    self.tell(BuildEvent::Warning { vertex: String::new(), message }).await;
+                }
+            }
+        }
+        resolved
+    }
+
+    async fn tell(&mut self, event: BuildEvent) {
+        if let Some(sink) = &self.sink
+            && sink.send(event).await.is_err()
+        {
+            self.sink = None;
+        }
+    }
+
+    /// Ends a cancelled build: asks the engine to, and waits for the end of the answer, so that nothing is tagged
+    /// after this returns. An engine that takes too long loses its connections, which kills the build as well.
+    async fn stop(&self, mut answer: Answer) {
+        let stop = async {
+            self.ask_to_stop().await;
+            while let Ok(Some(_)) = answer.lines.next().await {}
+        };
+        if tokio::time::timeout(GRACE, stop).await.is_err() {
+            tracing::debug!("engine did not end a cancelled build in time; its connections are cut");
+        }
+    }
+
+    async fn ask_to_stop(&self) {
+        let path = format!("/build/cancel?id={}", self.build_id);
+        let asked = tokio::time::timeout(GRACE, self.wire.post("cancel a build", &path, Vec::new())).await;
+        if let Ok(Err(error)) = asked {
+            tracing::debug!(?error, "engine did not take the cancellation of a build");
+        }
+    }
+}
+
+fn broken(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> EngineError {
+    EngineError::Broken { operation: failure::OPERATION, source: source.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cooper_ports::context_tree::ContextTree;
+    use cooper_ports::engine::{EngineOwner, LocalName};
+    use cooper_types::{AttemptNumber, Platform, RunId};
+
+    fn request() -> BuildRequest {
+        BuildRequest {
+            name: LocalName::new(&EngineOwner::new("test"), RunId::from_number(1), AttemptNumber(2)),
+            context: ContextTree::new(Vec::new(), tempfile::tempfile().expect("a file")),
+            dockerfile: "a b/Dockerfile&x=1".into(),
+            target: Some("été".into()),
+            platform: Some(Platform::LINUX_AMD64),
+            arguments: vec![("A".into(), "first".into()), ("A".into(), "x&y=\"1\"+%\n".into())],
+            labels: vec![("l".into(), "v".into())],
+            no_cache: true,
+            secrets: BTreeMap::new(),
+            credentials: BTreeMap::new(),
+            shared_key: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_query_is_encoded_so_that_no_value_becomes_a_parameter() {
+        let query = query(&request(), "id").expect("a query");
+        let get = |name: &str| {
+            let values: Vec<_> = query.split('&').filter_map(|p| p.strip_prefix(&format!("{name}="))).collect();
+            assert_eq!(values.len(), 1, "{name} in {query}");
+            percent_encoding::percent_decode_str(values[0]).decode_utf8().expect("UTF-8").into_owned()
+        };
+        assert_eq!(get("dockerfile"), "a b/Dockerfile&x=1");
+        assert_eq!(get("target"), "été");
+        assert_eq!(get("buildargs"), r#"{"A":"x&y=\"1\"+%\n"}"#);
+        assert_eq!(get("labels"), r#"{"l":"v"}"#);
+        assert_eq!((get("pull"), get("nocache"), get("platform")), ("1".into(), "1".into(), "linux/amd64".into()));
+        assert!(!query.contains('+') && query.is_ascii());
+    }
+
+    #[test]
+    fn arguments_that_do_not_fit_are_refused_before_the_engine_sees_them() {
+        let mut request = request();
+        request.arguments.push(("B".into(), "x".repeat(MAX_QUERY)));
+        assert!(matches!(query(&request, "id"), Err(BuildFailure::TooLong { .. })));
+    }
+}

@@ -1,0 +1,165 @@
+//! The engine as one value: what every operation shares, and the port's implementation.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::Docker;
+use cooper_ports::engine::{
+    BuildError, BuildEvent, BuildRequest, BuiltImage, ContainerEngine, EngineDescription, EngineError, EngineFeature,
+    EngineOwner, LocalName, PushError, PushEvent, PushRequest, PushedImage, Reaped,
+};
+use tokio::sync::mpsc;
+use tokio::task::JoinError;
+use tokio_util::sync::CancellationToken;
+
+use crate::describe;
+use crate::socket::EngineSocket;
+use crate::wire::EngineWire;
+use crate::{build, housekeeping, push};
+
+/// How long a living engine takes at most to say that it lives.
+const PING: Duration = Duration::from_secs(3);
+/// How long any plain request may take, in seconds: removing a large image is the slowest.
+const REQUEST_SECONDS: u64 = 120;
+
+/// Docker Engine behind a Unix socket. Cloning it is cheap.
+#[derive(Clone)]
+pub struct DockerEngine(Arc<Inner>);
+
+struct Inner {
+    docker: Docker,
+    socket: EngineSocket,
+    wire: EngineWire,
+    description: EngineDescription,
+}
+
+impl DockerEngine {
+    /// Connects to the engine at a socket, agrees with it on a version of its API, and asks what it is.
+    pub async fn connect(socket: EngineSocket) -> Result<Self, EngineError> {
+        const OPERATION: &str = "say its version";
+        // bollard's own errors about sockets name neither the path nor the cause.
+        drop(tokio::net::UnixStream::connect(socket.path()).await.map_err(|error| socket.unreachable(error))?);
+        let failed = |error| engine_error(&socket, OPERATION, error);
+        let connect = async {
+            let path = socket.path().to_string_lossy();
+            let docker = Docker::connect_with_unix(&path, REQUEST_SECONDS, bollard::API_DEFAULT_VERSION)
+                .map_err(failed)?
+                .negotiate_version()
+                .await
+                .map_err(failed)?;
+            let version = docker.version().await.map_err(failed)?;
+            Ok((docker, version))
+        };
+        let (docker, version) = limited(OPERATION, PING, connect).await?;
+        let api_version = docker.client_version().to_string();
+        let wire = EngineWire::new(socket.clone(), &api_version);
+        let mut description = describe::describe(&version, &api_version)?;
+        if description.features.contains(&EngineFeature::BuildKit) {
+            match limited("list the platforms of its builder", PING, describe::platforms(&wire)).await {
+                Ok(mut platforms) => {
+                    platforms.remove(&description.native);
+                    description.emulated = platforms;
+                }
+                Err(error) => tracing::warn!(%error, "only the engine's own platform is offered"),
+            }
+        }
+        Ok(Self(Arc::new(Inner { docker, socket, wire, description })))
+    }
+}
+
+#[async_trait::async_trait]
+impl ContainerEngine for DockerEngine {
+    fn describe(&self) -> &EngineDescription {
+        &self.0.description
+    }
+
+    async fn ping(&self) -> Result<(), EngineError> {
+        const OPERATION: &str = "answer a ping";
+        let ping = async {
+            let answer = self.0.docker.ping().await;
+            answer.map(drop).map_err(|error| engine_error(&self.0.socket, OPERATION, error))
+        };
+        limited(OPERATION, PING, ping).await
+    }
+
+    async fn build(
+        &self,
+        request: BuildRequest,
+        sink: mpsc::Sender<BuildEvent>,
+        cancel: CancellationToken,
+    ) -> Result<BuiltImage, BuildError> {
+        // In a task of its own, which a caller that drops this future cancels instead of tearing: see the guard.
+        let cancel = cancel.child_token();
+        let _guard = cancel.clone().drop_guard();
+        let engine = self.clone();
+        let task = tokio::spawn(async move {
+            let Inner { docker, wire, description, .. } = &*engine.0;
+            build::build(docker, wire, description, request, sink, &cancel).await
+        });
+        task.await.unwrap_or_else(|error| Err(died("build an image", error).into()))
+    }
+
+    async fn push(
+        &self,
+        request: PushRequest,
+        sink: mpsc::Sender<PushEvent>,
+        cancel: CancellationToken,
+    ) -> Result<PushedImage, PushError> {
+        let cancel = cancel.child_token();
+        let _guard = cancel.clone().drop_guard();
+        let engine = self.clone();
+        let reference = request.reference.clone();
+        let task = tokio::spawn(async move {
+            let Inner { docker, socket, wire, .. } = &*engine.0;
+            push::push(docker, socket, wire, request, sink, &cancel).await
+        });
+        let source = match task.await {
+            Ok(result) => return result,
+            Err(error) => died("push an image", error),
+        };
+        Err(PushError::Machinery { reference, source })
+    }
+
+    async fn remove_names(&self, names: &[LocalName]) -> Result<(), EngineError> {
+        for name in names {
+            housekeeping::remove_name(&self.0.docker, &self.0.socket, name.as_str()).await?;
+        }
+        Ok(())
+    }
+
+    async fn reap(&self, owner: &EngineOwner) -> Result<Reaped, EngineError> {
+        housekeeping::reap(&self.0.docker, &self.0.socket, owner).await
+    }
+}
+
+/// A task of ours that panicked, or that went with its runtime.
+fn died(operation: &'static str, error: JoinError) -> EngineError {
+    EngineError::Broken { operation, source: error.into() }
+}
+
+async fn limited<T>(
+    operation: &'static str,
+    after: Duration,
+    work: impl Future<Output = Result<T, EngineError>>,
+) -> Result<T, EngineError> {
+    tokio::time::timeout(after, work).await.unwrap_or(Err(EngineError::TimedOut { operation, after }))
+}
+
+/// bollard's error in the port's words.
+pub(crate) fn engine_error(
+    socket: &EngineSocket,
+    operation: &'static str,
+    error: bollard::errors::Error,
+) -> EngineError {
+    use bollard::errors::Error;
+    match error {
+        Error::DockerResponseServerError { message, .. } => {
+            EngineError::Refused { operation, message: crate::wire::one_line(&message) }
+        }
+        Error::RequestTimeoutError => EngineError::TimedOut { operation, after: Duration::from_secs(REQUEST_SECONDS) },
+        Error::SocketNotFoundError(_) => socket.unreachable(std::io::ErrorKind::NotFound.into()),
+        Error::IOError { err } => socket.unreachable(err),
+        Error::HyperLegacyError { err } if err.is_connect() => socket.unreachable(std::io::Error::other(err)),
+        other => EngineError::Broken { operation, source: other.into() },
+    }
+}

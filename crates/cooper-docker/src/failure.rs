@@ -1,0 +1,278 @@
+//! Whose fault a failed build is, and what the user can do: the engine's error texts, sorted.
+//!
+//! The engine gives text only. Each pattern here was seen from Docker Engine 20.10 (BuildKit 0.8) or read in the
+//! sources of 23 and later; what fits none is the user's, with the engine's own words.
+
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+
+use cooper_ports::context_tree::{ContextTree, EntryKind};
+use cooper_ports::engine::{
+    BuildError, BuildFailure, BuildRequest, EngineDescription, EngineError, EngineFeature, VertexEvent,
+};
+use http::StatusCode;
+
+use crate::wire::one_line;
+
+pub(crate) const OPERATION: &str = "build an image";
+/// Enough for any Dockerfile in earnest; only looked through for here-documents.
+const MAX_DOCKERFILE: u64 = 1 << 20;
+
+/// What is known of a build when its errors are sorted.
+pub(crate) struct Blame {
+    dockerfile: String,
+    target: Option<String>,
+    engine: String,
+    missing_features: Vec<EngineFeature>,
+    context: ContextTree,
+    /// The first vertex that failed by itself.
+    failed: Option<(String, String)>,
+}
+
+impl Blame {
+    pub(crate) fn new(request: &BuildRequest, engine: &EngineDescription) -> Self {
+        let features = [EngineFeature::Heredoc, EngineFeature::CopyLink, EngineFeature::RunNetwork];
+        Self {
+            dockerfile: request.dockerfile.clone(),
+            target: request.target.clone(),
+            engine: format!("{} {}", engine.name, engine.version),
+            missing_features: features.into_iter().filter(|feature| !engine.features.contains(feature)).collect(),
+            context: request.context.clone(),
+            failed: None,
+        }
+    }
+
+    /// What can be told without the engine.
+    pub(crate) fn before_the_build(&self) -> Result<(), BuildFailure> {
+        // A path may lead through links, and BuildKit takes `dockerfile` for `Dockerfile`: only the plain case is ours.
+        let plain = !self.dockerfile.contains('/') && self.dockerfile != "Dockerfile";
+        let missing = match self.dockerfile.as_str() {
+            "" => true,
+            "Dockerfile" => self.context.get("Dockerfile").or_else(|| self.context.get("dockerfile")).is_none(),
+            path => plain && self.context.get(path).is_none(),
+        };
+        if missing {
+            return Err(BuildFailure::DockerfileMissing { path: self.dockerfile.clone() });
+        }
+        Ok(())
+    }
+
+    /// Takes note of a vertex that failed.
+    pub(crate) fn saw(&mut self, vertex: &VertexEvent) {
+        let Some(error) = &vertex.error else { return };
+        // What ran beside a failing step is cancelled with it, and is not to blame.
+        let cancelled = error.ends_with("context canceled");
+        if !cancelled && self.failed.is_none() {
+            self.failed = Some((one_line(&vertex.name), one_line(error)));
+        }
+    }
+
+    /// The error of a build that the engine refused before it began.
+    pub(crate) fn refusal(&self, status: StatusCode, message: &str) -> BuildError {
+        match self.known(message) {
+            Some(error) => error,
+            None if status.is_client_error() => self.other(message).into(),
+            None => EngineError::Refused { operation: OPERATION, message: one_line(message) }.into(),
+        }
+    }
+
+    /// The error of a build that began.
+    pub(crate) fn error(&self, message: &str) -> BuildError {
+        self.known(message).unwrap_or_else(|| self.other(message).into())
+    }
+
+    fn known(&self, message: &str) -> Option<BuildError> {
+        let message = &one_line(message);
+        if let Some(failure) = self.failed_step(message).or_else(|| self.missing_base()) {
+            return Some(failure.into());
+        }
+        if is_machinery(message) {
+            return Some(EngineError::Refused { operation: OPERATION, message: strip(message).to_owned() }.into());
+        }
+        self.dockerfile_fault(message).map(BuildError::from)
+    }
+
+    fn other(&self, message: &str) -> BuildFailure {
+        let step = self.failed.as_ref().map(|(name, _)| name.clone());
+        BuildFailure::Other { step, message: strip(&one_line(message)).to_owned() }
+    }
+
+    /// A command that ended with a code, or a secret that it wanted.
+    fn failed_step(&self, message: &str) -> Option<BuildFailure> {
+        let (step, error) = match &self.failed {
+            Some((step, error)) => (step.as_str(), error.as_str()),
+            None => ("", message),
+        };
+        // 20.10: `executor failed running [sh -c …]: exit code: 3`; 23: `process "sh -c …" did not complete
+        // successfully: exit code: 3`. Anything before that, the command's text included, is the user's.
+        let runs = error.starts_with("executor failed running [") || error.starts_with("process \"");
+        if runs && let Some((_, code)) = error.rsplit_once(": exit code: ") {
+            let code = code.split(' ').next().and_then(|code| code.parse().ok())?;
+            return Some(BuildFailure::Exited { step: step.to_owned(), code });
+        }
+        // 20.10: `secret id not found: not found`; 23: `secret id: not found`, with more before it.
+        let (_, wanted) = error.split_once("secret ").filter(|_| step.contains("RUN "))?;
+        let (id, _) = wanted.split_once(" not found").or_else(|| wanted.split_once(": not found"))?;
+        let id = id.trim_end_matches(':');
+        let plain = !id.is_empty() && !id.contains(char::is_whitespace);
+        plain.then(|| BuildFailure::SecretMissing { id: id.to_owned() })
+    }
+
+    /// An image that could not be resolved or pulled.
+    fn missing_base(&self) -> Option<BuildFailure> {
+        let (step, error) = self.failed.as_ref()?;
+        let reference = match step.split_once("load metadata for ") {
+            Some(("[internal] ", reference)) => reference.to_owned(),
+            _ => crate::trace::base_of(step)?.reference,
+        };
+        let message = error
+            .strip_prefix(&reference)
+            .map(|rest| rest.trim_start_matches(": "))
+            .unwrap_or(error)
+            .trim_start_matches("failed to resolve source metadata for ")
+            .to_owned();
+        let has = |needle: &str| message.contains(needle);
+        let denied =
+            ["insufficient_scope", "pull access denied", "401 Unauthorized", "403 Forbidden", "authorization failed"]
+                .into_iter()
+                .any(has)
+                || has("failed to authorize");
+        let unreachable =
+            ["dial tcp", "no such host", "i/o timeout", "connection refused", "x509:", "server gave HTTP response"]
+                .into_iter()
+                .any(has);
+        Some(if unreachable {
+            BuildFailure::BaseUnreachable { reference, message }
+        } else if denied {
+            BuildFailure::BaseDenied { reference, message }
+        } else if has("not found") {
+            BuildFailure::BaseMissing { reference }
+        } else {
+            return None;
+        })
+    }
+
+    /// A Dockerfile that is not there or cannot be understood.
+    fn dockerfile_fault(&self, message: &str) -> Option<BuildFailure> {
+        let path = || self.dockerfile.clone();
+        if message.contains("failed to read dockerfile: ") && message.contains("no such file or directory") {
+            return Some(BuildFailure::DockerfileMissing { path: path() });
+        }
+        // `… target stage foo could not be found`; quoted since 23.
+        if message.contains("target stage ") && message.contains(" could not be found") {
+            let target = self.target.clone().unwrap_or_default();
+            return Some(BuildFailure::TargetMissing { path: path(), target });
+        }
+        let (line, text) = match message.split_once("dockerfile parse error ") {
+            Some((_, rest)) => {
+                let rest = rest.strip_prefix("on ").unwrap_or(rest).strip_prefix("line ")?;
+                let (line, text) = rest.split_once(": ")?;
+                (line.parse().ok(), text)
+            }
+            None => {
+                let (_, text) = message
+                    .split_once("failed to create LLB definition: ")
+                    .or_else(|| message.split_once("dockerfile.v0: failed to parse dockerfile: "))?;
+                (None, text)
+            }
+        };
+        if let Some(feature) = self.missing_feature(line, text) {
+            return Some(BuildFailure::FeatureMissing { path: path(), line, feature, engine: self.engine.clone() });
+        }
+        Some(BuildFailure::Dockerfile { path: path(), line, message: text.to_owned() })
+    }
+
+    /// What the engine lacks, where that explains its complaint.
+    fn missing_feature(&self, line: Option<u32>, text: &str) -> Option<EngineFeature> {
+        let lower = text.to_ascii_lowercase();
+        let feature = if lower.starts_with("unknown flag: link") {
+            EngineFeature::CopyLink
+        } else if lower.starts_with("unknown flag: network") {
+            EngineFeature::RunNetwork
+        } else if self.heredoc_before(line.unwrap_or(u32::MAX)) {
+            EngineFeature::Heredoc
+        } else {
+            return None;
+        };
+        self.missing_features.contains(&feature).then_some(feature)
+    }
+
+    /// Whether the Dockerfile opens a here-document on a line up to this one: an engine that does not know them takes
+    /// the document's lines for instructions.
+    fn heredoc_before(&self, line: u32) -> bool {
+        let Some(EntryKind::File { offset, size }) = self.context.get(&self.dockerfile).map(|entry| &entry.kind) else {
+            return false;
+        };
+        let mut text = Vec::new();
+        let mut part = Part { file: self.context.contents(), at: *offset };
+        // Unreadable here, it was readable to the engine: then there is nothing to explain.
+        if part.by_ref().take((*size).min(MAX_DOCKERFILE)).read_to_end(&mut text).is_err() {
+            return false;
+        }
+        let lines = usize::try_from(line).unwrap_or(usize::MAX);
+        String::from_utf8_lossy(&text).lines().take(lines).any(opens_heredoc)
+    }
+}
+
+/// `RUN`, `COPY` and `ADD` with `<<WORD`, `<<-WORD` or `<<"WORD"`.
+fn opens_heredoc(line: &str) -> bool {
+    let line = line.trim_start();
+    let instruction = line.split(char::is_whitespace).next().unwrap_or_default().to_ascii_uppercase();
+    if !matches!(instruction.as_str(), "RUN" | "COPY" | "ADD") {
+        return false;
+    }
+    line.match_indices("<<").any(|(at, _)| {
+        let word = line[at + 2..].trim_start_matches('-').trim_start_matches(['"', '\'']);
+        word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+    })
+}
+
+/// The texts by which the engine says that it, and not the build, has a problem.
+fn is_machinery(message: &str) -> bool {
+    [
+        "no active session for ",
+        "no space left on device",
+        "transport is closing",
+        "code = Unavailable",
+        "code = Canceled",
+        "context deadline exceeded",
+        "error reading from server",
+        "input/output error",
+        "read-only file system",
+    ]
+    .into_iter()
+    .any(|text| message.contains(text))
+        || message.ends_with("context canceled")
+}
+
+/// The message without the engine's account of its own layers.
+fn strip(message: &str) -> &str {
+    let mut message = message;
+    for prefix in [
+        "failed to solve with frontend dockerfile.v0: ",
+        "failed to solve: ",
+        "rpc error: code = Unknown desc = ",
+        "failed to build LLB: ",
+        "failed to solve with frontend gateway.v0: ",
+    ] {
+        message = message.strip_prefix(prefix).unwrap_or(message);
+    }
+    message
+}
+
+/// A part of the spool file, read at offsets.
+struct Part<'a> {
+    file: &'a std::fs::File,
+    at: u64,
+}
+
+impl Read for Part<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.file.read_at(buffer, self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,450 @@
+//! What only a real engine can show: that secrets stay out of the image, that files arrive as they are, that a
+//! cancelled build leaves no process, no task and no open file.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bollard::Docker;
+use bollard::models::{ContainerCreateBody, NetworkCreateRequest, VolumeCreateRequest};
+use bollard::query_parameters::{CreateContainerOptions, ListContainersOptions};
+use cooper_ports::engine::{
+    BuildError, BuildEvent, BuildFailure, ContainerEngine, EngineFeature, OWNER_LABEL, PushError, PushRequest,
+    RegistryCredential,
+};
+use cooper_types::{Digest, ImageRef, Platform, RegistryName, SecretBytes, SecretString};
+use futures::TryStreamExt;
+use http::StatusCode;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::bench::{self, Bench, DockerBench, run};
+use crate::context::Context;
+
+/// The engine without our adapter, to look at what it did.
+async fn docker() -> Docker {
+    let path = bench::socket().path().to_string_lossy().into_owned();
+    let docker = Docker::connect_with_unix(&path, 60, bollard::API_DEFAULT_VERSION).expect("a socket");
+    docker.negotiate_version().await.expect("an engine")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_reaches_its_run_and_is_nowhere_in_the_image() {
+    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
+        let secret = format!("tok-{:032x}", rand::random::<u128>());
+        let digest = Digest::sha256(secret.as_bytes());
+        let dockerfile = format!(
+            "FROM scratch\nCOPY bin /bin\n\
+             RUN --mount=type=secret,id=tok,required \
+             busybox test \"$(busybox sha256sum < /run/secrets/tok)\" = \"{}  -\" && echo seen > /seen\n",
+            digest.hex()
+        );
+        let mut request = bench.request(Context::shell(&dockerfile));
+        request.secrets = BTreeMap::from([("tok".into(), SecretBytes::new(secret.clone().into_bytes()))]);
+        let (built, said) = bench.build(request).await;
+        let image = built.unwrap_or_else(|error| panic!("{error}\n{}", said.output())).image;
+        assert!(!said.output().contains(&secret));
+
+        let docker = docker().await;
+        let history = docker.image_history(image.as_str()).await.expect("a history");
+        let inspected = docker.inspect_image(image.as_str()).await.expect("an image");
+        let words = format!("{history:?} {inspected:?}");
+        assert!(words.contains("/run/secrets/tok") && !words.contains(&secret));
+        let exported: Vec<u8> = docker
+            .export_image(image.as_str())
+            .try_fold(Vec::new(), |mut all, part| async move {
+                all.extend_from_slice(&part);
+                Ok(all)
+            })
+            .await
+            .expect("an archive");
+        let find = |text: &str| exported.windows(text.len()).any(|window| window == text.as_bytes());
+        assert!(find("seen\n"), "layers are not compressed in there");
+        assert!(!find(&secret));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn arguments_labels_target_and_platform_count() {
+    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
+        let dockerfile = "FROM scratch AS first\nARG WORDS\nCOPY bin /bin\nRUN echo \"words=<$WORDS>\"\n\
+                          FROM scratch AS second\nCOPY nothing /nothing\n";
+        let mut request = bench.request(Context::shell(dockerfile));
+        request.no_cache = true;
+        request.target = Some("first".into());
+        request.platform = Some(bench.engine.describe().native.clone());
+        request.arguments = vec![("WORDS".into(), "lost".into()), ("WORDS".into(), "a&b=\"c\" % ü+\\".into())];
+        request.labels = vec![("a.label".into(), "with & and ü".into())];
+        let (built, said) = bench.build(request).await;
+        let image = built.expect("it builds").image;
+        assert!(said.output().contains("words=<a&b=\"c\" % ü+\\>"), "{}", said.output());
+        let config = docker().await.inspect_image(image.as_str()).await.expect("an image").config.expect("a config");
+        let labels = config.labels.unwrap_or_default();
+        assert_eq!(labels.get("a.label").map(String::as_str), Some("with & and ü"));
+        assert_eq!(labels.len(), 1, "we add none of our own: {labels:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_arrive_as_they_are() {
+    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
+        let large: Vec<u8> = (0..1_000_003_u32).map(|number| (number % 251) as u8).collect();
+        let list = "busybox find /data -exec busybox stat -c '%n %a %u:%g %s %F' '{}' ';'";
+        let dockerfile = format!(
+            "FROM scratch\nCOPY bin /bin\nCOPY . /data/\nRUN busybox rm -r /data/bin /data/Dockerfile && {list} && \
+             busybox sha256sum /data/large && busybox readlink /data/link && busybox cat '/data/dir/ü é'\n"
+        );
+        let context = || {
+            Context::shell(&dockerfile)
+                .directory("dir")
+                .directory("dir/empty")
+                .file("dir/ü é", 0o600, b"umlauts\n")
+                .file("large", 0o4755, &large)
+                .file("zero", 0o444, b"")
+                .symlink("link", "../outside/the context")
+        };
+        let mut request = bench.request(context());
+        request.no_cache = true;
+        let (built, said) = bench.build(request).await;
+        built.unwrap_or_else(|error| panic!("{error}\n{}", said.output()));
+        let expect = format!(
+            "/data 755 0:0 4096 directory\n/data/dir 755 0:0 4096 directory\n/data/dir/empty 755 0:0 4096 directory\n\
+             /data/dir/ü é 600 0:0 8 regular file\n/data/large 4755 0:0 1000003 regular file\n\
+             /data/link 777 0:0 22 symbolic link\n/data/zero 444 0:0 0 regular empty file\n{}  /data/large\n\
+             ../outside/the context\numlauts\n",
+            Digest::sha256(&large).hex()
+        );
+        let sorted = |text: &str| text.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
+        assert_eq!(sorted(&said.output()), sorted(&expect));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edit_of_the_same_size_in_the_same_second_is_seen() {
+    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
+        let dockerfile = "FROM scratch\nCOPY bin /bin\nCOPY word /word\nRUN busybox cat /word\n";
+        for word in ["first\n", "other\n", "first\n"] {
+            let request = bench.request(Context::shell(dockerfile).file("word", 0o644, word.as_bytes()));
+            let image = bench.build(request).await.0.expect("it builds").image;
+            let mut check = bench.request(Context::shell(dockerfile).file("word", 0o644, word.as_bytes()));
+            check.no_cache = true;
+            let (built, said) = bench.build(check).await;
+            assert_eq!(said.output(), word);
+            drop((image, built.expect("it builds")));
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_named_part_of_a_context_is_sent() {
+    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
+        // The contents of `torn` cannot be read: asking for them would fail the build.
+        let part = |copy: &str| {
+            Context::new(&format!("FROM scratch\n{copy}\n"))
+                .file("sub/Dockerfile", 0o644, format!("FROM scratch\n{copy}\n").as_bytes())
+                .directory("sub")
+                .file("sub/file", 0o644, b"content")
+                .symlink("way", "sub")
+                .torn_file("torn", 5)
+        };
+        for copy in ["COPY sub/file /", "COPY sub/f* /", "COPY way/file /", "COPY ./sub /x/"] {
+            let mut request = bench.request(part(copy));
+            request.dockerfile = "sub/Dockerfile".into();
+            bench.build(request).await.0.unwrap_or_else(|error| panic!("{copy}: {error}"));
+        }
+        // A context that we cannot read is no fault of the user's.
+        let (built, _) = bench.build(bench.request(part("COPY torn /"))).await;
+        assert!(matches!(built, Err(BuildError::Machinery(_))), "{built:?}");
+        // A file that is not there is.
+        let (built, _) = bench.build(bench.request(part("COPY missing /"))).await;
+        match built {
+            Err(BuildError::Failed(failure @ BuildFailure::Other { .. })) => {
+                let text = failure.to_string();
+                assert!(text.contains("COPY missing") && text.contains("not found"), "{text}");
+            }
+            other => panic!("{other:?}"),
+        }
+    })
+    .await;
+}
+
+/// Whether any process of this machine has this text among its arguments.
+fn runs(text: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").expect("/proc is there").flatten();
+    processes
+        .filter_map(|process| std::fs::read(process.path().join("cmdline")).ok())
+        .any(|arguments| arguments.split(|byte| *byte == 0).any(|argument| argument == text.as_bytes()))
+}
+
+async fn until(what: &str, limit: Duration, check: impl Fn() -> bool) -> Duration {
+    let since = Instant::now();
+    while !check() {
+        assert!(since.elapsed() < limit, "{what} took longer than {limit:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    since.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancelling_and_dropping_kill_what_runs_and_leave_nothing_open() {
+    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
+        let open_files = || std::fs::read_dir("/proc/self/fd").map(|files| files.count()).unwrap_or(0);
+        let metrics = tokio::runtime::Handle::current().metrics();
+        for by_token in [true, false] {
+            let (files, tasks) = (open_files(), metrics.num_alive_tasks());
+            let seconds = format!("{}", 1_000_000 + u64::from(rand::random::<u32>()));
+            let dockerfile = format!("FROM scratch\nCOPY bin /bin\nRUN busybox sleep {seconds}\n");
+            let request = bench.request(Context::shell(&dockerfile));
+            let (sink, mut events) = mpsc::channel(8);
+            let cancel = CancellationToken::new();
+            let build = tokio::spawn({
+                let (bench, cancel) = (bench.clone(), cancel.clone());
+                async move { bench.engine.build(request, sink, cancel).await }
+            });
+            let drain = tokio::spawn(async move { while events.recv().await.is_some() {} });
+            until("the start of a RUN", Duration::from_secs(30), || runs(&seconds)).await;
+            if by_token {
+                cancel.cancel();
+            } else {
+                build.abort();
+            }
+            until("the end of a RUN", Duration::from_secs(1), || !runs(&seconds)).await;
+            let ended = build.await;
+            assert!(if by_token { matches!(ended, Ok(Err(BuildError::Cancelled))) } else { ended.is_err() });
+            drain.await.expect("it does not panic");
+            until("the end of all tasks", Duration::from_secs(1), || metrics.num_alive_tasks() <= tasks).await;
+            until("the closing of all files", Duration::from_secs(1), || open_files() <= files).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bases_behind_a_login_are_pulled_with_the_builds_own() {
+    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
+        bench.registry.require_login();
+        let base = format!("{}/private/base:1", bench.registry.address());
+        let image = bench.build(bench.request(Context::shell("FROM scratch\nCOPY bin /bin\n"))).await.0;
+        let pushed = bench.push(image.expect("it builds").image, &base).await.expect("it is pushed");
+        let dockerfile = format!("FROM {base}\nRUN echo ok\nFROM scratch\nCOPY --from={base} /bin/busybox /b\n");
+        let registry = RegistryName::parse(bench.registry.address()).expect("a registry");
+
+        let mut request = bench.request(Context::new(&dockerfile));
+        let login = bench.registry.credential().expect("a login");
+        request.credentials = BTreeMap::from([(registry.clone(), login)]);
+        let built = bench.build(request).await.0.expect("it builds");
+        assert_eq!(built.bases.len(), 1);
+        assert_eq!(built.bases[0].digest, pushed.digest);
+
+        let wrong = RegistryCredential { username: "somebody".into(), password: SecretString::new("wrong".into()) };
+        for credentials in [BTreeMap::new(), BTreeMap::from([(registry, wrong)])] {
+            let mut request = bench.request(Context::new(&dockerfile));
+            request.credentials = credentials;
+            let (built, _) = bench.build(request).await;
+            match built {
+                Err(BuildError::Failed(BuildFailure::BaseDenied { reference, .. })) => assert_eq!(reference, base),
+                other => panic!("{other:?}"),
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_base_that_cannot_be_reached_is_named() {
+    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
+        // Port 1 of the loopback: nothing listens there.
+        for base in ["127.0.0.1:1/base:1", "registry.invalid/base:1"] {
+            let (built, _) = bench.build(bench.request(Context::new(&format!("FROM {base}\n")))).await;
+            match built {
+                Err(BuildError::Failed(BuildFailure::BaseUnreachable { reference, .. })) => assert_eq!(reference, base),
+                other => panic!("{other:?}"),
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_old_engine_lacks_is_named() {
+    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
+        let cases = [
+            ("FROM scratch\nCOPY bin /bin\nRUN <<EOF\necho one\nEOF\n", EngineFeature::Heredoc),
+            ("FROM scratch\nCOPY --link bin /bin\n", EngineFeature::CopyLink),
+            ("FROM scratch\nCOPY bin /bin\nRUN --network=none echo two\n", EngineFeature::RunNetwork),
+        ];
+        for (dockerfile, feature) in cases {
+            let (built, _) = bench.build(bench.request(Context::shell(dockerfile))).await;
+            if bench.engine.describe().features.contains(&feature) {
+                built.unwrap_or_else(|error| panic!("{feature:?}: {error}"));
+                continue;
+            }
+            match built {
+                Err(BuildError::Failed(failure @ BuildFailure::FeatureMissing { feature: named, .. })) => {
+                    assert_eq!(named, feature);
+                    let text = failure.to_string();
+                    assert!(text.contains(&bench.engine.describe().version), "{text}");
+                }
+                other => panic!("{feature:?}: {other:?}"),
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_platform_that_the_engine_cannot_run_fails_as_the_users_build() {
+    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
+        let description = bench.engine.describe();
+        let all = ["linux/arm64", "linux/arm/v7", "linux/386", "linux/amd64"];
+        let all = all.iter().map(|text| Platform::parse(text).expect("a platform"));
+        let Some(foreign) = all.into_iter().find(|p| *p != description.native && !description.emulated.contains(p))
+        else {
+            // An engine that can run everything has nothing to show here.
+            return;
+        };
+        let mut request = bench.request(Context::shell("FROM scratch\nCOPY bin /bin\n"));
+        request.platform = Some(foreign);
+        // Without a RUN there is nothing to emulate.
+        bench.build(request).await.0.expect("it builds");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pushes_that_are_refused_say_why_and_leave_no_name() {
+    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
+        let image = bench.build(bench.request(Context::shell("FROM scratch\nCOPY bin /bin\n"))).await.0;
+        let image = image.expect("it builds").image;
+        let push = async |registry: &str, credential: Option<RegistryCredential>| {
+            let (sink, _events) = mpsc::channel(1024);
+            let reference = ImageRef::parse(&format!("{registry}/app:refused")).expect("a reference");
+            let request = PushRequest { image: image.clone(), reference, credential };
+            bench.engine.push(request, sink, CancellationToken::new()).await
+        };
+        let pushed = push("127.0.0.1:1", None).await;
+        assert!(matches!(pushed, Err(PushError::Unreachable { .. })), "{pushed:?}");
+
+        bench.registry.require_login();
+        let address = bench.registry.address();
+        let wrong = RegistryCredential { username: "somebody".into(), password: SecretString::new("wrong".into()) };
+        for credential in [None, Some(wrong)] {
+            let pushed = push(address, credential).await;
+            assert!(matches!(pushed, Err(PushError::Unauthorized { .. })), "{pushed:?}");
+        }
+        let body = r#"{"errors":[{"code":"DENIED","message":"attempt 3 of step build of run ca1 is over"}]}"#;
+        bench.registry.refuse(StatusCode::FORBIDDEN, body);
+        match push(address, bench.registry.credential()).await {
+            Err(PushError::Unauthorized { message, .. }) => assert!(message.contains("attempt 3 of step"), "{message}"),
+            other => panic!("{other:?}"),
+        }
+        bench.registry.refuse(StatusCode::BAD_REQUEST, r#"{"errors":[{"code":"MANIFEST_INVALID","message":"no"}]}"#);
+        let pushed = push(address, bench.registry.credential()).await;
+        assert!(matches!(pushed, Err(PushError::Refused { .. })), "{pushed:?}");
+
+        let inspected = docker().await.inspect_image(image.as_str()).await.expect("an image");
+        let names = inspected.repo_tags.unwrap_or_default();
+        assert!(!names.iter().any(|name| name.contains("app:refused")), "{names:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reaping_takes_labelled_containers_networks_and_volumes() {
+    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
+        // An image of its own: one that another test builds too would stay.
+        let context = Context::shell("FROM scratch\nCOPY bin /bin\nCOPY own /own\n");
+        let context = context.file("own", 0o644, &rand::random::<u128>().to_be_bytes());
+        let image = bench.build(bench.request(context)).await.0.expect("it builds").image;
+        let docker = docker().await;
+        let labels = std::collections::HashMap::from([(OWNER_LABEL.to_owned(), bench.owner.label().to_owned())]);
+        let unique = format!("cooper-test-{:016x}", rand::random::<u64>());
+        let network = NetworkCreateRequest { name: unique.clone(), labels: Some(labels.clone()), ..Default::default() };
+        docker.create_network(network).await.expect("a network");
+        let volume =
+            VolumeCreateRequest { name: Some(unique.clone()), labels: Some(labels.clone()), ..Default::default() };
+        docker.create_volume(volume).await.expect("a volume");
+        let container = ContainerCreateBody {
+            image: Some(image.to_string()),
+            cmd: Some(["busybox", "sleep", "1000"].map(str::to_owned).to_vec()),
+            labels: Some(labels),
+            host_config: Some(bollard::models::HostConfig {
+                network_mode: Some(unique.clone()),
+                binds: Some(vec![format!("{unique}:/data")]),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let created = docker.create_container(None::<CreateContainerOptions>, container).await.expect("a container");
+        docker.start_container(&created.id, None).await.expect("it starts");
+
+        let reaped = bench.engine.reap(&bench.owner).await.expect("it reaps");
+        assert_eq!((reaped.containers, reaped.networks, reaped.volumes, reaped.image_names), (1, 1, 1, 1));
+        let all = ListContainersOptions { all: true, ..Default::default() };
+        let left = docker.list_containers(Some(all)).await.expect("a list");
+        assert!(!left.iter().any(|container| container.id.as_ref() == Some(&created.id)));
+        assert!(docker.inspect_image(image.as_str()).await.is_err(), "the image went with its last name");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn builds_of_one_shared_key_do_not_mix_their_contexts() {
+    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
+        let dockerfile = "FROM scratch\nCOPY bin /bin\nCOPY word /word\nRUN busybox cat /word\n";
+        let mut builds = Vec::new();
+        for number in 0..4 {
+            let word = format!("word {number}\n");
+            let bench = bench.clone();
+            builds.push(tokio::spawn(async move {
+                let context = Context::shell(dockerfile).file("word", 0o644, word.as_bytes());
+                let mut request = bench.request(context);
+                request.no_cache = true;
+                let (built, said) = bench.build(request).await;
+                built.expect("it builds");
+                assert_eq!(said.output(), word);
+            }));
+        }
+        for build in builds {
+            build.await.expect("it does not panic");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_output_arrives_in_order_at_a_slow_listener() {
+    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
+        let dockerfile = "FROM scratch\nCOPY bin /bin\nRUN busybox seq 1 20000\n";
+        let mut request = bench.request(Context::shell(dockerfile));
+        request.no_cache = true;
+        let (sink, mut events) = mpsc::channel(1);
+        let engine = bench.engine.clone();
+        let build = tokio::spawn(async move { engine.build(request, sink, CancellationToken::new()).await });
+        let mut output = Vec::new();
+        while let Some(event) = events.recv().await {
+            tokio::task::yield_now().await;
+            if let BuildEvent::Log { bytes, .. } = event {
+                output.extend_from_slice(&bytes);
+            }
+        }
+        build.await.expect("it does not panic").expect("it builds");
+        let expect: String = (1..=20000).map(|number| format!("{number}\n")).collect();
+        assert_eq!(String::from_utf8_lossy(&output), expect);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_engine_is_described_with_what_it_emulates() {
+    let engine = bench::connect().await;
+    let description = engine.describe();
+    // Every amd64 machine can run 386 code, and BuildKit says so.
+    if description.native == Platform::LINUX_AMD64 {
+        assert!(description.emulated.contains(&Platform::parse("linux/386").expect("a platform")), "{description:?}");
+    }
+}

@@ -1,0 +1,51 @@
+//! The engine port's conformance suite, run on a real Docker Engine and on the scripted fake, and what only a real
+//! engine can show.
+
+mod bench;
+mod context;
+mod docker;
+mod pretenders;
+mod registry;
+mod suite;
+
+use bench::{DockerBench, ScriptedBench};
+
+/// Runs each function of the suite on both engines.
+macro_rules! conformance {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        mod on_docker {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::bench::run(super::DockerBench::start().await, super::suite::$name).await;
+            })*
+        }
+        mod on_script {
+            $(#[tokio::test]
+            async fn $name() {
+                super::bench::run(super::ScriptedBench::start().await, super::suite::$name).await;
+            })*
+        }
+    };
+}
+
+conformance![
+    it_says_what_it_is_and_answers_pings,
+    a_build_tells_its_vertices_and_output_and_gives_an_image,
+    a_second_build_comes_from_the_cache,
+    a_build_without_a_listener_succeeds,
+    bases_are_resolved_to_digests,
+    a_failing_run_gives_its_exit_code,
+    a_missing_dockerfile_is_named,
+    a_bad_line_is_named,
+    an_unknown_base_image_is_named,
+    an_unknown_target_is_named,
+    a_missing_secret_is_named,
+    a_cancelled_build_ends_within_a_second,
+    a_build_that_was_cancelled_before_it_began_does_nothing,
+    a_push_gives_the_manifests_digest,
+    a_push_of_an_image_that_is_gone_says_so,
+    a_push_needs_a_registry_and_a_tag,
+    a_cancelled_push_ends_within_a_second,
+    reaping_takes_the_owners_names_only,
+    names_are_removed_once_or_twice,
+];
