@@ -1,1 +1,25 @@
-//! Placeholder.
+//! The server: REST API, registry, agents' gRPC and scheduler in one process on one port.
+//!
+//! It wires the adapters to the ports and runs the loops. What a run does is decided by `cooper-engine`; what is kept
+//! is kept by `cooper-store` and `cooper-blobs`; the registry's protocol is `cooper-registry`'s. The server itself
+//! never unpacks a context and never runs anything of a user.
+
+mod access;
+mod agents;
+mod api;
+mod contexts;
+mod core;
+mod keys;
+mod listen;
+mod local_agent;
+mod metrics;
+mod orders;
+mod problem;
+mod scheduler;
+mod server;
+mod settings;
+
+pub use access::AdminTokenError;
+pub use keys::KeyError;
+pub use server::{Server, StartError, StopError};
+pub use settings::{LocalAgent, Settings};

@@ -1,0 +1,199 @@
+//! The agents' gRPC service: who may open a stream, the stream itself, and contexts for live attempts.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cooper_api::agent::wire::agent_service_server::{AgentService, AgentServiceServer};
+use cooper_api::agent::wire::{self, agent_message, server_message};
+use cooper_api::agent::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION};
+use cooper_engine::message::PlacementKey;
+use cooper_ports::access::Token;
+use cooper_spec::plan::Work;
+use cooper_types::{AttemptNumber, ContextId};
+use futures::{Stream, StreamExt as _};
+use tokio::io::AsyncReadExt as _;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::session::{HEARTBEAT_MS, Session, read_hello};
+use crate::core::Core;
+use crate::problem::chain;
+
+/// How long a new stream may take to greet.
+const GREETING_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+/// Bytes of a context in one message.
+const CONTEXT_CHUNK: usize = 256 * 1024;
+
+/// The service.
+pub(crate) struct AgentGateway {
+    core: Arc<Core>,
+    next_serial: AtomicU64,
+}
+
+type Outgoing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl AgentGateway {
+    /// The service as tonic takes it.
+    pub(crate) fn server(core: Arc<Core>) -> AgentServiceServer<Self> {
+        AgentServiceServer::new(Self { core, next_serial: AtomicU64::new(1) })
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// A call's token. Agents need the scope `agent`: they receive secrets.
+    async fn authenticate<T>(&self, request: &Request<T>) -> Result<Token, Status> {
+        let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        let token = header.and_then(|text| text.strip_prefix("Bearer "));
+        let Some(token) = token else { return Err(Status::unauthenticated("an agent's token is needed")) };
+        match self.core.access.check(token).await {
+            Ok(Some(token)) if token.scopes.agent() => Ok(token),
+            Ok(Some(_)) => Err(Status::permission_denied("the token lacks the scope `agent`")),
+            Ok(None) => Err(Status::unauthenticated("the agent's token is unknown, expired or revoked")),
+            Err(error) => Err(Status::unavailable(chain(&error))),
+        }
+    }
+
+    /// The context that a live attempt builds from.
+    async fn context_of(&self, key: PlacementKey, attempt: AttemptNumber) -> Result<ContextId, Status> {
+        let over = || Status::failed_precondition(format!("attempt {attempt} of run {} is over", key.run));
+        let record = self.core.runs.find_run(key.run).await.map_err(|error| Status::unavailable(chain(&error)))?;
+        let run = record.ok_or_else(over)?.run;
+        let held = |placement: usize| run.placements[placement].lease().is_some_and(|lease| lease.fence == key.fence);
+        run.steps
+            .iter()
+            .zip(&run.plan.steps)
+            .find(|(step, planned)| step.state.live_attempt() == Some(attempt) && held(planned.placement))
+            .and_then(|(_, planned)| match &planned.work {
+                Work::Build(build) => Some(build.context.clone()),
+                Work::Push(_) => None,
+            })
+            .ok_or_else(over)
+    }
+}
+
+#[tonic::async_trait]
+impl AgentService for AgentGateway {
+    type ConnectStream = Outgoing<wire::ServerMessage>;
+    type FetchContextStream = Outgoing<wire::ContextChunk>;
+
+    async fn connect(
+        &self,
+        request: Request<Streaming<wire::AgentMessage>>,
+    ) -> Result<Response<Self::ConnectStream>, Status> {
+        let token = self.authenticate(&request).await?;
+        let mut incoming = request.into_inner();
+        let greeting = tokio::time::timeout(GREETING_TIMEOUT, incoming.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no greeting came"))??;
+        let Some(wire::AgentMessage { message: Some(agent_message::Message::Hello(hello)) }) = greeting else {
+            return Err(Status::invalid_argument("the first message must be a greeting"));
+        };
+        let view = read_hello(&hello)?;
+        let agent = view.agent.clone();
+        let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
+        let session = Session { core: self.core.clone(), agent: agent.clone(), token: token.id };
+        let (outbox, stop) = self
+            .core
+            .agents
+            .connect(serial, view, token.principal)
+            .map_err(|error| Status::already_exists(error.to_string()))?;
+        let core = self.core.clone();
+        tracing::info!(agent = %agent, engine = hello.engine, "agent connected");
+        let welcome = wire::ServerMessage {
+            message: Some(server_message::Message::Welcome(wire::Welcome {
+                protocol: PROTOCOL_VERSION,
+                server_version: env!("CARGO_PKG_VERSION").to_owned(),
+                registry_name: core.registry.to_string(),
+                heartbeat_ms: HEARTBEAT_MS,
+            })),
+        };
+        // What the agent sends is worked in beside what is sent to it; an end of either ends both.
+        let (closed, mut closing) = mpsc::channel::<Status>(1);
+        tokio::spawn(async move {
+            let status = match session.replace_earlier_lives().await {
+                Err(status) => Some(status),
+                Ok(()) => {
+                    core.wake.notify_one();
+                    read_messages(&session, &mut incoming, &stop).await
+                }
+            };
+            core.agents.disconnect(&agent.name, serial);
+            match &status {
+                Some(status) => tracing::warn!(agent = %agent, reason = status.message(), "agent's stream ended"),
+                None => tracing::info!(agent = %agent, "agent disconnected"),
+            }
+            if let Some(status) = status {
+                // The other half may be gone already.
+                let _ = closed.send(status).await;
+            }
+            core.wake.notify_one();
+        });
+        let messages = futures::stream::iter([Ok(welcome)]).chain(ReceiverStream::new(outbox).map(Ok));
+        let last = futures::stream::once(async move { closing.recv().await });
+        let messages = messages.chain(last.filter_map(|status| std::future::ready(status.map(Err))));
+        Ok(Response::new(Box::pin(messages)))
+    }
+
+    async fn fetch_context(
+        &self,
+        request: Request<wire::FetchContextRequest>,
+    ) -> Result<Response<Self::FetchContextStream>, Status> {
+        self.authenticate(&request).await?;
+        let request = request.into_inner();
+        let key = request.key.ok_or_else(|| Status::invalid_argument("request has no placement key"))?;
+        let key = key.read().map_err(|error| Status::invalid_argument(chain(&error)))?;
+        let context = self.context_of(key, AttemptNumber(request.attempt)).await?;
+        let path = self.core.context_files.path(&context);
+        let mut file = tokio::fs::File::open(&path)
+            .await
+            .map_err(|error| Status::internal(format!("context {context} can't be read: {error}")))?;
+        let (sender, receiver) = mpsc::channel(4);
+        tokio::spawn(async move {
+            loop {
+                let mut data = vec![0; CONTEXT_CHUNK];
+                let chunk = match file.read(&mut data).await {
+                    Ok(0) => break,
+                    Ok(count) => {
+                        data.truncate(count);
+                        Ok(wire::ContextChunk { data })
+                    }
+                    Err(error) => Err(Status::internal(format!("context {context} can't be read: {error}"))),
+                };
+                let failed = chunk.is_err();
+                if sender.send(chunk).await.is_err() || failed {
+                    break;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+/// Works messages in until the stream ends or is to end; the status says why, where it is not the agent's wish.
+async fn read_messages(
+    session: &Session,
+    incoming: &mut Streaming<wire::AgentMessage>,
+    stop: &CancellationToken,
+) -> Option<Status> {
+    loop {
+        let message = tokio::select! {
+            biased;
+            () = stop.cancelled() => {
+                return Some(Status::unavailable("the server closed the stream: it stops, or a newer stream took its place"));
+            }
+            message = incoming.message() => message,
+        };
+        match message {
+            Ok(Some(message)) => {
+                if let Err(status) = session.receive(message).await {
+                    return Some(status);
+                }
+            }
+            Ok(None) => return None,
+            Err(status) => return Some(status),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Logs: as text from an offset, and as server-sent events that follow a run to its end.
+//!
+//! A follower holds an offset and nothing else: each event carries the offset after it, so that a broken connection
+//! resumes where it ended and misses no byte.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse as _, Response};
+use cooper_api::problem::ProblemCode;
+use cooper_api::rest::{
+    LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, LogBatch, LogEventName, LogFrame, LogQuery, LogStream, StatusEvent,
+};
+use cooper_ports::logs::{Frame, Stream};
+use cooper_types::RunId;
+use futures::Stream as FuturesStream;
+use tokio::sync::{broadcast, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::view::{rest_status, run_view};
+use super::{ApiState, PathId, Query};
+use crate::problem::{ApiError, ApiResult, chain};
+
+/// Bytes of text in one answer.
+const TEXT_LIMIT: usize = 1 << 20;
+/// Bytes of frames in one event.
+const BATCH_LIMIT: usize = 256 << 10;
+/// Events that a follower may be behind: a slow one slows itself only.
+const FOLLOWER_QUEUE: usize = 4;
+/// How often a silent stream says that it lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How often a follower looks by itself, should news have been lost.
+const LOOK_PERIOD: Duration = Duration::from_secs(2);
+
+/// `GET /runs/{id}/log`
+pub(super) async fn text(
+    State(state): State<ApiState>,
+    PathId(id): PathId<RunId>,
+    Query(query): Query<LogQuery>,
+) -> ApiResult<Response> {
+    let text = state.core.logs.read_text(id, query.offset, TEXT_LIMIT).await?;
+    let complete = text.end.complete && text.next_offset == text.end.text_offset;
+    let headers = [
+        (header::CONTENT_TYPE.as_str(), "text/plain; charset=utf-8".to_owned()),
+        (LOG_OFFSET_HEADER, text.next_offset.to_string()),
+        (LOG_COMPLETE_HEADER, complete.to_string()),
+    ];
+    Ok((headers, text.data).into_response())
+}
+
+/// `GET /runs/{id}/log/events`
+pub(super) async fn follow(
+    State(state): State<ApiState>,
+    PathId(id): PathId<RunId>,
+    Query(query): Query<LogQuery>,
+    headers: HeaderMap,
+) -> ApiResult<Sse<impl FuturesStream<Item = Result<Event, Infallible>>>> {
+    let offset =
+        match headers.get("last-event-id") {
+            None => query.offset,
+            Some(value) => value.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
+                ApiError::new(ProblemCode::InvalidRequest, "header Last-Event-ID is not a frame offset")
+            })?,
+        };
+    // Faults that the client can do something about come as an answer; later ones end the stream.
+    state.core.logs.read_frames(id, offset, 1).await?;
+    let (events, receiver) = mpsc::channel(FOLLOWER_QUEUE);
+    let mut follower = Follower { news: state.core.news(), state, id, offset, status: None, events };
+    tokio::spawn(async move {
+        tokio::select! {
+            () = follower.state.shutdown.clone().cancelled_owned() => {}
+            result = follower.run() => {
+                if let Err(FollowError::Failed(error)) = result {
+                    tracing::warn!(run = %id, error, "log stream ended early");
+                }
+            }
+        }
+    });
+    Ok(Sse::new(ReceiverStream::new(receiver)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+struct Follower {
+    state: ApiState,
+    id: RunId,
+    offset: u64,
+    status: Option<StatusEvent>,
+    news: broadcast::Receiver<RunId>,
+    events: mpsc::Sender<Result<Event, Infallible>>,
+}
+
+enum FollowError {
+    /// The client is gone.
+    Gone,
+    Failed(String),
+}
+
+impl Follower {
+    async fn run(&mut self) -> Result<(), FollowError> {
+        loop {
+            let failed = |error: &dyn std::error::Error| FollowError::Failed(chain(error));
+            // The record is read before the log: a run that is finished in it has its whole log written.
+            let record = self.state.core.runs.find_run(self.id).await.map_err(|error| failed(&error))?;
+            let record = record.ok_or_else(|| FollowError::Failed("the run is gone".to_owned()))?;
+            loop {
+                let part = self.state.core.logs.read_frames(self.id, self.offset, BATCH_LIMIT).await;
+                let part = part.map_err(|error| failed(&error))?;
+                if part.frames.is_empty() {
+                    break;
+                }
+                let frames = part.frames.into_iter().map(|(_, frame)| frame_view(frame)).collect();
+                let batch = LogBatch { offset: self.offset, frames };
+                self.offset = part.next_offset;
+                self.send(LogEventName::Log, &batch, Some(self.offset)).await?;
+            }
+            let status = StatusEvent {
+                status: rest_status(record.run.status()),
+                pending_reason: record.run.pending_reason().map(ToString::to_string),
+            };
+            if self.status.as_ref() != Some(&status) {
+                self.send(LogEventName::Status, &status, None).await?;
+                self.status = Some(status);
+            }
+            if record.run.finished().is_some() && record.log.complete {
+                return self.send(LogEventName::End, &run_view(&record), None).await;
+            }
+            self.wait_for_news().await?;
+        }
+    }
+
+    /// Waits until the run may have changed.
+    async fn wait_for_news(&mut self) -> Result<(), FollowError> {
+        let deadline = tokio::time::Instant::now() + LOOK_PERIOD;
+        loop {
+            tokio::select! {
+                () = self.events.closed() => return Err(FollowError::Gone),
+                () = tokio::time::sleep_until(deadline) => return Ok(()),
+                news = self.news.recv() => match news {
+                    Ok(run) if run == self.id => return Ok(()),
+                    Ok(_) => {}
+                    Err(broadcast::error::RecvError::Lagged(_)) => return Ok(()),
+                    Err(broadcast::error::RecvError::Closed) => return Err(FollowError::Gone),
+                },
+            }
+        }
+    }
+
+    async fn send(&self, name: LogEventName, data: &impl serde::Serialize, id: Option<u64>) -> Result<(), FollowError> {
+        let event = Event::default().event(name.as_str()).json_data(data);
+        let event = event.map_err(|error| FollowError::Failed(error.to_string()))?;
+        let event = match id {
+            Some(id) => event.id(id.to_string()),
+            None => event,
+        };
+        self.events.send(Ok(event)).await.map_err(|_| FollowError::Gone)
+    }
+}
+
+fn frame_view(frame: Frame) -> LogFrame {
+    LogFrame {
+        attempt: frame.attempt,
+        seq: frame.seq,
+        time: frame.time,
+        stream: match frame.stream {
+            Stream::Service => LogStream::Service,
+            Stream::Stdout => LogStream::Stdout,
+            Stream::Stderr => LogStream::Stderr,
+            Stream::Vertex => LogStream::Vertex,
+            Stream::Gap => LogStream::Gap,
+        },
+        vertex: frame.vertex,
+        data: frame.data,
+    }
+}

@@ -1,0 +1,181 @@
+//! Runs: started, listed, shown, cancelled.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
+use cooper_api::problem::ProblemCode;
+use cooper_api::rest::{
+    self, DockerBuildRequest, IDEMPOTENCY_KEY_HEADER, ListRunsQuery, MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, RunList,
+    RunRequest,
+};
+use cooper_engine::run::{NewRun, RunEvent};
+use cooper_ports::access::Token;
+use cooper_ports::runs::{AcceptRun, RunQuery, RunType, SealedSecret, SecretKind};
+use cooper_spec::plan::{ArgumentValue, BuildArgument};
+use cooper_spec::quick_build::QuickBuild;
+use cooper_types::{ContextId, IdempotencyKey, Platform, RunId, SecretBytes};
+
+use super::view::{engine_status, ports_run_type, run_view};
+use super::{ApiState, Caller, JsonBody, PathId, Query};
+use crate::core::Core;
+use crate::orders::sealing_purpose;
+use crate::problem::{ApiError, ApiResult};
+
+/// The largest secret, in bytes: BuildKit takes no larger one.
+const MAX_SECRET_BYTES: usize = 500 * 1024;
+
+/// `POST /runs`
+pub(super) async fn create(
+    State(state): State<ApiState>,
+    Extension(Caller(token)): Extension<Caller>,
+    headers: HeaderMap,
+    body: JsonBody<RunRequest>,
+) -> ApiResult<Response> {
+    let core = &state.core;
+    let RunRequest::DockerBuildRequest(request) = body.value;
+    let idempotency = match headers.get(IDEMPOTENCY_KEY_HEADER) {
+        None => None,
+        Some(value) => {
+            let invalid = |error: &dyn std::fmt::Display| {
+                ApiError::new(ProblemCode::InvalidRequest, format!("header Idempotency-Key is not valid: {error}"))
+            };
+            let text = value.to_str().map_err(|error| invalid(&error))?;
+            let key = IdempotencyKey::parse(text).map_err(|error| invalid(&error))?;
+            Some((key, core.key.request_digest(&body.bytes)))
+        }
+    };
+    let accepted = core.runs.accept_run(accept_request(core, token, request, idempotency)?).await?;
+    let run = accepted.record.run.id;
+    if !accepted.repeated {
+        core.metrics.run_accepted();
+        tracing::info!(run = %run, principal = %accepted.record.run.principal, "run accepted");
+        core.wake.notify_one();
+    }
+    let view = run_view(&accepted.record);
+    let location = [(header::LOCATION, view.id.clone())];
+    Ok((StatusCode::CREATED, location, Json(view)).into_response())
+}
+
+/// `GET /runs`
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    Query(query): Query<ListRunsQuery>,
+) -> ApiResult<Json<RunList>> {
+    let top = query.top.unwrap_or(ListRunsQuery::DEFAULT_TOP);
+    if top == 0 || top > ListRunsQuery::MAX_TOP {
+        let detail = format!("top is {top}; it must be 1 to {}", ListRunsQuery::MAX_TOP);
+        return Err(ApiError::new(ProblemCode::InvalidRequest, detail));
+    }
+    let mut records = state
+        .core
+        .runs
+        .list_runs(&RunQuery {
+            statuses: query.status.map(engine_status).into_iter().collect(),
+            run_type: query.run_type.map(ports_run_type),
+            principal: None,
+            before: query.before,
+            // One more than is shown tells whether there is a next page.
+            limit: top + 1,
+        })
+        .await?;
+    let more = records.len() > top as usize;
+    records.truncate(top as usize);
+    let next_link = records.last().filter(|_| more).map(|last| {
+        let mut link = format!("/api/v1/runs?top={top}&before={}", last.run.id);
+        if let Some(status) = query.status {
+            link.push_str(&format!("&status={status}"));
+        }
+        if let Some(run_type) = query.run_type {
+            link.push_str(&format!("&runType={run_type}"));
+        }
+        link
+    });
+    Ok(Json(RunList { value: records.iter().map(run_view).collect(), next_link }))
+}
+
+/// `GET /runs/{id}`
+pub(super) async fn show(State(state): State<ApiState>, PathId(id): PathId<RunId>) -> ApiResult<Json<rest::Run>> {
+    let record = state.core.runs.find_run(id).await?.ok_or_else(|| ApiError::not_found(format!("run {id}")))?;
+    Ok(Json(run_view(&record)))
+}
+
+/// `POST /runs/{id}/cancel`
+pub(super) async fn cancel(
+    State(state): State<ApiState>,
+    Extension(Caller(token)): Extension<Caller>,
+    PathId(id): PathId<RunId>,
+) -> ApiResult<(StatusCode, Json<rest::Run>)> {
+    state.core.apply(id, RunEvent::CancelRequested { by: token.principal }).await?;
+    let record = state.core.runs.find_run(id).await?.ok_or_else(|| ApiError::not_found(format!("run {id}")))?;
+    Ok((StatusCode::ACCEPTED, Json(run_view(&record))))
+}
+
+/// From the wire to what the store accepts: values are checked here, names inside the accepting transaction.
+fn accept_request(
+    core: &Core,
+    token: Token,
+    request: DockerBuildRequest,
+    idempotency: Option<(IdempotencyKey, cooper_types::Digest)>,
+) -> ApiResult<AcceptRun> {
+    let invalid = |detail: String| ApiError::new(ProblemCode::InvalidRequest, detail);
+    if !(MIN_TIMEOUT_SECONDS..=MAX_TIMEOUT_SECONDS).contains(&request.timeout) {
+        let (given, min, max) = (request.timeout, MIN_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS);
+        return Err(invalid(format!("timeout is {given} s; it must be {min} to {max}")));
+    }
+    if let Some(pool) = &request.agent_pool_name {
+        return Err(invalid(format!("agent pool `{pool}` does not exist: this server has no pools")));
+    }
+    let platform = match &request.platform {
+        None => Platform::LINUX_AMD64,
+        Some(view) => Platform::try_from(view)
+            .map_err(|error| ApiError::new(ProblemCode::UnsupportedPlatform, error.to_string()))?,
+    };
+    let context = ContextId::parse(&request.source_location).map_err(|error| {
+        ApiError::new(ProblemCode::ContextNotFound, format!("sourceLocation is not valid: {error}"))
+    })?;
+    let mut secrets = Vec::new();
+    let mut seal = |kind: SecretKind, name: &str, value: &SecretBytes| {
+        if value.expose().len() > MAX_SECRET_BYTES {
+            return Err(invalid(format!("secret `{name}` is larger than {MAX_SECRET_BYTES} bytes")));
+        }
+        let sealed = core.key.seal(&sealing_purpose(kind, name), value);
+        secrets.push(SealedSecret { kind, name: name.to_owned(), sealed });
+        Ok(())
+    };
+    for secret in &request.secrets {
+        seal(SecretKind::Build, &secret.id, &secret.value.0)?;
+    }
+    let mut arguments = Vec::with_capacity(request.arguments.len());
+    for argument in request.arguments {
+        let value = if argument.is_secret {
+            seal(SecretKind::Argument, &argument.name, &SecretBytes::new(argument.value.into_bytes()))?;
+            ArgumentValue::Secret
+        } else {
+            ArgumentValue::Plain(argument.value)
+        };
+        arguments.push(BuildArgument { name: argument.name, value });
+    }
+    let build = QuickBuild {
+        image_names: request.image_names,
+        push: request.is_push_enabled,
+        no_cache: request.no_cache,
+        dockerfile: request.docker_file_path,
+        target: request.target,
+        arguments,
+        labels: request.labels.into_iter().map(|label| (label.name, label.value)).collect(),
+        secrets: request.secrets.into_iter().map(|secret| secret.id).collect(),
+        platform,
+        context,
+    };
+    let run = NewRun {
+        principal: token.principal,
+        scopes: token.scopes,
+        registry: core.registry.clone(),
+        build,
+        timeout: Duration::from_secs(request.timeout.into()),
+    };
+    Ok(AcceptRun { run, run_type: RunType::QuickBuild, idempotency, secrets })
+}

@@ -1,0 +1,197 @@
+//! A stored run as the API shows it.
+
+use cooper_api::rest;
+use cooper_engine::run::{Placement, Run, RunStatus, StepState};
+use cooper_ports::runs::{RunRecord, RunType, StepBase};
+use cooper_spec::plan::{PlannedStep, Work};
+use cooper_types::{ImageRef, StepId};
+
+/// The registry that a reference without one means.
+const DOCKER_HUB: &str = "docker.io";
+
+/// The record of a run.
+pub(crate) fn run_view(record: &RunRecord) -> rest::Run {
+    let run = &record.run;
+    let platform = run.plan.placements.first().map(|placement| rest::PlatformView::from(&placement.platform));
+    rest::Run {
+        run_id: run.id,
+        name: run.id.to_string(),
+        id: format!("{}/runs/{}", rest::API_PREFIX, run.id),
+        status: rest_status(run.status()),
+        run_type: rest_run_type(record.run_type),
+        create_time: run.created,
+        start_time: run.started,
+        finish_time: run.finished(),
+        last_updated_time: record.updated,
+        task: None,
+        output_images: record
+            .output_images
+            .iter()
+            .map(|image| rest::OutputImage {
+                registry: image.registry.to_string(),
+                repository: image.repository.to_string(),
+                tag: Some(image.tag.to_string()),
+                digest: Some(image.digest.to_string()),
+            })
+            .collect(),
+        platform: platform.unwrap_or_else(|| rest::PlatformView::from(&cooper_types::Platform::LINUX_AMD64)),
+        agent_configuration: None,
+        agent_pool_name: None,
+        run_error_message: run.error_message(),
+        is_archive_enabled: false,
+        provisioning_state: rest::ProvisioningState::Succeeded,
+        pending_reason: run.pending_reason().map(ToString::to_string),
+        principal: run.principal.clone(),
+        timeout: u32::try_from(run.timeout.as_secs()).unwrap_or(u32::MAX),
+        steps: run.steps.iter().zip(&run.plan.steps).map(|(step, planned)| step_view(run, step, planned)).collect(),
+        dependencies: dependencies(record),
+        image_names: run.plan.pushed_images().map(ToString::to_string).collect(),
+    }
+}
+
+fn step_view(run: &Run, step: &cooper_engine::run::Step, planned: &PlannedStep) -> rest::RunStep {
+    let (exit_code, reason) = match &step.state {
+        StepState::Failed { exit_code, reason, .. } => (*exit_code, Some(reason.clone())),
+        _ => (None, None),
+    };
+    let agent = match run.placements.get(planned.placement) {
+        Some(Placement::Accepted(lease) | Placement::Running(lease) | Placement::Stopping(lease)) => {
+            step.state.live_attempt().map(|_| lease.agent.to_string())
+        }
+        _ => None,
+    };
+    rest::RunStep {
+        id: planned.id.clone(),
+        step_type: match planned.work {
+            Work::Build(_) => rest::StepType::Build,
+            Work::Push(_) => rest::StepType::Push,
+        },
+        status: match &step.state {
+            StepState::Waiting => rest::StepStatus::Pending,
+            StepState::Running { .. } => rest::StepStatus::Running,
+            StepState::Succeeded { .. } => rest::StepStatus::Succeeded,
+            StepState::Failed { .. } => rest::StepStatus::Failed,
+            StepState::Cancelled { .. } => rest::StepStatus::Canceled,
+            StepState::Skipped => rest::StepStatus::Skipped,
+        },
+        attempts: step.attempts,
+        start_time: step.state.began(),
+        finish_time: step.state.finished(),
+        exit_code,
+        reason,
+        agent,
+    }
+}
+
+/// What each image stood on (contract §2.8): one record for each tag that a build's push moved, or one without an image.
+fn dependencies(record: &RunRecord) -> Vec<rest::Dependency> {
+    let plan = &record.run.plan;
+    let mut all = Vec::new();
+    for (index, planned) in plan.steps.iter().enumerate().filter(|(_, planned)| matches!(planned.work, Work::Build(_)))
+    {
+        let succeeded = matches!(record.run.steps[index].state, StepState::Succeeded { .. });
+        if !succeeded {
+            continue;
+        }
+        let bases: Vec<&StepBase> = record.base_images.iter().filter(|base| base.step == planned.id).collect();
+        let pushed_by: Vec<&StepId> = plan
+            .steps
+            .iter()
+            .filter(|step| matches!(&step.work, Work::Push(push) if push.built_by == index))
+            .map(|step| &step.id)
+            .collect();
+        let images: Vec<Option<rest::ImageDependency>> = record
+            .output_images
+            .iter()
+            .filter(|image| pushed_by.contains(&&image.step))
+            .map(|image| {
+                Some(rest::ImageDependency {
+                    registry: image.registry.to_string(),
+                    repository: image.repository.to_string(),
+                    tag: Some(image.tag.to_string()),
+                    digest: image.digest.to_string(),
+                    reference: format!("{}/{}:{}", image.registry, image.repository, image.tag),
+                })
+            })
+            .collect();
+        let images = if images.is_empty() { vec![None] } else { images };
+        let runtime = bases.iter().find(|base| base.base.runtime).map(|base| base_view(base));
+        let buildtime: Vec<_> = bases.iter().filter(|base| !base.base.runtime).map(|base| base_view(base)).collect();
+        all.extend(images.into_iter().map(|image| rest::Dependency {
+            image,
+            runtime_dependency: runtime.clone(),
+            buildtime_dependency: (!buildtime.is_empty()).then(|| buildtime.clone()),
+            git: None,
+        }));
+    }
+    all
+}
+
+fn base_view(base: &StepBase) -> rest::ImageDependency {
+    let reference = base.base.reference.clone();
+    let digest = base.base.digest.as_ref().map(ToString::to_string).unwrap_or_default();
+    match ImageRef::parse(&reference) {
+        Ok(image) => rest::ImageDependency {
+            registry: image.registry.map_or_else(|| DOCKER_HUB.to_owned(), |registry| registry.to_string()),
+            repository: image.repository.to_string(),
+            tag: image.tag.map(|tag| tag.to_string()),
+            digest,
+            reference,
+        },
+        // A stage built on something that is no reference would not have been built; show it rather than hide it.
+        Err(_) => rest::ImageDependency {
+            registry: String::new(),
+            repository: reference.clone(),
+            tag: None,
+            digest,
+            reference,
+        },
+    }
+}
+
+/// A status on the wire.
+pub(crate) fn rest_status(status: RunStatus) -> rest::RunStatus {
+    match status {
+        RunStatus::Queued => rest::RunStatus::Queued,
+        RunStatus::Started => rest::RunStatus::Started,
+        RunStatus::Running => rest::RunStatus::Running,
+        RunStatus::Succeeded => rest::RunStatus::Succeeded,
+        RunStatus::Failed => rest::RunStatus::Failed,
+        RunStatus::Canceled => rest::RunStatus::Canceled,
+        RunStatus::Error => rest::RunStatus::Error,
+        RunStatus::Timeout => rest::RunStatus::Timeout,
+    }
+}
+
+/// A status from the wire.
+pub(super) fn engine_status(status: rest::RunStatus) -> RunStatus {
+    match status {
+        rest::RunStatus::Queued => RunStatus::Queued,
+        rest::RunStatus::Started => RunStatus::Started,
+        rest::RunStatus::Running => RunStatus::Running,
+        rest::RunStatus::Succeeded => RunStatus::Succeeded,
+        rest::RunStatus::Failed => RunStatus::Failed,
+        rest::RunStatus::Canceled => RunStatus::Canceled,
+        rest::RunStatus::Error => RunStatus::Error,
+        rest::RunStatus::Timeout => RunStatus::Timeout,
+    }
+}
+
+fn rest_run_type(run_type: RunType) -> rest::RunType {
+    match run_type {
+        RunType::QuickBuild => rest::RunType::QuickBuild,
+        RunType::QuickRun => rest::RunType::QuickRun,
+        RunType::AutoBuild => rest::RunType::AutoBuild,
+        RunType::AutoRun => rest::RunType::AutoRun,
+    }
+}
+
+/// A run type from the wire.
+pub(super) fn ports_run_type(run_type: rest::RunType) -> RunType {
+    match run_type {
+        rest::RunType::QuickBuild => RunType::QuickBuild,
+        rest::RunType::QuickRun => RunType::QuickRun,
+        rest::RunType::AutoBuild => RunType::AutoBuild,
+        rest::RunType::AutoRun => RunType::AutoRun,
+    }
+}

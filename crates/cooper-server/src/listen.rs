@@ -1,0 +1,88 @@
+//! Connections: HTTP/1.1 and cleartext HTTP/2 on one port, and over the in-process agent's stream.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+/// How long a client may take to send a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a silent HTTP/2 connection is asked whether it lives.
+const PING_PERIOD: Duration = Duration::from_secs(20);
+/// Flow-control windows: the defaults of 64 KiB hold a fast upload back.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 8 << 20;
+/// What one connection may ask for at a time.
+const MAX_STREAMS: u32 = 1024;
+/// How long to wait when the process has no file descriptor left for a new connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves connections, however they came.
+#[derive(Clone)]
+pub(crate) struct Connections {
+    app: Router,
+    builder: Builder<TokioExecutor>,
+}
+
+impl Connections {
+    pub(crate) fn new(app: Router) -> Self {
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_concurrent_streams(MAX_STREAMS)
+            .keep_alive_interval(PING_PERIOD)
+            .keep_alive_timeout(PING_PERIOD);
+        Self { app, builder }
+    }
+
+    /// Accepts until `stop` fires; then waits for requests that are being answered, as long as its caller does.
+    pub(crate) async fn accept(self, listener: TcpListener, stop: CancellationToken) {
+        let graceful = GracefulShutdown::new();
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    // Small messages must not wait for one another; a socket that refuses is closing already.
+                    let _ = stream.set_nodelay(true);
+                    tokio::spawn(self.clone().serve(stream, graceful.watcher()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "connection can't be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(listener);
+        graceful.shutdown().await;
+    }
+
+    /// Serves one stream until it ends, or until the watcher's owner shuts down and its last answer is out.
+    pub(crate) async fn serve<S>(self, stream: S, watcher: Watcher)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let service =
+            TowerToHyperService::new(self.app.map_request(|request: Request<Incoming>| request.map(Body::new)));
+        let connection = self.builder.serve_connection(TokioIo::new(stream), service);
+        if let Err(error) = watcher.watch(connection).await {
+            tracing::debug!(error, "connection ended");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Start and stop of a server: everything is opened in order, and closed in the order that loses nothing.
+//!
+//! Stop: no new connections and no new offers; the local agent ends its steps; answers in progress go out; the
+//! registry's changes end; the store closes. All under one deadline: what is late is left to crash recovery, which is
+//! the same path as after a power cut.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::response::IntoResponse as _;
+use cooper_api::problem::ProblemCode;
+use cooper_blobs::{FsBlobStore, OpenBlobStoreError};
+use cooper_ports::store_error::StoreError;
+use cooper_registry::{RegistryOptions, RegistryParts, RegistryService, SigningKey};
+use cooper_store::{OpenError, Store, StoreOptions};
+use cooper_types::{RegistryName, SecretBytes};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::trace::TraceLayer;
+
+use crate::access::{Access, AdminTokenError};
+use crate::agents::AgentGateway;
+use crate::api::{self, ApiState};
+use crate::contexts::ContextFiles;
+use crate::core::{Core, CoreParts};
+use crate::keys::{KeyError, ServerKey};
+use crate::listen::Connections;
+use crate::problem::{ApiError, chain};
+use crate::settings::Settings;
+use crate::{local_agent, scheduler};
+
+/// How often the registry's leftovers are removed.
+const REGISTRY_PERIOD: Duration = Duration::from_secs(60);
+
+/// A running server.
+pub struct Server {
+    address: SocketAddr,
+    stop: CancellationToken,
+    grace: Duration,
+    core: Arc<Core>,
+    store: Store,
+    registry: RegistryService,
+    connections: JoinHandle<()>,
+    loops: Vec<JoinHandle<()>>,
+    local_agent: Option<local_agent::Running>,
+}
+
+/// Why a server did not start. Nothing of it is left running.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address can't be listened on.
+    #[error("failed to listen on {address}; choose another address with --listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The data directory or its database can't be used.
+    #[error("failed to open data directory `{path}`")]
+    Store {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: OpenError,
+    },
+    /// The key can't be used.
+    #[error("failed to load the server's key")]
+    Key(#[from] KeyError),
+    /// The blobs can't be used.
+    #[error("failed to open the blobs")]
+    Blobs(#[from] OpenBlobStoreError),
+    /// A file or folder of the data directory can't be used.
+    #[error("failed to prepare `{path}`")]
+    Data {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The first token can't be made.
+    #[error("failed to make the first access token")]
+    Admin(#[from] AdminTokenError),
+}
+
+/// Why a server did not stop cleanly. What was answered is durable all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    /// Something took longer than the grace.
+    #[error("shutdown took longer than {} s; what was left is recovered at the next start", .0.as_secs())]
+    Late(Duration),
+    /// The store did not close.
+    #[error("failed to close the store")]
+    Store(#[from] StoreError),
+}
+
+impl Server {
+    /// Opens everything and begins to serve.
+    pub async fn start(settings: Settings) -> Result<Self, StartError> {
+        let listen_failed = |source| StartError::Listen { address: settings.listen, source };
+        let listener = TcpListener::bind(settings.listen).await.map_err(listen_failed)?;
+        let address = listener.local_addr().map_err(listen_failed)?;
+        let registry_name = settings.registry_name.clone().unwrap_or_else(|| {
+            RegistryName::parse(&format!("localhost:{}", address.port())).expect("localhost and a port make a name")
+        });
+
+        let data = &settings.data_dir;
+        let options = StoreOptions { registry_name: registry_name.clone(), clock: None };
+        let store =
+            Store::open(data, options).await.map_err(|source| StartError::Store { path: data.clone(), source })?;
+        let key = ServerKey::load_or_create(&data.join("key"))?;
+        let blobs = FsBlobStore::open(data)?;
+        let contexts = data.join("contexts");
+        let context_files = ContextFiles::open(contexts.clone(), settings.max_context_bytes)
+            .await
+            .map_err(|source| StartError::Data { path: contexts, source })?;
+        let access = Access::new(Arc::new(store.clone()), store.clock().clone());
+        let admin_file = data.join("admin-token");
+        if access.ensure_admin(&admin_file).await? {
+            tracing::info!("made the first admin token: it is in {}", admin_file.display());
+        }
+        let signing = SigningKey::new(&SecretBytes::new(key.registry_signing().to_vec()))
+            .expect("derived keys are as long as a signing key must be");
+
+        let parts = RegistryParts {
+            blobs: Arc::new(blobs),
+            store: Arc::new(store.clone()),
+            credentials: Arc::new(access.clone()),
+            clock: store.clock().clone(),
+            key: signing.clone(),
+        };
+        let options = RegistryOptions { name: registry_name.clone(), anonymous_pull: settings.anonymous_pull };
+        let registry = RegistryService::new(parts, options);
+        let core = Arc::new(Core::new(CoreParts {
+            runs: Arc::new(store.clone()),
+            logs: Arc::new(store.clone()),
+            contexts: Arc::new(store.clone()),
+            context_files,
+            clock: store.clock().clone(),
+            access,
+            key,
+            signing,
+            registry: registry_name,
+        }));
+
+        let stop = CancellationToken::new();
+        let state = ApiState { core: core.clone(), shutdown: stop.clone() };
+        let connections = Connections::new(router(state, registry.clone()));
+        let loops = vec![
+            tokio::spawn(scheduler::run(core.clone(), stop.clone())),
+            tokio::spawn(sweep_registry(registry.clone(), stop.clone())),
+        ];
+        let local_agent = settings
+            .local_agent
+            .clone()
+            .map(|agent| local_agent::start(agent, core.clone(), connections.clone(), data.join("agent")));
+        let accepting = tokio::spawn(connections.accept(listener, stop.clone()));
+
+        let address_file = data.join("address");
+        tokio::fs::write(&address_file, format!("http://{address}\n"))
+            .await
+            .map_err(|source| StartError::Data { path: address_file, source })?;
+        tracing::info!("listening on http://{address}");
+        let grace = settings.shutdown_grace;
+        Ok(Self { address, stop, grace, core, store, registry, connections: accepting, loops, local_agent })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops in order, within the settings' grace.
+    pub async fn stop(self) -> Result<(), StopError> {
+        let grace = self.grace;
+        let store = self.store.clone();
+        let deadline = tokio::time::Instant::now() + grace;
+        let late = tokio::time::timeout_at(deadline, self.stop_in_order()).await.is_err();
+        store.close().await?;
+        tracing::info!("stopped");
+        if late { Err(StopError::Late(grace)) } else { Ok(()) }
+    }
+
+    async fn stop_in_order(self) {
+        tracing::info!("stopping");
+        self.stop.cancel();
+        for task in self.loops {
+            log_panic("loop", task.await);
+        }
+        if let Some(agent) = self.local_agent {
+            agent.stop().await;
+        }
+        self.core.agents.close();
+        log_panic("listener", self.connections.await);
+        self.registry.finished().await;
+    }
+}
+
+fn log_panic(what: &str, ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "{what} panicked");
+    }
+}
+
+/// Everything on the one port.
+fn router(state: ApiState, registry: RegistryService) -> Router {
+    let agents = AgentGateway::server(state.core.clone());
+    api::router(state)
+        .merge(cooper_registry::router(registry))
+        .route_service("/cooper.agent.v1.AgentService/{method}", agents)
+        .layer(CatchPanicLayer::custom(|_| {
+            tracing::error!("a request's handler panicked");
+            ApiError::new(ProblemCode::Internal, "the server failed; its log says why").into_response()
+        }))
+        .layer(TraceLayer::new_for_http())
+}
+
+async fn sweep_registry(registry: RegistryService, stop: CancellationToken) {
+    loop {
+        if let Err(error) = registry.sweep().await {
+            tracing::error!(error = chain(&error), "registry can't be swept");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(REGISTRY_PERIOD) => {}
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! What a server must be told: resolved once, before anything is bound.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cooper_types::{AgentName, RegistryName};
+
+/// The settings of `cooper serve`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Database, blobs, contexts, key and tokens live here.
+    pub data_dir: PathBuf,
+    /// The embedded registry's name in references; `localhost:PORT` if absent.
+    pub registry_name: Option<RegistryName>,
+    /// The agent inside this process, if there is to be one.
+    pub local_agent: Option<LocalAgent>,
+    /// Whether images may be pulled without a token.
+    pub anonymous_pull: bool,
+    /// The largest context that is taken, in bytes of its archive.
+    pub max_context_bytes: u64,
+    /// How long a shutdown may take.
+    pub shutdown_grace: Duration,
+}
+
+/// The agent inside the server's process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalAgent {
+    /// Its name.
+    pub name: AgentName,
+    /// The engine's socket, a path or `unix://` address; the usual one if absent.
+    pub engine_socket: Option<String>,
+    /// How many placements it holds at a time.
+    pub slots: u32,
+}
+
+impl Settings {
+    /// The largest context unless something else is said: 4 GiB.
+    pub const DEFAULT_MAX_CONTEXT_BYTES: u64 = 4 << 30;
+    /// How long a shutdown may take unless something else is said.
+    pub const DEFAULT_SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
+    /// How many placements the local agent holds unless something else is said.
+    pub const DEFAULT_SLOTS: u32 = 2;
+}
