@@ -12,6 +12,7 @@ mod lock;
 mod logs;
 mod migrations;
 mod open;
+mod registry;
 mod runs;
 mod sql_error;
 mod writer;

@@ -1,0 +1,168 @@
+//! Staged tags: written by attempts, made real by the transaction that completes their step.
+//!
+//! An agent pushes one staging tag for each repository, unique to its run and attempt, so that two runs of one tag never
+//! meet in an engine; the plan says which tags it stands for.
+
+use cooper_ports::registry::{AttemptRef, PromoteError, PromotedTag, STAGED_LIFETIME, StagedTarget};
+use cooper_ports::store_error::StoreError;
+use cooper_types::{AttemptNumber, Digest, RegistryId, RepositoryName, RunId, Tag, Timestamp};
+use serde_json::json;
+use sqlx::{Row, SqliteConnection};
+
+use super::attempt_number;
+use super::manifests::{PUSHED, move_tag};
+use crate::contexts::run_number;
+use crate::events;
+use crate::sql_error::{During, Stored};
+
+const PROMOTE: &str = "promote staged tags";
+
+/// Writes a staged tag, or moves it.
+pub(super) async fn stage(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    now: Timestamp,
+    attempt: &AttemptRef,
+    repository: i64,
+    tag: &Tag,
+    digest: &Digest,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO staged_tags (registry_id, run_number, step_id, attempt, repository_id, tag, digest, expires)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT DO UPDATE SET digest = excluded.digest, expires = excluded.expires",
+    )
+    .bind(registry.0)
+    .bind(run_number(attempt.run))
+    .bind(attempt.step.as_str())
+    .bind(attempt_number(attempt))
+    .bind(repository)
+    .bind(tag.as_str())
+    .bind(digest.as_str())
+    .bind(now.after(STAGED_LIFETIME).as_micros())
+    .execute(tx)
+    .await
+    .map(drop)
+    .during("stage tag")
+}
+
+/// Makes an attempt's staged tags real: a target's staging tag moves the target's tags, any other staged tag moves the
+/// tag of its own name. All rows of the attempt are gone after that, and each moved tag is a `pushed` event.
+///
+/// This is a part of the transaction that completes the step; an error must roll that back.
+pub(crate) async fn promote_staged(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    attempt: &AttemptRef,
+    targets: &[StagedTarget],
+    now: Timestamp,
+) -> Result<Vec<PromotedTag>, PromoteError> {
+    let staged = take(tx, registry, attempt).await?;
+    let mut promoted = Vec::new();
+    for target in targets {
+        let row = staged.iter().find(|row| row.stands_for(target)).ok_or_else(|| PromoteError::NotPushed {
+            attempt: attempt.clone(),
+            repository: target.repository.clone(),
+            staging: target.staging.clone(),
+        })?;
+        for tag in &target.tags {
+            promoted.push(row.promote(tx, registry, attempt, tag, now).await?);
+        }
+    }
+    for row in staged.iter().filter(|row| !targets.iter().any(|target| row.stands_for(target))) {
+        promoted.push(row.promote(tx, registry, attempt, &row.tag, now).await?);
+    }
+    Ok(promoted)
+}
+
+/// Drops what an attempt has staged: it was lost, or its step ended without it.
+pub(crate) async fn drop_staged(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    run: RunId,
+    attempt: AttemptNumber,
+) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM staged_tags WHERE registry_id = ?1 AND run_number = ?2 AND attempt = ?3")
+        .bind(registry.0)
+        .bind(run_number(run))
+        .bind(i64::try_from(attempt.0).unwrap_or(i64::MAX))
+        .execute(tx)
+        .await
+        .map(drop)
+        .during("drop staged tags")
+}
+
+/// Drops what nobody promoted in time, and says how many.
+pub(super) async fn expire(tx: &mut SqliteConnection, registry: RegistryId, now: Timestamp) -> Result<u64, StoreError> {
+    let expired = sqlx::query("DELETE FROM staged_tags WHERE registry_id = ?1 AND expires <= ?2")
+        .bind(registry.0)
+        .bind(now.as_micros())
+        .execute(tx)
+        .await
+        .during("expire staged tags")?;
+    Ok(expired.rows_affected())
+}
+
+/// A staged tag.
+struct StagedRow {
+    repository_id: i64,
+    repository: RepositoryName,
+    tag: Tag,
+    digest: Digest,
+}
+
+impl StagedRow {
+    fn stands_for(&self, target: &StagedTarget) -> bool {
+        self.repository == target.repository && self.tag == target.staging
+    }
+
+    /// Moves a real tag to where this one points, and announces it.
+    async fn promote(
+        &self,
+        tx: &mut SqliteConnection,
+        registry: RegistryId,
+        attempt: &AttemptRef,
+        tag: &Tag,
+        now: Timestamp,
+    ) -> Result<PromotedTag, StoreError> {
+        move_tag(tx, self.repository_id, now, tag, &self.digest).await?;
+        let payload = json!({
+            "repository": self.repository, "tag": tag, "digest": self.digest,
+            "run": attempt.run, "step": attempt.step, "attempt": attempt.attempt,
+        });
+        events::insert(tx, registry, PUSHED, &payload, now).await?;
+        Ok(PromotedTag { repository: self.repository.clone(), tag: tag.clone(), digest: self.digest.clone() })
+    }
+}
+
+/// Takes an attempt's staged tags out, in order of repository and tag.
+async fn take(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    attempt: &AttemptRef,
+) -> Result<Vec<StagedRow>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT repository_id, repositories.name, tag, digest FROM staged_tags
+         JOIN repositories ON repositories.id = repository_id
+         WHERE staged_tags.registry_id = ?1 AND run_number = ?2 AND attempt = ?3 AND step_id = ?4
+         ORDER BY repositories.name, tag",
+    )
+    .bind(registry.0)
+    .bind(run_number(attempt.run))
+    .bind(attempt_number(attempt))
+    .bind(attempt.step.as_str())
+    .fetch_all(&mut *tx)
+    .await
+    .during(PROMOTE)?;
+    let staged = rows.iter().map(|row| {
+        Ok(StagedRow {
+            repository_id: row.try_get("repository_id").during(PROMOTE)?,
+            repository: RepositoryName::parse(row.try_get("name").during(PROMOTE)?).stored(PROMOTE)?,
+            tag: Tag::parse(row.try_get("tag").during(PROMOTE)?).stored(PROMOTE)?,
+            digest: Digest::parse(row.try_get("digest").during(PROMOTE)?).stored(PROMOTE)?,
+        })
+    });
+    let staged = staged.collect::<Result<_, StoreError>>()?;
+    drop_staged(tx, registry, attempt.run, attempt.attempt).await?;
+    Ok(staged)
+}

@@ -1,0 +1,131 @@
+//! The port's suite on a real database, and what only a database can get wrong.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cooper_ports::clock::ManualClock;
+use cooper_ports::registry::conformance::{self, Fixture, START};
+use cooper_ports::registry::{
+    AttemptRef, Manifest, ManifestKey, NewManifest, PromoteError, PromotedTag, RegistryStore, StagedTarget, Upload,
+    Writer,
+};
+use cooper_ports::store_error::StoreError;
+use cooper_types::{AttemptNumber, Digest, PrincipalName, RegistryName, RepositoryName, RunId, Tag};
+use sqlx::Row;
+
+use crate::contexts::run_number;
+use crate::{Store, StoreOptions};
+
+use super::{attempt_number, drop_staged, promote_staged};
+
+struct SqliteFixture {
+    store: Store,
+    directory: tempfile::TempDir,
+}
+
+async fn open(directory: &Path) -> Store {
+    let registry_name = RegistryName::parse("localhost:5000").unwrap();
+    let clock = Some(Arc::new(ManualClock::new(START)) as Arc<_>);
+    Store::open(directory, StoreOptions { registry_name, clock }).await.unwrap()
+}
+
+impl SqliteFixture {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        Self { store: open(directory.path()).await, directory }
+    }
+}
+
+#[async_trait]
+impl Fixture for SqliteFixture {
+    fn store(&self) -> &dyn RegistryStore {
+        &self.store
+    }
+
+    async fn start_attempt(&self, attempt: &AttemptRef) {
+        let attempt = attempt.clone();
+        let started = self.store.write(async move |mut tx| {
+            for sql in [
+                "INSERT OR IGNORE INTO principals (registry_id, name, created) VALUES (1, 'ann', 0)",
+                "INSERT OR IGNORE INTO runs (registry_id, number, status, run_type, principal, platform, state,
+                                             generation, created, updated)
+                 VALUES (1, ?1, 'Running', 'QuickBuild', 'ann', 'linux/amd64', '{}', 1, 0, 0)",
+                "INSERT INTO live_attempts (registry_id, run_number, step_id, attempt, fence) VALUES (1, ?1, ?2, ?3, 1)",
+            ] {
+                sqlx::query(sql)
+                    .bind(run_number(attempt.run))
+                    .bind(attempt.step.as_str())
+                    .bind(attempt_number(&attempt))
+                    .execute(&mut *tx)
+                    .await
+                    .unwrap();
+            }
+            Ok::<_, StoreError>(())
+        });
+        started.await.unwrap();
+    }
+
+    async fn end_attempt(&self, attempt: &AttemptRef) {
+        let attempt = attempt.clone();
+        let ended = self.store.write(async move |mut tx| {
+            sqlx::query("DELETE FROM live_attempts WHERE run_number = ?1 AND attempt = ?2")
+                .bind(run_number(attempt.run))
+                .bind(attempt_number(&attempt))
+                .execute(&mut *tx)
+                .await
+                .unwrap();
+            Ok::<_, StoreError>(())
+        });
+        ended.await.unwrap();
+    }
+
+    async fn promote(&self, attempt: &AttemptRef, targets: &[StagedTarget]) -> Result<Vec<PromotedTag>, PromoteError> {
+        let (registry, attempt, targets) = (self.store.registry_id(), attempt.clone(), targets.to_vec());
+        let promoted =
+            self.store.write(async move |mut tx| promote_staged(&mut tx, registry, &attempt, &targets, START).await);
+        promoted.await
+    }
+
+    async fn drop_staged(&self, run: RunId, attempt: AttemptNumber) {
+        let registry = self.store.registry_id();
+        self.store.write(async move |mut tx| drop_staged(&mut tx, registry, run, attempt).await).await.unwrap();
+    }
+
+    async fn pushed_events(&self) -> Vec<(RepositoryName, Option<Tag>, Digest)> {
+        let rows = sqlx::query("SELECT payload FROM events WHERE kind = 'pushed' ORDER BY seq");
+        let rows = rows.fetch_all(self.store.readers()).await.unwrap();
+        let read = |payload: &str| {
+            let payload: serde_json::Value = serde_json::from_str(payload).unwrap();
+            let tag = payload["tag"].as_str().map(|tag| Tag::parse(tag).unwrap());
+            let text = |key: &str| payload[key].as_str().unwrap().to_owned();
+            (RepositoryName::parse(&text("repository")).unwrap(), tag, Digest::parse(&text("digest")).unwrap())
+        };
+        rows.iter().map(|row| read(row.get("payload"))).collect()
+    }
+}
+
+#[tokio::test]
+async fn passes_the_port_s_suite() {
+    conformance::run_all(SqliteFixture::new).await;
+}
+
+#[tokio::test]
+async fn what_was_pushed_is_there_after_a_restart() {
+    let SqliteFixture { store, directory } = SqliteFixture::new().await;
+    let writer = Writer { principal: PrincipalName::parse("ann").unwrap(), attempt: None };
+    let repository = RepositoryName::parse("team/app").unwrap();
+    let id = cooper_ports::blobs::UploadId::from_bits(1);
+    let upload = Upload { id, repository: repository.clone(), writer: writer.clone() };
+    store.begin_upload(&upload).await.unwrap();
+    let manifest = Manifest { digest: Digest::sha256(b"{}"), media_type: "x".into(), bytes: "{}".into() };
+    let tag = Some(Tag::latest());
+    let new = NewManifest { repository: repository.clone(), manifest: manifest.clone(), references: vec![], tag };
+    store.put_manifest(new, &writer).await.unwrap();
+    store.close().await.unwrap();
+
+    let store = open(directory.path()).await;
+    let found = store.manifest(&repository, &ManifestKey::Tag(Tag::latest()), None).await.unwrap();
+    assert_eq!(found, Some(manifest));
+    assert_eq!(store.find_upload(&repository, id).await.unwrap(), Some(upload));
+}
