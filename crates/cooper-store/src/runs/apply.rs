@@ -3,6 +3,7 @@
 use cooper_engine::message::BaseImage;
 use cooper_engine::run::{Effect, Policy, Run, RunEvent, TagTarget};
 use cooper_ports::logs::{AppendError, LogEnd, NewFrame};
+use cooper_ports::registry::{AttemptRef, PromoteError, PromotedTag, StagedTarget};
 use cooper_ports::runs::{Applied, ApplyError};
 use cooper_ports::store_error::StoreError;
 use cooper_types::{AttemptNumber, Fence, ImageRef, RegistryId, RunId, StepId, Timestamp};
@@ -11,6 +12,7 @@ use sqlx::{Row, SqliteConnection};
 use crate::contexts::run_number;
 use crate::events;
 use crate::logs::append::{Author, append, complete};
+use crate::registry::{drop_staged, promote_staged};
 use crate::sql_error::{During, Stored, UnknownValue};
 
 const APPLY: &str = "change run";
@@ -132,22 +134,53 @@ impl Change<'_> {
         .bind(step.as_str())
         .execute(&mut *self.tx)
         .await
-        .map(drop)
-        .during("end attempt")
+        .during("end attempt")?;
+        drop_staged(self.tx, self.registry, self.run.id, attempt).await
     }
 
+    /// Makes the attempt's staged tags real, and records them as the run's output.
     async fn publish_tags(
         &mut self,
-        _step: usize,
+        step: usize,
         attempt: AttemptNumber,
         targets: Vec<TagTarget>,
     ) -> Result<(), ApplyError> {
-        match targets.into_iter().next() {
-            Some(TagTarget { repository, staging_tag, .. }) => {
-                Err(ApplyError::NotPushed { run: self.run.id, attempt, repository, staging_tag })
+        let step = self.step(step)?.clone();
+        let attempt = AttemptRef { run: self.run.id, step, attempt };
+        let targets: Vec<StagedTarget> = targets
+            .into_iter()
+            .map(|TagTarget { repository, staging_tag: staging, tags }| StagedTarget { repository, staging, tags })
+            .collect();
+        let promoted = promote_staged(self.tx, self.registry, &attempt, &targets, self.now).await;
+        let promoted = promoted.map_err(|error| match error {
+            PromoteError::NotPushed { attempt, repository, staging } => {
+                ApplyError::NotPushed { run: attempt.run, attempt: attempt.attempt, repository, staging_tag: staging }
             }
-            None => Ok(()),
+            PromoteError::Store(error) => ApplyError::Store(error),
+        })?;
+        for tag in &promoted {
+            self.output_image(&attempt.step, tag).await?;
         }
+        Ok(())
+    }
+
+    async fn output_image(&mut self, step: &StepId, image: &PromotedTag) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO output_images (registry_id, run_number, position, step_id, registry, repository, tag, digest)
+             VALUES (?1, ?2, (SELECT count(*) FROM output_images WHERE registry_id = ?1 AND run_number = ?2),
+                     ?3, ?4, ?5, ?6, ?7)",
+        )
+        .bind(self.registry.0)
+        .bind(run_number(self.run.id))
+        .bind(step.as_str())
+        .bind(self.run.registry.as_str())
+        .bind(image.repository.as_str())
+        .bind(image.tag.as_str())
+        .bind(image.digest.as_str())
+        .execute(&mut *self.tx)
+        .await
+        .map(drop)
+        .during("write output images")
     }
 
     async fn bases_resolved(&mut self, step: usize, bases: &[BaseImage]) -> Result<(), StoreError> {

@@ -10,4 +10,5 @@ mod fixture;
 mod logs;
 mod open;
 mod runs;
+mod simulation;
 mod writer;
