@@ -88,7 +88,6 @@ CREATE TABLE runs (
 
 CREATE UNIQUE INDEX runs_by_key ON runs (registry_id, principal, idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX runs_unfinished ON runs (registry_id, number) WHERE finished IS NULL;
-CREATE INDEX runs_by_status ON runs (registry_id, status, number);
 CREATE INDEX runs_by_context ON runs (registry_id, context_id) WHERE finished IS NULL;
 
 -- Encrypted by the server; gone when the run ends.
@@ -128,8 +127,6 @@ CREATE TABLE output_images (
     PRIMARY KEY (registry_id, run_number, position),
     FOREIGN KEY (registry_id, run_number) REFERENCES runs (registry_id, number)
 ) STRICT, WITHOUT ROWID;
-
-CREATE INDEX output_images_by_digest ON output_images (registry_id, digest);
 
 -- Edges of the base-image graph: what a step's image stood on. `reference` is as it was written; the parts are absent
 -- where it does not parse.

@@ -79,3 +79,17 @@ fn close_to_others(directory: &Path) -> io::Result<bool> {
     }
     Ok(ours)
 }
+
+/// Makes the names in the directory durable, and its own name in its parent.
+pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
+    let directory = directory.canonicalize()?;
+    for directory in [Some(directory.as_path()), directory.parent()].into_iter().flatten() {
+        match File::open(directory) {
+            Ok(directory) => directory.sync_all()?,
+            // A parent that we may not read was not made by us.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

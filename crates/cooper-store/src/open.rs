@@ -11,7 +11,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
 use crate::clock::StoreClock;
-use crate::lock::{DataLock, LockError, private};
+use crate::lock::{DataLock, LockError, private, sync_directory};
 use crate::migrations::{MIGRATIONS, MigrationError, migrate};
 use crate::writer::{Tx, Writer, WriterCounts};
 
@@ -96,6 +96,8 @@ impl Store {
         let newest = newest_time(&mut connection).await.map_err(failed)?;
         let clock = options.clock.unwrap_or_else(|| Arc::new(StoreClock::starting_after(newest)));
         let registry = registry(&mut connection, &options.registry_name, clock.now()).await.map_err(failed)?;
+        // SQLite syncs its files, and the log's name in the directory only where it makes a rollback journal.
+        sync_directory(directory).map_err(|source| failed(source.into()))?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .connect_with(connect.read_only(true))

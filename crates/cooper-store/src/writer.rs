@@ -52,7 +52,7 @@ impl DerefMut for Tx {
 pub struct WriterCounts {
     /// Changes that ran, successful or not.
     pub changes: u64,
-    /// Commits that succeeded.
+    /// Commits that made something durable.
     pub commits: u64,
 }
 
@@ -133,7 +133,7 @@ impl Writer {
         let (queue, inbox) = mpsc::channel(QUEUE);
         let counters = Arc::new(Counters::default());
         let connection = Arc::new(Mutex::new(connection));
-        let task = Task { connection, inbox, clock, counters: counters.clone(), lock };
+        let task = Task { connection, inbox, clock, counters: counters.clone(), written: 0, lock };
         tokio::spawn(task.run());
         Self { queue, counters }
     }
@@ -180,6 +180,8 @@ struct Task {
     inbox: mpsc::Receiver<Message>,
     clock: Arc<dyn Clock>,
     counters: Arc<Counters>,
+    /// SQLite's count of changed rows after the last commit.
+    written: i64,
     lock: DataLock,
 }
 
@@ -257,11 +259,11 @@ impl Task {
             answers.push(ran.answer);
             return self.execute("RELEASE change").await.map_err(commit_error);
         }
-        // This fails where SQLite, on a full disk say, has rolled back the whole transaction. The change that met
-        // that knows best what happened, so it keeps its own error.
-        if let Err(error) = self.execute("ROLLBACK TO change").await {
+        // On a full disk or a failing one SQLite rolls back the whole transaction, and the savepoint is gone. The
+        // change that met that keeps its own error, which knows best what happened.
+        if self.execute("ROLLBACK TO change").await.is_err() {
             (ran.answer)(Ok(()));
-            return Err(commit_error(error));
+            return Err(StoreError::StorageFull { operation: "commit" });
         }
         answers.push(ran.answer);
         self.execute("RELEASE change").await.map_err(commit_error)
@@ -276,17 +278,24 @@ impl Task {
         begun.during("begin a transaction")
     }
 
-    /// Writes down how far time has come, so that the clock never starts before it, and commits.
+    /// Commits, after it has written down how far time has come, so that the clock never starts before it.
+    ///
+    /// A group that changed no row (refused events, repeated requests) is not worth a sync of the disk.
     async fn commit(&mut self) -> Result<(), StoreError> {
-        let now = self.clock.now().as_micros();
         let mut connection = self.connection.lock().await;
-        sqlx::query("UPDATE store_clock SET newest = max(newest, ?1)")
-            .bind(now)
-            .execute(&mut *connection)
-            .await
-            .map_err(commit_error)?;
+        let written = total_changes(&mut connection).await?;
+        if written != self.written {
+            sqlx::query("UPDATE store_clock SET newest = max(newest, ?1)")
+                .bind(self.clock.now().as_micros())
+                .execute(&mut *connection)
+                .await
+                .map_err(commit_error)?;
+        }
         sqlx::query("COMMIT").execute(&mut *connection).await.map_err(commit_error)?;
-        self.counters.commits.fetch_add(1, Ordering::Relaxed);
+        if written != self.written {
+            self.written = total_changes(&mut connection).await?;
+            self.counters.commits.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(())
     }
 
@@ -294,4 +303,9 @@ impl Task {
         let mut connection = self.connection.lock().await;
         sqlx::query(statement).execute(&mut *connection).await.map(drop)
     }
+}
+
+/// How many rows the connection has ever changed; a rolled back change counts too, which does no harm here.
+async fn total_changes(connection: &mut SqliteConnection) -> Result<i64, StoreError> {
+    sqlx::query_scalar("SELECT total_changes()").fetch_one(connection).await.map_err(commit_error)
 }
