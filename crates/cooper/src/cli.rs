@@ -17,8 +17,10 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a server: API, registry and, where there is a container engine, an agent
+    #[command(after_help = serve::LAYERS_HELP)]
     Serve(serve::ServeArgs),
     /// Build an image from a folder with a Dockerfile, and push it
+    #[command(after_help = EXIT_CODES_HELP)]
     Build(Box<build::BuildArgs>),
     /// Log in to a server
     Login(login::LoginArgs),
@@ -41,10 +43,11 @@ pub(crate) enum Command {
 /// The form of a command's data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OutputForm {
-    /// For people
+    // Plain comments: clap would give each value a paragraph of its own in the help.
+    // For people.
     #[default]
     Text,
-    /// For programs
+    // For programs.
     Json,
 }
 

@@ -9,8 +9,12 @@ use crate::exit::Exit;
 use crate::fault::Stop;
 use crate::settings::{self, Flags, Key};
 
-/// Each setting is found as a flag, as an environment variable COOPER_… of the same name, or in the configuration file,
-/// in this order.
+/// Where settings come from.
+pub(crate) const LAYERS_HELP: &str = "\
+Each setting is a flag, else an environment variable, else a line of the configuration file:
+--max-context-size 1GiB, COOPER_MAX_CONTEXT_SIZE=1GiB, max-context-size = \"1GiB\". The flag
+--no-agent is COOPER_AGENT=false and agent = false.";
+
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
     /// Where to listen; port 0 takes a free one [default: 127.0.0.1:5000]
