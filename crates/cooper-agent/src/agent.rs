@@ -1,0 +1,162 @@
+//! An agent's life: prepare, work, shut down.
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cooper_api::agent::{PROTOCOL_VERSION, wire};
+use cooper_ports::clock::Clock;
+use cooper_ports::engine::ContainerEngine;
+use cooper_types::RunId;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::connect::{Bearer, Connector};
+use crate::error::{AgentError, chain};
+use crate::link::Link;
+use crate::log::{Limits, LogHub};
+use crate::settings::AgentSettings;
+use crate::step::StepRunner;
+use crate::supervisor::Supervisor;
+
+/// Messages of the server that may wait for the supervisor, which never waits itself.
+const LINK_QUEUE: usize = 64;
+/// How long the last messages may take to get out at the end.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// Pause between attempts to clean the engine up at the start.
+const REAP_PAUSE: Duration = Duration::from_secs(5);
+/// The file in the work folder that says that it is in use.
+const LOCK_FILE: &str = "agent.lock";
+
+/// An agent that is not running yet.
+pub struct Agent {
+    settings: AgentSettings,
+    engine: Arc<dyn ContainerEngine>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Agent {
+    /// An agent beside `engine`. The clock dates log frames.
+    pub fn new(settings: AgentSettings, engine: Arc<dyn ContainerEngine>, clock: Arc<dyn Clock>) -> Self {
+        Self { settings, engine, clock }
+    }
+
+    /// Runs until `shutdown` fires; then stops its steps, cleans up and tells the server, within the settings' grace and
+    /// a little. A server that is away is waited for, for ever. An error means that it never began.
+    pub async fn run(self, connector: Arc<dyn Connector>, shutdown: CancellationToken) -> Result<(), AgentError> {
+        let Self { settings, engine, clock } = self;
+        if settings.slots == 0 {
+            return Err(AgentError::NoSlots);
+        }
+        let bearer = Bearer::new(&settings.token)?;
+        let work_dir = settings.work_dir.clone();
+        let prepared = tokio::task::spawn_blocking(move || prepare(&work_dir)).await;
+        // The lock is held until the agent is over.
+        let _lock = prepared.unwrap_or_else(|panic| {
+            let source = std::io::Error::other(panic);
+            Err(AgentError::WorkDir { path: settings.work_dir.clone(), source })
+        })?;
+        tokio::select! {
+            () = reap(&*engine, &settings) => {}
+            () = shutdown.cancelled() => return Ok(()),
+        }
+        let limits = Limits { memory_bytes: settings.log_memory_bytes, spool_bytes: settings.log_spool_bytes };
+        let hub = LogHub::new(limits);
+        let (channel, channels) = watch::channel(None);
+        let (events, link_events) = mpsc::channel(LINK_QUEUE);
+        let link = Link {
+            connector,
+            bearer: bearer.clone(),
+            hello: hello(&settings, &*engine),
+            reconnect: settings.reconnect,
+            hub: Arc::clone(&hub),
+            channel,
+            events,
+        };
+        let (slots, grace) = (settings.slots, settings.shutdown_grace);
+        let runner = Arc::new(StepRunner { engine, clock, hub, channels, bearer, settings });
+        let stop_link = CancellationToken::new();
+        let mut link = tokio::spawn(link.keep(stop_link.clone()));
+        Supervisor::new(slots, runner).run(link_events, shutdown, grace).await;
+        if tokio::time::timeout(FAREWELL, &mut link).await.is_err() {
+            stop_link.cancel();
+            let _ = link.await;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the work folder ready: it is there, nobody else uses it, and nothing of an earlier life is in it.
+fn prepare(work_dir: &Path) -> Result<File, AgentError> {
+    let error = |source| AgentError::WorkDir { path: work_dir.to_owned(), source };
+    std::fs::create_dir_all(work_dir).map_err(error)?;
+    let lock = File::options().create(true).append(true).open(work_dir.join(LOCK_FILE)).map_err(error)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(AgentError::WorkDirInUse { path: work_dir.to_owned() }),
+        Err(TryLockError::Error(source)) => return Err(error(source)),
+    }
+    for entry in std::fs::read_dir(work_dir).map_err(error)? {
+        let entry = entry.map_err(error)?;
+        // A work folder that was given by mistake keeps what is not ours.
+        if entry.file_name().to_str().is_some_and(is_placement_dir) {
+            std::fs::remove_dir_all(entry.path()).map_err(error)?;
+        }
+    }
+    Ok(lock)
+}
+
+/// Whether a folder has the form of [`StepRunner::placement_dir`].
+fn is_placement_dir(name: &str) -> bool {
+    name.split_once('-').is_some_and(|(run, fence)| RunId::parse(run).is_ok() && fence.parse::<u64>().is_ok())
+}
+
+/// Removes what an earlier life left in the engine. An engine that does not answer is waited for: without it there is
+/// nothing to do, and a server must not count on this agent.
+async fn reap(engine: &dyn ContainerEngine, settings: &AgentSettings) {
+    loop {
+        match engine.reap(&settings.engine_owner).await {
+            Ok(reaped) => {
+                tracing::debug!(?reaped, "engine holds nothing of an earlier life");
+                return;
+            }
+            Err(error) => tracing::error!(error = chain(&error), "container engine can't be cleaned up; trying again"),
+        }
+        tokio::time::sleep(REAP_PAUSE).await;
+    }
+}
+
+fn hello(settings: &AgentSettings, engine: &dyn ContainerEngine) -> wire::Hello {
+    let description = engine.describe();
+    wire::Hello {
+        protocol: PROTOCOL_VERSION,
+        name: settings.name.to_string(),
+        incarnation: uuid::Uuid::new_v4().to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        engine: format!("{} {}", description.name, description.version),
+        native_platforms: vec![description.native.to_string()],
+        emulated_platforms: description.emulated.iter().map(ToString::to_string).collect(),
+        slots: settings.slots,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_work_folder_is_emptied_of_ours_only_and_used_once() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        for name in ["ca1-3", "ca-x", "precious"] {
+            std::fs::create_dir(dir.path().join(name)).expect("folder");
+            std::fs::write(dir.path().join(name).join("file"), "x").expect("file");
+        }
+        let lock = prepare(dir.path()).expect("ready");
+        assert!(!dir.path().join("ca1-3").exists());
+        assert!(dir.path().join("precious/file").exists() && dir.path().join("ca-x").exists());
+        assert!(matches!(prepare(dir.path()), Err(AgentError::WorkDirInUse { .. })));
+        drop(lock);
+        assert!(prepare(dir.path()).is_ok());
+    }
+}

@@ -1,0 +1,182 @@
+//! Masking of secret values in streams of bytes, across all edges of chunks.
+//!
+//! Pure. A [`MaskSet`] knows what to look for, a [`Masker`] is one stream's state. Everything that an agent says of a
+//! step passes through here; what the step itself does with a secret (reversing it, say) is beyond masking.
+
+mod patterns;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use aho_corasick::automaton::{Automaton, StateID};
+use aho_corasick::nfa::contiguous::NFA;
+use aho_corasick::{Anchored, MatchKind};
+
+/// What stands in place of a secret.
+const MASK: &[u8] = b"***";
+/// The most bytes of patterns in one set: it bounds the memory of a step, and is far above what an engine takes.
+const MAX_PATTERN_BYTES: usize = 8 * 1024 * 1024;
+
+/// What to look for. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct MaskSet {
+    tables: Option<Arc<Tables>>,
+    too_short: usize,
+}
+
+struct Tables {
+    automaton: NFA,
+    start: StateID,
+    /// How many bytes of the input a state stands for: so many may still become part of a match.
+    depths: HashMap<StateID, usize>,
+}
+
+/// The secrets of a step take more than can be looked for.
+#[derive(Debug, thiserror::Error)]
+#[error("the secrets of this step are too large to be masked: their forms take more than {MAX_PATTERN_BYTES} bytes")]
+pub(crate) struct TooLarge;
+
+impl MaskSet {
+    /// A set for these values in all their forms.
+    pub(crate) fn new<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, TooLarge> {
+        let mut patterns = BTreeSet::new();
+        let mut too_short = 0;
+        for value in values {
+            too_short += usize::from(patterns::add(value, &mut patterns));
+            if patterns.iter().map(Vec::len).sum::<usize>() > MAX_PATTERN_BYTES {
+                return Err(TooLarge);
+            }
+        }
+        if patterns.is_empty() {
+            return Ok(Self { tables: None, too_short });
+        }
+        let automaton =
+            NFA::builder().match_kind(MatchKind::Standard).prefilter(false).build(&patterns).map_err(|_| TooLarge)?;
+        let start = automaton.start_state(Anchored::No).map_err(|_| TooLarge)?;
+        let mut depths = HashMap::from([(start, 0)]);
+        for pattern in &patterns {
+            let mut state = start;
+            for (index, byte) in pattern.iter().enumerate() {
+                state = automaton.next_state(Anchored::No, state, *byte);
+                depths.insert(state, index + 1);
+            }
+        }
+        Ok(Self { tables: Some(Arc::new(Tables { automaton, start, depths })), too_short })
+    }
+
+    /// How many of the values are too short to be masked.
+    pub(crate) fn too_short(&self) -> usize {
+        self.too_short
+    }
+
+    /// A text that is whole, masked.
+    pub(crate) fn text(&self, text: &str) -> String {
+        if self.tables.is_none() {
+            return text.to_owned();
+        }
+        let mut masker = Masker::new(self.clone());
+        let mut out = Vec::with_capacity(text.len());
+        masker.feed(text.as_bytes(), &mut out);
+        masker.finish(&mut out);
+        // A secret of arbitrary bytes can end inside a character.
+        String::from_utf8_lossy(&out).into_owned()
+    }
+}
+
+impl std::fmt::Debug for MaskSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MaskSet")
+    }
+}
+
+/// One stream being masked. It holds back what may be the beginning of a secret.
+#[derive(Debug)]
+pub(crate) struct Masker {
+    set: MaskSet,
+    state: Option<StateID>,
+    held: Vec<u8>,
+    /// Secrets within `held`, in order, apart from each other.
+    spans: VecDeque<Span>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    start: usize,
+    end: usize,
+    /// Its mask is out already; only its rest is still held.
+    said: bool,
+}
+
+impl Masker {
+    /// The start of a stream.
+    pub(crate) fn new(set: MaskSet) -> Self {
+        let state = set.tables.as_ref().map(|tables| tables.start);
+        Self { set, state, held: Vec::new(), spans: VecDeque::new() }
+    }
+
+    /// Takes the next bytes of the stream and appends to `out` what is certain by now.
+    pub(crate) fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        let (Some(tables), Some(mut state)) = (self.set.tables.clone(), self.state) else {
+            out.extend_from_slice(bytes);
+            return;
+        };
+        for byte in bytes {
+            self.held.push(*byte);
+            state = tables.automaton.next_state(Anchored::No, state, *byte);
+            if tables.automaton.is_match(state) {
+                let longest = (0..tables.automaton.match_len(state))
+                    .map(|index| tables.automaton.pattern_len(tables.automaton.match_pattern(state, index)))
+                    .max();
+                self.cover(self.held.len() - longest.unwrap_or(0), self.held.len());
+            }
+        }
+        self.state = Some(state);
+        let open = tables.depths.get(&state).copied().unwrap_or(self.held.len());
+        self.release(self.held.len() - open, out);
+    }
+
+    /// Ends the stream, appending what was held back. Another may begin after it.
+    pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
+        self.release(self.held.len(), out);
+        self.spans.clear();
+        self.state = self.set.tables.as_ref().map(|tables| tables.start);
+    }
+
+    /// Marks a secret that ends where `held` ends. What overlaps becomes one: neither's rest may show.
+    fn cover(&mut self, start: usize, end: usize) {
+        let mut span = Span { start, end, said: false };
+        while let Some(last) = self.spans.pop_back_if(|last| last.end > span.start) {
+            span.start = span.start.min(last.start);
+            span.said |= last.said;
+        }
+        self.spans.push_back(span);
+    }
+
+    /// Lets out the first `length` held bytes: no later match can begin there.
+    fn release(&mut self, length: usize, out: &mut Vec<u8>) {
+        let mut at = 0;
+        while let Some(span) = self.spans.front_mut().filter(|span| span.start < length) {
+            out.extend_from_slice(&self.held[at..span.start]);
+            if !span.said {
+                out.extend_from_slice(MASK);
+            }
+            if span.end > length {
+                span.said = true;
+                span.start = length;
+                at = length;
+                break;
+            }
+            at = span.end;
+            self.spans.pop_front();
+        }
+        out.extend_from_slice(&self.held[at..length]);
+        self.held.drain(..length);
+        for span in &mut self.spans {
+            span.start -= length;
+            span.end -= length;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

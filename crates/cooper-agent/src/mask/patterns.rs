@@ -1,0 +1,101 @@
+//! The forms in which a secret value can turn up in output. Which of them are looked for is decided here, how is not.
+
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+
+/// Shorter texts turn up by chance: masking them would hide half of a log and tell the secret by its absence.
+pub(super) const SHORTEST: usize = 4;
+/// Values beyond this, in bytes, are looked for line by line and not in encoded forms: those would cost memory many
+/// times the value's size.
+const LONG: usize = 16 * 1024;
+/// The longest piece of a long value's line, in bytes: it bounds how much output is held back.
+const PIECE: usize = 4096;
+/// Where the usual tools break lines of base64.
+const BASE64_LINES: [usize; 2] = [76, 64];
+
+/// Adds all forms of `value` that are long enough. Returns whether the value itself is too short to be masked.
+pub(super) fn add(value: &[u8], patterns: &mut BTreeSet<Vec<u8>>) -> bool {
+    // A file's last line break is not printed where its value is.
+    let trimmed = value.trim_ascii_end();
+    if trimmed.len() < SHORTEST {
+        return !value.is_empty();
+    }
+    let lines = trimmed.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    if trimmed.len() > LONG {
+        for line in lines {
+            line.chunks(PIECE).for_each(|piece| insert(piece, patterns));
+        }
+        return false;
+    }
+    lines.for_each(|line| insert(line, patterns));
+    for form in [value, trimmed] {
+        insert(form, patterns);
+        add_base64(form, patterns);
+        add_percent(form, patterns);
+        add_escaped(form, patterns);
+    }
+    false
+}
+
+fn insert(pattern: &[u8], patterns: &mut BTreeSet<Vec<u8>>) {
+    if pattern.len() >= SHORTEST {
+        patterns.insert(pattern.to_vec());
+    }
+}
+
+/// Base64 of the value alone, broken into lines, and as the middle of longer data.
+fn add_base64(value: &[u8], patterns: &mut BTreeSet<Vec<u8>>) {
+    for whole in [STANDARD.encode(value), URL_SAFE.encode(value)] {
+        for width in BASE64_LINES {
+            whole.as_bytes().chunks(width).for_each(|line| insert(line, patterns));
+        }
+        insert(whole.as_bytes(), patterns);
+    }
+    for encoder in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
+        insert(encoder.encode(value).as_bytes(), patterns);
+        for before in 0..3 {
+            let mut data = vec![0; before];
+            data.extend_from_slice(value);
+            let encoded = encoder.encode(&data);
+            // Only characters whose six bits all come from the value are the same whatever stands around it.
+            let (first, end) = ((before * 8).div_ceil(6), data.len() * 8 / 6);
+            insert(encoded.as_bytes().get(first..end).unwrap_or_default(), patterns);
+        }
+    }
+}
+
+/// Percent-encoding with the sets of characters that are left alone in practice.
+fn add_percent(value: &[u8], patterns: &mut BTreeSet<Vec<u8>>) {
+    for plain in [&b""[..], b"-_.~", b"-_.!~*'()", b"-_.*", b"-_.~/"] {
+        for hex in [b"0123456789ABCDEF", b"0123456789abcdef"] {
+            for space_is_plus in [false, true] {
+                let mut encoded = Vec::with_capacity(value.len() * 3);
+                for byte in value {
+                    match byte {
+                        b' ' if space_is_plus => encoded.push(b'+'),
+                        byte if byte.is_ascii_alphanumeric() || plain.contains(byte) => encoded.push(*byte),
+                        byte => encoded.extend([b'%', hex[usize::from(byte >> 4)], hex[usize::from(byte & 15)]]),
+                    }
+                }
+                insert(&encoded, patterns);
+            }
+        }
+    }
+}
+
+/// As JSON and most languages write it inside quotes.
+fn add_escaped(value: &[u8], patterns: &mut BTreeSet<Vec<u8>>) {
+    let mut escaped = Vec::with_capacity(value.len() + 8);
+    for byte in value {
+        match byte {
+            b'"' | b'\\' => escaped.extend([b'\\', *byte]),
+            b'\n' => escaped.extend(b"\\n"),
+            b'\r' => escaped.extend(b"\\r"),
+            b'\t' => escaped.extend(b"\\t"),
+            byte => escaped.push(*byte),
+        }
+    }
+    insert(&escaped, patterns);
+}

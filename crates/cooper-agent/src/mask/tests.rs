@@ -1,0 +1,152 @@
+use super::*;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use proptest::prelude::*;
+
+fn set(values: &[&[u8]]) -> MaskSet {
+    MaskSet::new(values.iter().copied()).expect("small enough")
+}
+
+fn masked(set: &MaskSet, chunks: &[&[u8]]) -> Vec<u8> {
+    let mut masker = Masker::new(set.clone());
+    let mut out = Vec::new();
+    chunks.iter().for_each(|chunk| masker.feed(chunk, &mut out));
+    masker.finish(&mut out);
+    out
+}
+
+/// What masking means, without any cleverness: every byte of every occurrence is covered.
+fn model(patterns: &BTreeSet<Vec<u8>>, text: &[u8]) -> Vec<u8> {
+    let mut spans: Vec<(usize, usize)> = Vec::new();
+    for start in 0..text.len() {
+        let longest = patterns.iter().filter(|pattern| text[start..].starts_with(pattern)).map(Vec::len).max();
+        if let Some(length) = longest {
+            match spans.last_mut() {
+                Some(last) if last.1 > start => last.1 = last.1.max(start + length),
+                _ => spans.push((start, start + length)),
+            }
+        }
+    }
+    let mut out = Vec::new();
+    let mut at = 0;
+    for (start, end) in spans {
+        out.extend_from_slice(&text[at..start]);
+        out.extend_from_slice(MASK);
+        at = end;
+    }
+    out.extend_from_slice(&text[at..]);
+    out
+}
+
+proptest! {
+    /// Few different bytes, so that secrets, their beginnings and their overlaps turn up all the time.
+    #[test]
+    fn any_chunks_give_what_the_model_gives(
+        values in proptest::collection::vec(proptest::collection::vec(0u8..3, 4..9), 1..4),
+        chunks in proptest::collection::vec(proptest::collection::vec(0u8..3, 0..12), 0..12),
+    ) {
+        let mut patterns = BTreeSet::new();
+        for value in &values {
+            patterns::add(value, &mut patterns);
+        }
+        let set = MaskSet::new(values.iter().map(Vec::as_slice)).expect("small enough");
+        let text = chunks.concat();
+        let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
+        prop_assert_eq!(masked(&set, &chunks), model(&patterns, &text));
+    }
+
+    #[test]
+    fn no_form_of_a_secret_gets_through(
+        secret in "[ -~]{6,60}",
+        before in proptest::collection::vec(any::<u8>(), 0..40),
+        after in proptest::collection::vec(any::<u8>(), 0..40),
+        cut in any::<proptest::sample::Index>(),
+    ) {
+        let secret = secret.trim_end();
+        prop_assume!(secret.len() >= 6);
+        let set = set(&[secret.as_bytes()]);
+        let embedded = [&before[..], secret.as_bytes(), &after[..]].concat();
+        let check = |text: &[u8], core: &[u8]| {
+            let at = cut.index(text.len() + 1);
+            let out = masked(&set, &[&text[..at], &text[at..]]);
+            // The masks themselves could complete a secret of asterisks.
+            secret.contains('*') || !out.windows(core.len()).any(|window| window == core)
+        };
+        prop_assert!(check(&embedded, secret.as_bytes()));
+        let encoded = STANDARD.encode(&embedded);
+        let skip = before.len() % 3;
+        // The middle of the encoded secret, without characters that it shares with its neighbours.
+        let from = before.len() / 3 * 4 + (skip * 8).div_ceil(6);
+        let to = (before.len() + secret.len()) * 8 / 6;
+        prop_assert!(check(encoded.as_bytes(), &encoded.as_bytes()[from..to]));
+        let url: String = secret.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let _ = masked(&set, &[url.as_bytes()]);
+        let json = serde_json::to_string(secret).expect("text");
+        prop_assert!(check(json.as_bytes(), &json.as_bytes()[1..json.len() - 1]));
+    }
+
+    #[test]
+    fn what_holds_no_secret_is_untouched(text in "[a-m ]{0,200}", cut in any::<proptest::sample::Index>()) {
+        let set = set(&[b"xyzxyz", b"nopqrs\nstuvw"]);
+        let at = cut.index(text.len() + 1);
+        prop_assert_eq!(masked(&set, &[&text.as_bytes()[..at], &text.as_bytes()[at..]]), text.as_bytes());
+    }
+}
+
+#[test]
+fn the_usual_forms_are_masked() {
+    let secret = b"p@ss/w\xc3\xb6rd + 1";
+    let set = set(&[secret]);
+    let check = |text: &str, expect: &str| assert_eq!(set.text(text), expect, "{text}");
+    check("a p@ss/wörd + 1 b", "a *** b");
+    check(&format!("a {} b", STANDARD.encode(secret)), "a *** b");
+    check(&format!("a {} b", URL_SAFE_NO_PAD.encode(secret)), "a *** b");
+    check("u=p%40ss%2Fw%C3%B6rd%20%2B%201&", "u=***&");
+    check("u=p%40ss%2fw%c3%b6rd+%2b+1&", "u=***&");
+    check("p@ss/w", "p@ss/w");
+}
+
+#[test]
+fn lines_of_a_secret_are_masked_alone_and_together() {
+    let set = set(&[b"first line\r\nsecond line\nend\n"]);
+    assert_eq!(set.text("a first line b"), "a *** b");
+    assert_eq!(set.text("#5 second line\n#5 end\n"), "#5 ***\n#5 end\n");
+    assert_eq!(set.text("first line\r\nsecond line\nend\n."), "***.");
+}
+
+#[test]
+fn base64_broken_into_lines_is_masked() {
+    let secret: Vec<u8> = (0..200u32).map(|n| u8::try_from(33 + n * 7 % 90).expect("below 123")).collect();
+    let set = set(&[&secret]);
+    let encoded = STANDARD.encode(&secret);
+    let lines: Vec<&str> =
+        encoded.as_bytes().chunks(76).map(|line| std::str::from_utf8(line).expect("ASCII")).collect();
+    assert_eq!(set.text(&lines.join("\n")), vec!["***"; lines.len()].join("\n"));
+}
+
+#[test]
+fn short_and_huge_values_are_told_apart() {
+    let set = set(&[b"abc", b"ab\n", b"", b"long enough"]);
+    assert_eq!(set.too_short(), 2);
+    assert_eq!(set.text("abc ab long enough"), "abc ab ***");
+    let huge = vec![b'x'; MAX_PATTERN_BYTES + PIECES];
+    assert!(MaskSet::new([&huge[..]]).is_ok(), "pieces of the same bytes are one pattern");
+    let lines: Vec<u8> = (0..1_000_000u32).flat_map(|n| format!("line {n:06}\n").into_bytes()).collect();
+    assert!(MaskSet::new([&lines[..]]).is_err());
+}
+
+/// More than one piece of a long value.
+const PIECES: usize = 4096;
+
+#[test]
+fn the_end_of_a_stream_lets_out_what_was_held() {
+    let mut masker = Masker::new(set(&[b"secret"]));
+    let mut out = Vec::new();
+    masker.feed(b"a secr", &mut out);
+    assert_eq!(out, b"a ");
+    masker.finish(&mut out);
+    assert_eq!(out, b"a secr");
+    masker.feed(b"et secret", &mut out);
+    masker.finish(&mut out);
+    assert_eq!(out, b"a secret ***");
+}

@@ -1,0 +1,210 @@
+//! One attempt at a step, from its order to its result. Everything it says is masked; every failure becomes a result.
+
+mod bases;
+mod build;
+mod context;
+mod dockerfile;
+mod push;
+mod step_log;
+
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cooper_api::agent::{StepOrder, StepWork};
+use cooper_engine::message::{PlacementKey, StepOutput, StepResult};
+use cooper_ports::clock::Clock;
+use cooper_ports::engine::{ContainerEngine, LocalName, RegistryCredential};
+use cooper_types::AttemptNumber;
+use futures::FutureExt as _;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use crate::connect::Bearer;
+use crate::error::chain;
+use crate::log::LogHub;
+use crate::mask::MaskSet;
+use crate::settings::AgentSettings;
+use step_log::StepLog;
+
+/// How long work may take to stop after its timeout; then it is dropped.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest reason of a result, in characters.
+const MAX_REASON: usize = 2000;
+
+/// Runs the steps of an agent.
+pub(crate) struct StepRunner {
+    pub(crate) engine: Arc<dyn ContainerEngine>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) hub: Arc<LogHub>,
+    /// The channel of the open stream, for contexts.
+    pub(crate) channels: watch::Receiver<Option<Channel>>,
+    pub(crate) bearer: Bearer,
+    pub(crate) settings: AgentSettings,
+}
+
+/// What an attempt works with.
+struct Attempt<'a> {
+    runner: &'a StepRunner,
+    key: PlacementKey,
+    attempt: AttemptNumber,
+    log: StepLog,
+    /// Fires when the attempt has to stop.
+    stop: CancellationToken,
+}
+
+/// How work ended without doing what it was for.
+#[derive(Debug)]
+enum Ended {
+    /// The user's work failed.
+    Failed { exit_code: Option<i32>, reason: String },
+    /// The machinery failed.
+    Lost(String),
+    /// It was told to stop.
+    Stopped,
+}
+
+impl Ended {
+    fn failed(error: &dyn std::error::Error) -> Self {
+        Self::Failed { exit_code: None, reason: chain(error) }
+    }
+
+    fn lost(doing: &str, error: &dyn std::error::Error) -> Self {
+        Self::Lost(format!("{doing}: {}", chain(error)))
+    }
+}
+
+impl StepRunner {
+    /// The folder for what an attempt of this placement keeps on disk.
+    pub(crate) fn placement_dir(&self, key: PlacementKey) -> PathBuf {
+        self.settings.work_dir.join(format!("{}-{}", key.run, key.fence))
+    }
+
+    /// The name in the engine for what an attempt builds.
+    pub(crate) fn local_name(&self, key: PlacementKey, attempt: AttemptNumber) -> LocalName {
+        LocalName::new(&self.settings.engine_owner, key.run, attempt)
+    }
+
+    /// Runs an attempt. The result comes when its log is stored; there is none if `cancel` fired.
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        key: PlacementKey,
+        attempt: AttemptNumber,
+        order: StepOrder,
+        cancel: CancellationToken,
+    ) -> Option<StepResult> {
+        let span = tracing::info_span!("step", run = %key.run, attempt = %attempt, step = %order.step);
+        tracing::Instrument::instrument(self.run_in_span(key, attempt, order, cancel), span).await
+    }
+
+    async fn run_in_span(
+        &self,
+        key: PlacementKey,
+        attempt: AttemptNumber,
+        order: StepOrder,
+        cancel: CancellationToken,
+    ) -> Option<StepResult> {
+        let sender = self.hub.open(key, attempt, self.placement_dir(key));
+        let masks = match mask_set(&order) {
+            Ok(masks) => masks,
+            Err(error) => return Some(StepResult::Failed { exit_code: None, reason: error.to_string() }),
+        };
+        let stop = cancel.child_token();
+        let log = StepLog::new(sender.clone(), masks.clone(), Arc::clone(&self.clock), stop.clone());
+        let running = Attempt { runner: self, key, attempt, log, stop };
+        let result = AssertUnwindSafe(running.to_end(order)).catch_unwind().await.unwrap_or_else(|panic| {
+            let reason = format!("the agent failed: {}", panic_text(&*panic));
+            Some(StepResult::Lost { reason })
+        })?;
+        let result = masked(result, &masks);
+        match &result {
+            StepResult::Succeeded { .. } => tracing::info!("step succeeded"),
+            StepResult::Failed { reason, .. } => tracing::info!(reason, "step failed"),
+            StepResult::TimedOut => tracing::info!("step timed out"),
+            StepResult::Lost { reason } => tracing::warn!(reason, "step was lost"),
+        }
+        if let StepResult::Failed { reason, .. } | StepResult::Lost { reason } = &result {
+            running.log.last_service_line(&format!("error: {reason}")).await;
+        }
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => None,
+            () = sender.drained() => Some(result),
+        }
+    }
+}
+
+impl Attempt<'_> {
+    /// Works until the end or the timeout. `None` means that it was told to stop.
+    async fn to_end(&self, order: StepOrder) -> Option<StepResult> {
+        let timeout = order.timeout;
+        let work = self.work(order);
+        tokio::pin!(work);
+        let ended = tokio::select! {
+            ended = &mut work => ended,
+            () = tokio::time::sleep(timeout) => {
+                if self.stop.is_cancelled() {
+                    return None;
+                }
+                self.stop.cancel();
+                // What it answers no longer counts: its time is over.
+                let _ = tokio::time::timeout(STOP_TIMEOUT, &mut work).await;
+                self.log.last_service_line(&format!("error: timed out after {} s", timeout.as_secs_f64())).await;
+                return Some(StepResult::TimedOut);
+            }
+        };
+        match ended {
+            Ok(output) => Some(StepResult::Succeeded { output }),
+            Err(Ended::Failed { exit_code, reason }) => Some(StepResult::Failed { exit_code, reason }),
+            Err(Ended::Lost(reason)) => Some(StepResult::Lost { reason }),
+            Err(Ended::Stopped) => None,
+        }
+    }
+
+    async fn work(&self, order: StepOrder) -> Result<StepOutput, Ended> {
+        if self.log.masks().too_short() > 0 {
+            self.log.service("warning: a secret shorter than 4 bytes is not masked").await;
+        }
+        if let Err(error) = self.runner.engine.ping().await {
+            return Err(Ended::lost("engine not running", &error));
+        }
+        let credential =
+            RegistryCredential { username: order.registry.username.clone(), password: order.registry.password.clone() };
+        match order.work {
+            StepWork::Build(build) => self.build(build, order.registry.name, credential).await,
+            StepWork::Push(push) => self.push(push, order.registry.name, credential).await,
+        }
+    }
+}
+
+/// Everything that must not be seen of an order.
+fn mask_set(order: &StepOrder) -> Result<MaskSet, crate::mask::TooLarge> {
+    let secrets: &[_] = match &order.work {
+        StepWork::Build(build) => &build.secrets,
+        StepWork::Push(_) => &[],
+    };
+    let password = order.registry.password.expose().as_bytes();
+    let values = order.masked.iter().map(|value| value.expose());
+    MaskSet::new(values.chain(secrets.iter().map(|(_, value)| value.expose())).chain([password]))
+}
+
+/// The result without anything that must not be seen.
+fn masked(result: StepResult, masks: &MaskSet) -> StepResult {
+    let line = |text: &str| masks.text(text).chars().take(MAX_REASON).collect::<String>();
+    match result {
+        StepResult::Failed { exit_code, reason } => StepResult::Failed { exit_code, reason: line(&reason) },
+        StepResult::Lost { reason } => StepResult::Lost { reason: line(&reason) },
+        StepResult::Succeeded { output: StepOutput::Built { image, mut bases } } => {
+            bases.iter_mut().for_each(|base| base.reference = masks.text(&base.reference));
+            StepResult::Succeeded { output: StepOutput::Built { image, bases } }
+        }
+        result @ (StepResult::Succeeded { output: StepOutput::Pushed { .. } } | StepResult::TimedOut) => result,
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it panicked")
+}

@@ -1,0 +1,100 @@
+//! The base images of a build, from what the Dockerfile names and what the engine resolved.
+
+use cooper_engine::message::BaseImage;
+use cooper_ports::engine::ResolvedBase;
+use cooper_spec::dockerfile::Dependencies;
+use cooper_types::ImageRef;
+
+/// The registry of references that name none, as engines have it.
+const DEFAULT_REGISTRY: &str = "docker.io";
+/// Where that registry keeps the images that people name with one word.
+const DEFAULT_NAMESPACE: &str = "library/";
+
+/// The bases in the Dockerfile's words and order, then those that only the engine knows of (a frontend's own, say).
+pub(super) fn bases(scanned: Option<&Dependencies>, resolved: &[ResolvedBase]) -> Vec<BaseImage> {
+    let mut unmatched: Vec<&ResolvedBase> = resolved.iter().collect();
+    let mut bases = Vec::new();
+    let none = Dependencies::default();
+    let scanned = scanned.unwrap_or(&none);
+    let runtime = scanned.runtime.iter().map(|reference| (reference, true));
+    let buildtime = scanned.buildtime.iter().map(|reference| (reference, false));
+    for (reference, runtime) in runtime.chain(buildtime) {
+        let full = in_full(reference);
+        let digest = resolved.iter().find(|base| base.reference == full).map(|base| base.digest.clone());
+        unmatched.retain(|base| base.reference != full);
+        bases.push(BaseImage { reference: reference.clone(), digest, runtime });
+    }
+    bases.extend(unmatched.into_iter().map(|base| BaseImage {
+        reference: base.reference.clone(),
+        digest: Some(base.digest.clone()),
+        runtime: false,
+    }));
+    bases
+}
+
+/// A reference as an engine writes it out; a text that is none stays as it is.
+fn in_full(reference: &str) -> String {
+    let Ok(image) = ImageRef::parse(reference) else { return reference.to_owned() };
+    let image = image.tagged_by_default();
+    match &image.registry {
+        // `index.docker.io` is the same registry's older name.
+        Some(registry) if registry.as_str() != "index.docker.io" && registry.as_str() != DEFAULT_REGISTRY => {
+            image.to_string()
+        }
+        _ => {
+            let text = ImageRef { registry: None, ..image.clone() }.to_string();
+            let namespace = if image.repository.as_str().contains('/') { "" } else { DEFAULT_NAMESPACE };
+            format!("{DEFAULT_REGISTRY}/{namespace}{text}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cooper_types::Digest;
+
+    #[test]
+    fn references_are_written_out_as_engines_do() {
+        let digest = Digest::sha256(b"x");
+        let check = |text: &str, expect: &str| assert_eq!(in_full(text), expect);
+        check("busybox", "docker.io/library/busybox:latest");
+        check("team/app:1", "docker.io/team/app:1");
+        check("docker.io/busybox:1", "docker.io/library/busybox:1");
+        check("localhost:5000/base/busybox", "localhost:5000/base/busybox:latest");
+        check(&format!("busybox@{digest}"), &format!("docker.io/library/busybox@{digest}"));
+        check(&format!("r.io/a:1@{digest}"), &format!("r.io/a:1@{digest}"));
+        check("Not A Reference", "Not A Reference");
+    }
+
+    #[test]
+    fn the_origin_of_the_final_stage_is_told_apart() {
+        let digest = |text: &str| Digest::sha256(text.as_bytes());
+        let resolved = |reference: &str| ResolvedBase { reference: reference.into(), digest: digest(reference) };
+        let scanned = Dependencies {
+            runtime: Some("alpine".into()),
+            buildtime: vec!["localhost:5000/sdk:2".into(), "gone:1".into()],
+        };
+        let engine = [
+            resolved("docker.io/docker/dockerfile:1"),
+            resolved("docker.io/library/alpine:latest"),
+            resolved("localhost:5000/sdk:2"),
+        ];
+        let base = |reference: &str, of: Option<&str>, runtime| BaseImage {
+            reference: reference.into(),
+            digest: of.map(digest),
+            runtime,
+        };
+        let expect = vec![
+            base("alpine", Some("docker.io/library/alpine:latest"), true),
+            base("localhost:5000/sdk:2", Some("localhost:5000/sdk:2"), false),
+            base("gone:1", None, false),
+            base("docker.io/docker/dockerfile:1", Some("docker.io/docker/dockerfile:1"), false),
+        ];
+        assert_eq!(bases(Some(&scanned), &engine), expect);
+        assert_eq!(
+            bases(None, &engine[1..2]),
+            [base("docker.io/library/alpine:latest", Some("docker.io/library/alpine:latest"), false)]
+        );
+    }
+}

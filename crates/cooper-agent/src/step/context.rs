@@ -1,0 +1,153 @@
+//! A build's context: from the server to a file, from the file to a tree. Both files have no name: they are gone with
+//! their last user, whatever happens to the agent.
+
+use std::fs::File;
+use std::io::{self, BufReader, Seek, SeekFrom};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use cooper_api::agent::{attempt_message, wire};
+use cooper_ports::context_tree::ContextTree;
+use cooper_source::{UnpackError, unpack};
+use tokio::io::AsyncWriteExt as _;
+use tonic::{Code, Status};
+
+use super::{Attempt, Ended};
+use crate::link;
+
+/// How often a context is asked for before the attempt counts as lost.
+const TRIES: u32 = 6;
+/// The pause after the first failure; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// A server that sends nothing for so long is asked again.
+const STALL: Duration = Duration::from_secs(60);
+
+/// Why a context was not fetched.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error("{}", .0.message())]
+    Server(Status),
+    #[error("server sent nothing for {} s", STALL.as_secs())]
+    Stalled,
+    #[error("agent's work folder can't take it")]
+    Disk(#[source] io::Error),
+    #[error("its archive is larger than the {limit} bytes that this agent takes")]
+    TooLarge { limit: u64 },
+}
+
+impl FetchError {
+    fn is_retryable(&self) -> bool {
+        match self {
+            Self::Server(status) => matches!(
+                status.code(),
+                Code::Unavailable
+                    | Code::Unknown
+                    | Code::Internal
+                    | Code::Cancelled
+                    | Code::DeadlineExceeded
+                    | Code::ResourceExhausted
+                    | Code::Aborted
+            ),
+            Self::Stalled => true,
+            Self::Disk(_) | Self::TooLarge { .. } => false,
+        }
+    }
+}
+
+/// Tells a blocking task that nobody waits for it any more.
+struct SetOnDrop(Arc<AtomicBool>);
+
+impl Drop for SetOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Attempt<'_> {
+    /// The attempt's context.
+    pub(super) async fn context(&self) -> Result<ContextTree, Ended> {
+        let dir = self.runner.placement_dir(self.key);
+        let disk = |error: &io::Error| Ended::lost("agent's work folder can't be used", error);
+        tokio::fs::create_dir_all(&dir).await.map_err(|error| disk(&error))?;
+        let archive = tokio::select! {
+            () = self.stop.cancelled() => return Err(Ended::Stopped),
+            archive = self.fetch(&dir) => archive?,
+        };
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let guard = SetOnDrop(Arc::clone(&cancelled));
+        let limits = self.runner.settings.unpack.clone();
+        let unpacking = tokio::task::spawn_blocking(move || {
+            let spool = tempfile::tempfile_in(&dir).map_err(|source| UnpackError::Spool { source })?;
+            unpack(BufReader::with_capacity(256 << 10, archive), spool, &limits, &cancelled)
+        });
+        let unpacked = tokio::select! {
+            () = self.stop.cancelled() => return Err(Ended::Stopped),
+            unpacked = unpacking => unpacked,
+        };
+        drop(guard);
+        match unpacked {
+            Ok(Ok(tree)) => Ok(tree),
+            Ok(Err(error)) if error.is_in_archive() => Err(Ended::failed(&error)),
+            Ok(Err(error)) => Err(Ended::lost("context can't be unpacked", &error)),
+            Err(panic) => Err(Ended::lost("context can't be unpacked", &panic)),
+        }
+    }
+
+    /// Fetches the archive, again if the stream to the server breaks.
+    async fn fetch(&self, dir: &std::path::Path) -> Result<File, Ended> {
+        let mut pause = FIRST_PAUSE;
+        let mut tries = 0;
+        loop {
+            let error = match self.fetch_once(dir).await {
+                Ok(file) => return Ok(file),
+                Err(error) => error,
+            };
+            tries += 1;
+            match error {
+                FetchError::TooLarge { .. } => {
+                    return Err(Ended::Failed {
+                        exit_code: None,
+                        reason: format!("context can't be fetched: {error}"),
+                    });
+                }
+                error if tries >= TRIES || !error.is_retryable() => {
+                    return Err(Ended::lost("context can't be fetched", &error));
+                }
+                error => tracing::warn!(error = crate::error::chain(&error), "context can't be fetched; trying again"),
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+    }
+
+    async fn fetch_once(&self, dir: &std::path::Path) -> Result<File, FetchError> {
+        let file = tempfile::tempfile_in(dir).map_err(FetchError::Disk)?;
+        let mut file = tokio::fs::File::from_std(file);
+        file.set_max_buf_size(1 << 20);
+        let mut channels = self.runner.channels.clone();
+        // Without a stream there is nobody to ask; the attempt's timeout bounds the wait.
+        let channel = channels.wait_for(Option::is_some).await.ok().and_then(|channel| channel.clone());
+        let channel = channel.ok_or_else(|| FetchError::Server(Status::cancelled("agent shuts down")))?;
+        let named = attempt_message(self.key, self.attempt);
+        let request = wire::FetchContextRequest { key: named.key, attempt: named.attempt };
+        let mut client = link::client(channel, self.runner.bearer.clone());
+        let answer = tokio::time::timeout(STALL, client.fetch_context(request)).await;
+        let mut chunks = answer.map_err(|_| FetchError::Stalled)?.map_err(FetchError::Server)?.into_inner();
+        let limit = self.runner.settings.max_archive_bytes;
+        let mut bytes = 0;
+        loop {
+            let chunk = tokio::time::timeout(STALL, chunks.message()).await.map_err(|_| FetchError::Stalled)?;
+            let Some(chunk) = chunk.map_err(FetchError::Server)? else { break };
+            bytes += chunk.data.len() as u64;
+            if bytes > limit {
+                return Err(FetchError::TooLarge { limit });
+            }
+            file.write_all(&chunk.data).await.map_err(FetchError::Disk)?;
+        }
+        file.flush().await.map_err(FetchError::Disk)?;
+        let mut file = file.into_std().await;
+        file.seek(SeekFrom::Start(0)).map_err(FetchError::Disk)?;
+        Ok(file)
+    }
+}

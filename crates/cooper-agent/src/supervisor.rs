@@ -1,0 +1,195 @@
+//! The owner of an agent's state: turns what happens into events and carries effects out. One loop, nothing shared.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cooper_api::agent::{StepOrder, to_server};
+use cooper_engine::agent::{AgentEffect, AgentEvent, AgentState};
+use cooper_engine::message::{PlacementKey, StepResult, ToServer};
+use cooper_ports::engine::LocalName;
+use cooper_types::AttemptNumber;
+use tokio::sync::mpsc;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::cleanup::{self, PlacementTasks};
+use crate::error::chain;
+use crate::link::{LinkEvent, Uplink};
+use crate::step::StepRunner;
+
+type StepKey = (PlacementKey, AttemptNumber);
+
+/// Holds the agent's state.
+pub(crate) struct Supervisor {
+    state: AgentState,
+    runner: Arc<StepRunner>,
+    uplink: Option<(Uplink, Interval)>,
+    placements: BTreeMap<PlacementKey, PlacementTasks>,
+    /// Each ends with the attempt's result, or with none if it was stopped.
+    steps: JoinSet<Option<StepResult>>,
+    step_keys: HashMap<Id, StepKey>,
+    /// Each ends with the names that it could not remove.
+    cleanups: JoinSet<Vec<LocalName>>,
+    cleanup_keys: HashMap<Id, PlacementKey>,
+    /// Names in the engine that the next clean-up tries to remove again.
+    leftovers: Vec<LocalName>,
+}
+
+impl Supervisor {
+    pub(crate) fn new(slots: u32, runner: Arc<StepRunner>) -> Self {
+        Self {
+            state: AgentState::new(usize::try_from(slots).unwrap_or(usize::MAX)),
+            runner,
+            uplink: None,
+            placements: BTreeMap::new(),
+            steps: JoinSet::new(),
+            step_keys: HashMap::new(),
+            cleanups: JoinSet::new(),
+            cleanup_keys: HashMap::new(),
+            leftovers: Vec::new(),
+        }
+    }
+
+    /// Works until `shutdown` fires and everything is cleaned up, or `grace` has passed since then.
+    pub(crate) async fn run(
+        mut self,
+        mut link: mpsc::Receiver<LinkEvent>,
+        shutdown: CancellationToken,
+        grace: Duration,
+    ) {
+        let mut deadline = None;
+        loop {
+            // Every branch is cancel safe: what it took is handled before the next turn.
+            tokio::select! {
+                event = link.recv() => match event {
+                    Some(event) => self.link_event(event),
+                    None => break,
+                },
+                () = beat(&mut self.uplink) => self.apply(AgentEvent::ReportDue),
+                Some(ended) = self.steps.join_next_with_id() => self.step_ended(ended),
+                Some(ended) = self.cleanups.join_next_with_id() => self.cleaned_up(ended),
+                () = shutdown.cancelled(), if deadline.is_none() => {
+                    deadline = Some(Instant::now() + grace);
+                    self.drain();
+                }
+                () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    tracing::warn!("shutdown took too long: what is left of steps is cleaned up at the next start");
+                    break;
+                }
+            }
+            if deadline.is_some() && self.placements.is_empty() && self.cleanups.is_empty() {
+                break;
+            }
+        }
+        // Dropping the uplink lets the last messages out; dropping the tasks stops them.
+    }
+
+    fn link_event(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Up(uplink) => {
+                let first = Instant::now() + uplink.heartbeat;
+                let mut beats = tokio::time::interval_at(first, uplink.heartbeat);
+                beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                self.uplink = Some((uplink, beats));
+                self.apply(AgentEvent::ReportDue);
+            }
+            LinkEvent::Message(message) => self.apply(AgentEvent::Received(*message)),
+            LinkEvent::Down => self.uplink = None,
+        }
+    }
+
+    fn apply(&mut self, event: AgentEvent<StepOrder>) {
+        for effect in self.state.apply(event) {
+            match effect {
+                AgentEffect::Send(message) => self.send(message),
+                AgentEffect::Run(key, attempt, order) => self.start(key, attempt, order),
+                AgentEffect::CleanUp(key) => self.clean_up(key),
+            }
+        }
+    }
+
+    fn send(&mut self, message: ToServer) {
+        if let ToServer::Accepted(key) = &message {
+            // A placement without steps is to be given back at a shutdown too.
+            self.placements.entry(*key).or_default();
+        }
+        let Some((uplink, _)) = &self.uplink else { return };
+        if uplink.control.try_send(to_server(message)).is_err() {
+            uplink.cut.cancel();
+            self.uplink = None;
+        }
+    }
+
+    fn start(&mut self, key: PlacementKey, attempt: AttemptNumber, order: StepOrder) {
+        let tasks = self.placements.entry(key).or_default();
+        tasks.names.push(self.runner.local_name(key, attempt));
+        tasks.attempts.push(attempt);
+        let step = Arc::clone(&self.runner).run(key, attempt, order, tasks.cancel.child_token());
+        let handle = self.steps.spawn(tasks.tracker.track_future(step));
+        self.step_keys.insert(handle.id(), (key, attempt));
+        tasks.aborts.push(handle);
+    }
+
+    fn step_ended(&mut self, ended: Result<(Id, Option<StepResult>), JoinError>) {
+        let (id, result) = match ended {
+            Ok(ended) => ended,
+            // An aborted task belongs to a placement that is being cleaned up.
+            Err(error) if error.is_cancelled() => (error.id(), None),
+            Err(error) => {
+                let reason = format!("the agent failed: {}", chain(&error));
+                (error.id(), Some(StepResult::Lost { reason }))
+            }
+        };
+        let Some((key, attempt)) = self.step_keys.remove(&id) else { return };
+        if let Some(result) = result {
+            self.apply(AgentEvent::StepEnded(key, attempt, result));
+        }
+    }
+
+    fn clean_up(&mut self, key: PlacementKey) {
+        if self.cleanup_keys.values().any(|cleaning| *cleaning == key) {
+            // The server asks for what the shutdown does already.
+            return;
+        }
+        let tasks = self.placements.remove(&key).unwrap_or_default();
+        let names = std::mem::take(&mut self.leftovers);
+        let handle = self.cleanups.spawn(cleanup::clean_up(Arc::clone(&self.runner), key, tasks, names));
+        self.cleanup_keys.insert(handle.id(), key);
+    }
+
+    fn cleaned_up(&mut self, ended: Result<(Id, Vec<LocalName>), JoinError>) {
+        let id = match ended {
+            Ok((id, leftovers)) => {
+                self.leftovers.extend(leftovers);
+                id
+            }
+            Err(error) => {
+                tracing::error!(error = chain(&error), "clean-up failed");
+                error.id()
+            }
+        };
+        if let Some(key) = self.cleanup_keys.remove(&id) {
+            self.apply(AgentEvent::CleanedUp(key));
+        }
+    }
+
+    /// Takes nothing new and stops everything.
+    fn drain(&mut self) {
+        self.apply(AgentEvent::Drain);
+        let keys: Vec<PlacementKey> = self.placements.keys().copied().collect();
+        tracing::info!(placements = keys.len(), "agent shuts down");
+        keys.into_iter().for_each(|key| self.clean_up(key));
+    }
+}
+
+/// Returns when a report is due; never without a stream.
+async fn beat(uplink: &mut Option<(Uplink, Interval)>) {
+    match uplink {
+        Some((_, beats)) => {
+            beats.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}
