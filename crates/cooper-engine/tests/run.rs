@@ -2,6 +2,10 @@
 
 mod run {
     mod fixture;
+    mod generate;
     mod losses;
+    mod properties;
     mod rules;
+    mod schedule;
+    mod watch;
 }

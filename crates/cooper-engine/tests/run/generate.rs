@@ -1,0 +1,163 @@
+//! Arbitrary plans and arbitrary events: mostly ones that fit the run's state, and enough that don't.
+
+use std::time::Duration;
+
+use cooper_engine::message::{StepOutput, StepResult};
+use cooper_engine::run::{PendingReason, Placement, Run, RunEvent};
+use cooper_spec::plan::{Plan, Work};
+use cooper_types::{AttemptNumber, Digest, Fence};
+use proptest::prelude::*;
+
+use super::fixture::{Shape, agent, build, built, by, plan, push, pushed};
+
+/// An event before it is known what the run looks like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Move {
+    pub(super) kind: Kind,
+    pub(super) pick: Pick,
+    /// How much later than the move before it.
+    pub(super) later: Duration,
+}
+
+/// What kind of event.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    Offer { placement: usize, agent: u64 },
+    Declined,
+    Accepted,
+    StepStarted,
+    Succeeded,
+    WrongOutput,
+    Failed,
+    StepTimedOut,
+    Lost,
+    Stopped,
+    Renewed,
+    Replaced { agent: u64 },
+    Cancel,
+    Explained { placement: usize },
+    ServerStarted,
+    Tick,
+}
+
+/// Which fence and attempt an event speaks of.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Pick {
+    /// One that an agent holds, and a live attempt of it.
+    Held(usize),
+    /// One counted back from the newest; before the first come numbers that were never given out.
+    Back(u64, u64),
+}
+
+/// One to five steps on one to three placements; a placement may be without steps.
+pub(super) fn any_plan() -> impl Strategy<Value = Plan> {
+    let shape = (any::<u8>(), any::<u8>(), any::<bool>());
+    (1usize..=3, prop::collection::vec(shape, 1..=5)).prop_map(|(placements, raw)| {
+        let mut shapes: Vec<Shape> = Vec::new();
+        for (index, (place, bits, pushes)) in raw.into_iter().enumerate() {
+            let after: Vec<usize> = (0..index).filter(|earlier| bits >> earlier & 1 == 1).collect();
+            let placement = usize::from(place) % placements;
+            let builder = (0..index).rev().find(|step| shapes[*step].pushes.is_none());
+            shapes.push(match builder {
+                Some(of) if pushes => push(placement, of),
+                _ => build(placement, &after),
+            });
+        }
+        plan(placements, &shapes)
+    })
+}
+
+/// Events that make a run go on come more often than those that end it.
+pub(super) fn any_moves() -> impl Strategy<Value = Vec<Move>> {
+    let placement = 0usize..3;
+    let who = 0u64..6;
+    let kind = prop_oneof![
+        40 => (placement.clone(), who.clone()).prop_map(|(placement, agent)| Kind::Offer { placement, agent }),
+        1 => Just(Kind::Declined),
+        40 => Just(Kind::Accepted),
+        16 => Just(Kind::StepStarted),
+        40 => Just(Kind::Succeeded),
+        1 => Just(Kind::WrongOutput),
+        1 => Just(Kind::Failed),
+        1 => Just(Kind::StepTimedOut),
+        1 => Just(Kind::Lost),
+        3 => Just(Kind::Stopped),
+        16 => Just(Kind::Renewed),
+        1 => who.prop_map(|agent| Kind::Replaced { agent }),
+        1 => Just(Kind::Cancel),
+        1 => placement.prop_map(|placement| Kind::Explained { placement }),
+        1 => Just(Kind::ServerStarted),
+        8 => Just(Kind::Tick),
+    ];
+    let pick = prop_oneof![
+        15 => (0usize..4).prop_map(Pick::Held),
+        1 => (0u64..5, 0u64..8).prop_map(|(fence, attempt)| Pick::Back(fence, attempt)),
+    ];
+    let later = prop_oneof![
+        80 => (0u64..1_000).prop_map(Duration::from_millis),
+        4 => (3u64..30).prop_map(Duration::from_secs),
+        1 => (30u64..4_000).prop_map(Duration::from_secs),
+    ];
+    let step = (kind, pick, later).prop_map(|(kind, pick, later)| Move { kind, pick, later });
+    prop::collection::vec(step, 0..100)
+}
+
+/// The event that a move means for a run in its present state.
+pub(super) fn event_of(run: &Run, step: Move) -> RunEvent {
+    let (fence, attempt) = match step.pick {
+        Pick::Held(nth) => held(run, nth),
+        Pick::Back(fence, attempt) => {
+            (Fence(run.last_fence.0.wrapping_sub(fence)), AttemptNumber(run.last_attempt.0.wrapping_sub(attempt)))
+        }
+    };
+    let ended = |result| RunEvent::StepEnded { fence, attempt, result };
+    let index = run.steps.iter().position(|step| step.state.live_attempt() == Some(attempt));
+    let is_push = index.is_some_and(|index| matches!(run.plan.steps[index].work, Work::Push(_)));
+    let life = |number: u64| agent(["a", "b", "c"][(number % 3) as usize], number / 3);
+    let reason = "reason".to_owned();
+    match step.kind {
+        Kind::Offer { placement, agent } => RunEvent::Offer { placement, agent: life(agent) },
+        Kind::Declined => RunEvent::Declined { fence, why: reason },
+        Kind::Accepted => RunEvent::Accepted { fence },
+        Kind::StepStarted => RunEvent::StepStarted { fence, attempt },
+        Kind::Succeeded if is_push => ended(pushed(run, index.unwrap_or(0), attempt)),
+        Kind::WrongOutput if !is_push => {
+            ended(StepResult::Succeeded { output: StepOutput::Pushed { manifests: vec![] } })
+        }
+        Kind::Succeeded => ended(built()),
+        Kind::WrongOutput => {
+            let (image, bases) = (Digest::sha256(b"image"), Vec::new());
+            ended(StepResult::Succeeded { output: StepOutput::Built { image, bases } })
+        }
+        Kind::Failed => ended(StepResult::Failed { exit_code: Some(1), reason }),
+        Kind::StepTimedOut => ended(StepResult::TimedOut),
+        Kind::Lost => ended(StepResult::Lost { reason }),
+        Kind::Stopped => RunEvent::Stopped { fence },
+        Kind::Renewed => RunEvent::Renewed { fence },
+        Kind::Replaced { agent } => RunEvent::AgentReplaced { agent: life(agent) },
+        Kind::Cancel => RunEvent::CancelRequested { by: by() },
+        Kind::Explained { placement } => RunEvent::Explained { placement, reason: PendingReason::NoAgent },
+        Kind::ServerStarted => RunEvent::ServerStarted,
+        Kind::Tick => RunEvent::Tick,
+    }
+}
+
+fn held(run: &Run, nth: usize) -> (Fence, AttemptNumber) {
+    let leases: Vec<_> = run
+        .placements
+        .iter()
+        .enumerate()
+        .filter_map(|(index, placement)| placement.lease().map(|lease| (index, lease.fence)))
+        .collect();
+    let Some((placement, fence)) = leases.get(nth % leases.len().max(1)).copied() else {
+        return (run.last_fence, run.last_attempt);
+    };
+    let of_placement = run.steps.iter().zip(&run.plan.steps).filter(|(_, planned)| planned.placement == placement);
+    let live: Vec<AttemptNumber> = of_placement.filter_map(|(step, _)| step.state.live_attempt()).collect();
+    (fence, live.get(nth % live.len().max(1)).copied().unwrap_or(run.last_attempt))
+}
+
+/// Whether a placement's agent may still act on it.
+pub(super) fn is_held(placement: &Placement) -> bool {
+    placement.lease().is_some()
+}

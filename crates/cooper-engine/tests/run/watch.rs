@@ -1,0 +1,193 @@
+//! A run under watch: every event is applied through here, and everything that must hold is looked at after it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cooper_engine::message::{Held, PlacementKey, StepResult};
+use cooper_engine::run::{Effect, Phase, Placement, Policy, Refusal, Run, RunEvent, RunStatus, StepState, Verdict};
+use cooper_spec::plan::Work;
+use cooper_types::{AttemptNumber, Fence, Timestamp};
+
+use super::fixture::run_of;
+use super::generate::is_held;
+
+/// A run and what has been seen of it.
+pub(super) struct Watched {
+    pub(super) run: Run,
+    live: BTreeMap<usize, AttemptNumber>,
+    published: BTreeMap<usize, AttemptNumber>,
+    finished: bool,
+}
+
+impl Watched {
+    pub(super) fn new(plan: cooper_spec::plan::Plan) -> Self {
+        Self { run: run_of(plan), live: BTreeMap::new(), published: BTreeMap::new(), finished: false }
+    }
+
+    /// Applies an event and checks what must hold.
+    pub(super) fn apply(&mut self, event: RunEvent, now: Timestamp) -> Result<(), Refusal> {
+        let before = self.run.clone();
+        let result = self.run.apply(event.clone(), now, &Policy::DEFAULT);
+        let effects = match result {
+            Err(refusal) => {
+                assert_eq!(self.run, before, "a refused event ({refusal}) changed the run");
+                return Err(refusal);
+            }
+            Ok(effects) => effects,
+        };
+        assert_eq!(before.finished(), None, "a finished run took {event:?}");
+        self.numbers_grow(&before, &effects);
+        for effect in &effects {
+            self.effect(&before, effect);
+        }
+        self.attempts_are_held();
+        verdicts_stand(&before, &self.run, &event);
+        assert!(rank(self.run.status()) >= rank(before.status()), "{} after {}", self.run.status(), before.status());
+        assert_eq!(self.run.finished().is_some(), self.finished, "`Finished` is said once, with the state");
+        let text = serde_json::to_string(&self.run).expect("a run can be written down");
+        assert_eq!(serde_json::from_str::<Run>(&text).expect("and read again"), self.run);
+        self.reminders_fit();
+        if self.finished {
+            self.nothing_is_left();
+        }
+        Ok(())
+    }
+
+    fn numbers_grow(&self, before: &Run, effects: &[Effect]) {
+        let offers = effects.iter().filter(|effect| matches!(effect, Effect::SendOffer { .. })).count() as u64;
+        let began = effects.iter().filter(|effect| matches!(effect, Effect::AttemptBegan { .. })).count() as u64;
+        assert_eq!(self.run.last_fence.0, before.last_fence.0 + offers);
+        assert_eq!(self.run.last_attempt.0, before.last_attempt.0 + began);
+    }
+
+    fn effect(&mut self, before: &Run, effect: &Effect) {
+        assert!(!self.finished, "{effect:?} after the end");
+        match effect {
+            Effect::AttemptBegan { step, attempt, fence } => {
+                assert_eq!(self.live.insert(*step, *attempt), None, "a second live attempt at step {step}");
+                assert!(*attempt > before.last_attempt);
+                let placement = &self.run.placements[self.run.plan.steps[*step].placement];
+                assert_eq!(placement.lease().map(|lease| lease.fence), Some(*fence));
+                assert!(
+                    self.run.plan.steps[*step]
+                        .after
+                        .iter()
+                        .all(|earlier| { matches!(self.run.steps[*earlier].state, StepState::Succeeded { .. }) })
+                );
+            }
+            Effect::AttemptEnded { step, attempt } => {
+                assert_eq!(self.live.remove(step), Some(*attempt), "an end without a beginning");
+            }
+            Effect::PublishTags { step, attempt, targets } => {
+                assert_eq!(self.live.get(step), Some(attempt), "an attempt that is not live publishes");
+                assert_eq!(*targets, self.run.tag_targets(*step, *attempt));
+                assert_eq!(self.published.insert(*step, *attempt), None, "step {step} publishes twice");
+                assert_eq!(before.phase, Phase::Live, "a decided run publishes");
+            }
+            Effect::SendStart { agent, key, attempt, step } => {
+                assert_eq!(self.live.get(step), Some(attempt), "an attempt is sent before it is live");
+                let lease = self.run.placements[self.run.plan.steps[*step].placement].lease();
+                assert!(lease.is_some_and(|lease| lease.agent == *agent && lease.fence == key.fence));
+            }
+            Effect::SendStop { key, .. } => assert!(key.fence <= self.run.last_fence),
+            Effect::SendOffer { agent, key, placement } => {
+                assert!(key.fence > before.last_fence);
+                assert!(matches!(&self.run.placements[*placement], Placement::Offered(lease) if lease.agent == *agent));
+            }
+            Effect::Finished => self.finished = true,
+            Effect::BasesResolved { .. } | Effect::LogLine(_) | Effect::LogGap(_) => {}
+        }
+    }
+
+    fn attempts_are_held(&self) {
+        let live =
+            self.run.steps.iter().enumerate().filter_map(|(index, step)| Some((index, step.state.live_attempt()?)));
+        let live: BTreeMap<usize, AttemptNumber> = live.collect();
+        assert_eq!(live, self.live, "effects and state disagree on what is live");
+        for step in live.keys() {
+            assert!(is_held(&self.run.placements[self.run.plan.steps[*step].placement]), "step {step} runs nowhere");
+        }
+        let fences: Vec<Fence> =
+            self.run.placements.iter().filter_map(Placement::lease).map(|lease| lease.fence).collect();
+        assert_eq!(fences.iter().collect::<BTreeSet<_>>().len(), fences.len(), "one offer, two placements");
+    }
+
+    /// Whatever an agent says that it holds, it is told to stop exactly what is not its own, and to start what is live.
+    fn reminders_fit(&self) {
+        let key = |fence| PlacementKey { run: self.run.id, fence: Fence(fence) };
+        let held: Vec<Held> =
+            (0..=self.run.last_fence.0 + 1).map(|fence| Held { key: key(fence), attempts: Vec::new() }).collect();
+        for lease in self.run.placements.iter().filter_map(Placement::lease) {
+            let own = |key: &PlacementKey| {
+                self.run.placements.iter().any(|placement| match placement {
+                    Placement::Offered(l) | Placement::Accepted(l) | Placement::Running(l) => {
+                        l.fence == key.fence && l.agent == lease.agent
+                    }
+                    _ => false,
+                })
+            };
+            for effect in self.run.remind(&lease.agent, &held).iter().chain(&self.run.remind(&lease.agent, &[])) {
+                match effect {
+                    Effect::SendStop { key, .. } => assert!(!own(key), "a live placement is stopped"),
+                    Effect::SendStart { key, attempt, step, .. } => {
+                        assert!(own(key) && self.live.get(step) == Some(attempt));
+                    }
+                    Effect::SendOffer { key, .. } => assert!(own(key)),
+                    other => panic!("a reminder changes nothing, and says {other:?}"),
+                }
+            }
+        }
+    }
+
+    fn nothing_is_left(&self) {
+        assert!(self.live.is_empty(), "an attempt outlives its run");
+        assert!(self.run.placements.iter().all(|placement| *placement == Placement::Done));
+        for (index, step) in self.run.steps.iter().enumerate() {
+            assert!(!matches!(step.state, StepState::Waiting | StepState::Running { .. }), "step {index} is not over");
+            if let (StepState::Succeeded { attempt, .. }, Work::Push(_)) =
+                (&step.state, &self.run.plan.steps[index].work)
+            {
+                assert_eq!(self.published.get(&index), Some(attempt), "step {index} succeeded and did not publish");
+            }
+        }
+        if self.run.status() == RunStatus::Succeeded {
+            assert!(self.run.steps.iter().all(|step| matches!(step.state, StepState::Succeeded { .. })));
+        } else {
+            assert!(self.run.error_message().is_some_and(|message| !message.is_empty() && !message.contains('\n')));
+        }
+    }
+}
+
+/// The first verdict stands, and a loss of the machinery is never a verdict of failure.
+fn verdicts_stand(before: &Run, after: &Run, event: &RunEvent) {
+    let verdict = |run: &Run| match &run.phase {
+        Phase::Live => None,
+        Phase::Ending { verdict } | Phase::Finished { verdict, .. } => Some(verdict.clone()),
+    };
+    let (old, new) = (verdict(before), verdict(after));
+    if old.is_some() {
+        assert_eq!(old, new, "a decided run was decided again");
+        return;
+    }
+    let users = match event {
+        RunEvent::StepEnded { result: StepResult::Failed { .. } | StepResult::TimedOut, .. } => true,
+        // The agent began the step and did not end it in time.
+        RunEvent::Tick => {
+            before.steps.iter().any(|step| matches!(step.state, StepState::Running { started: Some(_), .. }))
+        }
+        _ => false,
+    };
+    assert!(users || !matches!(new, Some(Verdict::Failed { .. })), "{event:?} is called a failure: {new:?}");
+    if after.losses.len() > before.losses.len() {
+        let failed = |run: &Run| run.steps.iter().filter(|step| matches!(step.state, StepState::Failed { .. })).count();
+        assert_eq!(failed(before), failed(after), "a loss is called a failed step");
+    }
+}
+
+fn rank(status: RunStatus) -> u32 {
+    match status {
+        RunStatus::Queued => 0,
+        RunStatus::Started => 1,
+        RunStatus::Running => 2,
+        RunStatus::Succeeded | RunStatus::Failed | RunStatus::Canceled | RunStatus::Error | RunStatus::Timeout => 3,
+    }
+}
