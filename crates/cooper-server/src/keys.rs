@@ -94,6 +94,11 @@ impl ServerKey {
         hex(&self.derive(&format!("context-sharing/{principal}"))[..16])
     }
 
+    /// A name of this server that no other has, and that tells nothing of the key.
+    pub(crate) fn identity(&self) -> String {
+        hex(&self.derive("identity")[..16])
+    }
+
     /// A digest of a request, for telling whether two are the same. It is keyed: requests hold secrets, and a plain
     /// hash in the database could be tried against guesses.
     pub(crate) fn request_digest(&self, request: &[u8]) -> Digest {
