@@ -208,6 +208,9 @@ fn errors_name_the_path_and_the_way_out() {
     fs::write(root.join("sub/Dockerfile"), "").unwrap();
     fs::write(root.join("sub/.dockerignore"), b"\xff").unwrap();
     assert!(message("sub", None).ends_with("/sub/.dockerignore` is not UTF-8 text"));
+    // Address 0 of a process can't be read, not even by root.
+    let unreadable = error_of(root, Some(Path::new("/proc/self/mem"))).to_string();
+    assert_eq!(unreadable, "can't read `/proc/self/mem`; fix its permissions");
 }
 
 #[test]

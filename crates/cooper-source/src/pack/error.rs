@@ -50,7 +50,16 @@ pub enum PackError {
         /// Where it is.
         path: PathBuf,
     },
-    /// A file or directory can't be read.
+    /// The folder, the Dockerfile or the ignore file can't be read.
+    #[error("can't read `{}`; fix its permissions", path.display())]
+    InputUnreadable {
+        /// Where it is.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// A file or directory inside the folder can't be read.
     #[error("can't read `{}`; fix its permissions, or leave it out with a line in .dockerignore", path.display())]
     Unreadable {
         /// Where it is.

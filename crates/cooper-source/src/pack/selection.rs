@@ -37,7 +37,7 @@ impl Selection {
             Ok(metadata) if metadata.is_dir() => {}
             Ok(_) => return Err(PackError::NotAFolder { folder }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(PackError::FolderMissing { folder }),
-            Err(source) => return Err(PackError::Unreadable { path: folder, source }),
+            Err(source) => return Err(PackError::InputUnreadable { path: folder, source }),
         }
         let dockerfile = find_dockerfile(&folder, options.dockerfile.as_deref())?;
         let inside = path_inside(&folder, &dockerfile)?;
@@ -104,7 +104,7 @@ fn find_dockerfile(folder: &Path, given: Option<&Path>) -> Result<PathBuf, PackE
             Ok(metadata) if metadata.is_dir() => return Err(PackError::DockerfileIsDirectory { path: path.clone() }),
             Ok(_) => return Ok(path.clone()),
             Err(error) if is_absent(&error) => {}
-            Err(source) => return Err(PackError::Unreadable { path: path.clone(), source }),
+            Err(source) => return Err(PackError::InputUnreadable { path: path.clone(), source }),
         }
     }
     Err(PackError::NoDockerfile { looked })
@@ -114,7 +114,7 @@ fn find_dockerfile(folder: &Path, given: Option<&Path>) -> Result<PathBuf, PackE
 fn path_inside(folder: &Path, dockerfile: &Path) -> Result<Option<String>, PackError> {
     let unreadable = |path: &Path| {
         let path = path.to_owned();
-        move |source| PackError::Unreadable { path, source }
+        move |source| PackError::InputUnreadable { path, source }
     };
     let kind = fs::symlink_metadata(dockerfile).map_err(unreadable(dockerfile))?;
     let Some(name) = dockerfile.file_name().filter(|_| kind.is_file()) else { return Ok(None) };
@@ -137,14 +137,14 @@ fn read_ignore_file(path: &Path) -> Result<Option<String>, PackError> {
         Ok(metadata) if !metadata.is_dir() => {}
         Ok(_) => return Ok(None),
         Err(error) if is_absent(&error) => return Ok(None),
-        Err(source) => return Err(PackError::Unreadable { path: path.to_owned(), source }),
+        Err(source) => return Err(PackError::InputUnreadable { path: path.to_owned(), source }),
     }
     let content = read_limited(path)?;
     String::from_utf8(content).map(Some).map_err(|_| PackError::IgnoreNotText { path: path.to_owned() })
 }
 
 fn read_limited(path: &Path) -> Result<Vec<u8>, PackError> {
-    let unreadable = |source| PackError::Unreadable { path: path.to_owned(), source };
+    let unreadable = |source| PackError::InputUnreadable { path: path.to_owned(), source };
     let mut content = Vec::new();
     File::open(path).map_err(unreadable)?.take(TEXT_LIMIT + 1).read_to_end(&mut content).map_err(unreadable)?;
     if content.len() as u64 > TEXT_LIMIT {

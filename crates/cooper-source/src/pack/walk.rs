@@ -36,7 +36,10 @@ impl<'run, 'progress, W: Write> Walk<'run, 'progress, W> {
     }
 
     fn directory(&mut self, place: &Path, inside: &str, ignored: bool) -> Result<(), PackError> {
-        let unreadable = |source| PackError::Unreadable { path: place.to_owned(), source };
+        let unreadable = |source| match inside {
+            "" => PackError::InputUnreadable { path: place.to_owned(), source },
+            _ => PackError::Unreadable { path: place.to_owned(), source },
+        };
         let entries = match fs::read_dir(place) {
             Ok(entries) => entries,
             // As docker's walk: what is ignored may well be unreadable, and what has gone is not there.
