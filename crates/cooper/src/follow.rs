@@ -42,6 +42,7 @@ pub(crate) async fn follow(
 ) -> Result<Outcome, Stop> {
     let mut interrupt = Interrupt::listen()?;
     let mut events = std::pin::pin!(client.follow(run, FollowOptions::default()));
+    let mut is_lost = false;
     loop {
         // Both branches are safe to cancel: a signal stays pending, and the follower keeps its state in the stream.
         let event = tokio::select! {
@@ -70,10 +71,15 @@ pub(crate) async fn follow(
                 continue;
             }
         };
+        let was_lost = std::mem::replace(&mut is_lost, matches!(event, Some(Ok(LogEvent::Reconnecting { .. }))));
         match event {
             Some(Ok(LogEvent::Frames(frames))) => display.frames(&frames)?,
             Some(Ok(LogEvent::Status(status))) => display.status(&status),
-            Some(Ok(LogEvent::Reconnecting { reason, .. })) => display.notice(&format!("{reason}; trying again")),
+            // Once is enough, however many attempts it takes.
+            Some(Ok(LogEvent::Reconnecting { .. })) if was_lost => {}
+            Some(Ok(LogEvent::Reconnecting { reason, .. })) => {
+                display.notice(&format!("Connection lost ({reason}); trying again, run {run} goes on."));
+            }
             Some(Ok(LogEvent::End(run))) => {
                 display.finish()?;
                 return Ok(Outcome::Ended(run));

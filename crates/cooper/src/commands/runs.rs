@@ -135,7 +135,7 @@ fn describe(run: &Run) -> String {
     };
     field("Run", run.run_id.to_string());
     field("Status", run.status.to_string());
-    field("Waits for", run.pending_reason.clone().unwrap_or_default());
+    field("Pending", run.pending_reason.clone().unwrap_or_default());
     field("Error", run.run_error_message.clone().unwrap_or_default());
     field("Type", run.run_type.to_string());
     field("Task", run.task.clone().unwrap_or_default());

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use console::style;
 use cooper_api::rest::{LogFrame, LogStream, StatusEvent, VertexUpdate};
+use cooper_types::AttemptNumber;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::vertex_text::{clean, ended, running, vertex_output, waiting};
@@ -22,13 +23,18 @@ pub(crate) struct LiveDisplay {
     picture: MultiProgress,
     /// What the run waits for.
     waiting: Option<ProgressBar>,
-    vertices: HashMap<String, Vertex>,
+    /// By attempt and id: another attempt at the same build has vertices of the same ids.
+    vertices: HashMap<VertexKey, Vertex>,
+    /// The attempt that was heard of last.
+    attempt: Option<AttemptNumber>,
     /// The lines of output below the vertices, the oldest first.
     shown: VecDeque<String>,
     lines: Vec<ProgressBar>,
     /// Text outside vertices that has no newline yet.
     partial: Vec<u8>,
 }
+
+type VertexKey = (Option<AttemptNumber>, String);
 
 #[derive(Debug, Default)]
 struct Vertex {
@@ -45,6 +51,7 @@ impl LiveDisplay {
             picture,
             waiting: None,
             vertices: HashMap::new(),
+            attempt: None,
             shown: VecDeque::new(),
             lines: Vec::new(),
             partial: Vec::new(),
@@ -52,14 +59,18 @@ impl LiveDisplay {
     }
 
     pub(super) fn frame(&mut self, frame: &LogFrame) {
+        if frame.attempt.is_some() && frame.attempt != self.attempt {
+            self.stop_vertices();
+            self.attempt = frame.attempt;
+        }
         match (frame.stream, &frame.vertex) {
             (LogStream::Vertex, _) => {
                 // News that are not understood cost a line of the picture, not the build.
                 if let Ok(update) = serde_json::from_slice::<VertexUpdate>(&frame.data) {
-                    self.vertex(&update);
+                    self.vertex(frame.attempt, &update);
                 }
             }
-            (_, Some(vertex)) => self.vertex_output(vertex, &frame.data),
+            (_, Some(vertex)) => self.vertex_output((frame.attempt, vertex.clone()), &frame.data),
             (_, None) => {
                 for line in whole_lines(&mut self.partial, &frame.data) {
                     self.print(&clean(&line));
@@ -99,22 +110,27 @@ impl LiveDisplay {
         if !rest.is_empty() {
             self.print(&clean(&String::from_utf8_lossy(&rest)));
         }
-        // What was running when the run ended, a cancelled step say, stays visible as a line.
-        let mut left: Vec<String> =
-            self.vertices.values_mut().filter_map(|vertex| vertex.bar.take()).map(|bar| finished(&bar)).collect();
+        self.stop_vertices();
+        if let Some(bar) = self.waiting.take() {
+            bar.finish_and_clear();
+        }
+        let _ = self.picture.clear();
+    }
+
+    /// What was running when a run or an attempt ended, a cancelled step say, stays visible as a line.
+    fn stop_vertices(&mut self) {
+        let bars = self.vertices.values_mut().filter_map(|vertex| vertex.bar.take());
+        let mut left: Vec<String> = bars.map(|bar| finished(&bar)).collect();
         left.sort_unstable();
         for line in left {
             self.print(&style(format!("=> STOPPED {line}")).dim().to_string());
         }
-        if let Some(bar) = self.waiting.take() {
-            bar.finish_and_clear();
-        }
         self.clear_lines();
-        let _ = self.picture.clear();
     }
 
-    fn vertex(&mut self, update: &VertexUpdate) {
-        let vertex = self.vertices.entry(update.id.clone()).or_default();
+    fn vertex(&mut self, attempt: Option<AttemptNumber>, update: &VertexUpdate) {
+        let key = (attempt, update.id.clone());
+        let vertex = self.vertices.entry(key.clone()).or_default();
         if vertex.ended {
             return;
         }
@@ -149,13 +165,13 @@ impl LiveDisplay {
             Some(bar) => bar.set_message(message),
             None => {
                 let bar = self.spinner(message);
-                self.vertices.entry(update.id.clone()).or_default().bar = Some(bar);
+                self.vertices.entry(key).or_default().bar = Some(bar);
             }
         }
     }
 
-    fn vertex_output(&mut self, vertex: &str, data: &[u8]) {
-        let vertex = self.vertices.entry(vertex.to_owned()).or_default();
+    fn vertex_output(&mut self, key: VertexKey, data: &[u8]) {
+        let vertex = self.vertices.entry(key).or_default();
         for line in whole_lines(&mut vertex.partial, data) {
             let Some(text) = vertex_output(&line) else { continue };
             if vertex.kept.len() == KEPT_LINES {

@@ -62,7 +62,7 @@ pub(super) fn waiting(status: &StatusEvent) -> Option<String> {
     match (status.status, reason) {
         (RunStatus::Queued, None) => Some("Waiting for an agent...".to_owned()),
         (RunStatus::Queued | RunStatus::Started | RunStatus::Running, Some(reason)) => {
-            Some(format!("Waiting: {reason}"))
+            Some(format!("Pending: {reason}"))
         }
         _ => None,
     }
@@ -118,7 +118,7 @@ mod tests {
         let status = |status, reason: Option<&str>| StatusEvent { status, pending_reason: reason.map(str::to_owned) };
         assert_eq!(waiting(&status(RunStatus::Queued, None)).as_deref(), Some("Waiting for an agent..."));
         let reason = waiting(&status(RunStatus::Queued, Some("no agent builds for linux/arm64")));
-        assert_eq!(reason.as_deref(), Some("Waiting: no agent builds for linux/arm64"));
+        assert_eq!(reason.as_deref(), Some("Pending: no agent builds for linux/arm64"));
         assert_eq!(waiting(&status(RunStatus::Running, None)), None);
         assert_eq!(waiting(&status(RunStatus::Failed, Some("x"))), None);
     }

@@ -53,7 +53,7 @@ async fn a_build_sends_the_folder_and_shows_the_log() {
         "Packing source code into tar to upload...",
         "Sending context (",
         "Queued a build with ID: ca1",
-        "Waiting: no agent is connected",
+        "Pending: no agent is connected",
         "Run ca1 succeeded after 2.5s.",
         "Pushed localhost:5000/app:v1@sha256:0000",
     ];
@@ -62,7 +62,7 @@ async fn a_build_sends_the_folder_and_shows_the_log() {
         let at = rest.find(note).unwrap_or_else(|| panic!("`{note}` is not next in\n{}", ended.stderr));
         rest = &rest[at..];
     }
-    assert_eq!(ended.stderr.matches("Waiting:").count(), 1, "a reason to wait is told once");
+    assert_eq!(ended.stderr.matches("Pending:").count(), 1, "a reason to wait is told once");
 
     let context = server.script.context.lock().expect("lock").clone();
     assert_eq!(context.get("main.c").map(String::as_str), Some("int main;\n"));
