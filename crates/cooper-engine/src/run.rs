@@ -327,7 +327,7 @@ impl StepState {
 impl fmt::Display for PendingReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::New => f.write_str("waiting for the scheduler"),
+            Self::New => f.write_str("the scheduler has not looked at it yet"),
             Self::NoAgent => {
                 f.write_str("no agent is connected; start one, or start the server beside a container engine")
             }
