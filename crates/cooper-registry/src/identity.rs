@@ -288,12 +288,18 @@ impl RegistryService {
             }
         }
         let message = match reason {
-            None => "authentication required",
-            Some("insufficient_scope") => "the bearer token does not cover this request",
-            Some(_) => "the credential is not valid",
+            None => log_in_first(name),
+            Some("insufficient_scope") => "the bearer token does not cover this request".to_owned(),
+            Some(_) => "the credential is not valid".to_owned(),
         };
         OciError::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message).with_header(WWW_AUTHENTICATE, challenge)
     }
+}
+
+/// What those hear who show no credential. It must not be the bare "authentication required" of the distribution project:
+/// Docker's engine takes an error of its own default words for one to try again, for most of a minute.
+pub(crate) fn log_in_first(registry: &RegistryName) -> String {
+    format!("authentication required; log in first, as with `docker login {registry}`")
 }
 
 /// Scheme and host by which the client reached us, so that it finds the token endpoint whatever stands in between.

@@ -16,7 +16,7 @@ use http::{Method, StatusCode};
 use serde_json::json;
 
 use crate::error::OciError;
-use crate::identity::Identity;
+use crate::identity::{Identity, log_in_first};
 use crate::query::Pairs;
 use crate::service::RegistryService;
 use crate::signing::{Grant, access};
@@ -43,7 +43,7 @@ pub(crate) async fn token(service: &RegistryService, request: &Parts, body: Body
     };
     let Some(identity) = identity else { return Err(unauthorized(service, "the user name or password is not valid")) };
     if identity.is_anonymous() && !service.options().anonymous_pull {
-        return Err(unauthorized(service, "authentication required"));
+        return Err(unauthorized(service, log_in_first(&service.options().name)));
     }
     let asked = asked_for(&pairs)?;
     let now = service.parts().clock.now();
@@ -91,7 +91,7 @@ fn grant(scope: &str) -> Option<Grant> {
     Some(Grant::new(name, actions))
 }
 
-fn unauthorized(service: &RegistryService, message: &str) -> OciError {
+fn unauthorized(service: &RegistryService, message: impl Into<String>) -> OciError {
     OciError::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message)
         .with_header(WWW_AUTHENTICATE, format!("Basic realm=\"{}\"", service.options().name))
 }
