@@ -358,3 +358,35 @@ async fn errors_say_what_happened() {
     assert_eq!((problem.code.clone(), problem.hint.as_deref()), (ProblemCode::Unauthorized, Some("log in")));
     assert_eq!(problem.detail, "a token is needed [2J", "what a server says can't steer the terminal");
 }
+
+/// A server whose disk is full says so in the middle of an upload. It goes on reading what is under way, as every
+/// server must that wants its refusal to be heard: closing with unread bytes resets the connection.
+#[tokio::test]
+async fn a_refusal_in_the_middle_of_an_upload_is_heard() {
+    let router = Router::new().route(
+        "/api/v1/contexts/ctx-1",
+        put(|body: Body| async move {
+            let mut chunks = body.into_data_stream();
+            chunks.next().await.expect("a chunk").expect("whole");
+            tokio::spawn(async move { while let Some(Ok(_)) = chunks.next().await {} });
+            let problem = Problem::new(ProblemCode::StorageFull, "context `ctx-1` does not fit");
+            (StatusCode::INSUFFICIENT_STORAGE, axum::Json(problem)).into_response()
+        }),
+    );
+    let client = client(serve(router).await);
+    let size = 256 * 1024 * 1024;
+    let file = tempfile::NamedTempFile::new().expect("file");
+    file.as_file().set_len(size).expect("size");
+    let context = CreatedContext {
+        context_id: ContextId::parse("ctx-1").expect("id"),
+        upload_url: "/api/v1/contexts/ctx-1".to_owned(),
+        max_bytes: size,
+    };
+    let open = tokio::fs::File::open(file.path()).await.expect("open");
+    let sent = Arc::new(AtomicU64::new(0));
+    let seen = Arc::clone(&sent);
+    let progress = move |n| seen.store(n, Ordering::Relaxed);
+    let error = client.upload_context(&context, open, size, progress).await.expect_err("refused");
+    assert_eq!(error.problem().map(|problem| problem.code.clone()), Some(ProblemCode::StorageFull), "{error:?}");
+    assert!(sent.load(Ordering::Relaxed) < size, "the rest is not sent");
+}
