@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use bollard::Docker;
+use bollard::errors::Error;
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
     RemoveContainerOptionsBuilder, RemoveImageOptions, RemoveVolumeOptionsBuilder,
@@ -54,23 +55,67 @@ pub(crate) async fn reap(docker: &Docker, socket: &EngineSocket, owner: &EngineO
     let filters = HashMap::from([("reference", vec![pattern.as_str()])]);
     let options = ListImagesOptionsBuilder::default().filters(&filters).build();
     let listed = docker.list_images(Some(options)).await.map_err(failed("list images"))?;
-    for name in listed.into_iter().flat_map(|image| image.repo_tags).filter(|name| name.starts_with(&prefix)) {
-        remove_name(docker, socket, &name).await?;
-        reaped.image_names += 1;
+    for image in listed {
+        // The list shows the names that fit the pattern only.
+        let names = match docker.inspect_image(&image.id).await {
+            Ok(image) => image.repo_tags.unwrap_or_default(),
+            Err(Error::DockerResponseServerError { status_code: 404, .. }) => continue,
+            Err(error) => return Err(failed("inspect an image")(error)),
+        };
+        for name in names_of_owner(&names, &prefix) {
+            remove_name(docker, socket, name).await?;
+            reaped.image_names += 1;
+        }
     }
     Ok(reaped)
 }
 
+/// Of an image's names, the owner's local ones, and those that a push of the same run left when its agent died: they
+/// carry the run's staging tag, `staged.RUN.ATTEMPT`. A push elsewhere, to a tag of the user's, is not told apart from
+/// a name that the user gave, and stays.
+fn names_of_owner<'a>(names: &'a [String], prefix: &str) -> Vec<&'a str> {
+    let run_of = |name: &'a String| name.strip_prefix(prefix)?.split_once(':').map(|(run, _)| run);
+    let runs: Vec<&str> = names.iter().filter_map(run_of).collect();
+    let is_staged = |name: &str| {
+        let tag = name.rsplit_once(':').map_or("", |(_, tag)| tag);
+        let run_and_attempt = tag.strip_prefix("staged.").and_then(|rest| rest.split_once('.'));
+        run_and_attempt.is_some_and(|(run, _)| runs.contains(&run))
+    };
+    names.iter().map(String::as_str).filter(|name| name.starts_with(prefix) || is_staged(name)).collect()
+}
+
 /// Somebody else may have removed it first: 404 counts as nothing done, 409 as being removed right now.
-fn gone(result: Result<(), bollard::errors::Error>) -> Result<usize, bollard::errors::Error> {
+fn gone(result: Result<(), Error>) -> Result<usize, Error> {
     match result {
         Ok(()) => Ok(1),
-        Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(0),
-        Err(bollard::errors::Error::DockerResponseServerError { status_code: 409, message })
+        Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(0),
+        Err(Error::DockerResponseServerError { status_code: 409, message })
             if message.contains("is already in progress") =>
         {
             Ok(0)
         }
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_others_stay() {
+        let names = [
+            "cooper.invalid/mine/ca7:2",
+            "cooper.invalid/other/ca8:1",
+            "localhost:5000/app:staged.ca7.3",
+            "localhost:5000/app:staged.ca8.1",
+            "localhost:5000/app:staged.ca7",
+            "localhost:5000/app",
+            "app:latest",
+        ];
+        let names = names.map(str::to_owned);
+        let mine = ["cooper.invalid/mine/ca7:2", "localhost:5000/app:staged.ca7.3"];
+        assert_eq!(names_of_owner(&names, "cooper.invalid/mine/"), mine);
+        assert!(names_of_owner(&names, "cooper.invalid/nobody/").is_empty());
     }
 }

@@ -9,7 +9,9 @@ mod follow;
 mod health;
 mod secrets;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bollard_buildkit_proto::health::health_server::HealthServer;
 use bollard_buildkit_proto::moby::buildkit::secrets::v1::secrets_server::SecretsServer;
@@ -19,7 +21,6 @@ use cooper_ports::context_tree::ContextTree;
 use cooper_types::{RegistryName, SecretBytes};
 use http::{HeaderName, HeaderValue};
 use hyper_util::service::TowerToHyperService;
-use std::collections::BTreeMap;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -31,6 +32,9 @@ use crate::wire::{EngineWire, RequestError};
 const OPERATION: &str = "open a build session";
 /// Window of a stream and of the connection: a context is sent at the speed of the socket, not of its round trips.
 const WINDOW: u32 = 4 << 20;
+
+/// How long the end of a session may take: its tasks only have to notice it.
+const CLOSE: Duration = Duration::from_millis(200);
 
 /// What the engine may call; it does not ask for what is not listed.
 const METHODS: [&str; 4] = [
@@ -109,12 +113,15 @@ impl Session {
         self.fault.take()
     }
 
-    /// Closes the connection and returns when every task of the session is gone.
+    /// Closes the connection and returns when every task of the session is gone; a read from a disk that hangs is not
+    /// waited for.
     pub(crate) async fn close(self) {
         let Self { tasks, end, .. } = self;
         drop(end);
         tasks.close();
-        tasks.wait().await;
+        if tokio::time::timeout(CLOSE, tasks.wait()).await.is_err() {
+            tracing::warn!("a transfer of a build context does not end: the disk may hang");
+        }
     }
 }
 
