@@ -7,6 +7,7 @@ mod auth;
 mod context_files;
 mod follow;
 mod health;
+mod ignore;
 mod secrets;
 
 use std::collections::BTreeMap;

@@ -11,13 +11,14 @@ use bollard_buildkit_proto::fsutil::types::packet::PacketType;
 use bollard_buildkit_proto::fsutil::types::{Packet, Stat};
 use bollard_buildkit_proto::moby::filesync::packet::file_sync_server::FileSync;
 use cooper_ports::context_tree::{ContextEntry, ContextTree, EntryKind};
+use cooper_spec::ignore::IgnoreRules;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
-use tonic::metadata::MetadataMap;
+use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::follow;
+use super::{follow, ignore};
 
 /// Bytes of a data packet: far below gRPC's limit of 4 MiB a message.
 const CHUNK: usize = 128 * 1024;
@@ -79,7 +80,14 @@ impl FileSync for ContextFiles {
         if !matches!(directory, "context" | "dockerfile") {
             return Err(Status::not_found("a build has the directories `context` and `dockerfile` only"));
         }
-        let selected = follow::select(&self.tree, &follow_paths(request.metadata()));
+        let mut selected = follow::select(&self.tree, &follow_paths(request.metadata()));
+        let excluded = patterns(request.metadata(), "exclude-patterns").unwrap_or_default();
+        if !excluded.is_empty() {
+            let rules = IgnoreRules::from_patterns(excluded.iter().map(String::as_str))
+                .map_err(|error| Status::invalid_argument(error.to_string()))?;
+            let kept = ignore::kept(&self.tree, &rules);
+            selected.retain(|index| kept.get(*index).copied().unwrap_or(false));
+        }
         tracing::trace!(metadata = ?request.metadata(), entries = selected.len(), "context asked for");
         let asked = request.into_inner();
 
@@ -228,24 +236,23 @@ fn stat(entry: &ContextEntry) -> Stat {
     stat
 }
 
-/// The paths that a build needs. Engines since 23 encode them where they are not plain ASCII; what cannot be read
-/// stands for the whole context.
+/// The paths that a build needs; what cannot be read stands for the whole context.
 fn follow_paths(metadata: &MetadataMap) -> Vec<String> {
-    let encoded = metadata.get("followpaths-encoded").is_some_and(|value| value.as_bytes() == b"1");
-    let mut paths = Vec::new();
-    for value in metadata.get_all("followpaths") {
-        let Ok(text) = value.to_str() else { return Vec::new() };
+    patterns(metadata, "followpaths").unwrap_or_default()
+}
+
+/// A list of the engine's, if it can be read. Engines since 23 encode it where it is not plain ASCII.
+fn patterns(metadata: &MetadataMap, key: &str) -> Option<Vec<String>> {
+    let encoded = metadata.get(format!("{key}-encoded")).is_some_and(|value| value.as_bytes() == b"1");
+    let decode = |value: &MetadataValue<Ascii>| {
+        let text = String::from_utf8(value.as_bytes().to_vec()).ok()?;
         if !encoded {
-            paths.push(text.to_owned());
-            continue;
+            return Some(text);
         }
-        let spaces = text.replace('+', " ");
-        match percent_encoding::percent_decode_str(&spaces).decode_utf8() {
-            Ok(path) => paths.push(path.into_owned()),
-            Err(_) => return Vec::new(),
-        }
-    }
-    paths
+        let decoded = percent_encoding::percent_decode_str(&text.replace('+', " ")).decode_utf8().ok()?.into_owned();
+        Some(decoded)
+    };
+    metadata.get_all(key).iter().map(decode).collect()
 }
 
 #[cfg(test)]

@@ -174,6 +174,26 @@ async fn only_the_named_part_of_a_context_is_sent() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_ignored_is_not_copied() {
+    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
+        let dockerfile = "FROM scratch\nCOPY bin /bin\nCOPY . /data/\nRUN busybox find /data -type f\n";
+        let context = Context::shell(dockerfile)
+            .file(".dockerignore", 0o644, "Dockerfile\n.dockerignore\nlogs\n!logs/übrig\n".as_bytes())
+            .directory("logs")
+            .file("logs/old", 0o644, b"x")
+            .file("logs/übrig", 0o644, b"x");
+        let mut request = bench.request(context);
+        request.no_cache = true;
+        let (built, said) = bench.build(request).await;
+        built.unwrap_or_else(|error| panic!("{error}\n{}", said.output()));
+        let mut files: Vec<String> = said.output().lines().map(str::to_owned).collect();
+        files.sort();
+        assert_eq!(files, ["/data/bin/busybox", "/data/logs/übrig"]);
+    })
+    .await;
+}
+
 /// Whether any process of this machine has this text among its arguments.
 fn runs(text: &str) -> bool {
     let processes = std::fs::read_dir("/proc").expect("/proc is there").flatten();

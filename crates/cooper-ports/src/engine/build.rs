@@ -13,7 +13,8 @@ use crate::context_tree::ContextTree;
 pub struct BuildRequest {
     /// The name that the image gets in the engine.
     pub name: LocalName,
-    /// The source files. Rules of a `.dockerignore` have been applied by whoever made the tree.
+    /// The source files. The engine applies the rules of a `.dockerignore` in it, or of `<Dockerfile>.dockerignore`
+    /// where it knows that (Docker Engine 19.03 and newer), once more to what `COPY` sees.
     pub context: ContextTree,
     /// Path of the Dockerfile in the context.
     pub dockerfile: String,
