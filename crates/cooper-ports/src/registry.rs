@@ -20,8 +20,9 @@ pub use memory::MemRegistryStore;
 use crate::blobs::UploadId;
 use crate::store_error::StoreError;
 
-/// How long an upload may take from its first request to its last.
-pub const UPLOAD_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long an upload may take from its first request to its last. Clients that lose an upload begin a new one, and the
+/// old one's bytes take space until then.
+pub const UPLOAD_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// How long a staged tag waits to be promoted: longer than any run may last.
 pub const STAGED_LIFETIME: Duration = Duration::from_secs(24 * 3600);

@@ -60,10 +60,23 @@ pub(crate) async fn get(
 }
 
 async fn size(service: &RegistryService, repository: &RepositoryName, digest: &Digest) -> Result<u64, OciError> {
-    service.parts().store.blob_size(repository, digest).await?.ok_or_else(|| {
-        let message = format!("repository {repository} holds no blob {digest}");
-        OciError::new(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", message)
-    })
+    match service.parts().store.blob_size(repository, digest).await? {
+        Some(size) if is_whole(service, digest, size).await? => Ok(size),
+        _ => {
+            let message = format!("repository {repository} holds no blob {digest}");
+            Err(OciError::new(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", message))
+        }
+    }
+}
+
+/// Whether the bytes that the rows tell of are there. Where they are not, somebody has damaged the store, and a client
+/// that hears so pushes them again.
+pub(crate) async fn is_whole(service: &RegistryService, digest: &Digest, size: u64) -> Result<bool, OciError> {
+    let found = service.parts().blobs.size(digest).await?;
+    if found != Some(size) {
+        tracing::error!(%digest, size, ?found, "a blob's file is missing or cut; pushing the blob again repairs it");
+    }
+    Ok(found == Some(size))
 }
 
 fn body(bytes: OutgoingBytes) -> Body {

@@ -1,8 +1,10 @@
-//! Request bodies on their way into the blob store.
+//! Request bodies: streams on their way into the blob store, and small ones taken whole. Neither waits for a client that
+//! has gone silent.
 
 use std::time::Duration;
 
 use axum::body::Body;
+use bytes::Bytes;
 use cooper_ports::blobs::IncomingBytes;
 use futures::StreamExt as _;
 use http::HeaderMap;
@@ -11,27 +13,94 @@ use http::header::CONTENT_LENGTH;
 /// How long a client may send nothing before its upload is let go of; it can go on later with a new request.
 const IDLE: Duration = Duration::from_secs(5 * 60);
 
+/// How long a small body may take.
+const WHOLE: Duration = Duration::from_secs(2 * 60);
+
+/// Why a body was not taken whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Untaken {
+    /// It has more bytes than it may have.
+    TooLong,
+    /// It broke off, or took too long.
+    CutOff,
+}
+
 /// Why a body ended early by our decision.
 #[derive(Debug, thiserror::Error)]
-#[error("the client sent nothing for {} seconds", IDLE.as_secs())]
-struct Silent;
+#[error("the client sent nothing for {} seconds", .0.as_secs())]
+struct Silent(Duration);
 
 /// The bytes of a body, ended by an error where the client falls silent.
 pub(crate) fn bytes(body: Body) -> IncomingBytes {
+    watched(body, IDLE)
+}
+
+fn watched(body: Body, idle: Duration) -> IncomingBytes {
     let chunks = body.into_data_stream();
-    let watched = futures::stream::unfold(Some(chunks), |chunks| async {
+    let watched = futures::stream::unfold(Some(chunks), move |chunks| async move {
         let mut chunks = chunks?;
-        match tokio::time::timeout(IDLE, chunks.next()).await {
+        match tokio::time::timeout(idle, chunks.next()).await {
             Ok(None) => None,
             Ok(Some(Ok(chunk))) => Some((Ok(chunk), Some(chunks))),
             Ok(Some(Err(error))) => Some((Err(error.into()), None)),
-            Err(_) => Some((Err(Silent.into()), None)),
+            Err(_) => Some((Err(Silent(idle).into()), None)),
         }
     });
     watched.boxed()
 }
 
+/// All bytes of a body that has `limit` bytes at most.
+pub(crate) async fn whole(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Untaken> {
+    whole_within(WHOLE, headers, body, limit).await
+}
+
+async fn whole_within(time: Duration, headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Untaken> {
+    if length(headers).is_some_and(|length| length > limit as u64) {
+        return Err(Untaken::TooLong);
+    }
+    match tokio::time::timeout(time, axum::body::to_bytes(body, limit)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) if is_limit(&error) => Err(Untaken::TooLong),
+        Ok(Err(_)) | Err(_) => Err(Untaken::CutOff),
+    }
+}
+
+fn is_limit(error: &axum::Error) -> bool {
+    let source = std::error::Error::source(error);
+    source.is_some_and(|source| source.is::<http_body_util::LengthLimitError>())
+}
+
 /// The announced length of a body.
 pub(crate) fn length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A body of one chunk whose end never comes.
+    fn silent() -> Body {
+        let chunk = futures::stream::iter([Ok::<_, std::io::Error>("chunk")]);
+        Body::from_stream(chunk.chain(futures::stream::pending()))
+    }
+
+    #[tokio::test]
+    async fn a_silent_client_is_not_waited_for() {
+        let short = Duration::from_millis(20);
+        let mut chunks = watched(silent(), short);
+        assert_eq!(chunks.next().await.unwrap().unwrap(), "chunk");
+        assert!(chunks.next().await.unwrap().unwrap_err().is::<Silent>());
+        assert!(chunks.next().await.is_none());
+        assert_eq!(whole_within(short, &HeaderMap::new(), silent(), 100).await, Err(Untaken::CutOff));
+    }
+
+    #[tokio::test]
+    async fn a_small_body_is_taken_up_to_its_limit() {
+        let none = HeaderMap::new();
+        assert_eq!(whole(&none, Body::from("chunk"), 5).await.unwrap(), "chunk");
+        assert_eq!(whole(&none, Body::from("chunk"), 4).await, Err(Untaken::TooLong));
+        let announced = HeaderMap::from_iter([(CONTENT_LENGTH, 5.into())]);
+        assert_eq!(whole(&announced, silent(), 4).await, Err(Untaken::TooLong));
+    }
 }

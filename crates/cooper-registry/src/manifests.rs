@@ -11,7 +11,7 @@ use http::{StatusCode, response};
 use crate::blobs::CONTENT_DIGEST;
 use crate::error::OciError;
 use crate::identity::Identity;
-use crate::incoming;
+use crate::incoming::{self, Untaken};
 use crate::manifest_view::ManifestView;
 use crate::service::RegistryService;
 
@@ -50,18 +50,13 @@ pub(crate) struct Put {
 /// `PUT /v2/<name>/manifests/<reference>`
 pub(crate) async fn put(service: RegistryService, put: Put, request: Parts, body: Body) -> Result<Response, OciError> {
     let Put { repository, key, writer } = put;
-    let too_large = || {
-        let message = format!("the manifest has more than {MAX_MANIFEST} bytes");
-        OciError::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", message)
-    };
-    if incoming::length(&request.headers).is_some_and(|length| length > MAX_MANIFEST as u64) {
-        return Err(too_large());
-    }
-    let bytes = match axum::body::to_bytes(body, MAX_MANIFEST).await {
-        Ok(bytes) => bytes,
-        Err(error) if is_limit(&error) => return Err(too_large()),
-        Err(_) => return Err(OciError::bad_request("MANIFEST_INVALID", "the manifest was cut off")),
-    };
+    let bytes = incoming::whole(&request.headers, body, MAX_MANIFEST).await.map_err(|untaken| match untaken {
+        Untaken::TooLong => {
+            let message = format!("the manifest has more than {MAX_MANIFEST} bytes");
+            OciError::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", message)
+        }
+        Untaken::CutOff => OciError::bad_request("MANIFEST_INVALID", "the manifest was cut off"),
+    })?;
     let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let view = ManifestView::parse(&bytes, content_type)
         .map_err(|error| OciError::bad_request("MANIFEST_INVALID", error.to_string()))?;
@@ -93,9 +88,4 @@ fn hash(algorithm: DigestAlgorithm, bytes: &[u8]) -> Digest {
     let mut hasher = Hasher::new(algorithm);
     hasher.update(bytes);
     hasher.finish()
-}
-
-fn is_limit(error: &axum::Error) -> bool {
-    let source = std::error::Error::source(error);
-    source.is_some_and(|source| source.is::<http_body_util::LengthLimitError>())
 }

@@ -83,6 +83,22 @@ mod tests {
         assert_eq!(wanted(Some("bytes=0-"), 0), Wanted::NotSatisfiable);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn a_part_is_never_empty_and_never_outside(header in "(bytes=)?[0-9]{0,20}-?[0-9]{0,20}", size: u64) {
+            if let Wanted::Part(part) = wanted(Some(&header), size) {
+                proptest::prop_assert!(part.start < part.end && part.end <= size);
+            }
+        }
+
+        #[test]
+        fn a_chunk_has_a_last_byte(header in "[0-9]{0,20}-?[0-9]{0,20}") {
+            if let Some((first, length)) = chunk(&header) {
+                proptest::prop_assert!(first.checked_add(length).is_some());
+            }
+        }
+    }
+
     #[test]
     fn chunks() {
         for (header, expect) in [

@@ -114,6 +114,25 @@ mod tests {
         assert_eq!(Route::parse("/v2/").expect("pings"), Route::Ping);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_name_is_found_again(parts in proptest::collection::vec("[a-z]{1,3}|blobs|uploads|manifests|tags|list", 1..5)) {
+            let name = RepositoryName::parse(&parts.join("/")).expect("valid");
+            let digest = format!("sha256:{HEX}");
+            for tail in ["tags/list", "manifests/latest", "blobs/uploads/", &format!("blobs/{digest}")] {
+                match Route::parse(&format!("/v2/{name}/{tail}")) {
+                    Ok(Route::In(found, _)) => proptest::prop_assert_eq!(&found, &name, "{}", tail),
+                    other => proptest::prop_assert!(false, "{}: {:?}", tail, other),
+                }
+            }
+        }
+
+        #[test]
+        fn no_path_is_too_odd(path in "(/v2/)?[%/a-z0-9.:-]{0,40}") {
+            let _ = Route::parse(&path);
+        }
+    }
+
     #[test]
     fn says_what_is_wrong_with_other_paths() {
         for (path, code) in [

@@ -17,6 +17,7 @@ use serde_json::json;
 
 use crate::error::OciError;
 use crate::identity::{Identity, log_in_first};
+use crate::incoming::{self, Untaken};
 use crate::query::Pairs;
 use crate::service::RegistryService;
 use crate::signing::{Grant, access};
@@ -35,8 +36,13 @@ pub(crate) async fn token(service: &RegistryService, request: &Parts, body: Body
     let (identity, pairs) = match request.method {
         Method::GET => (service.identify_for_token(&request.headers).await?, Pairs::of(&request.uri)),
         Method::POST => {
-            let too_long = |_| OciError::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", "the form is too long");
-            let form = Pairs::parse(&axum::body::to_bytes(body, MAX_FORM).await.map_err(too_long)?);
+            let form = incoming::whole(&request.headers, body, MAX_FORM).await.map_err(|untaken| match untaken {
+                Untaken::TooLong => {
+                    OciError::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", "the form is too long")
+                }
+                Untaken::CutOff => OciError::bad_request("UNSUPPORTED", "the form was cut off"),
+            })?;
+            let form = Pairs::parse(&form);
             (from_form(service, &form).await?, form)
         }
         _ => return Err(OciError::method_not_allowed("GET, POST")),

@@ -10,7 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode, response};
 use http_body::Body as _;
 
-use crate::blobs::CONTENT_DIGEST;
+use crate::blobs::{CONTENT_DIGEST, is_whole};
 use crate::error::OciError;
 use crate::identity::{Decision, Identity};
 use crate::query::Pairs;
@@ -79,7 +79,12 @@ async fn mount(
     if identity.decide(&from, Access::Pull) != Decision::Allowed {
         return Ok(false);
     }
-    Ok(service.parts().store.mount_blob(&from, to, digest, writer).await?)
+    match service.parts().store.blob_size(&from, digest).await? {
+        Some(size) if is_whole(service, digest, size).await? => {
+            Ok(service.parts().store.mount_blob(&from, to, digest, writer).await?)
+        }
+        _ => Ok(false),
+    }
 }
 
 /// Finds an upload that the writer has begun.

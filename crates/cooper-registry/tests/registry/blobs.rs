@@ -1,5 +1,6 @@
 //! Blobs: every form of upload, ranges, mounts, and what happens to uploads that fail.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -214,6 +215,40 @@ async fn a_push_goes_to_its_end_without_its_client() {
     assert!(abandoned.is_none(), "the client leaves before the answer");
     registry.service.finished().await;
     assert_eq!(registry.get(&format!("/v2/a/blobs/{digest}")).await.body, "hello");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_push_the_same_blob_at_once_all_succeed() {
+    let registry = TestRegistry::new();
+    let content = vec![9; 1_500_000];
+    let pushes = (0..16).map(|i| {
+        let repository = if i % 2 == 0 { "a" } else { "b" };
+        let content = &content;
+        let registry = &registry;
+        async move { registry.push_blob(repository, content).await }
+    });
+    futures::future::join_all(pushes).await;
+    check_blob(&registry, "a", &content).await;
+    check_blob(&registry, "b", &content).await;
+    assert_eq!(registry.upload_files(), 0);
+}
+
+#[tokio::test]
+async fn a_blob_whose_file_was_lost_is_pushed_again() {
+    let registry = TestRegistry::new();
+    let digest = registry.push_blob("a", b"hello").await;
+    let path = format!("/v2/a/blobs/{digest}");
+    for damage in [|file: &Path| std::fs::remove_file(file), |file: &Path| std::fs::write(file, "hel")] {
+        damage(&registry.blob_file(&digest)).unwrap();
+        for method in [Method::HEAD, Method::GET] {
+            let answer = registry.admin(method, &path, Body::empty()).await;
+            assert_eq!(answer.status, StatusCode::NOT_FOUND, "{answer:?}");
+        }
+        let mount = format!("/v2/b/blobs/uploads/?mount={digest}&from=a");
+        assert_eq!(registry.admin(Method::POST, &mount, Body::empty()).await.status, StatusCode::ACCEPTED);
+        registry.push_blob("a", b"hello").await;
+        check_blob(&registry, "a", b"hello").await;
+    }
 }
 
 #[tokio::test]

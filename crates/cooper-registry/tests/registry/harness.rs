@@ -175,6 +175,11 @@ impl TestRegistry {
         (credential.attempt_ref(), self.key.mint_attempt(&credential).expose().to_owned())
     }
 
+    /// The file of a blob.
+    pub(crate) fn blob_file(&self, digest: &Digest) -> PathBuf {
+        self.directory.path().join("blobs/sha256").join(&digest.hex()[..2]).join(digest.hex())
+    }
+
     /// How many uploads have files.
     pub(crate) fn upload_files(&self) -> usize {
         std::fs::read_dir(self.directory.path().join("uploads")).unwrap().count()
