@@ -1,6 +1,7 @@
 //! The typed calls.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cooper_api::rest::{
@@ -68,15 +69,19 @@ impl Client {
         let read_error = Arc::new(std::sync::Mutex::new(None));
         let failed = Arc::clone(&read_error);
         let progress = Arc::new(progress);
+        let has_begun = Arc::new(AtomicBool::new(false));
+        let begun = Arc::clone(&has_begun);
         let chunks = futures::stream::try_unfold((file.take(size), 0_u64), move |(mut file, sent)| {
             let failed = Arc::clone(&failed);
             let progress = Arc::clone(&progress);
+            let begun = Arc::clone(&begun);
             async move {
                 let mut chunk = bytes::BytesMut::with_capacity(UPLOAD_CHUNK);
                 match file.read_buf(&mut chunk).await {
                     Ok(0) => Ok(None),
                     Ok(n) => {
                         let sent = sent + n as u64;
+                        begun.store(true, Ordering::Relaxed);
                         progress(sent);
                         Ok(Some((chunk.freeze(), (file, sent))))
                     }
@@ -98,9 +103,12 @@ impl Client {
             .body(reqwest::Body::wrap_stream(chunks));
         let answer = self.http.json_without_deadline(request).await;
         let read_error = read_error.lock().ok().and_then(|mut slot| slot.take());
-        match read_error {
-            Some(error) => Err(ClientError::ReadContext(error)),
-            None => answer,
+        match (read_error, answer) {
+            (Some(error), _) => Err(ClientError::ReadContext(error)),
+            (None, Err(ClientError::Unreachable { url, source })) if has_begun.load(Ordering::Relaxed) => {
+                Err(ClientError::Unreachable { url, source: format!("the upload was cut off: {source}").into() })
+            }
+            (None, answer) => answer,
         }
     }
 

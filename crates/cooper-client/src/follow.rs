@@ -46,6 +46,8 @@ pub struct FollowOptions {
     pub max_failures: u32,
     /// How long the server may be silent: it sends a sign of life every 15 s.
     pub max_silence: Duration,
+    /// Whether a server that is not there at the very beginning is an error at once.
+    pub must_begin: bool,
 }
 
 impl Default for FollowOptions {
@@ -56,6 +58,7 @@ impl Default for FollowOptions {
             max_delay: Duration::from_secs(5),
             max_failures: 28,
             max_silence: Duration::from_secs(45),
+            must_begin: false,
         }
     }
 }
@@ -67,6 +70,8 @@ struct Follower {
     /// The frame offset of the next frame that is wanted.
     offset: u64,
     failures: u32,
+    /// There was a connection.
+    has_begun: bool,
     connection: Option<Connection>,
     /// A wait that was announced and has not been served yet.
     pause: Option<Duration>,
@@ -94,6 +99,7 @@ pub(crate) fn follow(
         options,
         offset: 0,
         failures: 0,
+        has_begun: false,
         connection: None,
         pause: None,
         ready: VecDeque::new(),
@@ -137,7 +143,8 @@ impl Follower {
             self.failures = 0;
         }
         self.failures += 1;
-        if !error.is_transient() || self.failures > self.options.max_failures {
+        let is_absent = self.options.must_begin && !self.has_begun;
+        if is_absent || !error.is_transient() || self.failures > self.options.max_failures {
             self.fault = Some(error);
             return;
         }
@@ -158,6 +165,7 @@ impl Follower {
             None => {
                 let response = self.connect().await?;
                 let parser = SseParser::new(MAX_EVENT);
+                self.has_begun = true;
                 self.connection.insert(Connection { response, parser, since: Instant::now() })
             }
         };

@@ -65,6 +65,7 @@ fn quick() -> FollowOptions {
         max_delay: Duration::from_millis(5),
         max_failures: 3,
         max_silence: Duration::from_secs(20),
+        must_begin: false,
     }
 }
 
@@ -183,6 +184,20 @@ async fn a_follower_gives_up_after_attempts_that_bring_nothing() {
     assert_eq!((text.as_str(), lost), ("abc", 3));
     assert!(matches!(end, Err(ClientError::Protocol { .. })), "{end:?}");
     assert_eq!(calls.load(Ordering::Relaxed), 4);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_an_error_at_once_if_asked() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let url = format!("http://{}", listener.local_addr().expect("address"));
+    drop(listener);
+    let client = client(ServerUrl::parse(&url).expect("url"));
+    let kinds = |must_begin| {
+        let options = FollowOptions { must_begin, ..quick() };
+        client.follow(RunId::from_number(1), options).map(|event| event.is_ok()).collect::<Vec<bool>>()
+    };
+    assert_eq!(kinds(true).await, [false]);
+    assert_eq!(kinds(false).await, [true, true, true, false]);
 }
 
 #[tokio::test]

@@ -38,11 +38,12 @@ pub(crate) async fn follow(
     client: &Client,
     run: RunId,
     display: &mut Display,
+    options: FollowOptions,
     mut on_interrupt: OnInterrupt,
 ) -> Result<Outcome, Stop> {
     let mut interrupt = Interrupt::listen()?;
-    let mut events = std::pin::pin!(client.follow(run, FollowOptions::default()));
-    let mut is_lost = false;
+    let mut events = std::pin::pin!(client.follow(run, options));
+    let (mut is_lost, mut has_begun) = (false, false);
     loop {
         // Both branches are safe to cancel: a signal stays pending, and the follower keeps its state in the stream.
         let event = tokio::select! {
@@ -72,6 +73,7 @@ pub(crate) async fn follow(
             }
         };
         let was_lost = std::mem::replace(&mut is_lost, matches!(event, Some(Ok(LogEvent::Reconnecting { .. }))));
+        has_begun |= matches!(event, Some(Ok(_)));
         match event {
             Some(Ok(LogEvent::Frames(frames))) => display.frames(&frames)?,
             Some(Ok(LogEvent::Status(status))) => display.status(&status),
@@ -89,7 +91,7 @@ pub(crate) async fn follow(
                 let transient = error.is_transient();
                 let fault = Fault::from(error);
                 let hint = format!("run {run} goes on without us; follow it with `cooper logs {run} --follow`");
-                return Err(if transient { fault.with_hint(hint) } else { fault }.into());
+                return Err(if transient && has_begun { fault.with_hint(hint) } else { fault }.into());
             }
             None => return Err(Fault::machinery(format!("the log of run {run} ended without the run's end")).into()),
         }

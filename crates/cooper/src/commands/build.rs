@@ -4,6 +4,7 @@ use std::io::IsTerminal as _;
 
 use clap::Args;
 use cooper_api::rest::{Run, RunStatus};
+use cooper_client::FollowOptions;
 use cooper_source::PackOptions;
 use cooper_types::{IdempotencyKey, RunId};
 
@@ -114,7 +115,7 @@ pub(crate) async fn run(args: &BuildArgs, environment: &Environment) -> Result<E
         (false, OutputForm::Json) => LogTarget::Stderr,
     };
     let mut display = if live && !args.no_logs { Display::live() } else { Display::plain(target) };
-    match follow::follow(&client, run.run_id, &mut display, on_interrupt()).await? {
+    match follow::follow(&client, run.run_id, &mut display, FollowOptions::default(), on_interrupt()).await? {
         Outcome::Left => {
             output::note(&left(run.run_id));
             Ok(Exit::Canceled)

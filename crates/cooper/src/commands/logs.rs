@@ -1,6 +1,7 @@
 //! `cooper logs`: a run's log as it was, or as it comes. It never fails because the run did.
 
 use clap::Args;
+use cooper_client::FollowOptions;
 use cooper_types::RunId;
 
 use crate::connection::ServerArgs;
@@ -28,7 +29,8 @@ pub(crate) async fn run(args: &LogsArgs, environment: &Environment) -> Result<Ex
     let client = args.server.connect(environment)?;
     if args.follow {
         let mut display = Display::plain_to_stdout();
-        follow::follow(&client, run, &mut display, OnInterrupt::Leave).await?;
+        let options = FollowOptions { must_begin: true, ..FollowOptions::default() };
+        follow::follow(&client, run, &mut display, options, OnInterrupt::Leave).await?;
         return Ok(Exit::Success);
     }
     let mut offset = 0;
