@@ -150,3 +150,27 @@ mod base64_bytes {
         STANDARD.decode(String::deserialize(deserializer)?).map_err(de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_batch_has_its_form_and_keeps_every_byte() {
+        let json = json!({"offset": 7, "frames": [
+            {"attempt": 1, "seq": 2, "time": 1_700_000_000_000_000_i64, "stream": "stdout", "vertex": "v", "data": "AJ/+"},
+            {"attempt": null, "seq": 1, "time": 0, "stream": "gap", "vertex": null, "data": ""},
+        ]});
+        let batch: LogBatch = serde_json::from_value(json.clone()).expect("a batch");
+        assert_eq!(batch.frames[0].data, [0, 159, 254]);
+        assert_eq!(serde_json::to_value(&batch).expect("json"), json);
+    }
+
+    #[test]
+    fn news_of_a_vertex_leave_out_what_is_not_known() {
+        let update: VertexUpdate = serde_json::from_value(json!({"id": "v", "name": "n", "later": 1})).expect("news");
+        assert_eq!(serde_json::to_value(&update).expect("json"), json!({"id": "v", "name": "n", "cached": false}));
+    }
+}

@@ -241,9 +241,12 @@ pub const ROUTES: &[Route] = &[
 
 #[cfg(test)]
 mod tests {
-    use cooper_types::{Scope, Scopes};
+    use std::collections::BTreeSet;
+
+    use cooper_types::{RunId, Scope, Scopes};
 
     use super::*;
+    use crate::rest::{ListRunsQuery, LogQuery, RunStatus, RunType};
 
     #[test]
     fn operations_and_places_are_unique() {
@@ -255,6 +258,26 @@ mod tests {
             let outside = matches!(route.path, "/healthz" | "/readyz" | "/metrics");
             assert!(outside || route.path.starts_with(API_PREFIX), "{}", route.path);
         }
+    }
+
+    /// The parameters of the table are the fields of the types that servers and clients use.
+    #[test]
+    fn queries_are_described_as_they_are() {
+        let check = |operation: &str, query: serde_json::Value| {
+            let route = ROUTES.iter().find(|route| route.operation == operation).expect(operation);
+            let described: BTreeSet<&str> = route.query.iter().map(|parameter| parameter.name).collect();
+            let fields: BTreeSet<&str> = query.as_object().expect("fields").keys().map(String::as_str).collect();
+            assert_eq!(described, fields, "{operation}");
+        };
+        let list = ListRunsQuery {
+            status: Some(RunStatus::Failed),
+            run_type: Some(RunType::QuickBuild),
+            top: Some(1),
+            before: Some(RunId::from_number(1)),
+        };
+        check("listRuns", serde_json::to_value(list).expect("json"));
+        check("getRunLog", serde_json::to_value(LogQuery { offset: 1 }).expect("json"));
+        check("followRunLog", serde_json::to_value(LogQuery { offset: 1 }).expect("json"));
     }
 
     #[test]

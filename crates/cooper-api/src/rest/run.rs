@@ -410,3 +410,80 @@ pub struct RunList {
     /// The path and query of the next page, if there is one.
     pub next_link: Option<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The record's names and forms are what other clients are written against: ACR's, the last seven ours.
+    #[test]
+    fn a_run_has_acrs_form() {
+        let json = json!({
+            "runId": "ca1",
+            "name": "ca1",
+            "id": "/api/v1/runs/ca1",
+            "status": "Succeeded",
+            "runType": "QuickBuild",
+            "createTime": "2026-01-31T12:00:00.000001Z",
+            "startTime": "2026-01-31T12:00:01.000000Z",
+            "finishTime": null,
+            "lastUpdatedTime": "2026-01-31T12:00:02.000000Z",
+            "task": null,
+            "outputImages": [
+                {"registry": "localhost:5000", "repository": "app", "tag": "v1", "digest": "sha256:1"}
+            ],
+            "platform": {"os": "linux", "architecture": "arm", "variant": "v7"},
+            "agentConfiguration": {"cpu": 2},
+            "agentPoolName": null,
+            "runErrorMessage": null,
+            "isArchiveEnabled": false,
+            "provisioningState": "Succeeded",
+            "pendingReason": null,
+            "principal": "dev",
+            "timeout": 3600,
+            "steps": [{
+                "id": "build", "type": "build", "status": "Succeeded", "attempts": 1, "startTime": null,
+                "finishTime": null, "exitCode": 0, "reason": null, "agent": "local"
+            }],
+            "dependencies": [{
+                "image": {
+                    "registry": "localhost:5000", "repository": "app", "tag": "v1", "digest": "sha256:1",
+                    "reference": "localhost:5000/app:v1"
+                },
+                "runtime-dependency": {
+                    "registry": "registry.hub.docker.com", "repository": "library/alpine", "digest": "sha256:2",
+                    "reference": "alpine"
+                },
+                "buildtime-dependency": null,
+                "git": {"git-head-revision": "0a1b"}
+            }],
+            "imageNames": ["localhost:5000/app:v1"]
+        });
+        let run: Run = serde_json::from_value(json.clone()).expect("a run");
+        assert_eq!(serde_json::to_value(&run).expect("json"), json);
+    }
+
+    #[test]
+    fn platforms_survive_the_wire() {
+        for text in ["linux/amd64", "linux/arm/v7", "windows/amd64", "linux/386"] {
+            let platform = Platform::parse(text).expect(text);
+            assert_eq!(Platform::try_from(&PlatformView::from(&platform)), Ok(platform));
+        }
+        let view: PlatformView = serde_json::from_value(json!({"os": "Linux"})).expect("a platform");
+        assert_eq!(Platform::try_from(&view).map(|platform| platform.to_string()), Ok("linux/amd64".to_owned()));
+        let view: PlatformView = serde_json::from_value(json!({"os": "linux", "variant": "v7"})).expect("a platform");
+        assert!(Platform::try_from(&view).is_err(), "amd64 has no v7");
+    }
+
+    #[test]
+    fn names_are_taken_in_any_case() {
+        for status in RunStatus::ALL {
+            assert_eq!(status.name().to_uppercase().parse(), Ok(status));
+            assert_eq!(serde_json::to_value(status).expect("json"), json!(status.name()));
+        }
+        let error = "Done".parse::<RunType>().expect_err("no type");
+        assert_eq!(error.to_string(), "run type `Done` is none of QuickBuild, QuickRun, AutoBuild, AutoRun");
+    }
+}

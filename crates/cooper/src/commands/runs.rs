@@ -33,6 +33,9 @@ enum RunsCommand {
         #[arg(long, value_name = "N", default_value_t = ListRunsQuery::DEFAULT_TOP,
               value_parser = clap::value_parser!(u32).range(1..=i64::from(ListRunsQuery::MAX_TOP)))]
         top: u32,
+        /// Only runs that are older than this one
+        #[arg(long, value_name = "RUN")]
+        before: Option<String>,
         /// The form of the list
         #[arg(long, short, value_enum, default_value_t)]
         output: OutputForm,
@@ -59,8 +62,9 @@ enum RunsCommand {
 
 pub(crate) async fn run(args: &RunsArgs, environment: &Environment) -> Result<Exit, Stop> {
     match &args.command {
-        RunsCommand::List { status, run_type, top, output } => {
-            let query = ListRunsQuery { status: *status, run_type: *run_type, top: Some(*top), before: None };
+        RunsCommand::List { status, run_type, top, before, output } => {
+            let before = before.as_deref().map(run_id).transpose()?;
+            let query = ListRunsQuery { status: *status, run_type: *run_type, top: Some(*top), before };
             let list = args.server.connect(environment)?.list_runs(&query).await?;
             match output {
                 OutputForm::Json => output::json(&list.value)?,
@@ -68,6 +72,9 @@ pub(crate) async fn run(args: &RunsArgs, environment: &Environment) -> Result<Ex
                     let rows: Vec<[String; 7]> = list.value.iter().map(row).collect();
                     let heading = ["RUN ID", "TYPE", "PLATFORM", "STATUS", "STARTED", "DURATION", "IMAGES"];
                     output::line(&table::table(heading, &rows))?;
+                    if let (Some(_), Some(last)) = (&list.next_link, list.value.last()) {
+                        output::note(&format!("There are more: see --top N and --before {}.", last.run_id));
+                    }
                 }
             }
         }
