@@ -3,7 +3,7 @@
 //! Pure like the server's half. The shell runs steps, cleans up, and carries messages; this decides when.
 //! A result is kept and repeated until the server has stored it, so that a lost message costs nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cooper_types::AttemptNumber;
 
@@ -20,8 +20,9 @@ pub struct AgentState {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct HeldPlacement {
     attempts: BTreeMap<AttemptNumber, Attempt>,
-    /// The newest attempt that was ever started here: older ones are late copies of a message.
-    newest: Option<AttemptNumber>,
+    /// Every attempt that was ever started here: a second start is a late copy of a message. A set and not the newest,
+    /// because steps run in parallel and their starts may arrive in any order.
+    begun: BTreeSet<AttemptNumber>,
     stopping: bool,
 }
 
@@ -92,6 +93,9 @@ impl AgentState {
             }
             AgentEvent::StepEnded(key, attempt, result) => {
                 let Some(placement) = self.placements.get_mut(&key) else { return Vec::new() };
+                if !matches!(placement.attempts.get(&attempt), Some(Attempt::Running)) {
+                    return Vec::new();
+                }
                 if placement.stopping {
                     placement.attempts.remove(&attempt);
                     return Vec::new();
@@ -129,10 +133,9 @@ impl AgentState {
         let Some(placement) = self.placements.get_mut(&key) else {
             return vec![AgentEffect::Send(ToServer::Stopped(key))];
         };
-        if placement.stopping || placement.newest.is_some_and(|newest| attempt <= newest) {
+        if placement.stopping || !placement.begun.insert(attempt) {
             return Vec::new();
         }
-        placement.newest = Some(attempt);
         placement.attempts.insert(attempt, Attempt::Running);
         vec![AgentEffect::Run(key, attempt, work), AgentEffect::Send(ToServer::StepStarted(key, attempt))]
     }
