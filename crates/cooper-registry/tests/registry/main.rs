@@ -5,6 +5,7 @@
 mod access;
 mod blobs;
 mod clients;
+mod crash;
 mod harness;
 mod manifests;
 mod staged;
