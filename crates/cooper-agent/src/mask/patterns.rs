@@ -30,12 +30,13 @@ pub(super) fn add(value: &[u8], patterns: &mut BTreeSet<Vec<u8>>) -> bool {
         return false;
     }
     lines.for_each(|line| insert(line, patterns));
+    // The end of a line is no secret, and hiding it would run lines together; inside an encoded form it cannot be told.
+    insert(trimmed, patterns);
     for form in [value, trimmed] {
-        insert(form, patterns);
         add_base64(form, patterns);
         add_percent(form, patterns);
-        add_escaped(form, patterns);
     }
+    add_escaped(trimmed, patterns);
     false
 }
 

@@ -111,7 +111,7 @@ fn lines_of_a_secret_are_masked_alone_and_together() {
     let set = set(&[b"first line\r\nsecond line\nend\n"]);
     assert_eq!(set.text("a first line b"), "a *** b");
     assert_eq!(set.text("#5 second line\n#5 end\n"), "#5 ***\n#5 end\n");
-    assert_eq!(set.text("first line\r\nsecond line\nend\n."), "***.");
+    assert_eq!(set.text("first line\r\nsecond line\nend\n."), "***\n.");
 }
 
 #[test]

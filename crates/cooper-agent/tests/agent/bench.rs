@@ -1,0 +1,201 @@
+//! An agent on a test's bench: a server, a work folder, and the words to talk with it.
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cooper_agent::{Agent, AgentError, AgentSettings};
+use cooper_api::agent::{BuildOrder, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork};
+use cooper_engine::message::{PlacementKey, StepResult, ToAgent, ToServer};
+use cooper_ports::clock::ManualClock;
+use cooper_ports::engine::{ContainerEngine, EngineOwner};
+use cooper_types::{
+    AgentName, AttemptNumber, Digest, Fence, Platform, RegistryName, RepositoryName, RunId, SecretBytes, SecretString,
+    StepId, Tag, Timestamp,
+};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::server::{TOKEN, TestServer, TestStream};
+
+/// The registry that orders name.
+pub(crate) const REGISTRY: &str = "localhost:5000";
+
+/// Everything that a test needs.
+pub(crate) struct Bench {
+    pub(crate) server: TestServer,
+    pub(crate) streams: mpsc::Receiver<TestStream>,
+    pub(crate) work_dir: tempfile::TempDir,
+    shutdown: CancellationToken,
+    agent: JoinHandle<Result<(), AgentError>>,
+}
+
+/// Fails a test whose event does not come.
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(Duration::from_secs(20), future).await {
+        Ok(value) => value,
+        Err(_) => panic!("no {what} within 20 s"),
+    }
+}
+
+pub(crate) fn key(run: u64) -> PlacementKey {
+    PlacementKey { run: RunId::from_number(run), fence: Fence(run + 10) }
+}
+
+/// The usual settings.
+pub(crate) fn settings(work_dir: &Path) -> AgentSettings {
+    AgentSettings::new(
+        AgentName::parse("tester").expect("valid"),
+        2,
+        work_dir.to_owned(),
+        SecretString::new(TOKEN.to_owned()),
+        EngineOwner::new("server/tester"),
+    )
+}
+
+impl Bench {
+    /// An agent with the usual settings.
+    pub(crate) fn start(engine: Arc<dyn ContainerEngine>) -> Self {
+        Self::start_with(engine, |_| {})
+    }
+
+    /// An agent with settings of its own.
+    pub(crate) fn start_with(engine: Arc<dyn ContainerEngine>, change: impl FnOnce(&mut AgentSettings)) -> Self {
+        let work_dir = tempfile::tempdir().expect("a temporary folder");
+        let (server, streams) = TestServer::new();
+        server.serve_context(archive(&[("Dockerfile", b"FROM localhost:5000/base:1\nRUN talk\n")]));
+        let mut settings = settings(work_dir.path());
+        change(&mut settings);
+        let shutdown = CancellationToken::new();
+        let clock = Arc::new(ManualClock::new(Timestamp::from_micros(1_000_000)));
+        let agent = Agent::new(settings, engine, clock);
+        let connector = Arc::new(server.connector());
+        let agent = tokio::spawn(agent.run(connector, shutdown.clone()));
+        Self { server, streams, work_dir, shutdown, agent }
+    }
+
+    /// The next stream that the agent opens.
+    pub(crate) async fn stream(&mut self) -> TestStream {
+        soon("stream", self.streams.recv()).await.expect("the server lives")
+    }
+
+    /// Tells the agent to end, without waiting.
+    pub(crate) fn begin_shutdown(&self) {
+        self.shutdown.cancel();
+    }
+
+    /// Ends the agent.
+    pub(crate) async fn shut_down(self) {
+        self.shutdown.cancel();
+        soon("end of the agent", self.agent).await.expect("no panic").expect("no error");
+    }
+
+    /// Everything that is left in the work folder.
+    pub(crate) fn leftovers(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.work_dir.path()).expect("a folder");
+        let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("text"));
+        names.filter(|name| name != "agent.lock").collect()
+    }
+}
+
+impl TestStream {
+    /// Offers a placement, which must be taken.
+    pub(crate) async fn place(&mut self, key: PlacementKey) {
+        self.say(ToAgent::Offer { key, platform: Platform::LINUX_AMD64 }).await;
+        assert_eq!(soon("answer", self.message()).await, ToServer::Accepted(key));
+    }
+
+    /// Starts an attempt, which must begin.
+    pub(crate) async fn start(&mut self, key: PlacementKey, attempt: u64, work: StepOrder) {
+        let attempt = AttemptNumber(attempt);
+        self.say(ToAgent::StartStep { key, attempt, work }).await;
+        assert_eq!(soon("start", self.message()).await, ToServer::StepStarted(key, attempt));
+    }
+
+    /// Waits for an attempt's result and says that it is stored.
+    pub(crate) async fn result(&mut self, key: PlacementKey, attempt: u64) -> StepResult {
+        match soon("result", self.message()).await {
+            ToServer::StepEnded(of, number, result) => {
+                assert_eq!((of, number), (key, AttemptNumber(attempt)));
+                self.say(ToAgent::ResultStored { key, attempt: number }).await;
+                result
+            }
+            other => panic!("{other:?} instead of a result"),
+        }
+    }
+
+    /// Ends a placement.
+    pub(crate) async fn stop(&mut self, key: PlacementKey) {
+        self.say(ToAgent::Stop { key }).await;
+        loop {
+            match soon("end of the placement", self.message()).await {
+                ToServer::Stopped(of) => break assert_eq!(of, key),
+                // Said again with a heartbeat, before the server's word that it is stored.
+                ToServer::StepEnded(..) => {}
+                other => panic!("{other:?} instead of the end"),
+            }
+        }
+    }
+}
+
+fn order(work: StepWork, masked: &[&str]) -> StepOrder {
+    StepOrder {
+        step: StepId::parse("step").expect("valid"),
+        timeout: Duration::from_secs(60),
+        masked: masked.iter().map(|value| SecretBytes::new(value.as_bytes().to_vec())).collect(),
+        registry: RegistryAccess {
+            name: RegistryName::parse(REGISTRY).expect("valid"),
+            username: "run".to_owned(),
+            password: SecretString::new("registry-password".to_owned()),
+        },
+        work,
+    }
+}
+
+/// A build of the context's `Dockerfile`.
+pub(crate) fn build() -> StepOrder {
+    build_of("Dockerfile", &[])
+}
+
+/// A build of this Dockerfile, with these values masked.
+pub(crate) fn build_of(dockerfile: &str, masked: &[&str]) -> StepOrder {
+    let build = BuildOrder {
+        dockerfile: dockerfile.to_owned(),
+        target: None,
+        arguments: Vec::new(),
+        labels: Vec::new(),
+        no_cache: false,
+        secrets: Vec::new(),
+        platform: Platform::LINUX_AMD64,
+        shared_key: "shared".to_owned(),
+    };
+    order(StepWork::Build(build), masked)
+}
+
+/// A push of this image to these repositories.
+pub(crate) fn push(image: Digest, repositories: &[&str]) -> StepOrder {
+    let target = |name: &&str| PushTarget {
+        repository: RepositoryName::parse(name).expect("valid"),
+        staging_tag: Tag::parse("staged.1.2").expect("valid"),
+    };
+    order(StepWork::Push(PushOrder { image, targets: repositories.iter().map(target).collect() }), &[])
+}
+
+/// A tar.gz of these files.
+pub(crate) fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    for (path, content) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(0o755);
+        header.set_size(content.len() as u64);
+        // Not `set_path`, which refuses what a hostile archive holds.
+        header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
+        header.set_cksum();
+        archive.append(&header, *content).expect("written");
+    }
+    archive.into_inner().and_then(GzEncoder::finish).expect("written")
+}

@@ -1,0 +1,96 @@
+//! An engine whose builds say what a test says, when it says it.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use cooper_ports::engine::scripted::ScriptedEngine;
+use cooper_ports::engine::{
+    BuildError, BuildEvent, BuildRequest, BuiltImage, ContainerEngine, EngineDescription, EngineError, EngineOwner,
+    LocalName, OutputStream, PushError, PushEvent, PushRequest, PushedImage, Reaped, VertexEvent,
+};
+use cooper_types::{Digest, Timestamp};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// The engine. Its next build takes events until the test drops the sender, then succeeds.
+pub(crate) struct DrivenEngine {
+    inner: ScriptedEngine,
+    events: Mutex<Option<mpsc::Receiver<BuildEvent>>>,
+}
+
+/// The voice of a build.
+pub(crate) struct Voice(mpsc::Sender<BuildEvent>);
+
+impl DrivenEngine {
+    pub(crate) fn new() -> (Arc<Self>, Voice) {
+        let (sender, receiver) = mpsc::channel(1);
+        (Arc::new(Self { inner: ScriptedEngine::new(), events: Mutex::new(Some(receiver)) }), Voice(sender))
+    }
+}
+
+impl Voice {
+    /// Begins the one vertex that speaks.
+    pub(crate) async fn begin(&self) {
+        let vertex = VertexEvent {
+            id: "v".into(),
+            name: "[1/1] RUN talk".into(),
+            started: Some(Timestamp::from_micros(0)),
+            completed: None,
+            cached: false,
+            error: None,
+        };
+        self.0.send(BuildEvent::Vertex(vertex)).await.expect("the build listens");
+    }
+
+    pub(crate) async fn say(&self, text: &str) {
+        let bytes = Bytes::from(text.to_owned());
+        let event = BuildEvent::Log { vertex: "v".into(), stream: OutputStream::Stdout, bytes };
+        self.0.send(event).await.expect("the build listens");
+    }
+}
+
+#[async_trait::async_trait]
+impl ContainerEngine for DrivenEngine {
+    fn describe(&self) -> &EngineDescription {
+        self.inner.describe()
+    }
+
+    async fn ping(&self) -> Result<(), EngineError> {
+        self.inner.ping().await
+    }
+
+    async fn build(
+        &self,
+        _request: BuildRequest,
+        sink: mpsc::Sender<BuildEvent>,
+        cancel: CancellationToken,
+    ) -> Result<BuiltImage, BuildError> {
+        let mut events = self.events.lock().expect("no panic").take().expect("one build");
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return Err(BuildError::Cancelled),
+                event = events.recv() => match event {
+                    Some(event) => { let _ = sink.send(event).await; }
+                    None => return Ok(BuiltImage { image: Digest::sha256(b"driven"), bases: Vec::new() }),
+                },
+            }
+        }
+    }
+
+    async fn push(
+        &self,
+        request: PushRequest,
+        sink: mpsc::Sender<PushEvent>,
+        cancel: CancellationToken,
+    ) -> Result<PushedImage, PushError> {
+        self.inner.push(request, sink, cancel).await
+    }
+
+    async fn remove_names(&self, names: &[LocalName]) -> Result<(), EngineError> {
+        self.inner.remove_names(names).await
+    }
+
+    async fn reap(&self, owner: &EngineOwner) -> Result<Reaped, EngineError> {
+        self.inner.reap(owner).await
+    }
+}

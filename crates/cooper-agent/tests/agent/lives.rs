@@ -1,0 +1,165 @@
+//! The life of an agent and of its placements: slots, cancelling, panics, refusals, shutting down.
+
+use std::sync::Arc;
+
+use cooper_engine::message::{Held, StepResult, ToAgent, ToServer};
+use cooper_ports::engine::EngineOwner;
+use cooper_ports::engine::scripted::{EngineCall, Gate, ScriptedBuild, ScriptedEngine};
+use cooper_types::{AttemptNumber, Platform};
+
+use crate::bench::{Bench, build, key, soon};
+use crate::driven::DrivenEngine;
+
+#[tokio::test]
+async fn more_than_the_slots_is_declined() {
+    let mut bench = Bench::start(Arc::new(ScriptedEngine::new()));
+    let mut stream = bench.stream().await;
+    stream.place(key(1)).await;
+    stream.place(key(2)).await;
+    let offer = |run| ToAgent::Offer { key: key(run), platform: Platform::LINUX_AMD64 };
+    stream.say(offer(3)).await;
+    let declined = ToServer::Declined(key(3), "all 2 slots are in use".to_owned());
+    assert_eq!(soon("answer", stream.message()).await, declined);
+    stream.stop(key(1)).await;
+    stream.place(key(3)).await;
+    let held = soon("report", stream.holding()).await;
+    assert_eq!(held.len(), 2);
+    bench.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_cancelled_build_is_gone() {
+    let engine = Arc::new(ScriptedEngine::new());
+    let gate = Gate::new();
+    engine.script_build(ScriptedBuild::success("never", Vec::new()).waiting_at(&gate));
+    let mut bench = Bench::start(engine.clone());
+    let mut stream = bench.stream().await;
+    stream.place(key(1)).await;
+    stream.start(key(1), 1, build()).await;
+    soon("build", gate.arrival()).await;
+    stream.say(ToAgent::Stop { key: key(1) }).await;
+    assert_eq!(soon("end", stream.message()).await, ToServer::Stopped(key(1)), "and no result");
+    assert_eq!(engine.names(), Vec::<String>::new());
+    assert!(matches!(engine.calls().last(), Some(EngineCall::RemoveNames(names)) if names.len() == 1));
+    assert_eq!(bench.leftovers(), Vec::<String>::new());
+    // What it does not hold, it says to be stopped.
+    stream.say(ToAgent::Stop { key: key(9) }).await;
+    assert_eq!(soon("end", stream.message()).await, ToServer::Stopped(key(9)));
+    bench.shut_down().await;
+}
+
+#[tokio::test]
+async fn names_that_the_engine_keeps_are_removed_later() {
+    let engine = Arc::new(ScriptedEngine::new());
+    let mut bench = Bench::start(engine.clone());
+    let mut stream = bench.stream().await;
+    stream.place(key(1)).await;
+    stream.start(key(1), 1, build()).await;
+    stream.result(key(1), 1).await;
+    engine.set_down(true);
+    stream.stop(key(1)).await;
+    engine.set_down(false);
+    assert_eq!(engine.names().len(), 1);
+    stream.place(key(2)).await;
+    stream.stop(key(2)).await;
+    assert_eq!(engine.names(), Vec::<String>::new());
+    bench.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_step_that_panics_is_lost_and_the_agent_lives() {
+    // The driven engine has one build, and panics when it is asked for another.
+    let (engine, voice) = DrivenEngine::new();
+    drop(voice);
+    let mut bench = Bench::start(engine);
+    let mut stream = bench.stream().await;
+    stream.place(key(1)).await;
+    stream.start(key(1), 1, build()).await;
+    assert!(matches!(stream.result(key(1), 1).await, StepResult::Succeeded { .. }));
+    stream.start(key(1), 2, build()).await;
+    let lost = StepResult::Lost { reason: "the agent failed: one build".to_owned() };
+    assert_eq!(stream.result(key(1), 2).await, lost);
+    stream.stop(key(1)).await;
+    stream.place(key(2)).await;
+    bench.shut_down().await;
+}
+
+#[tokio::test]
+async fn an_unstored_result_is_said_again_on_the_next_stream() {
+    let mut bench = Bench::start(Arc::new(ScriptedEngine::new()));
+    let mut stream = bench.stream().await;
+    stream.place(key(1)).await;
+    stream.start(key(1), 1, build()).await;
+    let result = soon("result", stream.message()).await;
+    assert!(matches!(result, ToServer::StepEnded(..)));
+    stream.break_off().await;
+    let mut stream = bench.stream().await;
+    assert_eq!(soon("report", stream.holding()).await, [Held { key: key(1), attempts: vec![AttemptNumber(1)] }]);
+    assert_eq!(soon("result", stream.message()).await, result);
+    stream.say(ToAgent::ResultStored { key: key(1), attempt: AttemptNumber(1) }).await;
+    loop {
+        let held = soon("report", stream.holding()).await;
+        if held == [(Held { key: key(1), attempts: Vec::new() })] {
+            break;
+        }
+    }
+    bench.shut_down().await;
+}
+
+#[tokio::test]
+async fn refusals_and_nonsense_end_in_another_try() {
+    let mut bench = Bench::start(Arc::new(ScriptedEngine::new()));
+    let stream = bench.stream().await;
+    bench.server.refuse(2, 0);
+    stream.say_nonsense().await;
+    let mut stream = bench.stream().await;
+    stream.place(key(1)).await;
+    bench.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_shutdown_stops_builds_cleans_up_and_says_so() {
+    let engine = Arc::new(ScriptedEngine::new());
+    let gate = Gate::new();
+    engine.script_build(ScriptedBuild::success("never", Vec::new()).waiting_at(&gate));
+    let mut bench = Bench::start(engine.clone());
+    let mut stream = bench.stream().await;
+    stream.place(key(1)).await;
+    stream.place(key(2)).await;
+    stream.start(key(1), 1, build()).await;
+    soon("build", gate.arrival()).await;
+    bench.begin_shutdown();
+    let mut stopped =
+        [soon("end", stream.message()).await, soon("end", stream.message()).await].map(|m| format!("{m:?}"));
+    stopped.sort();
+    assert_eq!(stopped, [ToServer::Stopped(key(1)), ToServer::Stopped(key(2))].map(|m| format!("{m:?}")));
+    soon("end of the stream", stream.ended()).await;
+    assert_eq!(engine.names(), Vec::<String>::new());
+    assert_eq!(bench.leftovers(), Vec::<String>::new());
+    bench.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_shutdown_without_a_server_ends_too() {
+    let mut bench = Bench::start(Arc::new(ScriptedEngine::new()));
+    let mut stream = bench.stream().await;
+    stream.place(key(1)).await;
+    bench.server.break_connections(false);
+    stream.break_off().await;
+    bench.shut_down().await;
+}
+
+#[tokio::test]
+async fn what_an_earlier_life_left_is_gone_before_the_greeting() {
+    let engine = Arc::new(ScriptedEngine::new());
+    let mut bench = Bench::start_with(engine.clone(), |settings| {
+        let left = settings.work_dir.join("ca5-17");
+        std::fs::create_dir(&left).expect("a folder");
+        std::fs::write(left.join("spool"), "x").expect("a file");
+    });
+    bench.stream().await;
+    assert_eq!(bench.leftovers(), Vec::<String>::new());
+    let owner = EngineOwner::new("server/tester");
+    assert!(matches!(engine.calls().first(), Some(EngineCall::Reap(reaped)) if *reaped == owner));
+    bench.shut_down().await;
+}

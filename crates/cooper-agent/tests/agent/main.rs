@@ -1,0 +1,10 @@
+//! The agent against a scripted server, over the real protocol: everything but the server's decisions is real here,
+//! and in `real_engine` the engine too.
+
+mod bench;
+mod builds;
+mod driven;
+mod lives;
+mod logs;
+mod real_engine;
+mod server;
