@@ -8,8 +8,8 @@ use cooper_engine::message::BaseImage;
 use cooper_engine::run::{Effect, NewRun, Policy, Refusal, Run, RunEvent, RunStatus};
 use cooper_spec::quick_build::PlanError;
 use cooper_types::{
-    AttemptNumber, ContextId, Digest, IdempotencyKey, PrincipalName, RegistryName, RepositoryName, RunId, StepId, Tag,
-    Timestamp,
+    AgentName, AttemptNumber, ContextId, Digest, IdempotencyKey, PrincipalName, RegistryName, RepositoryName, RunId,
+    StepId, Tag, Timestamp,
 };
 
 use crate::logs::LogEnd;
@@ -265,6 +265,16 @@ pub trait RunStore: Send + Sync {
 
     /// All runs that have not ended, oldest first: what the sweep looks at.
     async fn unfinished_runs(&self) -> Result<Vec<Run>, StoreError>;
+
+    /// The unfinished runs of which an agent of this name holds a placement or is asked to, oldest first. It costs what
+    /// that agent holds, however long the queue is.
+    async fn runs_of_agent(&self, agent: &AgentName) -> Result<Vec<Run>, StoreError>;
+
+    /// How many unfinished runs there are, by status; a status without runs may be left out.
+    async fn count_unfinished(&self) -> Result<Vec<(RunStatus, u64)>, StoreError>;
+
+    /// Whether the store answers, at the least cost.
+    async fn ping(&self) -> Result<(), StoreError>;
 
     /// The secrets of a run, for a live attempt of it.
     async fn run_secrets(&self, run: RunId, attempt: AttemptNumber) -> Result<Vec<SealedSecret>, SecretsError>;

@@ -5,13 +5,13 @@ mod apply;
 mod record;
 
 use async_trait::async_trait;
-use cooper_engine::run::{Policy, Run, RunEvent};
+use cooper_engine::run::{Policy, Run, RunEvent, RunStatus};
 use cooper_ports::runs::{
     AcceptError, AcceptRun, Accepted, Applied, ApplyError, RunQuery, RunRecord, RunStore, SealedSecret, SecretKind,
     SecretsError,
 };
 use cooper_ports::store_error::StoreError;
-use cooper_types::{AttemptNumber, RunId};
+use cooper_types::{AgentName, AttemptNumber, RunId};
 use sqlx::Row;
 
 use crate::Store;
@@ -55,6 +55,44 @@ impl RunStore for Store {
                 .await
                 .during(LIST)?;
         states.iter().map(|state| serde_json::from_str(state).stored(LIST)).collect()
+    }
+
+    async fn runs_of_agent(&self, agent: &AgentName) -> Result<Vec<Run>, StoreError> {
+        const LIST: &str = "list an agent's runs";
+        let states: Vec<String> = sqlx::query_scalar(
+            "SELECT r.state FROM run_agents a
+             JOIN runs r ON r.registry_id = a.registry_id AND r.number = a.run_number
+             WHERE a.registry_id = ?1 AND a.agent = ?2 AND r.finished IS NULL ORDER BY r.number",
+        )
+        .bind(self.registry_id().0)
+        .bind(agent.as_str())
+        .fetch_all(self.readers())
+        .await
+        .during(LIST)?;
+        states.iter().map(|state| serde_json::from_str(state).stored(LIST)).collect()
+    }
+
+    async fn count_unfinished(&self) -> Result<Vec<(RunStatus, u64)>, StoreError> {
+        const COUNT: &str = "count unfinished runs";
+        let rows = sqlx::query(
+            "SELECT status, count(*) AS runs FROM runs WHERE registry_id = ?1 AND finished IS NULL GROUP BY status",
+        )
+        .bind(self.registry_id().0)
+        .fetch_all(self.readers())
+        .await
+        .during(COUNT)?;
+        rows.iter()
+            .map(|row| {
+                let name: &str = row.try_get("status").during(COUNT)?;
+                let status = RunStatus::parse(name).ok_or_else(|| UnknownValue::new("status of a run", name));
+                let count: i64 = row.try_get("runs").during(COUNT)?;
+                Ok((status.stored(COUNT)?, u64::try_from(count).stored(COUNT)?))
+            })
+            .collect()
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1 FROM registries").fetch_one(self.readers()).await.map(drop).during("answer")
     }
 
     async fn run_secrets(&self, run: RunId, attempt: AttemptNumber) -> Result<Vec<SealedSecret>, SecretsError> {

@@ -1,12 +1,14 @@
 //! Applying an event: the engine decides, this writes the new state and every effect that belongs to it.
 
+use std::collections::BTreeSet;
+
 use cooper_engine::message::BaseImage;
-use cooper_engine::run::{Effect, Policy, Run, RunEvent, TagTarget};
+use cooper_engine::run::{Effect, Placement, Policy, Run, RunEvent, TagTarget};
 use cooper_ports::logs::{AppendError, LogEnd, NewFrame};
 use cooper_ports::registry::{AttemptRef, PromoteError, PromotedTag, StagedTarget};
 use cooper_ports::runs::{Applied, ApplyError};
 use cooper_ports::store_error::StoreError;
-use cooper_types::{AttemptNumber, Fence, ImageRef, RegistryId, RunId, StepId, Timestamp};
+use cooper_types::{AgentName, AttemptNumber, Fence, ImageRef, RegistryId, RunId, StepId, Timestamp};
 use sqlx::{Row, SqliteConnection};
 
 use crate::contexts::run_number;
@@ -26,8 +28,12 @@ pub(super) async fn apply(
     policy: &Policy,
 ) -> Result<Applied, ApplyError> {
     let (mut run, generation) = load(tx, registry, id).await?.ok_or(ApplyError::Unknown(id))?;
+    let agents = agents_of(&run);
     let effects = run.apply(event, now, policy).map_err(|refusal| ApplyError::Refused { run: id, refusal })?;
     save(tx, registry, &run, generation, now).await?;
+    if agents_of(&run) != agents {
+        save_agents(tx, registry, &run).await?;
+    }
     let mut change = Change { tx, registry, run: &run, now, send: Vec::new(), log_end: None };
     for effect in effects {
         change.effect(effect).await?;
@@ -73,6 +79,32 @@ async fn save(
     if saved.rows_affected() != 1 {
         // One writer makes this impossible; a second one would be found here and not in torn state.
         return Err(UnknownValue::new("generation", &generation.to_string())).stored(APPLY);
+    }
+    Ok(())
+}
+
+/// The names of the agents that hold a placement or are asked to.
+fn agents_of(run: &Run) -> BTreeSet<AgentName> {
+    run.placements.iter().filter_map(Placement::lease).map(|lease| lease.agent.name.clone()).collect()
+}
+
+/// Writes down whose the run's placements are now.
+async fn save_agents(tx: &mut SqliteConnection, registry: RegistryId, run: &Run) -> Result<(), StoreError> {
+    const WRITE: &str = "write a run's agents";
+    sqlx::query("DELETE FROM run_agents WHERE registry_id = ?1 AND run_number = ?2")
+        .bind(registry.0)
+        .bind(run_number(run.id))
+        .execute(&mut *tx)
+        .await
+        .during(WRITE)?;
+    for agent in agents_of(run) {
+        sqlx::query("INSERT INTO run_agents (registry_id, agent, run_number) VALUES (?1, ?2, ?3)")
+            .bind(registry.0)
+            .bind(agent.as_str())
+            .bind(run_number(run.id))
+            .execute(&mut *tx)
+            .await
+            .during(WRITE)?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use cooper_ports::registry::{AttemptRef, Manifest, ManifestKey, NewManifest, Put
 use cooper_ports::runs::{
     AcceptError, AcceptRun, ApplyError, RunQuery, RunStore, RunType, SealedSecret, SecretKind, SecretsError,
 };
-use cooper_types::{AttemptNumber, Digest, Fence, IdempotencyKey, RepositoryName, RunId, StepId, Tag};
+use cooper_types::{AgentName, AttemptNumber, Digest, Fence, IdempotencyKey, RepositoryName, RunId, StepId, Tag};
 
 use crate::fixture::{Fixture, Started, agent, context, principal, quick_build, upload};
 
@@ -336,4 +336,36 @@ async fn a_lost_push_leaves_no_tag() {
     let late = push(&fixture, run, attempt, "{}").await.unwrap_err();
     assert!(matches!(late, PutManifestError::AttemptOver(_)), "{late}");
     assert_eq!(tags(&fixture).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn an_agent_is_shown_what_it_holds_and_nothing_else() {
+    let fixture = Fixture::new().await;
+    let waiting = fixture.accept().await.run.id;
+    let started = fixture.start().await;
+    let other = AgentName::parse("agent-2").unwrap();
+    let held = async || {
+        let runs = fixture.store.runs_of_agent(&agent().name).await.unwrap();
+        assert!(fixture.store.runs_of_agent(&other).await.unwrap().is_empty());
+        runs.into_iter().map(|run| run.id).collect::<Vec<_>>()
+    };
+    assert_eq!(held().await, [started.run]);
+    // The migration of older databases finds the same in the states.
+    let found = "SELECT count(*) FROM runs r, json_each(r.state, '$.placements') p
+                 WHERE r.finished IS NULL AND json_extract(p.value, '$.agent.name') = 'agent-1'";
+    assert_eq!(fixture.count(found).await, 1);
+    fixture.apply(waiting, RunEvent::Offer { placement: 0, agent: agent() }).await.unwrap();
+    assert_eq!(held().await, [waiting, started.run], "what is on offer counts");
+    let counts = fixture.store.count_unfinished().await.unwrap();
+    assert_eq!(counts.iter().map(|(_, count)| count).sum::<u64>(), 2);
+
+    let fence = fixture.store.find_run(waiting).await.unwrap().unwrap().run.last_fence;
+    fixture.apply(waiting, RunEvent::Declined { fence, why: "busy".to_owned() }).await.unwrap();
+    assert_eq!(held().await, [started.run]);
+    fixture.apply(started.run, RunEvent::CancelRequested { by: principal("alice") }).await.unwrap();
+    assert_eq!(held().await, [started.run], "it is still to be stopped");
+    fixture.apply(started.run, RunEvent::Stopped { fence: started.fence }).await.unwrap();
+    assert_eq!(held().await, []);
+    assert_eq!(fixture.store.count_unfinished().await.unwrap(), [(RunStatus::Queued, 1)]);
+    fixture.store.ping().await.unwrap();
 }
