@@ -9,8 +9,11 @@ fn a_folder_becomes_an_image_that_runs() {
     let base = server.base_image();
     let registry = base.split('/').next().unwrap();
 
+    // An image that only an earlier stage stands on, told apart from the base by its content.
+    let tools =
+        server.build(&["-t", "base/tools:1"], &Context::new(&format!("FROM {base}\nRUN echo tools > /tools\n")));
     let context = Context::new(&format!(
-        "FROM {base} AS make\n\
+        "FROM {registry}/base/tools:1 AS make\n\
          ARG GREETING=none\n\
          RUN echo \"$GREETING\" > /greeting\n\
          FROM {base} AS unused\n\
@@ -32,9 +35,10 @@ fn a_folder_becomes_an_image_that_runs() {
     assert!(digest.starts_with("sha256:") && digest.len() == 71, "{digest}");
 
     // The base is recorded by the digest that the registry gave.
-    let base_digest = server.run("ca1")["outputImages"][0]["digest"].clone();
-    assert_eq!(run["dependencies"][0]["buildtime"][0]["digest"], base_digest, "{run:#}");
-    assert_eq!(run["dependencies"][0]["runtime"]["digest"], base_digest, "{run:#}");
+    let base_digest = &server.run("ca1")["outputImages"][0]["digest"];
+    let dependencies = &run["dependencies"][0];
+    assert_eq!(&dependencies["runtime-dependency"]["digest"], base_digest, "{run:#}");
+    assert_eq!(dependencies["buildtime-dependency"][0]["digest"], tools["outputImages"][0]["digest"], "{run:#}");
 
     engine.login(registry, &server.token_file());
     let image = format!("{registry}/app:{id}");
@@ -126,8 +130,8 @@ fn a_failing_step_is_the_users_result() {
     let text = runs.to_string();
     assert!(text.contains("\"Failed\""), "{runs:#}");
     // Nothing was tagged.
-    let answer = server.get("/v2/bad/tags/list");
-    assert!(!answer.body.contains("\"1\""), "{answer:?}");
+    let answer = server.registry("/v2/bad/manifests/1");
+    assert_eq!(answer.status, 404, "{answer:?}");
 }
 
 #[test]
@@ -137,6 +141,52 @@ fn nothing_is_pushed_when_it_is_not_wanted() {
     let run = server.build(&["-t", "quiet:1", "--no-push"], &Context::new(&format!("FROM {base}\nRUN true\n")));
     assert_eq!(run["status"], "Succeeded");
     assert_eq!(run["outputImages"].as_array().map(Vec::len), Some(0), "{run:#}");
-    let answer = server.get("/v2/quiet/manifests/1");
+    let answer = server.registry("/v2/quiet/manifests/1");
     assert_eq!(answer.status, 404, "{answer:?}");
+}
+
+#[test]
+fn two_builds_of_one_name_never_meet() {
+    let server = TestServer::start();
+    let base = server.base_image();
+    let contexts = ["one", "two", "three"]
+        .map(|word| (word, Context::new(&format!("FROM {base}\nRUN echo {word} > /word\nCMD [\"cat\", \"/word\"]\n"))));
+    let running: Vec<_> = contexts
+        .iter()
+        .map(|(word, context)| {
+            let tag = format!("app:{word}");
+            let folder = context.display();
+            (word, server.cooper_running(&["build", "--output", "json", "-t", "app:latest", "-t", &tag, &folder]))
+        })
+        .collect();
+    let engine = Engine::new();
+    let registry = base.split('/').next().unwrap();
+    engine.login(registry, &server.token_file());
+    let mut digests = Vec::new();
+    for (word, build) in running {
+        let run = build.end(std::time::Duration::from_secs(120)).ok().json();
+        let image = format!("{registry}/app:{word}");
+        engine.pull(&image);
+        assert_eq!(engine.run(&image), format!("{word}\n"), "{run:#}");
+        digests.push(run["outputImages"][0]["digest"].as_str().unwrap().to_owned());
+    }
+    let latest = server.registry("/v2/app/manifests/latest");
+    let digest = latest.header("docker-content-digest").unwrap();
+    assert!(digests.iter().any(|known| known == digest), "{digest} is none of {digests:?}");
+}
+
+#[test]
+fn what_an_old_engine_cannot_do_is_named() {
+    let engine = Engine::new();
+    let server = TestServer::start();
+    let base = server.base_image();
+    let context = Context::new(&format!("FROM {base}\nRUN <<END\necho from-a-heredoc\nEND\n"));
+    let build = server.cooper(&["build", "-t", "app:1", &context.display()]);
+    let version = engine.docker(&["version", "--format", "{{.Server.Version}}"]).ok().stdout;
+    let major: u32 = version.split('.').next().unwrap().parse().unwrap();
+    if major < 23 {
+        build.expect(1).error_names(&["heredoc", "23"]);
+    } else {
+        assert!(build.ok().stdout.contains("from-a-heredoc"));
+    }
 }

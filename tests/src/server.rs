@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -165,6 +167,15 @@ impl TestServer {
     pub fn get(&self, path: &str) -> Answer {
         let token = format!("Authorization: Bearer {}", self.token());
         request(&self.authority, "GET", path, &[&token], b"").expect("the server answers")
+    }
+
+    /// Asks the registry as the administrator, for a manifest of any kind.
+    #[track_caller]
+    pub fn registry(&self, path: &str) -> Answer {
+        let credential = STANDARD.encode(format!("tester:{}", self.token()));
+        let headers = [format!("Authorization: Basic {credential}"), "Accept: */*".to_owned()];
+        let headers = headers.each_ref().map(String::as_str);
+        request(&self.authority, "GET", path, &headers, b"").expect("the registry answers")
     }
 
     /// What the server has written so far.
