@@ -3,6 +3,8 @@
 //! The engine gives text only. Each pattern here was seen from Docker Engine 20.10 (BuildKit 0.8) or read in the
 //! sources of 23 and later; what fits none is the user's, with the engine's own words.
 
+mod base;
+
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 
@@ -121,42 +123,19 @@ impl Blame {
     /// An image that could not be resolved or pulled.
     fn missing_base(&self) -> Option<BuildFailure> {
         let (step, error) = self.failed.as_ref()?;
-        let reference = match step.split_once("load metadata for ") {
-            Some(("[internal] ", reference)) => reference.to_owned(),
-            _ => crate::trace::base_of(step)?.reference,
-        };
-        let message = error
-            .strip_prefix(&reference)
-            .map(|rest| rest.trim_start_matches(": "))
-            .unwrap_or(error)
-            .trim_start_matches("failed to resolve source metadata for ")
-            .to_owned();
-        let has = |needle: &str| message.contains(needle);
-        let denied =
-            ["insufficient_scope", "pull access denied", "401 Unauthorized", "403 Forbidden", "authorization failed"]
-                .into_iter()
-                .any(has)
-                || has("failed to authorize");
-        let unreachable =
-            ["dial tcp", "no such host", "i/o timeout", "connection refused", "x509:", "server gave HTTP response"]
-                .into_iter()
-                .any(has);
-        Some(if unreachable {
-            BuildFailure::BaseUnreachable { reference, message }
-        } else if denied {
-            BuildFailure::BaseDenied { reference, message }
-        } else if has("not found") {
-            BuildFailure::BaseMissing { reference }
-        } else {
-            return None;
-        })
+        base::failure(step, error)
     }
 
     /// A Dockerfile that is not there or cannot be understood.
     fn dockerfile_fault(&self, message: &str) -> Option<BuildFailure> {
         let path = || self.dockerfile.clone();
-        if message.contains("failed to read dockerfile: ") && message.contains("no such file or directory") {
-            return Some(BuildFailure::DockerfileMissing { path: path() });
+        if let Some((_, reason)) = message.split_once("failed to read dockerfile: ") {
+            if reason.contains("no such file or directory") {
+                return Some(BuildFailure::DockerfileMissing { path: path() });
+            }
+            // The engine names its own copy's path before the reason.
+            let reason = reason.rsplit_once(": ").map_or(reason, |(_, reason)| reason);
+            return Some(BuildFailure::Dockerfile { path: path(), line: None, message: reason.to_owned() });
         }
         // `… target stage foo could not be found`; quoted since 23.
         if message.contains("target stage ") && message.contains(" could not be found") {
@@ -257,7 +236,11 @@ fn strip(message: &str) -> &str {
     ] {
         message = message.strip_prefix(prefix).unwrap_or(message);
     }
-    message
+    // A doubled end comes from the engine's wrapping of its own errors.
+    match message.strip_suffix(": not found") {
+        Some(rest) if rest.ends_with("not found") => rest,
+        _ => message,
+    }
 }
 
 /// A part of the spool file, read at offsets.

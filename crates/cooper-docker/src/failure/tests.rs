@@ -81,7 +81,7 @@ fn failing_steps() {
     check(
         step,
         "failed to compute cache key: \"/secret\" not found: not found",
-        "user: step `[2/2] COPY secret x not found /`: failed to compute cache key: \"/secret\" not found: not found",
+        "user: step `[2/2] COPY secret x not found /`: failed to compute cache key: \"/secret\" not found",
     );
 }
 
@@ -113,6 +113,38 @@ fn base_images() {
          no such host",
         "cannot be reached: failed to do request: Head \"https://registry-1.docker.io/v2/\": dial tcp: lookup \
          registry-1.docker.io: no such host",
+    );
+}
+
+#[test]
+fn images_that_are_read_otherwise() {
+    let check = |step: &str, error: &str, expect: &str| {
+        assert_eq!(
+            sorted("FROM x", Some((step, error)), &format!("failed to solve: {error}")),
+            format!("user: {expect}")
+        );
+    };
+    let refused =
+        "failed to do request: Head \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused";
+    for step in
+        ["resolve image config for r.io/f:1", "resolve image config for docker-image://r.io/f:1", "FROM r.io/f:1"]
+    {
+        check(step, refused, &format!("base image `r.io/f:1` cannot be reached: {refused}"));
+    }
+    check(
+        "[internal] load metadata for r.io/f:1",
+        "no match for platform in manifest sha256:00: not found",
+        "base image `r.io/f:1` is not there for this platform: no match for platform in manifest sha256:00: not found",
+    );
+    check(
+        "[internal] load metadata for r.io/f:1",
+        "unexpected status code [manifests 1]: 503 Service Unavailable",
+        "base image `r.io/f:1` cannot be reached: unexpected status code [manifests 1]: 503 Service Unavailable",
+    );
+    check(
+        "[internal] load metadata for r.io/f:1",
+        "something new",
+        "step `[internal] load metadata for r.io/f:1`: something new",
     );
 }
 
@@ -166,6 +198,11 @@ fn dockerfiles() {
         "FROM scratch",
         "failed to read dockerfile: open /var/lib/docker/tmp/buildkit-mount1/Dockerfile: no such file or directory",
         "Dockerfile `Dockerfile` is not in the context: name it with --file",
+    );
+    check(
+        "FROM scratch",
+        "failed to read dockerfile: read /var/lib/docker/tmp/buildkit-mount1/bin: is a directory",
+        "Dockerfile `Dockerfile`: is a directory",
     );
 }
 

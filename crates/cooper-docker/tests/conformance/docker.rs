@@ -6,17 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
-use bollard::models::{ContainerCreateBody, NetworkCreateRequest, VolumeCreateRequest};
-use bollard::query_parameters::{
-    CreateContainerOptions, ListContainersOptions, RemoveImageOptions, TagImageOptionsBuilder,
-};
-use cooper_ports::engine::{
-    BuildError, BuildEvent, BuildFailure, ContainerEngine, EngineFeature, OWNER_LABEL, PushError, PushRequest,
-    RegistryCredential,
-};
-use cooper_types::{Digest, ImageRef, Platform, RegistryName, SecretBytes, SecretString};
+use cooper_ports::engine::{BuildError, BuildEvent, BuildFailure, ContainerEngine, EngineFeature};
+use cooper_types::{Digest, Platform, SecretBytes};
 use futures::TryStreamExt;
-use http::StatusCode;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +16,7 @@ use crate::bench::{self, Bench, DockerBench, run};
 use crate::context::Context;
 
 /// The engine without our adapter, to look at what it did.
-async fn docker() -> Docker {
+pub(crate) async fn docker() -> Docker {
     let path = bench::socket().path().to_string_lossy().into_owned();
     let docker = Docker::connect_with_unix(&path, 60, bollard::API_DEFAULT_VERSION).expect("a socket");
     docker.negotiate_version().await.expect("an engine")
@@ -245,52 +237,6 @@ async fn cancelling_and_dropping_kill_what_runs_and_leave_nothing_open() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bases_behind_a_login_are_pulled_with_the_builds_own() {
-    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
-        bench.registry.require_login();
-        let base = format!("{}/private/base:1", bench.registry.address());
-        let image = bench.build(bench.request(Context::shell("FROM scratch\nCOPY bin /bin\n"))).await.0;
-        let pushed = bench.push(image.expect("it builds").image, &base).await.expect("it is pushed");
-        let dockerfile = format!("FROM {base}\nRUN echo ok\nFROM scratch\nCOPY --from={base} /bin/busybox /b\n");
-        let registry = RegistryName::parse(bench.registry.address()).expect("a registry");
-
-        let mut request = bench.request(Context::new(&dockerfile));
-        let login = bench.registry.credential().expect("a login");
-        request.credentials = BTreeMap::from([(registry.clone(), login)]);
-        let built = bench.build(request).await.0.expect("it builds");
-        assert_eq!(built.bases.len(), 1);
-        assert_eq!(built.bases[0].digest, pushed.digest);
-
-        let wrong = RegistryCredential { username: "somebody".into(), password: SecretString::new("wrong".into()) };
-        for credentials in [BTreeMap::new(), BTreeMap::from([(registry, wrong)])] {
-            let mut request = bench.request(Context::new(&dockerfile));
-            request.credentials = credentials;
-            let (built, _) = bench.build(request).await;
-            match built {
-                Err(BuildError::Failed(BuildFailure::BaseDenied { reference, .. })) => assert_eq!(reference, base),
-                other => panic!("{other:?}"),
-            }
-        }
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_base_that_cannot_be_reached_is_named() {
-    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
-        // Port 1 of the loopback: nothing listens there.
-        for base in ["127.0.0.1:1/base:1", "registry.invalid/base:1"] {
-            let (built, _) = bench.build(bench.request(Context::new(&format!("FROM {base}\n")))).await;
-            match built {
-                Err(BuildError::Failed(BuildFailure::BaseUnreachable { reference, .. })) => assert_eq!(reference, base),
-                other => panic!("{other:?}"),
-            }
-        }
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_old_engine_lacks_is_named() {
     run(DockerBench::start().await, |bench: Arc<Bench>| async move {
         let cases = [
@@ -332,132 +278,6 @@ async fn a_platform_that_the_engine_cannot_run_fails_as_the_users_build() {
         request.platform = Some(foreign);
         // Without a RUN there is nothing to emulate.
         bench.build(request).await.0.expect("it builds");
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pushes_that_are_refused_say_why_and_leave_no_name() {
-    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
-        let image = bench.build(bench.request(Context::shell("FROM scratch\nCOPY bin /bin\n"))).await.0;
-        let image = image.expect("it builds").image;
-        let push = async |registry: &str, credential: Option<RegistryCredential>| {
-            let (sink, _events) = mpsc::channel(1024);
-            let reference = ImageRef::parse(&format!("{registry}/app:refused")).expect("a reference");
-            let request = PushRequest { image: image.clone(), reference, credential };
-            bench.engine.push(request, sink, CancellationToken::new()).await
-        };
-        let pushed = push("127.0.0.1:1", None).await;
-        assert!(matches!(pushed, Err(PushError::Unreachable { .. })), "{pushed:?}");
-
-        bench.registry.require_login();
-        let address = bench.registry.address();
-        // Not the wrong login: on it the engine tries for 50 s, because the answer to its HEAD has no code in it.
-        let pushed = push(address, None).await;
-        assert!(matches!(pushed, Err(PushError::Unauthorized { .. })), "{pushed:?}");
-        let body = r#"{"errors":[{"code":"DENIED","message":"attempt 3 of step build of run ca1 is over"}]}"#;
-        bench.registry.refuse(StatusCode::FORBIDDEN, body);
-        match push(address, bench.registry.credential()).await {
-            Err(PushError::Unauthorized { message, .. }) => assert!(message.contains("attempt 3 of step"), "{message}"),
-            other => panic!("{other:?}"),
-        }
-        bench.registry.refuse(StatusCode::BAD_REQUEST, r#"{"errors":[{"code":"MANIFEST_INVALID","message":"no"}]}"#);
-        let pushed = push(address, bench.registry.credential()).await;
-        assert!(matches!(pushed, Err(PushError::Refused { .. })), "{pushed:?}");
-
-        let inspected = docker().await.inspect_image(image.as_str()).await.expect("an image");
-        let names = inspected.repo_tags.unwrap_or_default();
-        assert!(!names.iter().any(|name| name.contains("app:refused")), "{names:?}");
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reaping_takes_labelled_containers_networks_and_volumes() {
-    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
-        // An image of its own: one that another test builds too would stay.
-        let context = Context::shell("FROM scratch\nCOPY bin /bin\nCOPY own /own\n");
-        let context = context.file("own", 0o644, &rand::random::<u128>().to_be_bytes());
-        let image = bench.build(bench.request(context)).await.0.expect("it builds").image;
-        let docker = docker().await;
-        let labels = std::collections::HashMap::from([(OWNER_LABEL.to_owned(), bench.owner.label().to_owned())]);
-        let unique = format!("cooper-test-{:016x}", rand::random::<u64>());
-        let network = NetworkCreateRequest { name: unique.clone(), labels: Some(labels.clone()), ..Default::default() };
-        docker.create_network(network).await.expect("a network");
-        let volume =
-            VolumeCreateRequest { name: Some(unique.clone()), labels: Some(labels.clone()), ..Default::default() };
-        docker.create_volume(volume).await.expect("a volume");
-        let container = ContainerCreateBody {
-            image: Some(image.to_string()),
-            cmd: Some(["busybox", "sleep", "1000"].map(str::to_owned).to_vec()),
-            labels: Some(labels),
-            host_config: Some(bollard::models::HostConfig {
-                network_mode: Some(unique.clone()),
-                binds: Some(vec![format!("{unique}:/data")]),
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
-        let created = docker.create_container(None::<CreateContainerOptions>, container).await.expect("a container");
-        docker.start_container(&created.id, None).await.expect("it starts");
-
-        let reaped = bench.engine.reap(&bench.owner).await.expect("it reaps");
-        assert_eq!((reaped.containers, reaped.networks, reaped.volumes, reaped.image_names), (1, 1, 1, 1));
-        let all = ListContainersOptions { all: true, ..Default::default() };
-        let left = docker.list_containers(Some(all)).await.expect("a list");
-        assert!(!left.iter().any(|container| container.id.as_ref() == Some(&created.id)));
-        assert!(docker.inspect_image(image.as_str()).await.is_err(), "the image went with its last name");
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reaping_takes_what_a_push_left() {
-    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
-        let context = Context::new("FROM scratch\nCOPY own /own\n");
-        let context = context.file("own", 0o644, &rand::random::<u128>().to_be_bytes());
-        // The bench's first name is of run ca1.
-        let image = bench.build(bench.request(context)).await.0.expect("it builds").image;
-        let docker = docker().await;
-        let users = format!("cooper-test/{}", bench.owner.label());
-        for (repository, tag) in [("127.0.0.1:1/app", "staged.ca1.7"), (users.as_str(), "latest")] {
-            let options = TagImageOptionsBuilder::default().repo(repository).tag(tag).build();
-            docker.tag_image(image.as_str(), Some(options)).await.expect("it is named");
-        }
-        assert_eq!(bench.engine.reap(&bench.owner).await.expect("it reaps").image_names, 2);
-        let left = docker.inspect_image(image.as_str()).await.expect("the user's name keeps it").repo_tags;
-        assert_eq!(left, Some(vec![format!("{users}:latest")]));
-        docker.remove_image(&users, None::<RemoveImageOptions>, None).await.expect("it is removed");
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_base_is_always_resolved_at_its_registry() {
-    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
-        // By the name that the embedded registry has: the engine speaks plain HTTP to it, too.
-        let registry = bench.registry.address().replace("127.0.0.1", "localhost");
-        let base = format!("{registry}/moving/base:1");
-        let dockerfile = format!("FROM {base}\nLABEL x=y\n");
-        let mut seen = Vec::new();
-        for content in [b"first", b"other"] {
-            let context = Context::new("FROM scratch\nCOPY f /f\n").file("f", 0o644, content);
-            let image = bench.build(bench.request(context)).await.0.expect("it builds").image;
-            let pushed = bench.push(image, &base).await.expect("it is pushed");
-            let built = bench.build(bench.request(Context::new(&dockerfile))).await.0.expect("it builds");
-            assert_eq!(built.bases.len(), 1);
-            assert_eq!((built.bases[0].reference.as_str(), &built.bases[0].digest), (base.as_str(), &pushed.digest));
-            seen.push(built.image);
-        }
-        assert_ne!(seen[0], seen[1]);
-        // What the engine holds under a name is not what the registry has.
-        let options = TagImageOptionsBuilder::default().repo(&format!("{registry}/only/local")).tag("1").build();
-        let docker = docker().await;
-        docker.tag_image(seen[0].as_str(), Some(options)).await.expect("it is named");
-        let local = format!("{registry}/only/local:1");
-        let (built, _) = bench.build(bench.request(Context::new(&format!("FROM {local}\n")))).await;
-        docker.remove_image(&local, None::<RemoveImageOptions>, None).await.expect("it is removed");
-        assert!(matches!(built, Err(BuildError::Failed(BuildFailure::BaseMissing { .. }))), "{built:?}");
     })
     .await;
 }

@@ -4,6 +4,7 @@
 mod bench;
 mod context;
 mod docker;
+mod holdings;
 mod pretenders;
 mod registry;
 mod suite;

@@ -52,7 +52,9 @@ pub struct RegistryCredential {
 pub enum BuildEvent {
     /// A vertex was found, started, or ended; it comes again with each change.
     Vertex(VertexEvent),
-    /// Output of what a vertex runs: any bytes, cut anywhere.
+    /// Output of what a vertex runs: any bytes, cut anywhere. An engine may leave out what comes too fast, and says so
+    /// in the output itself: Docker's takes 200 KiB a second and 1 MiB a step unless its operator sets
+    /// `BUILDKIT_STEP_LOG_MAX_SPEED` and `BUILDKIT_STEP_LOG_MAX_SIZE` for the daemon.
     Log {
         /// The vertex's id.
         vertex: String,
