@@ -54,12 +54,13 @@ pub(crate) async fn token(service: &RegistryService, request: &Parts, body: Body
     let asked = asked_for(&pairs)?;
     let now = service.parts().clock.now();
     let access_token = identity.exchange(asked, now.after(LIFETIME));
-    let lifetime = access_token.expires.since(now).as_secs();
+    // Clients are told less than the truth, so that a token does not end between their look at the clock and ours.
+    let lifetime = access_token.expires.since(now).as_secs() * 4 / 5;
     let token = service.parts().key.mint_access(service.options().name.as_str(), &access_token, now);
     let token = token.expose();
-    let issued = now.to_string();
-    // Two names for one thing: Docker's first protocol, and OAuth2.
-    let answer = json!({ "token": token, "access_token": token, "expires_in": lifetime, "issued_at": issued });
+    // Two names for one thing: Docker's first protocol, and OAuth2. Without `issued_at` clients count from their own now,
+    // which is right whatever their clock says.
+    let answer = json!({ "token": token, "access_token": token, "expires_in": lifetime });
     Ok(([(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
 }
 

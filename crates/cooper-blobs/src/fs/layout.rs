@@ -35,19 +35,20 @@ impl Layout {
     /// Makes all directories, down to the last level, and makes them durable: committing a blob then syncs one directory
     /// and no more.
     pub(super) fn create(&self, disk: &dyn Disk) -> io::Result<()> {
-        let algorithms = [DigestAlgorithm::Sha256, DigestAlgorithm::Sha512];
+        let algorithms = [DigestAlgorithm::Sha256, DigestAlgorithm::Sha512].map(|it| self.blobs.join(it.name()));
         create_dir(&self.uploads)?;
         create_dir(&self.blobs)?;
-        for algorithm in algorithms {
-            let directory = self.blobs.join(algorithm.name());
-            create_dir(&directory)?;
+        for algorithm in &algorithms {
+            create_dir(algorithm)?;
             for shard in 0..=u8::MAX {
-                create_dir(&directory.join(format!("{shard:02x}")))?;
+                create_dir(&algorithm.join(format!("{shard:02x}")))?;
             }
-            disk.sync_dir(&directory)?;
         }
-        disk.sync_dir(&self.blobs)?;
-        disk.sync_dir(&self.data_dir)
+        // Synced after all is made: where a file system has one journal, the first sync does the work of all.
+        for directory in algorithms.iter().chain([&self.blobs, &self.data_dir]) {
+            disk.sync_dir(directory)?;
+        }
+        Ok(())
     }
 }
 

@@ -24,7 +24,7 @@ async fn bearer(registry: &TestRegistry, password: &str, scope: &str) -> String 
     let path = format!("/oauth2/token?service=registry.example:5000&scope={scope}");
     let answer = with(registry, Method::GET, &path, &basic(password)).await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
-    assert_eq!(answer.json()["expires_in"], 300);
+    assert_eq!(answer.json()["expires_in"], 240);
     assert_eq!(answer.json()["token"], answer.json()["access_token"]);
     assert_eq!(answer.header("cache-control"), "no-store");
     format!("Bearer {}", answer.json()["token"].as_str().unwrap())
