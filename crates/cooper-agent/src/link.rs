@@ -16,6 +16,7 @@ use cooper_api::agent::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION, ProtocolError, Step
 use cooper_engine::message::ToAgent;
 use cooper_types::AttemptNumber;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
@@ -127,14 +128,17 @@ impl Link {
     pub(crate) async fn keep(self, stop: CancellationToken) {
         let mut backoff = Backoff::new(self.reconnect);
         while !self.events.is_closed() {
-            let mut was_up = false;
+            let mut up_since = None;
             let ended = tokio::select! {
                 () = stop.cancelled() => break,
-                ended = self.stream(&mut was_up) => ended,
+                ended = self.stream(&mut up_since) => ended,
             };
-            if was_up {
+            if let Some(since) = up_since {
                 self.down().await;
-                backoff.reset();
+                // A server that takes streams only to drop them is not to be asked in a tight loop.
+                if since.elapsed() >= self.reconnect.longest {
+                    backoff.reset();
+                }
             }
             let Err(error) = ended;
             let pause = if error.is_lasting() { backoff.longest() } else { backoff.next_pause() };
@@ -159,7 +163,7 @@ impl Link {
     }
 
     /// One stream, from its opening to its end.
-    async fn stream(&self, was_up: &mut bool) -> Result<std::convert::Infallible, LinkError> {
+    async fn stream(&self, up_since: &mut Option<Instant>) -> Result<std::convert::Infallible, LinkError> {
         let channel = self.connector.connect().await?;
         let mut client = client(channel.clone(), self.bearer.clone());
         let (control, control_queue) = mpsc::channel(CONTROL_QUEUE);
@@ -187,7 +191,7 @@ impl Link {
         let heartbeat_ms = welcome.heartbeat_ms.clamp(*HEARTBEATS.start(), *HEARTBEATS.end());
         let cut = CancellationToken::new();
         let heartbeat = Duration::from_millis(heartbeat_ms.into());
-        *was_up = true;
+        *up_since = Some(Instant::now());
         self.channel.send_replace(Some(channel));
         let uplink = Uplink { control, heartbeat, cut: cut.clone() };
         if self.events.send(LinkEvent::Up(uplink)).await.is_err() {

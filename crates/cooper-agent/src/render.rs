@@ -153,6 +153,8 @@ impl Renderer {
         self.begin(&id, now);
         let Some(vertex) = self.vertices.get_mut(&id) else { return };
         if vertex.learn(event, &self.masks) {
+            let is_same = |other: &Announcement| matches!(other, Announcement::Ending(other) if *other == id);
+            self.announcements.retain(|announcement| !is_same(announcement));
             self.announcements.push_back(Announcement::Ending(id.clone()));
         }
         self.news(&id, now);
@@ -183,7 +185,8 @@ impl Renderer {
                 }
                 Some(Announcement::Ending(id)) => {
                     self.end_output(&id, now);
-                    let Some(vertex) = self.vertices.get_mut(&id) else { continue };
+                    // An engine can begin a vertex again right after its end: that end is no news.
+                    let Some(vertex) = self.vertices.get_mut(&id).filter(|vertex| vertex.has_ended()) else { continue };
                     let (number, mut lines) = (vertex.number, vertex.last_transfers(now));
                     lines.push(vertex.ending());
                     lines.iter().for_each(|line| self.line(number, line, now));

@@ -117,7 +117,13 @@ impl StepRunner {
         let result = AssertUnwindSafe(running.to_end(order)).catch_unwind().await.unwrap_or_else(|panic| {
             let reason = format!("the agent failed: {}", panic_text(&*panic));
             Some(StepResult::Lost { reason })
-        })?;
+        });
+        let result = match result {
+            Some(result) => result,
+            None if cancel.is_cancelled() => return None,
+            // Without a result the server would wait for ever.
+            None => StepResult::Lost { reason: "the engine stopped the step of its own accord".to_owned() },
+        };
         let result = masked(result, &masks);
         match &result {
             StepResult::Succeeded { .. } => tracing::info!("step succeeded"),

@@ -28,6 +28,8 @@ pub(crate) struct Limits {
 
 /// What a frame counts besides its data, in bytes.
 const FRAME_COST: usize = 64;
+/// The most bytes of a frame that was made of several: a reader gets it whole or not at all.
+const MERGED_BYTES: usize = 16 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Outbox {
@@ -42,6 +44,8 @@ pub(super) struct Outbox {
     sent: usize,
     /// The number that the next frame gets.
     next: u64,
+    /// The highest number that was ever sent: a frame that was sent never changes.
+    sent_ever: u64,
     spool: Spool,
     dropped: Option<Dropped>,
     /// Nobody wants more.
@@ -72,6 +76,7 @@ impl Outbox {
             first: 1,
             sent: 0,
             next: 1,
+            sent_ever: 0,
             spool: Spool::new(spool_dir),
             dropped: None,
             closed: false,
@@ -103,9 +108,28 @@ impl Outbox {
             self.drop_frame(&frame);
             return;
         }
+        let Some(frame) = self.merge(frame) else { return };
         if let Err(frame) = self.enter(frame) {
             self.drop_frame(&frame);
         }
+    }
+
+    /// Appends a frame's text to the last frame, if that waits in memory and is of the same kind; else gives it back.
+    /// A build that says much in small pieces would cost more in frames than in text.
+    fn merge(&mut self, frame: NewFrame) -> Option<NewFrame> {
+        let is_text = matches!(frame.stream, Stream::Stdout | Stream::Stderr);
+        if !is_text || !self.has_room() || self.next == self.sent_ever + 1 {
+            return Some(frame);
+        }
+        let Some(last) = self.memory.back_mut() else { return Some(frame) };
+        let is_same = (last.stream, &last.vertex) == (frame.stream, &frame.vertex);
+        if !is_same || last.data.len() + frame.data.len() > MERGED_BYTES {
+            return Some(frame);
+        }
+        last.data.extend_from_slice(&frame.data);
+        self.memory_bytes += frame.data.len();
+        self.unsent_bytes += frame.data.len();
+        None
     }
 
     /// No frame comes any more: a gap at the end must be told all the same.
@@ -185,6 +209,7 @@ impl Outbox {
             self.progress = Some(now);
         }
         self.sent += frames.len();
+        self.sent_ever = self.sent_ever.max(self.first + self.sent as u64 - 1);
         self.unsent_bytes -= frames.iter().map(cost).sum::<usize>();
         Some((first, frames))
     }

@@ -32,12 +32,19 @@ pub(super) fn add(value: &[u8], patterns: &mut BTreeSet<Vec<u8>>) -> bool {
     lines.for_each(|line| insert(line, patterns));
     // The end of a line is no secret, and hiding it would run lines together; inside an encoded form it cannot be told.
     insert(trimmed, patterns);
+    insert(&collapsed(trimmed), patterns);
     for form in [value, trimmed] {
         add_base64(form, patterns);
         add_percent(form, patterns);
     }
     add_escaped(trimmed, patterns);
     false
+}
+
+/// With each run of white space as one space: so engines write commands in the names of their steps.
+fn collapsed(value: &[u8]) -> Vec<u8> {
+    let words = value.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(&b' ')
 }
 
 fn insert(pattern: &[u8], patterns: &mut BTreeSet<Vec<u8>>) {

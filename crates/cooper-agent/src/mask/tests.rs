@@ -104,6 +104,9 @@ fn the_usual_forms_are_masked() {
     check("u=p%40ss%2Fw%C3%B6rd%20%2B%201&", "u=***&");
     check("u=p%40ss%2fw%c3%b6rd+%2b+1&", "u=***&");
     check("p@ss/w", "p@ss/w");
+    let spaced = MaskSet::new([&b"two  words\tand\nmore"[..]]).expect("small");
+    assert_eq!(spaced.text("RUN use two words and more"), "RUN use ***");
+    assert_eq!(spaced.text(r#"process "two  words\tand\nmore""#), r#"process "***""#);
 }
 
 #[test]

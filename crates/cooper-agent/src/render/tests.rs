@@ -40,8 +40,11 @@ fn a_build_reads_like_dockers() {
     let mut r = renderer();
     r.event(BuildEvent::Vertex(vertex("a", "[internal] load build definition", None, None)), at(0));
     r.event(BuildEvent::Vertex(vertex("a", "[internal] load build definition", Some(0), None)), at(0));
+    r.event(status("a", "transferring dockerfile:", 0, None), at(1));
     r.event(status("a", "transferring dockerfile:", 31, None), at(1));
-    r.event(BuildEvent::Vertex(vertex("a", "[internal] load build definition", Some(0), Some(40))), at(40));
+    r.event(BuildEvent::Vertex(vertex("a", "[internal] load build definition", Some(0), Some(20))), at(20));
+    r.event(BuildEvent::Vertex(vertex("a", "[internal] load build definition", Some(21), None)), at(21));
+    r.event(BuildEvent::Vertex(vertex("a", "[internal] load build definition", Some(21), Some(40))), at(40));
     r.tick(at(50));
     let cached = VertexEvent { cached: true, ..vertex("c", "[1/3] FROM r.io/base@sha256:00", Some(50), Some(50)) };
     r.event(BuildEvent::Vertex(cached), at(50));

@@ -89,6 +89,11 @@ impl Vertex {
         self.completed.is_some() && !was_completed
     }
 
+    /// Whether it has ended, by the latest news.
+    pub(super) fn has_ended(&self) -> bool {
+        self.completed.is_some()
+    }
+
     /// The line that says how it ended, without its number.
     pub(super) fn ending(&self) -> String {
         match (&self.error, self.started, self.completed) {
@@ -109,8 +114,9 @@ impl Vertex {
         transfer.current = current;
         transfer.total = total;
         let due = match transfer.said {
-            // What counts nothing is said when it begins, the rest when there is something to see.
-            None => (current == 0 && total.is_none()) || total == Some(current),
+            // What counts nothing is said when it begins, the rest when there is something to see; a colon announces a
+            // count.
+            None => (current == 0 && total.is_none() && !id.ends_with(':')) || total == Some(current),
             Some((at, said)) => said != current && (total == Some(current) || now.since(at) >= TRANSFER_LINE_EVERY),
         };
         if transfer.said.is_none() && !due {

@@ -10,8 +10,8 @@ use cooper_api::agent::wire::log_frames;
 use cooper_engine::message::{BaseImage, PushedManifest, StepOutput, StepResult};
 use cooper_ports::engine::scripted::{EngineCall, Gate, ScriptedBuild, ScriptedEngine, ScriptedPush};
 use cooper_ports::engine::{
-    BuildEvent, BuildFailure, EngineDescription, EngineError, EngineFeature, OutputStream, PushError, ResolvedBase,
-    VertexEvent,
+    BuildError, BuildEvent, BuildFailure, EngineDescription, EngineError, EngineFeature, OutputStream, PushError,
+    ResolvedBase, VertexEvent,
 };
 use cooper_types::{Digest, ImageRef, Platform, RepositoryName, SecretBytes, SecretString, Tag, Timestamp};
 
@@ -223,28 +223,32 @@ async fn failures_are_told_apart_by_whose_they_are() {
     let reason = "build failed: container engine failed to build an image: connection reset".to_owned();
     assert_eq!(stream.result(key(1), 1).await, StepResult::Lost { reason });
 
+    engine.script_build(ScriptedBuild::failure(BuildError::Cancelled));
+    stream.start(key(1), 7, build()).await;
+    assert!(matches!(stream.result(key(1), 7).await, StepResult::Lost { .. }), "nobody cancelled it");
+
     engine.set_down(true);
-    stream.start(key(1), 2, build()).await;
-    let result = stream.result(key(1), 2).await;
+    stream.start(key(1), 12, build()).await;
+    let result = stream.result(key(1), 12).await;
     assert!(matches!(&result, StepResult::Lost { reason } if reason.starts_with("engine not running: ")), "{result:?}");
-    assert!(bench.server.log("ca1", 2).text().starts_with("error: engine not running: "));
+    assert!(bench.server.log("ca1", 12).text().starts_with("error: engine not running: "));
     engine.set_down(false);
 
-    stream.start(key(1), 3, build()).await;
-    let StepResult::Succeeded { output: StepOutput::Built { image, .. } } = stream.result(key(1), 3).await else {
+    stream.start(key(1), 13, build()).await;
+    let StepResult::Succeeded { output: StepOutput::Built { image, .. } } = stream.result(key(1), 13).await else {
         panic!("it builds")
     };
     let reference = ImageRef::parse("localhost:5000/app:staged.1.2").expect("valid");
     let unauthorized = PushError::Unauthorized { reference: reference.clone(), message: "denied".into() };
     let unreachable = PushError::Unreachable { reference, message: "connection refused".into() };
-    for (attempt, error, is_lost) in [(4, unauthorized, false), (5, unreachable, true)] {
+    for (attempt, error, is_lost) in [(14, unauthorized, false), (15, unreachable, true)] {
         engine.script_push(ScriptedPush::ending(Err(error)));
         stream.start(key(1), attempt, push(image.clone(), &["app"])).await;
         let result = stream.result(key(1), attempt).await;
         assert_eq!(matches!(result, StepResult::Lost { .. }), is_lost, "{result:?}");
     }
-    stream.start(key(1), 6, push(Digest::sha256(b"gone"), &["app"])).await;
-    assert!(matches!(stream.result(key(1), 6).await, StepResult::Lost { .. }));
+    stream.start(key(1), 17, push(Digest::sha256(b"gone"), &["app"])).await;
+    assert!(matches!(stream.result(key(1), 17).await, StepResult::Lost { .. }));
     bench.shut_down().await;
 }
 

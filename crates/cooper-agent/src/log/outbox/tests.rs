@@ -111,7 +111,7 @@ fn a_full_memory_goes_to_disk_and_a_full_disk_is_told() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let (mut outbox, mut server) = (outbox(&dir), Server::default());
     for _ in 0..20 {
-        outbox.push(frame(&[b'x'; 200]));
+        outbox.push(NewFrame { stream: Stream::Service, ..frame(&[b'x'; 200]) });
     }
     assert!(!outbox.has_room());
     while let Some((first, frames)) = outbox.next_batch(64 * 1024, Instant::now()) {
@@ -130,6 +130,27 @@ fn a_full_memory_goes_to_disk_and_a_full_disk_is_told() {
             4000 - kept
         )),
         "{text}"
+    );
+}
+
+#[test]
+fn small_frames_become_one_until_they_are_sent() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let mut outbox = outbox(&dir);
+    let now = Instant::now();
+    outbox.push(frame(b"a"));
+    outbox.push(frame(b"b"));
+    outbox.push(NewFrame { stream: Stream::Stderr, ..frame(b"c") });
+    let (first, frames) = outbox.next_batch(1000, now).expect("frames");
+    assert_eq!((first, frames.iter().map(|frame| frame.data.len()).collect::<Vec<_>>()), (1, vec![2, 1]));
+    // Sent once, a frame stays what it is, on this stream and the next.
+    outbox.push(NewFrame { stream: Stream::Stderr, ..frame(b"d") });
+    outbox.rewind();
+    outbox.push(NewFrame { stream: Stream::Stderr, ..frame(b"e") });
+    let (first, frames) = outbox.next_batch(1000, now).expect("frames");
+    assert_eq!(
+        (first, frames.iter().map(|frame| frame.data.clone()).collect::<Vec<_>>()),
+        (1, vec![b"ab".to_vec(), b"c".to_vec(), b"de".to_vec()])
     );
 }
 
