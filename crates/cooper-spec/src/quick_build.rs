@@ -251,3 +251,6 @@ fn step(id: &str, after: Vec<usize>, timeout: Duration, work: Work) -> PlannedSt
     let id = StepId::parse(id).expect("`build` and `push` are step ids");
     PlannedStep { id, placement: 0, after, timeout, work }
 }
+
+#[cfg(test)]
+mod tests;
