@@ -1,6 +1,7 @@
 //! What a run does: rules told one by one, and properties that hold for every sequence of events.
 
 mod run {
+    mod accept;
     mod agents;
     mod fixture;
     mod generate;

@@ -48,16 +48,16 @@ fn a_result_is_said_again_until_it_is_stored() {
     let mut agent = AgentState::new(1);
     offer(&mut agent, 1);
     start(&mut agent, 1, 1);
-    let said = AgentEffect::Send(ToServer::StepEnded(key(1), AttemptNumber(1), failed()));
-    let ended = AgentEvent::StepEnded(key(1), AttemptNumber(1), failed());
-    assert_eq!(agent.apply::<&str>(ended.clone()), [said.clone()]);
+    let said: AgentEffect<&str> = AgentEffect::Send(ToServer::StepEnded(key(1), AttemptNumber(1), failed()));
+    let ended: AgentEvent<&str> = AgentEvent::StepEnded(key(1), AttemptNumber(1), failed());
+    assert_eq!(agent.apply(ended.clone()), vec![said.clone()]);
     let holding = |attempts| AgentEffect::Send(ToServer::Holding(vec![Held { key: key(1), attempts }]));
     assert_eq!(agent.apply(AgentEvent::ReportDue), [holding(vec![AttemptNumber(1)]), said]);
     let stored = ToAgent::ResultStored { key: key(1), attempt: AttemptNumber(1) };
     assert_eq!(agent.apply::<&str>(AgentEvent::Received(stored)), []);
     assert_eq!(agent.apply::<&str>(AgentEvent::ReportDue), [holding(vec![])]);
     // Neither the end nor a late copy of the start brings it back.
-    assert_eq!(agent.apply::<&str>(ended), []);
+    assert_eq!(agent.apply(ended), []);
     assert_eq!(start(&mut agent, 1, 1), []);
 }
 

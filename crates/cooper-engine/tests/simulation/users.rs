@@ -1,0 +1,112 @@
+//! People: they start runs, and some they cancel.
+
+use std::time::Duration;
+
+use cooper_engine::run::{PendingReason, Phase, Placement, Run, RunEvent, Step, StepState};
+use cooper_spec::plan::{BuildWork, Plan, PlannedPlacement, PlannedStep, PushWork, Work};
+use cooper_types::{
+    AttemptNumber, ContextId, Fence, ImageRef, Platform, PrincipalName, RegistryName, RunId, Scopes, StepId, Timestamp,
+};
+
+use super::random::Random;
+use super::store_model::ApplyError;
+use super::world::{Event, Sabotage, World};
+
+impl World {
+    pub(super) fn user_starts(&mut self) {
+        if !self.server.up {
+            // Refused: the person tries again.
+            let later = self.random.millis(500, 3_000);
+            return self.after(later, Event::UserStarts);
+        }
+        let now = self.store_clock();
+        let timeout = self.random.millis(40_000, 400_000);
+        let mut random = self.random.clone();
+        let before = self.store.clone();
+        let id = self.store.accept(now, |id| run(id, now, timeout, &mut random));
+        self.random = random;
+        if self.sabotage == Sabotage::AnswerBeforeCommit && self.random.chance(300) {
+            self.server_crash();
+            self.store = before;
+        }
+        if !self.crash_point() || self.sabotage == Sabotage::AnswerBeforeCommit {
+            self.note(format_args!("user starts {id}"));
+            self.oracle.answered.push(id);
+        }
+        self.wake();
+    }
+
+    pub(super) fn user_cancels(&mut self) {
+        let open: Vec<RunId> = self.store.unfinished().iter().map(|run| run.id).collect();
+        let Some(id) = self.random.pick(&open).copied() else { return };
+        let by = PrincipalName::parse("ann").expect("valid");
+        match self.apply(id, RunEvent::CancelRequested { by }) {
+            Ok(_) | Err(ApplyError::Refused(_)) => {}
+            Err(ApplyError::Down) => {
+                let later = self.random.millis(500, 3_000);
+                self.after(later, Event::UserCancels);
+            }
+            Err(error @ (ApplyError::Unknown | ApplyError::NotPushed)) => {
+                self.breach(format!("cancel {id}: {error:?}"))
+            }
+        }
+    }
+}
+
+fn run(id: RunId, now: Timestamp, timeout: Duration, random: &mut Random) -> Run {
+    let plan = plan(id, random);
+    Run {
+        id,
+        principal: PrincipalName::parse("ann").expect("valid"),
+        scopes: Scopes::default(),
+        registry: RegistryName::parse("localhost:5000").expect("valid"),
+        timeout,
+        created: now,
+        started: None,
+        last_fence: Fence(0),
+        last_attempt: AttemptNumber(0),
+        losses: Vec::new(),
+        phase: Phase::Live,
+        placements: plan.placements.iter().map(|_| Placement::Waiting { reason: PendingReason::New }).collect(),
+        steps: plan.steps.iter().map(|_| Step { attempts: 0, state: StepState::Waiting }).collect(),
+        plan,
+    }
+}
+
+/// Mostly a build and a push; sometimes for two platforms, sometimes with pushes to two repositories.
+fn plan(id: RunId, random: &mut Random) -> Plan {
+    let platforms: &[&str] = match random.below(6) {
+        0..=3 => &["linux/amd64"],
+        4 => &["linux/arm64"],
+        _ => &["linux/amd64", "linux/arm64"],
+    };
+    let mut steps = Vec::new();
+    for placement in 0..platforms.len() {
+        let built_by = steps.len();
+        let build = BuildWork {
+            context: ContextId::parse("c").expect("valid"),
+            dockerfile: "Dockerfile".to_owned(),
+            target: None,
+            arguments: Vec::new(),
+            labels: Vec::new(),
+            no_cache: false,
+            secrets: Vec::new(),
+        };
+        // The second platform sometimes waits for the first.
+        let after = if placement > 0 && random.chance(300) { vec![0] } else { Vec::new() };
+        steps.push(step(built_by, placement, after, Work::Build(build)));
+        for _ in 0..=random.below(2) {
+            let index = steps.len();
+            let image = |tag: &str| ImageRef::parse(&format!("localhost:5000/{id}/s{index}:{tag}")).expect("valid");
+            let push = PushWork { built_by, images: vec![image("v1"), image("latest")] };
+            steps.push(step(index, placement, vec![built_by], Work::Push(push)));
+        }
+    }
+    let platform = |text: &&str| PlannedPlacement { platform: Platform::parse(text).expect("valid") };
+    Plan { placements: platforms.iter().map(platform).collect(), steps }
+}
+
+fn step(index: usize, placement: usize, after: Vec<usize>, work: Work) -> PlannedStep {
+    let id = StepId::parse(&format!("s{index}")).expect("valid");
+    PlannedStep { id, placement, after, timeout: Duration::from_secs(60), work }
+}
