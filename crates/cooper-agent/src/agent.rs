@@ -26,6 +26,8 @@ const LINK_QUEUE: usize = 64;
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Pause between attempts to clean the engine up at the start.
 const REAP_PAUSE: Duration = Duration::from_secs(5);
+/// How long a finished step's result waits for a server that does not take the step's log.
+const LOG_PATIENCE: Duration = Duration::from_secs(10);
 /// The file in the work folder that says that it is in use.
 const LOCK_FILE: &str = "agent.lock";
 
@@ -61,7 +63,11 @@ impl Agent {
             () = reap(&*engine, &settings) => {}
             () = shutdown.cancelled() => return Ok(()),
         }
-        let limits = Limits { memory_bytes: settings.log_memory_bytes, spool_bytes: settings.log_spool_bytes };
+        let limits = Limits {
+            memory_bytes: settings.log_memory_bytes,
+            spool_bytes: settings.log_spool_bytes,
+            patience: LOG_PATIENCE,
+        };
         let hub = LogHub::new(limits);
         let (channel, channels) = watch::channel(None);
         let (events, link_events) = mpsc::channel(LINK_QUEUE);

@@ -27,8 +27,6 @@ const GATHER: Duration = Duration::from_millis(50);
 const BATCH_BYTES: usize = 64 * 1024;
 /// After so long without news from the server, what was sent is sent again.
 const RESEND_AFTER: Duration = Duration::from_secs(5);
-/// How long a finished attempt waits for a server that has a stream but takes no frames.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 
 type LogKey = (PlacementKey, AttemptNumber);
 
@@ -201,11 +199,13 @@ impl LogSender {
                     return;
                 }
             }
+            // Nothing more is to be gathered.
+            self.hub.full.notify_one();
             self.hub.pending.notify_one();
             tokio::select! {
                 _ = moved.changed() => {}
                 _ = connected.changed() => {}
-                () = tokio::time::sleep(DRAIN_PATIENCE), if is_connected => {
+                () = tokio::time::sleep(self.hub.limits.patience), if is_connected => {
                     tracing::warn!("server takes no more of a finished step's log");
                     return;
                 }
@@ -238,3 +238,6 @@ fn stream_number(stream: Stream) -> wire::log_frames::Stream {
         Stream::Gap => wire::log_frames::Stream::Gap,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,8 +14,9 @@ use aho_corasick::{Anchored, MatchKind};
 
 /// What stands in place of a secret.
 const MASK: &[u8] = b"***";
-/// The most bytes of patterns in one set: it bounds the memory of a step, and is far above what an engine takes.
-const MAX_PATTERN_BYTES: usize = 8 * 1024 * 1024;
+/// The most bytes of patterns in one set. A byte costs up to a hundred of memory while a set is made; an engine takes
+/// secrets of 500 KB.
+const MAX_PATTERN_BYTES: usize = 2 * 1024 * 1024;
 
 /// What to look for. Cheap to clone.
 #[derive(Clone)]

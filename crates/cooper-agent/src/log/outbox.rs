@@ -24,6 +24,8 @@ pub(crate) struct Limits {
     pub(crate) memory_bytes: usize,
     /// Bytes on disk, used while there is no stream.
     pub(crate) spool_bytes: u64,
+    /// How long a finished attempt waits for a server that has a stream but takes no frames.
+    pub(crate) patience: Duration,
 }
 
 /// What a frame counts besides its data, in bytes.

@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
+use cooper_agent::{Agent, AgentError, AgentSettings};
 use cooper_engine::message::{Held, StepResult, ToAgent, ToServer};
+use cooper_ports::clock::ManualClock;
 use cooper_ports::engine::EngineOwner;
 use cooper_ports::engine::scripted::{EngineCall, Gate, ScriptedBuild, ScriptedEngine};
-use cooper_types::{AttemptNumber, Platform};
+use cooper_types::{AttemptNumber, Platform, SecretString, Timestamp};
+use tokio_util::sync::CancellationToken;
 
-use crate::bench::{Bench, build, key, soon};
+use crate::bench::{Bench, build, key, settings, soon};
 use crate::driven::DrivenEngine;
+use crate::server::TestServer;
 
 #[tokio::test]
 async fn more_than_the_slots_is_declined() {
@@ -162,4 +166,33 @@ async fn what_an_earlier_life_left_is_gone_before_the_greeting() {
     let owner = EngineOwner::new("server/tester");
     assert!(matches!(engine.calls().first(), Some(EngineCall::Reap(reaped)) if *reaped == owner));
     bench.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_refused_token_is_tried_again_and_holds_nothing_up() {
+    let bench = Bench::start_with(Arc::new(ScriptedEngine::new()), |settings| {
+        settings.token = SecretString::new("revoked".to_owned());
+    });
+    soon("second try", bench.server.wrong_tokens(2)).await;
+    bench.shut_down().await;
+}
+
+#[tokio::test]
+async fn settings_that_cannot_work_are_refused() {
+    async fn error(change: impl FnOnce(&mut AgentSettings)) -> AgentError {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(dir.path().join("file"), "x").expect("a file");
+        let mut settings = settings(dir.path());
+        change(&mut settings);
+        let clock = Arc::new(ManualClock::new(Timestamp::from_micros(0)));
+        let agent = Agent::new(settings, Arc::new(ScriptedEngine::new()), clock);
+        let (server, _streams) = TestServer::new();
+        let connector = Arc::new(server.connector());
+        soon("refusal", agent.run(connector, CancellationToken::new())).await.expect_err("refused")
+    }
+    assert!(matches!(error(|settings| settings.slots = 0).await, AgentError::NoSlots));
+    let token = SecretString::new("two\nlines".to_owned());
+    assert!(matches!(error(|settings| settings.token = token).await, AgentError::Token));
+    let inside_a_file = error(|settings| settings.work_dir.push("file/dir")).await;
+    assert!(inside_a_file.to_string().ends_with("file/dir cannot be used"), "{inside_a_file}");
 }

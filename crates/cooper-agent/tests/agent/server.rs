@@ -36,6 +36,8 @@ struct Shared {
     /// How many streams and contexts are still to be refused.
     refuse_streams: AtomicU32,
     refuse_contexts: AtomicU32,
+    /// How many calls had a wrong token.
+    unauthenticated: AtomicU32,
     changed: Notify,
 }
 
@@ -85,6 +87,7 @@ impl TestServer {
             reachable: AtomicBool::new(true),
             refuse_streams: AtomicU32::new(0),
             refuse_contexts: AtomicU32::new(0),
+            unauthenticated: AtomicU32::new(0),
             changed: Notify::new(),
         };
         (Self(Arc::new(shared)), receiver)
@@ -153,6 +156,17 @@ impl TestServer {
         self.0.reachable.store(true, Ordering::Relaxed);
     }
 
+    /// Waits until this many calls had a wrong token.
+    pub(crate) async fn wrong_tokens(&self, count: u32) {
+        loop {
+            let changed = self.0.changed.notified();
+            if self.0.unauthenticated.load(Ordering::Relaxed) >= count {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// The log of an attempt as it is now.
     pub(crate) fn log(&self, run: &str, attempt: u64) -> StoredLog {
         self.state().logs.get(&(run.to_owned(), attempt)).cloned().unwrap_or_default()
@@ -200,7 +214,11 @@ impl TestServer {
         let expected = format!("Bearer {TOKEN}");
         match request.metadata().get("authorization").and_then(|value| value.to_str().ok()) {
             Some(text) if text == expected => Ok(()),
-            _ => Err(Status::unauthenticated("token is unknown")),
+            _ => {
+                self.0.unauthenticated.fetch_add(1, Ordering::Relaxed);
+                self.0.changed.notify_waiters();
+                Err(Status::unauthenticated("token is unknown"))
+            }
         }
     }
 }

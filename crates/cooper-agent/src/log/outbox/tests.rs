@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-const LIMITS: Limits = Limits { memory_bytes: 1000, spool_bytes: 2000 };
+const LIMITS: Limits = Limits { memory_bytes: 1000, spool_bytes: 2000, patience: Duration::ZERO };
 
 fn outbox(dir: &tempfile::TempDir) -> Outbox {
     Outbox::new(LIMITS, dir.path().to_owned())
