@@ -92,6 +92,7 @@ impl From<PlanError> for ApiError {
             | PlanError::DockerfilePath(_)
             | PlanError::Twice { .. }
             | PlanError::TooMany { .. }
+            | PlanError::Name { .. }
             | PlanError::Nul(_) => ProblemCode::InvalidRequest,
         };
         Self::new(code, chain(&error))

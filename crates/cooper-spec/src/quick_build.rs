@@ -101,6 +101,14 @@ pub enum PlanError {
         /// The name.
         name: String,
     },
+    /// A name holds characters that no such name can have.
+    #[error("{part} `{name}` holds a `=` or a control character in its name")]
+    Name {
+        /// What kind of name.
+        part: &'static str,
+        /// The name.
+        name: String,
+    },
     /// There are too many of something.
     #[error("{part}: {count} are given, at most {MAX_ITEMS} are allowed")]
     TooMany {
@@ -163,8 +171,12 @@ impl QuickBuild {
         if path.is_empty() {
             return Err(PlanError::Empty("the Dockerfile's path"));
         }
-        if path.starts_with('/') || path.split('/').any(|part| part == "..") || path.contains(['\0', '\\']) {
-            return Err(PlanError::DockerfilePath(path.chars().take(160).collect()));
+        if path.starts_with('/')
+            || path.split('/').any(|part| part == "..")
+            || path.contains('\\')
+            || path.chars().any(char::is_control)
+        {
+            return Err(PlanError::DockerfilePath(path.escape_debug().take(160).collect()));
         }
         if self.target.as_deref() == Some("") {
             return Err(PlanError::Empty("the target stage"));
@@ -190,6 +202,13 @@ impl QuickBuild {
         }
         if self.arguments.iter().any(|argument| argument.name.is_empty()) {
             return Err(PlanError::Empty("a build argument's name"));
+        }
+        let bad_name = |name: &&String| name.chars().any(|c| c == '=' || c.is_control());
+        if let Some(name) = self.arguments.iter().map(|argument| &argument.name).find(bad_name) {
+            return Err(PlanError::Name { part: "build argument", name: name.escape_debug().take(160).collect() });
+        }
+        if let Some(id) = self.secrets.iter().find(|id| id.chars().any(char::is_control)) {
+            return Err(PlanError::Name { part: "secret", name: id.escape_debug().take(160).collect() });
         }
         let texts = self.labels.iter().flat_map(|(name, value)| [name, value]).chain(self.target.iter());
         if texts.into_iter().any(|text| text.contains('\0')) {

@@ -158,12 +158,18 @@ fn describe(run: &Run) -> String {
         let digest = image.digest.as_ref().map(|digest| format!("@{digest}")).unwrap_or_default();
         field("Image", format!("{}/{}{tag}{digest}", image.registry, image.repository));
     }
+    // There is a dependency for each tag, and the tags of an image stand on the same bases.
+    let mut bases = Vec::new();
     for dependency in &run.dependencies {
         let runtime = dependency.runtime_dependency.iter();
         for base in runtime.chain(dependency.buildtime_dependency.iter().flatten()) {
-            field("Base", format!("{}@{}", base.reference, base.digest));
+            let text = format!("{}@{}", base.reference, base.digest);
+            if !bases.contains(&text) {
+                bases.push(text);
+            }
         }
     }
+    bases.into_iter().for_each(|base| field("Base", base));
     for step in &run.steps {
         let reason = step.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
         let agent = step.agent.as_ref().map(|agent| format!(" on {agent}")).unwrap_or_default();
