@@ -251,7 +251,7 @@ pub enum PendingReason {
         held: u32,
         /// How many they can hold.
         slots: u32,
-        /// How many runs are before this one.
+        /// How many runs are before this one; from ten on rounded down to its first digit.
         ahead: u32,
     },
     /// The agent that was asked declined.
@@ -335,6 +335,7 @@ impl fmt::Display for PendingReason {
                 write!(f, "no connected agent builds {platform} (connected: {})", available.join("; "))
             }
             Self::AllBusy { held, slots, ahead } => {
+                let ahead = if *ahead < 10 { ahead.to_string() } else { format!("{ahead} or more") };
                 write!(f, "all agents that could take it are busy ({held} of {slots} slots in use, {ahead} runs ahead)")
             }
             Self::Declined { agent, why } => write!(f, "agent {agent} declined: {why}"),

@@ -124,7 +124,7 @@ pub fn schedule(mut waiting: Vec<WaitingView>, agents: &[AgentView], load: &BTre
             }
             None => {
                 let before = ahead.entry(view.platform.clone()).or_default();
-                let reason = explain(&view.platform, agents, &held, *before);
+                let reason = explain(&view.platform, agents, &held, coarse(*before));
                 *before += 1;
                 Decision::Wait { run, placement, reason }
             }
@@ -146,6 +146,13 @@ fn explain(platform: &Platform, agents: &[AgentView], held: &[u32], ahead: u32) 
     }
     let slots = able.iter().map(|index| agents[*index].slots).sum();
     PendingReason::AllBusy { held: able.iter().map(|index| held[*index]).sum(), slots, ahead }
+}
+
+/// A number without all digits but its first. Each end of a run moves a whole queue up: an exact number for each of its
+/// runs would be a write for each.
+fn coarse(number: u32) -> u32 {
+    let unit = 10_u32.pow(number.checked_ilog10().unwrap_or(0));
+    number / unit * unit
 }
 
 fn describe(view: &AgentView) -> String {
@@ -203,6 +210,25 @@ mod tests {
         let agents = [agent("a", "linux/amd64", &[], 2), agent("b", "linux/amd64", &[], 2)];
         check(vec![waits(1, "linux/amd64", Some("a"))], &agents, &["ca1 -> b"]);
         check(vec![waits(1, "linux/amd64", Some("a"))], &agents[..1], &["ca1 -> a"]);
+    }
+
+    #[test]
+    fn a_long_queue_is_counted_coarsely() {
+        for (number, expect) in
+            [(0, 0), (9, 9), (10, 10), (19, 10), (99, 90), (10_234, 10_000), (u32::MAX, 4_000_000_000)]
+        {
+            assert_eq!(coarse(number), expect, "{number}");
+        }
+        let agents = [agent("a", "linux/amd64", &[], 1)];
+        let waiting = (1..=2000).map(|number| waits(number, "linux/amd64", None)).collect();
+        let decisions = schedule(waiting, &agents, &BTreeMap::new());
+        let told = "all agents that could take it are busy (1 of 1 slots in use, 10 or more runs ahead)";
+        assert!(matches!(&decisions[15], Decision::Wait { reason, .. } if reason.to_string() == told));
+        let mut reasons: Vec<String> = decisions.iter().map(|decision| format!("{decision:?}")).collect();
+        reasons.iter_mut().for_each(|text| *text = text.split("reason").nth(1).unwrap_or_default().to_owned());
+        reasons.sort();
+        reasons.dedup();
+        assert!(reasons.len() <= 10 + 9 + 9 + 1 + 1, "{} different reasons", reasons.len());
     }
 
     #[test]

@@ -395,6 +395,17 @@ impl Run {
         if changed { Ok(()) } else { Err(Refusal::NothingToDo) }
     }
 
+    /// Whether the passing of time changes anything: a [`RunEvent::Tick`] would not be refused.
+    pub fn is_due(&self, now: Timestamp, policy: &Policy) -> bool {
+        if matches!(self.phase, Phase::Finished { .. }) {
+            return false;
+        }
+        let expired = |placement: &Placement| placement.lease().is_some_and(|lease| lease.until <= now);
+        let late =
+            || (0..self.steps.len()).any(|step| self.never_began(step, now)) || self.overdue(now, policy).is_some();
+        self.placements.iter().any(expired) || (self.phase == Phase::Live && late())
+    }
+
     fn never_began(&self, step: usize, now: Timestamp) -> bool {
         matches!(self.steps[step].state, StepState::Running { started: None, deadline, .. } if deadline <= now)
     }
