@@ -23,5 +23,9 @@ pub use work::{BuildOrder, PushOrder, PushTarget, RegistryAccess, StepOrder, Ste
 /// The version that this build speaks. A server takes this one and the one before.
 pub const PROTOCOL_VERSION: u32 = 1;
 
-/// The largest message on the stream, in bytes: log frames are cut to a fraction of it, secrets fit.
+/// The largest message on the stream, in bytes: secrets fit.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// The largest message that a server takes from an agent, in bytes: the largest log frame fits. It is smaller than
+/// [`MAX_MESSAGE_BYTES`] because many tiny parts take several times their bytes in memory once they are read.
+pub const MAX_AGENT_MESSAGE_BYTES: usize = 2 * 1024 * 1024;

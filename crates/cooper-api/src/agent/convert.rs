@@ -107,6 +107,7 @@ pub fn read_agent_message(message: wire::AgentMessage) -> Result<Option<ToServer
     Ok(Some(match message {
         agent_message::Message::Hello(_) | agent_message::Message::LogFrames(_) => return Ok(None),
         agent_message::Message::Holding(holding) => {
+            few("number of placements", holding.held.len(), MAX_HELD)?;
             let held = holding.held.into_iter().map(|held| {
                 let attempts = held.attempts.into_iter().map(AttemptNumber).collect();
                 Ok(Held { key: read_key(held.key)?, attempts })
@@ -182,6 +183,7 @@ fn result_message(result: StepResult) -> step_ended::Result {
 fn read_result(result: step_ended::Result) -> Result<StepResult, ProtocolError> {
     Ok(match result {
         step_ended::Result::Built(built) => {
+            few("number of base images", built.bases.len(), MAX_RESULTS)?;
             let bases = built.bases.into_iter().map(|base| {
                 let digest = match base.digest.as_str() {
                     "" => None,
@@ -194,6 +196,7 @@ fn read_result(result: step_ended::Result) -> Result<StepResult, ProtocolError> 
             StepResult::Succeeded { output: StepOutput::Built { image, bases } }
         }
         step_ended::Result::Pushed(pushed) => {
+            few("number of manifests", pushed.manifests.len(), MAX_RESULTS)?;
             let manifests = pushed.manifests.into_iter().map(|manifest| {
                 Ok(PushedManifest {
                     repository: RepositoryName::parse(&manifest.repository).map_err(bad("repository"))?,
@@ -293,8 +296,26 @@ fn read_order(start: wire::StartStep) -> Result<StepOrder, ProtocolError> {
 /// The longest text, in characters, that an agent may put on a run's record.
 const MAX_TEXT: usize = 4096;
 
+/// The most placements that one report may name: several times the slots that an agent may have.
+const MAX_HELD: usize = 4096;
+/// The most base images or manifests that one result may name.
+const MAX_RESULTS: usize = 1024;
+
+/// Texts become lines of logs and records: a line break in one would let it pass for lines of the service's own.
 fn clip(text: String) -> String {
-    if text.chars().count() <= MAX_TEXT { text } else { text.chars().take(MAX_TEXT).collect() }
+    text.chars().take(MAX_TEXT).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// More of something than an honest agent says.
+#[derive(Debug, thiserror::Error)]
+#[error("{count} is more than {limit}")]
+struct TooMany {
+    count: usize,
+    limit: usize,
+}
+
+fn few(field: &'static str, count: usize, limit: usize) -> Result<(), ProtocolError> {
+    if count > limit { Err(bad(field)(TooMany { count, limit })) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -378,6 +399,21 @@ mod tests {
         ] {
             assert_eq!(read_agent_message(to_server(message.clone())).expect("reads"), Some(message));
         }
+    }
+
+    #[test]
+    fn texts_stay_one_line_and_lists_stay_short() {
+        let reason = format!("no\nRun ID: ca7 was successful\r\u{1b}[2J{}", "x".repeat(2 * MAX_TEXT));
+        let lost = StepResult::Lost { reason };
+        let read = read_agent_message(to_server(ToServer::StepEnded(key(), AttemptNumber(1), lost))).expect("reads");
+        let Some(ToServer::StepEnded(_, _, StepResult::Lost { reason })) = read else { panic!("{read:?}") };
+        assert!(reason.starts_with("no Run ID: ca7 was successful  [2Jx"), "{reason}");
+        assert_eq!(reason.chars().count(), MAX_TEXT);
+
+        let many = |count| ToServer::Holding(vec![Held { key: key(), attempts: Vec::new() }; count]);
+        assert!(read_agent_message(to_server(many(MAX_HELD))).is_ok());
+        let error = read_agent_message(to_server(many(MAX_HELD + 1))).expect_err("refused");
+        assert_eq!(error.to_string(), "message has a bad number of placements");
     }
 
     #[test]
