@@ -1,4 +1,7 @@
-//! Connections: HTTP/1.1 and cleartext HTTP/2 on one port, and over the in-process agent's stream.
+//! Connections: HTTP/1.1 and cleartext HTTP/2 on one port, and over the in-process agent's stream. What a client may be
+//! slow with is bounded here: its first bytes, a request's head, a request's body.
+
+mod patience;
 
 use std::time::Duration;
 
@@ -15,8 +18,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use patience::{FirstBytes, SteadyBody};
+
 /// How long a client may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a request's body may pause. Agents speak every few seconds, and pushes and uploads flow.
+const BODY_PAUSE: Duration = Duration::from_secs(120);
+/// The largest head of an HTTP/2 request, in bytes: the longest credential fits twice.
+const MAX_HEAD: u32 = 64 << 10;
 /// How often a silent HTTP/2 connection is asked whether it lives.
 const PING_PERIOD: Duration = Duration::from_secs(20);
 /// Flow-control windows: the defaults of 64 KiB hold a fast upload back.
@@ -44,6 +53,7 @@ impl Connections {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(MAX_HEAD)
             .keep_alive_interval(PING_PERIOD)
             .keep_alive_timeout(PING_PERIOD);
         Self { app, builder }
@@ -78,9 +88,9 @@ impl Connections {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let service =
-            TowerToHyperService::new(self.app.map_request(|request: Request<Incoming>| request.map(Body::new)));
-        let connection = self.builder.serve_connection(TokioIo::new(stream), service);
+        let steady = |request: Request<Incoming>| request.map(|body| Body::new(SteadyBody::new(body, BODY_PAUSE)));
+        let service = TowerToHyperService::new(self.app.map_request(steady));
+        let connection = self.builder.serve_connection(TokioIo::new(FirstBytes::new(stream, HEAD_TIMEOUT)), service);
         if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(error, "connection ended");
         }
