@@ -115,13 +115,15 @@ impl Access {
         &*self.store
     }
 
-    /// On the first start, makes the administrator's token and writes it to a 0600 file. Returns whether it did.
+    /// Makes an administrator's token and writes it to a 0600 file if there is none that works: on the first start, and
+    /// when the last one was revoked or has expired. Returns whether it did.
     ///
     /// The file is written before the token exists, so that a crash between the two leaves a file that is written
     /// again at the next start instead of a token that nobody knows.
     pub(crate) async fn ensure_admin(&self, path: &Path) -> Result<bool, AdminTokenError> {
         let tokens = self.store.list_tokens().await.map_err(AdminTokenError::List)?;
-        if tokens.iter().any(|token| token.scopes.admin()) {
+        let now = self.clock.now();
+        if tokens.iter().any(|token| token.scopes.admin() && token.is_active(now)) {
             return Ok(false);
         }
         let failed = |source| AdminTokenError::File { path: path.to_owned(), source };
@@ -135,6 +137,10 @@ impl Access {
             std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
         std::io::Write::write_all(&mut file, format!("{PREFIX}{id}_{secret}\n").as_bytes()).map_err(failed)?;
         file.sync_all().map_err(failed)?;
+        if let Some(directory) = path.parent() {
+            // The name of the file must outlive a power cut too, or the token would be there and nobody would know it.
+            std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
+        }
         let token = NewToken {
             id,
             principal: PrincipalName::parse(ADMIN).expect("`admin` is a principal's name"),

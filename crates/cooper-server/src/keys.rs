@@ -48,21 +48,11 @@ pub enum KeyError {
 pub(crate) struct UnsealError(String);
 
 impl ServerKey {
-    /// Reads the key file, or makes it with a random key.
+    /// Reads the key file, or makes it with a random key. One process at a time: the data directory is locked.
     pub(crate) fn load_or_create(path: &Path) -> Result<Self, KeyError> {
         let failed = |source| KeyError::File { path: path.to_owned(), source };
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        match std::fs::File::open(path) {
             Ok(mut file) => {
-                let key = Zeroizing::new(rand::random::<[u8; KEY_BYTES]>());
-                file.write_all(hex(&key[..]).as_bytes()).map_err(failed)?;
-                file.sync_all().map_err(failed)?;
-                if let Some(directory) = path.parent() {
-                    std::fs::File::open(directory).and_then(|dir| dir.sync_all()).map_err(failed)?;
-                }
-                Ok(Self(key))
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                let mut file = std::fs::File::open(path).map_err(failed)?;
                 if file.metadata().map_err(failed)?.permissions().mode() & 0o077 != 0 {
                     return Err(KeyError::Permissions(path.to_owned()));
                 }
@@ -70,8 +60,27 @@ impl ServerKey {
                 file.read_to_string(&mut text).map_err(failed)?;
                 unhex(text.trim()).map(Self).ok_or_else(|| KeyError::Content(path.to_owned()))
             }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::create(path).map_err(failed),
             Err(error) => Err(failed(error)),
         }
+    }
+
+    /// Writes the file aside and gives it its name when it is whole: a crash leaves no key or a good one.
+    fn create(path: &Path) -> std::io::Result<Self> {
+        let key = Zeroizing::new(rand::random::<[u8; KEY_BYTES]>());
+        let aside = path.with_extension("new");
+        match std::fs::remove_file(&aside) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+        file.write_all(Zeroizing::new(hex(&key[..])).as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&aside, path)?;
+        if let Some(directory) = path.parent() {
+            std::fs::File::open(directory)?.sync_all()?;
+        }
+        Ok(Self(key))
     }
 
     /// The key for one purpose.
@@ -156,7 +165,10 @@ mod tests {
     fn the_key_is_made_once_and_kept_to_its_owner() {
         let directory = tempfile::tempdir().expect("temp dir");
         let path = directory.path().join("key");
+        std::fs::write(directory.path().join("key.new"), "a crash left this").expect("write");
         let first = ServerKey::load_or_create(&path).expect("made");
+        assert_eq!(std::fs::metadata(&path).expect("file").permissions().mode() & 0o777, 0o600);
+        assert!(!directory.path().join("key.new").exists());
         let second = ServerKey::load_or_create(&path).expect("read");
         assert_eq!(first.0, second.0);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("chmod");
