@@ -4,6 +4,8 @@
 
 mod service;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -11,7 +13,7 @@ use std::sync::Mutex;
 use cooper_api::agent::wire;
 use cooper_engine::run::AgentRef;
 use cooper_engine::schedule::AgentView;
-use cooper_types::{AgentName, PrincipalName};
+use cooper_types::{AgentName, PrincipalName, TokenId};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -23,7 +25,14 @@ const OUTBOX: usize = 256;
 /// The connected agents.
 #[derive(Default)]
 pub(crate) struct AgentTable {
-    connections: Mutex<HashMap<AgentName, Connection>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    connections: HashMap<AgentName, Connection>,
+    /// The server stops: a connection that is still open must not bring a new stream.
+    closed: bool,
 }
 
 struct Connection {
@@ -31,38 +40,78 @@ struct Connection {
     serial: u64,
     view: AgentView,
     principal: PrincipalName,
+    /// What the agent showed.
+    token: TokenId,
     outbox: mpsc::Sender<wire::ServerMessage>,
     /// Ends the stream when the connection leaves the table, for whatever reason.
     _stop: DropGuard,
 }
 
-/// Another principal's agent has the name.
+/// Who opens a stream, and with what.
+struct Newcomer {
+    serial: u64,
+    view: AgentView,
+    principal: PrincipalName,
+    token: TokenId,
+}
+
+/// Why a stream was not taken in.
 #[derive(Debug, thiserror::Error)]
-#[error("agent name `{0}` is in use by another principal's agent")]
-pub(crate) struct NameTaken(AgentName);
+enum ConnectError {
+    /// Another principal's agent has the name.
+    #[error("agent name `{0}` is in use by another principal's agent; choose another name")]
+    NameTaken(AgentName),
+    /// The server stops.
+    #[error("the server is shutting down")]
+    Closed,
+}
+
+/// How the one who asks relates to a connected agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speaker {
+    /// It has the agent's token.
+    Itself,
+    /// It has another token.
+    Another,
+    /// This life of the agent has no stream now.
+    Absent,
+}
 
 impl AgentTable {
     /// Takes in a new stream, in place of an earlier one of the same agent. The token fires when the stream has to end.
     fn connect(
         &self,
-        serial: u64,
-        view: AgentView,
-        principal: PrincipalName,
-    ) -> Result<(mpsc::Receiver<wire::ServerMessage>, CancellationToken), NameTaken> {
+        newcomer: Newcomer,
+    ) -> Result<(mpsc::Receiver<wire::ServerMessage>, CancellationToken), ConnectError> {
+        let Newcomer { serial, view, principal, token } = newcomer;
         let (outbox, receiver) = mpsc::channel(OUTBOX);
         let name = view.agent.name.clone();
-        let mut connections = self.lock();
-        if connections.get(&name).is_some_and(|connection| connection.principal != principal) {
-            return Err(NameTaken(name));
+        let mut state = self.lock();
+        if state.closed {
+            return Err(ConnectError::Closed);
+        }
+        if state.connections.get(&name).is_some_and(|connection| connection.principal != principal) {
+            return Err(ConnectError::NameTaken(name));
         }
         let stop = CancellationToken::new();
-        connections.insert(name, Connection { serial, view, principal, outbox, _stop: stop.clone().drop_guard() });
+        let connection = Connection { serial, view, principal, token, outbox, _stop: stop.clone().drop_guard() };
+        state.connections.insert(name, connection);
         Ok((receiver, stop))
+    }
+
+    /// Whether the holder of a token may speak for this life of an agent.
+    fn speaker(&self, agent: &AgentRef, token: &TokenId) -> Speaker {
+        match self.lock().connections.get(&agent.name) {
+            Some(connection) if connection.view.agent != *agent => Speaker::Absent,
+            Some(connection) if connection.token == *token => Speaker::Itself,
+            Some(_) => Speaker::Another,
+            None => Speaker::Absent,
+        }
     }
 
     /// Forgets a stream, unless a later one has taken its place.
     fn disconnect(&self, name: &AgentName, serial: u64) {
-        let mut connections = self.lock();
+        let connections = &mut self.lock().connections;
         if connections.get(name).is_some_and(|connection| connection.serial == serial) {
             connections.remove(name);
         }
@@ -70,7 +119,7 @@ impl AgentTable {
 
     /// Sends a message to this life of an agent, if it is connected. An agent that doesn't read loses its stream.
     pub(crate) fn send(&self, agent: &AgentRef, message: wire::ServerMessage) {
-        let mut connections = self.lock();
+        let connections = &mut self.lock().connections;
         let Some(connection) = connections.get(&agent.name) else { return };
         if connection.view.agent != *agent {
             return;
@@ -83,17 +132,20 @@ impl AgentTable {
 
     /// What the scheduler may choose from.
     pub(crate) fn views(&self) -> Vec<AgentView> {
-        let mut views: Vec<AgentView> = self.lock().values().map(|connection| connection.view.clone()).collect();
+        let mut views: Vec<AgentView> =
+            self.lock().connections.values().map(|connection| connection.view.clone()).collect();
         views.sort_by(|a, b| a.agent.cmp(&b.agent));
         views
     }
 
-    /// Closes every stream, when the server stops.
+    /// Closes every stream and takes no more, when the server stops.
     pub(crate) fn close(&self) {
-        self.lock().clear();
+        let mut state = self.lock();
+        state.closed = true;
+        state.connections.clear();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<AgentName, Connection>> {
-        self.connections.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

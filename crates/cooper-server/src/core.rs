@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use cooper_api::agent::to_agent;
-use cooper_engine::message::ToAgent;
+use cooper_api::problem::ProblemCode;
+use cooper_engine::message::{StepResult, ToAgent};
 use cooper_engine::run::{Effect, Policy, Run, RunEvent};
 use cooper_ports::clock::Clock;
 use cooper_ports::contexts::ContextStore;
@@ -15,6 +16,8 @@ use cooper_ports::runs::{Applied, ApplyError, RunStore};
 use cooper_registry::SigningKey;
 use cooper_types::{RegistryName, RunId};
 use tokio::sync::{Notify, broadcast};
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use crate::access::Access;
 use crate::agents::AgentTable;
@@ -22,6 +25,7 @@ use crate::contexts::ContextFiles;
 use crate::keys::ServerKey;
 use crate::metrics::Metrics;
 use crate::orders;
+use crate::problem::{ApiError, ApiResult, chain};
 
 /// News that followers may miss before they look for themselves.
 const NEWS_CAPACITY: usize = 1024;
@@ -43,6 +47,7 @@ pub(crate) struct Core {
     /// Wakes the scheduler. It also looks by itself, so a lost wake-up costs a moment only.
     pub(crate) wake: Notify,
     news: broadcast::Sender<RunId>,
+    changes: TaskTracker,
 }
 
 /// The parts that a core is made of.
@@ -75,15 +80,26 @@ impl Core {
             metrics: Metrics::new(),
             wake: Notify::new(),
             news: broadcast::Sender::new(NEWS_CAPACITY),
+            changes: TaskTracker::new(),
         }
     }
 
     /// Applies an event to a run, durably, and carries out what follows from it.
     pub(crate) async fn apply(&self, run: RunId, event: RunEvent) -> Result<Applied, ApplyError> {
+        let applied = self.store_event(run, event).await?;
+        self.carry_out(&applied.run, &applied.send).await;
+        Ok(applied)
+    }
+
+    /// Applies an event and wakes whom it concerns. Nothing is sent yet.
+    async fn store_event(&self, run: RunId, event: RunEvent) -> Result<Applied, ApplyError> {
+        // The scheduler caused the one itself. The other would be offered again at once, to the same agent, for as long
+        // as that declines: it waits for the scheduler's next look.
+        let quiet = matches!(event, RunEvent::Explained { .. } | RunEvent::Declined { .. });
         let applied = self.runs.apply_event(run, event, &self.policy).await?;
         self.announce(run);
         // Something may wait now, or a slot may be free.
-        let waits = applied.run.pending_reason().is_some();
+        let waits = applied.run.pending_reason().is_some() && !quiet;
         let stops = applied.send.iter().any(|effect| matches!(effect, Effect::SendStop { .. }));
         if waits || stops {
             self.wake.notify_one();
@@ -92,12 +108,26 @@ impl Core {
             self.metrics.run_finished(applied.run.status());
             tracing::info!(run = %run, status = %applied.run.status(), "run finished");
         }
-        self.carry_out(&applied.run, &applied.send).await;
         Ok(applied)
     }
 
-    /// Sends what is to be sent. What can't be sent now is said again when the agent reports.
+    /// Sends what is to be sent. What can't be sent now is said again when the agent reports; a step whose order can't
+    /// be made at all counts as lost, so that its run ends instead of waiting for nothing.
     pub(crate) async fn carry_out(&self, run: &Run, effects: &[Effect]) {
+        let mut lost = self.send(run, effects).await;
+        while let Some(event) = lost.pop() {
+            match self.store_event(run.id, event).await {
+                Ok(applied) => lost.extend(self.send(&applied.run, &applied.send).await),
+                // The attempt has ended in the meantime, one way or the other.
+                Err(ApplyError::Refused { .. } | ApplyError::Unknown(_)) => {}
+                Err(error) => tracing::error!(run = %run.id, error = chain(&error), "lost step can't be recorded"),
+            }
+        }
+    }
+
+    /// Sends messages, and returns what became of the steps that can't be ordered.
+    async fn send(&self, run: &Run, effects: &[Effect]) -> Vec<RunEvent> {
+        let mut lost = Vec::new();
         for effect in effects {
             let (agent, message) = match effect {
                 Effect::SendOffer { agent, key, placement } => {
@@ -109,7 +139,13 @@ impl Core {
                         Ok(work) => (agent, ToAgent::StartStep { key: *key, attempt: *attempt, work }),
                         Err(orders::OrderError::Over) => continue,
                         Err(error) => {
-                            tracing::error!(run = %run.id, error = crate::problem::chain(&error), "step can't be started");
+                            let (may_pass, error) = (error.may_pass(), chain(&error));
+                            tracing::error!(run = %run.id, attempt = %attempt, error, "step can't be started");
+                            if !may_pass {
+                                let reason = format!("the server can't start the step: {error}");
+                                let result = StepResult::Lost { reason };
+                                lost.push(RunEvent::StepEnded { fence: key.fence, attempt: *attempt, result });
+                            }
                             continue;
                         }
                     }
@@ -125,6 +161,24 @@ impl Core {
             };
             self.agents.send(agent, to_agent(message));
         }
+        lost
+    }
+
+    /// Runs a change to its end even if the client that asked for it goes away. The server's stop waits for it.
+    pub(crate) async fn detached<T: Send + 'static>(
+        &self,
+        change: impl Future<Output = ApiResult<T>> + Send + 'static,
+    ) -> ApiResult<T> {
+        self.changes.spawn(change.in_current_span()).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a request's change panicked");
+            Err(ApiError::new(ProblemCode::Internal, "the server failed; its log says why"))
+        })
+    }
+
+    /// Waits for the changes that requests have begun; no new ones may come.
+    pub(crate) async fn changes_finished(&self) {
+        self.changes.close();
+        self.changes.wait().await;
     }
 
     /// Tells followers that a run or its log changed.

@@ -18,6 +18,8 @@ mod problem;
 mod scheduler;
 mod server;
 mod settings;
+#[cfg(test)]
+mod testing;
 
 pub use access::AdminTokenError;
 pub use keys::KeyError;

@@ -69,9 +69,11 @@ async fn run(
         let agent_settings =
             AgentSettings::new(settings.name.clone(), settings.slots, work_dir.clone(), token.clone(), owner.clone());
         let agent = Agent::new(agent_settings, Arc::new(engine), core.clock.clone());
-        match agent.run(connector.clone(), stop.clone()).await {
-            Ok(()) => return,
-            Err(error) => tracing::error!(error = chain(&error), "local agent ended; it is started again"),
+        // A task of its own, so that a panic ends this life of the agent and not all later ones.
+        match tokio::spawn(agent.run(connector.clone(), stop.clone())).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => tracing::error!(error = chain(&error), "local agent ended; it is started again"),
+            Err(error) => tracing::error!(%error, "local agent failed; it is started again"),
         }
         tokio::select! {
             () = stop.cancelled() => return,

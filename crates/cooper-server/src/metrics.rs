@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use cooper_engine::run::{Run, RunStatus};
+use cooper_engine::run::RunStatus;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -77,10 +77,10 @@ impl Metrics {
     }
 
     /// The text, with the gauges as they are now.
-    pub(crate) fn text(&self, unfinished: &[Run], agents: usize) -> String {
+    pub(crate) fn text(&self, unfinished: &[(RunStatus, u64)], agents: usize) -> String {
         for status in RunStatus::ALL.into_iter().filter(|status| !status.is_terminal()) {
-            let count = unfinished.iter().filter(|run| run.status() == status).count();
-            self.unfinished.get_or_create(&StatusLabel { status: Status(status) }).set(count as i64);
+            let count = unfinished.iter().find(|(counted, _)| *counted == status).map_or(0, |(_, count)| *count);
+            self.unfinished.get_or_create(&StatusLabel { status: Status(status) }).set(count.cast_signed());
         }
         self.agents.set(agents as i64);
         let mut text = String::new();
@@ -98,11 +98,12 @@ mod tests {
         let metrics = Metrics::new();
         metrics.run_accepted();
         metrics.run_finished(RunStatus::Failed);
-        let text = metrics.text(&[], 2);
+        let text = metrics.text(&[(RunStatus::Running, 3)], 2);
         for line in [
             "cooper_runs_accepted_total 1",
             "cooper_runs_finished_total{status=\"Failed\"} 1",
             "cooper_runs_unfinished{status=\"Queued\"} 0",
+            "cooper_runs_unfinished{status=\"Running\"} 3",
             "cooper_agents_connected 2",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");

@@ -35,6 +35,23 @@ pub(crate) enum OrderError {
     Store(#[from] StoreError),
 }
 
+impl OrderError {
+    /// Whether the same order may be made later. Agents' reports ask for it again.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Store(error) => match error {
+                StoreError::StorageFull { .. }
+                | StoreError::Commit(_)
+                | StoreError::Closed
+                | StoreError::Panicked
+                | StoreError::Database { .. } => true,
+                StoreError::Corrupt { .. } => false,
+            },
+            Self::Over | Self::NoImage | Self::Argument(_) | Self::Unseal(_) => false,
+        }
+    }
+}
+
 /// What a secret is bound to when it is sealed.
 pub(crate) fn sealing_purpose(kind: SecretKind, name: &str) -> String {
     format!("{}/{name}", kind.as_str())

@@ -2,14 +2,16 @@
 //!
 //! It remembers nothing between two looks, so a restart, a lost wake-up and a crash all go down the same path.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cooper_engine::run::{Refusal, RunEvent};
+use cooper_engine::run::{Placement, Refusal, Run, RunEvent};
 use cooper_engine::schedule::{self, Decision};
 use cooper_ports::runs::ApplyError;
 use cooper_ports::store_error::StoreError;
 use cooper_types::RunId;
+use futures::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
@@ -21,6 +23,11 @@ const PERIOD: Duration = Duration::from_secs(1);
 const CONTEXT_PERIOD: Duration = Duration::from_secs(60);
 /// Contexts that are removed in one go.
 const CONTEXT_BATCH: u32 = 100;
+
+/// The most runs that one look tells anew why they wait.
+const EXPLANATIONS: usize = 256;
+/// How many of them are on the way to the store at a time.
+const EXPLANATIONS_AT_ONCE: usize = 64;
 
 /// Runs until cancelled. Leases begin anew first: while the server was down nobody could renew.
 pub(crate) async fn run(core: Arc<Core>, shutdown: CancellationToken) {
@@ -56,7 +63,7 @@ async fn sweep(core: &Core) -> Result<(), StoreError> {
     let mut runs = core.runs.unfinished_runs().await?;
     for run in &mut runs {
         // Asking the state machine first spares a write for each run and look.
-        if run.clone().apply(RunEvent::Tick, now, &core.policy).is_ok() {
+        if run.is_due(now, &core.policy) {
             apply(core, run.id, RunEvent::Tick).await;
             if let Some(record) = core.runs.find_run(run.id).await? {
                 *run = record.run;
@@ -66,23 +73,27 @@ async fn sweep(core: &Core) -> Result<(), StoreError> {
     runs.retain(|run| run.finished().is_none());
     let agents = core.agents.views();
     let load = schedule::load(&runs);
+    let known: BTreeMap<RunId, &Run> = runs.iter().map(|run| (run.id, run)).collect();
+    let mut explanations = Vec::new();
     for decision in schedule::schedule(schedule::waiting(&runs), &agents, &load) {
         match decision {
             Decision::Offer { run, placement, agent } => {
                 apply(core, run, RunEvent::Offer { placement, agent }).await;
             }
             Decision::Wait { run, placement, reason } => {
-                let event = RunEvent::Explained { placement, reason };
-                let changes = runs
-                    .iter()
-                    .find(|known| known.id == run)
-                    .is_some_and(|known| known.clone().apply(event.clone(), now, &core.policy).is_ok());
-                if changes {
-                    apply(core, run, event).await;
+                let before = known.get(&run).and_then(|run| run.placements.get(placement));
+                if matches!(before, Some(Placement::Waiting { reason: old }) if *old != reason) {
+                    explanations.push((run, RunEvent::Explained { placement, reason }));
                 }
             }
         }
     }
+    // After the offers, and a bounded number: a long queue must not keep agents waiting for work. They are written
+    // together, so that they share commits; the next look goes on with the rest.
+    explanations.truncate(EXPLANATIONS);
+    futures::stream::iter(explanations)
+        .for_each_concurrent(EXPLANATIONS_AT_ONCE, |(run, event)| apply(core, run, event))
+        .await;
     Ok(())
 }
 

@@ -151,6 +151,12 @@ impl Server {
             registry: registry_name,
         }));
 
+        // The last thing that can fail: from here on there are tasks.
+        let address_file = data.join("address");
+        tokio::fs::write(&address_file, format!("http://{address}\n"))
+            .await
+            .map_err(|source| StartError::Data { path: address_file, source })?;
+
         let stop = CancellationToken::new();
         let state = ApiState { core: core.clone(), shutdown: stop.clone() };
         let connections = Connections::new(router(state, registry.clone()));
@@ -164,10 +170,6 @@ impl Server {
             .map(|agent| local_agent::start(agent, core.clone(), connections.clone(), data.join("agent")));
         let accepting = tokio::spawn(connections.accept(listener, stop.clone()));
 
-        let address_file = data.join("address");
-        tokio::fs::write(&address_file, format!("http://{address}\n"))
-            .await
-            .map_err(|source| StartError::Data { path: address_file, source })?;
         tracing::info!("listening on http://{address}");
         let grace = settings.shutdown_grace;
         Ok(Self { address, stop, grace, core, store, registry, connections: accepting, loops, local_agent })
@@ -200,6 +202,7 @@ impl Server {
         }
         self.core.agents.close();
         log_panic("listener", self.connections.await);
+        self.core.changes_finished().await;
         self.registry.finished().await;
     }
 }

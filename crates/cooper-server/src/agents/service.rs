@@ -6,19 +6,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cooper_api::agent::wire::agent_service_server::{AgentService, AgentServiceServer};
 use cooper_api::agent::wire::{self, agent_message, server_message};
-use cooper_api::agent::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION};
+use cooper_api::agent::{MAX_AGENT_MESSAGE_BYTES, MAX_MESSAGE_BYTES, PROTOCOL_VERSION};
 use cooper_engine::message::PlacementKey;
+use cooper_engine::run::Placement;
 use cooper_ports::access::Token;
 use cooper_spec::plan::Work;
-use cooper_types::{AttemptNumber, ContextId};
+use cooper_types::{AgentName, AttemptNumber, ContextId, TokenId};
 use futures::{Stream, StreamExt as _};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::session::{HEARTBEAT_MS, Session, read_hello};
+use super::{ConnectError, Newcomer, Speaker};
 use crate::core::Core;
 use crate::problem::chain;
 
@@ -39,7 +42,7 @@ impl AgentGateway {
     /// The service as tonic takes it.
     pub(crate) fn server(core: Arc<Core>) -> AgentServiceServer<Self> {
         AgentServiceServer::new(Self { core, next_serial: AtomicU64::new(1) })
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_decoding_message_size(MAX_AGENT_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 
@@ -56,11 +59,24 @@ impl AgentGateway {
         }
     }
 
-    /// The context that a live attempt builds from.
-    async fn context_of(&self, key: PlacementKey, attempt: AttemptNumber) -> Result<ContextId, Status> {
+    /// The context that a live attempt builds from, for the agent that has the attempt.
+    async fn context_of(
+        &self,
+        token: &TokenId,
+        key: PlacementKey,
+        attempt: AttemptNumber,
+    ) -> Result<ContextId, Status> {
         let over = || Status::failed_precondition(format!("attempt {attempt} of run {} is over", key.run));
         let record = self.core.runs.find_run(key.run).await.map_err(|error| Status::unavailable(chain(&error)))?;
         let run = record.ok_or_else(over)?.run;
+        let leases = run.placements.iter().filter_map(Placement::lease);
+        let lease = leases.into_iter().find(|lease| lease.fence == key.fence).ok_or_else(over)?;
+        match self.core.agents.speaker(&lease.agent, token) {
+            Speaker::Itself => {}
+            // Its stream may be on its way back: worth another try.
+            Speaker::Absent => return Err(Status::unavailable(format!("agent {} has no stream", lease.agent))),
+            Speaker::Another => return Err(Status::permission_denied(format!("run {} is another agent's", key.run))),
+        }
         let held = |placement: usize| run.placements[placement].lease().is_some_and(|lease| lease.fence == key.fence);
         run.steps
             .iter()
@@ -94,13 +110,14 @@ impl AgentService for AgentGateway {
         let view = read_hello(&hello)?;
         let agent = view.agent.clone();
         let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
-        let session = Session { core: self.core.clone(), agent: agent.clone(), token: token.id };
-        let (outbox, stop) = self
-            .core
-            .agents
-            .connect(serial, view, token.principal)
-            .map_err(|error| Status::already_exists(error.to_string()))?;
         let core = self.core.clone();
+        let mut session = Session::new(core.clone(), agent.clone(), token.id.clone());
+        let newcomer = Newcomer { serial, view, principal: token.principal, token: token.id };
+        let (outbox, stop) = core.agents.connect(newcomer).map_err(|error| match error {
+            ConnectError::NameTaken(_) => Status::already_exists(error.to_string()),
+            ConnectError::Closed => Status::unavailable(error.to_string()),
+        })?;
+        let registration = Registration { core: core.clone(), name: agent.name.clone(), serial };
         tracing::info!(agent = %agent, engine = hello.engine, "agent connected");
         let welcome = wire::ServerMessage {
             message: Some(server_message::Message::Welcome(wire::Welcome {
@@ -117,10 +134,10 @@ impl AgentService for AgentGateway {
                 Err(status) => Some(status),
                 Ok(()) => {
                     core.wake.notify_one();
-                    read_messages(&session, &mut incoming, &stop).await
+                    read_messages(&mut session, &mut incoming, &stop).await
                 }
             };
-            core.agents.disconnect(&agent.name, serial);
+            drop(registration);
             match &status {
                 Some(status) => tracing::warn!(agent = %agent, reason = status.message(), "agent's stream ended"),
                 None => tracing::info!(agent = %agent, "agent disconnected"),
@@ -141,11 +158,11 @@ impl AgentService for AgentGateway {
         &self,
         request: Request<wire::FetchContextRequest>,
     ) -> Result<Response<Self::FetchContextStream>, Status> {
-        self.authenticate(&request).await?;
+        let token = self.authenticate(&request).await?;
         let request = request.into_inner();
         let key = request.key.ok_or_else(|| Status::invalid_argument("request has no placement key"))?;
         let key = key.read().map_err(|error| Status::invalid_argument(chain(&error)))?;
-        let context = self.context_of(key, AttemptNumber(request.attempt)).await?;
+        let context = self.context_of(&token.id, key, AttemptNumber(request.attempt)).await?;
         let path = self.core.context_files.path(&context);
         let mut file = tokio::fs::File::open(&path)
             .await
@@ -172,17 +189,40 @@ impl AgentService for AgentGateway {
     }
 }
 
+/// A stream's place in the table: left however the stream's task ends.
+struct Registration {
+    core: Arc<Core>,
+    name: AgentName,
+    serial: u64,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.core.agents.disconnect(&self.name, self.serial);
+    }
+}
+
 /// Works messages in until the stream ends or is to end; the status says why, where it is not the agent's wish.
 async fn read_messages(
-    session: &Session,
+    session: &mut Session,
     incoming: &mut Streaming<wire::AgentMessage>,
     stop: &CancellationToken,
 ) -> Option<Status> {
+    let mut watch = tokio::time::interval(std::time::Duration::from_millis(HEARTBEAT_MS.into()));
+    watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        // Every branch is cancel safe: the stream keeps what it has read of a message.
         let message = tokio::select! {
             biased;
             () = stop.cancelled() => {
                 return Some(Status::unavailable("the server closed the stream: it stops, or a newer stream took its place"));
+            }
+            // Before the messages: an agent that never pauses is watched too.
+            _ = watch.tick() => {
+                if let Err(status) = session.watch().await {
+                    return Some(status);
+                }
+                continue;
             }
             message = incoming.message() => message,
         };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cooper_api::agent::wire::{self, agent_message, server_message};
 use cooper_api::agent::{PROTOCOL_VERSION, attempt_message, read_agent_message, to_agent};
 use cooper_engine::message::{Held, PlacementKey, StepResult, ToAgent, ToServer};
-use cooper_engine::run::{AgentRef, Placement, Refusal, RunEvent};
+use cooper_engine::run::{AgentRef, Placement, Refusal, Run, RunEvent};
 use cooper_engine::schedule::AgentView;
 use cooper_ports::logs::{AppendError, NewFrame, Stream};
 use cooper_ports::registry::CredentialVerifier as _;
@@ -19,6 +19,8 @@ use crate::problem::chain;
 
 /// How often an agent has to say what it holds; a lease is four times as long.
 pub(super) const HEARTBEAT_MS: u32 = 5_000;
+/// How often in a row the server may look and have heard no report: a lease's time.
+const MAX_SILENT: u32 = 4;
 /// The most slots that an agent may claim.
 const MAX_SLOTS: u32 = 1024;
 
@@ -53,27 +55,53 @@ pub(super) fn read_hello(hello: &wire::Hello) -> Result<AgentView, Status> {
 
 /// What the server says of an agent's stream.
 pub(super) struct Session {
-    pub(super) core: Arc<Core>,
-    pub(super) agent: AgentRef,
-    /// What the agent showed: asked for again with every report, so that a revoked token ends the stream.
-    pub(super) token: TokenId,
+    core: Arc<Core>,
+    agent: AgentRef,
+    /// What the agent showed: asked for again and again, so that a revoked token ends the stream.
+    token: TokenId,
+    /// What was seen to be this agent's. A fence is given to one life of one agent and an attempt to one fence, so this
+    /// stays true; whether it is still live is checked where it is used.
+    placements: BTreeSet<PlacementKey>,
+    attempts: BTreeSet<(PlacementKey, AttemptNumber)>,
+    /// Looks since the agent last said what it holds.
+    silent: u32,
 }
 
 impl Session {
+    pub(super) fn new(core: Arc<Core>, agent: AgentRef, token: TokenId) -> Self {
+        Self { core, agent, token, placements: BTreeSet::new(), attempts: BTreeSet::new(), silent: 0 }
+    }
+
     /// What earlier lives of the agent held is lost.
     pub(super) async fn replace_earlier_lives(&self) -> Result<(), Status> {
-        let runs = self.core.runs.unfinished_runs().await.map_err(|error| Status::unavailable(chain(&error)))?;
         let earlier = |placement: &Placement| {
             placement.lease().is_some_and(|lease| lease.agent.name == self.agent.name && lease.agent != self.agent)
         };
-        for run in runs.iter().filter(|run| run.placements.iter().any(earlier)) {
+        for run in self.runs().await?.iter().filter(|run| run.placements.iter().any(earlier)) {
             self.apply(run.id, RunEvent::AgentReplaced { agent: self.agent.clone() }).await;
         }
         Ok(())
     }
 
+    /// Looks after the agent, once in a heartbeat's time: its token must be good, and it must say what it holds.
+    pub(super) async fn watch(&mut self) -> Result<(), Status> {
+        self.silent += 1;
+        if self.silent > MAX_SILENT {
+            return Err(Status::deadline_exceeded("the agent does not say what it holds"));
+        }
+        self.check_token().await
+    }
+
+    async fn check_token(&self) -> Result<(), Status> {
+        match self.core.access.is_active(&self.token).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Status::unauthenticated("the agent's token is expired or revoked")),
+            Err(error) => Err(Status::unavailable(chain(&error))),
+        }
+    }
+
     /// Works one message in. An error ends the stream.
-    pub(super) async fn receive(&self, message: wire::AgentMessage) -> Result<(), Status> {
+    pub(super) async fn receive(&mut self, message: wire::AgentMessage) -> Result<(), Status> {
         if let Some(agent_message::Message::LogFrames(frames)) = message.message {
             return self.log_frames(frames).await;
         }
@@ -81,27 +109,88 @@ impl Session {
         match message {
             None => {}
             Some(ToServer::Holding(held)) => self.holding(held).await?,
-            Some(ToServer::Accepted(key)) => self.event_of(key, RunEvent::Accepted { fence: key.fence }).await,
+            Some(ToServer::Accepted(key)) => self.event_of(key, RunEvent::Accepted { fence: key.fence }).await?,
             Some(ToServer::Declined(key, why)) => {
-                self.event_of(key, RunEvent::Declined { fence: key.fence, why }).await;
+                self.event_of(key, RunEvent::Declined { fence: key.fence, why }).await?;
             }
             Some(ToServer::StepStarted(key, attempt)) => {
-                self.event_of(key, RunEvent::StepStarted { fence: key.fence, attempt }).await;
+                self.event_of(key, RunEvent::StepStarted { fence: key.fence, attempt }).await?;
             }
-            Some(ToServer::StepEnded(key, attempt, result)) => self.step_ended(key, attempt, result).await,
+            Some(ToServer::StepEnded(key, attempt, result)) => {
+                if self.owns(key).await? {
+                    self.step_ended(key, attempt, result).await;
+                } else {
+                    self.send(to_agent(ToAgent::Stop { key }));
+                    self.send(to_agent(ToAgent::ResultStored { key, attempt }));
+                }
+            }
             // The answer of an agent that has nothing to stop: saying `Stop` again would go on for ever.
-            Some(ToServer::Stopped(key)) => {
-                self.apply(key.run, RunEvent::Stopped { fence: key.fence }).await;
-            }
+            Some(ToServer::Stopped(key)) => self.stopped(key).await?,
         }
         Ok(())
     }
 
+    /// Whether a placement is leased to this life of this agent. To everybody else it is over: an agent has no say in what
+    /// was given to another, and one whose server was restored from a backup hears the same.
+    async fn owns(&mut self, key: PlacementKey) -> Result<bool, Status> {
+        if self.placements.contains(&key) {
+            return Ok(true);
+        }
+        let Some(run) = self.find(key.run).await? else { return Ok(false) };
+        let lease = run.placements.iter().filter_map(Placement::lease).find(|lease| lease.fence == key.fence);
+        let Some(lease) = lease else { return Ok(false) };
+        if lease.agent != self.agent {
+            tracing::warn!(agent = %self.agent, run = %key.run, holder = %lease.agent, "agent speaks of another's placement");
+            return Ok(false);
+        }
+        self.placements.insert(key);
+        Ok(true)
+    }
+
+    /// Whether an attempt was released under a placement of this agent.
+    async fn owns_attempt(&mut self, key: PlacementKey, attempt: AttemptNumber) -> Result<bool, Status> {
+        if self.attempts.contains(&(key, attempt)) {
+            return Ok(true);
+        }
+        if !self.owns(key).await? {
+            return Ok(false);
+        }
+        let Some(run) = self.find(key.run).await? else { return Ok(false) };
+        let own = run.steps.iter().zip(&run.plan.steps).any(|(step, planned)| {
+            let lease = run.placements[planned.placement].lease();
+            step.state.live_attempt() == Some(attempt) && lease.is_some_and(|lease| lease.fence == key.fence)
+        });
+        if own {
+            self.attempts.insert((key, attempt));
+        }
+        Ok(own)
+    }
+
+    async fn find(&self, run: RunId) -> Result<Option<Run>, Status> {
+        let found = self.core.runs.find_run(run).await.map_err(|error| Status::unavailable(chain(&error)))?;
+        Ok(found.map(|record| record.run))
+    }
+
+    /// The unfinished runs that concern this agent's name.
+    async fn runs(&self) -> Result<Vec<Run>, Status> {
+        let runs = self.core.runs.runs_of_agent(&self.agent.name).await;
+        runs.map_err(|error| Status::unavailable(chain(&error)))
+    }
+
     /// Applies an event of a placement; an agent that holds what is over is told to stop it.
-    async fn event_of(&self, key: PlacementKey, event: RunEvent) {
-        if let Outcome::Over = self.apply(key.run, event).await {
+    async fn event_of(&mut self, key: PlacementKey, event: RunEvent) -> Result<(), Status> {
+        let over = !self.owns(key).await? || matches!(self.apply(key.run, event).await, Outcome::Over);
+        if over {
             self.send(to_agent(ToAgent::Stop { key }));
         }
+        Ok(())
+    }
+
+    async fn stopped(&mut self, key: PlacementKey) -> Result<(), Status> {
+        if self.owns(key).await? {
+            self.apply(key.run, RunEvent::Stopped { fence: key.fence }).await;
+        }
+        Ok(())
     }
 
     async fn step_ended(&self, key: PlacementKey, attempt: AttemptNumber, result: StepResult) {
@@ -134,44 +223,37 @@ impl Session {
     }
 
     /// An agent's report: renews what it holds, and says again what may have been lost on the way.
-    async fn holding(&self, held: Vec<Held>) -> Result<(), Status> {
-        match self.core.access.is_active(&self.token).await {
-            Ok(true) => {}
-            Ok(false) => return Err(Status::unauthenticated("the agent's token is expired or revoked")),
-            Err(error) => return Err(Status::unavailable(chain(&error))),
-        }
-        let runs = self.core.runs.unfinished_runs().await.map_err(|error| Status::unavailable(chain(&error)))?;
-        let runs: BTreeMap<RunId, _> = runs.into_iter().map(|run| (run.id, run)).collect();
-        for report in &held {
-            let key = report.key;
+    async fn holding(&mut self, held: Vec<Held>) -> Result<(), Status> {
+        self.check_token().await?;
+        self.silent = 0;
+        let keys: BTreeSet<PlacementKey> = held.iter().map(|report| report.key).collect();
+        self.placements.retain(|key| keys.contains(key));
+        self.attempts.retain(|(key, _)| keys.contains(key));
+        let mut runs: BTreeMap<RunId, Run> = self.runs().await?.into_iter().map(|run| (run.id, run)).collect();
+        runs.retain(|_, run| run.placements.iter().any(|placement| self.is_mine(placement)));
+        for key in keys {
             let Some(run) = runs.get(&key.run) else {
                 self.send(to_agent(ToAgent::Stop { key }));
                 continue;
             };
-            let offered = run.placements.iter().any(|placement| match placement {
-                Placement::Offered(lease) => lease.fence == key.fence && lease.agent == self.agent,
-                _ => false,
+            let placement = run.placements.iter().find(|placement| {
+                self.is_mine(placement) && placement.lease().is_some_and(|lease| lease.fence == key.fence)
             });
-            // An agent that holds what is still on offer has accepted it, and the message was lost.
-            let event = match offered {
-                true => RunEvent::Accepted { fence: key.fence },
-                false => RunEvent::Renewed { fence: key.fence },
+            let event = match placement {
+                // An agent that holds what is still on offer has accepted it, and the message was lost.
+                Some(Placement::Offered(_)) => RunEvent::Accepted { fence: key.fence },
+                Some(Placement::Accepted(_) | Placement::Running(_)) => RunEvent::Renewed { fence: key.fence },
+                // What is being stopped, and what is not this agent's, is dealt with by the reminder.
+                Some(Placement::Stopping(_) | Placement::Waiting { .. } | Placement::Done) | None => continue,
             };
-            self.apply(key.run, event).await;
-        }
-        let mine = runs.values().filter(|run| run.placements.iter().any(|placement| self.is_mine(placement)));
-        let concerned: BTreeSet<RunId> =
-            mine.map(|run| run.id).chain(held.iter().map(|report| report.key.run)).collect();
-        for run in concerned.into_iter().filter(|run| runs.contains_key(run)) {
-            // Read again: the events above have changed it.
-            match self.core.runs.find_run(run).await {
-                Ok(Some(record)) => {
-                    let effects = record.run.remind(&self.agent, &held);
-                    self.core.carry_out(&record.run, &effects).await;
-                }
-                Ok(None) => {}
-                Err(error) => return Err(Status::unavailable(chain(&error))),
+            if let Outcome::Done(run) = self.apply(key.run, event).await {
+                runs.insert(key.run, run);
             }
+        }
+        for run in runs.values() {
+            // A run that has changed since is no harm: agents ignore what they know, and orders check the attempt.
+            let effects = run.remind(&self.agent, &held);
+            self.core.carry_out(run, &effects).await;
         }
         Ok(())
     }
@@ -180,7 +262,7 @@ impl Session {
         placement.lease().is_some_and(|lease| lease.agent == self.agent)
     }
 
-    async fn log_frames(&self, message: wire::LogFrames) -> Result<(), Status> {
+    async fn log_frames(&mut self, message: wire::LogFrames) -> Result<(), Status> {
         let invalid = |error: &dyn std::fmt::Display| Status::invalid_argument(error.to_string());
         let key = message.key.ok_or_else(|| invalid(&"log frames have no placement key"))?;
         let key = key.read().map_err(|error| invalid(&chain(&error)))?;
@@ -188,7 +270,11 @@ impl Session {
         let last = message.first_sequence.saturating_add(message.frames.len() as u64).saturating_sub(1);
         let bytes: usize = message.frames.iter().map(|frame| frame.data.len()).sum();
         let frames = message.frames.into_iter().map(read_frame).collect();
-        let sequence = match self.core.logs.append_frames(key.run, attempt, message.first_sequence, frames).await {
+        let appended = match self.owns_attempt(key, attempt).await? {
+            true => self.core.logs.append_frames(key.run, attempt, message.first_sequence, frames).await,
+            false => Err(AppendError::NotLive { run: key.run, attempt }),
+        };
+        let sequence = match appended {
             Ok(sequence) => {
                 self.core.metrics.log_received(bytes);
                 self.core.announce(key.run);
@@ -209,7 +295,7 @@ impl Session {
 
     async fn apply(&self, run: RunId, event: RunEvent) -> Outcome {
         match self.core.apply(run, event).await {
-            Ok(_) => Outcome::Done,
+            Ok(applied) => Outcome::Done(applied.run),
             Err(ApplyError::Unknown(_)) => Outcome::Over,
             Err(ApplyError::Refused { refusal, .. }) => match refusal {
                 Refusal::Over | Refusal::StaleFence(_) => Outcome::Over,
@@ -228,9 +314,10 @@ impl Session {
 }
 
 /// What became of an event.
+#[expect(clippy::large_enum_variant, reason = "it lives for a line")]
 enum Outcome {
-    /// It was applied.
-    Done,
+    /// It was applied, and this is the run after it.
+    Done(Run),
     /// It changed nothing.
     Nothing,
     /// What it is about is over.

@@ -1,5 +1,7 @@
 //! What the server says of itself.
 
+use std::sync::LazyLock;
+
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -22,7 +24,9 @@ pub(super) async fn info(State(state): State<ApiState>, Extension(Caller(token))
 
 /// `GET /openapi.json`
 pub(super) async fn openapi() -> Response {
-    json_text(openapi::document_json())
+    // Everybody may ask for it, so it is made once.
+    static DOCUMENT: LazyLock<String> = LazyLock::new(openapi::document_json);
+    json_text(DOCUMENT.clone())
 }
 
 /// `GET /healthz`
@@ -36,7 +40,7 @@ pub(super) async fn ready(State(state): State<ApiState>) -> (StatusCode, Json<He
     if state.shutdown.is_cancelled() {
         return answer(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down");
     }
-    match state.core.runs.unfinished_runs().await {
+    match state.core.runs.ping().await {
         Ok(_) => answer(StatusCode::OK, "ok"),
         Err(_) => answer(StatusCode::SERVICE_UNAVAILABLE, "the store can't be read"),
     }
@@ -44,7 +48,7 @@ pub(super) async fn ready(State(state): State<ApiState>) -> (StatusCode, Json<He
 
 /// `GET /metrics`
 pub(super) async fn metrics(State(state): State<ApiState>) -> ApiResult<Response> {
-    let unfinished = state.core.runs.unfinished_runs().await?;
+    let unfinished = state.core.runs.count_unfinished().await?;
     let text = state.core.metrics.text(&unfinished, state.core.agents.views().len());
     Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
 }

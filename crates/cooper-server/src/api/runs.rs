@@ -44,16 +44,24 @@ pub(super) async fn create(
             };
             let text = value.to_str().map_err(|error| invalid(&error))?;
             let key = IdempotencyKey::parse(text).map_err(|error| invalid(&error))?;
+            // Over the bytes as they came: whoever repeats a request sends the same ones. The same values in another
+            // form are another request; what a form means may change with the server, what was sent does not.
             Some((key, core.key.request_digest(&body.bytes)))
         }
     };
-    let accepted = core.runs.accept_run(accept_request(core, token, request, idempotency)?).await?;
-    let run = accepted.record.run.id;
-    if !accepted.repeated {
-        core.metrics.run_accepted();
-        tracing::info!(run = %run, principal = %accepted.record.run.principal, "run accepted");
-        core.wake.notify_one();
-    }
+    let request = accept_request(core, token, request, idempotency)?;
+    let core = core.clone();
+    let accept = async move {
+        let accepted = core.runs.accept_run(request).await?;
+        if !accepted.repeated {
+            core.metrics.run_accepted();
+            let run = &accepted.record.run;
+            tracing::info!(run = %run.id, principal = %run.principal, "run accepted");
+            core.wake.notify_one();
+        }
+        Ok(accepted)
+    };
+    let accepted = state.core.detached(accept).await?;
     let view = run_view(&accepted.record);
     let location = [(header::LOCATION, view.id.clone())];
     Ok((StatusCode::CREATED, location, Json(view)).into_response())
@@ -108,9 +116,14 @@ pub(super) async fn cancel(
     Extension(Caller(token)): Extension<Caller>,
     PathId(id): PathId<RunId>,
 ) -> ApiResult<(StatusCode, Json<rest::Run>)> {
-    state.core.apply(id, RunEvent::CancelRequested { by: token.principal }).await?;
-    let record = state.core.runs.find_run(id).await?.ok_or_else(|| ApiError::not_found(format!("run {id}")))?;
-    Ok((StatusCode::ACCEPTED, Json(run_view(&record))))
+    let core = state.core;
+    core.clone()
+        .detached(async move {
+            core.apply(id, RunEvent::CancelRequested { by: token.principal }).await?;
+            let record = core.runs.find_run(id).await?.ok_or_else(|| ApiError::not_found(format!("run {id}")))?;
+            Ok((StatusCode::ACCEPTED, Json(run_view(&record))))
+        })
+        .await
 }
 
 /// From the wire to what the store accepts: values are checked here, names inside the accepting transaction.

@@ -1,0 +1,84 @@
+//! What the crate's tests begin with: the shared core over a real store in a directory of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cooper_engine::run::NewRun;
+use cooper_ports::runs::{AcceptRun, RunType, SealedSecret};
+use cooper_registry::SigningKey;
+use cooper_spec::quick_build::QuickBuild;
+use cooper_store::{Store, StoreOptions};
+use cooper_types::{
+    ContextId, Digest, Platform, PrincipalName, RegistryName, RunId, Scope, Scopes, SecretBytes, SecretString,
+};
+use tempfile::TempDir;
+
+use crate::access::Access;
+use crate::contexts::ContextFiles;
+use crate::core::{Core, CoreParts};
+use crate::keys::ServerKey;
+
+/// The bytes of every context that [`accept`] uploads.
+pub(crate) const CONTEXT: &[u8] = b"an archive";
+
+/// A core, and the directory that it lives in.
+pub(crate) async fn core() -> (Arc<Core>, TempDir) {
+    let data = tempfile::tempdir().expect("temp dir");
+    let registry = RegistryName::parse("localhost:5000").expect("valid");
+    let options = StoreOptions { registry_name: registry.clone(), clock: None };
+    let store = Store::open(data.path(), options).await.expect("store");
+    let core = Arc::new(Core::new(CoreParts {
+        runs: Arc::new(store.clone()),
+        logs: Arc::new(store.clone()),
+        contexts: Arc::new(store.clone()),
+        context_files: ContextFiles::open(data.path().join("contexts"), 1024).await.expect("contexts"),
+        clock: store.clock().clone(),
+        access: Access::new(Arc::new(store.clone()), store.clock().clone()),
+        key: ServerKey::load_or_create(&data.path().join("key")).expect("key"),
+        signing: SigningKey::new(&SecretBytes::new(vec![7; 32])).expect("key"),
+        registry,
+    }));
+    (core, data)
+}
+
+/// A principal's name.
+pub(crate) fn principal(name: &str) -> PrincipalName {
+    PrincipalName::parse(name).expect("valid")
+}
+
+/// A token of a principal.
+pub(crate) async fn token(core: &Core, name: &str, scopes: &[&str]) -> SecretString {
+    let scopes = Scopes(scopes.iter().map(|text| Scope::parse(text).expect(text)).collect());
+    core.access.create(principal(name), scopes, None).await.expect("token").1
+}
+
+/// An accepted run that builds and pushes nothing, with its context on disk.
+pub(crate) async fn accept(core: &Core, secrets: Vec<SealedSecret>) -> RunId {
+    let context = ContextId::parse(&uuid::Uuid::new_v4().to_string()).expect("valid");
+    let expires = core.clock.now().after(Duration::from_secs(3600));
+    core.contexts.create_context(context.clone(), principal("alice"), expires).await.expect("created");
+    std::fs::write(core.context_files.path(&context), CONTEXT).expect("written");
+    let (size, digest) = (CONTEXT.len() as u64, Digest::sha256(CONTEXT));
+    core.contexts.mark_uploaded(&context, &principal("alice"), size, &digest).await.expect("uploaded");
+    let build = QuickBuild {
+        image_names: Vec::new(),
+        push: false,
+        no_cache: false,
+        dockerfile: "Dockerfile".to_owned(),
+        target: None,
+        arguments: Vec::new(),
+        labels: Vec::new(),
+        secrets: secrets.iter().map(|secret| secret.name.clone()).collect(),
+        platform: Platform::LINUX_AMD64,
+        context,
+    };
+    let run = NewRun {
+        principal: principal("alice"),
+        scopes: Scopes(vec![Scope::Admin]),
+        registry: core.registry.clone(),
+        build,
+        timeout: Duration::from_secs(3600),
+    };
+    let request = AcceptRun { run, run_type: RunType::QuickBuild, idempotency: None, secrets };
+    core.runs.accept_run(request).await.expect("accepted").record.run.id
+}
