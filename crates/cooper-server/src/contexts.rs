@@ -3,6 +3,7 @@
 //! The server never looks inside an archive: it counts, hashes and keeps it until an agent fetches it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use cooper_types::{ContextId, Digest, DigestAlgorithm, Hasher};
@@ -14,6 +15,17 @@ use tokio::io::AsyncWriteExt as _;
 pub(crate) struct ContextFiles {
     directory: PathBuf,
     max_bytes: u64,
+    turns: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// Bytes that came whole and are durable, and are no context's yet.
+#[derive(Debug)]
+pub(crate) struct Received {
+    partial: Partial,
+    /// Their number.
+    pub(crate) size: u64,
+    /// Their digest.
+    pub(crate) digest: Digest,
 }
 
 /// Why a context's bytes were not kept. Nothing of them is left.
@@ -43,6 +55,7 @@ impl From<std::io::Error> for ReceiveError {
 }
 
 /// Removes a half-written file, however its writer ended.
+#[derive(Debug)]
 struct Partial(Option<PathBuf>);
 
 impl Drop for Partial {
@@ -64,7 +77,7 @@ impl ContextFiles {
                 tokio::fs::remove_file(entry.path()).await?;
             }
         }
-        Ok(Self { directory, max_bytes })
+        Ok(Self { directory, max_bytes, turns: Arc::default() })
     }
 
     /// The most bytes that one context may have.
@@ -77,15 +90,16 @@ impl ContextFiles {
         self.directory.join(format!("{id}.tar.gz"))
     }
 
-    /// Writes a context's bytes and makes them durable. Returns their number and digest.
-    pub(crate) async fn receive<S, E>(&self, id: &ContextId, mut bytes: S) -> Result<(u64, Digest), ReceiveError>
+    /// Writes a context's bytes and makes them durable, aside: [`Self::keep`] makes them the context's. Dropped, they are
+    /// gone.
+    pub(crate) async fn receive<S, E>(&self, id: &ContextId, mut bytes: S) -> Result<Received, ReceiveError>
     where
         S: Stream<Item = Result<Bytes, E>> + Unpin,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        // Two uploads of one id must not write into each other's file: the last to finish is the one that counts.
+        // Two uploads of one id must not write into each other's file.
         let path = self.directory.join(format!("{id}.{}.part", uuid::Uuid::new_v4().simple()));
-        let mut partial = Partial(Some(path.clone()));
+        let partial = Partial(Some(path.clone()));
         let mut file = tokio::fs::File::create_new(&path).await?;
         let mut hasher = Hasher::new(DigestAlgorithm::Sha256);
         let mut size: u64 = 0;
@@ -100,10 +114,23 @@ impl ContextFiles {
         }
         file.flush().await?;
         file.sync_all().await?;
-        tokio::fs::rename(&path, self.path(id)).await?;
-        partial.0 = None;
+        Ok(Received { partial, size, digest: hasher.finish() })
+    }
+
+    /// The turn to decide which upload becomes the context. A context never changes once it is recorded, so looking at
+    /// the record, keeping the bytes and recording them is one upload's at a time.
+    pub(crate) async fn turn(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        self.turns.clone().lock_owned().await
+    }
+
+    /// Makes received bytes the context's.
+    pub(crate) async fn keep(&self, id: &ContextId, mut received: Received) -> Result<(), ReceiveError> {
+        if let Some(path) = &received.partial.0 {
+            tokio::fs::rename(path, self.path(id)).await?;
+        }
+        received.partial.0 = None;
         sync_directory(&self.directory).await?;
-        Ok((size, hasher.finish()))
+        Ok(())
     }
 
     /// Removes a context's bytes; that they are gone already is fine.
@@ -143,8 +170,11 @@ mod tests {
         let files = ContextFiles::open(directory.path().to_owned(), 10).await.expect("open");
         assert!(names(directory.path()).is_empty(), "leftovers are removed");
 
-        let (size, digest) = files.receive(&id(), chunks(&["hello", "there"])).await.expect("received");
-        assert_eq!((size, digest), (10, Digest::sha256(b"hellothere")));
+        let received = files.receive(&id(), chunks(&["hello", "there"])).await.expect("received");
+        assert_eq!((received.size, &received.digest), (10, &Digest::sha256(b"hellothere")));
+        let second = files.receive(&id(), chunks(&["bye"])).await.expect("received");
+        files.keep(&id(), received).await.expect("kept");
+        drop(second);
         assert_eq!(names(directory.path()), ["abc-1.tar.gz"]);
 
         let error = files.receive(&id(), chunks(&["hello", "there", "!"])).await.expect_err("too large");
