@@ -147,9 +147,23 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for JsonBody<T> {
         }
         let bytes = limited(request.into_body()).await?;
         let value = serde_json::from_slice(&bytes)
-            .map_err(|error| ApiError::new(ProblemCode::InvalidRequest, format!("the body is not valid: {error}")))?;
+            .map_err(|error| ApiError::new(ProblemCode::InvalidRequest, body_fault(&error)))?;
         Ok(Self { value, bytes })
     }
+}
+
+/// What is wrong with a body, without the value that is: a secret that is a number instead of a text, or has slipped
+/// into the field beside its own, must not come back in an answer and so in a log.
+fn body_fault(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let without_value = || {
+        let rest = text.strip_prefix("invalid type: ").or_else(|| text.strip_prefix("invalid value: "))?;
+        // The value may hold these words too, what was expected is the last.
+        let (found, expected) = rest.rsplit_once(", expected ")?;
+        let kind = found.split(['`', '"']).next().unwrap_or_default().trim();
+        Some(format!("{} where {expected} was expected", if kind.is_empty() { "another value" } else { kind }))
+    };
+    format!("the body is not valid: {}", without_value().unwrap_or_else(|| text.clone()))
 }
 
 async fn limited(body: Body) -> ApiResult<bytes::Bytes> {

@@ -7,19 +7,15 @@ use axum::http::{Request, StatusCode, header};
 use axum::response::Response;
 use cooper_api::problem::{PROBLEM_MEDIA_TYPE, Problem};
 use cooper_api::rest::{Auth, ROUTES};
-use cooper_registry::SigningKey;
-use cooper_store::{Store, StoreOptions};
-use cooper_types::{PrincipalName, RegistryName, Scope, Scopes, SecretBytes, SecretString};
+use cooper_types::{PrincipalName, Scope, Scopes, SecretString};
 use http_body_util::BodyExt as _;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::{ApiState, router};
-use crate::access::Access;
-use crate::contexts::ContextFiles;
-use crate::core::{Core, CoreParts};
-use crate::keys::ServerKey;
+use crate::core::Core;
+use crate::testing;
 
 struct Fixture {
     core: Arc<Core>,
@@ -29,29 +25,13 @@ struct Fixture {
 
 impl Fixture {
     async fn new() -> Self {
-        let data = tempfile::tempdir().expect("temp dir");
-        let registry = RegistryName::parse("localhost:5000").expect("valid");
-        let options = StoreOptions { registry_name: registry.clone(), clock: None };
-        let store = Store::open(data.path(), options).await.expect("store");
-        let core = Arc::new(Core::new(CoreParts {
-            runs: Arc::new(store.clone()),
-            logs: Arc::new(store.clone()),
-            contexts: Arc::new(store.clone()),
-            context_files: ContextFiles::open(data.path().join("contexts"), 1024).await.expect("contexts"),
-            clock: store.clock().clone(),
-            access: Access::new(Arc::new(store.clone()), store.clock().clone()),
-            key: ServerKey::load_or_create(&data.path().join("key")).expect("key"),
-            signing: SigningKey::new(&SecretBytes::new(vec![7; 32])).expect("key"),
-            registry,
-        }));
+        let (core, data) = testing::core().await;
         let router = router(ApiState { core: core.clone(), shutdown: CancellationToken::new() });
         Self { core, router, _data: data }
     }
 
     async fn token(&self, scopes: &[&str]) -> SecretString {
-        let scopes = Scopes(scopes.iter().map(|text| Scope::parse(text).expect(text)).collect());
-        let principal = PrincipalName::parse("somebody").expect("valid");
-        self.core.access.create(principal, scopes, None).await.expect("token").1
+        testing::token(&self.core, "somebody", scopes).await
     }
 
     async fn call(&self, method: &str, path: &str, token: Option<&str>, body: Option<&str>) -> Response {
@@ -180,4 +160,134 @@ async fn a_context_belongs_to_its_principal_and_has_a_limit() {
     assert_eq!(response.status(), StatusCode::CREATED);
     let problem = fixture.problem("PUT", &created.upload_url, Some(token.expose()), Some("y")).await;
     assert_eq!(problem.code.as_str(), "conflict");
+}
+
+#[tokio::test]
+async fn no_answer_repeats_a_value_of_a_body() {
+    let fixture = Fixture::new().await;
+    let token = fixture.token(&["run"]).await;
+    let check = async |fields: &str, expect: &str| {
+        let body = format!(r#"{{"type":"DockerBuildRequest","sourceLocation":"none",{fields}}}"#);
+        let problem = fixture.problem("POST", "/api/v1/runs", Some(token.expose()), Some(&body)).await;
+        assert!(problem.detail.contains(expect), "{problem:?}");
+        assert!(!problem.detail.contains("271828"), "{problem:?}");
+    };
+    check(r#""secrets":[{"id":"s","value":271828}]"#, "integer where a string was expected").await;
+    check(r#""secrets":[{"id":"s","value":271828.5}]"#, "floating point where a string was expected").await;
+    check(r#""secrets":"271828, expected nothing""#, "string where a sequence was expected").await;
+    check(r#""secrets":["271828"]"#, "string where struct BuildSecret was expected").await;
+    check(r#""arguments":[{"name":"A","value":"v","isSecret":"271828"}]"#, "string where a boolean was expected").await;
+    check(r#""timeout":"271828""#, "string where u32 was expected").await;
+    check(r#""secrets":[{"id":"s","value":"271828!"}]"#, "base64").await;
+}
+
+#[tokio::test]
+async fn of_two_uploads_at_once_one_is_the_context() {
+    let fixture = Fixture::new().await;
+    let token = fixture.token(&["run"]).await;
+    let response = fixture.call("POST", "/api/v1/contexts", Some(token.expose()), None).await;
+    let bytes = response.into_body().collect().await.expect("body").to_bytes();
+    let created: cooper_api::rest::CreatedContext = serde_json::from_slice(&bytes).expect("created");
+    let upload = || {
+        let (sender, receiver) = tokio::sync::mpsc::channel::<Result<bytes::Bytes, std::io::Error>>(1);
+        let body = Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(receiver));
+        let request = Request::put(&created.upload_url)
+            .header(header::AUTHORIZATION, format!("Bearer {}", token.expose()))
+            .body(body)
+            .expect("request");
+        (sender, tokio::spawn(fixture.router.clone().oneshot(request)))
+    };
+    let (first, first_answer) = upload();
+    let (second, second_answer) = upload();
+    // Both are taken: the second message of each goes through once the first has been read.
+    for sender in [&first, &second] {
+        sender.send(Ok(bytes::Bytes::from_static(b"the "))).await.expect("taken");
+        sender.send(Ok(bytes::Bytes::from_static(b"same "))).await.expect("taken");
+    }
+    second.send(Ok(bytes::Bytes::from_static(b"second"))).await.expect("taken");
+    drop(second);
+    assert_eq!(second_answer.await.expect("no panic").expect("infallible").status(), StatusCode::CREATED);
+    first.send(Ok(bytes::Bytes::from_static(b"first"))).await.expect("taken");
+    drop(first);
+    assert_eq!(first_answer.await.expect("no panic").expect("infallible").status(), StatusCode::CONFLICT);
+    let files: Vec<_> =
+        std::fs::read_dir(fixture.core.context_files.path(&created.context_id).parent().expect("folder"))
+            .expect("readable")
+            .collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    let kept = std::fs::read(fixture.core.context_files.path(&created.context_id)).expect("kept");
+    assert_eq!(kept, b"the same second");
+}
+
+#[tokio::test]
+async fn an_upload_that_says_it_is_too_large_is_not_begun() {
+    let fixture = Fixture::new().await;
+    let token = fixture.token(&["run"]).await;
+    let response = fixture.call("POST", "/api/v1/contexts", Some(token.expose()), None).await;
+    let bytes = response.into_body().collect().await.expect("body").to_bytes();
+    let created: cooper_api::rest::CreatedContext = serde_json::from_slice(&bytes).expect("created");
+    struct Announced;
+    impl axum::body::HttpBody for Announced {
+        type Data = bytes::Bytes;
+        type Error = std::io::Error;
+
+        fn poll_frame(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<hyper::body::Frame<bytes::Bytes>, std::io::Error>>> {
+            panic!("nobody may read it");
+        }
+
+        fn size_hint(&self) -> hyper::body::SizeHint {
+            hyper::body::SizeHint::with_exact(1025)
+        }
+    }
+    let request = Request::put(&created.upload_url).header(header::AUTHORIZATION, format!("Bearer {}", token.expose()));
+    let response = fixture.router.clone().oneshot(request.body(Body::new(Announced)).expect("request")).await;
+    assert_eq!(response.expect("infallible").status(), StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn no_spelling_of_a_path_gets_around_the_gate() {
+    let fixture = Fixture::new().await;
+    for path in [
+        "/api/v1/runs/",
+        "/api/v1//runs",
+        "//api/v1/runs",
+        "/api/v1/%72uns",
+        "/api/v1/runs/%2e%2e/tokens",
+        "/API/v1/runs",
+        "/api/v1/runs/ca1%2flog",
+        "/api/v1/tokens;x",
+        "/healthz/../api/v1/tokens",
+    ] {
+        for method in ["GET", "HEAD", "POST", "OPTIONS", "TRACE", "PATCH", "BREW"] {
+            let status = fixture.call(method, path, None, None).await.status();
+            let refused = [StatusCode::UNAUTHORIZED, StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED];
+            assert!(refused.contains(&status), "{method} {path}: {status}");
+        }
+    }
+    let request = Request::post("/api/v1/runs").header("x-http-method-override", "GET").body(Body::empty());
+    let response = fixture.router.clone().oneshot(request.expect("request")).await.expect("infallible");
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(fixture.call("HEAD", "/api/v1/runs", None, None).await.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(fixture.call("GET", "/readyz", None, None).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_server_whose_last_admin_is_gone_makes_a_new_one() {
+    let fixture = Fixture::new().await;
+    let file = fixture._data.path().join("admin-token");
+    let access = &fixture.core.access;
+    assert!(access.ensure_admin(&file).await.expect("made"));
+    let first = std::fs::read_to_string(&file).expect("file");
+    assert!(!access.ensure_admin(&file).await.expect("there"), "one is enough");
+    let token = access.check(first.trim()).await.expect("store").expect("works");
+    access.store().revoke_token(&token.id).await.expect("revoked");
+    assert!(access.ensure_admin(&file).await.expect("made"));
+    let second = std::fs::read_to_string(&file).expect("file");
+    assert!(access.check(second.trim()).await.expect("store").is_some_and(|token| token.scopes.admin()));
+    assert!(access.check(first.trim()).await.expect("store").is_none());
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).expect("file").permissions());
+    assert_eq!(mode & 0o777, 0o600);
 }
