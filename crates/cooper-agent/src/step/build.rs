@@ -30,6 +30,7 @@ impl Attempt<'_> {
         let context = self.context().await?;
         let arguments: Vec<(String, String)> =
             order.arguments.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
+        let own_images = format!("{registry}/");
         let scan = Scan {
             dockerfile: &order.dockerfile,
             target: order.target.as_deref(),
@@ -61,6 +62,8 @@ impl Attempt<'_> {
                 Ok(StepOutput::Built { image: built.image, bases: bases(scanned.dependencies.as_ref(), &built.bases) })
             }
             Err(BuildError::Cancelled) => Err(Ended::Stopped),
+            // Our own registry being away is nothing that the user could mend.
+            Err(BuildError::Failed(failure)) if is_ours(&failure, &own_images) => Err(Ended::Lost(failure.to_string())),
             Err(BuildError::Failed(failure)) => {
                 let exit_code = match &failure {
                     BuildFailure::Exited { code, .. } => i32::try_from(*code).ok(),
@@ -95,4 +98,9 @@ impl Attempt<'_> {
         renderer.finish(self.log.now());
         self.log.append(renderer.take_frames()).await;
     }
+}
+
+/// Whether a base image failed because the embedded registry, whose references begin so, cannot be reached.
+fn is_ours(failure: &BuildFailure, own_images: &str) -> bool {
+    matches!(failure, BuildFailure::BaseUnreachable { reference, .. } if reference.starts_with(own_images))
 }

@@ -131,14 +131,7 @@ impl TestStream {
     /// Ends a placement.
     pub(crate) async fn stop(&mut self, key: PlacementKey) {
         self.say(ToAgent::Stop { key }).await;
-        loop {
-            match soon("end of the placement", self.message()).await {
-                ToServer::Stopped(of) => break assert_eq!(of, key),
-                // Said again with a heartbeat, before the server's word that it is stored.
-                ToServer::StepEnded(..) => {}
-                other => panic!("{other:?} instead of the end"),
-            }
-        }
+        assert_eq!(soon("end of the placement", self.message()).await, ToServer::Stopped(key));
     }
 }
 

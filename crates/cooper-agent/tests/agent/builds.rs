@@ -227,6 +227,17 @@ async fn failures_are_told_apart_by_whose_they_are() {
     stream.start(key(1), 7, build()).await;
     assert!(matches!(stream.result(key(1), 7).await, StepResult::Lost { .. }), "nobody cancelled it");
 
+    for (attempt, reference, is_lost) in [(8, "localhost:5000/base:1", true), (9, "docker.io/library/base:1", false)] {
+        let message = "connection refused".to_owned();
+        engine.script_build(ScriptedBuild::failure(BuildFailure::BaseUnreachable {
+            reference: reference.into(),
+            message,
+        }));
+        stream.start(key(1), attempt, build()).await;
+        let result = stream.result(key(1), attempt).await;
+        assert_eq!(matches!(result, StepResult::Lost { .. }), is_lost, "{result:?}");
+    }
+
     engine.set_down(true);
     stream.start(key(1), 12, build()).await;
     let result = stream.result(key(1), 12).await;

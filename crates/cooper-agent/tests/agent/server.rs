@@ -10,7 +10,8 @@ use cooper_agent::InProcessConnector;
 use cooper_api::agent::wire::agent_service_server::{AgentService, AgentServiceServer};
 use cooper_api::agent::wire::{self, agent_message, log_frames, server_message};
 use cooper_api::agent::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION, StepOrder, read_agent_message, to_agent};
-use cooper_engine::message::{ToAgent, ToServer};
+use cooper_engine::message::{PlacementKey, ToAgent, ToServer};
+use cooper_types::AttemptNumber;
 use futures::{Stream, StreamExt as _};
 use prost::Message as _;
 use tokio::sync::{Notify, mpsc};
@@ -65,6 +66,8 @@ pub(crate) struct StoredLog {
 pub(crate) struct TestStream {
     pub(crate) hello: wire::Hello,
     incoming: mpsc::Receiver<ToServer>,
+    /// Results that were handed out: agents repeat them until they hear that they are stored.
+    results: Vec<(PlacementKey, AttemptNumber)>,
     outgoing: mpsc::Sender<Result<wire::ServerMessage, Status>>,
 }
 
@@ -288,7 +291,7 @@ impl AgentService for TestServer {
                 }
             }
         });
-        let stream = TestStream { hello, incoming: received, outgoing };
+        let stream = TestStream { hello, incoming: received, results: Vec::new(), outgoing };
         self.0.streams.send(stream).await.map_err(|_| Status::unavailable("test is over"))?;
         // As the real one does: the end of the agent's half is the end of the stream.
         let answers = ReceiverStream::new(answers).take_until(ended.cancelled_owned());
@@ -313,13 +316,25 @@ impl AgentService for TestServer {
 }
 
 impl TestStream {
-    /// The next message that is no report of what the agent holds.
+    /// The next message that is news: no report of what the agent holds, no result that was handed out before.
     pub(crate) async fn message(&mut self) -> ToServer {
         loop {
-            match self.incoming.recv().await.expect("the stream is open") {
-                ToServer::Holding(_) => {}
-                message => return message,
+            let message = self.incoming.recv().await.expect("the stream is open");
+            if self.is_news(&message) {
+                return message;
             }
+        }
+    }
+
+    fn is_news(&mut self, message: &ToServer) -> bool {
+        match message {
+            ToServer::Holding(_) => false,
+            ToServer::StepEnded(key, attempt, _) if self.results.contains(&(*key, *attempt)) => false,
+            ToServer::StepEnded(key, attempt, _) => {
+                self.results.push((*key, *attempt));
+                true
+            }
+            _ => true,
         }
     }
 
@@ -332,15 +347,14 @@ impl TestStream {
         }
     }
 
-    /// A message that is there already, if any, other than a report.
+    /// News that is there already, if any.
     pub(crate) fn waiting(&mut self) -> Option<ToServer> {
-        loop {
-            match self.incoming.try_recv() {
-                Ok(ToServer::Holding(_)) => {}
-                Ok(message) => return Some(message),
-                Err(_) => return None,
+        while let Ok(message) = self.incoming.try_recv() {
+            if self.is_news(&message) {
+                return Some(message);
             }
         }
+        None
     }
 
     /// Waits for the agent to end the stream.
