@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bollard::Docker;
 use bollard::auth::DockerCredentials;
+use bollard::errors::Error;
 use cooper_ports::engine::{
     BuildError, BuildEvent, BuildFailure, BuildRequest, BuiltImage, EngineDescription, EngineError, EngineFeature,
     RegistryCredential, ResolvedBase,
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::failure::{self, Blame};
+use crate::housekeeping::Removals;
 use crate::lines::Lines;
 use crate::session::{Session, SessionContents, random_id};
 use crate::trace::{self, BuildLine};
@@ -55,15 +57,55 @@ impl Registries<'_> {
     }
 }
 
-/// Builds, and leaves nothing open behind.
+/// What a build needs of its engine.
+pub(crate) struct Builder<'a> {
+    pub(crate) docker: &'a Docker,
+    pub(crate) wire: &'a EngineWire,
+    pub(crate) engine: &'a EngineDescription,
+    pub(crate) removals: &'a Removals,
+}
+
+/// Builds, and makes sure that the image stays.
+///
+/// Two builds of the same content give one image with two names. The engine deletes an image with what it takes for its
+/// last name, also when a build is about to give it another one: then that build fails, or has a name of nothing. So
+/// the image is looked for once it has its name and no removal of ours is under way; from then on the name protects it.
+/// If it is gone, it is built again, which takes the cache and no time.
 pub(crate) async fn build(
-    docker: &Docker,
-    wire: &EngineWire,
-    engine: &EngineDescription,
+    builder: &Builder<'_>,
     request: BuildRequest,
     sink: mpsc::Sender<BuildEvent>,
     cancel: &CancellationToken,
 ) -> Result<BuiltImage, BuildError> {
+    const TRIES: usize = 3;
+    for _ in 0..TRIES {
+        let built = match build_once(builder, request.clone(), sink.clone(), cancel).await {
+            Ok(built) => built,
+            Err(BuildError::Machinery(EngineError::Refused { message, .. })) if failure::image_vanished(&message) => {
+                tracing::warn!(message, "built image was removed before it had its name; it is built again");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let look = builder.removals.settled(builder.docker.inspect_image(built.image.as_str()));
+        match cancel.run_until_cancelled(look).await.ok_or(BuildError::Cancelled)? {
+            Ok(_) => return Ok(built),
+            Err(Error::DockerResponseServerError { status_code: 404, .. }) => {
+                tracing::warn!(image = %built.image, "built image was removed meanwhile; it is built again");
+            }
+            Err(error) => return Err(broken(error).into()),
+        }
+    }
+    Err(EngineError::Refused { operation: OPERATION, message: "it removes the image again and again".into() }.into())
+}
+
+async fn build_once(
+    builder: &Builder<'_>,
+    request: BuildRequest,
+    sink: mpsc::Sender<BuildEvent>,
+    cancel: &CancellationToken,
+) -> Result<BuiltImage, BuildError> {
+    let Builder { docker, wire, engine, removals: _ } = *builder;
     if !engine.features.contains(&EngineFeature::BuildKit) {
         let missing = "builds by BuildKit over a session (Docker Engine 18.09 or newer on Linux has them)".into();
         return Err(EngineError::Unsupported { engine: format!("{} {}", engine.name, engine.version), missing }.into());

@@ -13,6 +13,7 @@ use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use crate::describe;
+use crate::housekeeping::Removals;
 use crate::socket::EngineSocket;
 use crate::wire::EngineWire;
 use crate::{build, housekeeping, push};
@@ -31,6 +32,7 @@ struct Inner {
     socket: EngineSocket,
     wire: EngineWire,
     description: EngineDescription,
+    removals: Removals,
 }
 
 impl DockerEngine {
@@ -63,7 +65,7 @@ impl DockerEngine {
                 Err(error) => tracing::warn!(%error, "only the engine's own platform is offered"),
             }
         }
-        Ok(Self(Arc::new(Inner { docker, socket, wire, description })))
+        Ok(Self(Arc::new(Inner { docker, socket, wire, description, removals: Removals::default() })))
     }
 }
 
@@ -93,8 +95,9 @@ impl ContainerEngine for DockerEngine {
         let _guard = cancel.clone().drop_guard();
         let engine = self.clone();
         let task = tokio::spawn(async move {
-            let Inner { docker, wire, description, .. } = &*engine.0;
-            build::build(docker, wire, description, request, sink, &cancel).await
+            let Inner { docker, wire, description, removals, .. } = &*engine.0;
+            let builder = build::Builder { docker, wire, engine: description, removals };
+            build::build(&builder, request, sink, &cancel).await
         });
         task.await.unwrap_or_else(|error| Err(died("build an image", error).into()))
     }
@@ -110,8 +113,8 @@ impl ContainerEngine for DockerEngine {
         let engine = self.clone();
         let reference = request.reference.clone();
         let task = tokio::spawn(async move {
-            let Inner { docker, socket, wire, .. } = &*engine.0;
-            push::push(docker, socket, wire, request, sink, &cancel).await
+            let Inner { docker, socket, wire, removals, .. } = &*engine.0;
+            push::push(docker, socket, wire, removals, request, sink, &cancel).await
         });
         let source = match task.await {
             Ok(result) => return result,
@@ -121,14 +124,16 @@ impl ContainerEngine for DockerEngine {
     }
 
     async fn remove_names(&self, names: &[LocalName]) -> Result<(), EngineError> {
+        let Inner { docker, socket, removals, .. } = &*self.0;
         for name in names {
-            housekeeping::remove_name(&self.0.docker, &self.0.socket, name.as_str()).await?;
+            removals.remove(docker, socket, name.as_str()).await?;
         }
         Ok(())
     }
 
     async fn reap(&self, owner: &EngineOwner) -> Result<Reaped, EngineError> {
-        housekeeping::reap(&self.0.docker, &self.0.socket, owner).await
+        let Inner { docker, socket, removals, .. } = &*self.0;
+        housekeeping::reap(docker, socket, removals, owner).await
     }
 }
 

@@ -206,21 +206,27 @@ fn opens_heredoc(line: &str) -> bool {
     })
 }
 
+/// Whether the engine says that an image which it was making was removed under its hands.
+pub(crate) fn image_vanished(message: &str) -> bool {
+    message.contains("failed to get digest sha256:") || message.contains("unrecognized image ID sha256:")
+}
+
 /// The texts by which the engine says that it, and not the build, has a problem.
 fn is_machinery(message: &str) -> bool {
-    [
-        "no active session for ",
-        "no space left on device",
-        "transport is closing",
-        "code = Unavailable",
-        "code = Canceled",
-        "context deadline exceeded",
-        "error reading from server",
-        "input/output error",
-        "read-only file system",
-    ]
-    .into_iter()
-    .any(|text| message.contains(text))
+    image_vanished(message)
+        || [
+            "no active session for ",
+            "no space left on device",
+            "transport is closing",
+            "code = Unavailable",
+            "code = Canceled",
+            "context deadline exceeded",
+            "error reading from server",
+            "input/output error",
+            "read-only file system",
+        ]
+        .into_iter()
+        .any(|text| message.contains(text))
         || message.ends_with("context canceled")
 }
 

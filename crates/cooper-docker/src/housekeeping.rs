@@ -9,18 +9,44 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder, RemoveImageOptions, RemoveVolumeOptionsBuilder,
 };
 use cooper_ports::engine::{EngineError, EngineOwner, OWNER_LABEL, Reaped};
+use tokio::sync::RwLock;
 
 use crate::engine::engine_error;
 use crate::socket::EngineSocket;
 
-/// Removes one name of an image; a name that is not there is fine.
-pub(crate) async fn remove_name(docker: &Docker, socket: &EngineSocket, name: &str) -> Result<(), EngineError> {
-    let removed = docker.remove_image(name, None::<RemoveImageOptions>, None).await;
-    gone(removed.map(drop)).map(drop).map_err(|error| engine_error(socket, "remove an image's name", error))
+/// Orders the removals of image names: one after the other, and none while a build looks whether its image is there.
+#[derive(Debug, Default)]
+pub(crate) struct Removals(RwLock<()>);
+
+impl Removals {
+    /// Does this while no removal is under way.
+    pub(crate) async fn settled<T>(&self, work: impl Future<Output = T>) -> T {
+        let _no_removal = self.0.read().await;
+        work.await
+    }
+
+    /// Removes one name of an image; a name that is not there is fine.
+    pub(crate) async fn remove(&self, docker: &Docker, socket: &EngineSocket, name: &str) -> Result<(), EngineError> {
+        let _alone = self.0.write().await;
+        let error = match gone(docker.remove_image(name, None::<RemoveImageOptions>, None).await.map(drop)) {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        // Removals of two agents at one image confuse the engine; what counts is whether the name is gone.
+        match docker.inspect_image(name).await {
+            Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+            _ => Err(engine_error(socket, "remove an image's name", error)),
+        }
+    }
 }
 
 /// Removes an owner's containers, then what they used, then its images' names.
-pub(crate) async fn reap(docker: &Docker, socket: &EngineSocket, owner: &EngineOwner) -> Result<Reaped, EngineError> {
+pub(crate) async fn reap(
+    docker: &Docker,
+    socket: &EngineSocket,
+    removals: &Removals,
+    owner: &EngineOwner,
+) -> Result<Reaped, EngineError> {
     let failed = |operation| move |error| engine_error(socket, operation, error);
     let label = format!("{OWNER_LABEL}={}", owner.label());
     let filters = HashMap::from([("label", vec![label.as_str()])]);
@@ -63,7 +89,7 @@ pub(crate) async fn reap(docker: &Docker, socket: &EngineSocket, owner: &EngineO
             Err(error) => return Err(failed("inspect an image")(error)),
         };
         for name in names_of_owner(&names, &prefix) {
-            remove_name(docker, socket, name).await?;
+            removals.remove(docker, socket, name).await?;
             reaped.image_names += 1;
         }
     }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::engine_error;
-use crate::housekeeping::remove_name;
+use crate::housekeeping::Removals;
 use crate::lines::Lines;
 use crate::socket::EngineSocket;
 use crate::wire::{EngineWire, RequestError, one_line};
@@ -27,6 +27,7 @@ pub(crate) async fn push(
     docker: &Docker,
     socket: &EngineSocket,
     wire: &EngineWire,
+    removals: &Removals,
     request: PushRequest,
     sink: mpsc::Sender<PushEvent>,
     cancel: &CancellationToken,
@@ -47,7 +48,7 @@ pub(crate) async fn push(
         Err(error) => return Err(target.machinery(engine_error(socket, "name an image", error))),
     }
     let pushed = cancel.run_until_cancelled(target.push(wire, credential.as_ref(), sink)).await;
-    if let Err(error) = remove_name(docker, socket, &reference.to_string()).await {
+    if let Err(error) = removals.remove(docker, socket, &reference.to_string()).await {
         // The push has its own answer; the name is found again by whoever reaps.
         tracing::warn!(%error, %reference, "name of a pushed image is left in the engine");
     }

@@ -213,6 +213,7 @@ fn machinery() {
         "failed to copy files: write /var/lib/docker/x: no space left on device",
         "rpc error: code = Unavailable desc = transport is closing",
         "failed to solve: Canceled: context canceled",
+        "failed to get digest sha256:00: open /var/lib/docker/image/overlay2/imagedb/x: no such file or directory",
     ] {
         let sorted = sorted("FROM scratch", None, message);
         assert!(sorted.starts_with("machinery: "), "{sorted}");

@@ -112,7 +112,8 @@ impl Bench {
             target: None,
             platform: None,
             arguments: Vec::new(),
-            labels: Vec::new(),
+            // Images of two tests are never the same image: what one removes, the other keeps.
+            labels: vec![("bench".into(), self.owner.label().into())],
             no_cache: false,
             secrets: BTreeMap::new(),
             credentials: BTreeMap::new(),

@@ -194,3 +194,31 @@ async fn a_base_is_always_resolved_at_its_registry() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_that_is_built_again_while_its_last_name_goes_stays() {
+    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
+        let mut runs = Vec::new();
+        for run in 0..6 {
+            let bench = bench.clone();
+            runs.push(tokio::spawn(async move {
+                let docker = docker().await;
+                for round in 0..10 {
+                    let context = Context::shell("FROM scratch\nCOPY bin /bin\nRUN busybox seq 9 > /x\n");
+                    let request = bench.request(context);
+                    let name = request.name.clone();
+                    let image = bench.build(request).await.0.expect("it builds").image;
+                    for name in [image.as_str(), name.as_str()] {
+                        let there = docker.inspect_image(name).await;
+                        there.unwrap_or_else(|error| panic!("run {run}, round {round}, {name}: {error}"));
+                    }
+                    bench.engine.remove_names(&[name]).await.expect("it is removed");
+                }
+            }));
+        }
+        for run in runs {
+            run.await.expect("every image stays until its name is removed");
+        }
+    })
+    .await;
+}
