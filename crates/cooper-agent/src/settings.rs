@@ -31,6 +31,8 @@ pub struct AgentSettings {
     pub log_spool_bytes: u64,
     /// How soon a lost stream is opened again.
     pub reconnect: ReconnectWindow,
+    /// How often the engine is asked whether it lives.
+    pub engine_period: Duration,
     /// How long a shutdown may take to stop steps and to clean up.
     pub shutdown_grace: Duration,
 }
@@ -65,6 +67,7 @@ impl AgentSettings {
             log_memory_bytes: 4 << 20,
             log_spool_bytes: 256 << 20,
             reconnect: ReconnectWindow::IN_PROCESS,
+            engine_period: Duration::from_secs(3),
             shutdown_grace: Duration::from_secs(15),
         }
     }

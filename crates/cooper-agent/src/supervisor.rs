@@ -9,7 +9,7 @@ use cooper_engine::agent::{AgentEffect, AgentEvent, AgentState};
 use cooper_engine::message::{PlacementKey, StepResult, ToServer};
 use cooper_ports::engine::LocalName;
 use cooper_types::AttemptNumber;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -60,6 +60,10 @@ impl Supervisor {
         grace: Duration,
     ) {
         let mut deadline = None;
+        let (engine_states, mut engine) = watch::channel(None);
+        // Ends with this function: the watch is only asked about here.
+        let watching = tokio::spawn(watch_engine(Arc::clone(&self.runner), engine_states));
+        let _watching = tokio_util::task::AbortOnDropHandle::new(watching);
         loop {
             // Every branch is cancel safe: what it took is handled before the next turn.
             tokio::select! {
@@ -68,6 +72,10 @@ impl Supervisor {
                     None => break,
                 },
                 () = beat(&mut self.uplink) => self.apply(AgentEvent::ReportDue),
+                Ok(()) = engine.changed(), if deadline.is_none() => {
+                    let why = engine.borrow_and_update().clone();
+                    self.apply(AgentEvent::Unavailable(why));
+                }
                 Some(ended) = self.steps.join_next_with_id() => self.step_ended(ended),
                 Some(ended) = self.cleanups.join_next_with_id() => self.cleaned_up(ended),
                 () = shutdown.cancelled(), if deadline.is_none() => {
@@ -177,10 +185,28 @@ impl Supervisor {
 
     /// Takes nothing new and stops everything.
     fn drain(&mut self) {
-        self.apply(AgentEvent::Drain);
+        self.apply(AgentEvent::Unavailable(Some("it is shutting down".to_owned())));
         let keys: Vec<PlacementKey> = self.placements.keys().copied().collect();
         tracing::info!(placements = keys.len(), "agent shuts down");
         keys.into_iter().for_each(|key| self.clean_up(key));
+    }
+}
+
+/// Looks after the engine: an agent whose engine is away declines what it is offered, with the reason.
+async fn watch_engine(runner: Arc<StepRunner>, states: watch::Sender<Option<String>>) {
+    loop {
+        let state = runner.engine.ping().await.err().map(|error| chain(&error));
+        states.send_if_modified(|before| {
+            let changed = *before != state;
+            match &state {
+                Some(why) if changed => tracing::warn!(error = why, "engine is away: no work is taken"),
+                None if changed => tracing::info!("engine is back"),
+                _ => {}
+            }
+            *before = state;
+            changed
+        });
+        tokio::time::sleep(runner.settings.engine_period).await;
     }
 }
 

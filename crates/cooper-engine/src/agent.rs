@@ -13,7 +13,8 @@ use crate::message::{Held, PlacementKey, StepResult, ToAgent, ToServer};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentState {
     slots: usize,
-    draining: bool,
+    /// Why no new work is taken, if none is.
+    unavailable: Option<String>,
     placements: BTreeMap<PlacementKey, HeldPlacement>,
 }
 
@@ -44,8 +45,8 @@ pub enum AgentEvent<W> {
     CleanedUp(PlacementKey),
     /// A stream to the server is open, or it is time to say that we live.
     ReportDue,
-    /// No new work is to be taken.
-    Drain,
+    /// Whether new work can be taken, and if not, why: the engine is down, or the agent shuts down.
+    Unavailable(Option<String>),
 }
 
 /// What an agent's shell has to do.
@@ -62,7 +63,7 @@ pub enum AgentEffect<W> {
 impl AgentState {
     /// An agent that takes up to `slots` placements at a time.
     pub fn new(slots: usize) -> Self {
-        Self { slots, draining: false, placements: BTreeMap::new() }
+        Self { slots, unavailable: None, placements: BTreeMap::new() }
     }
 
     /// How many placements it holds.
@@ -108,8 +109,8 @@ impl AgentState {
                 None => Vec::new(),
             },
             AgentEvent::ReportDue => self.report(),
-            AgentEvent::Drain => {
-                self.draining = true;
+            AgentEvent::Unavailable(why) => {
+                self.unavailable = why;
                 Vec::new()
             }
         }
@@ -118,8 +119,8 @@ impl AgentState {
     fn offered(&mut self, key: PlacementKey) -> ToServer {
         if self.placements.contains_key(&key) {
             ToServer::Accepted(key)
-        } else if self.draining {
-            ToServer::Declined(key, "it is shutting down".to_owned())
+        } else if let Some(why) = &self.unavailable {
+            ToServer::Declined(key, why.clone())
         } else if self.placements.values().filter(|placement| !placement.stopping).count() >= self.slots {
             // What is only being cleaned up takes no slot: back-to-back runs must not wait for it.
             ToServer::Declined(key, format!("all {} slots are in use", self.slots))

@@ -289,6 +289,8 @@ pub struct Policy {
     /// The loss of one placement that ends a run as `Error`. Counted by placement, because one agent's end may be the
     /// loss of several.
     pub max_losses: usize,
+    /// How long a placement pauses after its first loss; four times as long after each further one.
+    pub loss_pause: Duration,
 }
 
 impl Policy {
@@ -299,6 +301,7 @@ impl Policy {
         step_grace: Duration::from_secs(30),
         queue_timeout: Duration::from_secs(24 * 3600),
         max_losses: 3,
+        loss_pause: Duration::from_secs(2),
     };
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use cooper_types::{AgentName, Platform, RunId, Timestamp};
 
-use crate::run::{AgentRef, PendingReason, Phase, Placement, Run};
+use crate::run::{AgentRef, PendingReason, Phase, Placement, Policy, Run};
 
 /// A connected agent, as the server sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,12 +69,19 @@ pub fn load<'a>(runs: impl IntoIterator<Item = &'a Run>) -> BTreeMap<AgentRef, u
     load
 }
 
-/// The placements of unfinished runs that wait.
-pub fn waiting<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Vec<WaitingView> {
+/// The placements of unfinished runs that wait and may be offered now.
+///
+/// A placement that was lost pauses before its next offer, longer each time: what took an engine or a network down is
+/// often still there a moment later, and would take all the losses that a run has.
+pub fn waiting<'a>(runs: impl IntoIterator<Item = &'a Run>, now: Timestamp, policy: &Policy) -> Vec<WaitingView> {
+    let policy = *policy;
     let live = runs.into_iter().filter(|run| run.phase == Phase::Live);
-    live.flat_map(|run| {
-        run.placements.iter().enumerate().filter_map(|(index, placement)| {
+    live.flat_map(move |run| {
+        run.placements.iter().enumerate().filter_map(move |(index, placement)| {
             let Placement::Waiting { reason } = placement else { return None };
+            if run.pause_ends(index, &policy).is_some_and(|end| now < end) {
+                return None;
+            }
             let avoid = match reason {
                 PendingReason::Declined { agent, .. }
                 | PendingReason::NoAnswer { agent }

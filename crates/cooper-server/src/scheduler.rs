@@ -75,7 +75,7 @@ async fn sweep(core: &Core) -> Result<(), StoreError> {
     let load = schedule::load(&runs);
     let known: BTreeMap<RunId, &Run> = runs.iter().map(|run| (run.id, run)).collect();
     let mut explanations = Vec::new();
-    for decision in schedule::schedule(schedule::waiting(&runs), &agents, &load) {
+    for decision in schedule::schedule(schedule::waiting(&runs, now, &core.policy), &agents, &load) {
         match decision {
             Decision::Offer { run, placement, agent } => {
                 apply(core, run, RunEvent::Offer { placement, agent }).await;

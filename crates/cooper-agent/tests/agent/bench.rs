@@ -48,13 +48,15 @@ pub(crate) fn key(run: u64) -> PlacementKey {
 
 /// The usual settings.
 pub(crate) fn settings(work_dir: &Path) -> AgentSettings {
-    AgentSettings::new(
+    let settings = AgentSettings::new(
         AgentName::parse("tester").expect("valid"),
         2,
         work_dir.to_owned(),
         SecretString::new(TOKEN.to_owned()),
         EngineOwner::new("server/tester"),
-    )
+    );
+    // An engine that a test takes down for a moment is not to be noticed by chance.
+    AgentSettings { engine_period: Duration::from_secs(3600), ..settings }
 }
 
 impl Bench {

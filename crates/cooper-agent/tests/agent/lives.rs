@@ -1,6 +1,7 @@
 //! The life of an agent and of its placements: slots, cancelling, panics, refusals, shutting down.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cooper_agent::{Agent, AgentError, AgentSettings};
 use cooper_engine::message::{Held, StepResult, ToAgent, ToServer};
@@ -28,6 +29,38 @@ async fn more_than_the_slots_is_declined() {
     stream.place(key(3)).await;
     let held = soon("report", stream.holding()).await;
     assert_eq!(held.len(), 2);
+    bench.shut_down().await;
+}
+
+#[tokio::test]
+async fn an_agent_without_its_engine_declines_and_recovers_by_itself() {
+    let engine = Arc::new(ScriptedEngine::new());
+    let mut bench = Bench::start_with(engine.clone(), |settings| settings.engine_period = Duration::from_millis(5));
+    let mut stream = bench.stream().await;
+    let mut next = 1;
+    for down in [true, false] {
+        engine.set_down(down);
+        // Offers go on until the agent has noticed; `soon` bounds each wait, and the count bounds them all.
+        let noticed = loop {
+            stream.say(ToAgent::Offer { key: key(next), platform: Platform::LINUX_AMD64 }).await;
+            let answer = soon("answer", stream.message()).await;
+            if answer == ToServer::Accepted(key(next)) {
+                stream.stop(key(next)).await;
+            }
+            next += 1;
+            match answer {
+                ToServer::Accepted(_) if down => {}
+                ToServer::Declined(..) if !down => {}
+                answer => break answer,
+            }
+            assert!(next < 10_000, "the agent never notices that its engine is down = {down}");
+        };
+        match noticed {
+            ToServer::Declined(_, why) => assert!(down && why.contains("engine"), "{why}"),
+            ToServer::Accepted(_) => assert!(!down),
+            other => panic!("{other:?}"),
+        }
+    }
     bench.shut_down().await;
 }
 

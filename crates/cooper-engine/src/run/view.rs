@@ -4,7 +4,7 @@ use std::fmt;
 
 use cooper_types::Timestamp;
 
-use super::{PendingReason, Phase, Placement, Run, Step, StepState, Verdict};
+use super::{PendingReason, Phase, Placement, Policy, Run, Step, StepState, Verdict};
 
 /// A run's status, in ACR's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -170,6 +170,14 @@ impl Run {
                 }
             }
         }
+    }
+
+    /// Until when a placement pauses after its last loss.
+    pub fn pause_ends(&self, placement: usize, policy: &Policy) -> Option<Timestamp> {
+        let mut losses = 0;
+        let own = self.losses.iter().filter(|loss| loss.placement == placement);
+        let last = own.inspect(|_| losses += 1).last()?;
+        Some(last.at.after(policy.loss_pause * 4_u32.saturating_pow(losses - 1)))
     }
 
     /// When the run ended.

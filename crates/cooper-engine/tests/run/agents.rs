@@ -88,6 +88,9 @@ fn offers_are_declined_with_the_reason() {
     assert_eq!(offer(&mut agent, 2), [declined(2, "all 1 slots are in use")]);
     stop(&mut agent, 1);
     assert_eq!(offer(&mut agent, 3), [AgentEffect::Send(ToServer::Accepted(key(3)))], "a clean-up takes no slot");
-    assert_eq!(agent.apply::<&str>(AgentEvent::Drain), []);
-    assert_eq!(offer(&mut agent, 4), [declined(4, "it is shutting down")]);
+    assert_eq!(agent.apply::<&str>(AgentEvent::Unavailable(Some("the engine is down".to_owned()))), []);
+    assert_eq!(offer(&mut agent, 4), [declined(4, "the engine is down")]);
+    stop(&mut agent, 3);
+    assert_eq!(agent.apply::<&str>(AgentEvent::Unavailable(None)), []);
+    assert_eq!(offer(&mut agent, 5), [AgentEffect::Send(ToServer::Accepted(key(5)))]);
 }

@@ -1,7 +1,8 @@
 //! Losses of the machinery: never the user's failure, told as what they are, three of them at most.
 
 use cooper_engine::message::StepResult;
-use cooper_engine::run::{Effect, Placement, Refusal, RunEvent, RunStatus, StepState};
+use cooper_engine::run::{Effect, Placement, Policy, Refusal, Run, RunEvent, RunStatus, StepState};
+use cooper_engine::schedule;
 
 use super::fixture::{agent, at, build, does, live, plan, push, pushed, refuses, run_of, succeeds, taken};
 
@@ -92,4 +93,22 @@ fn a_run_whose_time_passes_while_it_waits_for_an_agent_is_an_error() {
          20 s); waiting for an agent to start again"
     );
     assert_eq!(run.finished(), Some(at(3600)));
+}
+
+#[test]
+fn a_lost_placement_pauses_longer_each_time() {
+    let mut run = run_of(plan(2, &[build(0, &[]), build(1, &[])]));
+    let offered = |run: &Run, seconds| {
+        let waiting = schedule::waiting([run], at(seconds), &Policy::DEFAULT);
+        waiting.iter().map(|view| view.placement).collect::<Vec<_>>()
+    };
+    assert_eq!(offered(&run, 0), [0, 1]);
+    taken(&mut run, 1, 0, &agent("a", 1));
+    does(&mut run, 10, RunEvent::AgentReplaced { agent: agent("a", 2) });
+    assert_eq!(offered(&run, 11), [1], "another placement of the run does not wait for it");
+    assert_eq!(offered(&run, 12), [0, 1]);
+    taken(&mut run, 12, 0, &agent("a", 2));
+    does(&mut run, 20, RunEvent::AgentReplaced { agent: agent("a", 3) });
+    assert_eq!(offered(&run, 27), [1]);
+    assert_eq!(offered(&run, 28), [0, 1]);
 }

@@ -131,7 +131,7 @@ impl World {
     /// Takes no new work for a while, then leaves; something starts it again.
     pub(super) fn agent_drain(&mut self, agent: usize) {
         if self.machines[agent].up && !self.calm {
-            self.agent_does(agent, AgentEvent::Drain);
+            self.agent_does(agent, AgentEvent::Unavailable(Some("it is shutting down".to_owned())));
             let later = self.random.millis(100, 10_000);
             self.machines[agent].leaving = true;
             self.after(later, Event::AgentCrash { agent });
