@@ -208,7 +208,8 @@ async fn read_messages(
     incoming: &mut Streaming<wire::AgentMessage>,
     stop: &CancellationToken,
 ) -> Option<Status> {
-    let mut watch = tokio::time::interval(std::time::Duration::from_millis(HEARTBEAT_MS.into()));
+    let heartbeat = std::time::Duration::from_millis(HEARTBEAT_MS.into());
+    let mut watch = tokio::time::interval_at(tokio::time::Instant::now() + heartbeat, heartbeat);
     watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         // Every branch is cancel safe: the stream keeps what it has read of a message.

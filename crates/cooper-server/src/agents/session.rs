@@ -20,7 +20,7 @@ use crate::problem::chain;
 /// How often an agent has to say what it holds; a lease is four times as long.
 pub(super) const HEARTBEAT_MS: u32 = 5_000;
 /// How often in a row the server may look and have heard no report: a lease's time.
-const MAX_SILENT: u32 = 4;
+const MAX_SILENT: u32 = 3;
 /// The most slots that an agent may claim.
 const MAX_SLOTS: u32 = 1024;
 

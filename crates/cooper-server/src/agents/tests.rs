@@ -288,11 +288,11 @@ async fn an_agent_that_does_not_report_is_not_kept() {
     let fixture = Fixture::new().await;
     let token = token(&fixture.core, "builders", &["agent"]).await;
     let mut session = Session::new(fixture.core.clone(), agent_ref("one"), token_id(&token));
-    for _ in 0..4 {
+    for _ in 0..3 {
         session.watch().await.expect("still patient");
     }
     session.receive(to_server(ToServer::Holding(Vec::new()))).await.expect("heard");
-    for _ in 0..4 {
+    for _ in 0..3 {
         session.watch().await.expect("patient again");
     }
     assert_eq!(session.watch().await.expect_err("silent").code(), Code::DeadlineExceeded);
