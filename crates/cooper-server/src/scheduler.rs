@@ -2,6 +2,9 @@
 //!
 //! It remembers nothing between two looks, so a restart, a lost wake-up and a crash all go down the same path.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
