@@ -59,8 +59,8 @@ impl Connections {
         Self { app, builder }
     }
 
-    /// Accepts until `stop` fires; then waits for requests that are being answered, as long as its caller does.
-    pub(crate) async fn accept(self, listener: TcpListener, stop: CancellationToken) {
+    /// Accepts until `stop` fires; then waits for requests that are being answered, until `cut` fires and ends them all.
+    pub(crate) async fn accept(self, listener: TcpListener, stop: CancellationToken, cut: CancellationToken) {
         let graceful = GracefulShutdown::new();
         loop {
             let accepted = tokio::select! {
@@ -71,7 +71,8 @@ impl Connections {
                 Ok((stream, _)) => {
                     // Small messages must not wait for one another; a socket that refuses is closing already.
                     let _ = stream.set_nodelay(true);
-                    tokio::spawn(self.clone().serve(stream, graceful.watcher()));
+                    let served = self.clone().serve(stream, graceful.watcher());
+                    tokio::spawn(cut.clone().run_until_cancelled_owned(served));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "connection can't be accepted");

@@ -42,9 +42,15 @@ impl Running {
 }
 
 /// Starts the agent beside the server.
-pub(crate) fn start(settings: LocalAgent, core: Arc<Core>, connections: Connections, work_dir: PathBuf) -> Running {
+pub(crate) fn start(
+    settings: LocalAgent,
+    core: Arc<Core>,
+    connections: Connections,
+    work_dir: PathBuf,
+    grace: Duration,
+) -> Running {
     let stop = CancellationToken::new();
-    let task = tokio::spawn(run(settings, core, connections, work_dir, stop.clone()));
+    let task = tokio::spawn(run(settings, core, connections, work_dir, grace, stop.clone()));
     Running { stop, task }
 }
 
@@ -53,6 +59,7 @@ async fn run(
     core: Arc<Core>,
     connections: Connections,
     work_dir: PathBuf,
+    grace: Duration,
     stop: CancellationToken,
 ) {
     let principal = PrincipalName::parse(PRINCIPAL).expect("a constant name is valid");
@@ -66,8 +73,10 @@ async fn run(
     }));
     let mut complained = false;
     while let Some(engine) = connect(&settings, &mut complained, &stop).await {
-        let agent_settings =
+        let mut agent_settings =
             AgentSettings::new(settings.name.clone(), settings.slots, work_dir.clone(), token.clone(), owner.clone());
+        // What else has to end at a stop needs some of the server's time.
+        agent_settings.shutdown_grace = agent_settings.shutdown_grace.min(grace / 2);
         let agent = Agent::new(agent_settings, Arc::new(engine), core.clock.clone());
         // A task of its own, so that a panic ends this life of the agent and not all later ones.
         match tokio::spawn(agent.run(connector.clone(), stop.clone())).await {

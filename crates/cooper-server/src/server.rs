@@ -1,8 +1,11 @@
 //! Start and stop of a server: everything is opened in order, and closed in the order that loses nothing.
 //!
-//! Stop: no new connections and no new offers; the local agent ends its steps; answers in progress go out; the
-//! registry's changes end; the store closes. All under one deadline: what is late is left to crash recovery, which is
+//! Stop: no new connections and no new offers; the local agent ends its steps; answers in progress go out, and clients
+//! that are slow with theirs are cut off; the changes of requests end; the store closes. All under one deadline: what is late is left to crash recovery, which is
 //! the same path as after a power cut.
+
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -41,6 +44,8 @@ const REGISTRY_PERIOD: Duration = Duration::from_secs(60);
 pub struct Server {
     address: SocketAddr,
     stop: CancellationToken,
+    /// Ends the connections that do not end by themselves.
+    cut: CancellationToken,
     grace: Duration,
     core: Arc<Core>,
     store: Store,
@@ -157,7 +162,8 @@ impl Server {
             .await
             .map_err(|source| StartError::Data { path: address_file, source })?;
 
-        let stop = CancellationToken::new();
+        let grace = settings.shutdown_grace;
+        let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
         let state = ApiState { core: core.clone(), shutdown: stop.clone() };
         let connections = Connections::new(router(state, registry.clone()));
         let loops = vec![
@@ -167,12 +173,11 @@ impl Server {
         let local_agent = settings
             .local_agent
             .clone()
-            .map(|agent| local_agent::start(agent, core.clone(), connections.clone(), data.join("agent")));
-        let accepting = tokio::spawn(connections.accept(listener, stop.clone()));
+            .map(|agent| local_agent::start(agent, core.clone(), connections.clone(), data.join("agent"), grace));
+        let accepting = tokio::spawn(connections.accept(listener, stop.clone(), cut.clone()));
 
         tracing::info!("listening on http://{address}");
-        let grace = settings.shutdown_grace;
-        Ok(Self { address, stop, grace, core, store, registry, connections: accepting, loops, local_agent })
+        Ok(Self { address, stop, cut, grace, core, store, registry, connections: accepting, loops, local_agent })
     }
 
     /// Where it listens.
@@ -191,7 +196,9 @@ impl Server {
         if late { Err(StopError::Late(grace)) } else { Ok(()) }
     }
 
-    async fn stop_in_order(self) {
+    async fn stop_in_order(mut self) {
+        // What is left of the grace then is for the changes that requests have begun, and for the store.
+        let cut_at = tokio::time::Instant::now() + self.grace * 3 / 4;
         tracing::info!("stopping");
         self.stop.cancel();
         for task in self.loops {
@@ -201,7 +208,15 @@ impl Server {
             agent.stop().await;
         }
         self.core.agents.close();
-        log_panic("listener", self.connections.await);
+        let connections = match tokio::time::timeout_at(cut_at, &mut self.connections).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                tracing::warn!("some clients are slow to end their requests: their connections are closed");
+                self.cut.cancel();
+                self.connections.await
+            }
+        };
+        log_panic("listener", connections);
         self.core.changes_finished().await;
         self.registry.finished().await;
     }

@@ -1,0 +1,132 @@
+//! A server on a real port: what is open at its stop ends in order, and what was accepted is there at the next start.
+
+use std::time::Instant;
+
+use cooper_agent::tuned;
+use cooper_api::agent::PROTOCOL_VERSION;
+use cooper_api::agent::wire::agent_service_client::AgentServiceClient;
+use cooper_api::agent::wire::{self, agent_message};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tonic::transport::Endpoint;
+
+use super::*;
+use crate::testing;
+
+/// Longer than anything here may take, shorter than any timeout of the server.
+const GRACE: Duration = Duration::from_secs(15);
+
+fn settings(data: &std::path::Path) -> Settings {
+    Settings {
+        listen: "127.0.0.1:0".parse().expect("address"),
+        data_dir: data.to_owned(),
+        registry_name: None,
+        local_agent: None,
+        anonymous_pull: false,
+        max_context_bytes: 1 << 20,
+        shutdown_grace: GRACE,
+    }
+}
+
+/// A connection that has said this and heard that.
+async fn connection(address: SocketAddr, say: &str, hear: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.expect("connected");
+    stream.write_all(say.as_bytes()).await.expect("written");
+    let mut heard = Vec::new();
+    while !String::from_utf8_lossy(&heard).contains(hear) {
+        let count = stream.read_buf(&mut heard).await.expect("read");
+        assert!(count > 0, "{}", String::from_utf8_lossy(&heard));
+    }
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_ends_every_kind_of_connection_and_loses_nothing() {
+    let data = tempfile::tempdir().expect("temp dir");
+    let server = Server::start(settings(data.path())).await.expect("started");
+    let address = server.address();
+    let reader = testing::token(&server.core, "reader", &["read"]).await;
+    let builder = testing::token(&server.core, "builder", &["agent"]).await;
+    let run = testing::accept(&server.core, Vec::new()).await;
+
+    let events = format!(
+        "GET /api/v1/runs/{run}/log/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n",
+        reader.expose()
+    );
+    let mut follower = connection(address, &events, "event: status").await;
+    let mut idle = connection(address, "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n", "ok").await;
+    let mut silent = connection(address, "", "").await;
+
+    let channel = tuned(Endpoint::from_shared(format!("http://{address}")).expect("address"));
+    let hello = wire::AgentMessage {
+        message: Some(agent_message::Message::Hello(wire::Hello {
+            protocol: PROTOCOL_VERSION,
+            name: "one".to_owned(),
+            incarnation: "first".to_owned(),
+            native_platforms: vec!["linux/arm64".to_owned()],
+            slots: 1,
+            ..wire::Hello::default()
+        })),
+    };
+    let words = futures::StreamExt::chain(futures::stream::iter([hello]), futures::stream::pending());
+    let mut request = tonic::Request::new(words);
+    let bearer = format!("Bearer {}", builder.expose()).parse().expect("header");
+    request.metadata_mut().insert("authorization", bearer);
+    let channel = channel.connect().await.expect("connected");
+    let mut agent = AgentServiceClient::new(channel).connect(request).await.expect("taken").into_inner();
+    assert!(agent.message().await.expect("stream").is_some(), "welcome");
+
+    let begun = Instant::now();
+    server.stop().await.expect("in time");
+    assert!(begun.elapsed() < GRACE / 2, "{:?}", begun.elapsed());
+    let status = agent.message().await.expect_err("ended");
+    assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
+    for stream in [&mut follower, &mut idle, &mut silent] {
+        let mut rest = Vec::new();
+        // A reset is an end too.
+        let _ = stream.read_to_end(&mut rest).await;
+    }
+    assert!(TcpStream::connect(address).await.is_err(), "nobody listens");
+
+    let again = Server::start(settings(data.path())).await.expect("started again");
+    let record = again.core.runs.find_run(run).await.expect("store").expect("the run");
+    assert!(record.run.finished().is_none());
+    assert!(again.core.access.check(reader.expose()).await.expect("store").is_some());
+    again.stop().await.expect("in time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_slow_does_not_make_a_stop_late() {
+    let data = tempfile::tempdir().expect("temp dir");
+    let grace = Duration::from_secs(2);
+    let server = Server::start(Settings { shutdown_grace: grace, ..settings(data.path()) }).await.expect("started");
+    let runner = testing::token(&server.core, "runner", &["run"]).await;
+    let post = format!(
+        "POST /api/v1/runs HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
+         content-type: application/json\r\ncontent-length: 10\r\nexpect: 100-continue\r\n\r\n",
+        runner.expose()
+    );
+    let _half_a_head = connection(server.address(), "GET /heal", "").await;
+    let _half_a_body = connection(server.address(), &post, "100 Continue").await;
+    server.stop().await.expect("in time");
+}
+
+#[tokio::test]
+async fn a_start_that_fails_leaves_nothing_behind() {
+    let data = tempfile::tempdir().expect("temp dir");
+    std::fs::create_dir(data.path().join("address")).expect("in the way");
+    std::fs::create_dir(data.path().join("blobs")).expect("so that the folder is ours");
+    let Err(error) = Server::start(settings(data.path())).await else { panic!("started") };
+    assert!(matches!(&error, StartError::Data { path, .. } if path.ends_with("address")), "{error:?}");
+    std::fs::remove_dir(data.path().join("address")).expect("removed");
+    // The lock goes with the writer's task, which ends once nobody holds the store.
+    let deadline = Instant::now() + GRACE;
+    let server = loop {
+        match Server::start(settings(data.path())).await {
+            Ok(server) => break server,
+            Err(error) => assert!(Instant::now() < deadline, "{error:?}"),
+        }
+        tokio::task::yield_now().await;
+    };
+    server.stop().await.expect("in time");
+}
