@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cooper_e2e::{Context, Engine, TestServer, wait_until};
+use cooper_e2e::{Context, Engine, TestServer, unique, wait_until};
 use serde_json::Value;
 
 use crate::cancel::runs_somewhere;
@@ -17,7 +17,8 @@ fn everything_is_there_after_a_restart() {
     let mut server = TestServer::start();
     let base = server.base_image();
     let registry = base.split('/').next().unwrap();
-    let context = Context::new(&format!("FROM {base}\nRUN echo kept-$((40 + 2))\nCMD [\"echo\", \"kept\"]\n"));
+    let word = unique();
+    let context = Context::new(&format!("FROM {base}\nRUN echo kept-$((40 + 2))-{word}\nCMD [\"echo\", \"kept\"]\n"));
     server.build(&["-t", "app:1"], &context);
     let before = (
         server.cooper(&["runs", "list", "--output", "json"]).ok().stdout,
@@ -36,7 +37,7 @@ fn everything_is_there_after_a_restart() {
         server.token(),
     );
     assert_eq!(before, after);
-    assert!(after.2.contains("kept-42"), "{}", after.2);
+    assert!(after.2.contains(&format!("kept-42-{word}")), "{}", after.2);
     engine.login(registry, &server.token_file());
     engine.pull(&format!("{registry}/app:1"));
     assert_eq!(engine.run(&format!("{registry}/app:1")), "kept\n");
@@ -48,7 +49,7 @@ fn everything_is_there_after_a_restart() {
 fn a_run_ends_by_itself_after_a_crash_in_its_midst() {
     let mut server = TestServer::start();
     let base = server.base_image();
-    let context = Context::new(&format!("FROM {base}\nRUN sleep 17.25\n"));
+    let context = Context::new(&format!("FROM {base}\nRUN sleep 17.25 && echo {}\n", unique()));
     let flags = ["build", "-t", "crash:1", "--no-wait", "--output", "json"];
     server.cooper(&[&flags[..], &[context.display().as_str()]].concat()).ok();
     wait_until("the step runs", Duration::from_secs(60), || runs_somewhere(&["sleep", "17.25"]));

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use cooper_e2e::{Context, TestServer, wait_until};
+use cooper_e2e::{Context, TestServer, unique, wait_until};
 
 #[test]
 fn runs_are_listed_shown_and_read() {
     let server = TestServer::start();
     let base = server.base_image();
-    let context = Context::new(&format!("FROM {base}\nRUN echo first-$((40 + 2)) && echo second-line\n"));
+    let word = unique();
+    let context = Context::new(&format!("FROM {base}\nRUN echo first-$((40 + 2)) && echo second-{word}\n"));
     let built = server.build(&["-t", "app:1"], &context);
     let id = built["runId"].as_str().unwrap();
     assert_eq!(id, "ca2");
@@ -21,7 +22,7 @@ fn runs_are_listed_shown_and_read() {
     assert!(text.contains("Succeeded"), "{text}");
 
     let log = server.cooper(&["logs", id]).ok().stdout;
-    assert!(log.contains("first-42") && log.contains("second-line"), "{log}");
+    assert!(log.contains("first-42") && log.contains(&format!(" second-{word}")), "{log}");
     let again = server.cooper(&["logs", id, "--follow"]).ok().stdout;
     assert_eq!(log, again, "following a finished run replays it and ends");
 

@@ -1,5 +1,6 @@
 //! Folders to build from.
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -66,4 +67,9 @@ impl Context {
     pub fn join(&self, name: &str) -> PathBuf {
         self.path().join(name)
     }
+}
+
+/// A word that nobody has used before: an engine keeps what it has built, and then builds it no more.
+pub fn unique() -> String {
+    format!("u{:016x}", RandomState::new().hash_one(()))
 }

@@ -12,7 +12,7 @@ mod product;
 mod server;
 
 pub use archive::Archive;
-pub use context::Context;
+pub use context::{Context, unique};
 pub use engine::Engine;
 pub use http::{Answer, request};
 pub use outcome::{Finished, Running, run_to_end, wait_until};
