@@ -131,7 +131,7 @@ fn buildkit_client(product: &Product<'_>) -> anyhow::Result<String> {
 
 fn configured(client: &str, product: &Product<'_>) -> Command {
     let mut command = Command::new(client);
-    command.env("DOCKER_BUILDKIT", "1").arg("--config").arg(product.folder().join("docker"));
+    command.env("DOCKER_BUILDKIT", "1").arg("--config").arg(product.docker_config());
     command
 }
 

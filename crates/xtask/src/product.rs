@@ -71,6 +71,11 @@ impl<'a> Product<'a> {
         self.folder.join("cli")
     }
 
+    /// The configuration folder of the engine's client.
+    pub(crate) fn docker_config(&self) -> PathBuf {
+        self.folder.join("docker")
+    }
+
     /// Starts a server on this port of the loopback address.
     pub(crate) fn serve(&self, port: u16) -> anyhow::Result<Server> {
         Server::start(self.cooper(&[]), &self.folder, port, self.interrupt)
@@ -89,7 +94,7 @@ impl<'a> Product<'a> {
     /// The engine's client, with a configuration of its own: no login of the person's is read or changed.
     pub(crate) fn docker(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("docker");
-        command.arg("--config").arg(self.folder.join("docker")).args(arguments);
+        command.arg("--config").arg(self.docker_config()).args(arguments);
         command
     }
 

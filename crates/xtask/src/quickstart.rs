@@ -49,6 +49,7 @@ struct Outcome {
     summary: String,
     cooper: PathBuf,
     config: PathBuf,
+    docker_config: PathBuf,
     address: String,
     image: String,
     run: String,
@@ -112,6 +113,7 @@ fn tour(workspace: &Workspace, report: &Report, product: &Product<'_>, server: &
         ),
         cooper: workspace.cooper("release"),
         config: product.config(),
+        docker_config: product.docker_config(),
         address: server.address().to_owned(),
         image,
         run: built.run,
@@ -137,12 +139,13 @@ fn next_steps(outcome: &Outcome, kept: Option<Option<String>>) -> String {
          {cooper} runs list\n  \
          {cooper} logs {}\n  \
          {cooper} build -t mine:v1 PATH/TO/A/FOLDER\n  \
-         docker run --rm {}\n  \
+         docker --config {} run --rm {}\n  \
          kill {}{also}   # stops what runs",
         outcome.address,
         outcome.server_pid,
         outcome.config.display(),
         outcome.run,
+        outcome.docker_config.display(),
         outcome.image,
         outcome.server_pid,
     )
