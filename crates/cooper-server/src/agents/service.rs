@@ -164,9 +164,13 @@ impl AgentService for AgentGateway {
         let key = key.read().map_err(|error| Status::invalid_argument(chain(&error)))?;
         let context = self.context_of(&token.id, key, AttemptNumber(request.attempt)).await?;
         let path = self.core.context_files.path(&context);
-        let mut file = tokio::fs::File::open(&path)
-            .await
-            .map_err(|error| Status::internal(format!("context {context} can't be read: {error}")))?;
+        let mut file = tokio::fs::File::open(&path).await.map_err(|error| match error.kind() {
+            // Asking again would not bring it back.
+            std::io::ErrorKind::NotFound => {
+                Status::not_found(format!("context {context} is gone from the server's disk"))
+            }
+            _ => Status::internal(format!("context {context} can't be read: {error}")),
+        })?;
         let (sender, receiver) = mpsc::channel(4);
         tokio::spawn(async move {
             loop {
