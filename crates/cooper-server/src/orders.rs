@@ -1,5 +1,7 @@
 //! An attempt's order for an agent: the plan's step with secrets opened and a registry credential of its own.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use cooper_api::agent::{BuildOrder, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork};
 use cooper_engine::message::StepOutput;
 use cooper_engine::run::{Run, StepState};
@@ -7,7 +9,9 @@ use cooper_ports::runs::{SealedSecret, SecretKind, SecretsError};
 use cooper_ports::store_error::StoreError;
 use cooper_registry::AttemptCredential;
 use cooper_spec::plan::{ArgumentValue, BuildWork, PlannedStep, PushWork, Work};
-use cooper_types::{Access as RepositoryAccess, AttemptNumber, RepositoryPattern, Scope, SecretBytes, SecretString};
+use cooper_types::{
+    Access as RepositoryAccess, AttemptNumber, RepositoryName, RepositoryPattern, Scope, SecretBytes, SecretString,
+};
 
 use crate::core::Core;
 use crate::keys::UnsealError;
@@ -95,7 +99,7 @@ fn build_order(
     sealed: Vec<SealedSecret>,
 ) -> Result<BuildOrder, OrderError> {
     let mut secrets = Vec::new();
-    let mut secret_arguments = std::collections::BTreeMap::new();
+    let mut secret_arguments = BTreeMap::new();
     for secret in sealed {
         let value = core.key.unseal(&sealing_purpose(secret.kind, &secret.name), &secret.sealed)?;
         match secret.kind {
@@ -149,7 +153,7 @@ fn push_order(run: &Run, step: usize, push: &PushWork, attempt: AttemptNumber) -
 fn masked_values(build: &BuildOrder, planned: &PlannedStep) -> Vec<SecretBytes> {
     let Work::Build(plan) = &planned.work else { return Vec::new() };
     let secret_names = plan.arguments.iter().filter(|a| a.value == ArgumentValue::Secret).map(|a| a.name.as_str());
-    let secret_names: std::collections::BTreeSet<&str> = secret_names.collect();
+    let secret_names: BTreeSet<&str> = secret_names.collect();
     let arguments = build.arguments.iter().filter(|(name, _)| secret_names.contains(name.as_str()));
     let arguments = arguments.map(|(_, value)| SecretBytes::new(value.expose().as_bytes().to_vec()));
     build.secrets.iter().map(|(_, value)| value.clone()).chain(arguments).collect()
@@ -158,9 +162,10 @@ fn masked_values(build: &BuildOrder, planned: &PlannedStep) -> Vec<SecretBytes> 
 /// The attempt's credential: it pushes to the plan's repositories, and pulls what the run's principal may pull. The
 /// registry re-checks on each write that the attempt is live.
 fn credential(core: &Core, run: &Run, planned: &PlannedStep, attempt: AttemptNumber) -> SecretString {
-    let push = match &planned.work {
+    let push: BTreeSet<RepositoryName> = match &planned.work {
+        // Each once, however many tags it gets: the credential goes in a header.
         Work::Push(push) => push.images.iter().map(|image| image.repository.clone()).collect(),
-        Work::Build(_) => Vec::new(),
+        Work::Build(_) => BTreeSet::new(),
     };
     let pull = run
         .scopes
@@ -177,7 +182,7 @@ fn credential(core: &Core, run: &Run, planned: &PlannedStep, attempt: AttemptNum
         step: planned.id.clone(),
         attempt,
         principal: run.principal.clone(),
-        push,
+        push: push.into_iter().collect(),
         pull,
         expires: core.clock.now().after(planned.timeout + core.policy.step_grace),
     })

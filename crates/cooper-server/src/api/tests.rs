@@ -135,6 +135,8 @@ async fn refusals_name_what_is_wrong() {
     check("POST", "/api/v1/runs", Some(&build(r#","agentPoolName":"p""#)), "invalid-request", "`p`").await;
     check("POST", "/api/v1/tokens", Some(r#"{"principal":"p","scopes":[]}"#), "invalid-request", "no scopes").await;
     check("POST", "/api/v1/tokens", Some(r#"{"principal":"p","scopes":["root"]}"#), "invalid-request", "`root`").await;
+    let many = format!(r#"{{"principal":"p","scopes":[{}"read"]}}"#, r#""repository:a:pull","#.repeat(300));
+    check("POST", "/api/v1/tokens", Some(&many), "invalid-request", "at most 4096").await;
     check("DELETE", "/api/v1/tokens/none", None, "not-found", "`none`").await;
     check("PUT", "/api/v1/contexts/none", None, "context-not-found", "`none`").await;
 }

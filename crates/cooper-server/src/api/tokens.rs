@@ -12,6 +12,9 @@ use cooper_types::TokenId;
 use super::{ApiState, JsonBody, PathId};
 use crate::problem::{ApiError, ApiResult};
 
+/// The longest scopes of a token, in bytes: the registry credentials of its runs repeat them, and go in a header.
+const MAX_SCOPES_BYTES: usize = 4096;
+
 /// `POST /tokens`
 pub(super) async fn create(
     State(state): State<ApiState>,
@@ -21,6 +24,12 @@ pub(super) async fn create(
     if scopes.0.is_empty() {
         let hint = "name scopes such as read, run or repository:NAME:pull,push";
         return Err(ApiError::new(ProblemCode::InvalidRequest, "the token has no scopes").with_hint(hint));
+    }
+    let length: usize = scopes.0.iter().map(|scope| scope.to_string().len()).sum();
+    if length > MAX_SCOPES_BYTES {
+        let hint = "use a pattern such as repository:TEAM/*:pull, or several tokens";
+        let detail = format!("the token's scopes are {length} bytes long, at most {MAX_SCOPES_BYTES} are allowed");
+        return Err(ApiError::new(ProblemCode::InvalidRequest, detail).with_hint(hint));
     }
     if expires_in_seconds == Some(0) {
         return Err(ApiError::new(ProblemCode::InvalidRequest, "expiresInSeconds is 0; the shortest is 1"));
