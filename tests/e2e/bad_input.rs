@@ -1,6 +1,8 @@
 //! Bad input is one line that names the object, and the server stays up.
 
-use cooper_e2e::{Archive, Context, Finished, TestServer, request};
+use std::time::Duration;
+
+use cooper_e2e::{Archive, Context, Finished, TestServer, request, wait_until};
 
 /// Whether a mistake shows in the command's own error line, or in the run's.
 #[track_caller]
@@ -26,6 +28,7 @@ fn mistakes_in_a_build_are_named() {
     refused(&server, build(&good, &["-t", "Not A Name"]), 2, &["Not A Name"]);
     refused(&server, build(&good, &["-t", "a:{{.Run.Nonsense}}"]), 2, &["Run.Nonsense"]);
     refused(&server, build(&good, &["-t", "a:1", "--platform", "plan9/mips"]), 2, &["plan9/mips"]);
+    refused(&server, build(&good, &["-t", "a:1", "--platform", "windows/amd64"]), 2, &["windows/amd64"]);
     refused(&server, build(&good, &["-t", "a:1", "--secret", "id=x,src=/does/not/exist"]), 2, &["/does/not/exist"]);
     let gone = server.cooper(&["build", "-t", "a:1", "/does/not/exist"]);
     refused(&server, gone, 2, &["/does/not/exist"]);
@@ -138,6 +141,23 @@ fn a_build_without_an_engine_waits_and_says_for_what() {
     assert_eq!(run["status"], "Queued", "{run:#}");
     assert!(run["pendingReason"].as_str().is_some_and(|reason| !reason.is_empty()), "{run:#}");
     // A run that waits can be cancelled.
+    server.cooper(&["runs", "cancel", &id]).ok();
+    assert_eq!(server.run(&id)["status"], "Canceled");
+}
+
+#[test]
+fn a_platform_that_no_agent_builds_waits_and_says_so() {
+    let server = TestServer::start();
+    let context = Context::new("FROM scratch\nCOPY Dockerfile /\n");
+    let other = if cfg!(target_arch = "x86_64") { "linux/arm/v6" } else { "linux/386" };
+    let flags = ["build", "-t", "a:1", "--platform", other, "--no-wait", "--output", "json"];
+    let queued = server.cooper(&[&flags[..], &[context.display().as_str()]].concat()).ok();
+    let id = queued.json()["runId"].as_str().unwrap().to_owned();
+    wait_until("the run says what it waits for", Duration::from_secs(20), || {
+        let run = server.run(&id);
+        assert_eq!(run["status"], "Queued", "{run:#}");
+        run["pendingReason"].as_str().is_some_and(|reason| reason.contains(other))
+    });
     server.cooper(&["runs", "cancel", &id]).ok();
     assert_eq!(server.run(&id)["status"], "Canceled");
 }

@@ -1,6 +1,6 @@
 //! From a folder to an image that runs.
 
-use cooper_e2e::{Context, Engine, TestServer};
+use cooper_e2e::{Context, Engine, TestServer, unique};
 
 #[test]
 fn a_folder_becomes_an_image_that_runs() {
@@ -61,13 +61,14 @@ fn stages_a_secret_and_ignored_files() {
         "FROM {base} AS fetch\n\
          COPY . /in\n\
          RUN --mount=type=secret,id=token,required=true \
-         cat /run/secrets/token && test \"$(cat /run/secrets/token)\" = {} && echo used > /out\n\
+         cat /run/secrets/token && test \"$(cat /run/secrets/token)\" = {} && echo {} > /out\n\
          FROM {base} AS final\n\
          COPY --from=fetch /out /out\n\
          COPY --from=fetch /in /in\n\
          CMD [\"find\", \"/in\", \"-type\", \"f\"]\n",
         // The Dockerfile itself must not hold the secret: it is in the history.
-        "\"$(printf 's3cr3t-0f-'; printf 'the-t3st')\""
+        "\"$(printf 's3cr3t-0f-'; printf 'the-t3st')\"",
+        unique(),
     ))
     .file(".dockerignore", "**/*.log\nnode_modules/\n!keep.log\n")
     .file("app.txt", "app")
@@ -91,6 +92,7 @@ fn stages_a_secret_and_ignored_files() {
     // In no log, no record, no history and no layer.
     let log = server.cooper(&["logs", id]).ok().stdout;
     assert!(!log.contains(secret), "{log}");
+    assert!(log.contains("***"), "what the step printed is masked, not lost: {log}");
     assert!(!run.to_string().contains(secret), "{run:#}");
     let history = engine.docker(&["history", "--no-trunc", &image]).ok().stdout;
     assert!(!history.contains(secret), "{history}");

@@ -49,14 +49,14 @@ fn everything_is_there_after_a_restart() {
 fn a_run_ends_by_itself_after_a_crash_in_its_midst() {
     let mut server = TestServer::start();
     let base = server.base_image();
-    let context = Context::new(&format!("FROM {base}\nRUN sleep 17.25 && echo {}\n", unique()));
+    let context = Context::new(&format!("FROM {base}\nRUN sleep 6.25 && echo {}\n", unique()));
     let flags = ["build", "-t", "crash:1", "--no-wait", "--output", "json"];
     server.cooper(&[&flags[..], &[context.display().as_str()]].concat()).ok();
-    wait_until("the step runs", Duration::from_secs(60), || runs_somewhere(&["sleep", "17.25"]));
+    wait_until("the step runs", Duration::from_secs(60), || runs_somewhere(&["sleep", "6.25"]));
 
     server.crash();
     // The agent died with the server, and with its session the engine ends the build.
-    wait_until("the engine ends the step", Duration::from_secs(15), || !runs_somewhere(&["sleep", "17.25"]));
+    wait_until("the engine ends the step", Duration::from_secs(15), || !runs_somewhere(&["sleep", "6.25"]));
     server.restart();
 
     wait_until("the run ends", Duration::from_secs(170), || is_final(&server.run("ca2")));
@@ -74,4 +74,23 @@ fn a_second_server_is_refused_the_same_data() {
     assert_ne!(second.code, Some(0), "{second}");
     second.error_names(&[&data]);
     assert_eq!(server.get("/readyz").status, 200);
+}
+
+#[test]
+fn stopping_in_order_amid_a_build_loses_nothing() {
+    let mut server = TestServer::start();
+    let base = server.base_image();
+    let context = Context::new(&format!("FROM {base}\nRUN sleep 39575 && echo {}\n", unique()));
+    let flags = ["build", "-t", "stop:1", "--no-wait", "--output", "json"];
+    server.cooper(&[&flags[..], &[context.display().as_str()]].concat()).ok();
+    wait_until("the step runs", Duration::from_secs(60), || runs_somewhere(&["sleep", "39575"]));
+
+    server.stop();
+    wait_until("the engine ends the step", Duration::from_secs(15), || !runs_somewhere(&["sleep", "39575"]));
+    server.restart();
+    // The run goes on: its step gets another attempt, without spending anything of the user's.
+    wait_until("the step runs again", Duration::from_secs(60), || runs_somewhere(&["sleep", "39575"]));
+    server.cooper(&["runs", "cancel", "ca2"]).ok();
+    wait_until("the run ends", Duration::from_secs(20), || is_final(&server.run("ca2")));
+    assert_eq!(server.run("ca2")["status"], "Canceled");
 }

@@ -111,6 +111,30 @@ impl Running {
         (text(&self.stdout), text(&self.stderr))
     }
 
+    /// Types on its terminal, when it was started with [`Running::on_terminal`].
+    #[track_caller]
+    pub fn type_text(&mut self, text: &str) {
+        let keyboard = self.child.stdin.as_mut().expect("only a program on a terminal is typed to");
+        std::io::Write::write_all(keyboard, text.as_bytes()).expect("type on a terminal");
+    }
+
+    /// Starts a program on a terminal of its own, through `script`, which every Debian has.
+    #[track_caller]
+    pub fn on_terminal(command: &Command) -> Self {
+        let quote = |word: &std::ffi::OsStr| format!("'{}'", word.to_string_lossy().replace('\'', "'\\''"));
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let line = words.map(quote).collect::<Vec<_>>().join(" ");
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--flush", "--command", &line, "/dev/null"]).stdin(Stdio::piped());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => script.env(name, value),
+                None => script.env_remove(name),
+            };
+        }
+        Self::start(&mut script)
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: rustix::process::Signal) {
         let _ = rustix::process::kill_process(self.pid(), signal);
