@@ -58,6 +58,7 @@ fn every_route_asks_for_its_scope() {
         }
     }
     assert!(walked >= 14, "only {walked} routes were walked");
+    server.expect_quiet_log();
 }
 
 /// What an operation of the document asks for: `public`, `any`, or the scope's name.

@@ -40,6 +40,7 @@ fn mistakes_in_a_build_are_named() {
     let target = Context::new(&format!("FROM {base} AS one\n"));
     refused(&server, build(&target, &["-t", "a:1", "--target", "two"]), 1, &["two"]);
 
+    server.expect_quiet_log();
     // After all of that, a build works.
     server.build(&["-t", "a:1"], &good);
 }

@@ -48,6 +48,7 @@ fn a_folder_becomes_an_image_that_runs() {
     engine.pull(&by_digest);
     let label = engine.docker(&["image", "inspect", "--format", "{{index .Config.Labels \"made.by\"}}", &image]).ok();
     assert_eq!(label.stdout.trim(), "a test");
+    server.expect_quiet_log();
 }
 
 #[test]
@@ -107,6 +108,7 @@ fn stages_a_secret_and_ignored_files() {
         .iter()
         .find(|(_, bytes)| bytes.windows(secret.len()).any(|window| window == secret.as_bytes()));
     assert!(found.is_none(), "the secret is in {:?}", found.map(|(path, _)| path));
+    server.expect_quiet_log();
 }
 
 /// All files under a folder, with their bytes.

@@ -43,6 +43,7 @@ fn everything_is_there_after_a_restart() {
     assert_eq!(engine.run(&format!("{registry}/app:1")), "kept\n");
     // Ids go on where they were.
     assert_eq!(server.build(&["-t", "app:2"], &context)["runId"], "ca3");
+    server.expect_quiet_log();
 }
 
 #[test]

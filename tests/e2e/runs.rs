@@ -47,4 +47,5 @@ fn a_running_log_is_followed_live() {
     let followed = follower.end(Duration::from_secs(30));
     let stored = server.cooper(&["logs", &id]).ok().stdout;
     assert_eq!(followed.stdout, stored, "the follower saw what is stored, once and in order");
+    server.expect_quiet_log();
 }

@@ -183,6 +183,14 @@ impl TestServer {
         self.process.as_ref().map(|process| process.output().1).unwrap_or_default()
     }
 
+    /// Fails when the server has warned of anything: nothing of what a good test did is worth a person's look.
+    #[track_caller]
+    pub fn expect_quiet_log(&self) {
+        let log = self.log();
+        let loud: Vec<&str> = log.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR ")).collect();
+        assert!(loud.is_empty(), "{}", loud.join("\n"));
+    }
+
     /// Stops the server in order; it must end with success, in time.
     #[track_caller]
     pub fn stop(&mut self) -> Finished {
