@@ -330,3 +330,18 @@ proptest! {
         prop_assert_eq!(bytes, packed(dir.path(), None).2);
     }
 }
+
+#[test]
+fn a_folder_of_any_depth_is_packed() {
+    const DEPTH: usize = 1500;
+    let dir = folder(&["Dockerfile=FROM scratch"]);
+    let deep = dir.path().join(vec!["d"; DEPTH].join("/"));
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(deep.join("leaf"), "x").unwrap();
+    // A thread of a runtime's pool has no more.
+    let packing = std::thread::Builder::new().stack_size(256 << 10).spawn(move || {
+        let (report, tree, _) = packed(dir.path(), None);
+        (report.files, tree.entries().len())
+    });
+    assert_eq!(packing.unwrap().join().unwrap(), (2, DEPTH + 2));
+}
