@@ -77,23 +77,35 @@ pub(crate) async fn build(
     sink: mpsc::Sender<BuildEvent>,
     cancel: &CancellationToken,
 ) -> Result<BuiltImage, BuildError> {
+    // Only the removals of other processes can need the third.
     const TRIES: usize = 3;
+    let mut request = request;
+    let mut removals_held = None;
     for _ in 0..TRIES {
-        let built = match build_once(builder, request.clone(), sink.clone(), cancel).await {
-            Ok(built) => built,
-            Err(BuildError::Machinery(EngineError::Refused { message, .. })) if failure::image_vanished(&message) => {
-                tracing::warn!(message, "built image was removed before it had its name; it is built again");
-                continue;
+        match build_once(builder, request.clone(), sink.clone(), cancel).await {
+            Ok(built) => {
+                // By its name, which is this build's alone: the engine takes all names away with an image, and by its
+                // id it may be there again through yet another build.
+                let look = builder.docker.inspect_image(request.name.as_str());
+                let settled = async {
+                    let _settled = if removals_held.is_none() { Some(builder.removals.hold().await) } else { None };
+                    look.await
+                };
+                match cancel.run_until_cancelled(settled).await.ok_or(BuildError::Cancelled)? {
+                    Ok(_) => return Ok(built),
+                    Err(Error::DockerResponseServerError { status_code: 404, .. }) => {}
+                    Err(error) => return Err(broken(error).into()),
+                }
             }
+            Err(BuildError::Machinery(EngineError::Refused { message, .. })) if failure::image_vanished(&message) => {}
             Err(error) => return Err(error),
-        };
-        let look = builder.removals.settled(builder.docker.inspect_image(built.image.as_str()));
-        match cancel.run_until_cancelled(look).await.ok_or(BuildError::Cancelled)? {
-            Ok(_) => return Ok(built),
-            Err(Error::DockerResponseServerError { status_code: 404, .. }) => {
-                tracing::warn!(image = %built.image, "built image was removed meanwhile; it is built again");
-            }
-            Err(error) => return Err(broken(error).into()),
+        }
+        tracing::debug!(name = %request.name, "built image was removed under another name; it is built again");
+        // All that it takes is in the cache by now.
+        request.no_cache = false;
+        if removals_held.is_none() {
+            removals_held =
+                Some(cancel.run_until_cancelled(builder.removals.hold()).await.ok_or(BuildError::Cancelled)?);
         }
     }
     Err(EngineError::Refused { operation: OPERATION, message: "it removes the image again and again".into() }.into())

@@ -9,20 +9,19 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder, RemoveImageOptions, RemoveVolumeOptionsBuilder,
 };
 use cooper_ports::engine::{EngineError, EngineOwner, OWNER_LABEL, Reaped};
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, RwLockReadGuard};
 
 use crate::engine::engine_error;
 use crate::socket::EngineSocket;
 
-/// Orders the removals of image names: one after the other, and none while a build looks whether its image is there.
+/// Orders the removals of image names: one after the other, and none while a build holds them off.
 #[derive(Debug, Default)]
 pub(crate) struct Removals(RwLock<()>);
 
 impl Removals {
-    /// Does this while no removal is under way.
-    pub(crate) async fn settled<T>(&self, work: impl Future<Output = T>) -> T {
-        let _no_removal = self.0.read().await;
-        work.await
+    /// Waits for the removal that is under way; there is no other while the guard lives.
+    pub(crate) async fn hold(&self) -> RwLockReadGuard<'_, ()> {
+        self.0.read().await
     }
 
     /// Removes one name of an image; a name that is not there is fine.
