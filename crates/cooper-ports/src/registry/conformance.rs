@@ -41,6 +41,7 @@ pub async fn run_all<F: Fixture>(make: impl AsyncFn() -> F) {
     tags_move_and_are_listed_in_order(&make().await).await;
     staged_tags_are_seen_by_their_run_alone(&make().await).await;
     promotion_moves_all_tags_or_none(&make().await).await;
+    promotion_moves_a_tag_once(&make().await).await;
     a_dropped_attempt_leaves_no_tag(&make().await).await;
     staged_tags_expire(&make().await).await;
     a_finished_attempt_writes_nothing(&make().await).await;
@@ -184,6 +185,20 @@ async fn promotion_moves_all_tags_or_none(fixture: &dyn Fixture) {
     let events = fixture.pushed_events().await;
     assert_eq!(events, expect.map(|tag| (tag.repository, Some(tag.tag), tag.digest)));
     assert_eq!(fixture.promote(&attempt, &[]).await.expect("nothing is left"), []);
+}
+
+async fn promotion_moves_a_tag_once(fixture: &dyn Fixture) {
+    let store = fixture.store();
+    let attempt = attempt(1, 1);
+    fixture.start_attempt(&attempt).await;
+    store.put_manifest(manifest("a", "planned", Some("staged")), &agent(&attempt)).await.expect("stages");
+    store.put_manifest(manifest("a", "own", Some("v1")), &agent(&attempt)).await.expect("stages");
+    let target = StagedTarget { repository: name("a"), staging: tag("staged"), tags: vec![tag("v1"), tag("v1")] };
+    let promoted = fixture.promote(&attempt, &[target]).await.expect("promotes");
+    let planned = Digest::sha256(b"planned");
+    assert_eq!(promoted, [PromotedTag { repository: name("a"), tag: tag("v1"), digest: planned.clone() }]);
+    assert_eq!(get(store, "a", "v1", None).await, Some(planned), "the plan's word on a tag counts");
+    assert_eq!(fixture.pushed_events().await.len(), 1);
 }
 
 async fn a_dropped_attempt_leaves_no_tag(fixture: &dyn Fixture) {

@@ -97,6 +97,8 @@ impl MemRegistryStore {
                 });
             }
         }
+        let mut moved = BTreeSet::new();
+        promoted.retain(|PromotedTag { repository, tag, .. }| moved.insert((repository.clone(), tag.clone())));
         for PromotedTag { repository, tag, digest } in &promoted {
             state.repository(repository).tags.insert(tag.clone(), digest.clone());
             state.pushed.push((repository.clone(), Some(tag.clone()), digest.clone()));

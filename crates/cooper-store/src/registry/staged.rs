@@ -3,6 +3,8 @@
 //! An agent pushes one staging tag for each repository, unique to its run and attempt, so that two runs of one tag never
 //! meet in an engine; the plan says which tags it stands for.
 
+use std::collections::BTreeSet;
+
 use cooper_ports::registry::{AttemptRef, PromoteError, PromotedTag, STAGED_LIFETIME, StagedTarget};
 use cooper_ports::store_error::StoreError;
 use cooper_types::{AttemptNumber, Digest, RegistryId, RepositoryName, RunId, Tag, Timestamp};
@@ -47,7 +49,8 @@ pub(super) async fn stage(
 }
 
 /// Makes an attempt's staged tags real: a target's staging tag moves the target's tags, any other staged tag moves the
-/// tag of its own name. All rows of the attempt are gone after that, and each moved tag is a `pushed` event.
+/// tag of its own name, unless a target has moved that. All rows of the attempt are gone after that, and each moved tag
+/// is a `pushed` event.
 ///
 /// This is a part of the transaction that completes the step; an error must roll that back.
 pub(crate) async fn promote_staged(
@@ -59,6 +62,8 @@ pub(crate) async fn promote_staged(
 ) -> Result<Vec<PromotedTag>, PromoteError> {
     let staged = take(tx, registry, attempt).await?;
     let mut promoted = Vec::new();
+    // A tag moves once: what the plan says of it counts before what the step pushed under its name.
+    let mut moved = BTreeSet::new();
     for target in targets {
         let row = staged.iter().find(|row| row.stands_for(target)).ok_or_else(|| PromoteError::NotPushed {
             attempt: attempt.clone(),
@@ -66,11 +71,15 @@ pub(crate) async fn promote_staged(
             staging: target.staging.clone(),
         })?;
         for tag in &target.tags {
-            promoted.push(row.promote(tx, registry, attempt, tag, now).await?);
+            if moved.insert((&row.repository, tag)) {
+                promoted.push(row.promote(tx, registry, attempt, tag, now).await?);
+            }
         }
     }
     for row in staged.iter().filter(|row| !targets.iter().any(|target| row.stands_for(target))) {
-        promoted.push(row.promote(tx, registry, attempt, &row.tag, now).await?);
+        if moved.insert((&row.repository, &row.tag)) {
+            promoted.push(row.promote(tx, registry, attempt, &row.tag, now).await?);
+        }
     }
     Ok(promoted)
 }
