@@ -30,6 +30,9 @@ use session::{Session, Sessions};
 /// that is being written and one that is being received.
 const BATCH: usize = 1024 * 1024;
 
+/// How many chunks are gathered at most: a client that sends single bytes must not take far more memory than it sends.
+const BATCH_CHUNKS: usize = 4096;
+
 /// A blob store on a local file system. Clones share it.
 #[derive(Clone)]
 pub struct FsBlobStore(Arc<Inner>);
@@ -196,8 +199,10 @@ struct Batch {
 impl Batch {
     async fn gather(bytes: &mut IncomingBytes) -> Self {
         let mut batch = Self { chunks: Vec::new(), size: 0, end: false, failure: None };
-        while batch.size < BATCH {
+        while batch.size < BATCH && batch.chunks.len() < BATCH_CHUNKS {
             match bytes.next().await {
+                // Frames without bytes cost a client next to nothing, and must not cost us more.
+                Some(Ok(chunk)) if chunk.is_empty() => {}
                 Some(Ok(chunk)) => {
                     batch.size += chunk.len();
                     batch.chunks.push(chunk);

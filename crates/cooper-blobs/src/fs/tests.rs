@@ -212,6 +212,21 @@ async fn an_interrupted_append_keeps_what_came() {
 }
 
 #[tokio::test]
+async fn tiny_chunks_take_little_memory_and_all_count() {
+    let count = 2 * BATCH_CHUNKS + 1;
+    let sent = stream::iter((0..3 * count).map(|n| Ok(Bytes::from_static(if n % 3 == 0 { b"x" } else { b"" }))));
+    let mut rest = sent.clone().boxed();
+    let batch = Batch::gather(&mut rest).await;
+    assert_eq!((batch.chunks.len(), batch.size, batch.end), (BATCH_CHUNKS, BATCH_CHUNKS, false));
+
+    let fixture = Fixture::new();
+    let id = fixture.begin(1).await;
+    let size = fixture.store.append(id, AppendAt::default(), sent.boxed()).await.unwrap();
+    assert_eq!(size, count as u64);
+    fixture.store.commit(id, &Digest::sha256(&vec![b'x'; count])).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_abandoned_append_lets_go_of_the_upload() {
     let fixture = Fixture::new();
     let id = fixture.begin(1).await;
