@@ -1,13 +1,14 @@
 //! Connections: HTTP/1.1 and cleartext HTTP/2 on one port, and over the in-process agent's stream. What a client may be
 //! slow with is bounded here: its first bytes, a request's head, a request's body.
 
+mod linger;
 mod patience;
 
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::Request;
+use axum::http::{Request, Version};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -18,12 +19,15 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use linger::LingeringBody;
 use patience::{FirstBytes, SteadyBody};
 
 /// How long a client may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a request's body may pause. Agents speak every few seconds, and pushes and uploads flow.
 const BODY_PAUSE: Duration = Duration::from_secs(120);
+/// How long the rest of a body that is not wanted is read.
+const LINGER: Duration = Duration::from_secs(10);
 /// The largest head of an HTTP/2 request, in bytes: the longest credential fits twice.
 const MAX_HEAD: u32 = 64 << 10;
 /// How often a silent HTTP/2 connection is asked whether it lives.
@@ -89,7 +93,14 @@ impl Connections {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let steady = |request: Request<Incoming>| request.map(|body| Body::new(SteadyBody::new(body, BODY_PAUSE)));
+        let steady = |request: Request<Incoming>| {
+            // HTTP/2 can end one request without harm to its answer.
+            let lingers = request.version() < Version::HTTP_2;
+            request.map(|body| match SteadyBody::new(body, BODY_PAUSE) {
+                body if lingers => Body::new(LingeringBody::new(body, LINGER)),
+                body => Body::new(body),
+            })
+        };
         let service = TowerToHyperService::new(self.app.map_request(steady));
         let connection = self.builder.serve_connection(TokioIo::new(FirstBytes::new(stream, HEAD_TIMEOUT)), service);
         if let Err(error) = watcher.watch(connection).await {
