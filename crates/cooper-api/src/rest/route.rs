@@ -234,7 +234,7 @@ pub const ROUTES: &[Route] = &[
     },
     Route {
         summary: "Metrics in the Prometheus text form",
-        response: bytes("text/plain"),
+        response: bytes("application/openmetrics-text"),
         ..route(Method::Get, "/metrics", Auth::Read, "getMetrics", 200)
     },
 ];
