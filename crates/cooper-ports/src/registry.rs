@@ -283,7 +283,26 @@ pub enum PromoteError {
     Store(#[from] StoreError),
 }
 
+/// Names the first few: a manifest refers to thousands of things, and an error is a line.
 fn list(digests: &[Digest]) -> String {
-    let names: Vec<&str> = digests.iter().map(Digest::as_str).collect();
-    names.join(", ")
+    const NAMED: usize = 5;
+    let names: Vec<&str> = digests.iter().take(NAMED).map(Digest::as_str).collect();
+    match digests.len().saturating_sub(NAMED) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_a_few_of_what_is_missing() {
+        let missing = |count: u8| (0..count).map(|n| Digest::sha256(&[n])).collect::<Vec<_>>();
+        assert_eq!(list(&missing(1)), missing(1)[0].as_str());
+        assert_eq!(list(&missing(5)).split(", ").count(), 5);
+        let many = list(&missing(200));
+        assert!(many.ends_with(" and 195 more") && many.len() < 500, "{many}");
+    }
 }

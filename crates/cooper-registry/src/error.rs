@@ -1,6 +1,8 @@
 //! The registry's errors as OCI writes them (Distribution 1.1, "Error Codes"), in the one place that makes responses of
 //! them.
 
+use std::io::ErrorKind;
+
 use axum::Json;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -10,6 +12,9 @@ use cooper_ports::store_error::StoreError;
 use http::header::{ALLOW, HeaderName};
 use http::{HeaderValue, StatusCode};
 use serde_json::json;
+
+/// How many missing things an error's detail names at most.
+const MAX_DETAILS: usize = 100;
 
 /// An error answer. What a client need not know is logged when the answer is made, not sent.
 #[derive(Debug)]
@@ -114,7 +119,7 @@ impl From<PutManifestError> for OciError {
     fn from(error: PutManifestError) -> Self {
         match error {
             PutManifestError::Missing { ref missing, .. } => {
-                let detail = json!({ "missing": missing });
+                let detail = json!({ "missing": &missing[..missing.len().min(MAX_DETAILS)] });
                 Self::bad_request("MANIFEST_BLOB_UNKNOWN", error.to_string()).with_detail(detail)
             }
             PutManifestError::AttemptOver(attempt) => Self::attempt_over(&attempt),
@@ -136,6 +141,12 @@ impl From<UploadError> for OciError {
             UploadError::Interrupted { .. } => Self::bad_request("BLOB_UPLOAD_INVALID", message),
             UploadError::DigestMismatch { .. } => Self::bad_request("DIGEST_INVALID", message),
             UploadError::StorageFull(_) => Self::storage_full(error),
+            // Such as a file system without a free inode.
+            UploadError::Io { ref source, .. }
+                if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
+            {
+                Self::storage_full(error)
+            }
             UploadError::Io { .. } => Self::internal(error),
         }
     }
@@ -177,5 +188,35 @@ impl std::fmt::Display for Chain<'_> {
             source = error.source();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cooper_ports::blobs::UploadId;
+    use cooper_types::{Digest, RepositoryName};
+
+    #[test]
+    fn a_full_disk_is_told_wherever_it_was_met() {
+        let io =
+            |kind: ErrorKind| UploadError::Io { operation: "begin", id: UploadId::from_bits(1), source: kind.into() };
+        for (error, expect) in [
+            (io(ErrorKind::StorageFull), StatusCode::INSUFFICIENT_STORAGE),
+            (io(ErrorKind::QuotaExceeded), StatusCode::INSUFFICIENT_STORAGE),
+            (UploadError::StorageFull(UploadId::from_bits(1)), StatusCode::INSUFFICIENT_STORAGE),
+            (io(ErrorKind::PermissionDenied), StatusCode::INTERNAL_SERVER_ERROR),
+        ] {
+            assert_eq!(OciError::from(error).status, expect);
+        }
+    }
+
+    #[test]
+    fn an_error_is_small_whatever_is_missing() {
+        let missing: Vec<Digest> = (0..2000_u32).map(|n| Digest::sha256(&n.to_be_bytes())).collect();
+        let repository = RepositoryName::parse("a").unwrap();
+        let error = OciError::from(PutManifestError::Missing { repository, missing });
+        assert!(error.message.len() < 600, "{}", error.message);
+        assert_eq!(error.detail["missing"].as_array().map(Vec::len), Some(MAX_DETAILS));
     }
 }

@@ -305,7 +305,10 @@ pub(crate) fn log_in_first(registry: &RegistryName) -> String {
 /// Scheme and host by which the client reached us, so that it finds the token endpoint whatever stands in between.
 fn origin(request: &Parts, name: &RegistryName) -> String {
     let forwarded = request.headers.get(HeaderName::from_static("x-forwarded-proto"));
-    let scheme = match forwarded.and_then(|value| value.to_str().ok()) {
+    // Behind several proxies the first name is the client's. A name that is missed would have clients send credentials
+    // in clear.
+    let forwarded = forwarded.and_then(|value| value.to_str().ok()?.split(',').next());
+    let scheme = match forwarded.map(|name| name.trim().to_ascii_lowercase()).as_deref() {
         // Only the requester sees the answer, so believing the header harms nobody else.
         Some("https") => "https",
         Some("http") => "http",

@@ -53,6 +53,7 @@ async fn the_realm_is_where_the_client_is() {
     for (host, proto, expect) in [
         ("localhost:7000", None, "http://localhost:7000/"),
         ("cooper.example", Some("https"), "https://cooper.example/"),
+        ("cooper.example", Some("HTTPS, http"), "https://cooper.example/"),
         ("cooper.example", Some("gopher"), "http://cooper.example/"),
         ("[::1]:5000", None, "http://[::1]:5000/"),
         ("evil\",x=\"y", None, "http://registry.example:5000/"),
