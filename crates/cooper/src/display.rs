@@ -2,6 +2,7 @@
 
 mod live;
 mod plain;
+mod terminal_text;
 mod vertex_text;
 
 use cooper_api::rest::{LogFrame, StatusEvent};
@@ -9,6 +10,7 @@ use cooper_api::rest::{LogFrame, StatusEvent};
 use crate::fault::Stop;
 use live::LiveDisplay;
 use plain::PlainDisplay;
+pub(crate) use terminal_text::TerminalText;
 
 /// Where a plain display writes the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -30,9 +30,22 @@ pub(crate) fn note_bytes(bytes: &[u8]) {
     let _ = stderr.write_all(bytes).and_then(|()| stderr.flush());
 }
 
-/// Writes a line to standard error.
+/// Writes a line to standard error. What others wrote into it, names of files say, neither ends the line nor steers a
+/// terminal: control characters are shown as `\n` and `\u{1b}`.
 pub(crate) fn note(text: &str) {
-    note_bytes(format!("{text}\n").as_bytes());
+    note_bytes(format!("{}\n", escaped(text)).as_bytes());
+}
+
+/// The text with its control characters escaped.
+fn escaped(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    shown
 }
 
 /// Writes a warning to standard error.
@@ -96,6 +109,12 @@ mod tests {
         assert_eq!(duration(Duration::from_millis(420)), "0.4s");
         assert_eq!(duration(Duration::from_secs(65)), "1m05s");
         assert_eq!(duration(Duration::from_secs(7380)), "2h03m");
+    }
+
+    #[test]
+    fn a_line_is_a_line_whatever_it_names() {
+        assert_eq!(escaped("`a\nb\u{1b}[2J\u{9b}1m\tc`"), r"`a\nb\u{1b}[2J\u{9b}1m\tc`");
+        assert_eq!(escaped("größer — 😀 \\n"), "größer — 😀 \\n");
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! `cooper logs`: a run's log as it was, or as it comes. It never fails because the run did.
 
+use std::io::IsTerminal as _;
+
 use clap::Args;
 use cooper_client::FollowOptions;
 use cooper_types::RunId;
 
 use crate::connection::ServerArgs;
-use crate::display::Display;
+use crate::display::{Display, TerminalText};
 use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::fault::{Fault, Stop};
@@ -34,11 +36,18 @@ pub(crate) async fn run(args: &LogsArgs, environment: &Environment) -> Result<Ex
         return Ok(Exit::Success);
     }
     let mut offset = 0;
+    let mut terminal = std::io::stdout().is_terminal().then(TerminalText::default);
     loop {
         let (text, next, complete) = client.log_text(run, offset).await?;
-        output::data(&text)?;
+        match &mut terminal {
+            Some(terminal) => output::data(&terminal.feed(&text))?,
+            None => output::data(&text)?,
+        }
         // What there is so far; a log that grows while it is read is read to where it then ends.
         if complete || text.is_empty() || next <= offset {
+            if let Some(terminal) = &mut terminal {
+                output::data(terminal.finish())?;
+            }
             return Ok(Exit::Success);
         }
         offset = next;

@@ -88,6 +88,10 @@ pub(crate) async fn run(args: &RunsArgs, environment: &Environment) -> Result<Ex
             let run = args.server.connect(environment)?.cancel_run(run).await?;
             match output {
                 OutputForm::Json => output::json(&run)?,
+                // One that no agent had yet ends at once.
+                OutputForm::Text if run.status == RunStatus::Canceled => {
+                    output::note(&format!("Run {} is cancelled.", run.run_id));
+                }
                 OutputForm::Text if run.status.is_final() => {
                     output::note(&format!("Run {} has already ended: {}.", run.run_id, run.status));
                 }

@@ -1,8 +1,10 @@
-//! The log's bytes as they are, and news of the run as lines on standard error.
+//! The log's bytes as they are, or as a terminal may see them, and news of the run as lines on standard error.
+
+use std::io::IsTerminal as _;
 
 use cooper_api::rest::{LogFrame, LogStream, StatusEvent};
 
-use super::LogTarget;
+use super::{LogTarget, TerminalText};
 use crate::fault::Stop;
 use crate::output;
 
@@ -14,21 +16,38 @@ pub(crate) struct PlainDisplay {
     waiting: Option<String>,
     /// The log's last byte was not a newline.
     in_line: bool,
+    /// The way to a terminal, if the log goes to one.
+    terminal: Option<TerminalText>,
 }
 
 impl PlainDisplay {
     pub(super) fn new(target: LogTarget) -> Self {
-        Self { target, waiting: None, in_line: false }
+        let is_terminal = match target {
+            LogTarget::Stdout => std::io::stdout().is_terminal(),
+            LogTarget::Stderr => std::io::stderr().is_terminal(),
+            LogTarget::Nowhere => false,
+        };
+        Self { target, waiting: None, in_line: false, terminal: is_terminal.then(TerminalText::default) }
     }
 
     pub(super) fn frames(&mut self, frames: &[LogFrame]) -> Result<(), Stop> {
         let text = text(frames);
         let Some(last) = text.last() else { return Ok(()) };
         self.in_line = *last != b'\n';
+        match &mut self.terminal {
+            Some(terminal) => {
+                let text = terminal.feed(&text);
+                self.write(&text)
+            }
+            None => self.write(&text),
+        }
+    }
+
+    fn write(&self, text: &[u8]) -> Result<(), Stop> {
         match self.target {
-            LogTarget::Stdout => output::data(&text),
+            LogTarget::Stdout => output::data(text),
             LogTarget::Stderr => {
-                output::note_bytes(&text);
+                output::note_bytes(text);
                 Ok(())
             }
             LogTarget::Nowhere => Ok(()),
@@ -53,6 +72,10 @@ impl PlainDisplay {
     }
 
     pub(super) fn finish(&mut self) -> Result<(), Stop> {
+        if let Some(terminal) = &mut self.terminal {
+            let end = terminal.finish();
+            self.write(end)?;
+        }
         // What follows must not stand in the log's last line.
         match (std::mem::take(&mut self.in_line), self.target) {
             (true, LogTarget::Stdout) => output::data(b"\n"),
