@@ -34,6 +34,10 @@ const OPERATION: &str = "open a build session";
 /// Window of a stream and of the connection: a context is sent at the speed of the socket, not of its round trips.
 const WINDOW: u32 = 4 << 20;
 
+/// What the engine may say of a transfer in headers, in bytes: every line of `.dockerignore` and every path that is copied
+/// is one. Hyper's own limit of 16 KiB ends at some hundred of them; this is what Go's servers take.
+const MAX_HEADERS: u32 = 16 << 20;
+
 /// How long the end of a session may take: its tasks only have to notice it.
 const CLOSE: Duration = Duration::from_millis(200);
 
@@ -93,6 +97,7 @@ impl Session {
         let server = hyper::server::conn::http2::Builder::new(executor)
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
+            .max_header_list_size(MAX_HEADERS)
             .serve_connection(connection, TowerToHyperService::new(routes));
         let stopped = stop.clone();
         tasks.spawn(async move {

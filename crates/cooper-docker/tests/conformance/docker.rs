@@ -60,6 +60,22 @@ async fn a_secret_reaches_its_run_and_is_nowhere_in_the_image() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ignore_rules_and_copies_may_be_many() {
+    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
+        let rules: String = (0..3000).map(|number| format!("folder/of/number/{number}/*.tmp\n")).collect();
+        let copies: String = (0..400).map(|number| format!(" source_file_number_{number}.txt")).collect();
+        let dockerfile = format!("FROM scratch\nCOPY{copies} /there/\n");
+        let context = Context::new(&dockerfile).file(".dockerignore", 0o644, rules.as_bytes());
+        let context = (0..400).fold(context, |context, number| {
+            context.file(&format!("source_file_number_{number}.txt"), 0o644, format!("{number}").as_bytes())
+        });
+        let (built, said) = bench.build(bench.request(context)).await;
+        built.unwrap_or_else(|error| panic!("{error}\n{}", said.output()));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn arguments_labels_target_and_platform_count() {
     run(DockerBench::start().await, |bench: Arc<Bench>| async move {
         let dockerfile = "FROM scratch AS first\nARG WORDS\nCOPY bin /bin\nRUN echo \"words=<$WORDS>\"\n\
