@@ -96,3 +96,5 @@ CREATE TABLE uploads (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX uploads_by_expiry ON uploads (registry_id, expires);
+
+CREATE INDEX uploads_by_run ON uploads (registry_id, run_number, attempt) WHERE run_number IS NOT NULL;

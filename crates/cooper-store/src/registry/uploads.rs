@@ -70,6 +70,28 @@ pub(super) async fn forget(
         .during("forget uploads")
 }
 
+/// Gives the uploads of an attempt that is over to the next sweep: nobody can go on with them.
+pub(crate) async fn expire_of_attempt(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    run: RunId,
+    attempt: AttemptNumber,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE uploads SET expires = min(expires, ?4)
+         WHERE registry_id = ?1 AND run_number = ?2 AND attempt = ?3 AND run_number IS NOT NULL",
+    )
+    .bind(registry.0)
+    .bind(run_number(run))
+    .bind(i64::try_from(attempt.0).unwrap_or(i64::MAX))
+    .bind(now.as_micros())
+    .execute(tx)
+    .await
+    .map(drop)
+    .during("expire uploads")
+}
+
 pub(super) async fn expired(
     readers: &SqlitePool,
     registry: RegistryId,

@@ -14,7 +14,7 @@ use sqlx::{Row, SqliteConnection};
 use crate::contexts::run_number;
 use crate::events;
 use crate::logs::append::{Author, append, complete};
-use crate::registry::{drop_staged, promote_staged};
+use crate::registry::{drop_staged, expire_of_attempt, promote_staged};
 use crate::sql_error::{During, Stored, UnknownValue};
 
 const APPLY: &str = "change run";
@@ -167,6 +167,7 @@ impl Change<'_> {
         .execute(&mut *self.tx)
         .await
         .during("end attempt")?;
+        expire_of_attempt(self.tx, self.registry, self.run.id, attempt, self.now).await?;
         drop_staged(self.tx, self.registry, self.run.id, attempt).await
     }
 

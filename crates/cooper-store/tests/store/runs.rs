@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use cooper_engine::message::{BaseImage, PushedManifest, StepOutput, StepResult};
 use cooper_engine::run::{Effect, Phase, Refusal, RunEvent, RunStatus};
+use cooper_ports::blobs::UploadId;
 use cooper_ports::clock::Clock;
 use cooper_ports::contexts::ContextStore;
-use cooper_ports::registry::{AttemptRef, Manifest, ManifestKey, NewManifest, PutManifestError, RegistryStore, Writer};
+use cooper_ports::registry::{
+    AttemptRef, Manifest, ManifestKey, NewManifest, PutManifestError, RegistryStore, Upload, Writer,
+};
 use cooper_ports::runs::{
     AcceptError, AcceptRun, ApplyError, RunQuery, RunStore, RunType, SealedSecret, SecretKind, SecretsError,
 };
@@ -250,6 +253,25 @@ async fn runs_are_listed_newest_first_by_page_and_filter() {
     let statuses = vec![RunStatus::Canceled, RunStatus::Queued];
     assert_eq!(list(RunQuery { statuses, ..query() }).await.len(), 9);
     assert_eq!(list(RunQuery { statuses: vec![RunStatus::Failed], ..query() }).await, [0; 0]);
+}
+
+#[tokio::test]
+async fn the_end_of_an_attempt_is_the_end_of_its_uploads() {
+    let fixture = Fixture::new().await;
+    let Started { run, fence, attempt } = fixture.start().await;
+    let attempt =
+        fixture.apply(run, RunEvent::StepEnded { fence, attempt, result: built() }).await.unwrap().run.last_attempt;
+    let reference = AttemptRef { run, step: StepId::parse("push").unwrap(), attempt };
+    for (id, attempt) in [(1, Some(reference)), (2, None)] {
+        let writer = Writer { principal: principal("alice"), attempt };
+        let upload = Upload { id: UploadId::from_bits(id), repository: app(), writer };
+        fixture.store.begin_upload(&upload).await.unwrap();
+    }
+    let expired = async || fixture.store.expired_uploads(fixture.clock.now(), 10).await.unwrap();
+    assert_eq!(expired().await, []);
+    let result = StepResult::Lost { reason: "engine went away".to_owned() };
+    fixture.apply(run, RunEvent::StepEnded { fence, attempt, result }).await.unwrap();
+    assert_eq!(expired().await, [UploadId::from_bits(1)], "the person's upload goes on");
 }
 
 /// Pushes a manifest to `app` as an attempt at the push step does.
