@@ -87,7 +87,10 @@ CREATE TABLE runs (
 ) STRICT;
 
 CREATE UNIQUE INDEX runs_by_key ON runs (registry_id, principal, idempotency_key) WHERE idempotency_key IS NOT NULL;
-CREATE INDEX runs_unfinished ON runs (registry_id, number) WHERE finished IS NULL;
+-- `finished` is in it because SQLite looks into the row for a column of the condition otherwise.
+CREATE INDEX runs_unfinished ON runs (registry_id, number, status, finished) WHERE finished IS NULL;
+-- All that runs are listed by: a page is found without a look at the rows, whose states are large.
+CREATE INDEX runs_listing ON runs (registry_id, number, status, run_type, principal);
 CREATE INDEX runs_by_context ON runs (registry_id, context_id) WHERE finished IS NULL;
 
 -- Encrypted by the server; gone when the run ends.

@@ -12,12 +12,21 @@ use cooper_ports::runs::{
 };
 use cooper_ports::store_error::StoreError;
 use cooper_types::{AgentName, AttemptNumber, RunId};
+use futures::TryStreamExt;
 use sqlx::Row;
 
 use crate::Store;
 use crate::contexts::run_number;
 use crate::logs::append::is_live;
 use crate::sql_error::{During, Stored, UnknownValue};
+
+/// Unfinished runs by status, from an index alone.
+const COUNTING: &str = "SELECT status, count(*) AS runs FROM runs INDEXED BY runs_unfinished
+     WHERE registry_id = ?1 AND finished IS NULL GROUP BY status";
+
+/// Unfinished runs as they were accepted. SQLite would rather take them by context and sort them, states and all.
+const UNFINISHED: &str = "SELECT state FROM runs INDEXED BY runs_unfinished
+     WHERE registry_id = ?1 AND finished IS NULL ORDER BY number";
 
 #[async_trait]
 impl RunStore for Store {
@@ -48,13 +57,14 @@ impl RunStore for Store {
 
     async fn unfinished_runs(&self) -> Result<Vec<Run>, StoreError> {
         const LIST: &str = "list unfinished runs";
-        let states: Vec<String> =
-            sqlx::query_scalar("SELECT state FROM runs WHERE registry_id = ?1 AND finished IS NULL ORDER BY number")
-                .bind(self.registry_id().0)
-                .fetch_all(self.readers())
-                .await
-                .during(LIST)?;
-        states.iter().map(|state| serde_json::from_str(state).stored(LIST)).collect()
+        // One after the other as they come: a long queue is not in memory twice, and others run in between.
+        let mut rows = sqlx::query(UNFINISHED).bind(self.registry_id().0).fetch(self.readers());
+        let mut runs = Vec::new();
+        while let Some(row) = rows.try_next().await.during(LIST)? {
+            runs.push(serde_json::from_str(row.try_get("state").during(LIST)?).stored(LIST)?);
+            tokio::task::coop::consume_budget().await;
+        }
+        Ok(runs)
     }
 
     async fn runs_of_agent(&self, agent: &AgentName) -> Result<Vec<Run>, StoreError> {
@@ -74,13 +84,7 @@ impl RunStore for Store {
 
     async fn count_unfinished(&self) -> Result<Vec<(RunStatus, u64)>, StoreError> {
         const COUNT: &str = "count unfinished runs";
-        let rows = sqlx::query(
-            "SELECT status, count(*) AS runs FROM runs WHERE registry_id = ?1 AND finished IS NULL GROUP BY status",
-        )
-        .bind(self.registry_id().0)
-        .fetch_all(self.readers())
-        .await
-        .during(COUNT)?;
+        let rows = sqlx::query(COUNTING).bind(self.registry_id().0).fetch_all(self.readers()).await.during(COUNT)?;
         rows.iter()
             .map(|row| {
                 let name: &str = row.try_get("status").during(COUNT)?;

@@ -15,6 +15,19 @@ use crate::sql_error::{During, Stored, UnknownValue};
 
 const READ: &str = "read run";
 
+/// A page of runs. The inner query is answered from its index alone, so that a rare status among many runs is found
+/// quickly.
+const LISTING: &str = "SELECT number, state, run_type, updated, frame_offset, text_offset, log_complete FROM runs
+     WHERE registry_id = ?1 AND number IN (
+         SELECT number FROM runs INDEXED BY runs_listing
+         WHERE registry_id = ?1
+           AND number < ?2
+           AND (?3 IS NULL OR status IN (SELECT value FROM json_each(?3)))
+           AND (?4 IS NULL OR run_type = ?4)
+           AND (?5 IS NULL OR principal = ?5)
+         ORDER BY number DESC LIMIT ?6
+     ) ORDER BY number DESC";
+
 /// A run and its record.
 pub(super) async fn find(
     connection: &mut SqliteConnection,
@@ -42,24 +55,16 @@ pub(super) async fn list(
 ) -> Result<Vec<RunRecord>, StoreError> {
     let statuses: Vec<&str> = query.statuses.iter().map(|status| status.as_str()).collect();
     let statuses = (!statuses.is_empty()).then(|| serde_json::json!(statuses).to_string());
-    let rows = sqlx::query(
-        "SELECT number, state, run_type, updated, frame_offset, text_offset, log_complete FROM runs
-         WHERE registry_id = ?1
-           AND (?2 IS NULL OR number < ?2)
-           AND (?3 IS NULL OR status IN (SELECT value FROM json_each(?3)))
-           AND (?4 IS NULL OR run_type = ?4)
-           AND (?5 IS NULL OR principal = ?5)
-         ORDER BY number DESC LIMIT ?6",
-    )
-    .bind(registry.0)
-    .bind(query.before.map(run_number))
-    .bind(statuses)
-    .bind(query.run_type.map(RunType::as_str))
-    .bind(query.principal.as_ref().map(|principal| principal.as_str()))
-    .bind(query.limit)
-    .fetch_all(&mut *connection)
-    .await
-    .during("list runs")?;
+    let rows = sqlx::query(LISTING)
+        .bind(registry.0)
+        .bind(query.before.map_or(i64::MAX, run_number))
+        .bind(statuses)
+        .bind(query.run_type.map(RunType::as_str))
+        .bind(query.principal.as_ref().map(|principal| principal.as_str()))
+        .bind(query.limit)
+        .fetch_all(&mut *connection)
+        .await
+        .during("list runs")?;
     with_images(connection, registry, &rows).await
 }
 
@@ -148,4 +153,31 @@ fn step_base(row: &SqliteRow) -> Result<StepBase, StoreError> {
             runtime: text("kind")? == "runtime",
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Store, StoreOptions};
+
+    #[tokio::test]
+    async fn long_lists_are_searched_in_indexes_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let registry_name = RegistryName::parse("localhost:5000").unwrap();
+        let store = Store::open(directory.path(), StoreOptions { registry_name, clock: None }).await.unwrap();
+        for (sql, expect) in [
+            (LISTING, "USING COVERING INDEX runs_listing "),
+            (super::super::COUNTING, "USING COVERING INDEX runs_unfinished "),
+            (super::super::UNFINISHED, "USING INDEX runs_unfinished "),
+        ] {
+            let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+            let rows = sqlx::query(explain).fetch_all(store.readers()).await.unwrap();
+            let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+            assert!(plan.iter().any(|step| step.contains(expect)), "{plan:?}");
+            assert!(!plan.iter().any(|step| step.starts_with("SCAN runs")), "{plan:?}");
+        }
+        let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", super::super::UNFINISHED));
+        let rows = sqlx::query(explain).fetch_all(store.readers()).await.unwrap();
+        assert_eq!(rows.len(), 1, "nothing is sorted");
+    }
 }
