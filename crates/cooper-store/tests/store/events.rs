@@ -1,6 +1,7 @@
 //! The outbox: events are written with what they tell, in order.
 
 use cooper_engine::run::RunEvent;
+use cooper_ports::store_error::StoreError;
 use sqlx::Row;
 
 use crate::fixture::{Fixture, principal};
@@ -18,4 +19,24 @@ async fn a_run_tells_its_beginning_and_its_end() {
         ("run.finished".to_owned(), serde_json::json!({ "run": "ca1", "status": "Canceled" })),
     ];
     assert_eq!(events, expect);
+}
+
+#[tokio::test]
+async fn old_events_make_room_for_new_ones() {
+    let fixture = Fixture::new().await;
+    let filled = fixture.store.write(async move |mut tx| {
+        sqlx::query(
+            "WITH RECURSIVE n (seq) AS (SELECT 1 UNION ALL SELECT seq + 1 FROM n WHERE seq < 101119)
+             INSERT INTO events (seq, registry_id, kind, payload, created) SELECT seq, 1, 'old', '{}', 0 FROM n",
+        )
+        .execute(&mut *tx)
+        .await
+        .map(drop)
+        .map_err(|error| StoreError::database("fill", error))
+    });
+    filled.await.unwrap();
+    fixture.accept().await;
+    assert_eq!(fixture.count("SELECT count(*) FROM events").await, 100_000);
+    assert_eq!(fixture.count("SELECT min(seq) FROM events").await, 1121);
+    assert_eq!(fixture.count("SELECT count(*) FROM events WHERE kind = 'run.accepted'").await, 1);
 }
