@@ -13,7 +13,7 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use crate::clock::StoreClock;
 use crate::lock::{DataLock, LockError, private, sync_directory};
 use crate::migrations::{MIGRATIONS, MigrationError, migrate};
-use crate::writer::{Tx, Writer, WriterCounts};
+use crate::writer::{Tx, WAL_LIMIT, Writer, WriterCounts};
 
 /// How many queries may read at once. Reads are short; more connections would only compete for two cores.
 const READERS: u32 = 4;
@@ -85,7 +85,7 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             // A burst may grow the log; it is cut back to this at the next checkpoint.
-            .pragma("journal_size_limit", "67108864")
+            .pragma("journal_size_limit", WAL_LIMIT.to_string())
             .connect()
             .await
             .map_err(failed)?;
@@ -103,7 +103,7 @@ impl Store {
             .connect_with(connect.read_only(true))
             .await
             .map_err(failed)?;
-        let writer = Writer::start(connection, clock.clone(), lock);
+        let writer = Writer::start(connection, directory.join("cooper.db-wal"), clock.clone(), lock);
         let registry_name = options.registry_name;
         Ok(Self { inner: Arc::new(Inner { writer, readers, clock, registry, registry_name }) })
     }

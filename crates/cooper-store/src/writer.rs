@@ -9,6 +9,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +27,10 @@ use crate::sql_error::{During, commit_error};
 const QUEUE: usize = 256;
 /// How many changes share a commit at most: bounds how long the first of them waits for the last.
 const GROUP: usize = 64;
+
+/// How long the write-ahead log may grow in bytes. SQLite begins it anew when it finds a moment without readers; beyond
+/// this the writer makes one.
+pub(crate) const WAL_LIMIT: u64 = 32 << 20;
 
 /// The transaction as a change sees it: a connection to run statements on with `&mut *tx`.
 ///
@@ -128,12 +133,14 @@ where
 
 impl Writer {
     /// Starts the writer's task on `connection`, which nothing else may write beside. `lock` is held until the
-    /// connection is closed, also where the handles are dropped without [`Writer::close`].
-    pub(crate) fn start(connection: SqliteConnection, clock: Arc<dyn Clock>, lock: DataLock) -> Self {
+    /// connection is closed, also where the handles are dropped without [`Writer::close`]. `wal` is the file of the
+    /// write-ahead log.
+    pub(crate) fn start(connection: SqliteConnection, wal: PathBuf, clock: Arc<dyn Clock>, lock: DataLock) -> Self {
         let (queue, inbox) = mpsc::channel(QUEUE);
         let counters = Arc::new(Counters::default());
         let connection = Arc::new(Mutex::new(connection));
-        let task = Task { connection, inbox, clock, counters: counters.clone(), written: 0, lock };
+        let task =
+            Task { connection, wal, wal_limit: WAL_LIMIT, inbox, clock, counters: counters.clone(), written: 0, lock };
         tokio::spawn(task.run());
         Self { queue, counters }
     }
@@ -177,6 +184,10 @@ impl Writer {
 struct Task {
     /// Locked by one change at a time; the lock is how a change owns the connection without borrowing from the task.
     connection: Arc<Mutex<SqliteConnection>>,
+    /// The file of the write-ahead log.
+    wal: PathBuf,
+    /// The length beyond which it is emptied.
+    wal_limit: u64,
     inbox: mpsc::Receiver<Message>,
     clock: Arc<dyn Clock>,
     counters: Arc<Counters>,
@@ -195,6 +206,7 @@ impl Task {
                         closers.push(closer);
                         self.inbox.close();
                     }
+                    self.keep_log_short().await;
                 }
                 Message::Close(closer) => {
                     closers.push(closer);
@@ -297,6 +309,22 @@ impl Task {
             self.counters.commits.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Empties the write-ahead log when it has grown long. SQLite never does so while one reader always comes before the
+    /// last one has gone, and the log would grow as long as that lasts. New readers read the database itself meanwhile.
+    async fn keep_log_short(&mut self) {
+        let length = || std::fs::metadata(&self.wal).map_or(0, |wal| wal.len());
+        if length() <= self.wal_limit {
+            return;
+        }
+        for statement in ["PRAGMA busy_timeout = 500", "PRAGMA wal_checkpoint(TRUNCATE)", "PRAGMA busy_timeout = 10000"]
+        {
+            let _ = self.execute(statement).await;
+        }
+        // A reader that stays for long must not make each group wait for it: the next try is a good deal later.
+        let left = length();
+        self.wal_limit = if left > WAL_LIMIT { left + WAL_LIMIT / 4 } else { WAL_LIMIT };
     }
 
     async fn execute(&self, statement: &'static str) -> Result<(), sqlx::Error> {

@@ -151,6 +151,35 @@ async fn close_finishes_what_is_queued_and_refuses_the_rest() {
     assert_eq!(names(&fixture.store).await, ["queued"]);
 }
 
+#[tokio::test]
+async fn readers_without_a_pause_do_not_keep_the_log_growing() {
+    let fixture = Fixture::new().await;
+    let readers = fixture.store.readers().clone();
+    let reading = tokio::spawn(async move {
+        let begin = async || {
+            let mut tx = readers.begin().await.unwrap();
+            sqlx::query("SELECT 1 FROM principals").fetch_optional(&mut *tx).await.unwrap();
+            tx
+        };
+        // At each moment somebody reads.
+        let mut current = begin().await;
+        loop {
+            let next = begin().await;
+            current.rollback().await.unwrap();
+            current = next;
+        }
+    });
+    let log = fixture.directory.path().join("cooper.db-wal");
+    let mut longest = 0;
+    for n in 0..80 {
+        insert(&fixture.store, &format!("p{n:03}{}", "x".repeat(1 << 20)), false).await.unwrap();
+        longest = longest.max(std::fs::metadata(&log).unwrap().len());
+    }
+    reading.abort();
+    assert!(longest < 48 << 20, "the log has grown to {longest} bytes");
+    assert_eq!(fixture.count("SELECT count(*) FROM principals").await, 80);
+}
+
 /// A small file system of its own, unmounted at the end.
 struct SmallDisk(tempfile::TempDir);
 
