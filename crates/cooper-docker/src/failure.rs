@@ -211,9 +211,17 @@ pub(crate) fn image_vanished(message: &str) -> bool {
     message.contains("failed to get digest sha256:") || message.contains("unrecognized image ID sha256:")
 }
 
+/// Whether BuildKit's solver lost a step that builds share: one of them ended while another one took it up. Another try
+/// finds it gone. The braces hold an address.
+fn graph_broke(message: &str) -> bool {
+    (message.contains("invalid request {") && message.ends_with("} for build"))
+        || message.contains("inconsistent graph state")
+}
+
 /// The texts by which the engine says that it, and not the build, has a problem.
 fn is_machinery(message: &str) -> bool {
     image_vanished(message)
+        || graph_broke(message)
         || [
             "no active session for ",
             "no space left on device",
