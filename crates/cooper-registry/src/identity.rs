@@ -262,6 +262,8 @@ impl RegistryService {
     ) -> Result<(), OciError> {
         match identity.decide(repository, access) {
             Decision::Allowed => Ok(()),
+            // A credential never takes away what its bearer may do without one.
+            _ if access == Access::Pull && self.options().anonymous_pull => Ok(()),
             Decision::Denied => {
                 Err(OciError::denied(format!("the credential does not allow to {access} {repository}")))
             }

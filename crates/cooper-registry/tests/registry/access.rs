@@ -193,6 +193,13 @@ async fn anonymous_pull_is_a_setting() {
     let push = with(&registry, Method::POST, "/v2/a/blobs/uploads/", &token).await;
     push.is_error(401, "UNAUTHORIZED");
 
+    // Clients show what they have, and must not be worse off for it.
+    assert_eq!(with(&registry, Method::GET, &path, &basic(TEAM)).await.body, "x");
+    let bearer = bearer(&registry, TEAM, "repository:a:pull,push").await;
+    assert_eq!(with(&registry, Method::GET, &path, &bearer).await.body, "x");
+    with(&registry, Method::POST, "/v2/a/blobs/uploads/", &bearer).await.is_error(403, "DENIED");
+    with(&registry, Method::GET, &path, &basic(WRONG)).await.is_error(401, "UNAUTHORIZED");
+
     let closed = TestRegistry::new();
     closed.push_blob("a", b"x").await;
     with(&closed, Method::GET, &path, &token).await.is_error(401, "UNAUTHORIZED");
