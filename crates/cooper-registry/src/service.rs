@@ -14,8 +14,11 @@ use tracing::Instrument as _;
 use crate::SigningKey;
 use crate::error::OciError;
 
-/// How many uploads one sweep removes at most, so that it holds the writer for a short time only.
+/// How many uploads are removed at once, so that the writer is held for a short time only.
 const SWEEP: u32 = 256;
+
+/// How often that is done in one sweep at most.
+const SWEEPS: u32 = 64;
 
 /// What the registry stands on.
 #[derive(Clone)]
@@ -81,19 +84,35 @@ impl RegistryService {
     pub async fn sweep(&self) -> Result<Swept, SweepError> {
         let parts = self.parts();
         let now = parts.clock.now();
-        let staged_tags = parts.store.expire_staged(now).await?;
-        let mut ended = Vec::new();
-        for id in parts.store.expired_uploads(now, SWEEP).await? {
-            match parts.blobs.discard(id).await {
-                // Somebody still writes to it after all this time: the next sweep sees to it.
-                Err(UploadError::Busy(_)) => {}
-                Err(error) => return Err(error.into()),
-                Ok(()) => ended.push(id),
+        let mut swept = Swept { uploads: 0, staged_tags: parts.store.expire_staged(now).await? };
+        let mut failure = None;
+        // Those that can't be removed now come back first each time, and must not keep the others.
+        let mut staying = 0;
+        for _ in 0..SWEEPS {
+            let asked = SWEEP + staying;
+            let expired = parts.store.expired_uploads(now, asked).await?;
+            let full = expired.len() == asked as usize;
+            let mut ended = Vec::new();
+            staying = 0;
+            for id in expired {
+                match parts.blobs.discard(id).await {
+                    Ok(()) => ended.push(id),
+                    // Somebody still writes to it after all this time: the next sweep sees to it.
+                    Err(UploadError::Busy(_)) => staying += 1,
+                    Err(error) => {
+                        staying += 1;
+                        failure = failure.or(Some(error));
+                    }
+                }
+            }
+            // Bytes first, rows after: a crash in between leaves a row, which the next sweep finds.
+            parts.store.forget_uploads(&ended).await?;
+            swept.uploads += ended.len() as u64;
+            if !full {
+                break;
             }
         }
-        // Bytes first, rows after: a crash in between leaves a row, which the next sweep finds.
-        parts.store.forget_uploads(&ended).await?;
-        Ok(Swept { uploads: ended.len() as u64, staged_tags })
+        failure.map_or(Ok(swept), |error| Err(error.into()))
     }
 
     /// Waits for changes that requests have begun. To be called when no new requests come, before the store is closed.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use cooper_ports::registry::UPLOAD_LIFETIME;
-use cooper_registry::Swept;
+use cooper_registry::{SweepError, Swept};
 use cooper_types::{Digest, DigestAlgorithm, Hasher};
 use futures::FutureExt as _;
 use http::header::AUTHORIZATION;
@@ -261,6 +261,22 @@ async fn uploads_that_nobody_finishes_are_swept() {
     assert_eq!(registry.service.sweep().await.unwrap(), Swept { uploads: 1, staged_tags: 0 });
     registry.get(&location).await.is_error(404, "BLOB_UPLOAD_UNKNOWN");
     assert_eq!(registry.upload_files(), 0);
+}
+
+#[tokio::test]
+async fn an_upload_that_can_t_be_removed_keeps_no_other() {
+    let registry = TestRegistry::new();
+    for _ in 0..300 {
+        begin(&registry, "a").await;
+    }
+    let stuck = registry.some_upload_file();
+    std::fs::remove_file(&stuck).unwrap();
+    std::fs::create_dir(&stuck).unwrap();
+    registry.clock.advance(UPLOAD_LIFETIME + Duration::from_secs(1));
+    assert!(matches!(registry.service.sweep().await, Err(SweepError::Upload(_))));
+    assert_eq!(registry.upload_files(), 1);
+    std::fs::remove_dir(&stuck).unwrap();
+    assert_eq!(registry.service.sweep().await.unwrap(), Swept { uploads: 1, staged_tags: 0 });
 }
 
 /// A file system of 4 MiB.

@@ -178,6 +178,11 @@ impl TestRegistry {
         self.directory.path().join("blobs/sha256").join(&digest.hex()[..2]).join(digest.hex())
     }
 
+    /// The file of one of the uploads.
+    pub(crate) fn some_upload_file(&self) -> PathBuf {
+        std::fs::read_dir(self.directory.path().join("uploads")).unwrap().next().unwrap().unwrap().path()
+    }
+
     /// How many uploads have files.
     pub(crate) fn upload_files(&self) -> usize {
         std::fs::read_dir(self.directory.path().join("uploads")).unwrap().count()
