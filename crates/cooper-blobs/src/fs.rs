@@ -65,6 +65,9 @@ impl FsBlobStore {
     fn open_on(data_dir: &Path, disk: Box<dyn Disk>) -> Result<Self, OpenBlobStoreError> {
         let layout = Layout::new(data_dir);
         layout.create(disk.as_ref()).map_err(|source| OpenBlobStoreError { directory: data_dir.to_owned(), source })?;
+        layout
+            .remove_stray_uploads()
+            .map_err(|source| OpenBlobStoreError { directory: data_dir.to_owned(), source })?;
         Ok(Self(Arc::new(Inner { layout, disk, sessions: Sessions::default() })))
     }
 

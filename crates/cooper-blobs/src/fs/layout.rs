@@ -4,8 +4,10 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use cooper_ports::blobs::UploadId;
+use cooper_ports::registry::UPLOAD_LIFETIME;
 use cooper_types::{Digest, DigestAlgorithm};
 
 use super::disk::Disk;
@@ -50,7 +52,25 @@ impl Layout {
         }
         Ok(())
     }
+
+    /// Removes files of uploads that are long over. The name of a removed file may come back after a power loss, when
+    /// nothing else remembers the upload.
+    pub(super) fn remove_stray_uploads(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.uploads)? {
+            let entry = entry?;
+            let is_upload = entry.file_name().to_str().is_some_and(|name| UploadId::parse(name).is_ok());
+            // A time in the future has no age: such a file stays.
+            let is_old = |modified: SystemTime| modified.elapsed().is_ok_and(|age| age > STRAY);
+            if is_upload && is_old(entry.metadata()?.modified()?) {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
 }
+
+/// The age at which an upload's file is a stray: nobody may go on with an upload as old.
+const STRAY: Duration = UPLOAD_LIFETIME.saturating_mul(2);
 
 /// Makes a directory for this user alone; one that is there is fine.
 fn create_dir(path: &Path) -> io::Result<()> {

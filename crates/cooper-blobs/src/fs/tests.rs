@@ -182,6 +182,23 @@ async fn an_upload_goes_on_after_a_restart() {
 }
 
 #[tokio::test]
+async fn uploads_that_are_long_over_are_removed_at_the_start() {
+    let mut fixture = Fixture::new();
+    let (old, new) = (fixture.begin(1).await, fixture.begin(2).await);
+    let uploads = fixture.directory.path().join("uploads");
+    std::fs::write(uploads.join("not-ours"), "x").unwrap();
+    for (name, hours) in [(old.to_string(), 49), (new.to_string(), 47), ("not-ours".to_owned(), 1000)] {
+        let file = File::options().write(true).open(uploads.join(name)).unwrap();
+        let modified = file.metadata().unwrap().modified().unwrap();
+        file.set_modified(modified - std::time::Duration::from_secs(hours * 3600)).unwrap();
+    }
+    fixture.restart();
+    assert!(matches!(fixture.store.upload_size(old).await, Err(UploadError::Unknown(_))));
+    assert_eq!(fixture.store.upload_size(new).await.unwrap(), 0);
+    assert_eq!(fixture.uploads(), 2);
+}
+
+#[tokio::test]
 async fn bytes_out_of_order_change_nothing() {
     let fixture = Fixture::new();
     let id = fixture.begin(1).await;
