@@ -98,3 +98,5 @@ CREATE TABLE uploads (
 CREATE INDEX uploads_by_expiry ON uploads (registry_id, expires);
 
 CREATE INDEX uploads_by_run ON uploads (registry_id, run_number, attempt) WHERE run_number IS NOT NULL;
+-- How many a principal has open.
+CREATE INDEX uploads_by_principal ON uploads (registry_id, principal, expires);

@@ -24,6 +24,10 @@ use crate::store_error::StoreError;
 /// old one's bytes take space until then.
 pub const UPLOAD_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
+/// How many uploads a principal may have begun and not ended. Clients leave some behind when they are stopped; beyond
+/// this something is wrong, and each upload takes a file and memory.
+pub const MAX_OPEN_UPLOADS: usize = 2_000;
+
 /// How long a staged tag waits to be promoted: longer than any run may last.
 pub const STAGED_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
@@ -174,7 +178,7 @@ pub trait RegistryStore: Send + Sync {
     async fn attempt_is_live(&self, attempt: &AttemptRef) -> Result<bool, StoreError>;
 
     /// Writes down an upload that begins; it expires after [`UPLOAD_LIFETIME`].
-    async fn begin_upload(&self, upload: &Upload) -> Result<(), RegistryWriteError>;
+    async fn begin_upload(&self, upload: &Upload) -> Result<(), BeginUploadError>;
 
     /// Finds an upload of a repository.
     async fn find_upload(&self, repository: &RepositoryName, id: UploadId) -> Result<Option<Upload>, StoreError>;
@@ -235,6 +239,29 @@ pub enum RegistryWriteError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Why an upload did not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum BeginUploadError {
+    /// The principal has begun [`MAX_OPEN_UPLOADS`] that have neither ended nor expired.
+    #[error("principal `{0}` has {MAX_OPEN_UPLOADS} open uploads; finish or cancel some, or wait for their end")]
+    TooMany(PrincipalName),
+    /// The attempt in whose name it was to be made has ended or was replaced.
+    #[error("{0} is over")]
+    AttemptOver(AttemptRef),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<RegistryWriteError> for BeginUploadError {
+    fn from(error: RegistryWriteError) -> Self {
+        match error {
+            RegistryWriteError::AttemptOver(attempt) => Self::AttemptOver(attempt),
+            RegistryWriteError::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 /// Why a manifest was not stored.

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use cooper_ports::blobs::{BlobReadError, UploadError};
-use cooper_ports::registry::{AttemptRef, PutManifestError, RegistryWriteError, VerifyError};
+use cooper_ports::registry::{AttemptRef, BeginUploadError, PutManifestError, RegistryWriteError, VerifyError};
 use cooper_ports::store_error::StoreError;
 use http::header::{ALLOW, HeaderName};
 use http::{HeaderValue, StatusCode};
@@ -111,6 +111,18 @@ impl From<RegistryWriteError> for OciError {
         match error {
             RegistryWriteError::AttemptOver(attempt) => Self::attempt_over(&attempt),
             RegistryWriteError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<BeginUploadError> for OciError {
+    fn from(error: BeginUploadError) -> Self {
+        match error {
+            BeginUploadError::TooMany(_) => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", error.to_string())
+            }
+            BeginUploadError::AttemptOver(attempt) => Self::attempt_over(&attempt),
+            BeginUploadError::Store(error) => error.into(),
         }
     }
 }

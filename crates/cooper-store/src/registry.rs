@@ -13,7 +13,8 @@ mod uploads;
 use async_trait::async_trait;
 use cooper_ports::blobs::UploadId;
 use cooper_ports::registry::{
-    AttemptRef, Manifest, ManifestKey, NewManifest, PutManifestError, RegistryStore, RegistryWriteError, Upload, Writer,
+    AttemptRef, BeginUploadError, Manifest, ManifestKey, NewManifest, PutManifestError, RegistryStore,
+    RegistryWriteError, Upload, Writer,
 };
 use cooper_ports::store_error::StoreError;
 use cooper_types::{Digest, RegistryId, RepositoryName, RunId, Tag, Timestamp};
@@ -33,11 +34,11 @@ impl RegistryStore for Store {
         is_live(&mut connection, self.registry_id(), attempt).await
     }
 
-    async fn begin_upload(&self, upload: &Upload) -> Result<(), RegistryWriteError> {
+    async fn begin_upload(&self, upload: &Upload) -> Result<(), BeginUploadError> {
         let (registry, clock, upload) = (self.registry_id(), self.clock().clone(), upload.clone());
         self.write(async move |mut tx| {
             check_live(&mut tx, registry, &upload.writer).await?;
-            Ok(uploads::begin(&mut tx, registry, clock.now(), &upload).await?)
+            uploads::begin(&mut tx, registry, clock.now(), &upload).await
         })
         .await
     }

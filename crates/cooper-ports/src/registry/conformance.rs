@@ -7,8 +7,9 @@ use bytes::Bytes;
 use cooper_types::{AttemptNumber, Digest, PrincipalName, RepositoryName, RunId, StepId, Tag, Timestamp};
 
 use super::{
-    AttemptRef, Manifest, ManifestKey, ManifestReference, NewManifest, PromoteError, PromotedTag, PutManifestError,
-    ReferenceKind, RegistryStore, RegistryWriteError, STAGED_LIFETIME, StagedTarget, UPLOAD_LIFETIME, Upload, Writer,
+    AttemptRef, BeginUploadError, MAX_OPEN_UPLOADS, Manifest, ManifestKey, ManifestReference, NewManifest,
+    PromoteError, PromotedTag, PutManifestError, ReferenceKind, RegistryStore, RegistryWriteError, STAGED_LIFETIME,
+    StagedTarget, UPLOAD_LIFETIME, Upload, Writer,
 };
 use crate::blobs::UploadId;
 
@@ -36,6 +37,7 @@ pub trait Fixture: Send + Sync {
 pub async fn run_all<F: Fixture>(make: impl AsyncFn() -> F) {
     uploads_live_until_they_end(&make().await).await;
     uploads_expire(&make().await).await;
+    a_principal_has_so_many_uploads(&make().await).await;
     blobs_belong_to_repositories(&make().await).await;
     manifests_need_what_they_refer_to(&make().await).await;
     tags_move_and_are_listed_in_order(&make().await).await;
@@ -70,6 +72,20 @@ async fn uploads_expire(fixture: &dyn Fixture) {
     assert_eq!(store.expired_uploads(late, 10).await.expect("lists"), [upload.id]);
     store.forget_uploads(&[upload.id]).await.expect("forgets");
     assert_eq!(store.expired_uploads(late, 10).await.expect("lists"), []);
+}
+
+async fn a_principal_has_so_many_uploads(fixture: &dyn Fixture) {
+    let store = fixture.store();
+    for id in 0..MAX_OPEN_UPLOADS {
+        store.begin_upload(&upload(id as u128, "a", &person())).await.expect("begins");
+    }
+    let refused = store.begin_upload(&upload(u128::MAX, "b", &person())).await;
+    assert!(matches!(refused, Err(BeginUploadError::TooMany(whose)) if whose == principal()));
+    assert_eq!(store.find_upload(&name("b"), UploadId::from_bits(u128::MAX)).await.expect("finds"), None);
+    let other = Writer { principal: PrincipalName::parse("bob").expect("a valid name"), attempt: None };
+    store.begin_upload(&upload(u128::MAX, "b", &other)).await.expect("others go on");
+    store.forget_uploads(&[UploadId::from_bits(7)]).await.expect("forgets");
+    store.begin_upload(&upload(7, "a", &person())).await.expect("there is room again");
 }
 
 async fn blobs_belong_to_repositories(fixture: &dyn Fixture) {
@@ -238,7 +254,8 @@ async fn a_finished_attempt_writes_nothing(fixture: &dyn Fixture) {
     fixture.end_attempt(&attempt).await;
     assert!(!store.attempt_is_live(&attempt).await.expect("answers"));
     let is_over = |result: Result<(), RegistryWriteError>| matches!(result, Err(RegistryWriteError::AttemptOver(over)) if over == attempt);
-    assert!(is_over(store.begin_upload(&upload(11, "a", &writer)).await));
+    let refused = store.begin_upload(&upload(11, "a", &writer)).await;
+    assert!(matches!(refused, Err(BeginUploadError::AttemptOver(over)) if over == attempt));
     assert!(is_over(store.complete_upload(&begun, &digest, 5).await));
     assert!(is_over(store.mount_blob(&name("b"), &name("a"), &digest, &writer).await.map(drop)));
     let refused = store.put_manifest(manifest("a", "late", Some("v1")), &writer).await;

@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use cooper_types::{AttemptNumber, Digest, RepositoryName, RunId, Tag, Timestamp};
 
 use super::{
-    AttemptRef, Manifest, ManifestKey, ManifestReference, NewManifest, PromoteError, PromotedTag, PutManifestError,
-    ReferenceKind, RegistryStore, RegistryWriteError, STAGED_LIFETIME, StagedTarget, UPLOAD_LIFETIME, Upload, Writer,
+    AttemptRef, BeginUploadError, MAX_OPEN_UPLOADS, Manifest, ManifestKey, ManifestReference, NewManifest,
+    PromoteError, PromotedTag, PutManifestError, ReferenceKind, RegistryStore, RegistryWriteError, STAGED_LIFETIME,
+    StagedTarget, UPLOAD_LIFETIME, Upload, Writer,
 };
 use crate::blobs::UploadId;
 use crate::clock::Clock;
@@ -145,10 +146,16 @@ impl RegistryStore for MemRegistryStore {
         Ok(self.state().live.contains(attempt))
     }
 
-    async fn begin_upload(&self, upload: &Upload) -> Result<(), RegistryWriteError> {
-        let expires = self.clock.now().after(UPLOAD_LIFETIME);
+    async fn begin_upload(&self, upload: &Upload) -> Result<(), BeginUploadError> {
+        let now = self.clock.now();
+        let expires = now.after(UPLOAD_LIFETIME);
         let mut state = self.state();
         state.check_live(&upload.writer)?;
+        let principal = &upload.writer.principal;
+        let open = state.uploads.values().filter(|(open, end)| open.writer.principal == *principal && *end > now);
+        if open.count() >= MAX_OPEN_UPLOADS {
+            return Err(BeginUploadError::TooMany(principal.clone()));
+        }
         state.uploads.insert(upload.id, (upload.clone(), expires));
         Ok(())
     }

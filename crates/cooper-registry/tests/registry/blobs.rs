@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use cooper_ports::registry::UPLOAD_LIFETIME;
+use cooper_ports::blobs::UploadId;
+use cooper_ports::registry::{MAX_OPEN_UPLOADS, RegistryStore as _, UPLOAD_LIFETIME, Upload, Writer};
 use cooper_registry::{SweepError, Swept};
-use cooper_types::{Digest, DigestAlgorithm, Hasher};
+use cooper_types::{Digest, DigestAlgorithm, Hasher, PrincipalName, RepositoryName};
 use futures::FutureExt as _;
 use http::header::AUTHORIZATION;
 use http::{Method, StatusCode};
@@ -277,6 +278,22 @@ async fn an_upload_that_can_t_be_removed_keeps_no_other() {
     assert_eq!(registry.upload_files(), 1);
     std::fs::remove_dir(&stuck).unwrap();
     assert_eq!(registry.service.sweep().await.unwrap(), Swept { uploads: 1, staged_tags: 0 });
+}
+
+#[tokio::test]
+async fn nobody_begins_uploads_without_end() {
+    let registry = TestRegistry::new();
+    let writer = Writer { principal: PrincipalName::parse("admin").unwrap(), attempt: None };
+    for id in 0..MAX_OPEN_UPLOADS {
+        let repository = RepositoryName::parse("a").unwrap();
+        let upload = Upload { id: UploadId::from_bits(id as u128), repository, writer: writer.clone() };
+        registry.store.begin_upload(&upload).await.unwrap();
+    }
+    let refused = registry.admin(Method::POST, "/v2/a/blobs/uploads/", "").await;
+    refused.is_error(429, "TOOMANYREQUESTS");
+    assert_eq!(registry.upload_files(), 0);
+    registry.clock.advance(UPLOAD_LIFETIME);
+    begin(&registry, "a").await;
 }
 
 /// A file system of 4 MiB.

@@ -1,7 +1,7 @@
 //! Uploads that have begun: for which repository, by whom, until when.
 
 use cooper_ports::blobs::UploadId;
-use cooper_ports::registry::{AttemptRef, UPLOAD_LIFETIME, Upload, Writer};
+use cooper_ports::registry::{AttemptRef, BeginUploadError, MAX_OPEN_UPLOADS, UPLOAD_LIFETIME, Upload, Writer};
 use cooper_ports::store_error::StoreError;
 use cooper_types::{AttemptNumber, PrincipalName, RegistryId, RepositoryName, RunId, StepId, Timestamp};
 use sqlx::sqlite::{SqlitePool, SqliteRow};
@@ -16,7 +16,19 @@ pub(super) async fn begin(
     registry: RegistryId,
     now: Timestamp,
     upload: &Upload,
-) -> Result<(), StoreError> {
+) -> Result<(), BeginUploadError> {
+    const WRITE: &str = "write upload";
+    let open: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM uploads WHERE registry_id = ?1 AND principal = ?2 AND expires > ?3")
+            .bind(registry.0)
+            .bind(upload.writer.principal.as_str())
+            .bind(now.as_micros())
+            .fetch_one(&mut *tx)
+            .await
+            .during(WRITE)?;
+    if usize::try_from(open).stored(WRITE)? >= MAX_OPEN_UPLOADS {
+        return Err(BeginUploadError::TooMany(upload.writer.principal.clone()));
+    }
     let attempt = upload.writer.attempt.as_ref();
     sqlx::query(
         "INSERT INTO uploads (registry_id, id, repository, principal, run_number, step_id, attempt, expires)
@@ -32,8 +44,8 @@ pub(super) async fn begin(
     .bind(now.after(UPLOAD_LIFETIME).as_micros())
     .execute(tx)
     .await
-    .map(drop)
-    .during("write upload")
+    .during(WRITE)?;
+    Ok(())
 }
 
 pub(super) async fn find(
