@@ -20,7 +20,7 @@ use crate::service::RegistryService;
 use crate::signing::{AccessToken, Grant, Holder};
 
 /// The longest credential that is looked at, in bytes. An attempt's, which names its repositories, is the longest.
-const MAX_CREDENTIAL: usize = 16 * 1024;
+pub(crate) const MAX_CREDENTIAL: usize = 16 * 1024;
 
 /// Who sends a request.
 #[derive(Clone, Debug)]

@@ -6,9 +6,11 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use cooper_ports::blobs::IncomingBytes;
+use cooper_ports::registry::UPLOAD_LIFETIME;
 use futures::StreamExt as _;
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
+use tokio::time::Instant;
 
 /// How long a client may send nothing before its upload is let go of; it can go on later with a new request.
 const IDLE: Duration = Duration::from_secs(5 * 60);
@@ -30,16 +32,27 @@ pub(crate) enum Untaken {
 #[error("the client sent nothing for {} seconds", .0.as_secs())]
 struct Silent(Duration);
 
-/// The bytes of a body, ended by an error where the client falls silent.
+/// Why a body without an end was ended.
+#[derive(Debug, thiserror::Error)]
+#[error("the client has sent for {} seconds without an end", .0.as_secs())]
+struct Endless(Duration);
+
+/// The bytes of a body, ended by an error where the client falls silent, or goes on for longer than uploads live: the
+/// sweep can't remove what is being written.
 pub(crate) fn bytes(body: Body) -> IncomingBytes {
-    watched(body, IDLE)
+    watched(body, IDLE, UPLOAD_LIFETIME)
 }
 
-fn watched(body: Body, idle: Duration) -> IncomingBytes {
+fn watched(body: Body, idle: Duration, lifetime: Duration) -> IncomingBytes {
     let chunks = body.into_data_stream();
+    let end = Instant::now() + lifetime;
     let watched = futures::stream::unfold(Some(chunks), move |chunks| async move {
         let mut chunks = chunks?;
-        match tokio::time::timeout(idle, chunks.next()).await {
+        // Asked first, because a timeout of bytes that are there already never ends.
+        if Instant::now() >= end {
+            return Some((Err(Endless(lifetime).into()), None));
+        }
+        match tokio::time::timeout_at(end.min(Instant::now() + idle), chunks.next()).await {
             Ok(None) => None,
             Ok(Some(Ok(chunk))) => Some((Ok(chunk), Some(chunks))),
             Ok(Some(Err(error))) => Some((Err(error.into()), None)),
@@ -88,11 +101,30 @@ mod tests {
     #[tokio::test]
     async fn a_silent_client_is_not_waited_for() {
         let short = Duration::from_millis(20);
-        let mut chunks = watched(silent(), short);
+        let mut chunks = watched(silent(), short, UPLOAD_LIFETIME);
         assert_eq!(chunks.next().await.unwrap().unwrap(), "chunk");
         assert!(chunks.next().await.unwrap().unwrap_err().is::<Silent>());
         assert!(chunks.next().await.is_none());
         assert_eq!(whole_within(short, &HeaderMap::new(), silent(), 100).await, Err(Untaken::CutOff));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_never_ends_is_ended() {
+        let drip = futures::stream::repeat_with(|| Ok::<_, std::io::Error>("x"));
+        let drip = drip.then(async |chunk| {
+            tokio::task::yield_now().await;
+            chunk
+        });
+        let body = Body::from_stream(drip);
+        let mut chunks = watched(body, Duration::from_secs(60), Duration::from_millis(20));
+        assert_eq!(chunks.next().await.unwrap().unwrap(), "x");
+        let end = loop {
+            if let Err(end) = chunks.next().await.unwrap() {
+                break end;
+            }
+        };
+        assert!(end.is::<Endless>(), "{end}");
+        assert!(chunks.next().await.is_none());
     }
 
     #[tokio::test]

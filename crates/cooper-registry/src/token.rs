@@ -16,7 +16,7 @@ use http::{Method, StatusCode};
 use serde_json::json;
 
 use crate::error::OciError;
-use crate::identity::{Identity, log_in_first};
+use crate::identity::{Identity, MAX_CREDENTIAL, log_in_first};
 use crate::incoming::{self, Untaken};
 use crate::query::Pairs;
 use crate::service::RegistryService;
@@ -58,6 +58,10 @@ pub(crate) async fn token(service: &RegistryService, request: &Parts, body: Body
     let lifetime = access_token.expires.since(now).as_secs() * 4 / 5;
     let token = service.parts().key.mint_access(service.options().name.as_str(), &access_token, now);
     let token = token.expose();
+    if token.len() + "Bearer ".len() > MAX_CREDENTIAL {
+        // Handed out, it would be refused at each use.
+        return Err(OciError::bad_request("UNSUPPORTED", "the scopes make too long a token; ask for fewer at once"));
+    }
     // Two names for one thing: Docker's first protocol, and OAuth2. Without `issued_at` clients count from their own now,
     // which is right whatever their clock says.
     let answer = json!({ "token": token, "access_token": token, "expires_in": lifetime });

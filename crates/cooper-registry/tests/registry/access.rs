@@ -164,6 +164,23 @@ async fn a_form_buys_a_token_too() {
 }
 
 #[tokio::test]
+async fn no_token_is_made_that_would_be_refused() {
+    let registry = TestRegistry::new();
+    for (count, long) in [(20, false), (64, true)] {
+        let scopes: Vec<String> =
+            (10..10 + count).map(|n| format!("repository:team/{}{n}:pull,push", "x".repeat(200))).collect();
+        let path = format!("/oauth2/token?scope={}", scopes.join("&scope="));
+        let answer = with(&registry, Method::GET, &path, &basic(TEAM)).await;
+        if long {
+            answer.is_error(400, "UNSUPPORTED");
+        } else {
+            let token = format!("Bearer {}", answer.json()["token"].as_str().unwrap());
+            assert_eq!(with(&registry, Method::GET, "/v2/", &token).await.status, StatusCode::OK);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_bearer_token_ends_with_its_time_or_with_its_access_token() {
     let registry = TestRegistry::new();
     let token = bearer(&registry, TEAM, "repository:team/app:pull").await;
