@@ -80,27 +80,25 @@ impl FileSync for ContextFiles {
         if !matches!(directory, "context" | "dockerfile") {
             return Err(Status::not_found("a build has the directories `context` and `dockerfile` only"));
         }
-        let mut selected = follow::select(&self.tree, &follow_paths(request.metadata()));
+        let follow_paths = follow_paths(request.metadata());
         let excluded = patterns(request.metadata(), "exclude-patterns").unwrap_or_default();
-        if !excluded.is_empty() {
-            let rules = IgnoreRules::from_patterns(excluded.iter().map(String::as_str))
-                .map_err(|error| Status::invalid_argument(error.to_string()))?;
-            let kept = ignore::kept(&self.tree, &rules);
-            selected.retain(|index| kept.get(*index).copied().unwrap_or(false));
-        }
-        tracing::trace!(metadata = ?request.metadata(), entries = selected.len(), "context asked for");
+        let rules = IgnoreRules::from_patterns(excluded.iter().map(String::as_str))
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        tracing::trace!(metadata = ?request.metadata(), "context asked for");
         let asked = request.into_inner();
 
         // Every entry can be asked for once, so the queue never blocks the reading of asks: were that to block, both
         // sides could wait for each other.
-        let (ask, asks) = mpsc::channel(selected.len() + 1);
+        let entries = self.tree.entries().len();
+        let (ask, asks) = mpsc::channel(entries + 1);
         let (packets, answer) = mpsc::channel(QUEUE);
-        let transfer =
-            Transfer { tree: self.tree.clone(), selected, packets: packets.clone(), fault: self.fault.clone() };
-        let entries = transfer.selected.len();
-        // One blocking thread a transfer: files are read one after the other, as the spool file lies on the disk. It
-        // ends when the asks end or when nobody takes its packets any more.
-        drop(self.tasks.spawn_blocking(move || transfer.run(asks)));
+        let (tree, fault, sink) = (self.tree.clone(), Arc::clone(&self.fault), packets.clone());
+        // One blocking thread a transfer: files are read one after the other, as the spool file lies on the disk, and many
+        // rules over many entries take their time. It ends when the asks end or when nobody takes its packets any more.
+        drop(self.tasks.spawn_blocking(move || {
+            let Some(selected) = select(&tree, &follow_paths, &rules, &|| sink.is_closed()) else { return };
+            Transfer { tree, selected, packets: sink, fault }.run(asks);
+        }));
         // Ends with the stream of asks, which ends with the session's connection.
         drop(self.tasks.spawn(async move {
             if let Err(status) = relay(asked, ask, entries).await {
@@ -114,6 +112,21 @@ impl FileSync for ContextFiles {
     async fn tar_stream(&self, _: Request<Streaming<Packet>>) -> Result<Response<Self::TarStreamStream>, Status> {
         Err(Status::unimplemented("a context is sent by DiffCopy"))
     }
+}
+
+/// The entries that the engine wants and the rules leave, or nothing once `is_over`.
+fn select(
+    tree: &ContextTree,
+    follow_paths: &[String],
+    rules: &IgnoreRules,
+    is_over: &dyn Fn() -> bool,
+) -> Option<Vec<usize>> {
+    let mut selected = follow::select(tree, follow_paths);
+    if !rules.is_empty() {
+        let kept = ignore::kept(tree, rules, is_over)?;
+        selected.retain(|index| kept.get(*index).copied().unwrap_or(false));
+    }
+    Some(selected)
 }
 
 /// Checks what the engine asks and queues it.

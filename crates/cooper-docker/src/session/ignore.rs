@@ -5,14 +5,17 @@ use cooper_spec::ignore::{IgnoreRules, IgnoreVerdict};
 
 /// Which entries the rules of the context's `.dockerignore` leave: the engine's frontend reads that file, and applying
 /// it is ours, also where whoever made the context did so before, because an ignored Dockerfile is in the context all
-/// the same and must not be copied.
-pub(super) fn kept(tree: &ContextTree, rules: &IgnoreRules) -> Vec<bool> {
+/// the same and must not be copied. Nothing once `is_over`, which is asked as the walk goes.
+pub(super) fn kept(tree: &ContextTree, rules: &IgnoreRules, is_over: &dyn Fn() -> bool) -> Option<Vec<bool>> {
     let entries = tree.entries();
     let mut kept = vec![false; entries.len()];
     let mut walk = rules.walk();
     // Indices of the directories above the entry.
     let mut parents: Vec<usize> = Vec::new();
     for (index, entry) in entries.iter().enumerate() {
+        if is_over() {
+            return None;
+        }
         let is_above = |parent: &usize| {
             let parent = entries.get(*parent).map_or("", |parent| parent.path.as_str());
             entry.path.strip_prefix(parent).is_some_and(|rest| rest.starts_with('/'))
@@ -32,7 +35,7 @@ pub(super) fn kept(tree: &ContextTree, rules: &IgnoreRules) -> Vec<bool> {
             parents.push(index);
         }
     }
-    kept
+    Some(kept)
 }
 
 #[cfg(test)]
@@ -59,7 +62,7 @@ mod tests {
         );
         let check = |patterns: &[&str], expect: &[&str]| {
             let rules = IgnoreRules::from_patterns(patterns.iter().copied()).expect("patterns");
-            let kept = kept(&tree, &rules);
+            let kept = kept(&tree, &rules, &|| false).expect("nothing ends it");
             let paths: Vec<&str> = tree
                 .entries()
                 .iter()
@@ -72,5 +75,7 @@ mod tests {
         check(&["*", "!a/b/keep"], &["a", "a/b", "a/b/keep"]);
         check(&["a", "Dockerfile"], &["ab"]);
         check(&["**/lose", "a?"], &["Dockerfile", "a", "a/b", "a/b/keep", "a/c"]);
+        let rules = IgnoreRules::from_patterns(["a"]).expect("patterns");
+        assert_eq!(super::kept(&tree, &rules, &|| true), None);
     }
 }
