@@ -23,10 +23,23 @@ pub fn cooper_binary() -> &'static Path {
         let profile = test.ancestors().nth(2).expect("a test is in the deps folder of a profile");
         let mut build = quiet(env!("CARGO"));
         build.args(["build", "--quiet", "--locked", "--package", "cooper"]).current_dir(repository_path(""));
+        // What cargo told the tests about their own package would have build scripts run again, and with them much else.
+        for name in variables("CARGO_PKG_") {
+            build.env_remove(name);
+        }
+        for name in ["CARGO", "CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_PRIMARY_PACKAGE", "OUT_DIR"] {
+            build.env_remove(name);
+        }
         if profile.ends_with("release") {
             build.arg("--release");
         }
         run_to_end(&mut build, BUILD).ok();
         profile.join("cooper")
     })
+}
+
+/// The names of the environment's variables that begin with this, to be kept from a program.
+#[expect(clippy::disallowed_methods, reason = "only names are read, and only to be left out")]
+pub(crate) fn variables(prefix: &str) -> Vec<std::ffi::OsString> {
+    std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with(prefix)).collect()
 }

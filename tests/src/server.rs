@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::context::Context;
 use crate::http::{Answer, request};
 use crate::outcome::{Finished, Running, quiet, run_to_end, try_wait_until};
-use crate::product::cooper_binary;
+use crate::product::{cooper_binary, variables};
 
 /// How long the server may take until it is ready.
 const READY: Duration = Duration::from_secs(30);
@@ -238,7 +238,7 @@ impl Drop for TestServer {
 /// The product with nothing of the caller's settings.
 fn hermetic(program: &Path, folder: &Path) -> Command {
     let mut command = quiet(program);
-    for name in cooper_variables() {
+    for name in variables("COOPER_") {
         command.env_remove(name);
     }
     command
@@ -247,9 +247,4 @@ fn hermetic(program: &Path, folder: &Path) -> Command {
         .env("NO_COLOR", "1")
         .current_dir(folder);
     command
-}
-
-#[expect(clippy::disallowed_methods, reason = "the caller's settings are read only to be kept out")]
-fn cooper_variables() -> Vec<std::ffi::OsString> {
-    std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("COOPER_")).collect()
 }

@@ -45,6 +45,14 @@ impl Workspace {
     pub(crate) fn cargo<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
         let mut cargo = Command::new(environment("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args(arguments).current_dir(&self.root);
+        // Cargo told us about our own package. Build scripts that look at these variables would run again, with all
+        // that stands on them, each time somebody changes between `cargo xtask` and plain cargo.
+        for name in environment_names("CARGO_PKG_") {
+            cargo.env_remove(name);
+        }
+        for name in ["CARGO", "CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_PRIMARY_PACKAGE", "OUT_DIR"] {
+            cargo.env_remove(name);
+        }
         cargo
     }
 
