@@ -11,6 +11,8 @@ use crate::sql_error::{During, Stored};
 
 /// A segment is closed once it has this many bytes: a reader loads whole segments.
 const SEGMENT: usize = 256 << 10;
+/// The most text that a segment holds, in bytes: the frame that closes it may be the largest.
+pub(super) const LONGEST_SEGMENT: usize = SEGMENT + MAX_FRAME_DATA;
 
 /// Who writes frames.
 #[derive(Clone, Copy, Debug)]

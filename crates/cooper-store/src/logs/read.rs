@@ -6,7 +6,7 @@ use cooper_types::RunId;
 use futures::TryStreamExt;
 use sqlx::Row;
 
-use super::append::end_of;
+use super::append::{LONGEST_SEGMENT, end_of};
 use crate::Store;
 use crate::contexts::run_number;
 use crate::sql_error::{During, Stored};
@@ -71,15 +71,20 @@ pub(super) async fn frames(store: &Store, run: RunId, offset: u64, limit: usize)
 pub(super) async fn text(store: &Store, run: RunId, offset: u64, limit: usize) -> Result<LogText, ReadLogError> {
     let end = end(store, run).await?;
     let start = within(run, offset, end.text_offset)?;
+    let stop = end.text_offset.min(offset.saturating_add(limit as u64));
     let mut rows = sqlx::query(
         "SELECT text_start, frames FROM log_segments
-         WHERE registry_id = ?1 AND run_number = ?2 AND text_end > ?3 AND text_start < ?4 AND text_end > text_start
+         WHERE registry_id = ?1 AND run_number = ?2 AND text_end > ?3 AND text_end <= ?5 AND text_start < ?4
+           AND text_end > text_start
          ORDER BY text_end",
     )
     .bind(store.registry_id().0)
     .bind(run_number(run))
     .bind(start)
-    .bind(database_offset(end.text_offset.min(offset.saturating_add(limit as u64)))?)
+    .bind(database_offset(stop)?)
+    // The longest segment that begins before the stop ends before this. Without it each read would look at the index up
+    // to the log's end.
+    .bind(database_offset(stop.saturating_add(LONGEST_SEGMENT as u64))?)
     .fetch(store.readers());
     let mut found = LogText { data: Vec::new(), next_offset: offset, end };
     while found.data.len() < limit

@@ -194,6 +194,24 @@ async fn any_reader_at_any_offset_sees_the_same_log() {
 }
 
 #[tokio::test]
+async fn a_part_of_the_longest_segment_is_found() {
+    let fixture = Fixture::new().await;
+    let run = fixture.accept().await.run.id;
+    let frame = |size: usize, byte| line(Stream::Stdout, vec![byte; size]);
+    let first = (256 << 10) - 100;
+    fixture.store.append_service_frames(run, vec![frame(first, b'a'), frame(MAX_FRAME_DATA, b'b')]).await.unwrap();
+    fixture.store.append_service_frames(run, vec![frame(10, b'c')]).await.unwrap();
+    assert_eq!(fixture.count("SELECT count(*) FROM log_segments").await, 2);
+    let end = first + MAX_FRAME_DATA;
+    for (offset, limit, expect) in
+        [(0, 3, "aaa"), (first - 1, 3, "abb"), (end - 1, 3, "bcc"), (end, 99, "cccccccccc"), (end + 10, 5, "")]
+    {
+        let text = fixture.store.read_text(run, offset as u64, limit).await.unwrap();
+        assert_eq!(String::from_utf8(text.data).unwrap(), expect);
+    }
+}
+
+#[tokio::test]
 async fn offsets_beyond_the_end_are_refused() {
     let fixture = Fixture::new().await;
     let run = fixture.accept().await.run.id;
