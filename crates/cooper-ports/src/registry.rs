@@ -205,7 +205,8 @@ pub trait RegistryStore: Send + Sync {
     async fn blob_size(&self, repository: &RepositoryName, digest: &Digest) -> Result<Option<u64>, StoreError>;
 
     /// Stores a manifest and moves its tag, if it has one: under an attempt the tag is staged, else it is real at once
-    /// and the push is an event of the same transaction.
+    /// and the push is an event of the same transaction. A manifest that is there takes the new media type, but not under
+    /// an attempt.
     async fn put_manifest(&self, new: NewManifest, writer: &Writer) -> Result<(), PutManifestError>;
 
     /// Finds a manifest. `run` sees the tags that are staged by its own attempts, before the real ones.

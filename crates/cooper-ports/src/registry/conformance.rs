@@ -169,6 +169,14 @@ async fn staged_tags_are_seen_by_their_run_alone(fixture: &dyn Fixture) {
     assert_eq!(tags(store, "a", None, 10, run).await, ["v1", "v2"]);
     assert!(by_digest(store, "a", &Digest::sha256(b"new")).await.is_some(), "content has no owner");
     assert_eq!(fixture.pushed_events().await.len(), 1, "nothing is announced before the step completes");
+
+    let mut other = manifest("a", "old", Some("v3"));
+    let first = std::mem::replace(&mut other.manifest.media_type, "another".into());
+    let seen = async || by_digest(store, "a", &Digest::sha256(b"old")).await.expect("is there").media_type;
+    store.put_manifest(other.clone(), &agent(&attempt)).await.expect("stages");
+    assert_eq!(seen().await, first, "an attempt changes nothing that others see");
+    store.put_manifest(other, &person()).await.expect("stores");
+    assert_eq!(seen().await, "another");
 }
 
 async fn promotion_moves_all_tags_or_none(fixture: &dyn Fixture) {

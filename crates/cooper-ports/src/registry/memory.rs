@@ -225,7 +225,10 @@ impl RegistryStore for MemRegistryStore {
             return Err(PutManifestError::Missing { repository: new.repository, missing });
         }
         let digest = new.manifest.digest.clone();
-        state.repository(&new.repository).manifests.insert(digest.clone(), (new.manifest, new.references));
+        let manifests = &mut state.repository(&new.repository).manifests;
+        if writer.attempt.is_none() || !manifests.contains_key(&digest) {
+            manifests.insert(digest.clone(), (new.manifest, new.references));
+        }
         match (new.tag, &writer.attempt) {
             (Some(tag), Some(attempt)) => {
                 state

@@ -29,7 +29,7 @@ pub(super) async fn put(
     if !missing.is_empty() {
         return Err(PutManifestError::Missing { repository: new.repository, missing });
     }
-    insert(tx, id, now, &new.manifest).await?;
+    insert(tx, id, now, &new.manifest, writer).await?;
     insert_references(tx, id, &new.manifest.digest, &new.references).await?;
     let digest = &new.manifest.digest;
     match (&new.tag, &writer.attempt) {
@@ -112,21 +112,25 @@ fn pairs<'a>(references: impl Iterator<Item = &'a ManifestReference>) -> String 
     json!(pairs).to_string()
 }
 
+/// Stores a manifest. One that is there takes the newest media type that it is pushed under, but not from an attempt:
+/// tags that others see may point to it.
 async fn insert(
     tx: &mut SqliteConnection,
     repository: i64,
     now: Timestamp,
     manifest: &Manifest,
+    writer: &Writer,
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO manifests (repository_id, digest, media_type, payload, created) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT DO UPDATE SET media_type = excluded.media_type",
+         ON CONFLICT DO UPDATE SET media_type = excluded.media_type WHERE ?6 AND media_type <> excluded.media_type",
     )
     .bind(repository)
     .bind(manifest.digest.as_str())
     .bind(&manifest.media_type)
     .bind(manifest.bytes.as_ref())
     .bind(now.as_micros())
+    .bind(writer.attempt.is_none())
     .execute(tx)
     .await
     .map(drop)
