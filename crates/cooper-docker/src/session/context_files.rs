@@ -121,7 +121,7 @@ fn select(
     rules: &IgnoreRules,
     is_over: &dyn Fn() -> bool,
 ) -> Option<Vec<usize>> {
-    let mut selected = follow::select(tree, follow_paths);
+    let mut selected = follow::select(tree, follow_paths, is_over)?;
     if !rules.is_empty() {
         let kept = ignore::kept(tree, rules, is_over)?;
         selected.retain(|index| kept.get(*index).copied().unwrap_or(false));

@@ -9,26 +9,46 @@ use cooper_ports::context_tree::{ContextTree, EntryKind};
 
 /// More paths than a Dockerfile can name in earnest: then everything is sent.
 const MAX_PATHS: usize = 4096;
+/// No entry of a context has a longer path, in bytes.
+const MAX_PATH: usize = 4096;
 /// As many links as Linux follows in one path.
 const MAX_LINKS: usize = 40;
 
-/// Indices of the entries to send, in walk order: each selected path, all under it, and its parent directories.
-pub(super) fn select(tree: &ContextTree, paths: &[String]) -> Vec<usize> {
-    let all = || (0..tree.entries().len()).collect();
-    if paths.is_empty() || paths.len() > MAX_PATHS {
+/// Indices of the entries to send, in walk order: each selected path, all under it, and its parent directories. Nothing
+/// once `is_over`, which is asked as it goes.
+pub(super) fn select(tree: &ContextTree, paths: &[String], is_over: &dyn Fn() -> bool) -> Option<Vec<usize>> {
+    let all = || Some((0..tree.entries().len()).collect());
+    if paths.is_empty() || paths.len() > MAX_PATHS || paths.iter().any(|path| path.len() > MAX_PATH) {
         return all();
     }
     let mut wanted = HashSet::new();
     for path in paths {
+        if is_over() {
+            return None;
+        }
         if !follow(tree, path, &mut wanted) {
             return all();
         }
     }
     let parents: HashSet<&str> = wanted.iter().flat_map(|path| ancestors(path)).collect();
-    let selected = |path: &str| {
-        parents.contains(path) || wanted.contains(path) || ancestors(path).any(|parent| wanted.contains(parent))
-    };
-    tree.entries().iter().enumerate().filter(|(_, entry)| selected(&entry.path)).map(|(index, _)| index).collect()
+    let mut selected = Vec::new();
+    // The wanted directory that the walk is in. A deep tree must not cost a look at all ancestors of each entry.
+    let mut inside: Option<&str> = None;
+    for (index, entry) in tree.entries().iter().enumerate() {
+        if is_over() {
+            return None;
+        }
+        let path = entry.path.as_str();
+        let is_inside = |directory| path.strip_prefix(directory).is_some_and(|rest: &str| rest.starts_with('/'));
+        inside = inside.filter(|directory| is_inside(*directory));
+        if inside.is_none() && wanted.contains(path) {
+            inside = Some(path);
+        }
+        if inside.is_some() || parents.contains(path) {
+            selected.push(index);
+        }
+    }
+    Some(selected)
 }
 
 /// Adds what a path stands for to `wanted`; false when that is the whole context.
@@ -106,8 +126,11 @@ mod tests {
     fn check(paths: &[&str], expect: &[&str]) {
         let tree = tree();
         let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
-        let got: Vec<&str> =
-            select(&tree, &paths).into_iter().map(|index| tree.entries()[index].path.as_str()).collect();
+        let got: Vec<&str> = select(&tree, &paths, &|| false)
+            .expect("nothing ends it")
+            .into_iter()
+            .map(|index| tree.entries()[index].path.as_str())
+            .collect();
         assert_eq!(got, expect, "{paths:?}");
     }
 
@@ -134,5 +157,23 @@ mod tests {
         check(&["../.."], &all);
         check(&["loop"], &all);
         check(&[], &all);
+        check(&["a/".repeat(3000).as_str()], &all);
+        assert_eq!(select(&tree(), &["a".to_owned()], &|| true), None);
+    }
+
+    #[test]
+    fn a_deep_tree_costs_no_more_than_its_size() {
+        const DEPTH: usize = 2000;
+        let entry = |path: String, kind| ContextEntry { path, kind, mode: 0o644, mtime_ns: 0 };
+        let deep = vec!["d"; DEPTH].join("/");
+        let mut entries: Vec<_> =
+            (1..=DEPTH).map(|depth| entry(deep[..depth * 2 - 1].into(), EntryKind::Directory)).collect();
+        let file = |number| entry(format!("{deep}/{number}"), EntryKind::File { offset: 0, size: 0 });
+        entries.extend((0..2000).map(file));
+        let tree = ContextTree::new(entries, tempfile::tempfile().expect("a file"));
+        let begun = std::time::Instant::now();
+        assert_eq!(select(&tree, &["Dockerfile".to_owned()], &|| false), Some(Vec::new()));
+        // With a look at each ancestor it takes a minute.
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5));
     }
 }
