@@ -89,6 +89,14 @@ impl Display {
         }
     }
 
+    /// Leaves the terminal clean while the run goes on: nothing that is being worked on has stopped.
+    pub(crate) fn leave(&mut self) -> Result<(), Stop> {
+        if let Self::Live(display) = self {
+            display.forget_vertices();
+        }
+        self.finish()
+    }
+
     /// Shows what is left, and leaves the terminal clean.
     pub(crate) fn finish(&mut self) -> Result<(), Stop> {
         match self {

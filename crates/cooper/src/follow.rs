@@ -50,7 +50,7 @@ pub(crate) async fn follow(
             event = events.next() => event,
             () = interrupt.next() => {
                 if on_interrupt == OnInterrupt::Leave {
-                    display.finish()?;
+                    display.leave()?;
                     return Ok(Outcome::Left);
                 }
                 on_interrupt = OnInterrupt::Leave;
@@ -59,7 +59,7 @@ pub(crate) async fn follow(
                 display.resume();
                 match answer {
                     Answer::Leave => {
-                        display.finish()?;
+                        display.leave()?;
                         return Ok(Outcome::Left);
                     }
                     Answer::No => {}
@@ -87,7 +87,7 @@ pub(crate) async fn follow(
                 return Ok(Outcome::Ended(run));
             }
             Some(Err(error)) => {
-                display.finish()?;
+                display.leave()?;
                 let transient = error.is_transient();
                 let fault = Fault::from(error);
                 let hint = format!("run {run} goes on without us; follow it with `cooper logs {run} --follow`");

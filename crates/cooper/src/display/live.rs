@@ -105,6 +105,11 @@ impl LiveDisplay {
         self.picture.set_draw_target(ProgressDrawTarget::stderr());
     }
 
+    /// Takes what is being worked on from the picture.
+    pub(super) fn forget_vertices(&mut self) {
+        self.vertices.values_mut().filter_map(|vertex| vertex.bar.take()).for_each(|bar| bar.finish_and_clear());
+    }
+
     pub(super) fn finish(&mut self) {
         let rest = std::mem::take(&mut self.partial);
         if !rest.is_empty() {
