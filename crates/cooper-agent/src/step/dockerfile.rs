@@ -47,7 +47,7 @@ pub(super) fn scan(context: &ContextTree, scan: Scan<'_>) -> Result<Scanned, End
     let bytes = read(context, offset, size).map_err(|error| Ended::lost("Dockerfile can't be read back", &error))?;
     let file = match Dockerfile::parse(&String::from_utf8_lossy(&bytes)) {
         Ok(file) => file,
-        Err(error) => return Err(fail(format!("Dockerfile `{shown}`: {error}"))),
+        Err(error) => return Err(fail(located(shown, &error.to_string()))),
     };
     if file.syntax().is_some() {
         // Another frontend reads the file, and may know more than this scan: it judges, and only what is sure is used.
@@ -65,7 +65,15 @@ pub(super) fn scan(context: &ContextTree, scan: Scan<'_>) -> Result<Scanned, End
     }
     match file.dependencies(scan.target, scan.arguments, Some(scan.platform)) {
         Ok(dependencies) => Ok(Scanned { path, dependencies: Some(dependencies) }),
-        Err(error) => Err(fail(format!("Dockerfile `{shown}`: {error}"))),
+        Err(error) => Err(fail(located(shown, &error.to_string()))),
+    }
+}
+
+/// What is wrong with a Dockerfile, with its name: `Dockerfile `a/b`, line 3: …`.
+fn located(shown: &str, error: &str) -> String {
+    match error.strip_prefix("Dockerfile line ") {
+        Some(rest) => format!("Dockerfile `{shown}`, line {rest}"),
+        None => format!("Dockerfile `{shown}`: {error}"),
     }
 }
 

@@ -97,6 +97,14 @@ fn what_the_engine_lacks_is_named() {
 }
 
 #[test]
+fn a_fault_has_its_file_and_its_line() {
+    let engine = engine("20.10.24", &[]);
+    let reason = |text: &str| run(&tree(&[("a/b", text)], &[]), "a/b", None, &engine).expect_err("a fault");
+    assert!(reason("\nFORM x").starts_with("Dockerfile `a/b`, line 2: `FORM` comes before"), "{}", reason("\nFORM x"));
+    assert!(reason("").starts_with("Dockerfile `a/b`: the Dockerfile has no FROM"), "{}", reason(""));
+}
+
+#[test]
 fn a_file_of_another_frontend_is_left_to_it() {
     let context = tree(&[("other", "# syntax=r.io/front:1\nFROM a\nRUN <<E\ntrue\nE\n"), ("empty", "\n")], &[]);
     let old = engine("20.10", &[]);
