@@ -338,8 +338,13 @@ impl fmt::Display for PendingReason {
                 write!(f, "no connected agent builds {platform} (connected: {})", available.join("; "))
             }
             Self::AllBusy { held, slots, ahead } => {
-                let ahead = if *ahead < 10 { ahead.to_string() } else { format!("{ahead} or more") };
-                write!(f, "all agents that could take it are busy ({held} of {slots} slots in use, {ahead} runs ahead)")
+                let ahead = match ahead {
+                    0 => "it is the next".to_owned(),
+                    1 => "1 run is ahead".to_owned(),
+                    2..10 => format!("{ahead} runs are ahead"),
+                    10.. => format!("{ahead} or more runs are ahead"),
+                };
+                write!(f, "all agents that could take it are busy ({held} of {slots} slots in use, {ahead})")
             }
             Self::Declined { agent, why } => write!(f, "agent {agent} declined: {why}"),
             Self::NoAnswer { agent } => write!(f, "agent {agent} did not answer an offer"),

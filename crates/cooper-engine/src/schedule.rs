@@ -229,7 +229,7 @@ mod tests {
         let agents = [agent("a", "linux/amd64", &[], 1)];
         let waiting = (1..=2000).map(|number| waits(number, "linux/amd64", None)).collect();
         let decisions = schedule(waiting, &agents, &BTreeMap::new());
-        let told = "all agents that could take it are busy (1 of 1 slots in use, 10 or more runs ahead)";
+        let told = "all agents that could take it are busy (1 of 1 slots in use, 10 or more runs are ahead)";
         assert!(matches!(&decisions[15], Decision::Wait { reason, .. } if reason.to_string() == told));
         let mut reasons: Vec<String> = decisions.iter().map(|decision| format!("{decision:?}")).collect();
         reasons.iter_mut().for_each(|text| *text = text.split("reason").nth(1).unwrap_or_default().to_owned());
@@ -252,7 +252,7 @@ mod tests {
             &[
                 "ca1 waits: no connected agent builds linux/arm/v7 (connected: a: linux/amd64, linux/arm64)",
                 "ca2 -> a",
-                "ca3 waits: all agents that could take it are busy (1 of 1 slots in use, 0 runs ahead)",
+                "ca3 waits: all agents that could take it are busy (1 of 1 slots in use, it is the next)",
             ],
         );
     }

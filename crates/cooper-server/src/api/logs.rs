@@ -14,6 +14,7 @@ use cooper_api::problem::ProblemCode;
 use cooper_api::rest::{
     LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, LogBatch, LogEventName, LogFrame, LogQuery, LogStream, StatusEvent,
 };
+use cooper_engine::run::PendingReason;
 use cooper_ports::logs::{Frame, Stream};
 use cooper_types::RunId;
 use futures::Stream as FuturesStream;
@@ -117,7 +118,12 @@ impl Follower {
             }
             let status = StatusEvent {
                 status: rest_status(record.run.status()),
-                pending_reason: record.run.pending_reason().map(ToString::to_string),
+                // A run that the scheduler will look at in a moment would only make the display flash.
+                pending_reason: record
+                    .run
+                    .pending_reason()
+                    .filter(|reason| **reason != PendingReason::New)
+                    .map(ToString::to_string),
             };
             if self.status.as_ref() != Some(&status) {
                 self.send(LogEventName::Status, &status, None).await?;
