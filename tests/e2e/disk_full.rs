@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use cooper_e2e::{Context, ServerOptions, TestServer};
+use cooper_e2e::{Context, ServerOptions, TestServer, wait_until};
 use tempfile::TempDir;
 
 /// A small file system of its own.
@@ -70,15 +71,20 @@ fn an_upload_that_does_not_fit_is_refused_and_the_server_stays_up() {
 }
 
 #[test]
-fn a_push_that_does_not_fit_ends_the_run_and_the_server_stays_up() {
+fn a_push_that_does_not_fit_is_a_loss_and_the_server_stays_up() {
     let disk = SmallDisk::mount(48);
     let server = TestServer::with(ServerOptions { data: Some(disk.data()), ..Default::default() });
     let base = server.base_image();
     // The context is small, and the image is not. The engine tries the push again for a minute before it gives up.
     let large = Context::new(&format!("FROM {base}\nRUN head -c 67108864 /dev/urandom > /noise\n"));
-    let refused = server.cooper(&["build", "-t", "large:1", &large.display()]);
-    assert!(!matches!(refused.code, Some(0 | 5)), "the run was accepted, and it can't succeed: {refused}");
-    refused.error_names(&["large"]);
+    let queued = server.cooper(&["build", "--no-wait", "-t", "large:1", &large.display()]).expect(0);
+    let id = queued.stdout.trim().to_owned();
+    let log = || server.cooper(&["logs", &id]).stdout;
+    wait_until("the loss is in the log", Duration::from_secs(180), || log().contains("loss 1 of 3"));
+    assert!(log().contains("lost the run (push failed: "), "{}", log());
+    assert_eq!(server.run(&id)["status"], "Running", "a full disk of ours is no failed build");
+    server.cooper(&["runs", "cancel", &id]).expect(0);
+    wait_until("the run ends", Duration::from_secs(30), || server.run(&id)["status"] == "Canceled");
 
     assert_eq!(server.get("/readyz").status, 200);
     let run = server.build(&["-t", "small:1"], &Context::new(&format!("FROM {base}\nRUN echo it-still-works\n")));

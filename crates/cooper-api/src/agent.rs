@@ -1,6 +1,6 @@
 //! The agents' protocol: the generated wire types, and their meaning in the domain's words.
 //!
-//! What comes off the wire is hostile until it has been through [`convert`]; services work with the domain's types.
+//! What comes off the wire is hostile until it has been through `convert`; services work with the domain's types.
 
 mod convert;
 mod work;

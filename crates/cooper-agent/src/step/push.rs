@@ -43,8 +43,9 @@ impl Attempt<'_> {
             let (pushed, ()) = tokio::join!(push, self.show_layers(events, &target.repository));
             let pushed = pushed.map_err(|error| match error {
                 PushError::Cancelled => Ended::Stopped,
-                error if error.is_machinery() => Ended::lost("push failed", &error),
-                error => Ended::failed(&error),
+                // It goes to the server's own registry, and that the run may push there was settled when it was accepted:
+                // a full disk or a refusal is not the user's.
+                error => Ended::lost("push failed", &error),
             })?;
             self.log.service(&format!("pushed {shown}@{}, {}", pushed.digest, size(pushed.size))).await;
             manifests.push(PushedManifest {

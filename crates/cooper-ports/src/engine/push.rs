@@ -89,13 +89,3 @@ pub enum PushError {
     #[error("push was cancelled")]
     Cancelled,
 }
-
-impl PushError {
-    /// Whether the machinery failed, so that it says nothing about what the user asked for.
-    pub fn is_machinery(&self) -> bool {
-        match self {
-            Self::ImageMissing { .. } | Self::Unreachable { .. } | Self::Machinery { .. } => true,
-            Self::Reference { .. } | Self::Unauthorized { .. } | Self::Refused { .. } | Self::Cancelled => false,
-        }
-    }
-}

@@ -15,7 +15,7 @@ use crate::fault::Fault;
 /// The flags that describe the build itself.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct BuildFlags {
-    /// Name for the image, as repository[:tag], in the server's own registry unless it names another; {{.Run.ID}} and
+    /// Name for the image, as repository or repository:tag, in the server's own registry unless it names another; {{.Run.ID}} and
     /// the other run variables work; may be repeated
     #[arg(long = "image", short = 't', visible_alias = "tag", value_name = "NAME")]
     pub(crate) images: Vec<String>,
