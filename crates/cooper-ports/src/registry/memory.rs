@@ -87,16 +87,12 @@ impl MemRegistryStore {
                 digest: row.digest.clone(),
             }));
         }
-        for row in state.staged.iter().filter(mine) {
-            let stands_for_others =
-                targets.iter().any(|target| target.repository == row.repository && target.staging == row.tag);
-            if !stands_for_others {
-                promoted.push(PromotedTag {
-                    repository: row.repository.clone(),
-                    tag: row.tag.clone(),
-                    digest: row.digest.clone(),
-                });
-            }
+        if targets.is_empty() {
+            promoted.extend(state.staged.iter().filter(mine).map(|row| PromotedTag {
+                repository: row.repository.clone(),
+                tag: row.tag.clone(),
+                digest: row.digest.clone(),
+            }));
         }
         let mut moved = BTreeSet::new();
         promoted.retain(|PromotedTag { repository, tag, .. }| moved.insert((repository.clone(), tag.clone())));

@@ -48,9 +48,9 @@ pub(super) async fn stage(
     .during("stage tag")
 }
 
-/// Makes an attempt's staged tags real: a target's staging tag moves the target's tags, any other staged tag moves the
-/// tag of its own name, unless a target has moved that. All rows of the attempt are gone after that, and each moved tag
-/// is a `pushed` event.
+/// Makes an attempt's staged tags real: a target's staging tag moves the target's tags and nothing else is moved, so that
+/// an agent can't move what the plan does not name. Without targets, each staged tag moves the tag of its own name. All
+/// rows of the attempt are gone after that, and each moved tag is a `pushed` event.
 ///
 /// This is a part of the transaction that completes the step; an error must roll that back.
 pub(crate) async fn promote_staged(
@@ -76,8 +76,8 @@ pub(crate) async fn promote_staged(
             }
         }
     }
-    for row in staged.iter().filter(|row| !targets.iter().any(|target| row.stands_for(target))) {
-        if moved.insert((&row.repository, &row.tag)) {
+    if targets.is_empty() {
+        for row in &staged {
             promoted.push(row.promote(tx, registry, attempt, &row.tag, now).await?);
         }
     }
