@@ -302,7 +302,7 @@ impl Run {
                 self.placements[index] = Placement::Waiting { reason };
             }
             Placement::Accepted(_) | Placement::Running(_) => {
-                self.lose(index, "the agent dropped the placement", now, policy, effects);
+                self.lose(index, "the agent was stopped", now, policy, effects);
             }
             Placement::Waiting { .. } | Placement::Done => return Err(Refusal::StaleFence(fence)),
         }

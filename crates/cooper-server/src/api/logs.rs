@@ -14,7 +14,7 @@ use cooper_api::problem::ProblemCode;
 use cooper_api::rest::{
     LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, LogBatch, LogEventName, LogFrame, LogQuery, LogStream, StatusEvent,
 };
-use cooper_engine::run::PendingReason;
+use cooper_engine::run::{PendingReason, Placement};
 use cooper_ports::logs::{Frame, Stream};
 use cooper_types::RunId;
 use futures::Stream as FuturesStream;
@@ -125,7 +125,10 @@ impl Follower {
                     .filter(|reason| **reason != PendingReason::New)
                     .map(ToString::to_string),
             };
-            if self.status.as_ref() != Some(&status) {
+            // An offer may be declined in a moment, for the reason that the run waited for before: that is no news.
+            let only_offered = record.run.placements.iter().any(|placement| matches!(placement, Placement::Offered(_)))
+                && self.status.as_ref().is_some_and(|before| before.status == status.status);
+            if self.status.as_ref() != Some(&status) && !only_offered {
                 self.send(LogEventName::Status, &status, None).await?;
                 self.status = Some(status);
             }
