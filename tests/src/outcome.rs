@@ -123,9 +123,11 @@ impl Running {
     pub fn on_terminal(command: &Command) -> Self {
         let quote = |word: &std::ffi::OsStr| format!("'{}'", word.to_string_lossy().replace('\'', "'\\''"));
         let words = std::iter::once(command.get_program()).chain(command.get_args());
-        let line = words.map(quote).collect::<Vec<_>>().join(" ");
+        // A shell that stayed in between would take a Ctrl-C as meant for itself too, and end by it.
+        let line = format!("exec {}", words.map(quote).collect::<Vec<_>>().join(" "));
         let mut script = Command::new("script");
         script.args(["--quiet", "--return", "--flush", "--command", &line, "/dev/null"]).stdin(Stdio::piped());
+        script.env("SHELL", "/bin/sh");
         for (name, value) in command.get_envs() {
             match value {
                 Some(value) => script.env(name, value),
