@@ -1,4 +1,4 @@
-//! Texts that describe work, without IO: the plan of a run, quick builds, run variables, Dockerfiles.
+//! Texts that describe work, without IO: the plan of a run, quick builds, run variables, sources, Dockerfiles.
 //!
 //! It knows nothing of engines, databases or the network; agents and the server share it.
 
@@ -6,4 +6,5 @@ pub mod dockerfile;
 pub mod ignore;
 pub mod plan;
 pub mod quick_build;
+pub mod source;
 pub mod template;
