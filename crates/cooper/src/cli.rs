@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::commands::{build, login, logout, logs, runs, serve, token};
+use crate::commands::{build, completions, config, login, logout, logs, runs, serve, token};
 use crate::exit::EXIT_CODES_HELP;
 
 /// Build container images on a server of your own.
@@ -34,6 +34,12 @@ pub(crate) enum Command {
     Runs(runs::RunsArgs),
     /// Show a run's log
     Logs(logs::LogsArgs),
+    /// Show the settings that `cooper serve` would have
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Config(config::ConfigArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = completions::INSTALL_HELP)]
+    Completions(completions::CompletionsArgs),
     /// Print the OpenAPI document of the server's API
     Openapi,
     /// Print the version

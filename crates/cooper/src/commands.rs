@@ -1,6 +1,8 @@
 //! The commands, one file each, and the way to them.
 
 pub(crate) mod build;
+pub(crate) mod completions;
+pub(crate) mod config;
 pub(crate) mod login;
 pub(crate) mod logout;
 pub(crate) mod logs;
@@ -27,6 +29,8 @@ pub(crate) fn run(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
         Command::Token(args) => block_on(token::run(&args, environment)),
         Command::Runs(args) => block_on(runs::run(&args, environment)),
         Command::Logs(args) => block_on(logs::run(&args, environment)),
+        Command::Config(args) => config::run(&args, environment),
+        Command::Completions(args) => completions::run(&args),
         Command::Openapi => openapi::run(),
         Command::Version => version::run(),
     }

@@ -3,6 +3,7 @@
 
 mod file;
 mod key;
+mod shown;
 mod value;
 
 use std::path::Path;
@@ -15,6 +16,7 @@ use crate::environment::Environment;
 use crate::fault::Fault;
 use file::FileValues;
 pub(crate) use key::Key;
+pub(crate) use shown::shown;
 
 /// Everything that `cooper serve` needs to know.
 #[derive(Debug, PartialEq, Eq)]
@@ -115,6 +117,25 @@ fn docker_host(environment: &Environment) -> Option<String> {
     host.strip_prefix("unix://").map(str::to_owned)
 }
 
+/// Where a value comes from.
+enum Origin {
+    Flag,
+    Variable,
+    /// A line of the configuration file, as `FILE:LINE`.
+    File(String),
+}
+
+impl Origin {
+    /// The origin of this key's value, as messages begin with it.
+    fn of(&self, key: Key) -> String {
+        match self {
+            Self::Flag => key.flag(),
+            Self::Variable => key.variable(),
+            Self::File(line) => format!("{line}: key `{}`", key.name()),
+        }
+    }
+}
+
 struct Layers<'a> {
     flags: &'a Flags,
     environment: &'a Environment,
@@ -129,22 +150,22 @@ impl Layers<'_> {
         match parse(&text) {
             Ok(value) => Some(value),
             Err(reason) => {
-                self.faults.push(Fault::usage(format!("{origin}: {reason}")));
+                self.faults.push(Fault::usage(format!("{}: {reason}", origin.of(key))));
                 None
             }
         }
     }
 
-    fn find(&mut self, key: Key) -> Option<(String, String)> {
+    fn find(&mut self, key: Key) -> Option<(Origin, String)> {
         if let Some((_, text)) = self.flags.iter().find(|(flag, _)| *flag == key) {
-            return Some((key.flag(), text.clone()));
+            return Some((Origin::Flag, text.clone()));
         }
         match self.environment.text(&key.variable()) {
-            Ok(Some(text)) => return Some((key.variable(), text)),
+            Ok(Some(text)) => return Some((Origin::Variable, text)),
             Ok(None) => {}
             Err(fault) => self.faults.push(fault),
         }
-        self.file.get(key)
+        self.file.get(key).map(|(line, text)| (Origin::File(line), text))
     }
 
     fn fault<T: Default>(&mut self, message: String, hint: Option<&str>) -> T {

@@ -55,11 +55,12 @@ pub(crate) struct ServeArgs {
     log: Option<String>,
     /// The configuration file [default: ~/.config/cooper/cooper.toml, if it is there]
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
 }
 
 impl ServeArgs {
-    fn flags(&self) -> Flags {
+    /// What the flags say.
+    pub(crate) fn flags(&self) -> Flags {
         let texts = [
             (Key::Listen, &self.listen),
             (Key::DataDir, &self.data_dir),

@@ -55,12 +55,12 @@ impl FileValues {
                     continue;
                 }
             };
-            values.push((known, format!("{origin}: key `{name}`"), text));
+            values.push((known, origin, text));
         }
         Self { values }
     }
 
-    /// A key's origin and text.
+    /// A key's line, as `FILE:LINE`, and its text.
     pub(super) fn get(&self, key: Key) -> Option<(String, String)> {
         let (_, origin, text) = self.values.iter().find(|(known, _, _)| *known == key)?;
         Some((origin.clone(), text.clone()))

@@ -52,6 +52,24 @@ impl Key {
         }
     }
 
+    /// What holds where no layer says anything, for people.
+    pub(crate) fn default_text(self) -> &'static str {
+        match self {
+            Self::Listen => "127.0.0.1:5000",
+            Self::DataDir => "~/.local/share/cooper",
+            Self::RegistryName => "localhost:PORT",
+            Self::Agent => "true",
+            Self::AgentName => "local",
+            Self::Engine => "/var/run/docker.sock",
+            Self::Slots => "2",
+            Self::AnonymousPull => "false",
+            Self::MaxContextSize => "4GiB",
+            Self::ShutdownGrace => "20",
+            Self::LogFormat => "pretty",
+            Self::Log => "info",
+        }
+    }
+
     /// The environment variable.
     pub(crate) fn variable(self) -> String {
         format!("COOPER_{}", self.name().to_ascii_uppercase().replace('-', "_"))
