@@ -1,0 +1,43 @@
+//! The times of one side of a comparison, and how they are shown.
+
+use std::time::{Duration, Instant};
+
+/// The times of one side, sorted.
+#[derive(Default)]
+pub(super) struct Times(Vec<Duration>);
+
+impl Times {
+    /// Does the work once and keeps how long it took.
+    pub(super) fn measure(&mut self, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+        let start = Instant::now();
+        work()?;
+        self.0.push(start.elapsed());
+        self.0.sort();
+        Ok(())
+    }
+
+    /// The middle time, the later one of two.
+    pub(super) fn median(&self) -> Duration {
+        self.0.get(self.0.len() / 2).copied().unwrap_or_default()
+    }
+
+    /// A line of a table: the name, then median, least and most in milliseconds.
+    pub(super) fn row(&self, name: &str) -> String {
+        let ms = |time: Option<&Duration>| time.map_or(0.0, |time| time.as_secs_f64() * 1000.0);
+        let (median, least, most) = (self.median(), self.0.first(), self.0.last());
+        format!("  {name:<28} {:>9.1} {:>9.1} {:>9.1}", ms(Some(&median)), ms(least), ms(most))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        let times = Times([1, 2, 3, 40, 500].map(Duration::from_millis).to_vec());
+        assert_eq!(times.median(), Duration::from_millis(3));
+        assert_eq!(Times::default().median(), Duration::ZERO);
+        assert!(times.row("x").contains("500.0"));
+    }
+}
