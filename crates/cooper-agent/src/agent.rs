@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use cooper_api::agent::{PROTOCOL_VERSION, wire};
 use cooper_ports::clock::Clock;
-use cooper_ports::engine::ContainerEngine;
-use cooper_types::RunId;
+use cooper_ports::engine::{ContainerEngine, EngineDescription};
+use cooper_types::{Platform, RunId};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -52,6 +52,7 @@ impl Agent {
             return Err(AgentError::NoSlots);
         }
         let bearer = Bearer::new(&settings.token)?;
+        let hello = hello(&settings, engine.describe())?;
         let work_dir = settings.work_dir.clone();
         let prepared = tokio::task::spawn_blocking(move || prepare(&work_dir)).await;
         // The lock is held until the agent is over.
@@ -74,7 +75,7 @@ impl Agent {
         let link = Link {
             connector,
             bearer: bearer.clone(),
-            hello: hello(&settings, &*engine),
+            hello,
             reconnect: settings.reconnect,
             hub: Arc::clone(&hub),
             channel,
@@ -133,23 +134,71 @@ async fn reap(engine: &dyn ContainerEngine, settings: &AgentSettings) {
     }
 }
 
-fn hello(settings: &AgentSettings, engine: &dyn ContainerEngine) -> wire::Hello {
-    let description = engine.describe();
-    wire::Hello {
+/// The greeting. The settings may leave out some of what the engine can do, and name nothing else.
+fn hello(settings: &AgentSettings, engine: &EngineDescription) -> Result<wire::Hello, AgentError> {
+    let can = || std::iter::once(&engine.native).chain(&engine.emulated);
+    if let Some(platform) = settings.platforms.iter().find(|platform| can().all(|has| has != *platform)) {
+        let mut has: Vec<Platform> = can().cloned().collect();
+        has.dedup();
+        return Err(AgentError::Platform { platform: platform.clone(), has });
+    }
+    let wanted = |platform: &&Platform| settings.platforms.is_empty() || settings.platforms.contains(*platform);
+    let texts =
+        |platforms: &mut dyn Iterator<Item = &Platform>| platforms.filter(wanted).map(Platform::to_string).collect();
+    Ok(wire::Hello {
         protocol: PROTOCOL_VERSION,
         name: settings.name.to_string(),
         incarnation: uuid::Uuid::new_v4().to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        engine: format!("{} {}", description.name, description.version),
-        native_platforms: vec![description.native.to_string()],
-        emulated_platforms: description.emulated.iter().map(ToString::to_string).collect(),
+        engine: format!("{} {}", engine.name, engine.version),
+        native_platforms: texts(&mut std::iter::once(&engine.native)),
+        emulated_platforms: texts(&mut engine.emulated.iter()),
         slots: settings.slots,
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use cooper_ports::engine::EngineOwner;
+    use cooper_types::{AgentName, SecretString};
+
     use super::*;
+
+    #[test]
+    fn platforms_are_those_of_the_engine_that_are_wanted() {
+        let platform = |text: &str| Platform::parse(text).expect(text);
+        let engine = EngineDescription {
+            name: "Engine".into(),
+            version: "1".into(),
+            api_version: "1.41".into(),
+            native: platform("linux/amd64"),
+            emulated: [platform("linux/arm64"), platform("linux/386")].into(),
+            features: BTreeSet::default(),
+        };
+        let greeting = |wanted: &[&str]| {
+            let mut settings = AgentSettings::new(
+                AgentName::parse("a").expect("name"),
+                1,
+                "/nonexistent".into(),
+                SecretString::new("t".into()),
+                EngineOwner::new("test"),
+            );
+            settings.platforms = wanted.iter().map(|text| platform(text)).collect();
+            hello(&settings, &engine)
+        };
+        let check = |wanted: &[&str], native: &[&str], emulated: &[&str]| {
+            let hello = greeting(wanted).expect("a greeting");
+            assert_eq!(hello.native_platforms, native, "{wanted:?}");
+            assert_eq!(hello.emulated_platforms, emulated, "{wanted:?}");
+        };
+        check(&[], &["linux/amd64"], &["linux/386", "linux/arm64"]);
+        check(&["linux/arm64"], &[], &["linux/arm64"]);
+        check(&["linux/amd64"], &["linux/amd64"], &[]);
+        let error = greeting(&["linux/amd64", "windows/amd64"]).expect_err("no Windows");
+        assert!(error.to_string().contains("can't run windows/amd64, only linux/amd64, linux/386"), "{error}");
+    }
 
     #[test]
     fn a_work_folder_is_emptied_of_ours_only_and_used_once() {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use cooper_types::Platform;
+
 use crate::connect::BadToken;
 
 /// Why an agent cannot work at all.
@@ -28,12 +30,24 @@ pub enum AgentError {
     /// No placement would ever be taken.
     #[error("an agent needs at least one slot")]
     NoSlots,
+    /// The engine cannot do what the agent is to take work for.
+    #[error("the engine can't run {platform}, only {}; name another --platform, or install its emulation", list(.has))]
+    Platform {
+        /// What was asked for.
+        platform: Platform,
+        /// What the engine can do.
+        has: Vec<Platform>,
+    },
 }
 
 impl From<BadToken> for AgentError {
     fn from(BadToken: BadToken) -> Self {
         Self::Token
     }
+}
+
+fn list(platforms: &[Platform]) -> String {
+    platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// An error with everything behind it, in one line.

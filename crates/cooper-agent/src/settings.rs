@@ -1,18 +1,23 @@
 //! What an agent must be told. Everything is resolved before an agent is made; nothing here reads files or the
 //! environment.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use cooper_ports::engine::EngineOwner;
 use cooper_source::UnpackLimits;
-use cooper_types::{AgentName, SecretString};
+use cooper_types::{AgentName, Platform, PoolName, SecretString};
 
 /// The settings of an agent.
 #[derive(Clone, Debug)]
 pub struct AgentSettings {
     /// Its name, unique among the agents of a registry.
     pub name: AgentName,
+    /// The pool whose work it takes.
+    pub pool: PoolName,
+    /// The platforms that it takes work for, of those that the engine can do; all of them if empty.
+    pub platforms: BTreeSet<Platform>,
     /// How many placements it holds at a time; at least 1.
     pub slots: u32,
     /// The folder for contexts and logs on their way. The agent alone uses it, and removes what it finds of its own.
@@ -54,10 +59,15 @@ impl ReconnectWindow {
 }
 
 impl AgentSettings {
+    /// The pool of an agent that names none.
+    pub const DEFAULT_POOL: &str = "default";
+
     /// Settings for an agent in the server's own process, with the usual limits.
     pub fn new(name: AgentName, slots: u32, work_dir: PathBuf, token: SecretString, engine_owner: EngineOwner) -> Self {
         Self {
             name,
+            pool: PoolName::parse(Self::DEFAULT_POOL).expect("a name of letters is a pool's name"),
+            platforms: BTreeSet::new(),
             slots,
             work_dir,
             token,
