@@ -21,7 +21,8 @@ fn ask(server: &TestServer, method: &str, path: &str, token: Option<&str>, body:
 
 #[test]
 fn every_route_asks_for_its_scope() {
-    let server = TestServer::with(cooper_e2e::ServerOptions { arguments: vec!["--no-agent".into()], data: None });
+    let server =
+        TestServer::with(cooper_e2e::ServerOptions { arguments: vec!["--no-agent".into()], ..Default::default() });
     let document = server.cooper(&["openapi"]).ok().json();
     assert_eq!(document["info"]["title"].as_str().map(str::is_empty), Some(false));
     // No token here may end itself, so what is walked is answered for, not done: ids are unknown, bodies are empty.

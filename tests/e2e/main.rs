@@ -11,5 +11,6 @@ mod cancel;
 mod disk_full;
 mod examples;
 mod quick_build;
+mod remote_agent;
 mod restart;
 mod runs;

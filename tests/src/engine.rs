@@ -1,6 +1,7 @@
 //! The container engine, seen through its own client.
 
-use std::path::PathBuf;
+use std::path::Path;
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,14 +15,25 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// The client `docker` with a configuration of its own. Images that it pulled go when it is dropped.
 pub struct Engine {
     config: TempDir,
+    /// Where the engine listens, if not where the client looks by itself.
+    host: Option<String>,
     pulled: Mutex<Vec<String>>,
 }
 
 impl Engine {
-    /// Fails when no engine answers.
+    /// This machine's engine. Fails when none answers.
     pub fn new() -> Self {
+        Self::of(None)
+    }
+
+    /// The engine that listens on a socket.
+    pub fn at(socket: &Path) -> Self {
+        Self::of(Some(format!("unix://{}", socket.display())))
+    }
+
+    fn of(host: Option<String>) -> Self {
         let config = TempDir::with_prefix("cooper-docker-").expect("make a temporary folder");
-        let engine = Self { config, pulled: Mutex::default() };
+        let engine = Self { config, host, pulled: Mutex::default() };
         let version = engine.docker(&["version", "--format", "{{.Server.Version}}"]);
         assert_eq!(
             version.code,
@@ -33,16 +45,22 @@ impl Engine {
 
     /// Runs the client.
     pub fn docker(&self, arguments: &[&str]) -> Finished {
+        run_to_end(self.command().args(arguments), LIMIT)
+    }
+
+    fn command(&self) -> Command {
         let mut command = quiet("docker");
-        command.arg("--config").arg(self.config.path()).args(arguments);
-        run_to_end(&mut command, LIMIT)
+        command.arg("--config").arg(self.config.path());
+        if let Some(host) = &self.host {
+            command.args(["--host", host]);
+        }
+        command
     }
 
     /// Logs the client in at a registry.
     #[track_caller]
-    pub fn login(&self, registry: &str, token_file: &PathBuf) {
-        let mut command = quiet("docker");
-        command.arg("--config").arg(self.config.path());
+    pub fn login(&self, registry: &str, token_file: &Path) {
+        let mut command = self.command();
         command.args(["login", "--username", "tester", "--password-stdin", registry]);
         command.stdin(std::fs::File::open(token_file).expect("open the token file"));
         run_to_end(&mut command, LIMIT).ok();
@@ -71,8 +89,7 @@ impl Default for Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         for image in self.pulled.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let mut command = quiet("docker");
-            let _ = command.args(["image", "rm", "--force", image]).output();
+            let _ = self.command().args(["image", "rm", "--force", image]).output();
         }
     }
 }

@@ -7,7 +7,9 @@ mod archive;
 mod context;
 mod engine;
 mod http;
+mod namespace;
 mod outcome;
+mod private_engine;
 mod product;
 mod server;
 
@@ -15,6 +17,8 @@ pub use archive::Archive;
 pub use context::{Context, unique};
 pub use engine::Engine;
 pub use http::{Answer, request};
+pub use namespace::{Cable, Namespace};
 pub use outcome::{Finished, Running, run_to_end, wait_until};
+pub use private_engine::PrivateEngine;
 pub use product::{cooper_binary, repository_path};
 pub use server::{ServerOptions, TestServer};

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::context::Context;
 use crate::http::{Answer, request};
+use crate::namespace::Namespace;
 use crate::outcome::{Finished, Running, quiet, run_to_end, try_wait_until};
 use crate::product::{cooper_binary, variables};
 
@@ -29,6 +30,9 @@ pub struct ServerOptions {
     pub arguments: Vec<String>,
     /// A data directory that the test made; by default one in the server's own temporary folder.
     pub data: Option<PathBuf>,
+    /// The network that the server and its clients are in, if not the machine's own. The server listens on all of its
+    /// addresses.
+    pub namespace: Option<Namespace>,
 }
 
 /// A server, the client that is logged in to it as its administrator, and their folder.
@@ -36,6 +40,7 @@ pub struct TestServer {
     folder: TempDir,
     data: PathBuf,
     arguments: Vec<String>,
+    namespace: Option<Namespace>,
     process: Option<Running>,
     authority: String,
     starts: u32,
@@ -57,6 +62,7 @@ impl TestServer {
             folder,
             data,
             arguments: options.arguments,
+            namespace: options.namespace,
             process: None,
             authority: "127.0.0.1:0".to_owned(),
             starts: 0,
@@ -74,8 +80,12 @@ impl TestServer {
         let address_file = self.data.join("address");
         let _ = std::fs::remove_file(&address_file);
         self.starts += 1;
-        let mut command = hermetic(cooper_binary(), self.folder.path());
-        command.args(["serve", "--listen", &self.authority, "--data-dir"]).arg(&self.data).args(&self.arguments);
+        let mut command = self.command(&["serve", "--data-dir"]);
+        let listen = match &self.namespace {
+            Some(_) => self.authority.replace("127.0.0.1:", "0.0.0.0:"),
+            None => self.authority.clone(),
+        };
+        command.arg(&self.data).args(["--listen", &listen]).args(&self.arguments);
         let mut process = Running::start(&mut command);
         let mut authority = None;
         let ready = try_wait_until(READY, || {
@@ -83,11 +93,12 @@ impl TestServer {
                 return true;
             }
             authority = std::fs::read_to_string(&address_file).ok().and_then(|text| {
-                let text = text.trim();
-                Some(text.strip_prefix("http://").unwrap_or(text).to_owned()).filter(|text| !text.is_empty())
+                let (_, text) = text.trim().split_once("://")?;
+                Some(text.replace("0.0.0.0:", "127.0.0.1:"))
             });
             let Some(authority) = &authority else { return false };
-            request(authority, "GET", "/readyz", &[], b"").is_ok_and(|answer| answer.status == 200)
+            let answer = self.inside(|| request(authority, "GET", "/readyz", &[], b""));
+            answer.is_ok_and(|answer| answer.status == 200)
         });
         let (_, log) = process.output();
         assert!(ready && !process.has_ended(), "the server is not ready (start {}):\n{log}", self.starts);
@@ -103,6 +114,19 @@ impl TestServer {
     /// The server's address.
     pub fn url(&self) -> String {
         format!("http://{}", self.authority)
+    }
+
+    /// The port, the same on each of the server's addresses.
+    pub fn port(&self) -> &str {
+        self.authority.rsplit(':').next().expect("an address ends with a port")
+    }
+
+    /// Does something where the server's loopback address is its own.
+    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        match &self.namespace {
+            Some(namespace) => namespace.enter(work),
+            None => work(),
+        }
     }
 
     /// The data directory.
@@ -123,7 +147,7 @@ impl TestServer {
 
     /// The client, as a command to change and run.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = hermetic(cooper_binary(), self.folder.path());
+        let mut command = hermetic(cooper_binary(), self.folder.path(), self.namespace.as_ref());
         command.args(arguments);
         command
     }
@@ -166,7 +190,7 @@ impl TestServer {
     #[track_caller]
     pub fn get(&self, path: &str) -> Answer {
         let token = format!("Authorization: Bearer {}", self.token());
-        request(&self.authority, "GET", path, &[&token], b"").expect("the server answers")
+        self.inside(|| request(&self.authority, "GET", path, &[&token], b"")).expect("the server answers")
     }
 
     /// Asks the registry as the administrator, for a manifest of any kind.
@@ -175,7 +199,7 @@ impl TestServer {
         let credential = STANDARD.encode(format!("tester:{}", self.token()));
         let headers = [format!("Authorization: Basic {credential}"), "Accept: */*".to_owned()];
         let headers = headers.each_ref().map(String::as_str);
-        request(&self.authority, "GET", path, &headers, b"").expect("the registry answers")
+        self.inside(|| request(&self.authority, "GET", path, &headers, b"")).expect("the registry answers")
     }
 
     /// What the server has written so far.
@@ -236,8 +260,8 @@ impl Drop for TestServer {
 }
 
 /// The product with nothing of the caller's settings.
-fn hermetic(program: &Path, folder: &Path) -> Command {
-    let mut command = quiet(program);
+pub(crate) fn hermetic(program: &Path, folder: &Path, namespace: Option<&Namespace>) -> Command {
+    let mut command = namespace.map_or_else(|| quiet(program), |namespace| namespace.command(program));
     for name in variables("COOPER_") {
         command.env_remove(name);
     }
