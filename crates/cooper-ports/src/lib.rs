@@ -1,6 +1,7 @@
 //! The ports: what the services need from the world, as traits of the size of an operation, and their errors.
 //!
 //! Adapters implement them; services are written against them. Nothing here does IO.
+//! [`failpoint`] is the exception to the rule that here are ports only: what every layer above dies at in tests.
 
 pub mod access;
 pub mod blobs;
@@ -8,6 +9,7 @@ pub mod clock;
 pub mod context_tree;
 pub mod contexts;
 pub mod engine;
+pub mod failpoint;
 pub mod logs;
 pub mod registry;
 pub mod runs;

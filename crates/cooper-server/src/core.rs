@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use cooper_api::agent::to_agent;
 use cooper_api::problem::ProblemCode;
-use cooper_engine::message::{StepResult, ToAgent};
+use cooper_engine::message::{StepOutput, StepResult, ToAgent};
 use cooper_engine::run::{Effect, Policy, Run, RunEvent};
 use cooper_ports::clock::Clock;
 use cooper_ports::contexts::ContextStore;
+use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::logs::LogStore;
 use cooper_ports::runs::{Applied, ApplyError, RunStore};
 use cooper_registry::SigningKey;
@@ -96,7 +97,15 @@ impl Core {
         // The scheduler caused the one itself. The other would be offered again at once, to the same agent, for as long
         // as that declines: it waits for the scheduler's next look.
         let quiet = matches!(event, RunEvent::Explained { .. } | RunEvent::Declined { .. });
+        let pushed = matches!(
+            event,
+            RunEvent::StepEnded { result: StepResult::Succeeded { output: StepOutput::Pushed { .. } }, .. }
+        );
         let applied = self.runs.apply_event(run, event, &self.policy).await?;
+        failpoint::pass(Failpoint::EventStored);
+        if pushed {
+            failpoint::pass(Failpoint::TagsPublished);
+        }
         self.announce(run);
         // Something may wait now, or a slot may be free.
         let waits = applied.run.pending_reason().is_some() && !quiet;

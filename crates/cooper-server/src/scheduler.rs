@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use cooper_engine::run::{Placement, Refusal, Run, RunEvent};
 use cooper_engine::schedule::{self, Decision};
+use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::runs::ApplyError;
 use cooper_ports::store_error::StoreError;
 use cooper_types::RunId;
@@ -57,6 +58,7 @@ pub(crate) async fn run(core: Arc<Core>, shutdown: CancellationToken) {
 async fn extend_leases(core: &Core) -> Result<(), StoreError> {
     for run in core.runs.unfinished_runs().await? {
         apply(core, run.id, RunEvent::ServerStarted).await;
+        failpoint::pass(Failpoint::LeaseExtended);
     }
     Ok(())
 }

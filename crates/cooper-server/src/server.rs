@@ -16,6 +16,7 @@ use axum::Router;
 use axum::response::IntoResponse as _;
 use cooper_api::problem::ProblemCode;
 use cooper_blobs::{FsBlobStore, OpenBlobStoreError};
+use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::store_error::StoreError;
 use cooper_registry::{RegistryOptions, RegistryParts, RegistryService, SigningKey};
 use cooper_store::{OpenError, Store, StoreOptions};
@@ -121,6 +122,7 @@ impl Server {
         let options = StoreOptions { registry_name: registry_name.clone(), clock: None };
         let store =
             Store::open(data, options).await.map_err(|source| StartError::Store { path: data.clone(), source })?;
+        failpoint::pass(Failpoint::StoreOpened);
         let key = ServerKey::load_or_create(&data.join("key"))?;
         let blobs = FsBlobStore::open(data)?;
         let contexts = data.join("contexts");

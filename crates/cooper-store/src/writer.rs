@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cooper_ports::clock::Clock;
+use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::store_error::StoreError;
 use futures::FutureExt;
 use sqlx::{Connection, SqliteConnection};
@@ -303,8 +304,12 @@ impl Task {
                 .await
                 .map_err(commit_error)?;
         }
+        if written != self.written {
+            failpoint::pass(Failpoint::WriterBeforeCommit);
+        }
         sqlx::query("COMMIT").execute(&mut *connection).await.map_err(commit_error)?;
         if written != self.written {
+            failpoint::pass(Failpoint::WriterAfterCommit);
             self.written = total_changes(&mut connection).await?;
             self.counters.commits.fetch_add(1, Ordering::Relaxed);
         }

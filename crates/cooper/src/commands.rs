@@ -14,6 +14,8 @@ mod version;
 
 use std::future::Future;
 
+use cooper_ports::failpoint;
+
 use crate::cli::{Cli, Command};
 use crate::environment::Environment;
 use crate::exit::Exit;
@@ -21,6 +23,9 @@ use crate::fault::{Fault, Stop, chain};
 
 /// Runs the command that was asked for.
 pub(crate) fn run(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
+    if let Some(point) = environment.text("COOPER_FAILPOINT")? {
+        failpoint::arm(&point).map_err(|error| Fault::usage(format!("COOPER_FAILPOINT is not valid: {error}")))?;
+    }
     match cli.command {
         Command::Serve(args) => serve::run(&args, environment),
         Command::Build(args) => block_on(build::run(&args, environment)),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use cooper_api::agent::BuildOrder;
 use cooper_engine::message::StepOutput;
 use cooper_ports::engine::{BuildError, BuildEvent, BuildFailure, BuildRequest, RegistryCredential};
+use cooper_ports::failpoint::{self, Failpoint};
 use cooper_types::RegistryName;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -28,6 +29,7 @@ impl Attempt<'_> {
         credential: RegistryCredential,
     ) -> Result<StepOutput, Ended> {
         let context = self.context().await?;
+        failpoint::pass(Failpoint::ContextFetched);
         let arguments: Vec<(String, String)> =
             order.arguments.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
         let own_images = format!("{registry}/");
@@ -59,6 +61,7 @@ impl Attempt<'_> {
         let (built, ()) = tokio::join!(build, self.show(events, renderer));
         match built {
             Ok(built) => {
+                failpoint::pass(Failpoint::ImageBuilt);
                 Ok(StepOutput::Built { image: built.image, bases: bases(scanned.dependencies.as_ref(), &built.bases) })
             }
             Err(BuildError::Cancelled) => Err(Ended::Stopped),

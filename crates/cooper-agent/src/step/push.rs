@@ -6,6 +6,7 @@ use std::time::Duration;
 use cooper_api::agent::PushOrder;
 use cooper_engine::message::{PushedManifest, StepOutput};
 use cooper_ports::engine::{PushError, PushEvent, PushRequest, RegistryCredential};
+use cooper_ports::failpoint::{self, Failpoint};
 use cooper_types::{ImageRef, RegistryName, RepositoryName, Timestamp};
 use tokio::sync::mpsc;
 
@@ -41,6 +42,9 @@ impl Attempt<'_> {
             let (sink, events) = mpsc::channel(EVENT_QUEUE);
             let push = self.runner.engine.push(request, sink, self.stop.clone());
             let (pushed, ()) = tokio::join!(push, self.show_layers(events, &target.repository));
+            if pushed.is_ok() {
+                failpoint::pass(Failpoint::ImagePushed);
+            }
             let pushed = pushed.map_err(|error| match error {
                 PushError::Cancelled => Ended::Stopped,
                 // It goes to the server's own registry, and that the run may push there was settled when it was accepted:

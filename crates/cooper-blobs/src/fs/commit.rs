@@ -3,6 +3,7 @@
 use std::io;
 
 use cooper_ports::blobs::UploadError;
+use cooper_ports::failpoint::{self, Failpoint};
 use cooper_types::{Digest, DigestAlgorithm};
 
 use super::session::Session;
@@ -53,6 +54,7 @@ fn publish(inner: &Inner, session: &Session, digest: &Digest, size: u64) -> io::
         _ => {
             inner.disk.sync_file(session.file())?;
             inner.disk.rename(&from, &to)?;
+            failpoint::pass(Failpoint::BlobRenamed);
             // The directory that the file has left needs no sync: a name that comes back after a crash is a stray
             // upload, which nothing refers to.
             inner.disk.sync_dir(directory)

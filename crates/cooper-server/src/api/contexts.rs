@@ -10,6 +10,7 @@ use axum::{Extension, Json};
 use cooper_api::problem::ProblemCode;
 use cooper_api::rest::{CreatedContext, UploadedContext};
 use cooper_ports::contexts::{ContextState, UploadContextError};
+use cooper_ports::failpoint::{self, Failpoint};
 use cooper_types::{ContextId, PrincipalName};
 
 use super::{ApiState, Caller, PathId};
@@ -67,8 +68,12 @@ async fn record(
     check_waits(&core, &id, &principal).await?;
     let (size, digest) = (received.size, received.digest.clone());
     core.context_files.keep(&id, received).await.map_err(|error| receive_problem(&id, &error))?;
+    failpoint::pass(Failpoint::ContextRenamed);
     match core.contexts.mark_uploaded(&id, &principal, size, &digest).await {
-        Ok(_) => Ok((StatusCode::CREATED, Json(UploadedContext { context_id: id, size, digest }))),
+        Ok(_) => {
+            failpoint::pass(Failpoint::ContextRecorded);
+            Ok((StatusCode::CREATED, Json(UploadedContext { context_id: id, size, digest })))
+        }
         Err(error) => {
             // It has expired a moment ago: nobody else would ever remove the file.
             if let UploadContextError::Unknown(_) | UploadContextError::Expired(_) = &error

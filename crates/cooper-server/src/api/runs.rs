@@ -13,6 +13,7 @@ use cooper_api::rest::{
 };
 use cooper_engine::run::{NewRun, RunEvent};
 use cooper_ports::access::Token;
+use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::runs::{AcceptRun, RunQuery, RunType, SealedSecret, SecretKind};
 use cooper_spec::plan::{ArgumentValue, BuildArgument};
 use cooper_spec::quick_build::QuickBuild;
@@ -53,6 +54,7 @@ pub(super) async fn create(
     let core = core.clone();
     let accept = async move {
         let accepted = core.runs.accept_run(request).await?;
+        failpoint::pass(Failpoint::RunAccepted);
         if !accepted.repeated {
             core.metrics.run_accepted();
             let run = &accepted.record.run;
