@@ -4,6 +4,7 @@
 //! of its crates. The tests themselves are in `e2e/`.
 
 mod archive;
+mod chance;
 mod context;
 mod engine;
 mod http;
@@ -12,8 +13,10 @@ mod outcome;
 mod private_engine;
 mod product;
 mod server;
+mod submission;
 
 pub use archive::Archive;
+pub use chance::Chance;
 pub use context::{Context, unique};
 pub use engine::Engine;
 pub use http::{Answer, request};
@@ -22,3 +25,4 @@ pub use outcome::{Finished, Running, run_to_end, wait_until};
 pub use private_engine::PrivateEngine;
 pub use product::{cooper_binary, repository_path};
 pub use server::{ServerOptions, TestServer};
+pub use submission::{Submission, is_final};

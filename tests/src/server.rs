@@ -33,6 +33,8 @@ pub struct ServerOptions {
     /// The network that the server and its clients are in, if not the machine's own. The server listens on all of its
     /// addresses.
     pub namespace: Option<Namespace>,
+    /// More variables of the server's environment.
+    pub environment: Vec<(String, String)>,
 }
 
 /// A server, the client that is logged in to it as its administrator, and their folder.
@@ -41,6 +43,7 @@ pub struct TestServer {
     data: PathBuf,
     arguments: Vec<String>,
     namespace: Option<Namespace>,
+    environment: Vec<(String, String)>,
     process: Option<Running>,
     authority: String,
     starts: u32,
@@ -63,6 +66,7 @@ impl TestServer {
             data,
             arguments: options.arguments,
             namespace: options.namespace,
+            environment: options.environment,
             process: None,
             authority: "127.0.0.1:0".to_owned(),
             starts: 0,
@@ -76,6 +80,13 @@ impl TestServer {
     /// Starts the process and waits until it is ready. A second start uses the first one's port.
     #[track_caller]
     fn launch(&mut self) {
+        let ready = self.try_launch(&[]);
+        assert!(ready, "the server is not ready (start {}):\n{}", self.starts, self.log());
+    }
+
+    /// Starts the process, and says whether it became ready; one that ended instead is there to be looked at.
+    #[track_caller]
+    fn try_launch(&mut self, environment: &[(&str, &str)]) -> bool {
         // The address of an earlier start is no sign of this one.
         let address_file = self.data.join("address");
         let _ = std::fs::remove_file(&address_file);
@@ -86,6 +97,7 @@ impl TestServer {
             None => self.authority.clone(),
         };
         command.arg(&self.data).args(["--listen", &listen]).args(&self.arguments);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value))).envs(environment.iter().copied());
         let mut process = Running::start(&mut command);
         let mut authority = None;
         let ready = try_wait_until(READY, || {
@@ -100,10 +112,12 @@ impl TestServer {
             let answer = self.inside(|| request(authority, "GET", "/readyz", &[], b""));
             answer.is_ok_and(|answer| answer.status == 200)
         });
-        let (_, log) = process.output();
-        assert!(ready && !process.has_ended(), "the server is not ready (start {}):\n{log}", self.starts);
-        self.authority = authority.expect("a ready server has an address");
+        let ready = ready && !process.has_ended();
         self.process = Some(process);
+        if let Some(authority) = authority.filter(|_| ready) {
+            self.authority = authority;
+        }
+        ready
     }
 
     /// `HOST:PORT` of the server.
@@ -193,6 +207,13 @@ impl TestServer {
         self.inside(|| request(&self.authority, "GET", path, &[&token], b"")).expect("the server answers")
     }
 
+    /// Asks the REST API as the administrator, and stands it if the server is away. `headers` are whole lines.
+    pub fn ask(&self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> std::io::Result<Answer> {
+        let token = format!("Authorization: Bearer {}", self.token());
+        let headers = [&[token.as_str()], headers].concat();
+        self.inside(|| request(&self.authority, method, path, &headers, body))
+    }
+
     /// Asks the registry as the administrator, for a manifest of any kind.
     #[track_caller]
     pub fn registry(&self, path: &str) -> Answer {
@@ -230,6 +251,29 @@ impl TestServer {
         process.signal(Signal::KILL);
         let ended = process.end(STOP);
         assert_eq!(ended.code, None, "the server ended by itself: {ended}");
+    }
+
+    /// Starts the server again so that it dies at the Nth pass of a failpoint, and says whether it lived to be ready.
+    #[track_caller]
+    pub fn restart_to_die(&mut self, failpoint: &str) -> bool {
+        assert!(self.process.is_none(), "stop or crash the server first");
+        self.try_launch(&[("COOPER_FAILPOINT", failpoint)])
+    }
+
+    /// Whether the server has ended by itself.
+    pub fn has_died(&mut self) -> bool {
+        self.process.as_mut().is_none_or(Running::has_ended)
+    }
+
+    /// Waits for the server to end by itself and gives its log.
+    #[track_caller]
+    pub fn death(&mut self, deadline: Duration) -> Finished {
+        self.process.take().expect("the server runs").end(deadline)
+    }
+
+    /// The server's process id.
+    pub fn pid(&self) -> Option<rustix::process::Pid> {
+        self.process.as_ref().map(Running::pid)
     }
 
     /// Starts the server again, on the same data and port.

@@ -1,0 +1,8 @@
+//! The fault matrix: what is promised holds while things die, on real processes and a real engine. See docs/faults.md.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "this binary is tests, and a panic is how a test fails; clippy sees only `#[test]`"
+)]
+
+mod server_killed;
