@@ -1,10 +1,16 @@
-//! Sources of runs: a local folder becomes an archive, an archive becomes a context that an engine can be served from.
+//! Sources of runs: a folder or a Git repository becomes an archive, an archive becomes a context that an engine can be
+//! served from. And the one client for requests to places that users name.
 //!
-//! Everything here is blocking: callers put it on a thread of its own. Which paths an ignore file leaves out is decided
-//! by [`cooper_spec::ignore`]; what a context is, by [`cooper_ports::context_tree`].
+//! [`pack`] and [`unpack`] are blocking: callers put them on a thread of their own. Which paths an ignore file leaves out
+//! is decided by [`cooper_spec::ignore`]; what a context is, by [`cooper_ports::context_tree`]; what a user may write as a
+//! source, by [`cooper_spec::source`].
 
+pub mod egress;
+pub mod git;
 pub mod pack;
 pub mod unpack;
 
+pub use egress::{Cidr, CidrError, Egress, EgressOptions, EgressPolicy};
+pub use git::{FetchEvent, FetchLimits, FetchListener, FetchRequest, GitError, Snapshot};
 pub use pack::{PackError, PackOptions, PackProgress, PackReport, pack};
 pub use unpack::{UnpackError, UnpackLimits, unpack};

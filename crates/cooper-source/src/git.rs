@@ -1,0 +1,189 @@
+//! Fetching a place in a Git repository into an archive that a build can be served from.
+//!
+//! So far this holds the words that callers use: the fetch itself follows.
+//!
+//! The protocol is spoken here, over the egress client; libgit2 indexes what came and reads objects, and has no way to
+//! a network, a configuration or a work tree: no hook, filter, helper or `insteadOf` can take part, and nothing is
+//! checked out. The archive is written from the commit's tree: names and contents exactly as they are committed, so
+//! `.gitattributes` (line ends, filters, `export-ignore`) means nothing. Only fetching exists; there is no push.
+//!
+//! A fetch takes one commit, shallow where the server can. Submodules that go into the archive are fetched at their
+//! pinned commits. Large files in LFS are an error so far. Everything has a limit, and dropping the future, or its
+//! token's cancellation, ends the work within a second.
+
+mod error;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cooper_spec::source::GitSource;
+use cooper_types::{Digest, SecretString};
+pub use error::{GitError, GitNameFault};
+
+/// What to fetch, and what to make of it.
+#[derive(Clone, Debug)]
+pub struct FetchRequest {
+    /// The place.
+    pub source: GitSource,
+    /// The Dockerfile's path below the source's subdirectory, if the archive is for a build: then `.dockerignore`'s
+    /// rules apply, as they do to a folder. Without it everything goes in.
+    pub dockerfile: Option<String>,
+    /// Files below the subdirectory that the caller wants to read: missing ones are missing in the answer.
+    pub files: Vec<String>,
+    /// An empty directory that is this fetch's own. The caller removes it, with the archive in it.
+    pub scratch: PathBuf,
+    /// What it may ask for at most.
+    pub limits: FetchLimits,
+}
+
+/// What a fetch may ask for at most. A breach names the limit.
+#[derive(Clone, Debug)]
+pub struct FetchLimits {
+    /// Entries of the archive.
+    pub entries: u64,
+    /// Bytes of one file. Files are held in memory one at a time.
+    pub file_len: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Bytes that are received, over all repositories.
+    pub received: u64,
+    /// Bytes of one of the named files.
+    pub named_file_len: u64,
+    /// Repositories inside repositories.
+    pub submodules: usize,
+    /// How deep they may lie inside each other.
+    pub submodule_depth: usize,
+    /// How long everything may take.
+    pub time: Duration,
+}
+
+impl Default for FetchLimits {
+    fn default() -> Self {
+        Self {
+            entries: 1_000_000,
+            file_len: 1 << 30,
+            bytes: 16 << 30,
+            received: 16 << 30,
+            named_file_len: 1 << 20,
+            submodules: 100,
+            submodule_depth: 10,
+            time: Duration::from_secs(3_600),
+        }
+    }
+}
+
+/// What was fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The commit, 40 hexadecimal digits.
+    pub commit: String,
+    /// The branch, if one was named or the default branch was taken.
+    pub branch: Option<String>,
+    /// The full name of the reference that was taken; nothing if a commit was named.
+    pub reference: Option<String>,
+    /// The archive, a tar.gz in the scratch directory. The same commit and request give the same bytes.
+    pub archive: PathBuf,
+    /// The archive's digest.
+    pub digest: Digest,
+    /// The archive's bytes.
+    pub size: u64,
+    /// How many entries it has.
+    pub entries: u64,
+    /// What the Dockerfile is called in the archive, if one was asked for: another name if it is a link.
+    pub dockerfile: Option<String>,
+    /// The named files that were found, by the names that the caller gave.
+    pub files: BTreeMap<String, Vec<u8>>,
+}
+
+/// A user name and a password or token for one host.
+#[derive(Clone, Debug)]
+pub struct GitCredential {
+    /// The user name; many forges take any with a token.
+    pub username: String,
+    /// The password or token.
+    pub password: SecretString,
+}
+
+/// Where credentials come from. Asked only after a host has demanded some, at most once per host and fetch.
+#[async_trait]
+pub trait CredentialSource: Send + Sync {
+    /// The credential for `host`, which is `HOST` or `HOST:PORT` in lower case; nothing if there is none.
+    async fn for_host(&self, host: &str) -> Result<Option<GitCredential>, Box<dyn std::error::Error + Send + Sync>>;
+}
+
+/// No credentials for anybody.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoCredentials;
+
+#[async_trait]
+impl CredentialSource for NoCredentials {
+    async fn for_host(&self, _: &str) -> Result<Option<GitCredential>, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(None)
+    }
+}
+
+/// What happens during a fetch; displayed, a line for the run's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FetchEvent {
+    /// A repository is asked for a reference.
+    Asking {
+        /// The repository.
+        url: String,
+        /// What is asked for.
+        reference: String,
+    },
+    /// The server cannot do what would be quickest: all of the history comes.
+    WholeHistory,
+    /// A line that the server wants the user to see, made harmless.
+    Remote(String),
+    /// A repository has been received.
+    Received {
+        /// Objects in it.
+        objects: u64,
+        /// Bytes on the wire.
+        bytes: u64,
+    },
+    /// What the reference stands for.
+    Resolved {
+        /// The commit.
+        commit: String,
+        /// The reference's full name.
+        reference: Option<String>,
+    },
+    /// A submodule is fetched.
+    Submodule {
+        /// Where it lies in the source.
+        path: String,
+        /// Its repository.
+        url: String,
+    },
+    /// The archive is written.
+    Archived {
+        /// Entries in it.
+        entries: u64,
+        /// Its bytes.
+        size: u64,
+    },
+}
+
+impl fmt::Display for FetchEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Asking { url, reference } => write!(f, "Fetching {reference} from {url}"),
+            Self::WholeHistory => f.write_str("The server can't send this commit alone; fetching the whole history"),
+            Self::Remote(line) => write!(f, "remote: {line}"),
+            Self::Received { objects, bytes } => write!(f, "Received {objects} objects, {bytes} bytes"),
+            Self::Resolved { commit, reference: Some(reference) } => write!(f, "{reference} is commit {commit}"),
+            Self::Resolved { commit, reference: None } => write!(f, "Using commit {commit}"),
+            Self::Submodule { path, url } => write!(f, "Submodule {path} from {url}"),
+            Self::Archived { entries, size } => write!(f, "Packed {entries} entries into {size} bytes"),
+        }
+    }
+}
+
+/// Hears of a fetch's events, also from threads.
+pub type FetchListener = Arc<dyn Fn(FetchEvent) + Send + Sync>;

@@ -1,0 +1,318 @@
+//! Why a source can't be fetched: each error names the object, and tells the user's mistake from a passing trouble.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use cooper_spec::ignore::IgnoreError;
+use cooper_spec::source::SourceError;
+
+use crate::egress::EgressError;
+
+/// Why a source can't be fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum GitError {
+    /// The server was not reached, or broke off.
+    #[error(transparent)]
+    Egress(#[from] EgressError),
+    /// The server wants to know who asks.
+    #[error(
+        "`{host}` asks for credentials for `{url}`; check the URL, or store some with `cooper credential set {host}`"
+    )]
+    CredentialsNeeded {
+        /// The host.
+        host: String,
+        /// The repository.
+        url: String,
+    },
+    /// The server does not take the credentials that are stored.
+    #[error("`{host}` refuses the stored credentials for `{url}`; replace them with `cooper credential set {host}`")]
+    CredentialsRefused {
+        /// The host.
+        host: String,
+        /// The repository.
+        url: String,
+    },
+    /// The credentials could not be looked up.
+    #[error("can't look up the credentials for `{host}`")]
+    CredentialLookup {
+        /// The host.
+        host: String,
+        /// What the store says.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// There is no such repository, or the server says so to strangers.
+    #[error(
+        "repository `{url}` was not found; check the URL, and if it is private, store credentials with `cooper credential set`"
+    )]
+    RepositoryNotFound {
+        /// The repository.
+        url: String,
+    },
+    /// Something answers, but not Git.
+    #[error("`{url}` answers, but not as a Git repository does; name the URL that `git clone` takes")]
+    NotGit {
+        /// The repository.
+        url: String,
+    },
+    /// The server answers with an error.
+    #[error("`{host}` answered with HTTP status {status}")]
+    Status {
+        /// The host.
+        host: String,
+        /// The status.
+        status: u16,
+    },
+    /// The server does not keep to the protocol.
+    #[error("`{host}` does not speak Git's protocol as it should: {what}")]
+    Protocol {
+        /// The host.
+        host: String,
+        /// What it said wrong.
+        what: &'static str,
+    },
+    /// The server refuses in its own words.
+    #[error("`{host}` refuses: {message}")]
+    Remote {
+        /// The host.
+        host: String,
+        /// Its words, made harmless.
+        message: String,
+    },
+    /// Objects with names that are not SHA-1.
+    #[error("repository `{url}` uses SHA-256 object names, which are not supported yet")]
+    ObjectFormat {
+        /// The repository.
+        url: String,
+    },
+    /// Nothing has been committed.
+    #[error("repository `{url}` is empty")]
+    Empty {
+        /// The repository.
+        url: String,
+    },
+    /// There is no such branch or tag.
+    #[error("`{reference}` is no branch, tag or commit of `{url}`{}", near.as_ref().map(|near| format!("; did you mean `{near}`?")).unwrap_or_default())]
+    ReferenceNotFound {
+        /// What was asked for.
+        reference: String,
+        /// The repository.
+        url: String,
+        /// The nearest name that exists.
+        near: Option<String>,
+    },
+    /// There is no such commit.
+    #[error("commit `{commit}` was not found in `{url}`; it must be on a branch or a tag of this repository")]
+    CommitNotFound {
+        /// What was asked for.
+        commit: String,
+        /// The repository.
+        url: String,
+    },
+    /// More than one object begins like this.
+    #[error("`{commit}` is the beginning of several objects of `{url}`; write more digits")]
+    CommitAmbiguous {
+        /// What was asked for.
+        commit: String,
+        /// The repository.
+        url: String,
+    },
+    /// The reference leads to something else.
+    #[error("`{reference}` of `{url}` does not lead to a commit")]
+    NotACommit {
+        /// What was asked for.
+        reference: String,
+        /// The repository.
+        url: String,
+    },
+    /// There is no such directory.
+    #[error("subdirectory `{path}` does not exist in commit {commit}")]
+    SubdirectoryNotFound {
+        /// The path.
+        path: String,
+        /// The commit.
+        commit: String,
+    },
+    /// It is something else.
+    #[error("subdirectory `{path}` is a file in commit {commit}; name the directory that holds it")]
+    SubdirectoryIsFile {
+        /// The path.
+        path: String,
+        /// The commit.
+        commit: String,
+    },
+    /// There is no such Dockerfile.
+    #[error(
+        "no Dockerfile: `{path}` does not exist in the source; name one with --file, relative to the source's directory"
+    )]
+    NoDockerfile {
+        /// The path.
+        path: String,
+    },
+    /// The ignore file holds a bad pattern.
+    #[error(transparent)]
+    Ignore(#[from] IgnoreError),
+    /// The ignore file is not text.
+    #[error("ignore file `{path}` is not UTF-8 text")]
+    IgnoreNotText {
+        /// The path.
+        path: String,
+    },
+    /// A name can't be in a context.
+    #[error("the name of `{path}` {fault}")]
+    Name {
+        /// The path, with marks where it is not text.
+        path: String,
+        /// What is wrong.
+        fault: GitNameFault,
+    },
+    /// The file's content is elsewhere.
+    #[error(
+        "`{path}` is a Git LFS pointer, and LFS is not supported yet; commit the file itself, or ignore it in .dockerignore"
+    )]
+    Lfs {
+        /// The file.
+        path: String,
+    },
+    /// A named file or one that is read to decide something is too large.
+    #[error("`{path}` is larger than {limit} bytes")]
+    FileTooLarge {
+        /// The file.
+        path: String,
+        /// The most that is taken.
+        limit: u64,
+    },
+    /// The source has too much of something.
+    #[error("the source has more than {limit} {what}")]
+    Limit {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much is allowed.
+        limit: u64,
+    },
+    /// A submodule is not described.
+    #[error("submodule `{path}` has no URL in .gitmodules")]
+    SubmoduleUnknown {
+        /// Where it lies.
+        path: String,
+    },
+    /// A submodule's URL is refused.
+    #[error("submodule `{path}` has a URL that can't be used")]
+    SubmoduleUrl {
+        /// Where it lies.
+        path: String,
+        /// What is wrong with it.
+        #[source]
+        source: SourceError,
+    },
+    /// A submodule can't be fetched.
+    #[error("can't fetch submodule `{path}`")]
+    Submodule {
+        /// Where it lies.
+        path: String,
+        /// Why.
+        #[source]
+        source: Box<GitError>,
+    },
+    /// The objects that came are damaged or incomplete.
+    #[error("what `{url}` sent is damaged or incomplete")]
+    Objects {
+        /// The repository.
+        url: String,
+        /// What libgit2 says.
+        #[source]
+        source: git2::Error,
+    },
+    /// This machine's disk.
+    #[error("can't store the source")]
+    Disk {
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// It took too long.
+    #[error("fetching the source took longer than {} seconds", limit.as_secs())]
+    TooSlow {
+        /// How long it may take.
+        limit: Duration,
+    },
+    /// The caller has cancelled.
+    #[error("fetching the source was cancelled")]
+    Cancelled,
+}
+
+impl GitError {
+    /// Whether the same fetch may succeed later without anybody changing anything: the machinery's or the network's
+    /// trouble. Otherwise it is the user's, the repository's or the operator's.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Egress(error) => error.is_transient(),
+            Self::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..),
+            Self::CredentialLookup { .. } | Self::Disk { .. } => true,
+            Self::Submodule { source, .. } => source.is_transient(),
+            Self::CredentialsNeeded { .. }
+            | Self::CredentialsRefused { .. }
+            | Self::RepositoryNotFound { .. }
+            | Self::NotGit { .. }
+            | Self::Protocol { .. }
+            | Self::Remote { .. }
+            | Self::ObjectFormat { .. }
+            | Self::Empty { .. }
+            | Self::ReferenceNotFound { .. }
+            | Self::CommitNotFound { .. }
+            | Self::CommitAmbiguous { .. }
+            | Self::NotACommit { .. }
+            | Self::SubdirectoryNotFound { .. }
+            | Self::SubdirectoryIsFile { .. }
+            | Self::NoDockerfile { .. }
+            | Self::Ignore(_)
+            | Self::IgnoreNotText { .. }
+            | Self::Name { .. }
+            | Self::Lfs { .. }
+            | Self::FileTooLarge { .. }
+            | Self::Limit { .. }
+            | Self::SubmoduleUnknown { .. }
+            | Self::SubmoduleUrl { .. }
+            | Self::Objects { .. }
+            | Self::TooSlow { .. }
+            | Self::Cancelled => false,
+        }
+    }
+
+    /// The error and its causes in one line.
+    pub fn line(&self) -> String {
+        let mut line = self.to_string();
+        let mut next = std::error::Error::source(self);
+        while let Some(cause) = next {
+            line.push_str(": ");
+            line.push_str(&cause.to_string());
+            next = cause.source();
+        }
+        line
+    }
+}
+
+/// Why a name in a repository is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GitNameFault {
+    /// It is not UTF-8, which a build can't be served.
+    NotUtf8,
+    /// No honest repository has it: `.`, `..`, `.git`, a slash, nothing at all.
+    Forbidden,
+    /// The path is longer than a file system takes.
+    TooLong,
+    /// A link's target is empty, too long or no text.
+    LinkTarget,
+}
+
+impl fmt::Display for GitNameFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotUtf8 => "is not UTF-8; rename it, or ignore it in .dockerignore",
+            Self::Forbidden => "is one that no repository may hold",
+            Self::TooLong => "is too long",
+            Self::LinkTarget => "is a link whose target is empty, too long or not UTF-8",
+        })
+    }
+}
