@@ -5,15 +5,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cooper_api::agent::{PROTOCOL_VERSION, wire};
 use cooper_ports::clock::Clock;
-use cooper_ports::engine::{ContainerEngine, EngineDescription};
-use cooper_types::{Platform, RunId};
-use tokio::sync::{mpsc, watch};
+use cooper_ports::engine::ContainerEngine;
+use cooper_types::RunId;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
+use crate::conditions::Conditions;
 use crate::connect::{Bearer, Connector};
+use crate::engine_watch::EngineWatch;
 use crate::error::{AgentError, chain};
+use crate::greeting::Greeting;
 use crate::link::Link;
 use crate::log::{Limits, LogHub};
 use crate::settings::AgentSettings;
@@ -52,7 +55,11 @@ impl Agent {
             return Err(AgentError::NoSlots);
         }
         let bearer = Bearer::new(&settings.token)?;
-        let hello = hello(&settings, engine.describe())?;
+        let conditions = Conditions::default();
+        let watch =
+            EngineWatch::new(Arc::clone(&engine), conditions.clone(), settings.engine_period, settings.describe_period);
+        let engine_state = watch.state();
+        let greeting = Greeting::new(&settings, watch.description())?;
         let work_dir = settings.work_dir.clone();
         let prepared = tokio::task::spawn_blocking(move || prepare(&work_dir)).await;
         // The lock is held until the agent is over.
@@ -70,22 +77,23 @@ impl Agent {
             patience: LOG_PATIENCE,
         };
         let hub = LogHub::new(limits);
-        let (channel, channels) = watch::channel(None);
+        let (channel, channels) = tokio::sync::watch::channel(None);
         let (events, link_events) = mpsc::channel(LINK_QUEUE);
         let link = Link {
             connector,
             bearer: bearer.clone(),
-            hello,
+            greeting,
             reconnect: settings.reconnect,
             hub: Arc::clone(&hub),
             channel,
             events,
         };
         let (slots, grace) = (settings.slots, settings.shutdown_grace);
-        let runner = Arc::new(StepRunner { engine, clock, hub, channels, bearer, settings });
+        let runner = Arc::new(StepRunner { engine, engine_state, clock, hub, channels, bearer, settings });
         let stop_link = CancellationToken::new();
         let mut link = tokio::spawn(link.keep(stop_link.clone()));
-        Supervisor::new(slots, runner).run(link_events, shutdown, grace).await;
+        let _watch = AbortOnDropHandle::new(tokio::spawn(watch.run()));
+        Supervisor::new(slots, runner, conditions).run(link_events, shutdown, grace).await;
         if tokio::time::timeout(FAREWELL, &mut link).await.is_err() {
             stop_link.cancel();
             let _ = link.await;
@@ -134,71 +142,9 @@ async fn reap(engine: &dyn ContainerEngine, settings: &AgentSettings) {
     }
 }
 
-/// The greeting. The settings may leave out some of what the engine can do, and name nothing else.
-fn hello(settings: &AgentSettings, engine: &EngineDescription) -> Result<wire::Hello, AgentError> {
-    let can = || std::iter::once(&engine.native).chain(&engine.emulated);
-    if let Some(platform) = settings.platforms.iter().find(|platform| can().all(|has| has != *platform)) {
-        let mut has: Vec<Platform> = can().cloned().collect();
-        has.dedup();
-        return Err(AgentError::Platform { platform: platform.clone(), has });
-    }
-    let wanted = |platform: &&Platform| settings.platforms.is_empty() || settings.platforms.contains(*platform);
-    let texts =
-        |platforms: &mut dyn Iterator<Item = &Platform>| platforms.filter(wanted).map(Platform::to_string).collect();
-    Ok(wire::Hello {
-        protocol: PROTOCOL_VERSION,
-        name: settings.name.to_string(),
-        incarnation: uuid::Uuid::new_v4().to_string(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        engine: format!("{} {}", engine.name, engine.version),
-        native_platforms: texts(&mut std::iter::once(&engine.native)),
-        emulated_platforms: texts(&mut engine.emulated.iter()),
-        slots: settings.slots,
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
-    use cooper_ports::engine::EngineOwner;
-    use cooper_types::{AgentName, SecretString};
-
     use super::*;
-
-    #[test]
-    fn platforms_are_those_of_the_engine_that_are_wanted() {
-        let platform = |text: &str| Platform::parse(text).expect(text);
-        let engine = EngineDescription {
-            name: "Engine".into(),
-            version: "1".into(),
-            api_version: "1.41".into(),
-            native: platform("linux/amd64"),
-            emulated: [platform("linux/arm64"), platform("linux/386")].into(),
-            features: BTreeSet::default(),
-        };
-        let greeting = |wanted: &[&str]| {
-            let mut settings = AgentSettings::new(
-                AgentName::parse("a").expect("name"),
-                1,
-                "/nonexistent".into(),
-                SecretString::new("t".into()),
-                EngineOwner::new("test"),
-            );
-            settings.platforms = wanted.iter().map(|text| platform(text)).collect();
-            hello(&settings, &engine)
-        };
-        let check = |wanted: &[&str], native: &[&str], emulated: &[&str]| {
-            let hello = greeting(wanted).expect("a greeting");
-            assert_eq!(hello.native_platforms, native, "{wanted:?}");
-            assert_eq!(hello.emulated_platforms, emulated, "{wanted:?}");
-        };
-        check(&[], &["linux/amd64"], &["linux/386", "linux/arm64"]);
-        check(&["linux/arm64"], &[], &["linux/arm64"]);
-        check(&["linux/amd64"], &["linux/amd64"], &[]);
-        let error = greeting(&["linux/amd64", "windows/amd64"]).expect_err("no Windows");
-        assert!(error.to_string().contains("can't run windows/amd64, only linux/amd64, linux/386"), "{error}");
-    }
 
     #[test]
     fn a_work_folder_is_emptied_of_ours_only_and_used_once() {

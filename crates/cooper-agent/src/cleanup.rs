@@ -52,7 +52,7 @@ pub(crate) async fn clean_up(
     tasks.attempts.iter().for_each(|attempt| runner.hub.close(key, *attempt));
     let mut names = tasks.names;
     names.extend(leftovers);
-    let left = if names.is_empty() { names } else { remove_names(&runner, names).await };
+    let left = if names.is_empty() { names } else { remove_names(Arc::clone(&runner), names).await };
     let dir = runner.placement_dir(key);
     match tokio::fs::remove_dir_all(&dir).await {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -63,7 +63,8 @@ pub(crate) async fn clean_up(
     left
 }
 
-async fn remove_names(runner: &StepRunner, names: Vec<LocalName>) -> Vec<LocalName> {
+/// Removes names from the engine. Returns those that it would not remove.
+pub(crate) async fn remove_names(runner: Arc<StepRunner>, names: Vec<LocalName>) -> Vec<LocalName> {
     match tokio::time::timeout(REMOVE_TIMEOUT, runner.engine.remove_names(&names)).await {
         Ok(Ok(())) => Vec::new(),
         Ok(Err(error)) => {

@@ -13,8 +13,11 @@
 
 mod agent;
 mod cleanup;
+mod conditions;
 mod connect;
+mod engine_watch;
 mod error;
+mod greeting;
 mod link;
 mod log;
 mod mask;

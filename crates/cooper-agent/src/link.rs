@@ -24,6 +24,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::connect::{Bearer, ConnectError, Connector};
 use crate::error::chain;
+use crate::greeting::Greeting;
 use crate::log::LogHub;
 use crate::settings::ReconnectWindow;
 
@@ -73,7 +74,7 @@ pub(crate) struct Uplink {
 pub(crate) struct Link {
     pub(crate) connector: Arc<dyn Connector>,
     pub(crate) bearer: Bearer,
-    pub(crate) hello: wire::Hello,
+    pub(crate) greeting: Greeting,
     pub(crate) reconnect: ReconnectWindow,
     pub(crate) hub: Arc<LogHub>,
     /// The channel of the open stream, for other calls.
@@ -102,6 +103,8 @@ enum LinkError {
     Closed,
     #[error("stream was cut because the server did not read it")]
     Cut,
+    #[error("stream is opened anew because the engine is not what it was")]
+    Outdated,
 }
 
 impl LinkError {
@@ -118,14 +121,20 @@ impl LinkError {
                     | Code::Unimplemented
             ),
             Self::NoWelcome | Self::Protocol(_) => true,
-            Self::Connect(_) | Self::Silent | Self::Message(_) | Self::Broken(_) | Self::Closed | Self::Cut => false,
+            Self::Connect(_)
+            | Self::Silent
+            | Self::Message(_)
+            | Self::Broken(_)
+            | Self::Closed
+            | Self::Cut
+            | Self::Outdated => false,
         }
     }
 }
 
 impl Link {
     /// Keeps the stream open until `stop` fires or nobody listens.
-    pub(crate) async fn keep(self, stop: CancellationToken) {
+    pub(crate) async fn keep(mut self, stop: CancellationToken) {
         let mut backoff = Backoff::new(self.reconnect);
         while !self.events.is_closed() {
             let mut up_since = None;
@@ -141,8 +150,13 @@ impl Link {
                 }
             }
             let Err(error) = ended;
-            let pause = if error.is_lasting() { backoff.longest() } else { backoff.next_pause() };
-            if !self.events.is_closed() {
+            let pause = match &error {
+                // It was our own wish, and the server is there.
+                LinkError::Outdated => Duration::ZERO,
+                error if error.is_lasting() => backoff.longest(),
+                _ => backoff.next_pause(),
+            };
+            if !self.events.is_closed() && !matches!(error, LinkError::Outdated) {
                 tracing::warn!(error = chain(&error), retry_in = ?pause, "no stream to the server");
             }
             tokio::select! {
@@ -163,12 +177,12 @@ impl Link {
     }
 
     /// One stream, from its opening to its end.
-    async fn stream(&self, up_since: &mut Option<Instant>) -> Result<std::convert::Infallible, LinkError> {
+    async fn stream(&mut self, up_since: &mut Option<Instant>) -> Result<std::convert::Infallible, LinkError> {
         let channel = self.connector.connect().await?;
         let mut client = client(channel.clone(), self.bearer.clone());
         let (control, control_queue) = mpsc::channel(CONTROL_QUEUE);
         let (logs, log_queue) = mpsc::channel(LOG_QUEUE);
-        let hello = wire::AgentMessage { message: Some(agent_message::Message::Hello(self.hello.clone())) };
+        let hello = wire::AgentMessage { message: Some(agent_message::Message::Hello(self.greeting.hello())) };
         let greet = async {
             let answer = client.connect(outgoing(hello, control_queue, log_queue)).await.map_err(LinkError::Refused)?;
             let mut incoming = answer.into_inner();
@@ -198,31 +212,38 @@ impl Link {
             return Err(LinkError::Closed);
         }
         self.hub.stream_opened();
+        let Self { greeting, hub, events, .. } = self;
         let pump = async {
-            self.hub.pump(&logs).await;
+            hub.pump(&logs).await;
             // The stream's other half notices as well, and knows why.
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            ended = self.read(incoming) => ended,
+            ended = read(incoming, hub, events) => ended,
             () = cut.cancelled() => Err(LinkError::Cut),
+            () = greeting.outdated() => Err(LinkError::Outdated),
             () = pump => Err(LinkError::Closed),
         }
     }
+}
 
-    async fn read(&self, mut incoming: Streaming<wire::ServerMessage>) -> Result<std::convert::Infallible, LinkError> {
-        loop {
-            let message = incoming.message().await.map_err(LinkError::Broken)?.ok_or(LinkError::Closed)?;
-            if let Some(server_message::Message::LogStored(stored)) = message.message {
-                let key = stored.key.ok_or(ProtocolError::Missing("placement key"))?.read()?;
-                self.hub.stored(key, AttemptNumber(stored.attempt), stored.sequence);
-                continue;
-            }
-            if let Some(message) = read_server_message(message)?
-                && self.events.send(LinkEvent::Message(Box::new(message))).await.is_err()
-            {
-                return Err(LinkError::Closed);
-            }
+/// Passes on what the server says, until the stream ends.
+async fn read(
+    mut incoming: Streaming<wire::ServerMessage>,
+    hub: &LogHub,
+    events: &mpsc::Sender<LinkEvent>,
+) -> Result<std::convert::Infallible, LinkError> {
+    loop {
+        let message = incoming.message().await.map_err(LinkError::Broken)?.ok_or(LinkError::Closed)?;
+        if let Some(server_message::Message::LogStored(stored)) = message.message {
+            let key = stored.key.ok_or(ProtocolError::Missing("placement key"))?.read()?;
+            hub.stored(key, AttemptNumber(stored.attempt), stored.sequence);
+            continue;
+        }
+        if let Some(message) = read_server_message(message)?
+            && events.send(LinkEvent::Message(Box::new(message))).await.is_err()
+        {
+            return Err(LinkError::Closed);
         }
     }
 }

@@ -38,6 +38,8 @@ pub struct AgentSettings {
     pub reconnect: ReconnectWindow,
     /// How often the engine is asked whether it lives.
     pub engine_period: Duration,
+    /// How often the engine is asked what it is: emulation may come and go while it runs.
+    pub describe_period: Duration,
     /// How long a shutdown may take to stop steps and to clean up.
     pub shutdown_grace: Duration,
 }
@@ -78,6 +80,7 @@ impl AgentSettings {
             log_spool_bytes: 256 << 20,
             reconnect: ReconnectWindow::IN_PROCESS,
             engine_period: Duration::from_secs(3),
+            describe_period: Duration::from_secs(60),
             shutdown_grace: Duration::from_secs(15),
         }
     }

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::connect::Bearer;
+use crate::engine_watch::EngineState;
 use crate::error::chain;
 use crate::log::LogHub;
 use crate::mask::MaskSet;
@@ -37,6 +38,7 @@ const MAX_REASON: usize = 2000;
 /// Runs the steps of an agent.
 pub(crate) struct StepRunner {
     pub(crate) engine: Arc<dyn ContainerEngine>,
+    pub(crate) engine_state: EngineState,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) hub: Arc<LogHub>,
     /// The channel of the open stream, for contexts.
@@ -159,6 +161,12 @@ impl Attempt<'_> {
                 let _ = tokio::time::timeout(STOP_TIMEOUT, &mut work).await;
                 self.log.last_service_line(&format!("error: timed out after {} s", timeout.as_secs_f64())).await;
                 return Some(StepResult::TimedOut);
+            }
+            why = self.runner.engine_state.gone() => {
+                self.stop.cancel();
+                // It hardly answers; what it was doing is stopped by the end of the connections.
+                let _ = tokio::time::timeout(STOP_TIMEOUT, &mut work).await;
+                Err(Ended::Lost(format!("engine stopped answering: {why}")))
             }
         };
         match ended {

@@ -9,21 +9,26 @@ use cooper_engine::agent::{AgentEffect, AgentEvent, AgentState};
 use cooper_engine::message::{PlacementKey, StepResult, ToServer};
 use cooper_ports::engine::LocalName;
 use cooper_types::AttemptNumber;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::cleanup::{self, PlacementTasks};
+use crate::conditions::Conditions;
 use crate::error::chain;
 use crate::link::{LinkEvent, Uplink};
 use crate::step::StepRunner;
+
+/// How long names that the engine would not remove wait for another try, if no placement ends before.
+const LEFTOVERS_PAUSE: Duration = Duration::from_secs(30);
 
 type StepKey = (PlacementKey, AttemptNumber);
 
 /// Holds the agent's state.
 pub(crate) struct Supervisor {
     state: AgentState,
+    conditions: Conditions,
     runner: Arc<StepRunner>,
     uplink: Option<(Uplink, Interval)>,
     placements: BTreeMap<PlacementKey, PlacementTasks>,
@@ -38,8 +43,9 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    pub(crate) fn new(slots: u32, runner: Arc<StepRunner>) -> Self {
+    pub(crate) fn new(slots: u32, runner: Arc<StepRunner>, conditions: Conditions) -> Self {
         Self {
+            conditions,
             state: AgentState::new(usize::try_from(slots).unwrap_or(usize::MAX)),
             runner,
             uplink: None,
@@ -60,10 +66,9 @@ impl Supervisor {
         grace: Duration,
     ) {
         let mut deadline = None;
-        let (engine_states, mut engine) = watch::channel(None);
-        // Ends with this function: the watch is only asked about here.
-        let watching = tokio::spawn(watch_engine(Arc::clone(&self.runner), engine_states));
-        let _watching = tokio_util::task::AbortOnDropHandle::new(watching);
+        let mut conditions = self.conditions.changes();
+        let mut leftovers = tokio::time::interval(LEFTOVERS_PAUSE);
+        leftovers.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             // Every branch is cancel safe: what it took is handled before the next turn.
             tokio::select! {
@@ -72,12 +77,10 @@ impl Supervisor {
                     None => break,
                 },
                 () = beat(&mut self.uplink) => self.apply(AgentEvent::ReportDue),
-                Ok(()) = engine.changed(), if deadline.is_none() => {
-                    let why = engine.borrow_and_update().clone();
-                    self.apply(AgentEvent::Unavailable(why));
-                }
+                () = conditions.next(), if deadline.is_none() => self.conditions_changed(),
                 Some(ended) = self.steps.join_next_with_id() => self.step_ended(ended),
                 Some(ended) = self.cleanups.join_next_with_id() => self.cleaned_up(ended),
+                _ = leftovers.tick() => self.remove_leftovers(),
                 () = shutdown.cancelled(), if deadline.is_none() => {
                     deadline = Some(Instant::now() + grace);
                     self.drain();
@@ -183,30 +186,28 @@ impl Supervisor {
         }
     }
 
+    fn conditions_changed(&mut self) {
+        let why = self.conditions.why();
+        if why.is_none() {
+            // What could not be removed while the engine was away does not wait for the next run.
+            self.remove_leftovers();
+        }
+        self.apply(AgentEvent::Unavailable(why));
+    }
+
+    fn remove_leftovers(&mut self) {
+        if !self.leftovers.is_empty() {
+            let names = std::mem::take(&mut self.leftovers);
+            self.cleanups.spawn(cleanup::remove_names(Arc::clone(&self.runner), names));
+        }
+    }
+
     /// Takes nothing new and stops everything.
     fn drain(&mut self) {
         self.apply(AgentEvent::Unavailable(Some("it is shutting down".to_owned())));
         let keys: Vec<PlacementKey> = self.placements.keys().copied().collect();
         tracing::info!(placements = keys.len(), "agent shuts down");
         keys.into_iter().for_each(|key| self.clean_up(key));
-    }
-}
-
-/// Looks after the engine: an agent whose engine is away declines what it is offered, with the reason.
-async fn watch_engine(runner: Arc<StepRunner>, states: watch::Sender<Option<String>>) {
-    loop {
-        let state = runner.engine.ping().await.err().map(|error| chain(&error));
-        states.send_if_modified(|before| {
-            let changed = *before != state;
-            match &state {
-                Some(why) if changed => tracing::warn!(error = why, "engine is away: no work is taken"),
-                None if changed => tracing::info!("engine is back"),
-                _ => {}
-            }
-            *before = state;
-            changed
-        });
-        tokio::time::sleep(runner.settings.engine_period).await;
     }
 }
 

@@ -7,6 +7,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::ListWorkersRequest;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
 use cooper_ports::engine::{EngineDescription, EngineError, EngineFeature};
 use cooper_types::Platform;
+use tonic::transport::Channel;
 
 use crate::wire::EngineWire;
 
@@ -46,7 +47,7 @@ pub(crate) fn describe(version: &SystemVersion, api_version: &str) -> Result<Eng
 }
 
 /// `20.10.24+dfsg1` → (20, 10); what is no number is 0, so that it has no features.
-fn numbers(version: &str) -> (u32, u32) {
+pub(crate) fn numbers(version: &str) -> (u32, u32) {
     let mut parts = version.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
 }
@@ -54,10 +55,22 @@ fn numbers(version: &str) -> (u32, u32) {
 /// The platforms that the engine's BuildKit says it can run, its own included.
 pub(crate) async fn platforms(wire: &EngineWire) -> Result<BTreeSet<Platform>, EngineError> {
     const OPERATION: &str = "list the platforms of its builder";
-    let broken =
-        |source: Box<dyn std::error::Error + Send + Sync>| EngineError::Broken { operation: OPERATION, source };
+    let request = ListWorkersRequest { filter: Vec::new() };
+    let answer = control(wire, OPERATION).await?.list_workers(request).await;
+    let answer = answer.map_err(|status| EngineError::Broken { operation: OPERATION, source: status.into() })?;
+    let workers = answer.into_inner().record;
+    let platforms = workers.iter().flat_map(|worker| &worker.platforms).filter_map(|platform| {
+        let variant = if platform.variant.is_empty() { String::new() } else { format!("/{}", platform.variant) };
+        // What is not known here (riscv64, s390x, variants of amd64) is not offered.
+        Platform::parse(&format!("{}/{}{variant}", platform.os, platform.architecture)).ok()
+    });
+    Ok(platforms.collect())
+}
+
+/// A client of BuildKit's own interface, on a connection that ends with it.
+pub(crate) async fn control(wire: &EngineWire, operation: &'static str) -> Result<ControlClient<Channel>, EngineError> {
     let connection =
-        wire.upgrade(OPERATION, "/grpc", Vec::new()).await.map_err(|error| error.into_engine_error(OPERATION))?;
+        wire.upgrade(operation, "/grpc", Vec::new()).await.map_err(|error| error.into_engine_error(operation))?;
     let mut connection = Some(connection);
     // The address is never looked up: the connector hands out the connection that is there, once.
     let channel = tonic::transport::Endpoint::from_static("http://engine")
@@ -66,16 +79,8 @@ pub(crate) async fn platforms(wire: &EngineWire) -> Result<BTreeSet<Platform>, E
             std::future::ready(connection)
         }))
         .await
-        .map_err(|error| broken(error.into()))?;
-    let request = ListWorkersRequest { filter: Vec::new() };
-    let answer = ControlClient::new(channel).list_workers(request).await.map_err(|status| broken(status.into()))?;
-    let workers = answer.into_inner().record;
-    let platforms = workers.iter().flat_map(|worker| &worker.platforms).filter_map(|platform| {
-        let variant = if platform.variant.is_empty() { String::new() } else { format!("/{}", platform.variant) };
-        // What is not known here (riscv64, s390x, variants of amd64) is not offered.
-        Platform::parse(&format!("{}/{}{variant}", platform.os, platform.architecture)).ok()
-    });
-    Ok(platforms.collect())
+        .map_err(|error| EngineError::Broken { operation, source: error.into() })?;
+    Ok(ControlClient::new(channel))
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! The engine as one value: what every operation shares, and the port's implementation.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bollard::Docker;
 use cooper_ports::engine::{
     BuildError, BuildEvent, BuildRequest, BuiltImage, ContainerEngine, EngineDescription, EngineError, EngineFeature,
-    EngineOwner, LocalName, PushError, PushEvent, PushRequest, PushedImage, Reaped,
+    EngineOwner, EngineStorage, LocalName, PushError, PushEvent, PushRequest, PushedImage, Reaped,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
@@ -16,7 +16,7 @@ use crate::describe;
 use crate::housekeeping::Removals;
 use crate::socket::EngineSocket;
 use crate::wire::EngineWire;
-use crate::{build, housekeeping, push};
+use crate::{build, cache, housekeeping, push};
 
 /// How long a living engine takes at most to say that it lives.
 const PING: Duration = Duration::from_secs(3);
@@ -28,20 +28,39 @@ const REQUEST_SECONDS: u64 = 120;
 pub struct DockerEngine(Arc<Inner>);
 
 struct Inner {
-    docker: Docker,
     socket: EngineSocket,
-    wire: EngineWire,
-    description: EngineDescription,
+    /// Replaced when the engine is asked again what it is; what is under way goes on with what it began with.
+    current: RwLock<Arc<Connected>>,
     removals: Removals,
+}
+
+/// An engine as it was when it was asked what it is.
+struct Connected {
+    docker: Docker,
+    wire: EngineWire,
+    description: Arc<EngineDescription>,
 }
 
 impl DockerEngine {
     /// Connects to the engine at a socket, agrees with it on a version of its API, and asks what it is.
     pub async fn connect(socket: EngineSocket) -> Result<Self, EngineError> {
+        let connected = Connected::new(&socket, None).await?;
+        let current = RwLock::new(Arc::new(connected));
+        Ok(Self(Arc::new(Inner { socket, current, removals: Removals::default() })))
+    }
+
+    fn current(&self) -> Arc<Connected> {
+        // The lock guards one assignment, which no panic can leave half done.
+        Arc::clone(&self.0.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Connected {
+    async fn new(socket: &EngineSocket, before: Option<&EngineDescription>) -> Result<Self, EngineError> {
         const OPERATION: &str = "say its version";
         // bollard's own errors about sockets name neither the path nor the cause.
         drop(tokio::net::UnixStream::connect(socket.path()).await.map_err(|error| socket.unreachable(error))?);
-        let failed = |error| engine_error(&socket, OPERATION, error);
+        let failed = |error| engine_error(socket, OPERATION, error);
         let connect = async {
             let path = socket.path().to_string_lossy();
             let docker = Docker::connect_with_unix(&path, REQUEST_SECONDS, bollard::API_DEFAULT_VERSION)
@@ -62,23 +81,34 @@ impl DockerEngine {
                     platforms.remove(&description.native);
                     description.emulated = platforms;
                 }
-                Err(error) => tracing::warn!(%error, "only the engine's own platform is offered"),
+                // A builder that is busy for a moment has not lost what it could do.
+                Err(error) => match before.filter(|before| before.native == description.native) {
+                    Some(before) => description.emulated.clone_from(&before.emulated),
+                    None => tracing::warn!(%error, "only the engine's own platform is offered"),
+                },
             }
         }
-        Ok(Self(Arc::new(Inner { docker, socket, wire, description, removals: Removals::default() })))
+        Ok(Self { docker, wire, description: Arc::new(description) })
     }
 }
 
 #[async_trait::async_trait]
 impl ContainerEngine for DockerEngine {
-    fn describe(&self) -> &EngineDescription {
-        &self.0.description
+    fn describe(&self) -> Arc<EngineDescription> {
+        Arc::clone(&self.current().description)
+    }
+
+    async fn refresh(&self) -> Result<Arc<EngineDescription>, EngineError> {
+        let before = self.describe();
+        let connected = Arc::new(Connected::new(&self.0.socket, Some(&before)).await?);
+        *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&connected);
+        Ok(Arc::clone(&connected.description))
     }
 
     async fn ping(&self) -> Result<(), EngineError> {
         const OPERATION: &str = "answer a ping";
         let ping = async {
-            let answer = self.0.docker.ping().await;
+            let answer = self.current().docker.ping().await;
             answer.map(drop).map_err(|error| engine_error(&self.0.socket, OPERATION, error))
         };
         limited(OPERATION, PING, ping).await
@@ -95,8 +125,9 @@ impl ContainerEngine for DockerEngine {
         let _guard = cancel.clone().drop_guard();
         let engine = self.clone();
         let task = tokio::spawn(async move {
-            let Inner { docker, wire, description, removals, .. } = &*engine.0;
-            let builder = build::Builder { docker, wire, engine: description, removals };
+            let current = engine.current();
+            let Connected { docker, wire, description } = &*current;
+            let builder = build::Builder { docker, wire, engine: description, removals: &engine.0.removals };
             build::build(&builder, request, sink, &cancel).await
         });
         task.await.unwrap_or_else(|error| Err(died("build an image", error).into()))
@@ -113,7 +144,9 @@ impl ContainerEngine for DockerEngine {
         let engine = self.clone();
         let reference = request.reference.clone();
         let task = tokio::spawn(async move {
-            let Inner { docker, socket, wire, removals, .. } = &*engine.0;
+            let current = engine.current();
+            let Connected { docker, wire, .. } = &*current;
+            let Inner { socket, removals, .. } = &*engine.0;
             push::push(docker, socket, wire, removals, request, sink, &cancel).await
         });
         let source = match task.await {
@@ -124,16 +157,27 @@ impl ContainerEngine for DockerEngine {
     }
 
     async fn remove_names(&self, names: &[LocalName]) -> Result<(), EngineError> {
-        let Inner { docker, socket, removals, .. } = &*self.0;
+        let current = self.current();
+        let Inner { socket, removals, .. } = &*self.0;
         for name in names {
-            removals.remove(docker, socket, name.as_str()).await?;
+            removals.remove(&current.docker, socket, name.as_str()).await?;
         }
         Ok(())
     }
 
     async fn reap(&self, owner: &EngineOwner) -> Result<Reaped, EngineError> {
-        let Inner { docker, socket, removals, .. } = &*self.0;
-        housekeeping::reap(docker, socket, removals, owner).await
+        let Inner { socket, removals, .. } = &*self.0;
+        housekeeping::reap(&self.current().docker, socket, removals, owner).await
+    }
+
+    async fn storage(&self) -> Result<EngineStorage, EngineError> {
+        let current = self.current();
+        cache::storage(&current.docker, &self.0.socket, &current.wire).await
+    }
+
+    async fn shrink_cache(&self, keep_bytes: u64) -> Result<u64, EngineError> {
+        let current = self.current();
+        cache::shrink(&current.wire, &current.description.api_version, keep_bytes).await
     }
 }
 
@@ -142,7 +186,7 @@ fn died(operation: &'static str, error: JoinError) -> EngineError {
     EngineError::Broken { operation, source: error.into() }
 }
 
-async fn limited<T>(
+pub(crate) async fn limited<T>(
     operation: &'static str,
     after: Duration,
     work: impl Future<Output = Result<T, EngineError>>,

@@ -4,6 +4,7 @@
 //! a build is stopped by closing them, and because bollard drops the parts of the answers that are needed here.
 
 mod build;
+mod cache;
 mod describe;
 mod engine;
 mod failure;

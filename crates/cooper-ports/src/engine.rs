@@ -10,6 +10,8 @@ mod push;
 pub mod scripted;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use cooper_types::Platform;
 use tokio::sync::mpsc;
@@ -38,6 +40,22 @@ pub struct EngineDescription {
     pub emulated: BTreeSet<Platform>,
     /// What it can do beyond the least.
     pub features: BTreeSet<EngineFeature>,
+}
+
+impl EngineDescription {
+    /// What it can do, as words that other machines are told.
+    pub fn capabilities(&self) -> Vec<String> {
+        self.features.iter().map(|feature| feature.capability().to_owned()).collect()
+    }
+}
+
+/// What an engine keeps on its disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineStorage {
+    /// The folder of all its data, in the engine's own view of the file system.
+    pub root: PathBuf,
+    /// What its build cache takes, in bytes, without what images hold as well.
+    pub cache_bytes: u64,
 }
 
 /// Something that not every engine can do.
@@ -69,8 +87,13 @@ pub struct Reaped {
 /// A container engine. It is shared: everything that a caller makes carries names or labels of its own.
 #[async_trait::async_trait]
 pub trait ContainerEngine: Send + Sync {
-    /// What the engine is, as learned when it was connected.
-    fn describe(&self) -> &EngineDescription;
+    /// What the engine is, as learned last: when it was connected, or by [`Self::refresh`].
+    fn describe(&self) -> Arc<EngineDescription>;
+
+    /// Asks the engine again what it is: emulation comes and goes, and a restart may have brought another version.
+    ///
+    /// What it does not tell this time stays as it was; an engine that does not answer at all is an error.
+    async fn refresh(&self) -> Result<Arc<EngineDescription>, EngineError>;
 
     /// Succeeds when the engine answers, quickly: an engine that hangs is an error within a few seconds.
     async fn ping(&self) -> Result<(), EngineError>;
@@ -106,4 +129,12 @@ pub trait ContainerEngine: Send + Sync {
     ///
     /// To be called before the owner makes anything new.
     async fn reap(&self, owner: &EngineOwner) -> Result<Reaped, EngineError>;
+
+    /// What the engine keeps on its disk. It may take seconds on a cache that was never measured.
+    async fn storage(&self) -> Result<EngineStorage, EngineError>;
+
+    /// Shrinks the build cache to this many bytes, the least recently used first, and gives the bytes that were freed.
+    ///
+    /// What a build uses at the moment stays. The cache is the whole engine's: what others built goes as well.
+    async fn shrink_cache(&self, keep_bytes: u64) -> Result<u64, EngineError>;
 }

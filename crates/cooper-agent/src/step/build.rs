@@ -33,12 +33,13 @@ impl Attempt<'_> {
         let arguments: Vec<(String, String)> =
             order.arguments.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
         let own_images = format!("{registry}/");
+        let engine = self.runner.engine.describe();
         let scan = Scan {
             dockerfile: &order.dockerfile,
             target: order.target.as_deref(),
             arguments: &arguments,
             platform: &order.platform,
-            engine: self.runner.engine.describe(),
+            engine: &engine,
         };
         let scanned = dockerfile::scan(&context, scan)?;
         let name = self.runner.local_name(self.key, self.attempt);

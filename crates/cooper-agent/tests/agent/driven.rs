@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cooper_ports::engine::scripted::ScriptedEngine;
 use cooper_ports::engine::{
     BuildError, BuildEvent, BuildRequest, BuiltImage, ContainerEngine, EngineDescription, EngineError, EngineOwner,
-    LocalName, OutputStream, PushError, PushEvent, PushRequest, PushedImage, Reaped, VertexEvent,
+    EngineStorage, LocalName, OutputStream, PushError, PushEvent, PushRequest, PushedImage, Reaped, VertexEvent,
 };
 use cooper_types::{Digest, Timestamp};
 use tokio::sync::mpsc;
@@ -51,8 +51,20 @@ impl Voice {
 
 #[async_trait::async_trait]
 impl ContainerEngine for DrivenEngine {
-    fn describe(&self) -> &EngineDescription {
+    fn describe(&self) -> Arc<EngineDescription> {
         self.inner.describe()
+    }
+
+    async fn refresh(&self) -> Result<Arc<EngineDescription>, EngineError> {
+        self.inner.refresh().await
+    }
+
+    async fn storage(&self) -> Result<EngineStorage, EngineError> {
+        self.inner.storage().await
+    }
+
+    async fn shrink_cache(&self, keep_bytes: u64) -> Result<u64, EngineError> {
+        self.inner.shrink_cache(keep_bytes).await
     }
 
     async fn ping(&self) -> Result<(), EngineError> {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use cooper_agent::{Agent, AgentError, AgentSettings};
 use cooper_engine::message::{Held, StepResult, ToAgent, ToServer};
 use cooper_ports::clock::ManualClock;
-use cooper_ports::engine::EngineOwner;
 use cooper_ports::engine::scripted::{EngineCall, Gate, ScriptedBuild, ScriptedEngine};
+use cooper_ports::engine::{ContainerEngine as _, EngineOwner};
 use cooper_types::{AttemptNumber, Platform, SecretString, Timestamp};
 use tokio_util::sync::CancellationToken;
 
@@ -65,6 +65,57 @@ async fn an_agent_without_its_engine_declines_and_recovers_by_itself() {
 }
 
 #[tokio::test]
+async fn a_build_on_an_engine_that_stops_answering_is_lost() {
+    let engine = Arc::new(ScriptedEngine::new());
+    let gate = Gate::new();
+    engine.script_build(ScriptedBuild::success("never", Vec::new()).waiting_at(&gate));
+    let mut bench = Bench::start_with(engine.clone(), |settings| settings.engine_period = Duration::from_millis(5));
+    let mut stream = bench.stream().await;
+    stream.place(key(1)).await;
+    stream.start(key(1), 1, build()).await;
+    soon("build", gate.arrival()).await;
+    engine.set_down(true);
+    match stream.result(key(1), 1).await {
+        StepResult::Lost { reason } => assert!(reason.starts_with("engine stopped answering: "), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    stream.stop(key(1)).await;
+    engine.set_down(false);
+    // Taken again, and without any doing.
+    let mut next = 2;
+    loop {
+        stream.say(ToAgent::Offer { key: key(next), platform: Platform::LINUX_AMD64 }).await;
+        match soon("answer", stream.message()).await {
+            ToServer::Accepted(_) => break,
+            ToServer::Declined(..) => next += 1,
+            other => panic!("{other:?}"),
+        }
+        assert!(next < 10_000, "the agent never notices that its engine is back");
+    }
+    bench.shut_down().await;
+}
+
+#[tokio::test]
+async fn an_engine_that_becomes_another_is_told_on_a_new_stream() {
+    let engine = Arc::new(ScriptedEngine::new());
+    let mut bench = Bench::start_with(engine.clone(), |settings| {
+        settings.engine_period = Duration::from_millis(5);
+        settings.describe_period = Duration::from_millis(5);
+    });
+    let mut stream = bench.stream().await;
+    assert_eq!(stream.hello.emulated_platforms, Vec::<String>::new());
+    stream.place(key(1)).await;
+    let mut description = (*engine.describe()).clone();
+    description.emulated.insert(Platform::parse("linux/arm64").expect("a platform"));
+    engine.set_description(description);
+    let mut again = bench.stream().await;
+    assert_eq!(again.hello.emulated_platforms, ["linux/arm64"]);
+    assert_eq!(again.hello.incarnation, stream.hello.incarnation, "it is the same life");
+    assert_eq!(soon("report", again.holding()).await, [Held { key: key(1), attempts: Vec::new() }], "and all goes on");
+    bench.shut_down().await;
+}
+
+#[tokio::test]
 async fn a_cancelled_build_is_gone() {
     let engine = Arc::new(ScriptedEngine::new());
     let gate = Gate::new();
@@ -100,6 +151,35 @@ async fn names_that_the_engine_keeps_are_removed_later() {
     stream.place(key(2)).await;
     stream.stop(key(2)).await;
     assert_eq!(engine.names(), Vec::<String>::new());
+    bench.shut_down().await;
+}
+
+#[tokio::test]
+async fn names_that_a_hanging_engine_kept_are_removed_when_it_is_back() {
+    let engine = Arc::new(ScriptedEngine::new());
+    let mut bench = Bench::start_with(engine.clone(), |settings| settings.engine_period = Duration::from_millis(5));
+    let mut stream = bench.stream().await;
+    stream.place(key(1)).await;
+    stream.start(key(1), 1, build()).await;
+    stream.result(key(1), 1).await;
+    engine.set_down(true);
+    stream.stop(key(1)).await;
+    assert_eq!(engine.names().len(), 1);
+    for next in 2.. {
+        stream.say(ToAgent::Offer { key: key(next), platform: Platform::LINUX_AMD64 }).await;
+        match soon("answer", stream.message()).await {
+            ToServer::Declined(_, why) if why.contains("engine") => break,
+            ToServer::Declined(..) | ToServer::Accepted(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    engine.set_down(false);
+    let gone = async {
+        while !engine.names().is_empty() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    soon("end of the names", gone).await;
     bench.shut_down().await;
 }
 

@@ -31,6 +31,7 @@ macro_rules! conformance {
 
 conformance![
     it_says_what_it_is_and_answers_pings,
+    it_says_what_it_keeps_and_a_cache_within_its_budget_stays,
     a_build_tells_its_vertices_and_output_and_gives_an_image,
     a_second_build_comes_from_the_cache,
     a_build_without_a_listener_succeeds,

@@ -35,6 +35,15 @@ pub(crate) async fn it_says_what_it_is_and_answers_pings(bench: Arc<Bench>) {
     assert!(description.features.contains(&EngineFeature::BuildKit));
     assert!(!description.emulated.contains(&description.native));
     bench.engine.ping().await.expect("it answers");
+    let again = bench.engine.refresh().await.expect("it says it again");
+    assert_eq!((&again, &bench.engine.describe()), (&description, &description));
+    assert!(again.capabilities().contains(&"buildkit".to_owned()), "{again:?}");
+}
+
+pub(crate) async fn it_says_what_it_keeps_and_a_cache_within_its_budget_stays(bench: Arc<Bench>) {
+    let storage = bench.engine.storage().await.expect("it measures");
+    assert!(storage.root.is_absolute(), "{storage:?}");
+    assert_eq!(bench.engine.shrink_cache(u64::MAX).await.expect("it has nothing to do"), 0);
 }
 
 pub(crate) async fn a_build_tells_its_vertices_and_output_and_gives_an_image(bench: Arc<Bench>) {

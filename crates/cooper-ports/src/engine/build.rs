@@ -237,6 +237,16 @@ pub enum BuildFailure {
 }
 
 impl EngineFeature {
+    /// The feature as agents and servers name it to each other; it never changes.
+    pub fn capability(self) -> &'static str {
+        match self {
+            Self::BuildKit => "buildkit",
+            Self::Heredoc => "dockerfile-heredoc",
+            Self::CopyLink => "dockerfile-copy-link",
+            Self::RunNetwork => "dockerfile-run-network",
+        }
+    }
+
     /// The feature as it reads in a sentence.
     pub fn name(self) -> &'static str {
         match self {

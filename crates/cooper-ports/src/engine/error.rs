@@ -57,6 +57,15 @@ pub enum EngineError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The engine's disk is full.
+    #[error(
+        "container engine has no space left on its disk ({message}): free some there, or give its build cache less with \
+         --cache-budget"
+    )]
+    DiskFull {
+        /// What could not be written, in the engine's words.
+        message: String,
+    },
     /// The engine did not answer in time.
     #[error("container engine took longer than {} s to {operation}", .after.as_secs_f32())]
     TimedOut {

@@ -12,18 +12,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     BuildError, BuildEvent, BuildRequest, BuiltImage, ContainerEngine, EngineDescription, EngineError, EngineFeature,
-    EngineOwner, LocalName, PushError, PushEvent, PushRequest, PushedImage, Reaped, ResolvedBase,
+    EngineOwner, EngineStorage, LocalName, PushError, PushEvent, PushRequest, PushedImage, Reaped, ResolvedBase,
 };
 
 /// The fake. Without a script, a build succeeds with an image that its request determines, and a push succeeds.
 #[derive(Debug)]
 pub struct ScriptedEngine {
-    description: EngineDescription,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    description: Arc<EngineDescription>,
+    /// What it becomes with the next refresh.
+    next_description: Arc<EngineDescription>,
+    storage: EngineStorage,
     builds: VecDeque<ScriptedBuild>,
     pushes: VecDeque<ScriptedPush>,
     calls: Vec<EngineCall>,
@@ -64,6 +67,8 @@ pub enum EngineCall {
     RemoveNames(Vec<LocalName>),
     /// A reaping.
     Reap(EngineOwner),
+    /// A cache that is to take this many bytes at most.
+    ShrinkCache(u64),
 }
 
 /// Where a scripted build or push waits until a test opens it, or until it is cancelled.
@@ -132,7 +137,28 @@ impl ScriptedEngine {
 
     /// An engine that says this of itself.
     pub fn with_description(description: EngineDescription) -> Self {
-        Self { description, state: Mutex::default() }
+        let description = Arc::new(description);
+        let state = State {
+            next_description: Arc::clone(&description),
+            description,
+            storage: EngineStorage { root: "/nonexistent/scripted-engine".into(), cache_bytes: 0 },
+            builds: VecDeque::new(),
+            pushes: VecDeque::new(),
+            calls: Vec::new(),
+            names: BTreeMap::new(),
+            down: false,
+        };
+        Self { state: Mutex::new(state) }
+    }
+
+    /// Says what the engine says of itself from the next refresh on.
+    pub fn set_description(&self, description: EngineDescription) {
+        self.state().next_description = Arc::new(description);
+    }
+
+    /// Says what the engine keeps on its disk.
+    pub fn set_storage(&self, storage: EngineStorage) {
+        self.state().storage = storage;
     }
 
     /// Says what the next build that has no script yet does.
@@ -245,8 +271,17 @@ async fn play<E>(events: Vec<E>, gate: Option<Gate>, sink: &mpsc::Sender<E>, can
 
 #[async_trait::async_trait]
 impl ContainerEngine for ScriptedEngine {
-    fn describe(&self) -> &EngineDescription {
-        &self.description
+    fn describe(&self) -> Arc<EngineDescription> {
+        Arc::clone(&self.state().description)
+    }
+
+    async fn refresh(&self) -> Result<Arc<EngineDescription>, EngineError> {
+        let mut state = self.state();
+        if state.down {
+            return Err(down());
+        }
+        state.description = Arc::clone(&state.next_description);
+        Ok(Arc::clone(&state.description))
     }
 
     async fn ping(&self) -> Result<(), EngineError> {
@@ -312,5 +347,17 @@ impl ContainerEngine for ScriptedEngine {
         let before = state.names.len();
         state.names.retain(|name, _| !name.starts_with(&prefix));
         Ok(Reaped { image_names: before - state.names.len(), ..Reaped::default() })
+    }
+
+    async fn storage(&self) -> Result<EngineStorage, EngineError> {
+        let state = self.state();
+        if state.down { Err(down()) } else { Ok(state.storage.clone()) }
+    }
+
+    async fn shrink_cache(&self, keep_bytes: u64) -> Result<u64, EngineError> {
+        let mut state = self.called(EngineCall::ShrinkCache(keep_bytes))?;
+        let before = state.storage.cache_bytes;
+        state.storage.cache_bytes = before.min(keep_bytes);
+        Ok(before - state.storage.cache_bytes)
     }
 }
