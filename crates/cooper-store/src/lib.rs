@@ -5,6 +5,7 @@
 //! transactions at a time. It encrypts nothing: secrets arrive sealed.
 
 mod access;
+mod backup;
 mod clock;
 mod contexts;
 mod events;
@@ -17,7 +18,8 @@ mod runs;
 mod sql_error;
 mod writer;
 
-pub use lock::LockError;
+pub use backup::{Referred, Snapshot, SnapshotError};
+pub use lock::{DataLock, LockError, RESTORING};
 pub use migrations::MigrationError;
 pub use open::{OpenError, Store, StoreOptions};
 pub use writer::{Tx, WriterCounts};

@@ -20,6 +20,9 @@ pub enum LockError {
          directory, or close this one with `chmod 700`"
     )]
     Shared(PathBuf),
+    /// A restore into it was broken off.
+    #[error("data directory `{0}` holds a restore that was broken off; empty it and restore again")]
+    HalfRestored(PathBuf),
     /// It can't be made, opened or locked.
     #[error("data directory `{path}` is not usable")]
     Io {
@@ -33,18 +36,30 @@ pub enum LockError {
 
 /// The file that is locked.
 const LOCK: &str = "lock";
+/// The folder in which a restore puts its files together; while it is there, the data is not whole.
+pub const RESTORING: &str = "restoring";
 /// Any of these says that the directory is ours.
 const OURS: [&str; 3] = [LOCK, "cooper.db", "blobs"];
 
 /// Holds the data directory; the lock ends with this value, or with the process.
 #[derive(Debug)]
-pub(crate) struct DataLock {
+pub struct DataLock {
     _file: File,
 }
 
 impl DataLock {
     /// Makes the directory if it is missing, closes it to other users, and locks it.
     pub(crate) fn take(directory: &Path) -> Result<Self, LockError> {
+        let lock = Self::take_any(directory)?;
+        match directory.join(RESTORING).try_exists() {
+            Ok(false) => Ok(lock),
+            Ok(true) => Err(LockError::HalfRestored(directory.to_owned())),
+            Err(source) => Err(LockError::Io { path: directory.to_owned(), source }),
+        }
+    }
+
+    /// The same for whoever puts the data together and not to use: it may be half restored.
+    pub fn take_any(directory: &Path) -> Result<Self, LockError> {
         let io = |source| LockError::Io { path: directory.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io)?;
         if !close_to_others(directory).map_err(io)? {

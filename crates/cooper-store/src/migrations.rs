@@ -79,6 +79,27 @@ pub(crate) async fn migrate(
     Ok(())
 }
 
+/// Checks that a database's schema is one that this binary knows, perhaps an older one; changes nothing.
+pub(crate) async fn check(
+    connection: &mut SqliteConnection,
+    migrations: &'static [Migration],
+) -> Result<(), MigrationError> {
+    let rows = sqlx::query("SELECT version, checksum FROM schema_migrations ORDER BY version");
+    let rows = rows.fetch_all(&mut *connection).await.map_err(MigrationError::Unreadable)?;
+    let known = migrations.last().map_or(0, |migration| migration.version);
+    for row in rows {
+        let found: i64 = row.try_get(0).map_err(MigrationError::Unreadable)?;
+        let recorded: String = row.try_get(1).map_err(MigrationError::Unreadable)?;
+        let Some(migration) = migrations.iter().find(|migration| migration.version == found) else {
+            return Err(MigrationError::Newer { found, known });
+        };
+        if recorded != Digest::sha256(migration.sql.as_bytes()).as_str() {
+            return Err(MigrationError::Changed { version: found });
+        }
+    }
+    Ok(())
+}
+
 async fn applied(connection: &mut SqliteConnection) -> Result<Vec<(i64, String)>, sqlx::Error> {
     sqlx::query(
         "CREATE TABLE IF NOT EXISTS schema_migrations (

@@ -122,7 +122,7 @@ pub(crate) async fn open(directory: &Path) -> Result<Store, OpenError> {
     open_with(directory, None).await
 }
 
-async fn open_with(directory: &Path, clock: Option<Arc<ManualClock>>) -> Result<Store, OpenError> {
+pub(crate) async fn open_with(directory: &Path, clock: Option<Arc<ManualClock>>) -> Result<Store, OpenError> {
     let clock = clock.map(|clock| clock as Arc<dyn Clock>);
     Store::open(directory, StoreOptions { registry_name: registry(), clock }).await
 }
