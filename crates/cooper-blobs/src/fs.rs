@@ -84,6 +84,11 @@ impl FsBlobStore {
     }
 }
 
+/// Where the store in `data_dir` keeps a blob, for whoever copies it away or puts it there before the store is opened.
+pub fn blob_file(data_dir: &Path, digest: &Digest) -> PathBuf {
+    Layout::new(data_dir).blob(digest)
+}
+
 #[async_trait]
 impl BlobStore for FsBlobStore {
     async fn begin_upload(&self, id: UploadId) -> Result<(), UploadError> {

@@ -4,4 +4,4 @@
 
 mod fs;
 
-pub use fs::{FsBlobStore, OpenBlobStoreError};
+pub use fs::{FsBlobStore, OpenBlobStoreError, blob_file};

@@ -7,6 +7,7 @@
 mod access;
 mod agents;
 mod api;
+mod backup;
 mod contexts;
 mod core;
 mod keys;
@@ -22,6 +23,9 @@ mod settings;
 mod testing;
 
 pub use access::AdminTokenError;
+pub use cooper_store::SnapshotError;
+
+pub use backup::{BackupError, BackupOptions, BackupReport, RestoreError, backup, restore};
 pub use keys::KeyError;
 pub use server::{Server, StartError, StopError};
 pub use settings::{LocalAgent, Settings};
