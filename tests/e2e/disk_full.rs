@@ -8,12 +8,12 @@ use cooper_e2e::{Context, ServerOptions, TestServer, wait_until};
 use tempfile::TempDir;
 
 /// A small file system of its own.
-struct SmallDisk {
+pub(crate) struct SmallDisk {
     folder: TempDir,
 }
 
 impl SmallDisk {
-    fn mount(mebibytes: u32) -> Self {
+    pub(crate) fn mount(mebibytes: u32) -> Self {
         let folder = TempDir::with_prefix("cooper-disk-").unwrap();
         let options = format!("size={mebibytes}m,mode=0700");
         let mounted =
@@ -25,7 +25,7 @@ impl SmallDisk {
         Self { folder }
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 

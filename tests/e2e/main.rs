@@ -6,6 +6,7 @@
 )]
 
 mod access;
+mod backup;
 mod bad_input;
 mod cancel;
 mod disk_full;

@@ -48,11 +48,16 @@ impl Archive {
         self
     }
 
-    /// The finished archive.
-    pub fn gzip(mut self) -> Vec<u8> {
+    /// The finished archive, as it is.
+    pub fn tar(mut self) -> Vec<u8> {
         self.tar.resize(self.tar.len() + 1024, 0);
+        self.tar
+    }
+
+    /// The finished archive, compressed.
+    pub fn gzip(self) -> Vec<u8> {
         let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-        gzip.write_all(&self.tar).expect("compress into memory");
+        gzip.write_all(&self.tar()).expect("compress into memory");
         gzip.finish().expect("compress into memory")
     }
 }

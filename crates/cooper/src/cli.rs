@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::commands::{build, completions, config, login, logout, logs, runs, serve, token};
+use crate::commands::{backup, build, completions, config, login, logout, logs, restore, runs, serve, token};
 use crate::exit::EXIT_CODES_HELP;
 
 /// Build container images on a server of your own.
@@ -34,6 +34,12 @@ pub(crate) enum Command {
     Runs(runs::RunsArgs),
     /// Show a run's log
     Logs(logs::LogsArgs),
+    /// Copy a server's data into one file, while the server runs or not
+    #[command(after_help = backup::BACKUP_HELP)]
+    Backup(backup::BackupArgs),
+    /// Make a server's data folder from a backup
+    #[command(after_help = restore::RESTORE_HELP)]
+    Restore(restore::RestoreArgs),
     /// Show the settings that `cooper serve` would have
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Config(config::ConfigArgs),

@@ -1,5 +1,6 @@
 //! The commands, one file each, and the way to them.
 
+pub(crate) mod backup;
 pub(crate) mod build;
 pub(crate) mod completions;
 pub(crate) mod config;
@@ -7,6 +8,7 @@ pub(crate) mod login;
 pub(crate) mod logout;
 pub(crate) mod logs;
 mod openapi;
+pub(crate) mod restore;
 pub(crate) mod runs;
 pub(crate) mod serve;
 pub(crate) mod token;
@@ -34,6 +36,8 @@ pub(crate) fn run(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
         Command::Token(args) => block_on(token::run(&args, environment)),
         Command::Runs(args) => block_on(runs::run(&args, environment)),
         Command::Logs(args) => block_on(logs::run(&args, environment)),
+        Command::Backup(args) => block_on(backup::run(&args, environment)),
+        Command::Restore(args) => block_on(restore::run(&args, environment)),
         Command::Config(args) => config::run(&args, environment),
         Command::Completions(args) => completions::run(&args),
         Command::Openapi => openapi::run(),
