@@ -5,4 +5,6 @@
     reason = "this binary is tests, and a panic is how a test fails; clippy sees only `#[test]`"
 )]
 
+mod engine_broken;
+mod machine;
 mod server_killed;

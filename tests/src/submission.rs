@@ -50,6 +50,11 @@ impl Submission {
         self.run.as_deref()
     }
 
+    /// The log as far as it was read.
+    pub fn log(&self) -> &str {
+        &self.seen
+    }
+
     /// Goes on as far as the server answers. `true` once the run is accepted.
     ///
     /// A request that was answered before is sent again too: the answer must be the same run.
