@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cooper_ports::engine::{ContainerEngine, EngineDescription, EngineError};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::conditions::{Condition, Conditions};
@@ -24,6 +24,8 @@ const MISSES: u32 = 3;
 pub(crate) struct EngineState {
     /// Why it counts as gone, while it does.
     gone: watch::Receiver<Option<String>>,
+    conditions: Conditions,
+    doubts: Arc<Notify>,
 }
 
 /// Keeps the knowledge up to date.
@@ -35,10 +37,20 @@ pub(crate) struct EngineWatch {
     /// How often it is asked what it is.
     describe_period: Duration,
     gone: watch::Sender<Option<String>>,
+    /// Somebody has reason to ask at once.
+    doubts: Arc<Notify>,
     description: watch::Sender<Arc<EngineDescription>>,
 }
 
 impl EngineState {
+    /// Something failed that may be the engine's doing. No work is taken until it has answered once more: an engine that
+    /// starts again would lose a run as often as it is offered in the meantime.
+    pub(crate) fn doubt(&self) {
+        let why = "container engine has just lost a step, and is asked whether it works".to_owned();
+        self.conditions.set(Condition::Engine, Some(why));
+        self.doubts.notify_one();
+    }
+
     /// Returns when the engine counts as gone, with the reason.
     pub(crate) async fn gone(&self) -> String {
         let mut gone = self.gone.clone();
@@ -60,12 +72,16 @@ impl EngineWatch {
         describe_period: Duration,
     ) -> Self {
         let (gone, description) = (watch::Sender::new(None), watch::Sender::new(engine.describe()));
-        Self { engine, conditions, period, describe_period, gone, description }
+        Self { engine, conditions, period, describe_period, gone, doubts: Arc::default(), description }
     }
 
     /// Where to see whether the engine is there.
     pub(crate) fn state(&self) -> EngineState {
-        EngineState { gone: self.gone.subscribe() }
+        EngineState {
+            gone: self.gone.subscribe(),
+            conditions: self.conditions.clone(),
+            doubts: Arc::clone(&self.doubts),
+        }
     }
 
     /// Where to see what the engine is.
@@ -88,16 +104,17 @@ impl EngineWatch {
             }
             match answer {
                 Ok(()) => {
-                    misses = 0;
                     self.gone.send_replace(None);
-                    if self.conditions.set(Condition::Engine, None) {
+                    if self.conditions.set(Condition::Engine, None) && misses > 0 {
                         tracing::info!("engine is back");
                     }
+                    misses = 0;
                 }
                 Err(error) => {
                     misses += 1;
                     let why = chain(&error);
-                    if self.conditions.set(Condition::Engine, Some(why.clone())) {
+                    self.conditions.set(Condition::Engine, Some(why.clone()));
+                    if misses == 1 {
                         tracing::warn!(error = why, "engine is away: no work is taken");
                     }
                     if misses >= MISSES {
@@ -105,7 +122,10 @@ impl EngineWatch {
                     }
                 }
             }
-            tokio::time::sleep(self.period).await;
+            tokio::select! {
+                () = tokio::time::sleep(self.period) => {}
+                () = self.doubts.notified() => {}
+            }
         }
     }
 

@@ -131,7 +131,10 @@ impl StepRunner {
             StepResult::Succeeded { .. } => tracing::info!("step succeeded"),
             StepResult::Failed { reason, .. } => tracing::info!(reason, "step failed"),
             StepResult::TimedOut => tracing::info!("step timed out"),
-            StepResult::Lost { reason } => tracing::warn!(reason, "step was lost"),
+            StepResult::Lost { reason } => {
+                self.engine_state.doubt();
+                tracing::warn!(reason, "step was lost");
+            }
         }
         if let StepResult::Failed { reason, .. } | StepResult::Lost { reason } = &result {
             running.log.last_service_line(&format!("error: {reason}")).await;
