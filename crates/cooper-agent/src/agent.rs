@@ -8,12 +8,13 @@ use std::time::Duration;
 use cooper_ports::clock::Clock;
 use cooper_ports::engine::ContainerEngine;
 use cooper_types::RunId;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::conditions::Conditions;
 use crate::connect::{Bearer, Connector};
+use crate::disk::DiskWatch;
 use crate::engine_watch::EngineWatch;
 use crate::error::{AgentError, chain};
 use crate::greeting::Greeting;
@@ -88,12 +89,24 @@ impl Agent {
             channel,
             events,
         };
+        let (idle, is_idle) = tokio::sync::watch::channel(true);
+        let disk_was_full = Arc::new(Notify::new());
+        let disk = DiskWatch::new(
+            Arc::clone(&engine),
+            conditions.clone(),
+            settings.disk.clone(),
+            settings.work_dir.clone(),
+            is_idle,
+            Arc::clone(&disk_was_full),
+        );
         let (slots, grace) = (settings.slots, settings.shutdown_grace);
-        let runner = Arc::new(StepRunner { engine, engine_state, clock, hub, channels, bearer, settings });
+        let runner =
+            Arc::new(StepRunner { engine, engine_state, disk_was_full, clock, hub, channels, bearer, settings });
         let stop_link = CancellationToken::new();
         let mut link = tokio::spawn(link.keep(stop_link.clone()));
         let _watch = AbortOnDropHandle::new(tokio::spawn(watch.run()));
-        Supervisor::new(slots, runner, conditions).run(link_events, shutdown, grace).await;
+        let _disk = AbortOnDropHandle::new(tokio::spawn(disk.run()));
+        Supervisor::new(slots, runner, conditions, idle).run(link_events, shutdown, grace).await;
         if tokio::time::timeout(FAREWELL, &mut link).await.is_err() {
             stop_link.cancel();
             let _ = link.await;

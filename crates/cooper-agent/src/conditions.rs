@@ -12,7 +12,6 @@ pub(crate) enum Condition {
     /// The engine does not answer.
     Engine,
     /// A disk is nearly full.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the watch over the disk comes next"))]
     Disk,
 }
 

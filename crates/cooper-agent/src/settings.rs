@@ -40,8 +40,58 @@ pub struct AgentSettings {
     pub engine_period: Duration,
     /// How often the engine is asked what it is: emulation may come and go while it runs.
     pub describe_period: Duration,
+    /// What may be kept on disks, and what has to be free on them.
+    pub disk: DiskSettings,
     /// How long a shutdown may take to stop steps and to clean up.
     pub shutdown_grace: Duration,
+}
+
+/// How an agent treats the disks that it and its engine use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskSettings {
+    /// What the engine's build cache may take.
+    pub cache_budget: CacheBudget,
+    /// What has to be free before work is taken.
+    pub min_free: MinFree,
+    /// How often the disks are looked at, which costs next to nothing.
+    pub period: Duration,
+    /// How often the build cache is measured, besides after work.
+    pub cache_period: Duration,
+}
+
+/// What the engine's build cache may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheBudget {
+    /// 20 GiB, or half of the engine's disk where that is less.
+    #[default]
+    Auto,
+    /// This many bytes.
+    Bytes(u64),
+    /// Whatever it wants: it is never touched, not even when the disk is full.
+    Unlimited,
+}
+
+/// What has to be free on a disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MinFree {
+    /// 2 GiB, or a twentieth of the disk where that is less.
+    #[default]
+    Auto,
+    /// This many bytes.
+    Bytes(u64),
+    /// This much of the disk, in percent.
+    Percent(u8),
+}
+
+impl Default for DiskSettings {
+    fn default() -> Self {
+        Self {
+            cache_budget: CacheBudget::Auto,
+            min_free: MinFree::Auto,
+            period: Duration::from_secs(3),
+            cache_period: Duration::from_secs(60),
+        }
+    }
 }
 
 /// Between which bounds the pauses between attempts to reach the server grow.
@@ -81,6 +131,7 @@ impl AgentSettings {
             reconnect: ReconnectWindow::IN_PROCESS,
             engine_period: Duration::from_secs(3),
             describe_period: Duration::from_secs(60),
+            disk: DiskSettings::default(),
             shutdown_grace: Duration::from_secs(15),
         }
     }

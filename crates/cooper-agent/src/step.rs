@@ -18,7 +18,7 @@ use cooper_ports::clock::Clock;
 use cooper_ports::engine::{ContainerEngine, LocalName, RegistryCredential};
 use cooper_types::AttemptNumber;
 use futures::FutureExt as _;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
@@ -39,6 +39,8 @@ const MAX_REASON: usize = 2000;
 pub(crate) struct StepRunner {
     pub(crate) engine: Arc<dyn ContainerEngine>,
     pub(crate) engine_state: EngineState,
+    /// Is told when a build found the engine's disk full.
+    pub(crate) disk_was_full: Arc<Notify>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) hub: Arc<LogHub>,
     /// The channel of the open stream, for contexts.

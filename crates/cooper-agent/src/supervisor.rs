@@ -9,7 +9,7 @@ use cooper_engine::agent::{AgentEffect, AgentEvent, AgentState};
 use cooper_engine::message::{PlacementKey, StepResult, ToServer};
 use cooper_ports::engine::LocalName;
 use cooper_types::AttemptNumber;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -38,13 +38,16 @@ pub(crate) struct Supervisor {
     /// Each ends with the names that it could not remove.
     cleanups: JoinSet<Vec<LocalName>>,
     cleanup_keys: HashMap<Id, PlacementKey>,
+    /// Whether nothing is held and nothing is cleaned up.
+    idle: watch::Sender<bool>,
     /// Names in the engine that the next clean-up tries to remove again.
     leftovers: Vec<LocalName>,
 }
 
 impl Supervisor {
-    pub(crate) fn new(slots: u32, runner: Arc<StepRunner>, conditions: Conditions) -> Self {
+    pub(crate) fn new(slots: u32, runner: Arc<StepRunner>, conditions: Conditions, idle: watch::Sender<bool>) -> Self {
         Self {
+            idle,
             conditions,
             state: AgentState::new(usize::try_from(slots).unwrap_or(usize::MAX)),
             runner,
@@ -90,6 +93,8 @@ impl Supervisor {
                     break;
                 }
             }
+            let idle = self.placements.is_empty() && self.cleanups.is_empty();
+            self.idle.send_if_modified(|before| std::mem::replace(before, idle) != idle);
             if deadline.is_some() && self.placements.is_empty() && self.cleanups.is_empty() {
                 break;
             }

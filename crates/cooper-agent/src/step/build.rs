@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cooper_api::agent::BuildOrder;
 use cooper_engine::message::StepOutput;
-use cooper_ports::engine::{BuildError, BuildEvent, BuildFailure, BuildRequest, RegistryCredential};
+use cooper_ports::engine::{BuildError, BuildEvent, BuildFailure, BuildRequest, EngineError, RegistryCredential};
 use cooper_ports::failpoint::{self, Failpoint};
 use cooper_types::RegistryName;
 use tokio::sync::mpsc;
@@ -75,7 +75,12 @@ impl Attempt<'_> {
                 };
                 Err(Ended::Failed { exit_code, reason: failure.to_string() })
             }
-            Err(BuildError::Machinery(error)) => Err(Ended::lost("build failed", &error)),
+            Err(BuildError::Machinery(error)) => {
+                if matches!(error, EngineError::DiskFull { .. }) {
+                    self.runner.disk_was_full.notify_one();
+                }
+                Err(Ended::lost("build failed", &error))
+            }
         }
     }
 
