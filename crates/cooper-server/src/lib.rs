@@ -23,6 +23,7 @@ mod settings;
 mod testing;
 
 pub use access::AdminTokenError;
+pub use cooper_agent::{CacheBudget, DiskSettings, MinFree};
 pub use cooper_store::SnapshotError;
 
 pub use backup::{BackupError, BackupOptions, BackupReport, RestoreError, backup, restore};

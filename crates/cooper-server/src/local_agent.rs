@@ -75,6 +75,7 @@ async fn run(
     while let Some(engine) = connect(&settings, &mut complained, &stop).await {
         let mut agent_settings =
             AgentSettings::new(settings.name.clone(), settings.slots, work_dir.clone(), token.clone(), owner.clone());
+        agent_settings.disk = settings.disk.clone();
         // What else has to end at a stop needs some of the server's time.
         agent_settings.shutdown_grace = agent_settings.shutdown_grace.min(grace / 2);
         let agent = Agent::new(agent_settings, Arc::new(engine), core.clock.clone());

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cooper_agent::DiskSettings;
 use cooper_types::{AgentName, RegistryName};
 
 /// The settings of `cooper serve`.
@@ -34,6 +35,8 @@ pub struct LocalAgent {
     pub engine_socket: Option<String>,
     /// How many placements it holds at a time.
     pub slots: u32,
+    /// How it treats the disk.
+    pub disk: DiskSettings,
 }
 
 impl Settings {

@@ -9,7 +9,7 @@ mod value;
 use std::path::Path;
 
 use clap::ValueEnum;
-use cooper_server::{LocalAgent, Settings};
+use cooper_server::{DiskSettings, LocalAgent, Settings};
 use cooper_types::{AgentName, RegistryName};
 
 use crate::environment::Environment;
@@ -65,6 +65,11 @@ pub(crate) fn resolve(
     let name = layers.take(Key::AgentName, |text| AgentName::parse(text).map_err(|e| e.to_string()));
     let engine_socket = layers.take(Key::Engine, value::socket).or_else(|| docker_host(environment));
     let slots = layers.take(Key::Slots, value::slots).unwrap_or(Settings::DEFAULT_SLOTS);
+    let disk = DiskSettings {
+        cache_budget: layers.take(Key::CacheBudget, value::cache_budget).unwrap_or_default(),
+        min_free: layers.take(Key::MinFree, value::min_free).unwrap_or_default(),
+        ..DiskSettings::default()
+    };
     let anonymous_pull = layers.take(Key::AnonymousPull, value::boolean).unwrap_or(false);
     let max_context_bytes =
         layers.take(Key::MaxContextSize, value::size).unwrap_or(Settings::DEFAULT_MAX_CONTEXT_BYTES);
@@ -72,7 +77,7 @@ pub(crate) fn resolve(
     let log_format = layers.take(Key::LogFormat, value::log_format).unwrap_or_default();
     let log_filter = layers.take(Key::Log, value::log_filter).unwrap_or_else(|| "info".to_owned());
     let default_name = || AgentName::parse("local").expect("a name of letters is an agent's name");
-    let local_agent = agent.then(|| LocalAgent { name: name.unwrap_or_else(default_name), engine_socket, slots });
+    let local_agent = agent.then(|| LocalAgent { name: name.unwrap_or_else(default_name), engine_socket, slots, disk });
     let faults = layers.faults;
     match faults.is_empty() {
         false => Err(faults),
@@ -207,6 +212,7 @@ mod tests {
                     name: AgentName::parse("local").expect("name"),
                     engine_socket: None,
                     slots: Settings::DEFAULT_SLOTS,
+                    disk: DiskSettings::default(),
                 }),
                 anonymous_pull: false,
                 max_context_bytes: Settings::DEFAULT_MAX_CONTEXT_BYTES,
@@ -233,7 +239,7 @@ mod tests {
     #[test]
     fn every_key_works_in_every_layer() {
         let file = "listen = \"localhost:0\"\ndata-dir = \"/srv\"\nregistry-name = \"r.example.com\"\nagent = true\n\
-            agent-name = \"a1\"\nengine = \"unix:///run/e.sock\"\nslots = 7\nanonymous-pull = true\n\
+            agent-name = \"a1\"\nengine = \"unix:///run/e.sock\"\nslots = 7\ncache-budget = \"none\"\nmin-free = \"7%\"\nanonymous-pull = true\n\
             max-context-size = \"2GiB\"\nshutdown-grace = 5\nlog-format = \"json\"\nlog = \"debug\"\n";
         let from_file = settings(&[], &[], file).expect("valid");
         let pairs: Vec<(Key, String)> = [
@@ -244,6 +250,8 @@ mod tests {
             (Key::AgentName, "a1"),
             (Key::Engine, "/run/e.sock"),
             (Key::Slots, "7"),
+            (Key::CacheBudget, "none"),
+            (Key::MinFree, "7%"),
             (Key::AnonymousPull, "yes"),
             (Key::MaxContextSize, "2147483648"),
             (Key::ShutdownGrace, "5"),
@@ -271,7 +279,7 @@ mod tests {
             "cooper.toml:2: unknown key `log-fromat`; did you mean `log-format`?",
             "cooper.toml:3: key `engine` must be a text, a number or true/false",
             "cooper.toml:4: unknown key `zzz`; known keys are listen, data-dir, registry-name, agent, agent-name, engine, \
-             slots, anonymous-pull, max-context-size, shutdown-grace, log-format, log",
+             slots, cache-budget, min-free, anonymous-pull, max-context-size, shutdown-grace, log-format, log",
             "--listen: `nowhere` is not an address and port such as 127.0.0.1:5000",
             "cooper.toml:1: key `slots`: `many` is not a number from 1 to 256",
             "COOPER_ANONYMOUS_PULL: `perhaps` is neither true nor false",

@@ -38,6 +38,12 @@ pub(crate) struct ServeArgs {
     /// How many runs the agent in this process works on at a time [default: 2]
     #[arg(long, value_name = "N")]
     slots: Option<String>,
+    /// What the engine's build cache may take, such as 50GiB; none never touches it [default: 20GiB, or half of the disk]
+    #[arg(long, value_name = "SIZE")]
+    cache_budget: Option<String>,
+    /// What has to be free on the disk before work is taken, such as 5GiB or 10% [default: 2GiB, or 5% if that is less]
+    #[arg(long, value_name = "SIZE|PERCENT%")]
+    min_free: Option<String>,
     /// Let everybody pull images without a token
     #[arg(long)]
     anonymous_pull: bool,
@@ -68,6 +74,8 @@ impl ServeArgs {
             (Key::AgentName, &self.agent_name),
             (Key::Engine, &self.engine),
             (Key::Slots, &self.slots),
+            (Key::CacheBudget, &self.cache_budget),
+            (Key::MinFree, &self.min_free),
             (Key::MaxContextSize, &self.max_context_size),
             (Key::ShutdownGrace, &self.shutdown_grace),
             (Key::LogFormat, &self.log_format),

@@ -10,6 +10,8 @@ pub(crate) enum Key {
     AgentName,
     Engine,
     Slots,
+    CacheBudget,
+    MinFree,
     AnonymousPull,
     MaxContextSize,
     ShutdownGrace,
@@ -19,7 +21,7 @@ pub(crate) enum Key {
 
 impl Key {
     /// Every key.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Listen,
         Self::DataDir,
         Self::RegistryName,
@@ -27,6 +29,8 @@ impl Key {
         Self::AgentName,
         Self::Engine,
         Self::Slots,
+        Self::CacheBudget,
+        Self::MinFree,
         Self::AnonymousPull,
         Self::MaxContextSize,
         Self::ShutdownGrace,
@@ -44,6 +48,8 @@ impl Key {
             Self::AgentName => "agent-name",
             Self::Engine => "engine",
             Self::Slots => "slots",
+            Self::CacheBudget => "cache-budget",
+            Self::MinFree => "min-free",
             Self::AnonymousPull => "anonymous-pull",
             Self::MaxContextSize => "max-context-size",
             Self::ShutdownGrace => "shutdown-grace",
@@ -62,6 +68,8 @@ impl Key {
             Self::AgentName => "local",
             Self::Engine => "/var/run/docker.sock",
             Self::Slots => "2",
+            Self::CacheBudget => "20GiB, or half of the disk if that is less",
+            Self::MinFree => "2GiB, or 5% of the disk if that is less",
             Self::AnonymousPull => "false",
             Self::MaxContextSize => "4GiB",
             Self::ShutdownGrace => "20",

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum as _;
+use cooper_server::{CacheBudget, MinFree};
 
 use super::LogFormat;
 
@@ -63,6 +64,25 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     bytes.filter(|bytes| *bytes > 0).ok_or_else(error)
 }
 
+/// What the build cache of an engine may take: a size, or `none` for one that is never touched.
+pub(super) fn cache_budget(text: &str) -> Result<CacheBudget, String> {
+    if text.eq_ignore_ascii_case("none") {
+        return Ok(CacheBudget::Unlimited);
+    }
+    let bytes = size(text).map(CacheBudget::Bytes);
+    bytes.map_err(|_| format!("`{text}` is neither a size such as 20GiB nor none"))
+}
+
+/// What has to be free on a disk: a size, 0, or a part of the disk such as 5%.
+pub(super) fn min_free(text: &str) -> Result<MinFree, String> {
+    let amount = match text.strip_suffix('%') {
+        Some(number) => number.trim_end().parse().ok().filter(|number| *number <= 99).map(MinFree::Percent),
+        None if text == "0" => Some(MinFree::Bytes(0)),
+        None => size(text).ok().map(MinFree::Bytes),
+    };
+    amount.ok_or_else(|| format!("`{text}` is neither a size such as 2GiB nor a part of the disk such as 5%"))
+}
+
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let number = text.strip_suffix('s').unwrap_or(text).parse::<u32>();
     let number = number.ok().filter(|number| *number <= 3600);
@@ -100,6 +120,13 @@ mod tests {
         }
         assert!(socket("tcp://1.2.3.4:2375").is_err() && socket("unix://").is_err());
         assert!(slots("0").is_err() && slots("257").is_err() && slots("256").is_ok());
+        assert_eq!(cache_budget("None"), Ok(CacheBudget::Unlimited));
+        assert_eq!(cache_budget("1GiB"), Ok(CacheBudget::Bytes(1 << 30)));
+        assert!(cache_budget("0").is_err() && cache_budget("5%").is_err());
+        assert_eq!(min_free("5%"), Ok(MinFree::Percent(5)));
+        assert_eq!(min_free("0"), Ok(MinFree::Bytes(0)));
+        assert_eq!(min_free("100MiB"), Ok(MinFree::Bytes(100 << 20)));
+        assert!(min_free("100%").is_err() && min_free("%").is_err() && min_free("none").is_err());
         assert_eq!(seconds("20s"), Ok(Duration::from_secs(20)));
         assert!(seconds("3601").is_err() && seconds("a").is_err());
         assert!(log_filter("info,cooper=debug").is_ok() && log_filter("a=b=c").is_err());
