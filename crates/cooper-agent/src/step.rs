@@ -4,6 +4,7 @@ mod bases;
 mod build;
 mod context;
 mod dockerfile;
+mod prepare;
 mod push;
 mod step_log;
 
@@ -192,6 +193,7 @@ impl Attempt<'_> {
         let credential =
             RegistryCredential { username: order.registry.username.clone(), password: order.registry.password.clone() };
         match order.work {
+            StepWork::Prepare(prepare) => self.prepare(prepare).await,
             StepWork::Build(build) => self.build(build, order.registry.name, credential).await,
             StepWork::Push(push) => self.push(push, order.registry.name, credential).await,
         }
@@ -202,7 +204,7 @@ impl Attempt<'_> {
 fn mask_set(order: &StepOrder) -> Result<MaskSet, crate::mask::TooLarge> {
     let secrets: &[_] = match &order.work {
         StepWork::Build(build) => &build.secrets,
-        StepWork::Push(_) => &[],
+        StepWork::Prepare(_) | StepWork::Push(_) => &[],
     };
     let password = order.registry.password.expose().as_bytes();
     let values = order.masked.iter().map(|value| value.expose());
@@ -219,7 +221,8 @@ fn masked(result: StepResult, masks: &MaskSet) -> StepResult {
             bases.iter_mut().for_each(|base| base.reference = masks.text(&base.reference));
             StepResult::Succeeded { output: StepOutput::Built { image, bases } }
         }
-        result @ (StepResult::Succeeded { output: StepOutput::Pushed { .. } } | StepResult::TimedOut) => result,
+        result @ (StepResult::Succeeded { output: StepOutput::Pushed { .. } | StepOutput::Prepared(_) }
+        | StepResult::TimedOut) => result,
     }
 }
 

@@ -18,7 +18,7 @@ pub mod wire {
 }
 
 pub use convert::{ProtocolError, attempt_message, read_agent_message, read_server_message, to_agent, to_server};
-pub use work::{BuildOrder, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork};
+pub use work::{BuildOrder, PrepareOrder, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork};
 
 /// The version that this build speaks. A server takes this one and the one before.
 pub const PROTOCOL_VERSION: u32 = 1;

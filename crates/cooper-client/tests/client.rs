@@ -56,6 +56,9 @@ fn run(status: RunStatus) -> Run {
         steps: vec![],
         dependencies: vec![],
         image_names: vec![],
+        source_location: None,
+        source_commit: None,
+        source_branch: None,
     }
 }
 

@@ -3,7 +3,7 @@
 //! Every message may be lost, doubled or late. What an agent must not forget it repeats until it is acknowledged;
 //! what a server must not forget stands in the run, from which it is said again when the agent reports what it holds.
 
-use cooper_types::{AttemptNumber, Digest, Fence, Platform, RepositoryName, RunId, Tag};
+use cooper_types::{AttemptNumber, ContextId, Digest, Fence, Platform, RepositoryName, RunId, Tag};
 use serde::{Deserialize, Serialize};
 
 /// Names one placement of one run, once: the fence grows with every offer.
@@ -103,6 +103,8 @@ pub enum StepResult {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase")]
 pub enum StepOutput {
+    /// A source, fetched and uploaded.
+    Prepared(PreparedSource),
     /// A built image.
     Built {
         /// The image's id on the engine that built it: the digest of its configuration.
@@ -115,6 +117,25 @@ pub enum StepOutput {
         /// One for each repository.
         manifests: Vec<PushedManifest>,
     },
+}
+
+/// A source as an agent found it, and the context that it made of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreparedSource {
+    /// The commit's id, in hexadecimal digits.
+    pub commit: String,
+    /// The branch that was named, or the default one; absent where a tag, a commit or another reference was named.
+    pub branch: Option<String>,
+    /// The tag that was named.
+    pub tag: Option<String>,
+    /// What the attempt uploaded.
+    pub context: ContextId,
+    /// The archive's digest.
+    pub digest: Digest,
+    /// Bytes of the archive.
+    pub size: u64,
+    /// What the Dockerfile is called in it, where that is not what was asked for.
+    pub dockerfile: Option<String>,
 }
 
 /// A base image that a build stood on.

@@ -9,6 +9,8 @@
 //!
 //! step:       Waiting ──released──▶ Running ──▶ Succeeded | Failed | Cancelled        (a loss: back to Waiting)
 //!
+//!             (a run whose source is to be fetched begins with a `prepare` step alone; its success adds the others)
+//!
 //! run:        Live ──last step succeeded──▶ Finished
 //!               └──failure, cancel, timeout, losses──▶ Ending ──all placements done──▶ Finished
 //! ```
@@ -20,6 +22,7 @@ mod apply;
 mod expect;
 mod new_run;
 mod outcome;
+mod source;
 mod view;
 
 use std::fmt;
@@ -31,6 +34,7 @@ use serde::{Deserialize, Serialize};
 
 pub use apply::{Effect, Refusal, RunEvent, TagTarget};
 pub use new_run::NewRun;
+pub use source::RunSource;
 pub use view::{RunStatus, StepStatus};
 
 use crate::message::StepOutput;
@@ -66,6 +70,9 @@ pub struct Run {
     pub placements: Vec<Placement>,
     /// One for each planned step.
     pub steps: Vec<Step>,
+    /// Where the files come from, if an agent fetches them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<RunSource>,
 }
 
 /// How far a run is.

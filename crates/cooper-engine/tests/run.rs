@@ -9,5 +9,6 @@ mod run {
     mod properties;
     mod rules;
     mod schedule;
+    mod sources;
     mod watch;
 }

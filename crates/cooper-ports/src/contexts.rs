@@ -1,12 +1,15 @@
 //! Uploaded contexts: who may use which, and until when. Their bytes are somebody else's.
 //!
+//! A *snapshot* is a context that a prepare attempt uploads: it is its run's alone, and is kept for as long as its attempt
+//! is live or the run builds from it.
+//!
 //! ```text
 //! Created ──uploaded──▶ Uploaded ──expired, no run needs it──▶ Deleted
 //!    └────────────────────expired─────────────────────────────────▲
 //! ```
 
 use async_trait::async_trait;
-use cooper_types::{ContextId, Digest, PrincipalName, RunId, Timestamp};
+use cooper_types::{AttemptNumber, ContextId, Digest, PrincipalName, RunId, Timestamp};
 
 use crate::store_error::StoreError;
 
@@ -58,6 +61,25 @@ pub enum UploadContextError {
     Store(#[from] StoreError),
 }
 
+/// Why an attempt's snapshot was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The attempt is over or was never.
+    #[error("attempt {attempt} of run {run} is over")]
+    NotLive {
+        /// The run.
+        run: RunId,
+        /// The attempt.
+        attempt: AttemptNumber,
+    },
+    /// The attempt has begun another upload since.
+    #[error("context `{0}` was given up for a newer upload of the same attempt")]
+    Replaced(ContextId),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Keeps what is known of contexts.
 #[async_trait]
 pub trait ContextStore: Send + Sync {
@@ -81,11 +103,24 @@ pub trait ContextStore: Send + Sync {
         digest: &Digest,
     ) -> Result<Context, UploadContextError>;
 
+    /// Makes a context that waits for what a live attempt uploads. An earlier one of the same attempt is given up.
+    async fn create_snapshot(&self, id: ContextId, run: RunId, attempt: AttemptNumber) -> Result<(), SnapshotError>;
+
+    /// Records that a snapshot's bytes are durable, if its attempt still lives.
+    async fn mark_snapshot(
+        &self,
+        id: &ContextId,
+        run: RunId,
+        attempt: AttemptNumber,
+        size: u64,
+        digest: &Digest,
+    ) -> Result<(), SnapshotError>;
+
     /// The context of an unfinished run, with its archive's size and digest.
     async fn context_of_run(&self, run: RunId) -> Result<Option<Context>, StoreError>;
 
-    /// Marks up to `limit` contexts deleted that have expired and that no unfinished run needs, and returns their
-    /// ids: their bytes are to be removed then. Those that were marked and not [forgotten](Self::forget_contexts)
+    /// Marks up to `limit` contexts deleted that have expired and that neither an unfinished run nor a live attempt needs,
+    /// and returns their ids: their bytes are to be removed then. Those that were marked and not [forgotten](Self::forget_contexts)
     /// come back, so that a crash in between leaves no bytes behind.
     async fn expire_contexts(&self, limit: u32) -> Result<Vec<ContextId>, StoreError>;
 

@@ -8,6 +8,7 @@ pub mod blobs;
 pub mod clock;
 pub mod context_tree;
 pub mod contexts;
+pub mod credentials;
 pub mod engine;
 pub mod failpoint;
 pub mod logs;

@@ -170,6 +170,16 @@ pub enum ApplyError {
         /// The tag that the attempt should have pushed.
         staging_tag: Tag,
     },
+    /// A prepared source was reported that the attempt has not uploaded. The caller reports the attempt as lost instead.
+    #[error("context `{context}` was not uploaded by attempt {attempt} of run {run}")]
+    NotUploaded {
+        /// The run.
+        run: RunId,
+        /// The attempt.
+        attempt: AttemptNumber,
+        /// What it says that it uploaded.
+        context: ContextId,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -4,6 +4,7 @@
 
 mod service;
 mod session;
+mod sources;
 #[cfg(test)]
 mod tests;
 

@@ -11,6 +11,7 @@ use cooper_engine::message::{StepOutput, StepResult, ToAgent};
 use cooper_engine::run::{Effect, Policy, Run, RunEvent};
 use cooper_ports::clock::Clock;
 use cooper_ports::contexts::ContextStore;
+use cooper_ports::credentials::SourceCredentialStore;
 use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::logs::LogStore;
 use cooper_ports::runs::{Applied, ApplyError, RunStore};
@@ -37,6 +38,7 @@ pub(crate) struct Core {
     pub(crate) logs: Arc<dyn LogStore>,
     pub(crate) contexts: Arc<dyn ContextStore>,
     pub(crate) context_files: ContextFiles,
+    pub(crate) credentials: Arc<dyn SourceCredentialStore>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) access: Access,
     pub(crate) key: ServerKey,
@@ -57,6 +59,7 @@ pub(crate) struct CoreParts {
     pub(crate) logs: Arc<dyn LogStore>,
     pub(crate) contexts: Arc<dyn ContextStore>,
     pub(crate) context_files: ContextFiles,
+    pub(crate) credentials: Arc<dyn SourceCredentialStore>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) access: Access,
     pub(crate) key: ServerKey,
@@ -71,6 +74,7 @@ impl Core {
             logs: parts.logs,
             contexts: parts.contexts,
             context_files: parts.context_files,
+            credentials: parts.credentials,
             clock: parts.clock,
             access: parts.access,
             key: parts.key,
@@ -164,6 +168,7 @@ impl Core {
                 | Effect::AttemptEnded { .. }
                 | Effect::PublishTags { .. }
                 | Effect::BasesResolved { .. }
+                | Effect::Planned { .. }
                 | Effect::LogLine(_)
                 | Effect::LogGap(_)
                 | Effect::Finished => continue,

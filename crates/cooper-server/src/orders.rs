@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cooper_api::agent::{BuildOrder, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork};
+use cooper_api::agent::{BuildOrder, PrepareOrder, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork};
 use cooper_engine::message::StepOutput;
 use cooper_engine::run::{Run, StepState};
 use cooper_ports::runs::{SealedSecret, SecretKind, SecretsError};
@@ -11,6 +11,7 @@ use cooper_registry::AttemptCredential;
 use cooper_spec::plan::{ArgumentValue, BuildWork, PlannedStep, PushWork, Work};
 use cooper_types::{
     Access as RepositoryAccess, AttemptNumber, RepositoryName, RepositoryPattern, Scope, SecretBytes, SecretString,
+    SourceHost,
 };
 
 use crate::core::Core;
@@ -61,10 +62,21 @@ pub(crate) fn sealing_purpose(kind: SecretKind, name: &str) -> String {
     format!("{}/{name}", kind.as_str())
 }
 
+/// What a Git host's credential is bound to when it is sealed.
+pub(crate) fn credential_purpose(host: &SourceHost) -> String {
+    format!("source-credential/{host}")
+}
+
 /// Makes the order for a live attempt at a step.
 pub(crate) async fn make(core: &Core, run: &Run, step: usize, attempt: AttemptNumber) -> Result<StepOrder, OrderError> {
     let planned = &run.plan.steps[step];
     let work = match &planned.work {
+        Work::Prepare(prepare) => StepWork::Prepare(PrepareOrder {
+            source: prepare.source.clone(),
+            dockerfile: prepare.dockerfile.clone(),
+            allowed_networks: Vec::new(),
+            max_bytes: core.context_files.max_bytes(),
+        }),
         Work::Build(build) => {
             let sealed = core.runs.run_secrets(run.id, attempt).await.map_err(|error| match error {
                 SecretsError::NotLive { .. } => OrderError::Over,
@@ -76,7 +88,8 @@ pub(crate) async fn make(core: &Core, run: &Run, step: usize, attempt: AttemptNu
     };
     let masked = match &work {
         StepWork::Build(build) => masked_values(build, planned),
-        StepWork::Push(_) => Vec::new(),
+        // Credentials are asked for host by host, and masked from then on.
+        StepWork::Prepare(_) | StepWork::Push(_) => Vec::new(),
     };
     Ok(StepOrder {
         step: planned.id.clone(),
@@ -165,7 +178,7 @@ fn credential(core: &Core, run: &Run, planned: &PlannedStep, attempt: AttemptNum
     let push: BTreeSet<RepositoryName> = match &planned.work {
         // Each once, however many tags it gets: the credential goes in a header.
         Work::Push(push) => push.images.iter().map(|image| image.repository.clone()).collect(),
-        Work::Build(_) => BTreeSet::new(),
+        Work::Prepare(_) | Work::Build(_) => BTreeSet::new(),
     };
     let pull = run
         .scopes

@@ -120,7 +120,7 @@ impl From<ApplyError> for ApiError {
             ApplyError::Refused { run, refusal: Refusal::Over } => {
                 Self::new(ProblemCode::Conflict, format!("run {run} is over"))
             }
-            ApplyError::Refused { .. } | ApplyError::NotPushed { .. } => {
+            ApplyError::Refused { .. } | ApplyError::NotPushed { .. } | ApplyError::NotUploaded { .. } => {
                 Self::new(ProblemCode::Conflict, chain(&error))
             }
             ApplyError::Store(error) => error.into(),

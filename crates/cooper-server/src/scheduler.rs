@@ -110,7 +110,7 @@ async fn apply(core: &Core, run: RunId, event: RunEvent) {
     }
 }
 
-async fn remove_expired_contexts(core: &Core) {
+pub(crate) async fn remove_expired_contexts(core: &Core) {
     let expired = match core.contexts.expire_contexts(CONTEXT_BATCH).await {
         Ok(expired) => expired,
         Err(error) => {

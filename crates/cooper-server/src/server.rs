@@ -151,6 +151,7 @@ impl Server {
             logs: Arc::new(store.clone()),
             contexts: Arc::new(store.clone()),
             context_files,
+            credentials: Arc::new(store.clone()),
             clock: store.clock().clone(),
             access,
             key,

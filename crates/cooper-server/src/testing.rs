@@ -6,7 +6,8 @@ use std::time::Duration;
 use cooper_engine::run::NewRun;
 use cooper_ports::runs::{AcceptRun, RunType, SealedSecret};
 use cooper_registry::SigningKey;
-use cooper_spec::quick_build::QuickBuild;
+use cooper_spec::quick_build::{BuildSource, QuickBuild};
+use cooper_spec::source::GitSource;
 use cooper_store::{Store, StoreOptions};
 use cooper_types::{
     ContextId, Digest, Platform, PrincipalName, RegistryName, RunId, Scope, Scopes, SecretBytes, SecretString,
@@ -31,6 +32,7 @@ pub(crate) async fn core() -> (Arc<Core>, TempDir) {
         runs: Arc::new(store.clone()),
         logs: Arc::new(store.clone()),
         contexts: Arc::new(store.clone()),
+        credentials: Arc::new(store.clone()),
         context_files: ContextFiles::open(data.path().join("contexts"), 1024).await.expect("contexts"),
         clock: store.clock().clone(),
         access: Access::new(Arc::new(store.clone()), store.clock().clone()),
@@ -60,6 +62,16 @@ pub(crate) async fn accept(core: &Core, secrets: Vec<SealedSecret>) -> RunId {
     std::fs::write(core.context_files.path(&context), CONTEXT).expect("written");
     let (size, digest) = (CONTEXT.len() as u64, Digest::sha256(CONTEXT));
     core.contexts.mark_uploaded(&context, &principal("alice"), size, &digest).await.expect("uploaded");
+    accept_from(core, BuildSource::Context(context), secrets).await
+}
+
+/// An accepted run of alice's whose source an agent has to fetch.
+pub(crate) async fn accept_git(core: &Core) -> RunId {
+    let source = GitSource::parse("https://git.example/app.git#main").expect("valid");
+    accept_from(core, BuildSource::Git(source), Vec::new()).await
+}
+
+async fn accept_from(core: &Core, source: BuildSource, secrets: Vec<SealedSecret>) -> RunId {
     let build = QuickBuild {
         image_names: Vec::new(),
         push: false,
@@ -70,13 +82,13 @@ pub(crate) async fn accept(core: &Core, secrets: Vec<SealedSecret>) -> RunId {
         labels: Vec::new(),
         secrets: secrets.iter().map(|secret| secret.name.clone()).collect(),
         platform: Platform::LINUX_AMD64,
-        context,
     };
     let run = NewRun {
         principal: principal("alice"),
         scopes: Scopes(vec![Scope::Admin]),
         registry: core.registry.clone(),
         build,
+        source,
         timeout: Duration::from_secs(3600),
     };
     let request = AcceptRun { run, run_type: RunType::QuickBuild, idempotency: None, secrets };

@@ -8,6 +8,8 @@ use std::time::Duration;
 use cooper_types::{ContextId, ImageRef, Platform, StepId};
 use serde::{Deserialize, Serialize};
 
+use crate::source::GitSource;
+
 /// The steps of a run and where they are held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -43,10 +45,21 @@ pub struct PlannedStep {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Work {
+    /// Fetches a source and makes a context of it.
+    Prepare(PrepareWork),
     /// Builds an image from a context.
     Build(BuildWork),
     /// Pushes the image that an earlier step built.
     Push(PushWork),
+}
+
+/// A `prepare` step: what comes after it is planned when it is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrepareWork {
+    /// What is fetched.
+    pub source: GitSource,
+    /// The Dockerfile's path inside the source's folder: its own ignore rules count, and it stays in the context.
+    pub dockerfile: String,
 }
 
 /// A `build` step.
@@ -101,12 +114,26 @@ impl Plan {
     pub fn pushed_images(&self) -> impl Iterator<Item = &ImageRef> {
         self.steps.iter().flat_map(|step| match &step.work {
             Work::Push(push) => push.images.as_slice(),
-            Work::Build(_) => &[],
+            Work::Prepare(_) | Work::Build(_) => &[],
         })
     }
 
     /// The step with this id.
     pub fn step_index(&self, id: &StepId) -> Option<usize> {
         self.steps.iter().position(|step| step.id == *id)
+    }
+
+    /// Adds the placements and steps of another plan behind the own ones.
+    pub fn append(&mut self, next: Self) {
+        let (placements, steps) = (self.placements.len(), self.steps.len());
+        self.placements.extend(next.placements);
+        self.steps.extend(next.steps.into_iter().map(|mut step| {
+            step.placement += placements;
+            step.after.iter_mut().for_each(|index| *index += steps);
+            if let Work::Push(push) = &mut step.work {
+                push.built_by += steps;
+            }
+            step
+        }));
     }
 }

@@ -1,25 +1,41 @@
 //! Quick builds (`cooper build`, ACR's `DockerBuildRequest`): from what was asked to a plan of a build and a push step.
 //!
 //! Owns the limits and the validation of a quick build. Names may hold run variables, so the plan is made where the
-//! run's id is known: inside the transaction that accepts the run.
+//! run's id is known: inside the transaction that accepts the run. A build whose source an agent has to fetch is planned
+//! twice: first the fetching alone, then, when the commit is known, the rest.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cooper_types::{ContextId, ImageRef, ImageRefError, Platform, PrincipalName, RegistryName, RepositoryName, StepId};
+use serde::{Deserialize, Serialize};
 
-use crate::plan::{ArgumentValue, BuildArgument, BuildWork, Plan, PlannedPlacement, PlannedStep, PushWork, Work};
-use crate::template::{RunVariables, TemplateError, render};
+use crate::plan::{
+    ArgumentValue, BuildArgument, BuildWork, Plan, PlannedPlacement, PlannedStep, PrepareWork, PushWork, Work,
+};
+use crate::source::GitSource;
+use crate::template::{RunVariables, TemplateError, needs_source, render};
 
 /// How long the build step of a quick build may take (ACR contract §2.9); the run's own timeout is usually shorter.
 const BUILD_STEP_TIMEOUT: Duration = Duration::from_secs(28_800);
 /// How long the push step of a quick build may take.
 const PUSH_STEP_TIMEOUT: Duration = Duration::from_secs(3_600);
+/// How long it may take to fetch a source; the run's own timeout counts too.
+const PREPARE_STEP_TIMEOUT: Duration = Duration::from_secs(1_800);
 /// More names, arguments, labels or secrets than this are refused: no real build has so many.
 const MAX_ITEMS: usize = 256;
 
-/// What a quick build was asked to do. Texts are as the user wrote them.
+/// Where the files of a build come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BuildSource {
+    /// An uploaded context.
+    Context(ContextId),
+    /// A repository that an agent fetches.
+    Git(GitSource),
+}
+
+/// What a quick build was asked to do, but for its source. Texts are as the user wrote them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuickBuild {
     /// Image names; run variables are allowed.
     pub image_names: Vec<String>,
@@ -39,8 +55,6 @@ pub struct QuickBuild {
     pub secrets: Vec<String>,
     /// What the image is for.
     pub platform: Platform,
-    /// The uploaded context.
-    pub context: ContextId,
 }
 
 /// Why a quick build can't be planned. Each names the part of the request that is wrong.
@@ -126,32 +140,75 @@ pub enum PlanError {
 }
 
 impl QuickBuild {
-    /// Makes the plan: a `build` step, and a `push` step if images are named and pushing is on.
-    pub fn plan(&self, variables: &RunVariables, registry: &RegistryName) -> Result<Plan, PlanError> {
+    /// Makes the plan of what is known from the start: everything, or the `prepare` step of a source that is to be
+    /// fetched. Then all is checked that can be without the source.
+    pub fn plan_first(
+        &self,
+        source: &BuildSource,
+        variables: &RunVariables,
+        registry: &RegistryName,
+    ) -> Result<Plan, PlanError> {
+        let source = match source {
+            BuildSource::Context(context) => return self.plan(context, variables, registry),
+            BuildSource::Git(source) => source.clone(),
+        };
+        // What depends on the source has some value by now; whether the real one fits is seen when it is there.
+        let guess = RunVariables {
+            commit: "0".repeat(40),
+            branch: "branch".to_owned(),
+            git_tag: "tag".to_owned(),
+            ..variables.clone()
+        };
+        self.check()?;
+        self.arguments(&guess)?;
+        self.labels(&guess)?;
+        for name in &self.image_names {
+            match self.image(name, &guess, registry) {
+                // What a branch's name may make of it is not known yet.
+                Err(PlanError::Image { .. }) if needs_source(name).unwrap_or(false) => {}
+                Err(error) => return Err(error),
+                Ok(_) => {}
+            }
+        }
+        let prepare = PrepareWork { source, dockerfile: self.dockerfile.clone() };
+        let steps = vec![step("prepare", Vec::new(), PREPARE_STEP_TIMEOUT, Work::Prepare(prepare))];
+        Ok(Plan { placements: vec![PlannedPlacement { platform: self.platform.clone() }], steps })
+    }
+
+    /// The repositories that the build is going to push to whatever its source is.
+    pub fn certain_repositories(&self, variables: &RunVariables, registry: &RegistryName) -> Vec<RepositoryName> {
+        if !self.push {
+            return Vec::new();
+        }
+        let guesses = ["a", "b"].map(|text| RunVariables {
+            commit: text.repeat(40),
+            branch: text.to_owned(),
+            git_tag: text.to_owned(),
+            ..variables.clone()
+        });
+        let repository = |name: &String| {
+            let [first, second] = guesses.each_ref().map(|guess| self.image(name, guess, registry));
+            let (first, second) = (first.ok()?.repository, second.ok()?.repository);
+            (first == second).then_some(first)
+        };
+        self.image_names.iter().filter_map(repository).collect()
+    }
+
+    /// Makes the plan for a context: a `build` step, and a `push` step if images are named and pushing is on.
+    pub fn plan(
+        &self,
+        context: &ContextId,
+        variables: &RunVariables,
+        registry: &RegistryName,
+    ) -> Result<Plan, PlanError> {
         self.check()?;
         let images = self.images(variables, registry)?;
-        let arguments = self
-            .arguments
-            .iter()
-            .map(|argument| {
-                let value = match &argument.value {
-                    ArgumentValue::Plain(text) => ArgumentValue::Plain(render_part("build argument", text, variables)?),
-                    ArgumentValue::Secret => ArgumentValue::Secret,
-                };
-                Ok(BuildArgument { name: argument.name.clone(), value })
-            })
-            .collect::<Result<_, PlanError>>()?;
-        let labels = self
-            .labels
-            .iter()
-            .map(|(name, value)| Ok((name.clone(), render_part("label", value, variables)?)))
-            .collect::<Result<_, PlanError>>()?;
         let build = BuildWork {
-            context: self.context.clone(),
+            context: context.clone(),
             dockerfile: self.dockerfile.clone(),
             target: self.target.clone(),
-            arguments,
-            labels,
+            arguments: self.arguments(variables)?,
+            labels: self.labels(variables)?,
             no_cache: self.no_cache,
             secrets: self.secrets.clone(),
         };
@@ -161,6 +218,26 @@ impl QuickBuild {
             steps.push(step("push", vec![0], PUSH_STEP_TIMEOUT, Work::Push(push)));
         }
         Ok(Plan { placements: vec![PlannedPlacement { platform: self.platform.clone() }], steps })
+    }
+
+    /// The build arguments, rendered.
+    fn arguments(&self, variables: &RunVariables) -> Result<Vec<BuildArgument>, PlanError> {
+        self.arguments
+            .iter()
+            .map(|argument| {
+                let value = match &argument.value {
+                    ArgumentValue::Plain(text) => ArgumentValue::Plain(render_part("build argument", text, variables)?),
+                    ArgumentValue::Secret => ArgumentValue::Secret,
+                };
+                Ok(BuildArgument { name: argument.name.clone(), value })
+            })
+            .collect()
+    }
+
+    /// The labels, rendered.
+    fn labels(&self, variables: &RunVariables) -> Result<Vec<(String, String)>, PlanError> {
+        let labels = self.labels.iter();
+        labels.map(|(name, value)| Ok((name.clone(), render_part("label", value, variables)?))).collect()
     }
 
     fn check(&self) -> Result<(), PlanError> {
@@ -221,24 +298,28 @@ impl QuickBuild {
     fn images(&self, variables: &RunVariables, own: &RegistryName) -> Result<Vec<ImageRef>, PlanError> {
         let mut images: Vec<ImageRef> = Vec::new();
         for name in &self.image_names {
-            let text = render_part("image name", name, variables)?;
-            let image = ImageRef::parse(&text).map_err(|source| PlanError::Image { text: text.clone(), source })?;
-            if image.digest.is_some() {
-                return Err(PlanError::ImageDigest(text));
-            }
-            let image = image.in_registry_by_default(own).tagged_by_default();
-            match &image.registry {
-                Some(registry) if registry != own => {
-                    let (registry, own) = (registry.clone(), own.clone());
-                    return Err(PlanError::ForeignRegistry { image: text, registry, own });
-                }
-                _ => {}
-            }
+            let image = self.image(name, variables, own)?;
             if !images.contains(&image) {
                 images.push(image);
             }
         }
         Ok(images)
+    }
+
+    fn image(&self, name: &str, variables: &RunVariables, own: &RegistryName) -> Result<ImageRef, PlanError> {
+        let text = render_part("image name", name, variables)?;
+        let image = ImageRef::parse(&text).map_err(|source| PlanError::Image { text: text.clone(), source })?;
+        if image.digest.is_some() {
+            return Err(PlanError::ImageDigest(text));
+        }
+        let image = image.in_registry_by_default(own).tagged_by_default();
+        match &image.registry {
+            Some(registry) if registry != own => {
+                let (registry, own) = (registry.clone(), own.clone());
+                Err(PlanError::ForeignRegistry { image: text, registry, own })
+            }
+            _ => Ok(image),
+        }
     }
 }
 
@@ -267,7 +348,7 @@ fn unique<'a>(part: &'static str, names: impl Iterator<Item = &'a String>) -> Re
 }
 
 fn step(id: &str, after: Vec<usize>, timeout: Duration, work: Work) -> PlannedStep {
-    let id = StepId::parse(id).expect("`build` and `push` are step ids");
+    let id = StepId::parse(id).expect("`prepare`, `build` and `push` are step ids");
     PlannedStep { id, placement: 0, after, timeout, work }
 }
 

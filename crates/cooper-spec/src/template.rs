@@ -101,6 +101,20 @@ impl RunVariables {
 
 /// Replaces every expression of `text`.
 pub fn render(text: &str, variables: &RunVariables) -> Result<String, TemplateError> {
+    expand(text, |variable| variables.value(variable))
+}
+
+/// Whether a text can't be rendered before its run's source is known.
+pub fn needs_source(text: &str) -> Result<bool, TemplateError> {
+    let mut needed = false;
+    expand(text, |variable| {
+        needed |= variable.is_of_source();
+        String::new()
+    })?;
+    Ok(needed)
+}
+
+fn expand(text: &str, mut value: impl FnMut(Variable) -> String) -> Result<String, TemplateError> {
     let mut output = String::with_capacity(text.len());
     let mut rest = text;
     let mut trim_next = false;
@@ -116,7 +130,7 @@ pub fn render(text: &str, variables: &RunVariables) -> Result<String, TemplateEr
         trim_next = right.is_some();
         let expression = right.unwrap_or(inner).trim();
         match VARIABLES.iter().find(|(name, _)| *name == expression) {
-            Some((_, variable)) => output.push_str(&variables.value(*variable)),
+            Some((_, variable)) => output.push_str(&value(*variable)),
             None => return Err(unknown(expression, column)),
         }
         rest = behind;
@@ -141,6 +155,13 @@ enum Variable {
     Architecture,
     OsVersion,
     TaskName,
+}
+
+impl Variable {
+    /// Whether its value is known only when the source has been fetched.
+    fn is_of_source(self) -> bool {
+        matches!(self, Self::Commit | Self::Branch | Self::GitTag)
+    }
 }
 
 const VARIABLES: &[(&str, Variable)] = &[
@@ -277,6 +298,20 @@ mod tests {
             error.starts_with("expression `{{.Run.Tag}}` at column 1 is unknown, did you mean `{{.Run."),
             "{error}"
         );
+    }
+
+    #[test]
+    fn what_needs_the_source_is_known_before() {
+        for (text, needs) in [
+            ("app:v1", false),
+            ("app:{{.Run.ID}}-{{.Run.Repository}}", false),
+            ("app:{{ .Run.Commit }}", true),
+            ("app:{{- .Run.Branch -}}", true),
+            ("{{.Run.ID}}{{.Run.GitTag}}", true),
+        ] {
+            assert_eq!(needs_source(text), Ok(needs), "{text}");
+        }
+        assert!(needs_source("{{.Run.Commit").is_err());
     }
 
     #[test]

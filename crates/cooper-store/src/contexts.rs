@@ -1,9 +1,11 @@
 //! Uploaded contexts in SQLite.
 
+pub(crate) mod snapshots;
+
 use async_trait::async_trait;
-use cooper_ports::contexts::{Context, ContextState, ContextStore, UploadContextError};
+use cooper_ports::contexts::{Context, ContextState, ContextStore, SnapshotError, UploadContextError};
 use cooper_ports::store_error::StoreError;
-use cooper_types::{ContextId, Digest, PrincipalName, RegistryId, RunId, Timestamp};
+use cooper_types::{AttemptNumber, ContextId, Digest, PrincipalName, RegistryId, RunId, Timestamp};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
@@ -83,6 +85,23 @@ impl ContextStore for Store {
         .await
     }
 
+    async fn create_snapshot(&self, id: ContextId, run: RunId, attempt: AttemptNumber) -> Result<(), SnapshotError> {
+        let (registry, clock) = (self.registry_id(), self.clock().clone());
+        self.write(async move |mut tx| snapshots::create(&mut tx, registry, clock.now(), id, run, attempt).await).await
+    }
+
+    async fn mark_snapshot(
+        &self,
+        id: &ContextId,
+        run: RunId,
+        attempt: AttemptNumber,
+        size: u64,
+        digest: &Digest,
+    ) -> Result<(), SnapshotError> {
+        let (registry, id, digest) = (self.registry_id(), id.clone(), digest.clone());
+        self.write(async move |mut tx| snapshots::mark(&mut tx, registry, id, run, attempt, size, &digest).await).await
+    }
+
     async fn context_of_run(&self, run: RunId) -> Result<Option<Context>, StoreError> {
         let row = sqlx::query(
             "SELECT c.id, c.principal, c.state, c.size, c.digest, c.created, c.expires
@@ -105,6 +124,10 @@ impl ContextStore for Store {
                      SELECT c.id FROM contexts c WHERE c.registry_id = ?1 AND c.expires <= ?2 AND NOT EXISTS (
                          SELECT 1 FROM runs r
                          WHERE r.registry_id = c.registry_id AND r.context_id = c.id AND r.finished IS NULL
+                     ) AND NOT EXISTS (
+                         SELECT 1 FROM live_attempts a
+                         WHERE a.registry_id = c.registry_id AND a.run_number = c.run_number AND a.attempt = c.attempt
+                         AND c.state <> 'deleted'
                      ) ORDER BY c.expires LIMIT ?3
                  ) RETURNING id",
             )

@@ -8,6 +8,7 @@ mod access;
 mod backup;
 mod clock;
 mod contexts;
+mod credentials;
 mod events;
 mod lock;
 mod logs;

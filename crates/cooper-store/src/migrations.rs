@@ -21,8 +21,12 @@ macro_rules! migration {
 }
 
 /// All migrations of this binary, oldest first.
-pub(crate) const MIGRATIONS: &[Migration] =
-    &[migration!(1, "0001_init.sql"), migration!(2, "0002_registry.sql"), migration!(3, "0003_run_agents.sql")];
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    migration!(1, "0001_init.sql"),
+    migration!(2, "0002_registry.sql"),
+    migration!(3, "0003_run_agents.sql"),
+    migration!(5, "0005_sources.sql"),
+];
 
 /// Why the schema could not be brought to this binary's version.
 #[derive(Debug, thiserror::Error)]

@@ -12,6 +12,7 @@ mod repository;
 mod run_id;
 mod scope;
 mod secret;
+mod source_host;
 mod timestamp;
 
 pub use digest::{Digest, DigestAlgorithm, DigestError, Hasher};
@@ -25,4 +26,5 @@ pub use repository::{RepositoryName, RepositoryNameError, Tag, TagError};
 pub use run_id::{RunId, RunIdError};
 pub use scope::{Access, RepositoryPattern, Scope, ScopeError, Scopes};
 pub use secret::{SecretBytes, SecretString};
+pub use source_host::{SourceHost, SourceHostError};
 pub use timestamp::Timestamp;

@@ -11,7 +11,7 @@ use cooper_api::agent::wire::agent_service_server::{AgentService, AgentServiceSe
 use cooper_api::agent::wire::{self, agent_message, log_frames, server_message};
 use cooper_api::agent::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION, StepOrder, read_agent_message, to_agent};
 use cooper_engine::message::{PlacementKey, ToAgent, ToServer};
-use cooper_types::AttemptNumber;
+use cooper_types::{AttemptNumber, Digest};
 use futures::{Stream, StreamExt as _};
 use prost::Message as _;
 use tokio::sync::{Notify, mpsc};
@@ -46,6 +46,10 @@ struct Shared {
 struct State {
     logs: BTreeMap<(String, u64), StoredLog>,
     context: Vec<u8>,
+    /// What was uploaded.
+    snapshots: Vec<Vec<u8>>,
+    /// User name and password by host.
+    credentials: BTreeMap<String, (String, String)>,
     connections: Vec<AbortHandle>,
     /// The way to the agent over the newest stream.
     newest: Option<mpsc::Sender<Result<wire::ServerMessage, Status>>>,
@@ -312,6 +316,35 @@ impl AgentService for TestServer {
             chunks.push(Err(Status::unavailable("broken in the middle")));
         }
         Ok(Response::new(Box::pin(futures::stream::iter(chunks))))
+    }
+
+    async fn put_snapshot(
+        &self,
+        request: Request<Streaming<wire::SnapshotChunk>>,
+    ) -> Result<Response<wire::SnapshotStored>, Status> {
+        self.authenticate(&request)?;
+        let mut chunks = request.into_inner();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = chunks.message().await? {
+            bytes.extend(chunk.data);
+            if take_one(&self.0.refuse_contexts) {
+                return Err(Status::unavailable("broken in the middle"));
+            }
+        }
+        let (digest, size) = (Digest::sha256(&bytes).to_string(), bytes.len() as u64);
+        self.state().snapshots.push(bytes);
+        Ok(Response::new(wire::SnapshotStored { context: "snapshot-1".to_owned(), digest, size }))
+    }
+
+    async fn get_source_credential(
+        &self,
+        request: Request<wire::SourceCredentialRequest>,
+    ) -> Result<Response<wire::SourceCredential>, Status> {
+        self.authenticate(&request)?;
+        let host = request.into_inner().host;
+        let found = self.state().credentials.get(&host).cloned();
+        let answer = found.map(|(username, password)| wire::SourceCredential { found: true, username, password });
+        Ok(Response::new(answer.unwrap_or_default()))
     }
 }
 

@@ -4,14 +4,16 @@
 use std::time::Duration;
 
 use cooper_engine::message::{
-    BaseImage, Held, PlacementKey, PushedManifest, StepOutput, StepResult, ToAgent, ToServer,
+    BaseImage, Held, PlacementKey, PreparedSource, PushedManifest, StepOutput, StepResult, ToAgent, ToServer,
 };
+use cooper_spec::source::GitSource;
 use cooper_types::{
-    AttemptNumber, Digest, Fence, Platform, RegistryName, RepositoryName, RunId, SecretBytes, SecretString, StepId, Tag,
+    AttemptNumber, ContextId, Digest, Fence, Platform, RegistryName, RepositoryName, RunId, SecretBytes, SecretString,
+    StepId, Tag,
 };
 
 use super::wire::{self, agent_message, server_message, start_step, step_ended};
-use super::work::{BuildOrder, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork};
+use super::work::{BuildOrder, PrepareOrder, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork};
 
 /// A message that does not follow the protocol.
 #[derive(Debug, thiserror::Error)]
@@ -150,6 +152,17 @@ pub fn read_server_message(message: wire::ServerMessage) -> Result<Option<ToAgen
 
 fn result_message(result: StepResult) -> step_ended::Result {
     match result {
+        StepResult::Succeeded { output: StepOutput::Prepared(found) } => {
+            step_ended::Result::Prepared(step_ended::Prepared {
+                commit: found.commit,
+                branch: found.branch.unwrap_or_default(),
+                tag: found.tag.unwrap_or_default(),
+                context: found.context.to_string(),
+                digest: found.digest.to_string(),
+                size: found.size,
+                dockerfile: found.dockerfile.unwrap_or_default(),
+            })
+        }
         StepResult::Succeeded { output: StepOutput::Built { image, bases } } => {
             let bases = bases
                 .into_iter()
@@ -182,6 +195,25 @@ fn result_message(result: StepResult) -> step_ended::Result {
 
 fn read_result(result: step_ended::Result) -> Result<StepResult, ProtocolError> {
     Ok(match result {
+        step_ended::Result::Prepared(prepared) => {
+            let is_commit = (prepared.commit.len() == 40 || prepared.commit.len() == 64)
+                && prepared.commit.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+            if !is_commit {
+                return Err(bad("commit")(NoCommit));
+            }
+            let name = |text: String| Some(clip(text)).filter(|text| !text.is_empty());
+            StepResult::Succeeded {
+                output: StepOutput::Prepared(PreparedSource {
+                    commit: prepared.commit,
+                    branch: name(prepared.branch),
+                    tag: name(prepared.tag),
+                    context: ContextId::parse(&prepared.context).map_err(bad("context id"))?,
+                    digest: Digest::parse(&prepared.digest).map_err(bad("archive digest"))?,
+                    size: prepared.size,
+                    dockerfile: Some(prepared.dockerfile).filter(|path| !path.is_empty()),
+                }),
+            }
+        }
         step_ended::Result::Built(built) => {
             few("number of base images", built.bases.len(), MAX_RESULTS)?;
             let bases = built.bases.into_iter().map(|base| {
@@ -218,6 +250,12 @@ fn read_result(result: step_ended::Result) -> Result<StepResult, ProtocolError> 
 fn start_message(key: PlacementKey, attempt: AttemptNumber, order: StepOrder) -> wire::StartStep {
     let pair = |name: String, value: String| wire::build_work::Pair { name, value };
     let work = match order.work {
+        StepWork::Prepare(prepare) => start_step::Work::Prepare(wire::PrepareWork {
+            source: prepare.source.to_string(),
+            dockerfile: prepare.dockerfile,
+            allowed_networks: prepare.allowed_networks,
+            max_bytes: prepare.max_bytes,
+        }),
         StepWork::Build(build) => start_step::Work::Build(wire::BuildWork {
             dockerfile: build.dockerfile,
             target: build.target.unwrap_or_default(),
@@ -259,6 +297,12 @@ fn start_message(key: PlacementKey, attempt: AttemptNumber, order: StepOrder) ->
 
 fn read_order(start: wire::StartStep) -> Result<StepOrder, ProtocolError> {
     let work = match start.work.ok_or(ProtocolError::Missing("work"))? {
+        start_step::Work::Prepare(prepare) => StepWork::Prepare(PrepareOrder {
+            source: GitSource::parse(&prepare.source).map_err(bad("source"))?,
+            dockerfile: prepare.dockerfile,
+            allowed_networks: prepare.allowed_networks,
+            max_bytes: prepare.max_bytes,
+        }),
         start_step::Work::Build(build) => StepWork::Build(BuildOrder {
             dockerfile: build.dockerfile,
             target: Some(build.target).filter(|target| !target.is_empty()),
@@ -306,6 +350,11 @@ fn clip(text: String) -> String {
     text.chars().take(MAX_TEXT).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// A text that is no commit's id.
+#[derive(Debug, thiserror::Error)]
+#[error("it is not 40 or 64 hexadecimal digits in lower case")]
+struct NoCommit;
+
 /// More of something than an honest agent says.
 #[derive(Debug, thiserror::Error)]
 #[error("{count} is more than {limit}")]
@@ -352,6 +401,12 @@ mod tests {
             platform: Platform::LINUX_AMD64,
             shared_key: "k".to_owned(),
         });
+        let prepare = StepWork::Prepare(PrepareOrder {
+            source: GitSource::parse("https://git.example:8443/a/b.git#v1:sub/folder").expect("valid"),
+            dockerfile: "Dockerfile".to_owned(),
+            allowed_networks: vec!["10.0.0.0/8".to_owned()],
+            max_bytes: 7,
+        });
         let push = StepWork::Push(PushOrder {
             image: Digest::sha256(b"x"),
             targets: vec![PushTarget {
@@ -362,6 +417,7 @@ mod tests {
         let attempt = AttemptNumber(2);
         for message in [
             ToAgent::Offer { key: key(), platform: Platform::LINUX_AMD64 },
+            ToAgent::StartStep { key: key(), attempt, work: order(prepare) },
             ToAgent::StartStep { key: key(), attempt, work: order(build) },
             ToAgent::StartStep { key: key(), attempt, work: order(push) },
             ToAgent::Stop { key: key() },
@@ -385,7 +441,20 @@ mod tests {
                 digest: Digest::sha256(b"y"),
             }],
         };
+        let prepared = |branch: Option<&str>| {
+            StepOutput::Prepared(PreparedSource {
+                commit: "0123456789abcdef0123456789abcdef01234567".to_owned(),
+                branch: branch.map(str::to_owned),
+                tag: branch.is_none().then(|| "v1".to_owned()),
+                context: ContextId::parse("c-1").expect("valid"),
+                digest: Digest::sha256(b"archive"),
+                size: 7,
+                dockerfile: branch.map(|_| "Dockerfile".to_owned()),
+            })
+        };
         for message in [
+            ToServer::StepEnded(key(), attempt, StepResult::Succeeded { output: prepared(Some("main")) }),
+            ToServer::StepEnded(key(), attempt, StepResult::Succeeded { output: prepared(None) }),
             ToServer::Holding(vec![Held { key: key(), attempts: vec![attempt] }]),
             ToServer::Accepted(key()),
             ToServer::Declined(key(), "busy".to_owned()),
@@ -424,6 +493,10 @@ mod tests {
         };
         check(agent_message::Message::StepEnded(wire::StepEnded::default()), "message has no result");
         check(agent_message::Message::StepStarted(wire::StepStarted::default()), "message has no placement key");
+        let prepared =
+            step_ended::Result::Prepared(step_ended::Prepared { commit: "main".to_owned(), ..Default::default() });
+        let ended = wire::StepEnded { result: Some(prepared), ..Default::default() };
+        check(agent_message::Message::StepEnded(ended), "message has a bad commit");
         check(agent_message::Message::Stopped(wire::PlacementKey::default()), "message has a bad run id");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cooper_spec::source::GitSource;
 use cooper_types::{Digest, Platform, RegistryName, RepositoryName, SecretBytes, SecretString, StepId, Tag};
 
 /// One attempt's order: the work and everything that goes with it.
@@ -33,10 +34,25 @@ pub struct RegistryAccess {
 /// What a step does, with all values filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StepWork {
+    /// Fetches a source.
+    Prepare(PrepareOrder),
     /// Builds an image.
     Build(BuildOrder),
     /// Pushes an image.
     Push(PushOrder),
+}
+
+/// A source to be fetched, packed and uploaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrepareOrder {
+    /// What is fetched.
+    pub source: GitSource,
+    /// The Dockerfile's path inside the source's folder.
+    pub dockerfile: String,
+    /// Networks that may be reached although they are not public.
+    pub allowed_networks: Vec<String>,
+    /// The largest archive that the server takes, in bytes.
+    pub max_bytes: u64,
 }
 
 /// A build.

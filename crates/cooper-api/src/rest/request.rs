@@ -65,7 +65,7 @@ pub struct DockerBuildRequest {
     /// What to build for; `linux/amd64` if absent.
     #[serde(default)]
     pub platform: Option<PlatformView>,
-    /// The id of an uploaded context.
+    /// The id of an uploaded context, or a place in a Git repository: `https://host/repository.git#reference:folder`.
     pub source_location: String,
     /// The pool to send the run to.
     #[serde(default)]

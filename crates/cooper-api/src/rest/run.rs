@@ -74,6 +74,15 @@ pub struct Run {
     /// The names that the request asked for, with registry, tag and variables filled in.
     #[serde(default)]
     pub image_names: Vec<String>,
+    /// Where an agent fetched the source, as it was asked for; `null` for an uploaded context.
+    #[serde(default)]
+    pub source_location: Option<String>,
+    /// The commit that the source was found to be.
+    #[serde(default)]
+    pub source_commit: Option<String>,
+    /// The branch, where one was named or the default one was taken.
+    #[serde(default)]
+    pub source_branch: Option<String>,
 }
 
 /// Where a run stands. The last five are final.
@@ -307,6 +316,8 @@ pub struct RunStep {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StepType {
+    /// Fetches the source.
+    Prepare,
     /// Builds an image.
     Build,
     /// Runs a container.
@@ -417,7 +428,7 @@ mod tests {
 
     use super::*;
 
-    /// The record's names and forms are what other clients are written against: ACR's, the last seven ours.
+    /// The record's names and forms are what other clients are written against: ACR's, the last ten ours.
     #[test]
     fn a_run_has_acrs_form() {
         let json = json!({
@@ -459,7 +470,10 @@ mod tests {
                 "buildtime-dependency": null,
                 "git": {"git-head-revision": "0a1b"}
             }],
-            "imageNames": ["localhost:5000/app:v1"]
+            "imageNames": ["localhost:5000/app:v1"],
+            "sourceLocation": "https://git.example/app.git#main",
+            "sourceCommit": "0a1b",
+            "sourceBranch": "main"
         });
         let run: Run = serde_json::from_value(json.clone()).expect("a run");
         assert_eq!(serde_json::to_value(&run).expect("json"), json);

@@ -4,7 +4,7 @@
 //! How a step's result and a loss are worked into the state stands in `outcome`.
 
 use cooper_spec::plan::PlannedStep;
-use cooper_types::{AttemptNumber, Fence, PrincipalName, RepositoryName, Tag, Timestamp};
+use cooper_types::{AttemptNumber, ContextId, Fence, PrincipalName, RepositoryName, Tag, Timestamp};
 
 use super::{AgentRef, Lease, PendingReason, Phase, Placement, Policy, Run, StepState, Verdict};
 use crate::message::{BaseImage, PlacementKey, StepResult};
@@ -115,6 +115,15 @@ pub enum Effect {
         step: usize,
         /// The images.
         bases: Vec<BaseImage>,
+    },
+    /// An attempt has prepared the source: what it uploaded is the run's context. Comes before the attempt's end.
+    Planned {
+        /// Index of the step.
+        step: usize,
+        /// Which.
+        attempt: AttemptNumber,
+        /// What it says that it uploaded.
+        context: ContextId,
     },
     /// A line of the run's log, from the service.
     LogLine(String),

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use cooper_spec::quick_build::{PlanError, QuickBuild};
+use cooper_spec::quick_build::{BuildSource, PlanError, QuickBuild};
 use cooper_spec::template::RunVariables;
 use cooper_types::{Access, AttemptNumber, Fence, PrincipalName, RegistryName, RunId, Scopes, Timestamp};
 
-use super::{PendingReason, Phase, Placement, Run, Step, StepState};
+use super::{PendingReason, Phase, Placement, Run, RunSource, Step, StepState};
 
 /// A run that has been asked for and has no id yet.
 ///
@@ -22,6 +22,8 @@ pub struct NewRun {
     pub registry: RegistryName,
     /// What is asked for.
     pub build: QuickBuild,
+    /// Where the files come from.
+    pub source: BuildSource,
     /// How long the run may take from its start on an agent.
     pub timeout: Duration,
 }
@@ -29,12 +31,18 @@ pub struct NewRun {
 impl NewRun {
     /// Plans the run under its id. Fails on what only planning can find, such as a bad image name.
     pub fn accept(&self, id: RunId, now: Timestamp) -> Result<Run, PlanError> {
-        let variables = RunVariables::quick_build(id, &self.registry, &self.build.platform, now);
-        let plan = self.build.plan(&variables, &self.registry)?;
-        for image in plan.pushed_images() {
-            if !self.scopes.repository(&image.repository, Access::Push) {
-                let (principal, repository) = (self.principal.clone(), image.repository.clone());
-                return Err(PlanError::PushDenied { principal, repository });
+        let mut variables = RunVariables::quick_build(id, &self.registry, &self.build.platform, now);
+        let source = match &self.source {
+            BuildSource::Context(_) => None,
+            BuildSource::Git(location) => {
+                variables.repository = location.url.to_string();
+                Some(RunSource::Wanted { location: location.clone(), build: Box::new(self.build.clone()) })
+            }
+        };
+        let plan = self.build.plan_first(&self.source, &variables, &self.registry)?;
+        for repository in self.build.certain_repositories(&variables, &self.registry) {
+            if !self.scopes.repository(&repository, Access::Push) {
+                return Err(PlanError::PushDenied { principal: self.principal.clone(), repository });
             }
         }
         let placements = plan.placements.iter().map(|_| Placement::Waiting { reason: PendingReason::New }).collect();
@@ -54,6 +62,7 @@ impl NewRun {
             phase: Phase::Live,
             placements,
             steps,
+            source,
         })
     }
 }

@@ -3,7 +3,7 @@
 use cooper_spec::plan::Work;
 use cooper_types::{AttemptNumber, Tag, Timestamp};
 
-use super::{Effect, Loss, PendingReason, Phase, Placement, Policy, Run, StepState, TagTarget, Verdict};
+use super::{Effect, Loss, PendingReason, Phase, Placement, Policy, Run, RunSource, StepState, TagTarget, Verdict};
 use crate::message::{PlacementKey, StepOutput, StepResult};
 
 impl Run {
@@ -60,30 +60,41 @@ impl Run {
         match result {
             StepResult::Succeeded { output } => {
                 let fits = match (&planned.work, &output) {
-                    (Work::Build(_), StepOutput::Built { bases, .. }) => {
-                        effects.push(Effect::BasesResolved { step, bases: bases.clone() });
-                        true
+                    (Work::Prepare(_), StepOutput::Prepared(_)) => {
+                        matches!(self.source, Some(RunSource::Wanted { .. }))
                     }
-                    (Work::Push(_), StepOutput::Pushed { .. }) => {
-                        let targets = self.tag_targets(step, attempt);
-                        effects.push(Effect::PublishTags { step, attempt, targets });
-                        true
-                    }
-                    (Work::Build(_), StepOutput::Pushed { .. }) | (Work::Push(_), StepOutput::Built { .. }) => false,
+                    (Work::Build(_), StepOutput::Built { .. }) | (Work::Push(_), StepOutput::Pushed { .. }) => true,
+                    (Work::Prepare(_), StepOutput::Built { .. } | StepOutput::Pushed { .. })
+                    | (Work::Build(_), StepOutput::Prepared(_) | StepOutput::Pushed { .. })
+                    | (Work::Push(_), StepOutput::Prepared(_) | StepOutput::Built { .. }) => false,
                 };
                 if !fits {
                     let reason = "the agent reported a result of another kind of step";
-                    self.lose(self.plan.steps[step].placement, reason, now, policy, effects);
+                    self.lose(planned.placement, reason, now, policy, effects);
                     return;
+                }
+                let id = planned.id.clone();
+                let mut planning = Ok(());
+                match &output {
+                    StepOutput::Prepared(found) => planning = self.plan_source(step, attempt, found, effects),
+                    StepOutput::Built { bases, .. } => {
+                        effects.push(Effect::BasesResolved { step, bases: bases.clone() });
+                    }
+                    StepOutput::Pushed { .. } => {
+                        let targets = self.tag_targets(step, attempt);
+                        effects.push(Effect::PublishTags { step, attempt, targets });
+                    }
                 }
                 effects.push(Effect::AttemptEnded { step, attempt });
                 effects.push(Effect::LogLine(format!(
-                    "Step ID: {} marked as successful (elapsed time in seconds: {:.3})",
-                    self.plan.steps[step].id,
+                    "Step ID: {id} marked as successful (elapsed time in seconds: {:.3})",
                     now.since(started).as_secs_f64()
                 )));
                 self.steps[step].state = StepState::Succeeded { attempt, started, finished: now, output };
-                self.go_on(now, policy, effects);
+                match planning {
+                    Ok(()) => self.go_on(now, policy, effects),
+                    Err(reason) => self.end_early(Verdict::Failed { reason }, now, policy, effects),
+                }
             }
             StepResult::Failed { exit_code, reason } => {
                 effects.push(Effect::AttemptEnded { step, attempt });
@@ -146,13 +157,14 @@ impl Run {
             if self.plan.steps[index].placement != placement {
                 continue;
             }
-            // Images and workspaces are on the lost agent, so steps start again; pushes that completed are not repeated.
+            // Images and workspaces are on the lost agent, so steps start again. Pushes that completed are not repeated,
+            // nor is the source prepared anew: the server has it, and another clone may find another commit.
             let redo = match &self.steps[index].state {
                 StepState::Running { attempt, .. } => {
                     effects.push(Effect::AttemptEnded { step: index, attempt: *attempt });
                     true
                 }
-                StepState::Succeeded { .. } => !matches!(self.plan.steps[index].work, Work::Push(_)),
+                StepState::Succeeded { .. } => matches!(self.plan.steps[index].work, Work::Build(_)),
                 StepState::Waiting | StepState::Failed { .. } | StepState::Cancelled { .. } | StepState::Skipped => {
                     false
                 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cooper_engine::run::{NewRun, PendingReason, Phase, Run, RunStatus};
 use cooper_spec::plan::{ArgumentValue, BuildArgument};
-use cooper_spec::quick_build::QuickBuild;
+use cooper_spec::quick_build::{BuildSource, QuickBuild};
 use cooper_types::{ContextId, Platform, RegistryName, RunId, Scope, Scopes};
 
 use super::fixture::{at, by};
@@ -28,8 +28,8 @@ fn request(scopes: &[&str]) -> NewRun {
             labels: vec![("k".to_owned(), "v".to_owned())],
             secrets: vec!["npm".to_owned()],
             platform: Platform::parse("linux/arm/v7").expect("valid"),
-            context: ContextId::parse("c1").expect("valid"),
         },
+        source: BuildSource::Context(ContextId::parse("c1").expect("valid")),
         timeout: Duration::from_millis(3_600_500),
     }
 }

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use cooper_engine::message::{PushedManifest, StepOutput, StepResult};
+use cooper_engine::message::{PreparedSource, PushedManifest, StepOutput, StepResult};
 use cooper_engine::run::{
-    AgentRef, Effect, PendingReason, Phase, Placement, Policy, Refusal, Run, RunEvent, Step, StepState,
+    AgentRef, Effect, NewRun, PendingReason, Phase, Placement, Policy, Refusal, Run, RunEvent, Step, StepState,
 };
 use cooper_spec::plan::{BuildWork, Plan, PlannedPlacement, PlannedStep, PushWork, Work};
+use cooper_spec::quick_build::{BuildSource, PlanError, QuickBuild};
+use cooper_spec::source::GitSource;
 use cooper_types::{
-    AgentName, AttemptNumber, ContextId, Digest, Fence, ImageRef, Platform, PrincipalName, RegistryName, RunId, Scopes,
-    StepId, Timestamp,
+    AgentName, AttemptNumber, ContextId, Digest, Fence, ImageRef, Platform, PrincipalName, RegistryName, RunId, Scope,
+    Scopes, StepId, Timestamp,
 };
 
 /// How long a step of these runs may take.
@@ -81,7 +83,45 @@ pub(super) fn run_of(plan: Plan) -> Run {
         placements: plan.placements.iter().map(|_| Placement::Waiting { reason: PendingReason::New }).collect(),
         steps: plan.steps.iter().map(|_| Step { attempts: 0, state: StepState::Waiting }).collect(),
         plan,
+        source: None,
     }
+}
+
+/// A run whose source is to be fetched: a build of this name and a push come when it is there.
+pub(super) fn wanted(image: &str, scopes: &[&str]) -> Result<Run, PlanError> {
+    let new = NewRun {
+        principal: by(),
+        scopes: Scopes(scopes.iter().map(|scope| Scope::parse(scope).expect("valid")).collect()),
+        registry: RegistryName::parse("localhost:5000").expect("valid"),
+        build: QuickBuild {
+            image_names: vec![image.to_owned()],
+            push: true,
+            no_cache: false,
+            dockerfile: "Dockerfile".to_owned(),
+            target: None,
+            arguments: Vec::new(),
+            labels: vec![("at".to_owned(), "{{.Run.Repository}}@{{.Run.Commit}}".to_owned())],
+            secrets: Vec::new(),
+            platform: Platform::LINUX_AMD64,
+        },
+        source: BuildSource::Git(GitSource::parse("https://git.example/app.git#main:sub").expect("valid")),
+        timeout: RUN_TIMEOUT,
+    };
+    new.accept(RunId::from_number(1), at(0))
+}
+
+/// What a prepare step reports.
+pub(super) fn prepared(branch: &str) -> StepResult {
+    let output = StepOutput::Prepared(PreparedSource {
+        commit: "0123456789abcdef0123456789abcdef01234567".to_owned(),
+        branch: Some(branch.to_owned()),
+        tag: None,
+        context: ContextId::parse("snapshot").expect("valid"),
+        digest: Digest::sha256(b"archive"),
+        size: 7,
+        dockerfile: None,
+    });
+    StepResult::Succeeded { output }
 }
 
 pub(super) fn by() -> PrincipalName {
@@ -142,6 +182,7 @@ pub(super) fn succeeds(run: &mut Run, seconds: u64, step: usize) -> Vec<Effect> 
     let attempt = live(run, step);
     let fence = run.placements[run.plan.steps[step].placement].lease().expect("held").fence;
     let result = match run.plan.steps[step].work {
+        Work::Prepare(_) => prepared("main"),
         Work::Build(_) => built(),
         Work::Push(_) => pushed(run, step, attempt),
     };

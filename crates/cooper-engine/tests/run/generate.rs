@@ -8,7 +8,7 @@ use cooper_spec::plan::{Plan, Work};
 use cooper_types::{AttemptNumber, Digest, Fence};
 use proptest::prelude::*;
 
-use super::fixture::{Shape, agent, build, built, by, plan, push, pushed};
+use super::fixture::{Shape, agent, build, built, by, plan, prepared, push, pushed, run_of, wanted};
 
 /// An event before it is known what the run looks like.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +67,13 @@ pub(super) fn any_plan() -> impl Strategy<Value = Plan> {
     })
 }
 
+/// A run of any plan, or one whose source is to be fetched.
+pub(super) fn any_run() -> impl Strategy<Value = Run> {
+    let fetched = prop_oneof![Just("app"), Just("app:{{.Run.Commit}}"), Just("{{.Run.Branch}}/app")]
+        .prop_map(|name| wanted(name, &["repository:*:push"]).expect("it can be accepted"));
+    prop_oneof![3 => any_plan().prop_map(run_of), 1 => fetched]
+}
+
 /// Events that make a run go on come more often than those that end it.
 pub(super) fn any_moves() -> impl Strategy<Value = Vec<Move>> {
     let placement = 0usize..3;
@@ -113,6 +120,7 @@ pub(super) fn event_of(run: &Run, step: Move) -> RunEvent {
     let ended = |result| RunEvent::StepEnded { fence, attempt, result };
     let index = run.steps.iter().position(|step| step.state.live_attempt() == Some(attempt));
     let is_push = index.is_some_and(|index| matches!(run.plan.steps[index].work, Work::Push(_)));
+    let prepares = index.is_some_and(|index| matches!(run.plan.steps[index].work, Work::Prepare(_)));
     let life = |number: u64| agent(["a", "b", "c"][(number % 3) as usize], number / 3);
     let reason = "reason".to_owned();
     match step.kind {
@@ -124,7 +132,10 @@ pub(super) fn event_of(run: &Run, step: Move) -> RunEvent {
         Kind::WrongOutput if !is_push => {
             ended(StepResult::Succeeded { output: StepOutput::Pushed { manifests: vec![] } })
         }
+        // Of one branch in two no image name can be made.
+        Kind::Succeeded if prepares => ended(prepared(if attempt.0 % 2 == 0 { "main" } else { "Feature/x" })),
         Kind::Succeeded => ended(built()),
+        Kind::WrongOutput if attempt.0 % 2 == 0 => ended(prepared("main")),
         Kind::WrongOutput => {
             let (image, bases) = (Digest::sha256(b"image"), Vec::new());
             ended(StepResult::Succeeded { output: StepOutput::Built { image, bases } })

@@ -6,8 +6,8 @@ use cooper_engine::run::{Refusal, RunEvent, RunStatus};
 use cooper_types::Timestamp;
 use proptest::prelude::*;
 
-use super::fixture::{agent, at, build, by, live, plan, push, taken};
-use super::generate::{Kind, Move, Pick, any_moves, any_plan, event_of};
+use super::fixture::{agent, at, build, by, live, plan, push, run_of, taken};
+use super::generate::{Kind, Move, Pick, any_moves, any_plan, any_run, event_of};
 use super::watch::Watched;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -27,8 +27,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_run_ends_if_time_passes(plan in any_plan(), moves in any_moves()) {
-        let mut watched = Watched::new(plan);
+    fn every_run_ends_if_time_passes(run in any_run(), moves in any_moves()) {
+        let mut watched = Watched::new(run);
         let mut now = play(&mut watched, &moves);
         // One look for the leases, one for the run's or the queue's time, one for what is being stopped.
         for _ in 0..3 {
@@ -39,8 +39,8 @@ proptest! {
     }
 
     #[test]
-    fn a_finished_run_refuses_everything(plan in any_plan(), moves in any_moves(), more in any_moves()) {
-        let mut watched = Watched::new(plan);
+    fn a_finished_run_refuses_everything(run in any_run(), moves in any_moves(), more in any_moves()) {
+        let mut watched = Watched::new(run);
         let mut now = play(&mut watched, &moves);
         while watched.run.finished().is_none() {
             now = now.after(25 * HOUR);
@@ -54,7 +54,7 @@ proptest! {
 
     #[test]
     fn an_agent_that_does_its_work_finishes_every_plan(plan in any_plan(), tells in any::<bool>()) {
-        let mut watched = Watched::new(plan);
+        let mut watched = Watched::new(run_of(plan));
         let steps = watched.run.steps.len() as u64;
         for placement in 0..watched.run.placements.len() {
             // One that no step needs is let go at once, or with the last step.
@@ -85,7 +85,7 @@ proptest! {
 #[test]
 #[should_panic(expected = "effects and state disagree")]
 fn the_watch_sees_an_attempt_that_nobody_announced() {
-    let mut watched = Watched::new(plan(1, &[build(0, &[]), push(0, 0)]));
+    let mut watched = Watched::new(run_of(plan(1, &[build(0, &[]), push(0, 0)])));
     taken(&mut watched.run, 1, 0, &agent("a", 1));
     let _ = watched.apply(RunEvent::CancelRequested { by: by() }, at(2));
 }

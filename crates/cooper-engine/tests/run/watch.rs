@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cooper_engine::message::{Held, PlacementKey, StepResult};
+use cooper_engine::message::{Held, PlacementKey, StepOutput, StepResult};
 use cooper_engine::run::{Effect, Phase, Placement, Policy, Refusal, Run, RunEvent, RunStatus, StepState, Verdict};
 use cooper_spec::plan::Work;
 use cooper_types::{AttemptNumber, Fence, Timestamp};
 
-use super::fixture::run_of;
 use super::generate::is_held;
 
 /// A run and what has been seen of it.
@@ -15,12 +14,13 @@ pub(super) struct Watched {
     pub(super) run: Run,
     live: BTreeMap<usize, AttemptNumber>,
     published: BTreeMap<usize, AttemptNumber>,
+    planned: bool,
     finished: bool,
 }
 
 impl Watched {
-    pub(super) fn new(plan: cooper_spec::plan::Plan) -> Self {
-        Self { run: run_of(plan), live: BTreeMap::new(), published: BTreeMap::new(), finished: false }
+    pub(super) fn new(run: Run) -> Self {
+        Self { run, live: BTreeMap::new(), published: BTreeMap::new(), planned: false, finished: false }
     }
 
     /// Applies an event and checks what must hold.
@@ -40,6 +40,13 @@ impl Watched {
             self.effect(&before, effect);
         }
         self.attempts_are_held();
+        assert_eq!(
+            (self.run.steps.len(), self.run.placements.len()),
+            (self.run.plan.steps.len(), self.run.plan.placements.len())
+        );
+        if !self.planned {
+            assert_eq!(self.run.plan, before.plan, "a plan changed and nobody said so");
+        }
         verdicts_stand(&before, &self.run, &event);
         assert!(rank(self.run.status()) >= rank(before.status()), "{} after {}", self.run.status(), before.status());
         assert_eq!(self.run.finished().is_some(), self.finished, "`Finished` is said once, with the state");
@@ -82,6 +89,17 @@ impl Watched {
                 assert_eq!(*targets, self.run.tag_targets(*step, *attempt));
                 assert_eq!(self.published.insert(*step, *attempt), None, "step {step} publishes twice");
                 assert_eq!(before.phase, Phase::Live, "a decided run publishes");
+            }
+            Effect::Planned { step, attempt, context } => {
+                assert!(!std::mem::replace(&mut self.planned, true), "a run is planned twice");
+                assert_eq!(self.live.get(step), Some(attempt), "an attempt that is not live has the run planned");
+                assert_eq!(before.phase, Phase::Live, "a decided run is planned");
+                assert_eq!(self.run.plan.steps[..before.steps.len()], before.plan.steps[..], "an earlier step changed");
+                let builds = self.run.plan.steps.iter().filter_map(|step| match &step.work {
+                    Work::Build(build) => Some(&build.context),
+                    Work::Prepare(_) | Work::Push(_) => None,
+                });
+                assert!(builds.eq([context]), "the build is of another context");
             }
             Effect::SendStart { agent, key, attempt, step } => {
                 assert_eq!(self.live.get(step), Some(attempt), "an attempt is sent before it is live");
@@ -170,6 +188,8 @@ fn verdicts_stand(before: &Run, after: &Run, event: &RunEvent) {
     }
     let users = match event {
         RunEvent::StepEnded { result: StepResult::Failed { .. } | StepResult::TimedOut, .. } => true,
+        // What is in the repository does not fit what was asked for.
+        RunEvent::StepEnded { result: StepResult::Succeeded { output: StepOutput::Prepared(_) }, .. } => true,
         // The agent began the step and did not end it in time.
         RunEvent::Tick => {
             before.steps.iter().any(|step| matches!(step.state, StepState::Running { started: Some(_), .. }))

@@ -1,7 +1,7 @@
 //! A container engine and the work in it: steps take their time and end well, badly or not at all.
 
 use cooper_engine::agent::AgentEvent;
-use cooper_engine::message::{PlacementKey, PushedManifest, StepOutput, StepResult};
+use cooper_engine::message::{PlacementKey, PreparedSource, PushedManifest, StepOutput, StepResult};
 use cooper_engine::run::{Run, TagTarget};
 use cooper_spec::plan::Work;
 use cooper_types::{AttemptNumber, Digest};
@@ -16,6 +16,7 @@ pub(super) struct Order {
     /// What a push writes; nothing for a build.
     targets: Vec<TagTarget>,
     is_push: bool,
+    prepares: bool,
     timeout: Duration,
 }
 
@@ -47,7 +48,8 @@ impl Order {
     pub(super) fn of(run: &Run, step: usize, attempt: AttemptNumber) -> Self {
         let planned = &run.plan.steps[step];
         let is_push = matches!(planned.work, Work::Push(_));
-        Self { targets: run.tag_targets(step, attempt), is_push, timeout: planned.timeout }
+        let prepares = matches!(planned.work, Work::Prepare(_));
+        Self { targets: run.tag_targets(step, attempt), is_push, prepares, timeout: planned.timeout }
     }
 }
 
@@ -120,7 +122,15 @@ impl World {
             let event = Event::StepEnds { agent, incarnation, key, attempt, patience: patience - 1 };
             return self.after(Duration::from_millis(200), event);
         }
-        let result = match job.fate {
+        let (fate, prepares) = (job.fate, job.order.prepares);
+        let result = match fate {
+            Fate::Succeeds if prepares => match self.uploads(agent, key, attempt) {
+                Some(result) => result,
+                None => {
+                    let again = self.random.millis(500, 2_000);
+                    return self.after(again, Event::StepEnds { agent, incarnation, key, attempt, patience });
+                }
+            },
             Fate::Succeeds => StepResult::Succeeded {
                 output: StepOutput::Built { image: Digest::sha256(b"image"), bases: Vec::new() },
             },
@@ -129,6 +139,32 @@ impl World {
             Fate::Sticks | Fate::Breaks => StepResult::Lost { reason: "the engine failed".to_owned() },
         };
         self.end(agent, key, attempt, result);
+    }
+
+    /// What a prepare step has fetched goes to the server, which takes it from a live attempt alone. No result means that
+    /// it has to be tried again.
+    fn uploads(&mut self, agent: usize, key: PlacementKey, attempt: AttemptNumber) -> Option<StepResult> {
+        if !self.server.up || self.is_apart(agent) {
+            return None;
+        }
+        if !self.store.is_live(key.run, attempt) {
+            return Some(StepResult::Lost { reason: "the server refused the upload".to_owned() });
+        }
+        let context = self.store.upload(key.run, attempt);
+        if self.crash_point() {
+            return None;
+        }
+        let branch = if self.random.chance(900) { "main" } else { "Feature/x" };
+        let output = StepOutput::Prepared(PreparedSource {
+            commit: "0".repeat(40),
+            branch: Some(branch.to_owned()),
+            tag: None,
+            context,
+            digest: Digest::sha256(b"archive"),
+            size: 7,
+            dockerfile: None,
+        });
+        Some(StepResult::Succeeded { output })
     }
 
     fn end(&mut self, agent: usize, key: PlacementKey, attempt: AttemptNumber, result: StepResult) {

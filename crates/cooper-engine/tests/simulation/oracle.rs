@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cooper_engine::message::{PlacementKey, StepResult};
-use cooper_engine::run::{Effect, Phase, Run, RunEvent, RunStatus, Step, StepState, Verdict};
+use cooper_engine::run::{Effect, Phase, Run, RunEvent, RunSource, RunStatus, Step, StepState, Verdict};
 use cooper_engine::schedule;
 use cooper_spec::plan::Work;
 use cooper_types::{AttemptNumber, RunId, Timestamp};
@@ -172,6 +172,7 @@ impl World {
             let mut say = |what: String| found.push(format!("{what} (run {}: {})", run.id, run.status()));
             self.judge_steps(run, &mut say);
             self.judge_tags(run, &mut say);
+            self.judge_source(run, &mut say);
             self.judge_verdict(run, &mut say);
             self.judge_log(run, &mut say);
         }
@@ -221,6 +222,31 @@ impl World {
         }
     }
 
+    /// A run whose source is fetched is planned once, on what the attempt that succeeded uploaded, or not at all.
+    fn judge_source(&self, run: &Run, say: &mut impl FnMut(String)) {
+        let plannings: Vec<_> = self.store.plannings.iter().filter(|(of, ..)| *of == run.id).collect();
+        let contexts: Vec<_> = run
+            .plan
+            .steps
+            .iter()
+            .filter_map(|step| match &step.work {
+                Work::Build(build) => Some(&build.context),
+                Work::Prepare(_) | Work::Push(_) => None,
+            })
+            .collect();
+        match (&run.source, plannings.as_slice()) {
+            (None, []) => {}
+            (Some(_), []) if run.plan.steps.len() == 1 => {}
+            (Some(RunSource::Prepared { found, .. }), [(_, attempt, context)]) => {
+                let first = matches!(&run.steps[0].state, StepState::Succeeded { attempt: of, .. } if of == attempt);
+                if !first || found.context != *context || !contexts.iter().all(|one| *one == context) {
+                    say("it builds something else than what was prepared for it".to_owned());
+                }
+            }
+            (_, plannings) => say(format!("it was planned {} times", plannings.len())),
+        }
+    }
+
     fn judge_verdict(&self, run: &Run, say: &mut impl FnMut(String)) {
         let Phase::Finished { verdict, .. } = &run.phase else { return say("promise 4: it never ended".to_owned()) };
         let most = (0..run.placements.len())
@@ -234,6 +260,7 @@ impl World {
                 }
             }
             _ if most >= POLICY.max_losses => say(format!("promise 8: {most} losses and no error")),
+            Verdict::Failed { reason } if run.source.is_some() && reason.contains("can't be planned") => {}
             Verdict::Failed { .. } => {
                 // A step failed, or one that had begun never ended.
                 let failed = run.steps.iter().any(|step| matches!(step.state, StepState::Failed { .. }));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cooper_engine::run::{Effect, Policy, Refusal, Run, RunEvent};
-use cooper_types::{AttemptNumber, RepositoryName, RunId, Tag, Timestamp};
+use cooper_types::{AttemptNumber, ContextId, RepositoryName, RunId, Tag, Timestamp};
 
 /// The durable state.
 #[derive(Clone, Debug, Default)]
@@ -11,6 +11,10 @@ pub(super) struct Store {
     pub(super) runs: BTreeMap<RunId, Run>,
     live: BTreeMap<(RunId, AttemptNumber), usize>,
     staged: BTreeMap<(RepositoryName, Tag), (RunId, AttemptNumber)>,
+    /// What attempts uploaded.
+    snapshots: BTreeMap<ContextId, (RunId, AttemptNumber)>,
+    /// Each planning of a run, by the attempt that it stands on.
+    pub(super) plannings: Vec<(RunId, AttemptNumber, ContextId)>,
     pub(super) moves: Vec<TagMove>,
     pub(super) logs: BTreeMap<RunId, Log>,
     last_run: u64,
@@ -90,6 +94,11 @@ impl Store {
         let effects = run.apply(event, now, policy).map_err(ApplyError::Refused)?;
         // Looked at before anything is written, so that an error leaves nothing behind.
         for effect in &effects {
+            if let Effect::Planned { attempt, context, .. } = effect
+                && self.snapshots.get(context) != Some(&(id, *attempt))
+            {
+                return Err(ApplyError::NotPushed);
+            }
             if let Effect::PublishTags { attempt, targets, .. } = effect {
                 for target in targets {
                     let key = (target.repository.clone(), target.staging_tag.clone());
@@ -131,6 +140,7 @@ impl Store {
                     }));
                 }
             }
+            Effect::Planned { attempt, context, .. } => self.plannings.push((run, *attempt, context.clone())),
             Effect::LogLine(_) => log.entries.push(Entry::Line),
             Effect::LogGap(_) => log.entries.push(Entry::Gap),
             Effect::Finished => log.complete = true,
@@ -156,6 +166,13 @@ impl Store {
     /// A push under an attempt's staging tag; the caller has checked the attempt, in the same transaction.
     pub(super) fn stage(&mut self, run: RunId, attempt: AttemptNumber, repository: RepositoryName, staging_tag: Tag) {
         self.staged.insert((repository, staging_tag), (run, attempt));
+    }
+
+    /// An attempt's upload; the caller has checked the attempt, in the same transaction.
+    pub(super) fn upload(&mut self, run: RunId, attempt: AttemptNumber) -> ContextId {
+        let id = ContextId::parse(&format!("{run}-{attempt}")).expect("valid");
+        self.snapshots.insert(id.clone(), (run, attempt));
+        id
     }
 
     /// Appends frames of a live attempt, as the real store does. Returns the last one that is durable.

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use cooper_engine::run::{PendingReason, Phase, Placement, Run, RunEvent, Step, StepState};
+use cooper_engine::run::{NewRun, PendingReason, Phase, Placement, Run, RunEvent, Step, StepState};
 use cooper_spec::plan::{BuildWork, Plan, PlannedPlacement, PlannedStep, PushWork, Work};
+use cooper_spec::quick_build::{BuildSource, QuickBuild};
+use cooper_spec::source::GitSource;
 use cooper_types::{
-    AttemptNumber, ContextId, Fence, ImageRef, Platform, PrincipalName, RegistryName, RunId, Scopes, StepId, Timestamp,
+    AttemptNumber, ContextId, Fence, ImageRef, Platform, PrincipalName, RegistryName, RunId, Scope, Scopes, StepId,
+    Timestamp,
 };
 
 use super::random::Random;
@@ -54,6 +57,9 @@ impl World {
 }
 
 fn run(id: RunId, now: Timestamp, timeout: Duration, random: &mut Random) -> Run {
+    if random.chance(250) {
+        return fetched(id, now, timeout);
+    }
     let plan = plan(id, random);
     Run {
         id,
@@ -70,7 +76,31 @@ fn run(id: RunId, now: Timestamp, timeout: Duration, random: &mut Random) -> Run
         placements: plan.placements.iter().map(|_| Placement::Waiting { reason: PendingReason::New }).collect(),
         steps: plan.steps.iter().map(|_| Step { attempts: 0, state: StepState::Waiting }).collect(),
         plan,
+        source: None,
     }
+}
+
+/// A run whose source an agent has to fetch; of some branches' names no image name can be made.
+fn fetched(id: RunId, now: Timestamp, timeout: Duration) -> Run {
+    let new = NewRun {
+        principal: PrincipalName::parse("ann").expect("valid"),
+        scopes: Scopes(vec![Scope::parse("repository:*:push").expect("valid")]),
+        registry: RegistryName::parse("localhost:5000").expect("valid"),
+        build: QuickBuild {
+            image_names: vec!["{{.Run.ID}}/{{.Run.Branch}}".to_owned()],
+            push: true,
+            no_cache: false,
+            dockerfile: "Dockerfile".to_owned(),
+            target: None,
+            arguments: Vec::new(),
+            labels: Vec::new(),
+            secrets: Vec::new(),
+            platform: Platform::LINUX_AMD64,
+        },
+        source: BuildSource::Git(GitSource::parse("https://git.example/app.git").expect("valid")),
+        timeout,
+    };
+    new.accept(id, now).expect("it can be accepted")
 }
 
 /// Mostly a build and a push; sometimes for two platforms, sometimes with pushes to two repositories.

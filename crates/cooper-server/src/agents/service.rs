@@ -8,10 +8,10 @@ use cooper_api::agent::wire::agent_service_server::{AgentService, AgentServiceSe
 use cooper_api::agent::wire::{self, agent_message, server_message};
 use cooper_api::agent::{MAX_AGENT_MESSAGE_BYTES, MAX_MESSAGE_BYTES, PROTOCOL_VERSION};
 use cooper_engine::message::PlacementKey;
-use cooper_engine::run::Placement;
+use cooper_engine::run::{Placement, Run};
 use cooper_ports::access::Token;
-use cooper_spec::plan::Work;
-use cooper_types::{AgentName, AttemptNumber, ContextId, TokenId};
+use cooper_spec::plan::{BuildWork, Work};
+use cooper_types::{AgentName, AttemptNumber, TokenId};
 use futures::{Stream, StreamExt as _};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::session::{HEARTBEAT_MS, Session, read_hello};
+use super::sources::{self, PrepareAttempt};
 use super::{ConnectError, Newcomer, Speaker};
 use crate::core::Core;
 use crate::problem::chain;
@@ -59,13 +60,13 @@ impl AgentGateway {
         }
     }
 
-    /// The context that a live attempt builds from, for the agent that has the attempt.
-    async fn context_of(
+    /// A live attempt's run and step, for the agent that has the attempt.
+    async fn live_step(
         &self,
         token: &TokenId,
         key: PlacementKey,
         attempt: AttemptNumber,
-    ) -> Result<ContextId, Status> {
+    ) -> Result<(Run, usize), Status> {
         let over = || Status::failed_precondition(format!("attempt {attempt} of run {} is over", key.run));
         let record = self.core.runs.find_run(key.run).await.map_err(|error| Status::unavailable(chain(&error)))?;
         let run = record.ok_or_else(over)?.run;
@@ -78,16 +79,31 @@ impl AgentGateway {
             Speaker::Another => return Err(Status::permission_denied(format!("run {} is another agent's", key.run))),
         }
         let held = |placement: usize| run.placements[placement].lease().is_some_and(|lease| lease.fence == key.fence);
-        run.steps
+        let step = run
+            .steps
             .iter()
             .zip(&run.plan.steps)
-            .find(|(step, planned)| step.state.live_attempt() == Some(attempt) && held(planned.placement))
-            .and_then(|(_, planned)| match &planned.work {
-                Work::Build(build) => Some(build.context.clone()),
-                Work::Push(_) => None,
-            })
-            .ok_or_else(over)
+            .position(|(step, planned)| step.state.live_attempt() == Some(attempt) && held(planned.placement))
+            .ok_or_else(over)?;
+        Ok((run, step))
     }
+
+    /// An attempt at a source, for the agent that has the attempt.
+    async fn prepare_attempt(
+        &self,
+        token: &TokenId,
+        key: Option<&wire::PlacementKey>,
+        attempt: u64,
+    ) -> Result<PrepareAttempt, Status> {
+        let (key, attempt) = (read_key(key)?, AttemptNumber(attempt));
+        let (run, step) = self.live_step(token, key, attempt).await?;
+        PrepareAttempt::new(&run, step, key, attempt)
+    }
+}
+
+fn read_key(key: Option<&wire::PlacementKey>) -> Result<PlacementKey, Status> {
+    let key = key.ok_or_else(|| Status::invalid_argument("the request has no placement key"))?;
+    key.read().map_err(|error| Status::invalid_argument(chain(&error)))
 }
 
 #[tonic::async_trait]
@@ -154,15 +170,42 @@ impl AgentService for AgentGateway {
         Ok(Response::new(Box::pin(messages)))
     }
 
+    async fn put_snapshot(
+        &self,
+        request: Request<Streaming<wire::SnapshotChunk>>,
+    ) -> Result<Response<wire::SnapshotStored>, Status> {
+        let token = self.authenticate(&request).await?;
+        let mut chunks = request.into_inner();
+        let first = tokio::time::timeout(GREETING_TIMEOUT, chunks.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("the upload did not begin"))??;
+        let first = first.ok_or_else(|| Status::invalid_argument("the upload is empty"))?;
+        let attempt = self.prepare_attempt(&token.id, first.key.as_ref(), first.attempt).await?;
+        attempt.put_snapshot(self.core.clone(), sources::chunks(first, chunks)).await.map(Response::new)
+    }
+
+    async fn get_source_credential(
+        &self,
+        request: Request<wire::SourceCredentialRequest>,
+    ) -> Result<Response<wire::SourceCredential>, Status> {
+        let token = self.authenticate(&request).await?;
+        let request = request.into_inner();
+        let attempt = self.prepare_attempt(&token.id, request.key.as_ref(), request.attempt).await?;
+        attempt.credential(&self.core, &request.host).await.map(Response::new)
+    }
+
     async fn fetch_context(
         &self,
         request: Request<wire::FetchContextRequest>,
     ) -> Result<Response<Self::FetchContextStream>, Status> {
         let token = self.authenticate(&request).await?;
         let request = request.into_inner();
-        let key = request.key.ok_or_else(|| Status::invalid_argument("request has no placement key"))?;
-        let key = key.read().map_err(|error| Status::invalid_argument(chain(&error)))?;
-        let context = self.context_of(&token.id, key, AttemptNumber(request.attempt)).await?;
+        let (key, attempt) = (read_key(request.key.as_ref())?, AttemptNumber(request.attempt));
+        let (run, step) = self.live_step(&token.id, key, attempt).await?;
+        let Work::Build(BuildWork { context, .. }) = &run.plan.steps[step].work else {
+            return Err(Status::failed_precondition(format!("attempt {attempt} of run {} has no context", key.run)));
+        };
+        let context = context.clone();
         let path = self.core.context_files.path(&context);
         let mut file = tokio::fs::File::open(&path).await.map_err(|error| match error.kind() {
             // Asking again would not bring it back.

@@ -197,8 +197,12 @@ impl Session {
         let event = |result| RunEvent::StepEnded { fence: key.fence, attempt, result };
         let stored = match self.core.apply(key.run, event(result)).await {
             Ok(_) => true,
-            Err(ApplyError::NotPushed { .. }) => {
-                let reason = "the push was reported and the registry has nothing of it".to_owned();
+            Err(error @ (ApplyError::NotPushed { .. } | ApplyError::NotUploaded { .. })) => {
+                let reason = match error {
+                    ApplyError::NotPushed { .. } => "the push was reported and the registry has nothing of it",
+                    _ => "the source was reported and the server has nothing of it",
+                };
+                let reason = reason.to_owned();
                 self.core.apply(key.run, event(StepResult::Lost { reason })).await.is_ok()
             }
             Err(ApplyError::Refused { refusal, .. }) => {
@@ -301,7 +305,7 @@ impl Session {
                 Refusal::Over | Refusal::StaleFence(_) => Outcome::Over,
                 Refusal::StaleAttempt(_) | Refusal::NotWaiting | Refusal::NothingToDo => Outcome::Nothing,
             },
-            Err(error @ (ApplyError::NotPushed { .. } | ApplyError::Store(_))) => {
+            Err(error @ (ApplyError::NotPushed { .. } | ApplyError::NotUploaded { .. } | ApplyError::Store(_))) => {
                 tracing::error!(run = %run, error = chain(&error), "event can't be applied; it will come again");
                 Outcome::Nothing
             }

@@ -1,5 +1,7 @@
 //! The agents' service over a real store and a stream in memory, with an agent that says what the test tells it to.
 
+mod sources;
+
 use std::sync::Arc;
 
 use axum::Router;

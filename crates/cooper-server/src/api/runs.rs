@@ -16,14 +16,15 @@ use cooper_ports::access::Token;
 use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::runs::{AcceptRun, RunQuery, RunType, SealedSecret, SecretKind};
 use cooper_spec::plan::{ArgumentValue, BuildArgument};
-use cooper_spec::quick_build::QuickBuild;
+use cooper_spec::quick_build::{BuildSource, QuickBuild};
+use cooper_spec::source::SourceLocation;
 use cooper_types::{ContextId, IdempotencyKey, Platform, RunId, SecretBytes};
 
 use super::view::{engine_status, ports_run_type, run_view};
 use super::{ApiState, Caller, JsonBody, PathId, Query};
 use crate::core::Core;
 use crate::orders::sealing_purpose;
-use crate::problem::{ApiError, ApiResult};
+use crate::problem::{ApiError, ApiResult, chain};
 
 /// The largest secret, in bytes: BuildKit takes no larger one.
 const MAX_SECRET_BYTES: usize = 500 * 1024;
@@ -148,9 +149,7 @@ fn accept_request(
         Some(view) => Platform::try_from(view)
             .map_err(|error| ApiError::new(ProblemCode::UnsupportedPlatform, error.to_string()))?,
     };
-    let context = ContextId::parse(&request.source_location).map_err(|error| {
-        ApiError::new(ProblemCode::ContextNotFound, format!("sourceLocation is not valid: {error}"))
-    })?;
+    let source = build_source(&request.source_location)?;
     let mut secrets = Vec::new();
     let mut seal = |kind: SecretKind, name: &str, value: &SecretBytes| {
         if value.expose().len() > MAX_SECRET_BYTES {
@@ -183,14 +182,27 @@ fn accept_request(
         labels: request.labels.into_iter().map(|label| (label.name, label.value)).collect(),
         secrets: request.secrets.into_iter().map(|secret| secret.id).collect(),
         platform,
-        context,
     };
     let run = NewRun {
         principal: token.principal,
         scopes: token.scopes,
         registry: core.registry.clone(),
         build,
+        source,
         timeout: Duration::from_secs(request.timeout.into()),
     };
     Ok(AcceptRun { run, run_type: RunType::QuickBuild, idempotency, secrets })
+}
+
+/// What `sourceLocation` names: a place in a Git repository, or an uploaded context by its id.
+fn build_source(text: &str) -> ApiResult<BuildSource> {
+    match SourceLocation::parse(text) {
+        Ok(SourceLocation::Git(source)) => Ok(BuildSource::Git(source)),
+        Ok(SourceLocation::Local(id)) => ContextId::parse(&id).map(BuildSource::Context).map_err(|error| {
+            ApiError::new(ProblemCode::ContextNotFound, format!("sourceLocation is not valid: {error}"))
+        }),
+        Err(error) => {
+            Err(ApiError::new(ProblemCode::InvalidRequest, format!("sourceLocation is not valid: {}", chain(&error))))
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! A stored run as the API shows it.
 
 use cooper_api::rest;
-use cooper_engine::run::{Placement, Run, RunStatus, StepState};
+use cooper_engine::run::{Placement, Run, RunSource, RunStatus, StepState};
 use cooper_ports::runs::{RunRecord, RunType, StepBase};
 use cooper_spec::plan::{PlannedStep, Work};
 use cooper_types::{ImageRef, StepId};
@@ -12,6 +12,7 @@ const DOCKER_HUB: &str = "docker.io";
 /// The record of a run.
 pub(crate) fn run_view(record: &RunRecord) -> rest::Run {
     let run = &record.run;
+    let found = run.source.as_ref().and_then(RunSource::found);
     let platform = run.plan.placements.first().map(|placement| rest::PlatformView::from(&placement.platform));
     rest::Run {
         run_id: run.id,
@@ -46,6 +47,9 @@ pub(crate) fn run_view(record: &RunRecord) -> rest::Run {
         steps: run.steps.iter().zip(&run.plan.steps).map(|(step, planned)| step_view(run, step, planned)).collect(),
         dependencies: dependencies(record),
         image_names: run.plan.pushed_images().map(ToString::to_string).collect(),
+        source_location: run.source.as_ref().map(|source| source.location().to_string()),
+        source_commit: found.map(|found| found.commit.clone()),
+        source_branch: found.and_then(|found| found.branch.clone()),
     }
 }
 
@@ -63,6 +67,7 @@ fn step_view(run: &Run, step: &cooper_engine::run::Step, planned: &PlannedStep) 
     rest::RunStep {
         id: planned.id.clone(),
         step_type: match planned.work {
+            Work::Prepare(_) => rest::StepType::Prepare,
             Work::Build(_) => rest::StepType::Build,
             Work::Push(_) => rest::StepType::Push,
         },
@@ -86,6 +91,8 @@ fn step_view(run: &Run, step: &cooper_engine::run::Step, planned: &PlannedStep) 
 /// What each image stood on (contract §2.8): one record for each tag that a build's push moved, or one without an image.
 fn dependencies(record: &RunRecord) -> Vec<rest::Dependency> {
     let plan = &record.run.plan;
+    let found = record.run.source.as_ref().and_then(RunSource::found);
+    let git = found.map(|found| rest::GitHead { revision: found.commit.clone() });
     let mut all = Vec::new();
     for (index, planned) in plan.steps.iter().enumerate().filter(|(_, planned)| matches!(planned.work, Work::Build(_)))
     {
@@ -121,7 +128,7 @@ fn dependencies(record: &RunRecord) -> Vec<rest::Dependency> {
             image,
             runtime_dependency: runtime.clone(),
             buildtime_dependency: (!buildtime.is_empty()).then(|| buildtime.clone()),
-            git: None,
+            git: git.clone(),
         }));
     }
     all

@@ -19,7 +19,6 @@ fn request() -> QuickBuild {
         labels: Vec::new(),
         secrets: Vec::new(),
         platform: Platform::LINUX_AMD64,
-        context: ContextId::parse("c1").expect("valid"),
     }
 }
 
@@ -30,7 +29,7 @@ fn registry() -> RegistryName {
 fn planned(request: &QuickBuild) -> Result<Plan, PlanError> {
     let created = Timestamp::from_micros(1_706_745_599_000_000);
     let variables = RunVariables::quick_build(RunId::from_number(1), &registry(), &request.platform, created);
-    request.plan(&variables, &registry())
+    request.plan(&ContextId::parse("c1").expect("valid"), &variables, &registry())
 }
 
 fn plan_of(change: impl FnOnce(&mut QuickBuild)) -> Plan {

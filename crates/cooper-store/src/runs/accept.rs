@@ -4,6 +4,7 @@ use cooper_engine::run::Run;
 use cooper_ports::contexts::ContextState;
 use cooper_ports::runs::{AcceptError, AcceptRun, Accepted, RunRecord, RunType, SealedSecret};
 use cooper_ports::store_error::StoreError;
+use cooper_spec::quick_build::BuildSource;
 use cooper_types::{ContextId, Digest, IdempotencyKey, PrincipalName, RegistryId, RunId, Timestamp};
 use sqlx::{Row, SqliteConnection};
 
@@ -28,8 +29,14 @@ pub(super) async fn accept(
         return Ok(Accepted { record, repeated: true });
     }
     ensure_principal(tx, registry, principal, now).await?;
-    let context = &request.run.build.context;
-    check_context(tx, registry, context, principal, now).await?;
+    let context = match &request.run.source {
+        BuildSource::Context(context) => {
+            check_context(tx, registry, context, principal, now).await?;
+            Some(context)
+        }
+        // A prepare attempt brings it.
+        BuildSource::Git(_) => None,
+    };
     let id = next_id(tx, registry).await?;
     let run = request.run.accept(id, now)?;
     insert(tx, registry, &run, context, request.run_type, request.idempotency.as_ref()).await?;
@@ -97,7 +104,7 @@ async fn insert(
     tx: &mut SqliteConnection,
     registry: RegistryId,
     run: &Run,
-    context: &ContextId,
+    context: Option<&ContextId>,
     run_type: RunType,
     idempotency: Option<&(IdempotencyKey, Digest)>,
 ) -> Result<(), StoreError> {
@@ -113,7 +120,7 @@ async fn insert(
     .bind(run_type.as_str())
     .bind(run.principal.as_str())
     .bind(platforms.join(","))
-    .bind(context.as_str())
+    .bind(context.map(ContextId::as_str))
     .bind(serde_json::to_string(run).stored(ACCEPT)?)
     .bind(run.created.as_micros())
     .bind(idempotency.map(|(key, _)| key.as_str()))

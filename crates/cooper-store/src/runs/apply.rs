@@ -8,10 +8,10 @@ use cooper_ports::logs::{AppendError, LogEnd, NewFrame};
 use cooper_ports::registry::{AttemptRef, PromoteError, PromotedTag, StagedTarget};
 use cooper_ports::runs::{Applied, ApplyError};
 use cooper_ports::store_error::StoreError;
-use cooper_types::{AgentName, AttemptNumber, Fence, ImageRef, RegistryId, RunId, StepId, Timestamp};
+use cooper_types::{AgentName, AttemptNumber, ContextId, Fence, ImageRef, RegistryId, RunId, StepId, Timestamp};
 use sqlx::{Row, SqliteConnection};
 
-use crate::contexts::run_number;
+use crate::contexts::{run_number, snapshots};
 use crate::events;
 use crate::logs::append::{Author, append, complete};
 use crate::registry::{drop_staged, expire_of_attempt, promote_staged};
@@ -127,6 +127,7 @@ impl Change<'_> {
             Effect::AttemptEnded { step, attempt } => self.attempt_ended(step, attempt).await?,
             Effect::PublishTags { step, attempt, targets } => self.publish_tags(step, attempt, targets).await?,
             Effect::BasesResolved { step, bases } => self.bases_resolved(step, &bases).await?,
+            Effect::Planned { attempt, context, .. } => self.planned(attempt, context).await?,
             Effect::LogLine(line) => self.log(NewFrame::service(self.now, &line)).await?,
             Effect::LogGap(reason) => self.log(NewFrame::gap(self.now, None, &reason)).await?,
             Effect::Finished => self.finished().await?,
@@ -249,6 +250,15 @@ impl Change<'_> {
             .during(WRITE)?;
         }
         Ok(())
+    }
+
+    /// Makes what a prepare attempt uploaded the run's context.
+    async fn planned(&mut self, attempt: AttemptNumber, context: ContextId) -> Result<(), ApplyError> {
+        let run = self.run.id;
+        if snapshots::take(self.tx, self.registry, &context, run, attempt).await? {
+            return Ok(());
+        }
+        Err(ApplyError::NotUploaded { run, attempt, context })
     }
 
     async fn log(&mut self, frame: NewFrame) -> Result<(), StoreError> {

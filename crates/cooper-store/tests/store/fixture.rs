@@ -8,7 +8,7 @@ use cooper_engine::run::{AgentRef, Effect, NewRun, Policy, RunEvent};
 use cooper_ports::clock::{Clock, ManualClock};
 use cooper_ports::contexts::ContextStore;
 use cooper_ports::runs::{AcceptRun, Applied, ApplyError, RunRecord, RunStore, RunType};
-use cooper_spec::quick_build::QuickBuild;
+use cooper_spec::quick_build::{BuildSource, QuickBuild};
 use cooper_store::{OpenError, Store, StoreOptions};
 use cooper_types::{
     AgentName, AttemptNumber, ContextId, Digest, Fence, Platform, PrincipalName, RegistryName, RunId, Scope, Scopes,
@@ -45,7 +45,13 @@ impl Fixture {
 
     /// An accepted run whose build step is live on an agent.
     pub(crate) async fn start(&self) -> Started {
-        let run = self.accept().await.run.id;
+        upload(&self.store, "alice", "source").await;
+        self.start_of(quick_build("alice", "source")).await
+    }
+
+    /// An accepted run of this request, whose first step is live on an agent.
+    pub(crate) async fn start_of(&self, request: AcceptRun) -> Started {
+        let run = self.store.accept_run(request).await.unwrap().record.run.id;
         let offered = self.apply(run, RunEvent::Offer { placement: 0, agent: agent() }).await.unwrap();
         let fence = offered.run.last_fence;
         let accepted = self.apply(run, RunEvent::Accepted { fence }).await.unwrap();
@@ -106,13 +112,13 @@ pub(crate) fn quick_build(owner: &str, source: &str) -> AcceptRun {
         labels: Vec::new(),
         secrets: Vec::new(),
         platform: Platform::LINUX_AMD64,
-        context: context(source),
     };
     let run = NewRun {
         principal: principal(owner),
         scopes: Scopes(vec![Scope::Admin]),
         registry: registry(),
         build,
+        source: BuildSource::Context(context(source)),
         timeout: Duration::from_secs(3600),
     };
     AcceptRun { run, run_type: RunType::QuickBuild, idempotency: None, secrets: Vec::new() }

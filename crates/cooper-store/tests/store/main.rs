@@ -12,4 +12,5 @@ mod logs;
 mod open;
 mod runs;
 mod simulation;
+mod sources;
 mod writer;

@@ -222,5 +222,8 @@ fn run(status: RunStatus) -> Run {
         steps: vec![],
         dependencies: vec![],
         image_names: vec!["localhost:5000/app:v1".to_owned()],
+        source_location: None,
+        source_commit: None,
+        source_branch: None,
     }
 }

@@ -1,0 +1,117 @@
+//! A run whose source an agent fetches: accepted with a `prepare` step alone, planned when that has succeeded.
+//!
+//! Owns the second planning, which happens once: in the change that stores the step's success. What the step uploaded is
+//! the context from then on, so a lost placement builds the same bytes again, on whatever agent.
+
+use std::error::Error;
+
+use cooper_spec::plan::Plan;
+use cooper_spec::quick_build::{PlanError, QuickBuild};
+use cooper_spec::source::GitSource;
+use cooper_spec::template::RunVariables;
+use cooper_types::{Access, AttemptNumber};
+use serde::{Deserialize, Serialize};
+
+use super::{Effect, PendingReason, Placement, Run, Step, StepState};
+use crate::message::PreparedSource;
+
+/// Where the files of a run come from, and how far they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "camelCase")]
+pub enum RunSource {
+    /// It is still to be fetched; only then can the rest be planned.
+    Wanted {
+        /// What was asked for.
+        location: GitSource,
+        /// What is planned when it is there.
+        build: Box<QuickBuild>,
+    },
+    /// It is there, and the run is planned or could not be.
+    Prepared {
+        /// What was asked for.
+        location: GitSource,
+        /// What it was found to be.
+        found: PreparedSource,
+    },
+}
+
+impl RunSource {
+    /// What was asked for.
+    pub fn location(&self) -> &GitSource {
+        match self {
+            Self::Wanted { location, .. } | Self::Prepared { location, .. } => location,
+        }
+    }
+
+    /// What it was found to be, once it is there.
+    pub fn found(&self) -> Option<&PreparedSource> {
+        match self {
+            Self::Wanted { .. } => None,
+            Self::Prepared { found, .. } => Some(found),
+        }
+    }
+}
+
+impl Run {
+    /// Plans what is to be done with a source that is there. The error says why that can't be done: what was asked for does
+    /// not fit what the repository holds.
+    pub(super) fn plan_source(
+        &mut self,
+        step: usize,
+        attempt: AttemptNumber,
+        found: &PreparedSource,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), String> {
+        let Some(RunSource::Wanted { location, build }) = &self.source else {
+            return Err("the source was prepared before".to_owned());
+        };
+        let branch = found.branch.as_ref().map(|branch| format!(" on branch {branch}")).unwrap_or_default();
+        effects.push(Effect::LogLine(format!("Source: {} at commit {}{branch}", location.url, found.commit)));
+        let planned = self.plan_prepared(build, location, found);
+        self.source = Some(RunSource::Prepared { location: location.clone(), found: found.clone() });
+        let plan = planned.map_err(|error| format!("the run can't be planned: {}", chain(&error)))?;
+        effects.push(Effect::Planned { step, attempt, context: found.context.clone() });
+        self.placements.extend(plan.placements.iter().map(|_| Placement::Waiting { reason: PendingReason::New }));
+        self.steps.extend(plan.steps.iter().map(|_| Step { attempts: 0, state: StepState::Waiting }));
+        self.plan.append(plan);
+        Ok(())
+    }
+
+    fn plan_prepared(
+        &self,
+        build: &QuickBuild,
+        location: &GitSource,
+        found: &PreparedSource,
+    ) -> Result<Plan, PlanError> {
+        let variables = RunVariables {
+            commit: found.commit.clone(),
+            branch: found.branch.clone().unwrap_or_default(),
+            git_tag: found.tag.clone().unwrap_or_default(),
+            repository: location.url.to_string(),
+            ..RunVariables::quick_build(self.id, &self.registry, &build.platform, self.created)
+        };
+        let mut build = build.clone();
+        if let Some(dockerfile) = &found.dockerfile {
+            build.dockerfile.clone_from(dockerfile);
+        }
+        let plan = build.plan(&found.context, &variables, &self.registry)?;
+        for image in plan.pushed_images() {
+            if !self.scopes.repository(&image.repository, Access::Push) {
+                let (principal, repository) = (self.principal.clone(), image.repository.clone());
+                return Err(PlanError::PushDenied { principal, repository });
+            }
+        }
+        Ok(plan)
+    }
+}
+
+/// An error with everything behind it, in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,157 @@
+//! Sources that agents fetch: snapshots are taken from live attempts alone, and planning is one with the result.
+
+use std::time::Duration;
+
+use cooper_engine::message::{PreparedSource, StepOutput, StepResult};
+use cooper_engine::run::{RunEvent, RunStatus};
+use cooper_ports::contexts::{ContextState, ContextStore, SnapshotError};
+use cooper_ports::credentials::{NewSourceCredential, SourceCredentialStore, UsableBy};
+use cooper_ports::runs::{AcceptRun, ApplyError, RunStore, SecretsError};
+use cooper_spec::plan::Work;
+use cooper_spec::quick_build::BuildSource;
+use cooper_spec::source::GitSource;
+use cooper_types::{AttemptNumber, Digest, SourceHost};
+
+use crate::fixture::{Fixture, Started, context, principal, quick_build};
+
+/// A request whose source is to be fetched.
+fn from_git(owner: &str) -> AcceptRun {
+    let mut request = quick_build(owner, "none");
+    request.run.source = BuildSource::Git(GitSource::parse("https://git.example/app.git#main").unwrap());
+    request
+}
+
+fn prepared(started: Started, id: &str) -> RunEvent {
+    let found = PreparedSource {
+        commit: "a".repeat(40),
+        branch: Some("main".to_owned()),
+        tag: None,
+        context: context(id),
+        digest: Digest::sha256(b"archive"),
+        size: 7,
+        dockerfile: None,
+    };
+    let result = StepResult::Succeeded { output: StepOutput::Prepared(found) };
+    RunEvent::StepEnded { fence: started.fence, attempt: started.attempt, result }
+}
+
+async fn uploaded(fixture: &Fixture, started: Started, id: &str) {
+    let (store, digest) = (&fixture.store, Digest::sha256(b"archive"));
+    store.create_snapshot(context(id), started.run, started.attempt).await.unwrap();
+    store.mark_snapshot(&context(id), started.run, started.attempt, 7, &digest).await.unwrap();
+}
+
+#[tokio::test]
+async fn planning_is_one_with_the_result_and_survives_a_crash() {
+    let mut fixture = Fixture::new().await;
+    let started = fixture.start_of(from_git("alice")).await;
+    // Only what this attempt uploaded will do.
+    let refused = fixture.apply(started.run, prepared(started, "snapshot")).await.unwrap_err();
+    assert!(matches!(refused, ApplyError::NotUploaded { .. }), "{refused}");
+    fixture.store.create_snapshot(context("snapshot"), started.run, started.attempt).await.unwrap();
+    let refused = fixture.apply(started.run, prepared(started, "snapshot")).await.unwrap_err();
+    assert!(matches!(refused, ApplyError::NotUploaded { .. }), "its bytes are not there");
+    let other = fixture.start_of(from_git("alice")).await;
+    uploaded(&fixture, other, "others").await;
+    let refused = fixture.apply(started.run, prepared(started, "others")).await.unwrap_err();
+    assert!(matches!(refused, ApplyError::NotUploaded { .. }), "it is another run's");
+
+    // Nothing is left of the refusals, after a crash either: the result can be said again.
+    fixture.reopen().await;
+    let record = fixture.store.find_run(started.run).await.unwrap().unwrap();
+    assert_eq!((record.run.plan.steps.len(), record.run.losses.len()), (1, 0));
+    uploaded(&fixture, started, "again").await;
+    fixture.apply(started.run, prepared(started, "again")).await.unwrap();
+    fixture.reopen().await;
+    let record = fixture.store.find_run(started.run).await.unwrap().unwrap();
+    assert_eq!(record.run.plan.steps.len(), 3);
+    assert!(matches!(&record.run.plan.steps[1].work, Work::Build(build) if build.context == context("again")));
+    let of_run = fixture.store.context_of_run(started.run).await.unwrap().unwrap();
+    assert_eq!((of_run.id, of_run.principal), (context("again"), principal("alice")));
+    assert_eq!(of_run.state, ContextState::Uploaded { size: 7, digest: Digest::sha256(b"archive") });
+    // Said once more, it changes nothing.
+    assert!(matches!(fixture.apply(started.run, prepared(started, "again")).await, Err(ApplyError::Refused { .. })));
+}
+
+#[tokio::test]
+async fn snapshots_are_kept_for_live_attempts_and_unfinished_runs() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    let started = fixture.start_of(from_git("alice")).await;
+    store.create_snapshot(context("first"), started.run, started.attempt).await.unwrap();
+    assert!(store.expire_contexts(10).await.unwrap().is_empty(), "the attempt is live");
+    uploaded(&fixture, started, "second").await;
+    let gone = store.expire_contexts(10).await.unwrap();
+    assert_eq!(gone, [context("first")], "an attempt has one");
+    store.forget_contexts(&gone).await.unwrap();
+    let digest = Digest::sha256(b"archive");
+    let refused = store.mark_snapshot(&context("first"), started.run, started.attempt, 7, &digest).await.unwrap_err();
+    assert!(matches!(refused, SnapshotError::Replaced(_)));
+
+    // Nobody starts another run from it.
+    let mut request = quick_build("alice", "second");
+    request.run.source = BuildSource::Context(context("second"));
+    assert!(store.accept_run(request).await.is_err());
+
+    fixture.apply(started.run, prepared(started, "second")).await.unwrap();
+    fixture.clock.advance(Duration::from_secs(3600));
+    assert!(store.expire_contexts(10).await.unwrap().is_empty(), "the run needs it");
+    let refused = store.create_snapshot(context("late"), started.run, started.attempt).await.unwrap_err();
+    assert!(matches!(refused, SnapshotError::NotLive { .. }));
+    fixture.apply(started.run, RunEvent::CancelRequested { by: principal("alice") }).await.unwrap();
+    let record = store.find_run(started.run).await.unwrap().unwrap();
+    assert_eq!(record.run.status(), RunStatus::Canceled);
+    assert_eq!(store.expire_contexts(10).await.unwrap(), [context("second")]);
+}
+
+#[tokio::test]
+async fn what_a_lost_attempt_uploaded_is_removed() {
+    let fixture = Fixture::new().await;
+    let started = fixture.start_of(from_git("alice")).await;
+    uploaded(&fixture, started, "lost").await;
+    let lost = StepResult::Lost { reason: "r".to_owned() };
+    let event = RunEvent::StepEnded { fence: started.fence, attempt: started.attempt, result: lost };
+    fixture.apply(started.run, event).await.unwrap();
+    assert_eq!(fixture.store.expire_contexts(10).await.unwrap(), [context("lost")]);
+}
+
+#[tokio::test]
+async fn credentials_are_for_live_attempts_of_whom_they_are_for() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    let host = |text: &str| SourceHost::parse(text).unwrap();
+    let new = |text: &str, sealed: &[u8], usable_by| NewSourceCredential {
+        host: host(text),
+        username: "bot".to_owned(),
+        sealed: sealed.to_vec(),
+        usable_by,
+        set_by: principal("admin"),
+    };
+    let alices = || UsableBy::Principals([principal("alice")].into());
+    store.put_credential(new("git.example", b"old", UsableBy::Everybody)).await.unwrap();
+    store.put_credential(new("git.example", b"one", alices())).await.unwrap();
+    store.put_credential(new("other.example:8443", b"two", UsableBy::Everybody)).await.unwrap();
+    let listed = store.list_credentials().await.unwrap();
+    let listed: Vec<_> = listed.into_iter().map(|one| (one.host, one.usable_by)).collect();
+    assert_eq!(
+        listed,
+        [(host("git.example"), alices()), (host("other.example:8443"), UsableBy::Everybody)],
+        "the newer one is in the older one's place"
+    );
+
+    let (alice, bob) = (fixture.start_of(from_git("alice")).await, fixture.start_of(from_git("bob")).await);
+    let given = async |of: Started, text: &str| {
+        let found = store.credential_for(of.run, of.attempt, &host(text)).await.unwrap();
+        found.map(|found| String::from_utf8(found.sealed).unwrap())
+    };
+    assert_eq!(given(alice, "git.example").await.as_deref(), Some("one"));
+    assert_eq!(given(bob, "git.example").await, None);
+    assert_eq!(given(bob, "other.example:8443").await.as_deref(), Some("two"));
+    assert_eq!(given(alice, "other.example").await, None, "another port is another host");
+    let over = store.credential_for(alice.run, AttemptNumber(99), &host("git.example")).await.unwrap_err();
+    assert!(matches!(over, SecretsError::NotLive { .. }));
+
+    assert!(store.delete_credential(&host("git.example")).await.unwrap());
+    assert!(!store.delete_credential(&host("git.example")).await.unwrap());
+    assert_eq!(given(alice, "git.example").await, None);
+}
