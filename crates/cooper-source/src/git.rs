@@ -1,7 +1,5 @@
 //! Fetching a place in a Git repository into an archive that a build can be served from.
 //!
-//! So far this holds the words that callers use: the fetch itself follows.
-//!
 //! The protocol is spoken here, over the egress client; libgit2 indexes what came and reads objects, and has no way to
 //! a network, a configuration or a work tree: no hook, filter, helper or `insteadOf` can take part, and nothing is
 //! checked out. The archive is written from the commit's tree: names and contents exactly as they are committed, so
@@ -11,7 +9,19 @@
 //! pinned commits. Large files in LFS are an error so far. Everything has a limit, and dropping the future, or its
 //! token's cancellation, ends the work within a second.
 
+mod advertisement;
+mod archive;
+mod context;
 mod error;
+mod fetching;
+mod modules;
+mod objects;
+mod pack;
+mod packet;
+mod remote;
+mod resolve;
+mod tree;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,7 +32,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cooper_spec::source::GitSource;
 use cooper_types::{Digest, SecretString};
+use tokio_util::sync::CancellationToken;
+
+use crate::egress::Egress;
 pub use error::{GitError, GitNameFault};
+use fetching::Fetching;
+use worker::Workers;
 
 /// What to fetch, and what to make of it.
 #[derive(Clone, Debug)]
@@ -187,3 +202,30 @@ impl fmt::Display for FetchEvent {
 
 /// Hears of a fetch's events, also from threads.
 pub type FetchListener = Arc<dyn Fn(FetchEvent) + Send + Sync>;
+
+/// Fetches a source. Must be called inside a tokio runtime; the blocking parts run on its blocking threads.
+///
+/// When `cancelled` fires, network and threads are let go of, and [`GitError::Cancelled`] is the result. Dropping the
+/// future does the same, but does not wait for the threads to leave the scratch directory.
+pub async fn fetch(
+    egress: &Egress,
+    credentials: &dyn CredentialSource,
+    request: FetchRequest,
+    listener: FetchListener,
+    cancelled: &CancellationToken,
+) -> Result<Snapshot, GitError> {
+    let limit = request.limits.time;
+    let workers = Workers::new();
+    let result = {
+        let fetching = Fetching::new(egress, credentials, request, listener, &workers);
+        tokio::select! {
+            biased;
+            () = cancelled.cancelled() => Err(GitError::Cancelled),
+            result = tokio::time::timeout(limit, fetching.run()) => {
+                result.unwrap_or(Err(GitError::TooSlow { limit }))
+            }
+        }
+    };
+    workers.stop().await;
+    result
+}

@@ -8,9 +8,9 @@
 //! An archive depends on the folder's content alone: names in byte order, owner 0, no names of owners, times in whole
 //! seconds.
 
-mod archive;
+pub(crate) mod archive;
 mod error;
-mod selection;
+pub(crate) mod selection;
 mod walk;
 
 use std::io::Write;

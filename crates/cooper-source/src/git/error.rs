@@ -316,3 +316,8 @@ impl fmt::Display for GitNameFault {
         })
     }
 }
+
+/// A text from outside for a message: escaped, and not long.
+pub(super) fn shown(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim().chars().take(200).flat_map(char::escape_debug).collect()
+}

@@ -13,13 +13,13 @@ const SHORT_NAME: usize = 100;
 
 /// What every entry has.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct EntryHead {
-    pub(super) mode: u32,
+pub(crate) struct EntryHead {
+    pub(crate) mode: u32,
     /// Seconds since the epoch.
-    pub(super) mtime: u64,
+    pub(crate) mtime: u64,
 }
 
-pub(super) struct Archive<'progress, W: Write> {
+pub(crate) struct Archive<'progress, W: Write> {
     output: W,
     done: PackProgress,
     progress: &'progress mut dyn FnMut(PackProgress),
@@ -27,20 +27,20 @@ pub(super) struct Archive<'progress, W: Write> {
 }
 
 impl<'progress, W: Write> Archive<'progress, W> {
-    pub(super) fn new(output: W, progress: &'progress mut dyn FnMut(PackProgress)) -> Self {
+    pub(crate) fn new(output: W, progress: &'progress mut dyn FnMut(PackProgress)) -> Self {
         Self { output, done: PackProgress::default(), progress, buffer: vec![0; 256 << 10] }
     }
 
-    pub(super) fn directory(&mut self, path: &str, head: EntryHead) -> Result<(), PackError> {
+    pub(crate) fn directory(&mut self, path: &str, head: EntryHead) -> Result<(), PackError> {
         self.head(EntryType::Directory, &format!("{path}/"), "", head, 0)
     }
 
-    pub(super) fn symlink(&mut self, path: &str, head: EntryHead, target: &str) -> Result<(), PackError> {
+    pub(crate) fn symlink(&mut self, path: &str, head: EntryHead, target: &str) -> Result<(), PackError> {
         self.head(EntryType::Symlink, path, target, head, 0)
     }
 
     /// Packs exactly `size` bytes of `content`; less or more is an error.
-    pub(super) fn file(
+    pub(crate) fn file(
         &mut self,
         path: &str,
         head: EntryHead,
@@ -73,7 +73,7 @@ impl<'progress, W: Write> Archive<'progress, W> {
     }
 
     /// Ends the archive; gives the output back.
-    pub(super) fn finish(mut self) -> Result<(W, PackProgress), PackError> {
+    pub(crate) fn finish(mut self) -> Result<(W, PackProgress), PackError> {
         self.write(&[0; 2 * BLOCK as usize])?;
         Ok((self.output, self.done))
     }

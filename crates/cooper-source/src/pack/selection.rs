@@ -64,12 +64,8 @@ impl Selection {
             }
             None => {
                 let content = read_limited(&dockerfile)?;
-                let hex: String = Digest::sha256(&content).hex().chars().take(16).collect();
-                // The name comes from the content, so that the same build has the same archive.
-                let name = format!(".cooper.{hex}.Dockerfile");
-                let hidden = format!("{}\n/{name}\n/{name}.dockerignore\n", ignore_text.trim_end());
-                added.push((format!("{name}.dockerignore"), hidden.into_bytes()));
-                added.insert(0, (name.clone(), content));
+                let (name, files) = replacement(content, &ignore_text);
+                added = files;
                 name
             }
         };
@@ -90,6 +86,16 @@ impl Selection {
     pub(super) fn is_replaced(&self, path: &str) -> bool {
         self.added.iter().any(|(name, _)| name == path)
     }
+}
+
+/// A Dockerfile that is no plain file of the context, as files at its root: its name there, and what is to be added.
+pub(crate) fn replacement(content: Vec<u8>, ignore_text: &str) -> (String, Vec<(String, Vec<u8>)>) {
+    let hex: String = Digest::sha256(&content).hex().chars().take(16).collect();
+    // The name comes from the content, so that the same build has the same archive.
+    let name = format!(".cooper.{hex}.Dockerfile");
+    let hidden = format!("{}\n/{name}\n/{name}.dockerignore\n", ignore_text.trim_end());
+    let added = vec![(name.clone(), content), (format!("{name}.dockerignore"), hidden.into_bytes())];
+    (name, added)
 }
 
 fn find_dockerfile(folder: &Path, given: Option<&Path>) -> Result<PathBuf, PackError> {
