@@ -15,3 +15,4 @@ mod quick_build;
 mod remote_agent;
 mod restart;
 mod runs;
+mod tls;

@@ -45,6 +45,7 @@ pub struct TestServer {
     namespace: Option<Namespace>,
     environment: Vec<(String, String)>,
     process: Option<Running>,
+    scheme: String,
     authority: String,
     starts: u32,
 }
@@ -68,12 +69,15 @@ impl TestServer {
             namespace: options.namespace,
             environment: options.environment,
             process: None,
+            scheme: "http".to_owned(),
             authority: "127.0.0.1:0".to_owned(),
             starts: 0,
         };
         server.launch();
         let token = server.token_file().display().to_string();
-        server.cooper(&["login", &server.url(), "--token-file", &token]).ok();
+        let (url, ca) = (server.url(), server.ca_file().display().to_string());
+        let trust: &[&str] = if server.ca_file().exists() { &["--ca-file", &ca] } else { &[] };
+        server.cooper(&[&["login", &url, "--token-file", &token], trust].concat()).ok();
         server
     }
 
@@ -99,23 +103,23 @@ impl TestServer {
         command.arg(&self.data).args(["--listen", &listen]).args(&self.arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value))).envs(environment.iter().copied());
         let mut process = Running::start(&mut command);
-        let mut authority = None;
+        let mut address = None;
         let ready = try_wait_until(READY, || {
             if process.has_ended() {
                 return true;
             }
-            authority = std::fs::read_to_string(&address_file).ok().and_then(|text| {
-                let (_, text) = text.trim().split_once("://")?;
-                Some(text.replace("0.0.0.0:", "127.0.0.1:"))
+            address = std::fs::read_to_string(&address_file).ok().and_then(|text| {
+                let (scheme, text) = text.trim().split_once("://")?;
+                Some((scheme.to_owned(), text.replace("0.0.0.0:", "127.0.0.1:")))
             });
-            let Some(authority) = &authority else { return false };
+            let Some((_, authority)) = &address else { return false };
             let answer = self.inside(|| request(authority, "GET", "/readyz", &[], b""));
             answer.is_ok_and(|answer| answer.status == 200)
         });
         let ready = ready && !process.has_ended();
         self.process = Some(process);
-        if let Some(authority) = authority.filter(|_| ready) {
-            self.authority = authority;
+        if let Some(address) = address.filter(|_| ready) {
+            (self.scheme, self.authority) = address;
         }
         ready
     }
@@ -127,7 +131,7 @@ impl TestServer {
 
     /// The server's address.
     pub fn url(&self) -> String {
-        format!("http://{}", self.authority)
+        format!("{}://{}", self.scheme, self.authority)
     }
 
     /// The port, the same on each of the server's addresses.
@@ -151,6 +155,11 @@ impl TestServer {
     /// The file with the administrator's token.
     pub fn token_file(&self) -> PathBuf {
         self.data.join("admin-token")
+    }
+
+    /// The certificate of the server's own CA, where it has one.
+    pub fn ca_file(&self) -> PathBuf {
+        self.data.join("tls/ca.pem")
     }
 
     /// The administrator's token.

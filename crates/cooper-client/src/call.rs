@@ -10,7 +10,7 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValu
 use reqwest::{Method, RequestBuilder, Response, redirect};
 use serde::de::DeserializeOwned;
 
-use crate::{ClientError, ServerUrl};
+use crate::{CertificateFault, ClientError, ServerUrl, Trust};
 
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,7 +34,7 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    pub(crate) fn new(server: ServerUrl, token: Option<SecretString>) -> Result<Self, ClientError> {
+    pub(crate) fn new(server: ServerUrl, token: Option<SecretString>, trust: &Trust) -> Result<Self, ClientError> {
         install_crypto();
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("cooper/", env!("CARGO_PKG_VERSION")))
@@ -55,6 +55,10 @@ impl Http {
         if !server.is_https() {
             // Otherwise a machine without root certificates could not even talk to a plain http server.
             builder = builder.tls_certs_only(std::iter::empty());
+        } else if let Some(certificates) = trust.certificates() {
+            let certificates = certificates.iter().map(|certificate| reqwest::Certificate::from_der(certificate));
+            let certificates: Result<Vec<_>, _> = certificates.collect();
+            builder = builder.tls_certs_only(certificates.map_err(|error| ClientError::Setup(error.into()))?);
         }
         let client = builder.build().map_err(|error| ClientError::Setup(error.into()))?;
         Ok(Self { client, server: Arc::new(server), token })
@@ -153,7 +157,11 @@ impl Http {
         if error.is_redirect() {
             cause = "too many redirects".into();
         }
-        ClientError::Unreachable { url: self.server.to_string(), source: cause }
+        let url = self.server.to_string();
+        match CertificateFault::of(&error) {
+            Some(fault) => ClientError::Certificate { url, fault, source: cause },
+            None => ClientError::Unreachable { url, source: cause },
+        }
     }
 
     /// An answer that makes no sense.

@@ -16,7 +16,7 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::call::{Http, header_number};
 use crate::follow::{FollowOptions, LogEvent};
-use crate::{ClientError, ServerUrl, follow};
+use crate::{ClientError, ServerUrl, Trust, follow};
 
 /// How often `create_run` is sent when its answer gets lost; the key makes repeats harmless.
 const CREATE_TRIES: u32 = 4;
@@ -34,7 +34,12 @@ pub struct Client {
 impl Client {
     /// A client of `server`. Whether a token may go there is the caller's question: [`ServerUrl::require_private`].
     pub fn new(server: ServerUrl, token: Option<SecretString>) -> Result<Self, ClientError> {
-        Ok(Self { http: Http::new(server, token)? })
+        Self::trusting(server, token, &Trust::default())
+    }
+
+    /// The same, with a choice of whose certificates are believed.
+    pub fn trusting(server: ServerUrl, token: Option<SecretString>, trust: &Trust) -> Result<Self, ClientError> {
+        Ok(Self { http: Http::new(server, token, trust)? })
     }
 
     /// The server's address.

@@ -2,6 +2,8 @@
 
 use cooper_api::problem::{Problem, ProblemCode};
 
+use crate::CertificateFault;
+
 /// Why a call did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -11,6 +13,17 @@ pub enum ClientError {
         /// The server's address.
         url: String,
         /// What the network said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Whoever answers can't show that it is the server.
+    #[error("server {url} shows a certificate that is not trusted")]
+    Certificate {
+        /// The server's address.
+        url: String,
+        /// What is wrong with it.
+        fault: CertificateFault,
+        /// The same in words.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -63,7 +76,7 @@ impl ClientError {
                 matches!(problem.code, ProblemCode::Unavailable | ProblemCode::TooManyRequests)
             }
             Self::Protocol { transient, .. } => *transient,
-            Self::ContextTooLarge { .. } | Self::ReadContext(_) | Self::Setup(_) => false,
+            Self::Certificate { .. } | Self::ContextTooLarge { .. } | Self::ReadContext(_) | Self::Setup(_) => false,
         }
     }
 }

@@ -8,8 +8,10 @@ mod error;
 mod follow;
 mod server_url;
 mod sse;
+mod trust;
 
 pub use client::Client;
 pub use error::ClientError;
 pub use follow::{FollowOptions, LogEvent};
 pub use server_url::{ServerUrl, ServerUrlError};
+pub use trust::{CertificateFault, Trust, TrustError};

@@ -65,6 +65,25 @@ impl ServerUrl {
         self.0.scheme() == "https"
     }
 
+    /// The host: a name, or an address without brackets.
+    pub fn host(&self) -> String {
+        match self.0.host().expect("it was parsed with a host") {
+            Host::Domain(name) => name.to_owned(),
+            Host::Ipv4(address) => address.to_string(),
+            Host::Ipv6(address) => address.to_string(),
+        }
+    }
+
+    /// The port, the scheme's own if none was written.
+    pub fn port(&self) -> u16 {
+        self.0.port_or_known_default().expect("http and https have ports of their own")
+    }
+
+    /// Whether the address names more than a host and a port.
+    pub fn has_path(&self) -> bool {
+        self.0.path() != "/"
+    }
+
     /// The address of `path`, which begins with `/` and holds no characters that need escaping.
     pub(crate) fn join(&self, path: &str) -> Url {
         let mut url = self.0.clone();

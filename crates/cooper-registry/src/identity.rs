@@ -304,21 +304,41 @@ pub(crate) fn log_in_first(registry: &RegistryName) -> String {
     format!("authentication required; log in first, as with `docker login {registry}`")
 }
 
-/// Scheme and host by which the client reached us, so that it finds the token endpoint whatever stands in between.
+/// How the connection of a request is made, for whoever serves it to say as an extension of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionScheme {
+    /// In clear.
+    Http,
+    /// Over TLS.
+    Https,
+}
+
+/// The header in which our own forwarders say by what address their client reaches them.
+pub const ORIGIN_HEADER: HeaderName = HeaderName::from_static("cooper-origin");
+
+/// Scheme and host by which the client reached us, so that it finds the token endpoint whatever stands in between. Only
+/// the requester sees the answer, so believing what it says of itself harms nobody else.
 fn origin(request: &Parts, name: &RegistryName) -> String {
-    let forwarded = request.headers.get(HeaderName::from_static("x-forwarded-proto"));
+    let text = |name: HeaderName| request.headers.get(name).and_then(|value| value.to_str().ok());
+    // Parsing keeps quotes and user names out of the header that this goes into.
+    let forwarder = text(ORIGIN_HEADER).and_then(|origin| origin.split_once("://"));
+    if let Some((scheme @ ("http" | "https"), host)) = forwarder
+        && let Ok(host) = RegistryName::parse(host)
+    {
+        return format!("{scheme}://{host}");
+    }
     // Behind several proxies the first name is the client's. A name that is missed would have clients send credentials
     // in clear.
-    let forwarded = forwarded.and_then(|value| value.to_str().ok()?.split(',').next());
+    let forwarded = text(HeaderName::from_static("x-forwarded-proto")).and_then(|value| value.split(',').next());
     let scheme = match forwarded.map(|name| name.trim().to_ascii_lowercase()).as_deref() {
-        // Only the requester sees the answer, so believing the header harms nobody else.
         Some("https") => "https",
         Some("http") => "http",
-        _ => request.uri.scheme_str().unwrap_or("http"),
+        _ => match request.extensions.get() {
+            Some(ConnectionScheme::Https) => "https",
+            _ => request.uri.scheme_str().unwrap_or("http"),
+        },
     };
-    let host = request.headers.get(HOST).and_then(|value| value.to_str().ok());
-    let host = host.or_else(|| request.uri.authority().map(|authority| authority.as_str()));
-    // Parsing keeps quotes and user names out of the header that this goes into.
+    let host = text(HOST).or_else(|| request.uri.authority().map(|authority| authority.as_str()));
     let host = host.and_then(|host| RegistryName::parse(host).ok()).unwrap_or_else(|| name.clone());
     format!("{scheme}://{host}")
 }

@@ -47,6 +47,24 @@ pub enum KeyError {
 #[error("secret `{0}` does not open with this server's key")]
 pub(crate) struct UnsealError(String);
 
+/// Writes a file that its owner alone may read: aside, and under its name when it is whole. A crash leaves none or a
+/// good one.
+pub(crate) fn write_private(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    let aside = path.with_extension("new");
+    match std::fs::remove_file(&aside) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    std::fs::rename(&aside, path)?;
+    if let Some(directory) = path.parent() {
+        std::fs::File::open(directory)?.sync_all()?;
+    }
+    Ok(())
+}
+
 impl ServerKey {
     /// Reads the key file, or makes it with a random key. One process at a time: the data directory is locked.
     pub(crate) fn load_or_create(path: &Path) -> Result<Self, KeyError> {
@@ -65,21 +83,9 @@ impl ServerKey {
         }
     }
 
-    /// Writes the file aside and gives it its name when it is whole: a crash leaves no key or a good one.
     fn create(path: &Path) -> std::io::Result<Self> {
         let key = Zeroizing::new(rand::random::<[u8; KEY_BYTES]>());
-        let aside = path.with_extension("new");
-        match std::fs::remove_file(&aside) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
-        file.write_all(Zeroizing::new(hex(&key[..])).as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&aside, path)?;
-        if let Some(directory) = path.parent() {
-            std::fs::File::open(directory)?.sync_all()?;
-        }
+        write_private(path, Zeroizing::new(hex(&key[..])).as_bytes())?;
         Ok(Self(key))
     }
 

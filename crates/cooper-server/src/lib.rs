@@ -21,6 +21,7 @@ mod server;
 mod settings;
 #[cfg(test)]
 mod testing;
+mod tls;
 
 pub use access::AdminTokenError;
 pub use cooper_agent::{CacheBudget, DiskSettings, MinFree};
@@ -29,4 +30,5 @@ pub use cooper_store::SnapshotError;
 pub use backup::{BackupError, BackupOptions, BackupReport, RestoreError, backup, restore};
 pub use keys::KeyError;
 pub use server::{Server, StartError, StopError};
-pub use settings::{LocalAgent, Settings};
+pub use settings::{LocalAgent, Settings, TlsName, TlsNameError, TlsSettings};
+pub use tls::TlsError;

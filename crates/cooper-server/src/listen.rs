@@ -1,25 +1,31 @@
-//! Connections: HTTP/1.1 and cleartext HTTP/2 on one port, and over the in-process agent's stream. What a client may be
-//! slow with is bounded here: its first bytes, a request's head, a request's body.
+//! Connections: HTTP/1.1 and HTTP/2 on one port, in clear or over TLS, and over the in-process agent's stream. What a
+//! client may be slow with is bounded here: its first bytes, a request's head, a request's body.
 
 mod linger;
+mod opening;
 mod patience;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Version};
+use cooper_registry::ConnectionScheme;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use crate::problem::chain;
 use linger::LingeringBody;
+use opening::Opened;
 use patience::{FirstBytes, SteadyBody};
 
 /// How long a client may take to send a request's head.
@@ -30,8 +36,9 @@ const BODY_PAUSE: Duration = Duration::from_secs(120);
 const LINGER: Duration = Duration::from_secs(10);
 /// The largest head of an HTTP/2 request, in bytes: the longest credential fits twice.
 const MAX_HEAD: u32 = 64 << 10;
-/// How often a silent HTTP/2 connection is asked whether it lives.
-const PING_PERIOD: Duration = Duration::from_secs(20);
+/// How often a silent HTTP/2 connection is asked whether it lives, and how long it may take to answer: the machine of an
+/// agent that lost its network is noticed within twice this.
+const PING_PERIOD: Duration = Duration::from_secs(7);
 /// Flow-control windows: the defaults of 64 KiB hold a fast upload back.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
@@ -45,6 +52,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Connections {
     app: Router,
     builder: Builder<TokioExecutor>,
+    tls: Option<TlsAcceptor>,
 }
 
 impl Connections {
@@ -60,7 +68,12 @@ impl Connections {
             .max_header_list_size(MAX_HEAD)
             .keep_alive_interval(PING_PERIOD)
             .keep_alive_timeout(PING_PERIOD);
-        Self { app, builder }
+        Self { app, builder, tls: None }
+    }
+
+    /// The same for what speaks TLS, where it comes from the network.
+    pub(crate) fn over_tls(self, tls: Option<TlsAcceptor>) -> Self {
+        Self { tls, ..self }
     }
 
     /// Accepts until `stop` fires; then waits for requests that are being answered, until `cut` fires and ends them all.
@@ -72,10 +85,10 @@ impl Connections {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     // Small messages must not wait for one another; a socket that refuses is closing already.
                     let _ = stream.set_nodelay(true);
-                    let served = self.clone().serve(stream, graceful.watcher());
+                    let served = self.clone().open(stream, peer, graceful.watcher(), stop.clone());
                     tokio::spawn(cut.clone().run_until_cancelled_owned(served));
                 }
                 Err(error) => {
@@ -88,12 +101,32 @@ impl Connections {
         graceful.shutdown().await;
     }
 
-    /// Serves one stream until it ends, or until the watcher's owner shuts down and its last answer is out.
+    /// Serves what came over the network, once it is known what it is.
+    async fn open(self, stream: TcpStream, peer: SocketAddr, watcher: Watcher, stop: CancellationToken) {
+        let Some(acceptor) = &self.tls else { return self.serve(stream, watcher).await };
+        // Nothing has been asked yet: a stop need not wait.
+        match stop.run_until_cancelled(opening::open(stream, peer, acceptor)).await {
+            Some(Ok(Opened::Secure(stream))) => self.serve_as(stream, ConnectionScheme::Https, watcher).await,
+            Some(Ok(Opened::Local(stream))) => self.serve(stream, watcher).await,
+            Some(Err(error)) => tracing::debug!(error = chain(&error), %peer, "connection did not come about"),
+            None => {}
+        }
+    }
+
+    /// Serves one stream in clear until it ends, or until the watcher's owner shuts down and its last answer is out.
     pub(crate) async fn serve<S>(self, stream: S, watcher: Watcher)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let steady = |request: Request<Incoming>| {
+        self.serve_as(stream, ConnectionScheme::Http, watcher).await;
+    }
+
+    async fn serve_as<S>(self, stream: S, scheme: ConnectionScheme, watcher: Watcher)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let steady = move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(scheme);
             // HTTP/2 can end one request without harm to its answer.
             let lingers = request.version() < Version::HTTP_2;
             request.map(|body| match SteadyBody::new(body, BODY_PAUSE) {

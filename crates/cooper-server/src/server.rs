@@ -22,6 +22,7 @@ use cooper_registry::{RegistryOptions, RegistryParts, RegistryService, SigningKe
 use cooper_store::{OpenError, Store, StoreOptions};
 use cooper_types::{RegistryName, SecretBytes};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -35,7 +36,8 @@ use crate::core::{Core, CoreParts};
 use crate::keys::{KeyError, ServerKey};
 use crate::listen::Connections;
 use crate::problem::{ApiError, chain};
-use crate::settings::Settings;
+use crate::settings::{Settings, TlsName};
+use crate::tls::{ServerTls, TlsError};
 use crate::{local_agent, scheduler};
 
 /// How often the registry's leftovers are removed.
@@ -44,6 +46,8 @@ const REGISTRY_PERIOD: Duration = Duration::from_secs(60);
 /// A running server.
 pub struct Server {
     address: SocketAddr,
+    /// Has the certificate looked at.
+    certificate: Arc<Notify>,
     stop: CancellationToken,
     /// Ends the connections that do not end by themselves.
     cut: CancellationToken,
@@ -92,6 +96,9 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    /// There is no certificate to show.
+    #[error("failed to set TLS up")]
+    Tls(#[from] TlsError),
     /// The first token can't be made.
     #[error("failed to make the first access token")]
     Admin(#[from] AdminTokenError),
@@ -159,33 +166,60 @@ impl Server {
             registry: registry_name,
         }));
 
+        let host = (!address.ip().is_unspecified())
+            .then(|| TlsName::parse(&address.ip().to_string()).expect("an address is what a certificate can be for"));
+        let tls = settings.tls.as_ref().map(|tls| ServerTls::open(tls, data, host, &core.registry)).transpose()?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+
         // The last thing that can fail: from here on there are tasks.
         let address_file = data.join("address");
-        tokio::fs::write(&address_file, format!("http://{address}\n"))
+        tokio::fs::write(&address_file, format!("{scheme}://{address}\n"))
             .await
             .map_err(|source| StartError::Data { path: address_file, source })?;
 
         let grace = settings.shutdown_grace;
         let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
         let state = ApiState { core: core.clone(), shutdown: stop.clone() };
-        let connections = Connections::new(router(state, registry.clone()));
-        let loops = vec![
+        let acceptor = tls.as_ref().map(ServerTls::acceptor);
+        let connections = Connections::new(router(state, registry.clone())).over_tls(acceptor);
+        let certificate = Arc::new(Notify::new());
+        let mut loops = vec![
             tokio::spawn(scheduler::run(core.clone(), stop.clone())),
             tokio::spawn(sweep_registry(registry.clone(), stop.clone())),
         ];
+        if let Some(tls) = tls {
+            loops.push(tokio::spawn(tls.keep(certificate.clone(), stop.clone())));
+        }
         let local_agent = settings
             .local_agent
             .clone()
             .map(|agent| local_agent::start(agent, core.clone(), connections.clone(), data.join("agent"), grace));
         let accepting = tokio::spawn(connections.accept(listener, stop.clone(), cut.clone()));
 
-        tracing::info!("listening on http://{address}");
-        Ok(Self { address, stop, cut, grace, core, store, registry, connections: accepting, loops, local_agent })
+        tracing::info!("listening on {scheme}://{address}");
+        Ok(Self {
+            address,
+            certificate,
+            stop,
+            cut,
+            grace,
+            core,
+            store,
+            registry,
+            connections: accepting,
+            loops,
+            local_agent,
+        })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Looks at once whether there is a new certificate.
+    pub fn reload(&self) {
+        self.certificate.notify_one();
     }
 
     /// Stops in order, within the settings' grace.

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use cooper_agent::DiskSettings;
 use cooper_types::{AgentName, RegistryName};
+use rustls::pki_types::ServerName;
 
 /// The settings of `cooper serve`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Whether connections are encrypted, and with whose certificate.
+    pub tls: Option<TlsSettings>,
     /// Database, blobs, contexts, key and tokens live here.
     pub data_dir: PathBuf,
     /// The embedded registry's name in references; `localhost:PORT` if absent.
@@ -24,6 +27,45 @@ pub struct Settings {
     pub max_context_bytes: u64,
     /// How long a shutdown may take.
     pub shutdown_grace: Duration,
+}
+
+/// Where the server's certificate comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TlsSettings {
+    /// PEM files, which are read again when they change.
+    Files {
+        /// The certificate, and those between it and its CA.
+        certificate: PathBuf,
+        /// The certificate's private key.
+        key: PathBuf,
+    },
+    /// A CA in the data directory makes it.
+    SelfSigned {
+        /// The names and addresses by which the server is reached, beside the ones that it knows itself.
+        names: Vec<TlsName>,
+    },
+}
+
+/// A name or an address that a certificate is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsName(ServerName<'static>);
+
+/// The text is neither a DNS name nor an IP address.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{0}` is neither a DNS name nor an IP address")]
+pub struct TlsNameError(String);
+
+impl TlsName {
+    /// Parses a DNS name or an IP address, without a port.
+    pub fn parse(text: &str) -> Result<Self, TlsNameError> {
+        let name = ServerName::try_from(text).map_err(|_| TlsNameError(text.chars().take(160).collect()))?;
+        Ok(Self(name.to_owned()))
+    }
+
+    /// As it stands in an address: IPv6 addresses without brackets.
+    pub(crate) fn text(&self) -> String {
+        self.0.to_str().into_owned()
+    }
 }
 
 /// The agent inside the server's process.

@@ -18,7 +18,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a server: API, registry and, where there is a container engine, an agent
     #[command(after_help = serve::LAYERS_HELP)]
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Build an image from a folder with a Dockerfile, and push it
     #[command(after_help = EXIT_CODES_HELP)]
     Build(Box<build::BuildArgs>),

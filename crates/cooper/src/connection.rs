@@ -5,15 +5,18 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use cooper_client::{Client, ServerUrl};
+use cooper_client::{Client, ServerUrl, Trust};
 use cooper_types::SecretString;
 
 use crate::credentials::Credentials;
 use crate::environment::Environment;
-use crate::fault::Fault;
+use crate::fault::{Fault, chain};
 
 /// The longest token file that is read, in bytes.
 const MAX_TOKEN: u64 = 64 * 1024;
+
+/// The longest file of CAs that is read, in bytes.
+const MAX_CA: u64 = 1024 * 1024;
 
 /// How to find the server.
 #[derive(Args, Clone, Debug, Default)]
@@ -27,6 +30,9 @@ pub(crate) struct ServerArgs {
     /// Allow plain http to another machine: the network can then read the token
     #[arg(long, global = true, help_heading = "Server")]
     pub(crate) insecure: bool,
+    /// The certificate of the CA that is trusted, in place of the system's; else COOPER_CA_FILE, else the login's
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Server")]
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 /// A server and how to talk to it.
@@ -34,6 +40,7 @@ pub(crate) struct ServerArgs {
 pub(crate) struct Connection {
     pub(crate) server: ServerUrl,
     pub(crate) token: Option<SecretString>,
+    pub(crate) trust: Trust,
 }
 
 impl ServerArgs {
@@ -57,7 +64,21 @@ impl ServerArgs {
             Some(token) => Some(token),
             None => login.map(|login| SecretString::new(login.token.clone())),
         };
-        Ok(Connection { server, token })
+        let trust = match (self.given_trust(environment)?, login.and_then(|login| login.ca.as_deref())) {
+            (Some(trust), _) => trust,
+            (None, Some(pem)) => Trust::only(pem).map_err(|error| {
+                Fault::usage(format!("the CA of the login to {server}: {}", chain(&error)))
+                    .with_hint("log in again with `cooper login URL --ca-file FILE`")
+            })?,
+            (None, None) => Trust::default(),
+        };
+        Ok(Connection { server, token, trust })
+    }
+
+    /// The CA that a flag or the environment names.
+    pub(crate) fn given_trust(&self, environment: &Environment) -> Result<Option<Trust>, Fault> {
+        let path = self.ca_file.clone().or_else(|| environment.path("COOPER_CA_FILE"));
+        path.map(|path| read_trust(&path)).transpose()
     }
 
     /// The token that a flag or the environment gives.
@@ -71,11 +92,21 @@ impl ServerArgs {
     /// A client of that server.
     pub(crate) fn connect(&self, environment: &Environment) -> Result<Client, Fault> {
         let connection = self.resolve(environment)?;
-        Ok(Client::new(connection.server, connection.token)?)
+        Ok(Client::trusting(connection.server, connection.token, &connection.trust)?)
     }
 }
 
-fn read_token(path: &Path) -> Result<SecretString, Fault> {
+/// The CAs in a file.
+pub(crate) fn read_trust(path: &Path) -> Result<Trust, Fault> {
+    let fault = |error: String| Fault::usage(format!("CA file {}: {error}", path.display()));
+    let mut text = String::new();
+    let file = fs::File::open(path).map_err(|error| fault(format!("it can't be read: {error}")))?;
+    file.take(MAX_CA).read_to_string(&mut text).map_err(|error| fault(format!("it can't be read: {error}")))?;
+    Trust::only(&text).map_err(|error| fault(chain(&error)))
+}
+
+/// The token in a file.
+pub(crate) fn read_token(path: &Path) -> Result<SecretString, Fault> {
     let fault = |error: String| Fault::usage(format!("token file {} {error}", path.display()));
     let mut text = String::new();
     let file = fs::File::open(path).map_err(|error| fault(format!("can't be read: {error}")))?;
@@ -106,9 +137,9 @@ mod tests {
         all.extend_from_slice(variables);
         let environment = Environment::of(&all);
         let mut credentials = Credentials::default();
-        for Login { url, token, principal, insecure } in logins {
+        for Login { url, token, principal, insecure, .. } in logins {
             let (url, token, principal) = (url.clone(), token.clone(), principal.clone());
-            credentials.add(Login { url, token, principal, insecure: *insecure });
+            credentials.add(Login { url, token, principal, insecure: *insecure, ca: None });
         }
         credentials.save(&environment).expect("saved");
         let connection = args.resolve(&environment)?;
@@ -116,7 +147,7 @@ mod tests {
     }
 
     fn login(url: &str, insecure: bool) -> Login {
-        Login { url: url.to_owned(), token: format!("token-of-{url}"), principal: String::new(), insecure }
+        Login { url: url.to_owned(), token: format!("token-of-{url}"), principal: String::new(), insecure, ca: None }
     }
 
     fn server(url: &str) -> ServerArgs {
@@ -162,6 +193,10 @@ mod tests {
         assert!(fault.hint.expect("hint").contains("cooper login"));
         let args = ServerArgs { token_file: Some("/nonexistent/token".into()), ..server("localhost:1") };
         assert!(resolve(&args, &[], &[]).expect_err("no file").message.contains("/nonexistent/token"));
+        let args = ServerArgs { ca_file: Some("/nonexistent/ca.pem".into()), ..server("localhost:1") };
+        assert!(resolve(&args, &[], &[]).expect_err("no file").message.contains("/nonexistent/ca.pem"));
+        let fault = resolve(&server("localhost:1"), &[("COOPER_CA_FILE", "/dev/null")], &[]).expect_err("no CA");
+        assert!(fault.message.contains("/dev/null: no certificate"), "{fault:?}");
         let empty = tempfile::NamedTempFile::new().expect("file");
         let args = ServerArgs { token_file: Some(empty.path().to_owned()), ..server("localhost:1") };
         assert!(resolve(&args, &[], &[]).expect_err("empty").message.contains("does not hold a token"));

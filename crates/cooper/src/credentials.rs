@@ -37,6 +37,9 @@ pub(crate) struct Login {
     /// Whether plain http was accepted at login.
     #[serde(default)]
     pub(crate) insecure: bool,
+    /// The certificates of the CAs that are believed for this server, in PEM form; the system's if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ca: Option<String>,
 }
 
 impl std::fmt::Debug for Login {
@@ -124,7 +127,7 @@ mod tests {
     use super::*;
 
     fn login(url: &str, token: &str) -> Login {
-        Login { url: url.to_owned(), token: token.to_owned(), principal: "dev".to_owned(), insecure: false }
+        Login { url: url.to_owned(), token: token.to_owned(), principal: "dev".to_owned(), insecure: false, ca: None }
     }
 
     #[test]

@@ -7,14 +7,22 @@ use crate::fault::Fault;
 
 type Lookup = Box<dyn Fn(&str) -> Option<OsString> + Send + Sync>;
 
-/// Looks up environment variables. An empty one counts as absent.
-pub(crate) struct Environment(Lookup);
+/// Looks up environment variables, and what else a process finds around it. An empty variable counts as absent.
+pub(crate) struct Environment {
+    lookup: Lookup,
+    host_name: Option<String>,
+}
 
 impl Environment {
     /// The process's environment.
     pub(crate) fn process() -> Self {
         #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
-        Self(Box::new(|name| std::env::var_os(name)))
+        let lookup = |name: &str| std::env::var_os(name);
+        #[cfg(unix)]
+        let host_name = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
+        #[cfg(windows)]
+        let host_name = lookup("COMPUTERNAME").and_then(|name| name.into_string().ok());
+        Self { lookup: Box::new(lookup), host_name }
     }
 
     /// An environment of these variables only.
@@ -22,12 +30,17 @@ impl Environment {
     pub(crate) fn of(variables: &[(&str, &str)]) -> Self {
         let variables: std::collections::HashMap<String, OsString> =
             variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
-        Self(Box::new(move |name| variables.get(name).cloned()))
+        Self { lookup: Box::new(move |name| variables.get(name).cloned()), host_name: None }
+    }
+
+    /// The machine's own name.
+    pub(crate) fn host_name(&self) -> Option<String> {
+        self.host_name.clone().filter(|name| !name.is_empty())
     }
 
     /// A variable's bytes, empty or not.
     pub(crate) fn raw(&self, name: &str) -> Option<OsString> {
-        (self.0)(name)
+        (self.lookup)(name)
     }
 
     /// A variable that is text.

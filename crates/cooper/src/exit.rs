@@ -58,7 +58,9 @@ impl Exit {
     pub(crate) fn of_client_error(error: &ClientError) -> Self {
         match error {
             ClientError::Refused { problem } => Self::of_problem(&problem.code, problem.status),
-            ClientError::Unreachable { .. } | ClientError::Protocol { .. } => Self::Server,
+            ClientError::Unreachable { .. } | ClientError::Certificate { .. } | ClientError::Protocol { .. } => {
+                Self::Server
+            }
             ClientError::ContextTooLarge { .. } => Self::Usage,
             ClientError::ReadContext(_) | ClientError::Setup(_) => Self::Machinery,
         }

@@ -65,8 +65,11 @@ impl From<ClientError> for Fault {
             ClientError::ContextTooLarge { .. } => {
                 Some("leave out what the build doesn't need with lines in .dockerignore".to_owned())
             }
+            ClientError::Certificate { fault, .. } => Some(fault.way_out().to_owned()),
             ClientError::Setup(_) => {
-                Some("install root certificates, on Debian with the package ca-certificates".to_owned())
+                let remedy = "install root certificates, on Debian with the package ca-certificates, or name the \
+                              server's CA with --ca-file";
+                Some(remedy.to_owned())
             }
             ClientError::Protocol { .. } | ClientError::ReadContext(_) => None,
         };

@@ -10,9 +10,11 @@ mod environment;
 mod exit;
 mod fault;
 mod follow;
+mod logging;
 mod output;
 mod serve;
 mod settings;
+mod signals;
 mod table;
 
 use std::process::ExitCode;

@@ -9,7 +9,7 @@ mod value;
 use std::path::Path;
 
 use clap::ValueEnum;
-use cooper_server::{DiskSettings, LocalAgent, Settings};
+use cooper_server::{DiskSettings, LocalAgent, Settings, TlsName, TlsSettings};
 use cooper_types::{AgentName, RegistryName};
 
 use crate::environment::Environment;
@@ -51,6 +51,7 @@ pub(crate) fn resolve(
     let mut layers = Layers { flags, environment, file: &file, faults };
 
     let listen = layers.take(Key::Listen, value::listen).unwrap_or_else(value::default_listen);
+    let tls = tls(&mut layers);
     let data_dir = layers.take(Key::DataDir, value::path).or_else(|| environment.data_dir());
     let data_dir = match data_dir.map(std::path::absolute) {
         Some(Ok(path)) => path,
@@ -84,6 +85,7 @@ pub(crate) fn resolve(
         true => Ok(ServeSettings {
             server: Settings {
                 listen,
+                tls,
                 data_dir,
                 registry_name,
                 local_agent,
@@ -113,6 +115,34 @@ fn read_file(named: Option<&Path>, environment: &Environment, faults: &mut Vec<F
             faults.push(Fault::usage(format!("configuration file {} can't be read: {error}", path.display())));
             FileValues::default()
         }
+    }
+}
+
+/// Where the server's certificate comes from, if it is to have one.
+fn tls(layers: &mut Layers<'_>) -> Option<TlsSettings> {
+    let certificate = layers.take(Key::TlsCert, value::path);
+    let key = layers.take(Key::TlsKeyFile, value::path);
+    let self_signed = layers.take(Key::TlsSelfSigned, value::boolean).unwrap_or(false);
+    let names = layers.take(Key::TlsName, value::tls_names);
+    if names.is_some() && !self_signed {
+        layers.fault::<()>(
+            "--tls-name is for a certificate that the server makes".to_owned(),
+            Some("add --tls-self-signed, or have the names in the certificate of --tls-cert"),
+        );
+    }
+    match (certificate, key, self_signed) {
+        (None, None, false) => None,
+        (None, None, true) => {
+            let host = layers.environment.host_name().and_then(|name| TlsName::parse(&name).ok());
+            let names = host.into_iter().chain(names.unwrap_or_default()).collect();
+            Some(TlsSettings::SelfSigned { names })
+        }
+        (Some(certificate), Some(key), false) => Some(TlsSettings::Files { certificate, key }),
+        (_, _, true) => layers.fault(
+            "--tls-self-signed and --tls-cert or --tls-key exclude each other".to_owned(),
+            Some("name certificate and key, or let the server make them"),
+        ),
+        (_, _, false) => layers.fault("--tls-cert and --tls-key belong together".to_owned(), Some("name both")),
     }
 }
 
@@ -206,6 +236,7 @@ mod tests {
         let expect = ServeSettings {
             server: Settings {
                 listen: "127.0.0.1:5000".parse().expect("address"),
+                tls: None,
                 data_dir: "/home/dev/.local/share/cooper".into(),
                 registry_name: None,
                 local_agent: Some(LocalAgent {
@@ -238,12 +269,14 @@ mod tests {
 
     #[test]
     fn every_key_works_in_every_layer() {
-        let file = "listen = \"localhost:0\"\ndata-dir = \"/srv\"\nregistry-name = \"r.example.com\"\nagent = true\n\
+        let file = "listen = \"localhost:0\"\ntls-self-signed = true\ntls-name = \"a.example.com, 10.0.0.1\"\ndata-dir = \"/srv\"\nregistry-name = \"r.example.com\"\nagent = true\n\
             agent-name = \"a1\"\nengine = \"unix:///run/e.sock\"\nslots = 7\ncache-budget = \"none\"\nmin-free = \"7%\"\nanonymous-pull = true\n\
             max-context-size = \"2GiB\"\nshutdown-grace = 5\nlog-format = \"json\"\nlog = \"debug\"\n";
         let from_file = settings(&[], &[], file).expect("valid");
         let pairs: Vec<(Key, String)> = [
             (Key::Listen, "localhost:0"),
+            (Key::TlsSelfSigned, "on"),
+            (Key::TlsName, "a.example.com,10.0.0.1"),
             (Key::DataDir, "/srv"),
             (Key::RegistryName, "r.example.com"),
             (Key::Agent, "true"),
@@ -260,7 +293,8 @@ mod tests {
         ]
         .map(|(key, text)| (key, text.to_owned()))
         .into();
-        assert_eq!(pairs.len(), Key::ALL.len());
+        // A certificate comes from files, or is made.
+        assert_eq!(pairs.len() + 2, Key::ALL.len());
         let as_flags: Vec<(Key, &str)> = pairs.iter().map(|(key, text)| (*key, text.as_str())).collect();
         let names: Vec<(String, &str)> = pairs.iter().map(|(key, text)| (key.variable(), text.as_str())).collect();
         let as_variables: Vec<(&str, &str)> = names.iter().map(|(name, text)| (name.as_str(), *text)).collect();
@@ -278,13 +312,32 @@ mod tests {
         let expect = [
             "cooper.toml:2: unknown key `log-fromat`; did you mean `log-format`?",
             "cooper.toml:3: key `engine` must be a text, a number or true/false",
-            "cooper.toml:4: unknown key `zzz`; known keys are listen, data-dir, registry-name, agent, agent-name, engine, \
+            "cooper.toml:4: unknown key `zzz`; known keys are listen, tls-cert, tls-key, tls-self-signed, tls-name, data-dir, registry-name, agent, agent-name, engine, \
              slots, cache-budget, min-free, anonymous-pull, max-context-size, shutdown-grace, log-format, log",
             "--listen: `nowhere` is not an address and port such as 127.0.0.1:5000",
             "cooper.toml:1: key `slots`: `many` is not a number from 1 to 256",
             "COOPER_ANONYMOUS_PULL: `perhaps` is neither true nor false",
         ];
         assert_eq!(faults, expect);
+    }
+
+    #[test]
+    fn a_certificate_is_named_whole_or_made() {
+        let tls = |flags: &[(Key, &str)]| settings(flags, &[], "").map(|found| found.server.tls);
+        let (certificate, key) = ((Key::TlsCert, "/c"), (Key::TlsKeyFile, "/k"));
+        let files = TlsSettings::Files { certificate: "/c".into(), key: "/k".into() };
+        assert_eq!(tls(&[certificate, key]), Ok(Some(files)));
+        let made = (Key::TlsSelfSigned, "true");
+        assert_eq!(tls(&[made]), Ok(Some(TlsSettings::SelfSigned { names: Vec::new() })));
+        for (flags, fault) in [
+            (&[certificate][..], "belong together"),
+            (&[certificate, key, made], "exclude each other"),
+            (&[certificate, key, (Key::TlsName, "a")], "--tls-name is for"),
+            (&[made, (Key::TlsName, "a,b c")], "--tls-name: `b c` is neither"),
+        ] {
+            let faults = tls(flags).expect_err(fault);
+            assert!(faults.len() == 1 && faults[0].contains(fault), "{faults:?}");
+        }
     }
 
     #[test]

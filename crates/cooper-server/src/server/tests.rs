@@ -19,6 +19,7 @@ const GRACE: Duration = Duration::from_secs(15);
 fn settings(data: &std::path::Path) -> Settings {
     Settings {
         listen: "127.0.0.1:0".parse().expect("address"),
+        tls: None,
         data_dir: data.to_owned(),
         registry_name: None,
         local_agent: None,
@@ -129,4 +130,92 @@ async fn a_start_that_fails_leaves_nothing_behind() {
         tokio::task::yield_now().await;
     };
     server.stop().await.expect("in time");
+}
+
+/// What a TLS client sees of a server: a connection that has been answered on, and the certificate that it was shown.
+async fn secure_connection(address: SocketAddr) -> (tokio_rustls::client::TlsStream<TcpStream>, Vec<u8>) {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    for name in ["old", "new"] {
+        roots.add(pair(name).0.der().clone()).expect("a certificate");
+    }
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = TcpStream::connect(address).await.expect("connected");
+    let name = rustls::pki_types::ServerName::try_from("localhost").expect("name");
+    let mut stream = connector.connect(name, stream).await.expect("trusted");
+    let shown = stream.get_ref().1.peer_certificates().expect("shown")[0].to_vec();
+    ask(&mut stream).await;
+    (stream, shown)
+}
+
+async fn ask(stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin)) -> String {
+    stream.write_all(b"GET /v2/ HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("written");
+    let mut heard = Vec::new();
+    while !String::from_utf8_lossy(&heard).contains("UNAUTHORIZED") {
+        assert!(stream.read_buf(&mut heard).await.expect("read") > 0, "{}", String::from_utf8_lossy(&heard));
+    }
+    String::from_utf8(heard).expect("text")
+}
+
+/// A certificate and its key; the key is the same for the same name.
+fn pair(name: &'static str) -> (rcgen::Certificate, String) {
+    static KEYS: std::sync::Mutex<Vec<(&str, String)>> = std::sync::Mutex::new(Vec::new());
+    let mut keys = KEYS.lock().expect("no test panicked here");
+    if keys.iter().all(|(known, _)| *known != name) {
+        keys.push((name, rcgen::KeyPair::generate().expect("key").serialize_pem()));
+    }
+    let text = keys.iter().find(|(known, _)| *known == name).expect("just made").1.clone();
+    let key = rcgen::KeyPair::from_pem(&text).expect("key");
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("names");
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    (params.self_signed(&key).expect("certificate"), text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_certificate_is_for_new_connections_and_a_bad_one_for_none() {
+    let data = tempfile::tempdir().expect("temp dir");
+    let (certificate, key) = (data.path().join("cert.pem"), data.path().join("key.pem"));
+    let write = |name: &'static str| {
+        let (made, text) = pair(name);
+        std::fs::write(&certificate, made.pem()).expect("written");
+        std::fs::write(&key, text).expect("written");
+    };
+    write("old");
+    let tls = crate::TlsSettings::Files { certificate: certificate.clone(), key: key.clone() };
+    let settings = Settings { tls: Some(tls), ..settings(&data.path().join("data")) };
+    let server = Server::start(settings).await.expect("started");
+    let address = server.address();
+    let written = std::fs::read_to_string(data.path().join("data/address")).expect("written");
+    assert_eq!(written, format!("https://{address}\n"));
+
+    let (mut old, first) = secure_connection(address).await;
+    write("new");
+    server.reload();
+    let deadline = Instant::now() + GRACE;
+    let second = loop {
+        let (_, shown) = secure_connection(address).await;
+        if shown != first {
+            break shown;
+        }
+        assert!(Instant::now() < deadline, "the new certificate is not shown");
+    };
+    let answer = ask(&mut old).await;
+    assert!(answer.contains("realm=\"https://localhost/oauth2/token\""), "{answer}");
+
+    std::fs::write(&certificate, "broken").expect("written");
+    server.reload();
+    server.reload();
+    assert_eq!(secure_connection(address).await.1, second);
+
+    // In clear from this machine, as a container engine speaks to a registry called localhost.
+    let answer = ask(&mut TcpStream::connect(address).await.expect("connected")).await;
+    assert!(answer.contains("realm=\"http://localhost/oauth2/token\""), "{answer}");
+    drop(old);
+    server.stop().await.expect("stopped in time");
 }

@@ -31,6 +31,9 @@ pub(crate) struct LoginArgs {
     /// Allow plain http to another machine: the network can then read the token
     #[arg(long)]
     insecure: bool,
+    /// Trust this CA's certificate for the server, in place of the system's, and keep it with the login
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
 }
 
 pub(crate) async fn run(args: &LoginArgs, environment: &Environment) -> Result<Exit, Stop> {
@@ -39,7 +42,9 @@ pub(crate) async fn run(args: &LoginArgs, environment: &Environment) -> Result<E
         server.require_private().map_err(Fault::from)?;
     }
     let token = find_token(args, environment)?;
-    let client = Client::new(server.clone(), Some(token.clone()))?;
+    let trust = ServerArgs { ca_file: args.ca_file.clone(), ..ServerArgs::default() }.given_trust(environment)?;
+    let trust = trust.unwrap_or_default();
+    let client = Client::trusting(server.clone(), Some(token.clone()), &trust)?;
     let info = client.info().await?;
     let mut credentials = Credentials::load(environment)?;
     credentials.add(Login {
@@ -47,6 +52,7 @@ pub(crate) async fn run(args: &LoginArgs, environment: &Environment) -> Result<E
         token: token.expose().to_owned(),
         principal: info.principal.to_string(),
         insecure: args.insecure,
+        ca: trust.pem().map(str::to_owned),
     });
     let path = credentials.save(environment)?;
     let scopes: Vec<String> = info.scopes.0.iter().map(ToString::to_string).collect();

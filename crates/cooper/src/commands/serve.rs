@@ -20,6 +20,18 @@ pub(crate) struct ServeArgs {
     /// Where to listen; port 0 takes a free one [default: 127.0.0.1:5000]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
+    /// The certificate to show, in PEM form; with it the server speaks https. It is read again when it changes
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<String>,
+    /// The private key of --tls-cert, in PEM form
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
+    /// Speak https with a certificate that the server makes, and say how to trust it
+    #[arg(long)]
+    tls_self_signed: bool,
+    /// A name or address that the certificate of --tls-self-signed is for, beside the machine's own; repeatable
+    #[arg(long, value_name = "NAME")]
+    tls_name: Vec<String>,
     /// Where the server keeps its data [default: ~/.local/share/cooper]
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<String>,
@@ -69,6 +81,8 @@ impl ServeArgs {
     pub(crate) fn flags(&self) -> Flags {
         let texts = [
             (Key::Listen, &self.listen),
+            (Key::TlsCert, &self.tls_cert),
+            (Key::TlsKeyFile, &self.tls_key),
             (Key::DataDir, &self.data_dir),
             (Key::RegistryName, &self.registry_name),
             (Key::AgentName, &self.agent_name),
@@ -82,6 +96,12 @@ impl ServeArgs {
             (Key::Log, &self.log),
         ];
         let mut flags: Flags = texts.into_iter().filter_map(|(key, text)| Some((key, text.clone()?))).collect();
+        if self.tls_self_signed {
+            flags.push((Key::TlsSelfSigned, "true".to_owned()));
+        }
+        if !self.tls_name.is_empty() {
+            flags.push((Key::TlsName, self.tls_name.join(",")));
+        }
         if self.no_agent {
             flags.push((Key::Agent, "false".to_owned()));
         }

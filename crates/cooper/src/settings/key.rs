@@ -4,6 +4,10 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
     Listen,
+    TlsCert,
+    TlsKeyFile,
+    TlsSelfSigned,
+    TlsName,
     DataDir,
     RegistryName,
     Agent,
@@ -21,8 +25,12 @@ pub(crate) enum Key {
 
 impl Key {
     /// Every key.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Listen,
+        Self::TlsCert,
+        Self::TlsKeyFile,
+        Self::TlsSelfSigned,
+        Self::TlsName,
         Self::DataDir,
         Self::RegistryName,
         Self::Agent,
@@ -42,6 +50,10 @@ impl Key {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Listen => "listen",
+            Self::TlsCert => "tls-cert",
+            Self::TlsKeyFile => "tls-key",
+            Self::TlsSelfSigned => "tls-self-signed",
+            Self::TlsName => "tls-name",
             Self::DataDir => "data-dir",
             Self::RegistryName => "registry-name",
             Self::Agent => "agent",
@@ -62,6 +74,9 @@ impl Key {
     pub(crate) fn default_text(self) -> &'static str {
         match self {
             Self::Listen => "127.0.0.1:5000",
+            Self::TlsCert | Self::TlsKeyFile => "no file",
+            Self::TlsName => "no names",
+            Self::TlsSelfSigned => "false",
             Self::DataDir => "~/.local/share/cooper",
             Self::RegistryName => "localhost:PORT",
             Self::Agent => "true",

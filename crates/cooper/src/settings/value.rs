@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum as _;
-use cooper_server::{CacheBudget, MinFree};
+use cooper_server::{CacheBudget, MinFree, TlsName};
 
 use super::LogFormat;
 
@@ -23,6 +23,11 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
         None => text.to_owned(),
     };
     numeric.parse().map_err(|_| format!("`{text}` is not an address and port such as 127.0.0.1:5000"))
+}
+
+/// Names and addresses of a server, with commas between them.
+pub(super) fn tls_names(text: &str) -> Result<Vec<TlsName>, String> {
+    text.split(',').map(|name| TlsName::parse(name.trim()).map_err(|error| error.to_string())).collect()
 }
 
 pub(super) fn path(text: &str) -> Result<PathBuf, String> {
