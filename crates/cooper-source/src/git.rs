@@ -14,6 +14,7 @@ mod archive;
 mod context;
 mod error;
 mod fetching;
+mod guard;
 mod modules;
 mod objects;
 mod pack;
@@ -60,7 +61,8 @@ pub struct FetchRequest {
 pub struct FetchLimits {
     /// Entries of the archive.
     pub entries: u64,
-    /// Bytes of one file. Files are held in memory one at a time.
+    /// Bytes of one file. A file is held in memory while it is read, and so are those that it is stored as the
+    /// difference to.
     pub file_len: u64,
     /// Bytes of all files.
     pub bytes: u64,
@@ -80,7 +82,7 @@ impl Default for FetchLimits {
     fn default() -> Self {
         Self {
             entries: 1_000_000,
-            file_len: 1 << 30,
+            file_len: 512 << 20,
             bytes: 16 << 30,
             received: 16 << 30,
             named_file_len: 1 << 20,

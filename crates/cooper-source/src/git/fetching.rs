@@ -302,7 +302,7 @@ impl<'run> Fetching<'run> {
         let mut have_all = false;
         if let Some(id) = alone.filter(|_| can_be_shallow(&remote)) {
             let wants = Wants { ids: vec![id], shallow: true };
-            match receive(&mut remote, &wants, &objects, self.workers, &self.listener).await {
+            match receive(&mut remote, &wants, &objects, &self.request.limits, self.workers, &self.listener).await {
                 Ok(()) => have_all = true,
                 Err(GitError::Remote { message, .. }) if is_final(&remote, &target, &message) => {
                     return Err(GitError::CommitNotFound { commit: asked, url: url.to_string() });
@@ -323,7 +323,8 @@ impl<'run> Fetching<'run> {
             }
             objects = next_place();
             let wants = Wants { ids, shallow: false };
-            let received = receive(&mut remote, &wants, &objects, self.workers, &self.listener).await;
+            let received =
+                receive(&mut remote, &wants, &objects, &self.request.limits, self.workers, &self.listener).await;
             received.map_err(|error| refusal.unwrap_or(error))?;
         }
         let url = url.clone();

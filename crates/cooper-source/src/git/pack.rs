@@ -9,14 +9,17 @@ use git2::{Indexer, Oid};
 use tokio::sync::mpsc;
 
 use super::advertisement::Version;
+use super::guard::{PackFault, PackGuard};
 use super::packet::{Packet, Packets, line, push, push_delimiter, push_flush};
 use super::remote::{AGENT, Remote};
 use super::worker::Workers;
-use super::{FetchEvent, FetchListener, GitError};
+use super::{FetchEvent, FetchLimits, FetchListener, GitError};
 use crate::git::error::shown;
 
 /// Pieces of a pack that wait for the disk: of 64 KiB at most, so half a megabyte.
 const WAITING_PIECES: usize = 8;
+/// Objects of at least this size are taken in whatever the limit of files is: directories have no such limit.
+const OBJECT_LEN: u64 = 64 << 20;
 /// Lines of a server that are shown; the rest says nothing new.
 const SHOWN_LINES: usize = 50;
 
@@ -48,6 +51,7 @@ pub(super) async fn receive(
     remote: &mut Remote<'_>,
     wants: &Wants,
     objects: &Path,
+    limits: &FetchLimits,
     workers: &Workers,
     listener: &FetchListener,
 ) -> Result<(), GitError> {
@@ -60,14 +64,15 @@ pub(super) async fn receive(
         }
         Version::Old => old_request(wants),
     };
-    let url = remote.url();
+    let (url, host) = (remote.url(), remote.host());
+    let guard = PackGuard::new(limits.file_len.max(OBJECT_LEN));
     let mut packets = remote.command(body).await?;
     match remote.advertisement.version {
         Version::Two => skip_to_pack(&mut packets).await?,
         Version::Old => skip_to_old_pack(&mut packets, wants.shallow).await?,
     }
     let (sender, receiver) = mpsc::channel(WAITING_PIECES);
-    let indexing = workers.run(move |stop| index(&url, &packs, receiver, stop));
+    let indexing = workers.run(move |stop| index(&url, &host, &packs, guard, receiver, stop));
     // The sender goes with the future: its end is what the thread sees.
     let (fed, indexed) = tokio::join!(feed(packets, sender, listener), indexing);
     let bytes = fed?;
@@ -197,7 +202,14 @@ impl Said {
 }
 
 /// Writes and indexes a pack; gives the number of its objects.
-fn index(url: &str, packs: &Path, mut pieces: mpsc::Receiver<Piece>, stop: &AtomicBool) -> Result<u64, GitError> {
+fn index(
+    url: &str,
+    host: &str,
+    packs: &Path,
+    mut guard: PackGuard,
+    mut pieces: mpsc::Receiver<Piece>,
+    stop: &AtomicBool,
+) -> Result<u64, GitError> {
     let disk = |source| GitError::Disk { source };
     let damaged = |source| GitError::Objects { url: url.to_owned(), source };
     std::fs::create_dir_all(packs).map_err(disk)?;
@@ -212,7 +224,10 @@ fn index(url: &str, packs: &Path, mut pieces: mpsc::Receiver<Piece>, stop: &Atom
     let stopped = |error: GitError| if stop.load(Ordering::Relaxed) { GitError::Cancelled } else { error };
     loop {
         match pieces.blocking_recv() {
-            Some(Piece::Data(data)) => indexer.write_all(&data).map_err(|error| stopped(of_write(url, error)))?,
+            Some(Piece::Data(data)) => {
+                guard.look(&data).map_err(|fault| of_guard(host, fault))?;
+                indexer.write_all(&data).map_err(|error| stopped(of_write(url, error)))?;
+            }
             Some(Piece::End) => break,
             // The receiving side has failed, and says why itself.
             None => return Err(GitError::Cancelled),
@@ -220,6 +235,14 @@ fn index(url: &str, packs: &Path, mut pieces: mpsc::Receiver<Piece>, stop: &Atom
     }
     indexer.commit().map_err(|error| stopped(of_index(url, error)))?;
     Ok(objects)
+}
+
+fn of_guard(host: &str, fault: PackFault) -> GitError {
+    match fault {
+        PackFault::ObjectTooLarge(limit) => GitError::Limit { what: "bytes in one object", limit },
+        PackFault::TooManyObjects(limit) => GitError::Limit { what: "objects", limit },
+        PackFault::Damaged(what) => GitError::Protocol { host: host.to_owned(), what },
+    }
 }
 
 fn of_write(url: &str, error: std::io::Error) -> GitError {
