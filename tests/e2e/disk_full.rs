@@ -29,7 +29,7 @@ impl SmallDisk {
         self.folder.path()
     }
 
-    fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.path().join("data")
     }
 }

@@ -6,6 +6,7 @@
 )]
 
 mod access;
+mod agent_disk;
 mod backup;
 mod bad_input;
 mod cancel;

@@ -65,12 +65,14 @@ impl DiskWatch {
         let was_full = Arc::clone(&self.was_full);
         // Before the engine is asked what it keeps, which may take a while.
         self.look().await;
+        let mut after_work = false;
         loop {
             let age = self.measured.map(|at| at.elapsed());
             // Right after work, though not after each of many short builds; and now and then, for others may use the engine.
-            let turned_idle = self.idle.has_changed().unwrap_or(false) && *self.idle.borrow_and_update();
-            let due = if turned_idle { self.settings.period } else { self.settings.cache_period };
+            after_work |= self.idle.has_changed().unwrap_or(false) && *self.idle.borrow_and_update();
+            let due = if after_work { self.settings.period } else { self.settings.cache_period };
             if age.is_none_or(|age| age >= due) {
+                after_work = false;
                 self.keep_the_budget().await;
             }
             self.look().await;

@@ -253,6 +253,9 @@ impl Run<'_> {
                             self.blame.saw(vertex);
                             self.saw_base(&vertex.name);
                         }
+                        if let BuildEvent::Log { vertex, bytes, .. } = &event {
+                            self.blame.heard(vertex, bytes);
+                        }
                         self.tell(event).await;
                     }
                 }

@@ -160,7 +160,7 @@ impl ContainerEngine for DockerEngine {
         let current = self.current();
         let Inner { socket, removals, .. } = &*self.0;
         for name in names {
-            removals.remove(&current.docker, socket, name.as_str()).await?;
+            housekeeping::remove_with_staged(&current.docker, socket, removals, name.as_str()).await?;
         }
         Ok(())
     }

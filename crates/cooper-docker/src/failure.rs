@@ -5,6 +5,7 @@
 
 mod base;
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 
@@ -20,6 +21,9 @@ pub(crate) const OPERATION: &str = "build an image";
 /// Enough for any Dockerfile in earnest; only looked through for here-documents.
 const MAX_DOCKERFILE: u64 = 1 << 20;
 
+/// Steps that fail of a full disk at once; the engine's word is not trusted with our memory.
+const MAX_FULL_VERTICES: usize = 64;
+
 /// What is known of a build when its errors are sorted.
 pub(crate) struct Blame {
     dockerfile: String,
@@ -29,6 +33,10 @@ pub(crate) struct Blame {
     context: ContextTree,
     /// The first vertex that failed by itself.
     failed: Option<(String, String)>,
+    /// The id of that vertex.
+    failed_id: String,
+    /// Vertices that said in their output that a disk is full.
+    out_of_space: BTreeSet<String>,
 }
 
 impl Blame {
@@ -41,6 +49,8 @@ impl Blame {
             missing_features: features.into_iter().filter(|feature| !engine.features.contains(feature)).collect(),
             context: request.context.clone(),
             failed: None,
+            failed_id: String::new(),
+            out_of_space: BTreeSet::new(),
         }
     }
 
@@ -66,6 +76,17 @@ impl Blame {
         let cancelled = error.ends_with("context canceled");
         if !cancelled && self.failed.is_none() {
             self.failed = Some((one_line(&vertex.name), one_line(error)));
+            self.failed_id.clone_from(&vertex.id);
+        }
+    }
+
+    /// Takes note of a vertex's output, where it says that a disk is full.
+    pub(crate) fn heard(&mut self, vertex: &str, output: &[u8]) {
+        // As the C library and Go have it, whatever their first letter's case.
+        const TEXT: &[u8] = b"o space left on device";
+        let full = || output.windows(TEXT.len()).any(|window| window == TEXT);
+        if self.out_of_space.len() < MAX_FULL_VERTICES && !self.out_of_space.contains(vertex) && full() {
+            self.out_of_space.insert(vertex.to_owned());
         }
     }
 
@@ -86,7 +107,15 @@ impl Blame {
     fn known(&self, message: &str) -> Option<BuildError> {
         let message = &one_line(message);
         if let Some(failure) = self.failed_step(message).or_else(|| self.missing_base()) {
+            // What a command writes goes to the engine's disk, and that it is full is nothing that a user could mend. A
+            // command that fills a file system of its own looks the same, and is rare.
+            if matches!(failure, BuildFailure::Exited { .. }) && self.out_of_space.contains(&self.failed_id) {
+                return Some(EngineError::DiskFull { message: failure.to_string() }.into());
+            }
             return Some(failure.into());
+        }
+        if message.contains("no space left on device") {
+            return Some(EngineError::DiskFull { message: strip(message).to_owned() }.into());
         }
         if is_machinery(message) {
             return Some(EngineError::Refused { operation: OPERATION, message: strip(message).to_owned() }.into());
@@ -224,7 +253,6 @@ fn is_machinery(message: &str) -> bool {
         || graph_broke(message)
         || [
             "no active session for ",
-            "no space left on device",
             "transport is closing",
             "code = Unavailable",
             "code = Canceled",

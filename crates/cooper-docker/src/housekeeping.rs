@@ -95,18 +95,41 @@ pub(crate) async fn reap(
     Ok(reaped)
 }
 
+/// Removes a local name, and before it those that a push of its run may have left on the image: of an engine that did
+/// not answer just then, say. Without the local name nobody would find them again.
+pub(crate) async fn remove_with_staged(
+    docker: &Docker,
+    socket: &EngineSocket,
+    removals: &Removals,
+    name: &str,
+) -> Result<(), EngineError> {
+    let names = match docker.inspect_image(name).await {
+        Ok(image) => image.repo_tags.unwrap_or_default(),
+        Err(Error::DockerResponseServerError { status_code: 404, .. }) => return Ok(()),
+        Err(error) => return Err(engine_error(socket, "inspect an image", error)),
+    };
+    let run = name.rsplit_once('/').and_then(|(_, last)| last.split_once(':')).map_or("", |(run, _)| run);
+    let staged = names.iter().map(String::as_str).filter(|name| staged_run(name) == Some(run));
+    for name in staged.chain([name]) {
+        removals.remove(docker, socket, name).await?;
+    }
+    Ok(())
+}
+
 /// Of an image's names, the owner's local ones, and those that a push of the same run left when its agent died: they
 /// carry the run's staging tag, `staged.RUN.ATTEMPT`. A push elsewhere, to a tag of the user's, is not told apart from
 /// a name that the user gave, and stays.
 fn names_of_owner<'a>(names: &'a [String], prefix: &str) -> Vec<&'a str> {
     let run_of = |name: &'a String| name.strip_prefix(prefix)?.split_once(':').map(|(run, _)| run);
     let runs: Vec<&str> = names.iter().filter_map(run_of).collect();
-    let is_staged = |name: &str| {
-        let tag = name.rsplit_once(':').map_or("", |(_, tag)| tag);
-        let run_and_attempt = tag.strip_prefix("staged.").and_then(|rest| rest.split_once('.'));
-        run_and_attempt.is_some_and(|(run, _)| runs.contains(&run))
-    };
+    let is_staged = |name: &str| staged_run(name).is_some_and(|run| runs.contains(&run));
     names.iter().map(String::as_str).filter(|name| name.starts_with(prefix) || is_staged(name)).collect()
+}
+
+/// The run whose staging tag a name carries: `localhost:5000/app:staged.RUN.ATTEMPT`.
+fn staged_run(name: &str) -> Option<&str> {
+    let (_, tag) = name.rsplit_once(':')?;
+    tag.strip_prefix("staged.")?.split_once('.').map(|(run, _)| run)
 }
 
 /// Somebody else may have removed it first: 404 counts as nothing done, 409 as being removed right now.

@@ -207,6 +207,34 @@ fn dockerfiles() {
 }
 
 #[test]
+fn a_full_disk_is_nobodys_fault_but_the_machinerys() {
+    let failed = |output: &[&str]| {
+        let mut blame = blame("");
+        output.iter().for_each(|text| blame.heard("sha256:0", text.as_bytes()));
+        blame.heard("sha256:1", b"tar: x: No space left on device");
+        blame.saw(&VertexEvent {
+            id: "sha256:0".into(),
+            name: "[2/2] RUN dd".into(),
+            started: None,
+            completed: None,
+            cached: false,
+            error: Some("executor failed running [/bin/sh -c dd]: exit code: 1".into()),
+        });
+        blame.error("executor failed running [/bin/sh -c dd]: exit code: 1")
+    };
+    match failed(&["writing\n", "dd: error writing '/x': No space left on device\n"]) {
+        BuildError::Machinery(error @ EngineError::DiskFull { .. }) => {
+            let text = error.to_string();
+            assert!(text.contains("RUN dd` exited with code 1") && text.contains("--cache-budget"), "{text}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(failed(&["another error\n"]), BuildError::Failed(BuildFailure::Exited { code: 1, .. })));
+    let copy = blame("").error("failed to copy files: write /var/lib/docker/x: no space left on device");
+    assert!(matches!(copy, BuildError::Machinery(EngineError::DiskFull { .. })), "{copy:?}");
+}
+
+#[test]
 fn machinery() {
     for message in [
         "no active session for abc: context deadline exceeded",

@@ -7,8 +7,10 @@ use bollard::models::{ContainerCreateBody, NetworkCreateRequest, VolumeCreateReq
 use bollard::query_parameters::{
     CreateContainerOptions, ListContainersOptions, RemoveImageOptions, TagImageOptionsBuilder,
 };
-use cooper_ports::engine::{BuildError, BuildFailure, OWNER_LABEL, PushError, PushRequest, RegistryCredential};
-use cooper_types::{ImageRef, RegistryName, SecretString};
+use cooper_ports::engine::{
+    BuildError, BuildFailure, LocalName, OWNER_LABEL, PushError, PushRequest, RegistryCredential,
+};
+use cooper_types::{AttemptNumber, ImageRef, RegistryName, RunId, SecretString};
 use http::StatusCode;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -153,11 +155,28 @@ async fn reaping_takes_what_a_push_left() {
         let image = bench.build(bench.request(context)).await.0.expect("it builds").image;
         let docker = docker().await;
         let users = format!("cooper-test/{}", bench.owner.label());
+        let name = |repository: String, tag: &'static str| {
+            let options = TagImageOptionsBuilder::default().repo(&repository).tag(tag).build();
+            let (docker, image) = (docker.clone(), image.clone());
+            async move { docker.tag_image(image.as_str(), Some(options)).await.expect("it is named") }
+        };
         for (repository, tag) in [("127.0.0.1:1/app", "staged.ca1.7"), (users.as_str(), "latest")] {
-            let options = TagImageOptionsBuilder::default().repo(repository).tag(tag).build();
-            docker.tag_image(image.as_str(), Some(options)).await.expect("it is named");
+            name(repository.to_owned(), tag).await;
         }
         assert_eq!(bench.engine.reap(&bench.owner).await.expect("it reaps").image_names, 2);
+
+        // The end of a run takes what its push left, and nothing of another run.
+        let local = LocalName::new(&bench.owner, RunId::from_number(1), AttemptNumber(2));
+        name(format!("{}ca1", bench.owner.name_prefix()), "2").await;
+        let others = format!("127.0.0.1:1/{}", bench.owner.label());
+        name("127.0.0.1:1/app".to_owned(), "staged.ca1.8").await;
+        name(others.clone(), "staged.ca11.8").await;
+        bench.engine.remove_names(&[local]).await.expect("they are removed");
+        let others = format!("{others}:staged.ca11.8");
+        let left = docker.inspect_image(image.as_str()).await.expect("other names keep it").repo_tags;
+        let left = left.unwrap_or_default();
+        assert!(left.len() == 2 && left.contains(&others), "{left:?}");
+        docker.remove_image(&others, None::<RemoveImageOptions>, None).await.expect("it is removed");
         let left = docker.inspect_image(image.as_str()).await.expect("the user's name keeps it").repo_tags;
         assert_eq!(left, Some(vec![format!("{users}:latest")]));
         docker.remove_image(&users, None::<RemoveImageOptions>, None).await.expect("it is removed");
