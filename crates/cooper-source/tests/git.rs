@@ -8,6 +8,8 @@ mod faults;
 mod references;
 #[path = "git/submodules.rs"]
 mod submodules;
+#[path = "git/tls.rs"]
+mod tls;
 #[path = "git/trees.rs"]
 mod trees;
 
@@ -36,6 +38,7 @@ struct World {
 }
 
 /// What was fetched, kept as long as it is looked at.
+#[derive(Debug)]
 struct Done {
     snapshot: Snapshot,
     events: Vec<String>,
