@@ -5,6 +5,7 @@
     reason = "this binary is tests, and a panic is how a test fails; clippy sees only `#[test]`"
 )]
 
+mod clock;
 mod engine_broken;
 mod machine;
 mod server_killed;

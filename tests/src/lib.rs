@@ -15,6 +15,7 @@ mod private_engine;
 mod product;
 mod server;
 mod submission;
+mod wall_clock;
 
 pub use archive::Archive;
 pub use chance::Chance;
@@ -28,3 +29,4 @@ pub use private_engine::PrivateEngine;
 pub use product::{cooper_binary, repository_path};
 pub use server::{ServerOptions, TestServer};
 pub use submission::{Submission, is_final};
+pub use wall_clock::WallClock;

@@ -31,8 +31,10 @@ struct Program {
 }
 
 const BUSYBOX: Program = Program { name: "busybox", package: "busybox-static" };
+const FAKETIME: Program = Program { name: "faketime", package: "faketime" };
 const GIT: Program = Program { name: "git", package: "git" };
 const IP: Program = Program { name: "ip", package: "iproute2" };
+const IPTABLES: Program = Program { name: "iptables", package: "iptables" };
 const PODMAN: Program = Program { name: "podman", package: "podman" };
 const SKOPEO: Program = Program { name: "skopeo", package: "skopeo" };
 
@@ -49,7 +51,7 @@ impl Need {
     fn programs(self) -> &'static [Program] {
         match self {
             Self::Quickstart => &[BUSYBOX],
-            Self::Tests => &[BUSYBOX, GIT, IP, PODMAN, SKOPEO],
+            Self::Tests => &[BUSYBOX, FAKETIME, GIT, IP, IPTABLES, PODMAN, SKOPEO],
         }
     }
 }
