@@ -1,6 +1,6 @@
 //! An answer: its head, and its body piece by piece.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use reqwest::header::HeaderName;
 use reqwest::{Response, StatusCode, Url};
 
@@ -47,16 +47,5 @@ impl EgressResponse {
     /// The next piece of the body; nothing at its end. Dropping the answer closes the connection.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, EgressError> {
         self.response.chunk().await.map_err(|error| EgressError::from_reqwest(&self.url, error))
-    }
-
-    /// The first bytes of the body, `limit` at most; the rest is not read.
-    pub async fn beginning(&mut self, limit: usize) -> Result<Bytes, EgressError> {
-        let mut body = BytesMut::new();
-        while body.len() < limit {
-            let Some(chunk) = self.chunk().await? else { break };
-            body.extend_from_slice(&chunk);
-        }
-        body.truncate(limit);
-        Ok(body.freeze())
     }
 }

@@ -14,7 +14,7 @@ use super::objects::{Fetched, Found, Objects};
 use super::pack::{Wants, can_be_shallow, receive};
 use super::remote::{Access, Remote};
 use super::resolve::{Target, nearest, prefixes, target};
-use super::tree::{Collector, Entry, Link, Place, find};
+use super::tree::{Collector, Entry, Link, Place, Tally, find};
 use super::worker::Workers;
 use super::{CredentialSource, FetchEvent, FetchListener, FetchRequest, GitError, Snapshot};
 use crate::egress::Egress;
@@ -154,13 +154,13 @@ impl<'run> Fetching<'run> {
     /// All entries of the archive, submodules fetched on the way.
     async fn entries(&mut self, context: Work, selection: &Arc<Selection>) -> Result<Vec<Entry>, GitError> {
         let mut entries = Vec::new();
-        let (mut count, mut bytes) = (0, 0);
+        let mut tally = Tally::default();
         let mut waiting = VecDeque::from([context]);
         while let Some(work) = waiting.pop_front() {
             let (fetched, limits, selection) =
                 (self.fetched(work.repository)?, self.request.limits.clone(), Arc::clone(selection));
             let (repository, depth) = (work.repository, work.depth);
-            let (mut found, links, counted, summed) = self
+            let (mut found, links, counted) = self
                 .workers
                 .run(move |stop| {
                     let objects = fetched.open()?;
@@ -168,13 +168,13 @@ impl<'run> Fetching<'run> {
                     let (selection, limits) = (&*selection, &limits);
                     let objects = &objects;
                     let mut collector =
-                        Collector { objects, repository, selection, limits, stop, entries, links, count, bytes };
+                        Collector { objects, repository, selection, limits, stop, entries, links, tally };
                     collector.collect(work.tree, &work.inside, &work.path)?;
-                    Ok((collector.entries, collector.links, collector.count, collector.bytes))
+                    Ok((collector.entries, collector.links, collector.tally))
                 })
                 .await?;
             entries.append(&mut found);
-            (count, bytes) = (counted, summed);
+            tally = counted;
             for link in links {
                 if let Some(found) = self.submodule(repository, &link, depth + 1).await? {
                     let tree = self.fetched(found)?.tree;

@@ -260,6 +260,16 @@ mod tests {
         assert_eq!(look(&pack(&[by_name(3)]), 130), Err(PackFault::ObjectTooLarge(130)));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_are_too_much(bytes: Vec<u8>, start in 0..3_usize) {
+            let mut pack = [&b"PACK\0\0\0\x02\0\0\0\x05"[..], &size(3, 5), &deflated(b"hello")].concat();
+            pack.truncate([0, 12, pack.len()][start]);
+            pack.extend(bytes);
+            let _ = PackGuard::new(1 << 20).look(&pack);
+        }
+    }
+
     #[test]
     fn what_is_no_pack_is_said_to_be_none() {
         let damaged = |pack: &[u8]| assert!(matches!(look(pack, 1_000), Err(PackFault::Damaged(_))), "{pack:?}");

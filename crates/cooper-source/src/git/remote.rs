@@ -17,6 +17,8 @@ use crate::egress::{Egress, EgressRequest, EgressResponse};
 
 const VERSION: HeaderName = HeaderName::from_static("git-protocol");
 const SUFFIX: &str = "/info/refs";
+/// Bytes of a list of references: a hundred for each of more than a repository should have.
+const LIST_LEN: usize = 128 << 20;
 /// Hosts that may demand credentials, one redirecting to the next.
 const MAX_DEMANDS: usize = 3;
 /// What we call ourselves to Git's servers.
@@ -126,9 +128,11 @@ impl<'run> Remote<'run> {
         push_flush(&mut body);
         let mut packets = self.command(body).await?;
         let mut references = Vec::new();
+        let mut length = 0;
         loop {
             match packets.next().await? {
                 Some(Packet::Data(data)) => {
+                    count(&mut length, &data)?;
                     add(&mut references, line(&data)).map_err(|what| packets.fault(what))?;
                 }
                 Some(Packet::Flush) => return Ok(references),
@@ -210,6 +214,7 @@ fn judged(url: &RepositoryUrl, response: EgressResponse) -> Result<EgressRespons
 
 async fn read_advertisement(packets: &mut Packets<'_>) -> Result<Advertisement, GitError> {
     let mut lines = Vec::new();
+    let mut length = 0;
     loop {
         match packets.next().await? {
             Some(Packet::Data(data)) if lines.is_empty() && data.starts_with(b"# service=") => {
@@ -219,13 +224,25 @@ async fn read_advertisement(packets: &mut Packets<'_>) -> Result<Advertisement, 
                     _ => return Err(packets.fault("a service without an end")),
                 }
             }
-            Some(Packet::Data(data)) => lines.push(data),
+            Some(Packet::Data(data)) => {
+                count(&mut length, &data)?;
+                lines.push(data);
+            }
             Some(Packet::Flush) => break,
             Some(Packet::Delimiter | Packet::End) => return Err(packets.fault("a border in its first answer")),
             None => return Err(packets.cut()),
         }
     }
     Advertisement::read(&lines).map_err(|what| packets.fault(what))
+}
+
+/// Counts what is kept in memory of a list; short lines cost their places, too.
+fn count(length: &mut usize, data: &Bytes) -> Result<(), GitError> {
+    *length += data.len() + size_of::<Bytes>();
+    if *length > LIST_LEN {
+        return Err(GitError::Limit { what: "bytes in its list of references", limit: LIST_LEN as u64 });
+    }
+    Ok(())
 }
 
 fn media_type(response: &EgressResponse) -> Option<&str> {

@@ -17,6 +17,8 @@ const MAX_LINKS: usize = 40;
 /// What every common file system takes.
 const PATH_LEN: usize = 4096;
 const PART_LEN: usize = 255;
+/// Bytes of all paths of an archive together, as for archives that are uploaded.
+const PATHS_LEN: u64 = 128 << 20;
 /// Directories inside each other.
 const MAX_DEPTH: usize = 200;
 
@@ -153,9 +155,18 @@ pub(super) struct Collector<'run> {
     pub(super) stop: &'run AtomicBool,
     pub(super) entries: Vec<Entry>,
     pub(super) links: Vec<Link>,
-    /// Entries and bytes, counted over all trees.
-    pub(super) count: u64,
-    pub(super) bytes: u64,
+    pub(super) tally: Tally,
+}
+
+/// What has been counted over all trees of an archive.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    /// Entries that were looked at.
+    entries: u64,
+    /// Bytes of files.
+    bytes: u64,
+    /// Bytes of paths.
+    paths: u64,
 }
 
 impl Collector<'_> {
@@ -187,8 +198,8 @@ impl Collector<'_> {
         let objects = self.objects;
         let tree = objects.tree(tree)?;
         for entry in &tree {
-            self.count += 1;
-            if self.count > self.limits.entries {
+            self.tally.entries += 1;
+            if self.tally.entries > self.limits.entries {
                 return Err(GitError::Limit { what: "entries", limit: self.limits.entries });
             }
             let raw = entry.name_bytes();
@@ -208,6 +219,10 @@ impl Collector<'_> {
             };
             if let Some(fault) = name_fault(name, &full) {
                 return Err(GitError::Name { path: shown_path(), fault });
+            }
+            self.tally.paths += full.len() as u64;
+            if self.tally.paths > PATHS_LEN {
+                return Err(GitError::Limit { what: "bytes in its paths", limit: PATHS_LEN });
             }
             let inner = join(inside, name);
             match node(&entry) {
@@ -246,8 +261,8 @@ impl Collector<'_> {
         if size > self.limits.file_len {
             return Err(GitError::FileTooLarge { path: path.to_owned(), limit: self.limits.file_len });
         }
-        self.bytes += size;
-        if self.bytes > self.limits.bytes {
+        self.tally.bytes += size;
+        if self.tally.bytes > self.limits.bytes {
             return Err(GitError::Limit { what: "bytes", limit: self.limits.bytes });
         }
         Ok(size)

@@ -1,5 +1,7 @@
 //! Tables of sources: what is Git, what is local, what is refused and how.
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn git(text: &str) -> GitSource {
@@ -113,6 +115,42 @@ fn credentials_are_refused_and_never_repeated() {
     }
     let message = refused("https://user:hunter2@h.io:8443/r.git");
     assert!(message.contains("`cooper credential set h.io:8443`"), "{message}");
+}
+
+proptest! {
+    #[test]
+    fn a_password_is_shown_nowhere(
+        scheme in "https?|ssh|git|ftp|HTTPS",
+        user in "[a-z]{0,4}",
+        between in "[:/@#?\\\\ %é\u{7}]{1,3}",
+        rest in "[a-z/.:@?]{0,12}",
+    ) {
+        let text = format!("{scheme}://{user}:hunter2{between}@h.io/{rest}");
+        // A `#` or `?` before the `@` makes the text another URL, whose password would be no password to anybody.
+        prop_assume!(!between.contains(['#', '?']));
+        if let Err(error) = SourceLocation::parse(&text) {
+            prop_assert!(!error.to_string().contains("hunter2"), "{text}: {error}");
+        } else {
+            prop_assert!(false, "{text} is taken");
+        }
+    }
+
+    #[test]
+    fn what_is_taken_is_displayed_as_it_can_be_written(
+        path in "[a-zA-Z0-9._~%-]{1,8}(/[a-zA-Z0-9._-]{1,8}){0,2}",
+        fragment in "(#[a-zA-Z0-9./_:#-]{0,12})?",
+    ) {
+        if let Ok(SourceLocation::Git(source)) = SourceLocation::parse(&format!("https://h.io/{path}.git{fragment}")) {
+            prop_assert_eq!(SourceLocation::parse(&source.to_string()), Ok(SourceLocation::Git(source)));
+        }
+    }
+
+    #[test]
+    fn no_text_is_too_much(text: String, url in "https://.{0,40}") {
+        drop((SourceLocation::parse(&text), SourceLocation::parse(&url), GitSource::parse(&text)));
+        let parent = RepositoryUrl::parse("https://h.io/o/r.git").unwrap();
+        drop(parent.submodule(&text));
+    }
 }
 
 #[test]
