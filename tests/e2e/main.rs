@@ -11,6 +11,7 @@ mod backup;
 mod bad_input;
 mod cancel;
 mod disk_full;
+mod doctor;
 mod examples;
 mod quick_build;
 mod remote_agent;

@@ -11,7 +11,7 @@ use cooper_api::rest::{
 use cooper_types::{IdempotencyKey, RunId, SecretString, TokenId};
 use futures::Stream;
 use reqwest::Method;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, WWW_AUTHENTICATE};
 use tokio::io::AsyncReadExt as _;
 
 use crate::call::{Http, header_number};
@@ -24,6 +24,20 @@ const CREATE_TRIES: u32 = 4;
 const CREATE_PAUSE: Duration = Duration::from_millis(250);
 /// How much of a context is read from disk at once.
 const UPLOAD_CHUNK: usize = 128 * 1024;
+
+/// How long a probe may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What an answer was like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// The status code.
+    pub status: u16,
+    /// Whether it asks for a credential and says of whom to get one.
+    pub has_realm: bool,
+    /// The time it bears, in seconds since 1970.
+    pub date_seconds: Option<i64>,
+}
 
 /// A client of one server with one token. Clones share connections.
 #[derive(Clone, Debug)]
@@ -50,6 +64,17 @@ impl Client {
     /// The server, and whom it takes the caller for.
     pub async fn info(&self) -> Result<Info, ClientError> {
         self.http.json(self.http.request(Method::GET, "/api/v1/info")).await
+    }
+
+    /// Asks for `path` and tells of the answer, whatever it is.
+    pub async fn probe(&self, path: &str) -> Result<Probe, ClientError> {
+        let request = self.http.request(Method::GET, path).timeout(PROBE_TIMEOUT);
+        let response = request.send().await.map_err(|error| self.http.unreachable(error))?;
+        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let has_realm = text(WWW_AUTHENTICATE).is_some_and(|challenge| challenge.contains("realm=\""));
+        let date = text(DATE).and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
+        let date_seconds = date.map(|date| date.timestamp().as_second());
+        Ok(Probe { status: response.status().as_u16(), has_realm, date_seconds })
     }
 
     /// Asks for a context's id and where to upload it.

@@ -10,7 +10,7 @@ mod server_url;
 mod sse;
 mod trust;
 
-pub use client::Client;
+pub use client::{Client, Probe};
 pub use error::ClientError;
 pub use follow::{FollowOptions, LogEvent};
 pub use server_url::{ServerUrl, ServerUrlError};

@@ -16,7 +16,7 @@ mod restore;
 
 use std::path::PathBuf;
 
-use cooper_store::{LockError, SnapshotError};
+use cooper_store::{LockError, Snapshot, SnapshotError};
 use serde::{Deserialize, Serialize};
 
 pub use create::{BackupOptions, backup};
@@ -140,6 +140,11 @@ pub enum RestoreError {
         #[source]
         source: std::io::Error,
     },
+}
+
+/// The version of the schema of a data directory's database, which a server may be using.
+pub async fn schema(data_dir: &std::path::Path) -> Result<i64, SnapshotError> {
+    Snapshot::schema_of(data_dir).await
 }
 
 /// Whether a small file may have this name: one of ours, or a plain name in the folder of certificates.

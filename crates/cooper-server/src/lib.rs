@@ -25,9 +25,9 @@ mod tls;
 
 pub use access::AdminTokenError;
 pub use cooper_agent::{CacheBudget, DiskSettings, MinFree};
-pub use cooper_store::SnapshotError;
+pub use cooper_store::{RESTORING, SnapshotError};
 
-pub use backup::{BackupError, BackupOptions, BackupReport, RestoreError, backup, restore};
+pub use backup::{BackupError, BackupOptions, BackupReport, RestoreError, backup, restore, schema};
 pub use keys::KeyError;
 pub use server::{Server, StartError, StopError};
 pub use settings::{LocalAgent, Settings, TlsName, TlsNameError, TlsSettings};

@@ -78,15 +78,8 @@ impl Snapshot {
     /// out of the copy: uploads on their way, and contexts that no unfinished run needs.
     pub async fn take(directory: &Path, into: &Path) -> Result<Self, SnapshotError> {
         let source = directory.join("cooper.db");
-        if !source.is_file() {
-            return Err(SnapshotError::Absent(directory.to_owned()));
-        }
+        let mut reader = reader(directory, &source).await?;
         let failed = |operation| failed(operation, &source);
-        let options = SqliteConnectOptions::new().filename(&source).read_only(true);
-        let mut reader = connect(options).await.map_err(failed("open"))?;
-        check(&mut reader, MIGRATIONS)
-            .await
-            .map_err(|error| SnapshotError::Schema { path: source.clone(), source: error })?;
         // SQLite takes an empty file as its target, and keeps its mode.
         private(into).map_err(|error| failed("copy")(error.into()))?;
         let copied = sqlx::query("VACUUM INTO ?1").bind(into.to_string_lossy()).execute(&mut reader).await;
@@ -105,6 +98,16 @@ impl Snapshot {
             )
             .await?;
         Ok(snapshot)
+    }
+
+    /// The version of the schema in `directory`, where it is one that this binary knows.
+    pub async fn schema_of(directory: &Path) -> Result<i64, SnapshotError> {
+        let source = directory.join("cooper.db");
+        let connection = reader(directory, &source).await?;
+        let mut database = Self { connection, path: source };
+        let schema = database.schema().await?;
+        database.close().await?;
+        Ok(schema)
     }
 
     /// Opens a snapshot's file, and checks that it is a whole database whose schema this binary knows.
@@ -227,6 +230,19 @@ impl Snapshot {
     fn damaged(&self, reason: String) -> SnapshotError {
         SnapshotError::Damaged { path: self.path.clone(), reason }
     }
+}
+
+/// A connection that only reads, to the database of a server that may be writing.
+async fn reader(directory: &Path, source: &Path) -> Result<SqliteConnection, SnapshotError> {
+    if !source.is_file() {
+        return Err(SnapshotError::Absent(directory.to_owned()));
+    }
+    let options = SqliteConnectOptions::new().filename(source).read_only(true);
+    let mut reader = connect(options).await.map_err(failed("open", source))?;
+    check(&mut reader, MIGRATIONS)
+        .await
+        .map_err(|error| SnapshotError::Schema { path: source.to_owned(), source: error })?;
+    Ok(reader)
 }
 
 async fn connect(options: SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::commands::{backup, build, completions, config, login, logout, logs, restore, runs, serve, token};
+use crate::commands::{backup, build, completions, config, doctor, login, logout, logs, restore, runs, serve, token};
 use crate::exit::EXIT_CODES_HELP;
 
 /// Build container images on a server of your own.
@@ -34,6 +34,9 @@ pub(crate) enum Command {
     Runs(runs::RunsArgs),
     /// Show a run's log
     Logs(logs::LogsArgs),
+    /// Look at engine, server, registry, data and limits, and say what to do
+    #[command(after_help = doctor::DOCTOR_HELP)]
+    Doctor(doctor::DoctorArgs),
     /// Copy a server's data into one file, while the server runs or not
     #[command(after_help = backup::BACKUP_HELP)]
     Backup(backup::BackupArgs),

@@ -4,6 +4,7 @@ pub(crate) mod backup;
 pub(crate) mod build;
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod doctor;
 pub(crate) mod login;
 pub(crate) mod logout;
 pub(crate) mod logs;
@@ -36,6 +37,7 @@ pub(crate) fn run(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
         Command::Token(args) => block_on(token::run(&args, environment)),
         Command::Runs(args) => block_on(runs::run(&args, environment)),
         Command::Logs(args) => block_on(logs::run(&args, environment)),
+        Command::Doctor(args) => block_on(doctor::run(&args, environment)),
         Command::Backup(args) => block_on(backup::run(&args, environment)),
         Command::Restore(args) => block_on(restore::run(&args, environment)),
         Command::Config(args) => config::run(&args, environment),

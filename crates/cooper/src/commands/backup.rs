@@ -43,10 +43,19 @@ pub(crate) struct DataArgs {
 }
 
 impl DataArgs {
+    /// What the flags say.
+    pub(crate) fn flags(&self) -> Flags {
+        self.data_dir.iter().map(|text| (Key::DataDir, text.clone())).collect()
+    }
+
+    /// The configuration file that is named.
+    pub(crate) fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
     /// The folder.
     pub(crate) fn resolve(&self, environment: &Environment) -> Result<PathBuf, Stop> {
-        let flags: Flags = self.data_dir.iter().map(|text| (Key::DataDir, text.clone())).collect();
-        let settings = settings::resolve(&flags, self.config.as_deref(), environment).map_err(Stop::Faults)?;
+        let settings = settings::resolve(&self.flags(), self.config(), environment).map_err(Stop::Faults)?;
         Ok(settings.server.data_dir)
     }
 }

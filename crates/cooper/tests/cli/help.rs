@@ -5,7 +5,7 @@ use super::Cooper;
 #[tokio::test]
 async fn help_texts() {
     let cooper = Cooper::new();
-    let pages: [(&str, &[&str]); 15] = [
+    let pages: [(&str, &[&str]); 18] = [
         ("cooper", &["--help"]),
         ("serve", &["serve", "--help"]),
         ("build", &["build", "--help"]),
@@ -21,6 +21,9 @@ async fn help_texts() {
         ("config", &["config", "--help"]),
         ("config_show", &["config", "show", "--help"]),
         ("completions", &["completions", "--help"]),
+        ("doctor", &["doctor", "--help"]),
+        ("backup", &["backup", "--help"]),
+        ("restore", &["restore", "--help"]),
     ];
     for (name, args) in pages {
         let ended = cooper.run(args).await;
