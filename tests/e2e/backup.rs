@@ -104,7 +104,7 @@ fn push_blob(server: &TestServer, repository: &str, bytes: &[u8]) -> String {
     digest
 }
 
-fn registry_token(server: &TestServer, repository: &str) -> String {
+pub(crate) fn registry_token(server: &TestServer, repository: &str) -> String {
     let path = format!("/oauth2/token?service=x&scope=repository:{repository}:pull,push");
     let answer: Value = serde_json::from_str(&server.registry(&path).body).unwrap();
     let token = answer["access_token"].as_str().or(answer["token"].as_str());
@@ -112,7 +112,7 @@ fn registry_token(server: &TestServer, repository: &str) -> String {
 }
 
 /// With the system's own program: the harness has no hash.
-fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     let file = Context::empty().file("bytes", bytes);
     let sum = std::process::Command::new("sha256sum").arg(file.join("bytes")).output().unwrap();
     format!("sha256:{}", &String::from_utf8_lossy(&sum.stdout)[..64])

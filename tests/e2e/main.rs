@@ -10,6 +10,7 @@ mod agent_disk;
 mod backup;
 mod bad_input;
 mod cancel;
+mod client_gone;
 mod disk_full;
 mod doctor;
 mod examples;
