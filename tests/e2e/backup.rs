@@ -229,6 +229,7 @@ fn a_backup_tells_what_is_missing_and_works_without_a_server() {
     std::fs::remove_file(&blob).unwrap();
     server.cooper(&backup).expect(6).error_names(&[hex, "not on disk"]);
     assert_eq!(names(place.path()), Vec::<String>::new());
+    assert!(!names(server.data()).iter().any(|name| name.starts_with(".backup")), "{:?}", names(server.data()));
     let absent = path("nowhere");
     let refused = server.cooper(&["backup", "--data-dir", &absent, "--output", &path("b.tar")]);
     refused.expect(2).error_names(&[&absent]);

@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cooper_engine::run::Run;
+use cooper_ports::clock::Clock as _;
 use cooper_types::{ContextId, Digest, Timestamp};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
 
+use crate::clock::StoreClock;
 use crate::lock::private;
-use crate::migrations::{MIGRATIONS, MigrationError, check};
+use crate::migrations::{MIGRATIONS, MigrationError, check, migrate};
 
 /// By how much the counters of a restored database go ahead: what was given out after the snapshot (numbers of runs and
 /// attempts, fences of agents that may be at work still) is not given out again. Nobody makes as many within the
@@ -94,6 +96,9 @@ impl Snapshot {
                  UPDATE contexts SET state = 'deleted' WHERE NOT EXISTS (
                      SELECT 1 FROM runs r WHERE r.registry_id = contexts.registry_id AND r.context_id = contexts.id
                          AND r.finished IS NULL
+                 ) AND NOT EXISTS (
+                     SELECT 1 FROM live_attempts a WHERE a.registry_id = contexts.registry_id
+                         AND a.run_number = contexts.run_number AND a.attempt = contexts.attempt
                  );",
             )
             .await?;
@@ -110,7 +115,8 @@ impl Snapshot {
         Ok(schema)
     }
 
-    /// Opens a snapshot's file, and checks that it is a whole database whose schema this binary knows.
+    /// Opens a snapshot's file, checks that it is a whole database whose schema this binary knows, and brings that up to
+    /// date: an older one's data is read and restored as a start of the server would read it.
     pub async fn open(path: &Path) -> Result<Self, SnapshotError> {
         // A file from elsewhere is only data: nothing in its schema may call what is not a plain function.
         let options = SqliteConnectOptions::new().filename(path).pragma("trusted_schema", "OFF");
@@ -124,6 +130,10 @@ impl Snapshot {
             return Err(snapshot.damaged(faults.join(", ")));
         }
         check(&mut snapshot.connection, MIGRATIONS)
+            .await
+            .map_err(|source| SnapshotError::Schema { path: path.to_owned(), source })?;
+        let now = StoreClock::starting_after(snapshot.newest().await?).now();
+        migrate(&mut snapshot.connection, MIGRATIONS, now)
             .await
             .map_err(|source| SnapshotError::Schema { path: path.to_owned(), source })?;
         Ok(snapshot)

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use cooper_blobs::blob_file;
-use cooper_store::Snapshot;
+use cooper_store::{Snapshot, SnapshotError};
 use cooper_types::Digest;
 
 use super::archive::{ArchiveWriter, CopyError, digest_of};
@@ -14,6 +14,8 @@ use super::{
     PAGE, SECRET_FILES, TLS_FOLDER, blob_name, context_name, is_small_file,
 };
 
+/// How the folders for second names begin.
+const LINKS: &str = ".backup-";
 /// How often a snapshot is taken anew because a context went away before it was held.
 const TRIES: u32 = 5;
 
@@ -28,19 +30,73 @@ pub struct BackupOptions {
     pub with_key: bool,
 }
 
-/// A file that is open, so that it can't go away any more.
+/// A file to copy.
 struct Held {
     name: String,
     path: PathBuf,
-    file: File,
     size: u64,
     digest: Digest,
+}
+
+/// Names of our own for the contexts, so that they can't go away while they wait for their turn. The folder is in the data
+/// directory, where a second name costs nothing.
+struct Links {
+    folder: tempfile::TempDir,
+    /// Says that somebody is at work here: who finds a folder that is not locked may remove it.
+    _lock: File,
+}
+
+impl Links {
+    fn new(data: &Path) -> io::Result<Self> {
+        for entry in std::fs::read_dir(data)?.flatten() {
+            let is_ours = entry.file_name().to_string_lossy().starts_with(LINKS);
+            if is_ours && lock(&entry.path()).is_ok() {
+                // Its backup was killed.
+                std::fs::remove_dir_all(entry.path())?;
+            }
+        }
+        let folder = tempfile::Builder::new().prefix(LINKS).tempdir_in(data)?;
+        let lock = lock(folder.path())?;
+        let links = Self { folder, _lock: lock };
+        for entry in std::fs::read_dir(data.join("contexts")).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().ends_with(".tar.gz") {
+                links.link(&entry.path())?;
+            }
+        }
+        Ok(links)
+    }
+
+    /// The path by which a file can be read from now on; `None` if it is gone.
+    fn link(&self, file: &Path) -> io::Result<Option<PathBuf>> {
+        let Some(name) = file.file_name() else { return Ok(None) };
+        let link = self.folder.path().join(name);
+        match std::fs::hard_link(file, &link) {
+            Ok(()) => Ok(Some(link)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Some(link)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(link.exists().then_some(link)),
+            // A file system without second names: the file is hoped to stay.
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(Some(file.to_owned())),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Locks a folder without waiting.
+fn lock(folder: &Path) -> io::Result<File> {
+    let file = File::open(folder)?;
+    file.try_lock()?;
+    Ok(file)
 }
 
 /// Writes a backup of the data directory to `out`, which the caller makes durable.
 pub async fn backup<W: Write>(options: &BackupOptions, out: W) -> Result<(BackupReport, W), BackupError> {
     let data = &options.data_dir;
-    let (mut snapshot, contexts) = hold(options).await?;
+    let read_data = |source| BackupError::Read { path: data.clone(), source };
+    if !data.join(DATABASE).is_file() {
+        return Err(SnapshotError::Absent(data.clone()).into());
+    }
+    let links = Links::new(data).map_err(read_data)?;
+    let (mut snapshot, contexts) = hold(options, &links).await?;
     let mut report = BackupReport {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         newest_micros: snapshot.newest().await?.as_micros(),
@@ -69,8 +125,8 @@ pub async fn backup<W: Write>(options: &BackupOptions, out: W) -> Result<(Backup
     let mut archive = ArchiveWriter::new(out);
     let written = archive.entry(MANIFEST, mtime, manifest.len() as u64, &Digest::sha256(&manifest), &mut &manifest[..]);
     written.map_err(|error| backup_error(error, Path::new(MANIFEST)))?;
-    for mut held in files.into_iter().chain(contexts) {
-        write(&mut archive, mtime, &mut held, &mut report)?;
+    for held in files.iter().chain(&contexts) {
+        write(&mut archive, mtime, held, &mut report)?;
     }
     let mut after = None;
     loop {
@@ -79,9 +135,8 @@ pub async fn backup<W: Write>(options: &BackupOptions, out: W) -> Result<(Backup
         after = Some(last.key.clone());
         for blob in page {
             let path = blob_file(data, &blob.key);
-            let file = open(&path)?;
-            let mut held = Held { name: blob_name(&blob.key), path, file, size: blob.size, digest: blob.digest };
-            write(&mut archive, mtime, &mut held, &mut report)?;
+            let held = Held { name: blob_name(&blob.key), path, size: blob.size, digest: blob.digest };
+            write(&mut archive, mtime, &held, &mut report)?;
             report.blobs += 1;
         }
     }
@@ -90,14 +145,14 @@ pub async fn backup<W: Write>(options: &BackupOptions, out: W) -> Result<(Backup
     Ok((report, out))
 }
 
-/// Takes a snapshot, and holds the contexts that it refers to. One that went away after the snapshot was no longer needed
-/// then: the next snapshot does not refer to it.
-async fn hold(options: &BackupOptions) -> Result<(Snapshot, Vec<Held>), BackupError> {
+/// Takes a snapshot, and holds the contexts that it refers to. One that came and went while it was taken is no longer
+/// needed: the next snapshot does not refer to it.
+async fn hold(options: &BackupOptions, links: &Links) -> Result<(Snapshot, Vec<Held>), BackupError> {
     let database = options.scratch.join(DATABASE);
     let mut tries = 1;
     loop {
         let mut snapshot = Snapshot::take(&options.data_dir, &database).await?;
-        match hold_contexts(&options.data_dir, &mut snapshot).await? {
+        match hold_contexts(&options.data_dir, links, &mut snapshot).await? {
             Ok(contexts) => {
                 // Closed, the file is whole; opened again, it is only read.
                 snapshot.close().await?;
@@ -111,15 +166,19 @@ async fn hold(options: &BackupOptions) -> Result<(Snapshot, Vec<Held>), BackupEr
     }
 }
 
-/// The open contexts, or the path of one that is not there.
-async fn hold_contexts(data: &Path, snapshot: &mut Snapshot) -> Result<Result<Vec<Held>, PathBuf>, BackupError> {
+/// The contexts, or the path of one that is not there.
+async fn hold_contexts(
+    data: &Path,
+    links: &Links,
+    snapshot: &mut Snapshot,
+) -> Result<Result<Vec<Held>, PathBuf>, BackupError> {
     let mut contexts = Vec::new();
     for context in snapshot.contexts().await? {
         let name = context_name(&context.key);
         let path = data.join(&name);
-        match File::open(&path) {
-            Ok(file) => contexts.push(Held { name, path, file, size: context.size, digest: context.digest }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Err(path)),
+        match links.link(&path) {
+            Ok(Some(path)) => contexts.push(Held { name, path, size: context.size, digest: context.digest }),
+            Ok(None) => return Ok(Err(path)),
             Err(source) => return Err(BackupError::Read { path, source }),
         }
     }
@@ -172,13 +231,11 @@ fn open(path: &Path) -> Result<File, BackupError> {
     })
 }
 
-/// Opens a file and takes its digest.
+/// A file with the digest that it has now.
 fn held(name: String, path: PathBuf) -> Result<Held, BackupError> {
     let failed = |source| BackupError::Read { path: path.clone(), source };
-    let mut file = open(&path)?;
-    let (digest, size) = digest_of(&mut file).map_err(failed)?;
-    io::Seek::rewind(&mut file).map_err(failed)?;
-    Ok(Held { name, path, file, size, digest })
+    let (digest, size) = digest_of(&mut open(&path)?).map_err(failed)?;
+    Ok(Held { name, path, size, digest })
 }
 
 fn manifest_file(held: &Held) -> ManifestFile {
@@ -188,10 +245,10 @@ fn manifest_file(held: &Held) -> ManifestFile {
 fn write<W: Write>(
     archive: &mut ArchiveWriter<W>,
     mtime: u64,
-    held: &mut Held,
+    held: &Held,
     report: &mut BackupReport,
 ) -> Result<(), BackupError> {
-    let written = archive.entry(&held.name, mtime, held.size, &held.digest, &mut held.file);
+    let written = archive.entry(&held.name, mtime, held.size, &held.digest, &mut open(&held.path)?);
     written.map_err(|error| backup_error(error, &held.path))?;
     report.bytes += held.size;
     Ok(())
@@ -206,5 +263,35 @@ fn backup_error(error: CopyError, path: &Path) -> BackupError {
         }
         CopyError::Read(source) => BackupError::Read { path, source },
         CopyError::Digest(found) => BackupError::Damaged { path, reason: format!("its content is {found} by now") },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_linked_context_outlives_its_removal_and_a_killed_backup_its_folder_does_not() {
+        let data = tempfile::tempdir().expect("temp dir");
+        let contexts = data.path().join("contexts");
+        std::fs::create_dir(&contexts).expect("folder");
+        let (early, late) = (contexts.join("early.tar.gz"), contexts.join("late.tar.gz"));
+        std::fs::write(&early, "early").expect("write");
+        std::fs::create_dir(data.path().join(".backup-killed")).expect("folder");
+        let links = Links::new(data.path()).expect("links");
+        assert!(!data.path().join(".backup-killed").exists());
+        std::fs::remove_file(&early).expect("removed");
+        let path = links.link(&early).expect("linked").expect("there");
+        assert_eq!(std::fs::read(path).expect("read"), b"early");
+        // What came later is linked when it is needed; what came and went is gone.
+        assert!(links.link(&late).expect("asked").is_none());
+        std::fs::write(&late, "late").expect("write");
+        assert!(links.link(&late).expect("linked").is_some());
+        // A second backup leaves the first one alone.
+        let second = Links::new(data.path()).expect("links");
+        assert!(links.folder.path().exists());
+        drop((links, second));
+        let left: Vec<_> = std::fs::read_dir(data.path()).expect("read").flatten().map(|it| it.file_name()).collect();
+        assert_eq!(left, ["contexts"]);
     }
 }
