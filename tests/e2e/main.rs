@@ -14,6 +14,7 @@ mod client_gone;
 mod disk_full;
 mod doctor;
 mod examples;
+mod packaging;
 mod quick_build;
 mod remote_agent;
 mod restart;

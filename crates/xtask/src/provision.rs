@@ -37,6 +37,7 @@ const IP: Program = Program { name: "ip", package: "iproute2" };
 const IPTABLES: Program = Program { name: "iptables", package: "iptables" };
 const PODMAN: Program = Program { name: "podman", package: "podman" };
 const SKOPEO: Program = Program { name: "skopeo", package: "skopeo" };
+const SYSTEMD: Program = Program { name: "systemd-analyze", package: "systemd" };
 
 /// What the machine must have.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,7 +52,7 @@ impl Need {
     fn programs(self) -> &'static [Program] {
         match self {
             Self::Quickstart => &[BUSYBOX],
-            Self::Tests => &[BUSYBOX, FAKETIME, GIT, IP, IPTABLES, PODMAN, SKOPEO],
+            Self::Tests => &[BUSYBOX, FAKETIME, GIT, IP, IPTABLES, PODMAN, SKOPEO, SYSTEMD],
         }
     }
 }

@@ -1,0 +1,223 @@
+//! What ships around an agent: each file of `agents/` is held against the program that reads it, as far as it can run
+//! here, and the container image works as an agent.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use cooper_e2e::{Context, Engine, TestServer, cooper_binary, repository_path, run_to_end, unique};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long a program that checks a file may take.
+const CHECK: Duration = Duration::from_secs(60);
+
+fn agents(name: &str) -> PathBuf {
+    repository_path("agents").join(name)
+}
+
+fn text(name: &str) -> String {
+    std::fs::read_to_string(agents(name)).unwrap()
+}
+
+/// The documents of a YAML file.
+fn yaml(name: &str) -> Vec<Value> {
+    serde_saphyr::from_multiple(&text(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The settings of an agent that the files may name.
+const SETTINGS: [&str; 10] = [
+    "agent-name",
+    "ca-file",
+    "cache-budget",
+    "data-dir",
+    "engine",
+    "min-free",
+    "pool",
+    "server",
+    "slots",
+    "token-file",
+];
+
+/// Whether an agent has the setting of this variable.
+fn is_a_setting(variable: &str) -> bool {
+    let name = variable.strip_prefix("COOPER_").unwrap().to_lowercase().replace('_', "-");
+    SETTINGS.contains(&name.as_str())
+}
+
+/// Fails when a command line has a flag that no agent has.
+fn check_arguments<'a>(arguments: impl IntoIterator<Item = &'a str>) {
+    for flag in arguments.into_iter().filter_map(|word| word.strip_prefix("--")) {
+        assert!(SETTINGS.contains(&flag), "--{flag}");
+    }
+}
+
+fn strings(values: &Value) -> Vec<&str> {
+    values.as_array().unwrap().iter().map(|value| value.as_str().unwrap()).collect()
+}
+
+#[test]
+fn the_systemd_unit_is_sound_and_leaves_the_agent_little() {
+    let unit = text("systemd/cooper-agent.service");
+    let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/cooper agent ")).unwrap();
+    check_arguments(start.split(' '));
+    for line in text("systemd/agent.env").lines().map(|line| line.trim_start_matches('#')) {
+        if let Some((variable, _)) = line.split_once('=').filter(|(name, _)| name.starts_with("COOPER_")) {
+            assert!(!variable.contains(' ') && is_a_setting(variable), "{variable}");
+        }
+    }
+
+    // The program of the unit is looked for, and this one is there.
+    let folder = TempDir::with_prefix("cooper-unit-").unwrap();
+    let path = folder.path().join("cooper-agent.service");
+    std::fs::write(&path, unit.replace("/usr/local/bin/cooper", &cooper_binary().display().to_string())).unwrap();
+    let verified = run_to_end(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path), CHECK).ok();
+    assert_eq!(verified.stderr, "", "{verified}");
+    // The scale of `systemd-analyze security` ends at 10.
+    let most = ["security", "--offline=true", "--no-pager", "--threshold=20"];
+    run_to_end(Command::new("systemd-analyze").args(most).arg(&path), CHECK).ok();
+}
+
+#[test]
+fn the_compose_file_says_what_the_image_needs() {
+    let [file] = &yaml("docker/compose.yaml")[..] else { panic!("one document") };
+    let top: Vec<&String> = file.as_object().unwrap().keys().collect();
+    assert_eq!(top, ["secrets", "services", "volumes"]);
+    let agent = &file["services"]["agent"];
+    check_arguments(strings(&agent["command"]));
+    for variable in agent["environment"].as_object().unwrap().keys() {
+        assert!(is_a_setting(variable), "{variable}");
+    }
+    assert_eq!(agent["network_mode"], "host", "the registry's name is a loopback address of the engine's host");
+    let volumes = strings(&agent["volumes"]);
+    assert!(volumes.contains(&"/var/run/docker.sock:/var/run/docker.sock"));
+    // A name before the colon is a volume of the file.
+    let state = volumes.iter().find_map(|volume| volume.strip_suffix(":/var/lib/cooper-agent")).unwrap();
+    assert!(file["volumes"].as_object().unwrap().contains_key(state));
+    assert!(text("docker/Dockerfile").contains("\nVOLUME /var/lib/cooper-agent\n"));
+    for secret in strings(&agent["secrets"]) {
+        assert!(strings(&agent["command"]).contains(&format!("/run/secrets/{secret}").as_str()));
+        assert!(file["secrets"][secret]["file"].is_string());
+    }
+    assert_eq!(agent["read_only"], true);
+    assert_eq!(strings(&agent["cap_drop"]), ["ALL"]);
+}
+
+#[test]
+fn the_kubernetes_manifest_is_consistent() {
+    let documents = yaml("kubernetes/agent.yaml");
+    let of_kind = |kind: &str| {
+        let found: Vec<&Value> = documents.iter().filter(|document| document["kind"] == kind).collect();
+        let [found] = found[..] else { panic!("{} of {kind}", found.len()) };
+        found
+    };
+    let (service, set) = (of_kind("Service"), of_kind("StatefulSet"));
+    assert_eq!(documents.len(), 2);
+    assert_eq!((&service["apiVersion"], &set["apiVersion"]), (&Value::from("v1"), &Value::from("apps/v1")));
+    assert_eq!(set["spec"]["serviceName"], service["metadata"]["name"]);
+    let template = &set["spec"]["template"];
+    assert_eq!(set["spec"]["selector"]["matchLabels"], template["metadata"]["labels"]);
+    assert_eq!(service["spec"]["selector"], template["metadata"]["labels"]);
+
+    let pod = &template["spec"];
+    let named = |list: &Value, name: &str| {
+        let found =
+            list.as_array().unwrap().iter().find(|item| item["name"] == name || item["metadata"]["name"] == name);
+        found.unwrap_or_else(|| panic!("no {name} in {list:#}")).clone()
+    };
+    let (agent, engine) = (named(&pod["containers"], "agent"), named(&pod["containers"], "engine"));
+    for container in [&agent, &engine] {
+        for mount in container["volumeMounts"].as_array().unwrap() {
+            let name = mount["name"].as_str().unwrap();
+            let volumes = pod["volumes"].as_array().unwrap().iter();
+            let claims = set["spec"]["volumeClaimTemplates"].as_array().unwrap().iter();
+            assert!(volumes.chain(claims).any(|volume| volume["name"] == name || volume["metadata"]["name"] == name));
+        }
+    }
+    let mount = |container: &Value, name: &str| named(&container["volumeMounts"], name)["mountPath"].clone();
+    assert_eq!(mount(&agent, "engine-socket"), mount(&engine, "engine-socket"));
+    assert_eq!(mount(&agent, "engine-data"), mount(&engine, "engine-data"), "the agent looks where the engine says");
+    assert_eq!(mount(&agent, "state"), "/var/lib/cooper-agent");
+
+    let arguments = strings(&agent["args"]);
+    check_arguments(arguments.iter().copied());
+    let value = |flag| arguments[arguments.iter().position(|word| *word == flag).unwrap() + 1];
+    assert!(strings(&engine["args"]).contains(&format!("--host=unix://{}", value("--engine")).as_str()));
+    assert!(value("--token-file").starts_with(mount(&agent, "token").as_str().unwrap()));
+    for variable in agent["env"].as_array().unwrap() {
+        assert!(is_a_setting(variable["name"].as_str().unwrap()), "{variable}");
+    }
+    // The image's user, and whom the engine and the secret let in.
+    let user = agent["securityContext"]["runAsUser"].as_u64().unwrap();
+    assert!(text("docker/Dockerfile").contains(&format!("USER {user}:{user}\n")));
+    assert!(strings(&engine["args"]).contains(&format!("--group={user}").as_str()));
+    assert_eq!(pod["securityContext"]["fsGroup"], user);
+    assert_eq!(agent["securityContext"]["readOnlyRootFilesystem"], true);
+    assert!(agent["securityContext"].get("privileged").is_none());
+}
+
+/// A base image with nothing but the libraries that the program of this machine needs; its name in the registry.
+fn base_image(server: &TestServer) -> String {
+    let needs = run_to_end(Command::new("ldd").arg(cooper_binary()), CHECK).ok().stdout;
+    let context = Context::new("FROM scratch\nCOPY root /\n");
+    let root = context.join("root");
+    for library in needs.split_whitespace().filter(|word| word.starts_with('/')) {
+        let to = root.join(library.trim_start_matches('/'));
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(library, to).unwrap();
+    }
+    image_name(&server.build(&["-t", "packaging/base:1"], &context), "packaging/base:1")
+}
+
+fn image_name(run: &Value, name: &str) -> String {
+    format!("{}/{name}", run["outputImages"][0]["registry"].as_str().unwrap())
+}
+
+/// A container that goes with the test; its image goes with the engine's client.
+struct Container<'a> {
+    engine: &'a Engine,
+    name: String,
+}
+
+impl Drop for Container<'_> {
+    fn drop(&mut self) {
+        self.engine.docker(&["rm", "--force", "--volumes", &self.name]);
+    }
+}
+
+/// Has the server build the agent's image as its folder says, and pulls it. The name is another one for each test.
+fn image(server: &TestServer, engine: &Engine) -> String {
+    let base = base_image(server);
+    let context = Context::empty()
+        .file("Dockerfile", text("docker/Dockerfile"))
+        .file(".dockerignore", text("docker/.dockerignore"));
+    // Without what only a debugger needs, it is a fifth of the size.
+    let program = context.join("cooper");
+    run_to_end(Command::new("strip").args(["--strip-debug", "-o"]).arg(&program).arg(cooper_binary()), CHECK).ok();
+    let name = format!("packaging/{}:1", unique());
+    let run = server.build(&["--build-arg", &format!("BASE={base}"), "-t", &name], &context);
+    let image = image_name(&run, &name);
+    engine.login(image.split('/').next().unwrap(), &server.token_file());
+    engine.pull(&image);
+    image
+}
+
+#[test]
+fn the_container_image_holds_the_program_for_nobody_in_particular() {
+    let (server, engine) = (TestServer::start(), Engine::new());
+    let image = &image(&server, &engine);
+    let container = Container { engine: &engine, name: format!("cooper-packaging-{}", unique()) };
+    let version = engine.docker(&["run", "--rm", "--network", "none", "--read-only", image, "version"]).ok().stdout;
+    assert!(version.contains(env!("CARGO_PKG_VERSION")), "{version}");
+    let config = engine.docker(&["inspect", "--format", "{{json .Config}}", image]).ok().json();
+    assert_eq!(config["User"], "65532:65532");
+    assert_eq!(config["Cmd"], serde_json::json!(["agent"]));
+    // A new volume takes its owner from the folder in the image: the agent may write there.
+    engine.docker(&["create", "--name", &container.name, image]).ok();
+    let folder = TempDir::with_prefix("cooper-packaging-").unwrap();
+    let listed = folder.path().join("rootfs.tar");
+    engine.docker(&["export", "--output", listed.to_str().unwrap(), &container.name]).ok();
+    let listed = run_to_end(Command::new("tar").args(["--numeric-owner", "-tvf"]).arg(&listed), CHECK).ok().stdout;
+    let state = listed.lines().find(|line| line.ends_with(" var/lib/cooper-agent/"));
+    assert!(state.is_some_and(|line| line.contains(" 65532/65532 ")), "{listed}");
+}
