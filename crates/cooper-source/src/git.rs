@@ -157,6 +157,11 @@ pub enum FetchEvent {
     WholeHistory,
     /// A line that the server wants the user to see, made harmless.
     Remote(String),
+    /// A repository is being received; said now and then.
+    Receiving {
+        /// Bytes so far.
+        bytes: u64,
+    },
     /// A repository has been received.
     Received {
         /// Objects in it.
@@ -193,6 +198,7 @@ impl fmt::Display for FetchEvent {
             Self::Asking { url, reference } => write!(f, "Fetching {reference} from {url}"),
             Self::WholeHistory => f.write_str("The server can't send this commit alone; fetching the whole history"),
             Self::Remote(line) => write!(f, "remote: {line}"),
+            Self::Receiving { bytes } => write!(f, "Receiving, {bytes} bytes so far"),
             Self::Received { objects, bytes } => write!(f, "Received {objects} objects, {bytes} bytes"),
             Self::Resolved { commit, reference: Some(reference) } => write!(f, "{reference} is commit {commit}"),
             Self::Resolved { commit, reference: None } => write!(f, "Using commit {commit}"),

@@ -3,12 +3,14 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use git2::{Indexer, Oid};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
-use super::advertisement::Version;
+use super::advertisement::{Capabilities, Version};
 use super::guard::{PackFault, PackGuard};
 use super::packet::{Packet, Packets, line, push, push_delimiter, push_flush};
 use super::remote::{AGENT, Remote};
@@ -18,6 +20,8 @@ use crate::git::error::shown;
 
 /// Pieces of a pack that wait for the disk: of 64 KiB at most, so half a megabyte.
 const WAITING_PIECES: usize = 8;
+/// How often a long transfer is heard of.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// Objects of at least this size are taken in whatever the limit of files is: directories have no such limit.
 const OBJECT_LEN: u64 = 64 << 20;
 /// Lines of a server that are shown; the rest says nothing new.
@@ -62,7 +66,7 @@ pub(super) async fn receive(
             let what = "it has no side-band-64k, which every server has had since 2006";
             return Err(GitError::Protocol { host: remote.host(), what });
         }
-        Version::Old => old_request(wants),
+        Version::Old => old_request(wants, &remote.advertisement.capabilities),
     };
     let (url, host) = (remote.url(), remote.host());
     let guard = PackGuard::new(limits.file_len.max(OBJECT_LEN));
@@ -98,9 +102,11 @@ fn request(wants: &Wants) -> Vec<u8> {
     body
 }
 
-fn old_request(wants: &Wants) -> Vec<u8> {
+fn old_request(wants: &Wants, capabilities: &Capabilities) -> Vec<u8> {
     let mut body = Vec::new();
-    let mut abilities = format!(" side-band-64k ofs-delta {AGENT}");
+    // Some servers (Azure DevOps) insist on this one. We have nothing, so that the answer is the same with and without.
+    let acknowledged = if capabilities.has("multi_ack_detailed") { " multi_ack_detailed" } else { "" };
+    let mut abilities = format!("{acknowledged} side-band-64k ofs-delta {AGENT}");
     for id in &wants.ids {
         push(&mut body, &format!("want {id}{abilities}"));
         abilities.clear();
@@ -144,6 +150,7 @@ async fn feed(
     listener: &FetchListener,
 ) -> Result<u64, GitError> {
     let mut bytes = 0;
+    let mut heard = Instant::now();
     let mut said = Said::default();
     loop {
         match packets.next().await? {
@@ -154,6 +161,10 @@ async fn feed(
                 match data.get_u8() {
                     1 => {
                         bytes += data.len() as u64;
+                        if heard.elapsed() >= PROGRESS_INTERVAL {
+                            heard = Instant::now();
+                            listener(FetchEvent::Receiving { bytes });
+                        }
                         // The indexer has given up: its own error says why.
                         if sender.send(Piece::Data(data)).await.is_err() {
                             return Ok(bytes);
