@@ -1,6 +1,7 @@
 //! The course of a fetch: the repository, the subdirectory, the entries with their submodules, the archive.
 
 use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cooper_spec::source::{GitReference, RepositoryUrl};
@@ -11,7 +12,7 @@ use super::archive::{self, Written};
 use super::context::{Selection, named};
 use super::modules::{self, Module};
 use super::objects::{Fetched, Found, Objects};
-use super::pack::{Wants, can_be_shallow, receive};
+use super::pack::{Wants, can_be_shallow, can_leave_files, receive};
 use super::remote::{Access, Remote};
 use super::resolve::{Target, nearest, prefixes, target};
 use super::tree::{Collector, Entry, Link, Place, Tally, find};
@@ -246,12 +247,7 @@ impl<'run> Fetching<'run> {
         Ok(modules)
     }
 
-    async fn write(
-        &self,
-        entries: Vec<Entry>,
-        selection: Arc<Selection>,
-        place: std::path::PathBuf,
-    ) -> Result<Written, GitError> {
+    async fn write(&self, entries: Vec<Entry>, selection: Arc<Selection>, place: PathBuf) -> Result<Written, GitError> {
         let (repositories, limits) = (self.repositories.clone(), self.request.limits.clone());
         self.workers
             .run(move |stop| {
@@ -289,6 +285,20 @@ impl<'run> Fetching<'run> {
                 target(*reference, &have)
             }
         };
+        let target = match target {
+            Target::Abbreviation(digits) if can_leave_files(&remote) => {
+                let ids = everything(&mut remote).await?;
+                if ids.is_empty() {
+                    return Err(GitError::Empty { url: url.to_string() });
+                }
+                let objects = next_place();
+                let wants = Wants { ids, shallow: false, commits_only: true };
+                receive(&mut remote, &wants, &objects, &self.request.limits, self.workers, &self.listener).await?;
+                let (url, asked) = (url.clone(), asked.clone());
+                Target::Commit(self.workers.run(move |_| abbreviated(&url, &objects, &digits, &asked)).await?)
+            }
+            target => target,
+        };
         let (alone, resolved) = match &target {
             Target::Missing => return Err(missing(&mut remote, &asked, wanted).await),
             Target::Reference { name, id, branch } => {
@@ -301,7 +311,7 @@ impl<'run> Fetching<'run> {
         let mut refusal = None;
         let mut have_all = false;
         if let Some(id) = alone.filter(|_| can_be_shallow(&remote)) {
-            let wants = Wants { ids: vec![id], shallow: true };
+            let wants = Wants { ids: vec![id], shallow: true, commits_only: false };
             match receive(&mut remote, &wants, &objects, &self.request.limits, self.workers, &self.listener).await {
                 Ok(()) => have_all = true,
                 Err(GitError::Remote { message, .. }) if is_final(&remote, &target, &message) => {
@@ -322,7 +332,7 @@ impl<'run> Fetching<'run> {
                 return Err(GitError::Empty { url: url.to_string() });
             }
             objects = next_place();
-            let wants = Wants { ids, shallow: false };
+            let wants = Wants { ids, shallow: false, commits_only: false };
             let received =
                 receive(&mut remote, &wants, &objects, &self.request.limits, self.workers, &self.listener).await;
             received.map_err(|error| refusal.unwrap_or(error))?;
@@ -340,18 +350,12 @@ impl Fetched {
 }
 
 /// Finds the wanted commit among the objects that came.
-fn locate(url: &RepositoryUrl, objects: std::path::PathBuf, target: &Target, asked: &str) -> Result<Fetched, GitError> {
+fn locate(url: &RepositoryUrl, objects: PathBuf, target: &Target, asked: &str) -> Result<Fetched, GitError> {
     let opened = Objects::open(&objects, url.as_str())?;
     let not_found = || GitError::CommitNotFound { commit: asked.to_owned(), url: url.to_string() };
     let id = match target {
         Target::Reference { id, .. } | Target::Commit(id) => *id,
-        Target::Abbreviation(digits) => match opened.abbreviated(digits)? {
-            Found::Commit(id) => id,
-            Found::Missing => return Err(not_found()),
-            Found::Ambiguous => {
-                return Err(GitError::CommitAmbiguous { commit: asked.to_owned(), url: url.to_string() });
-            }
-        },
+        Target::Abbreviation(digits) => abbreviated(url, &objects, digits, asked)?,
         Target::Missing => return Err(not_found()),
     };
     match (opened.commit(id)?, target) {
@@ -360,6 +364,15 @@ fn locate(url: &RepositoryUrl, objects: std::path::PathBuf, target: &Target, ask
             Err(GitError::NotACommit { reference: asked.to_owned(), url: url.to_string() })
         }
         (None, _) => Err(not_found()),
+    }
+}
+
+/// Finds the commit whose name begins like this among the objects that came.
+fn abbreviated(url: &RepositoryUrl, objects: &Path, digits: &str, asked: &str) -> Result<Oid, GitError> {
+    match Objects::open(objects, url.as_str())?.abbreviated(digits)? {
+        Found::Commit(id) => Ok(id),
+        Found::Missing => Err(GitError::CommitNotFound { commit: asked.to_owned(), url: url.to_string() }),
+        Found::Ambiguous => Err(GitError::CommitAmbiguous { commit: asked.to_owned(), url: url.to_string() }),
     }
 }
 

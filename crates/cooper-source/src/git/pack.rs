@@ -33,6 +33,8 @@ pub(super) struct Wants {
     pub(super) ids: Vec<Oid>,
     /// Each commit alone, without its history.
     pub(super) shallow: bool,
+    /// Commits without their files.
+    pub(super) commits_only: bool,
 }
 
 enum Piece {
@@ -48,6 +50,12 @@ pub(super) fn can_be_shallow(remote: &Remote<'_>) -> bool {
         Version::Two => capabilities.has_word("fetch", "shallow"),
         Version::Old => capabilities.has("shallow"),
     }
+}
+
+/// Whether the server can send commits without their files.
+pub(super) fn can_leave_files(remote: &Remote<'_>) -> bool {
+    let advertisement = &remote.advertisement;
+    advertisement.version == Version::Two && advertisement.capabilities.has_word("fetch", "filter")
 }
 
 /// Asks for objects and stores them below `objects`, a directory that is made here.
@@ -96,6 +104,9 @@ fn request(wants: &Wants) -> Vec<u8> {
     }
     if wants.shallow {
         push(&mut body, "deepen 1");
+    }
+    if wants.commits_only {
+        push(&mut body, "filter tree:0");
     }
     push(&mut body, "done");
     push_flush(&mut body);

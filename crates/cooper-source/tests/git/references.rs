@@ -98,6 +98,19 @@ async fn commits_that_are_no_reference_of_an_old_server_are_found_in_its_history
 }
 
 #[tokio::test]
+async fn the_beginning_of_a_commit_is_looked_up_without_everybodys_files() {
+    let world = World::new();
+    let (repository, first) = world.simple("app.git");
+    repository.commit_files(&[("more", "2")]);
+    repository.git(["config", "uploadpack.allowFilter", "true"]);
+    let done = world.fetch(&format!("app.git#{}", &first[..7])).await.unwrap();
+    assert_eq!(done.snapshot.commit, first);
+    assert!(!done.events.iter().any(|line| line.contains("whole history")), "{:?}", done.events);
+    assert!(world.server.seen().iter().any(|seen| seen.body.contains("filter tree:0")));
+    assert!(world.fails("app.git#1234567").await.starts_with("commit `1234567` was not found in"));
+}
+
+#[tokio::test]
 async fn names_that_lead_nowhere() {
     let world = World::new();
     history(&world, "app.git");
@@ -117,6 +130,13 @@ async fn names_that_lead_nowhere() {
         let line = world.fails(&format!("{repository}#blob")).await;
         assert_eq!(line, format!("`blob` of `{url}` does not lead to a commit"));
     }
+    let (alike, _) = world.simple("alike.git");
+    // The names of these two files' objects begin alike.
+    alike.commit_files(&[("one", "20738"), ("two", "37901")]);
+    let line = world.fails("alike.git#65ba8ca").await;
+    assert!(line.starts_with("`65ba8ca` is the beginning of several objects"), "{line}");
+    let line = world.fails("alike.git#65ba8ca3").await;
+    assert!(line.starts_with("commit `65ba8ca3` was not found"), "{line}");
     world.repository("empty.git");
     assert_eq!(world.fails("empty.git").await, format!("repository `{}` is empty", world.server.url("empty.git")));
     assert!(world.fails("empty.git#main").await.ends_with("is empty"));
