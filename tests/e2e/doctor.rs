@@ -135,3 +135,33 @@ fn without_anything_it_says_what_it_could_not_look_at() {
     assert_eq!(ended.code, Some(6), "{ended}");
     assert!(check(&report, "settings")["seen"].as_str().unwrap().contains("cooper.toml:1"), "{report:#}");
 }
+
+#[test]
+fn tls_is_looked_at_with_the_trust_of_the_login() {
+    let arguments = vec!["--no-agent".into(), "--tls-self-signed".into()];
+    let server = TestServer::with(ServerOptions { arguments, ..Default::default() });
+    let (ended, report) = doctor(&server, &[]);
+    assert_eq!(ended.code, Some(0), "{ended}");
+    for name in ["server", "tls", "registry", "secrets"] {
+        assert_eq!(check(&report, name)["status"], "ok", "{report:#}");
+    }
+    assert!(check(&report, "tls")["seen"].as_str().unwrap().contains("trusted here"), "{report:#}");
+    // The certificates are part of a backup.
+    let place = Context::empty();
+    let (data, file, copy) = (server.data().display().to_string(), place.join("b.tar"), place.join("copy"));
+    server.cooper(&["backup", "--data-dir", &data, "--output", &file.display().to_string()]).ok();
+    server.cooper(&["restore", &file.display().to_string(), "--data-dir", &copy.display().to_string()]).ok();
+    let mut count = 0;
+    for entry in std::fs::read_dir(server.data().join("tls")).unwrap() {
+        let name = entry.unwrap().file_name();
+        let read = |folder: &Path| std::fs::read(folder.join("tls").join(&name)).unwrap();
+        assert_eq!(read(server.data()), read(&copy), "{name:?}");
+        count += 1;
+    }
+    assert!(count > 1, "{count}");
+
+    // Without the login's CA nobody here trusts it.
+    let (url, token) = (server.url(), server.token_file().display().to_string());
+    server.cooper(&["logout"]).ok();
+    fails(&doctor(&server, &["--server", &url, "--token-file", &token]), "server", "not trusted", "--ca-file");
+}

@@ -2,11 +2,11 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cooper_client::{Client, ClientError, ServerUrl};
+use cooper_client::{Client, ClientError, ServerUrl, Trust};
 use cooper_types::{RegistryName, Scope};
 
 use super::check::Check;
-use crate::connection::ServerArgs;
+use crate::connection::{Connection, ServerArgs};
 use crate::credentials::Credentials;
 use crate::environment::Environment;
 use crate::fault::{Fault, chain};
@@ -28,14 +28,17 @@ pub(super) async fn look(args: &ServerArgs, environment: &Environment, checks: &
         checks.push(Check::skipped("server", why));
         return seen;
     }
-    let client = match args.connect(environment) {
-        Ok(client) => client,
+    let connected = args.resolve(environment).and_then(|Connection { server, token, trust }| {
+        let client = Client::trusting(server.clone(), token, &trust)?;
+        Ok((client, server, trust))
+    });
+    let (client, server, trust) = match connected {
+        Ok(connected) => connected,
         Err(fault) => {
             checks.push(of_fault("server", fault));
             return seen;
         }
     };
-    let server = client.server().clone();
     seen.is_elsewhere = !server.is_loopback();
     match client.probe("/readyz").await {
         Ok(answer) if answer.status == 200 => {
@@ -73,7 +76,7 @@ pub(super) async fn look(args: &ServerArgs, environment: &Environment, checks: &
                     Check::warning("token", text, "builds need a token with the scope `run`: `cooper token create`")
                 }
             });
-            checks.push(registry(&client, &info.registry_name).await);
+            checks.push(registry(&client, &trust, &info.registry_name).await);
         }
         Err(error @ ClientError::Refused { .. }) => {
             checks.push(Check::ok("server", format!("{server} is ready")));
@@ -125,7 +128,7 @@ fn clock(server: Option<i64>) -> Check {
 }
 
 /// The registry's name as images bear it: from here it must lead to the server's registry.
-async fn registry(client: &Client, name: &RegistryName) -> Check {
+async fn registry(client: &Client, trust: &Trust, name: &RegistryName) -> Check {
     let here = if client.server().is_loopback() { "" } else { " (an agent's host forwards that port to the server)" };
     let url = format!("{}://{name}", if client.server().is_https() { "https" } else { "http" });
     let Ok(url) = ServerUrl::parse(&url) else {
@@ -135,7 +138,7 @@ async fn registry(client: &Client, name: &RegistryName) -> Check {
     let probe = match url == *client.server() {
         true => client.probe("/v2/").await,
         // Without a token: it is the server's, and this may be somebody else.
-        false => match Client::new(url, None) {
+        false => match Client::trusting(url, None, trust) {
             Ok(other) => other.probe("/v2/").await,
             Err(error) => Err(error),
         },
