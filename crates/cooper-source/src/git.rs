@@ -9,6 +9,7 @@
 //! pinned commits. Large files in LFS are an error so far. Everything has a limit, and dropping the future, or its
 //! token's cancellation, ends the work within a second.
 
+mod acquire;
 mod advertisement;
 mod archive;
 mod context;
