@@ -13,6 +13,7 @@ mod cancel;
 mod client_gone;
 mod disk_full;
 mod doctor;
+mod emulation;
 mod examples;
 mod packaging;
 mod quick_build;

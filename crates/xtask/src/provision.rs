@@ -36,6 +36,7 @@ const GIT: Program = Program { name: "git", package: "git" };
 const IP: Program = Program { name: "ip", package: "iproute2" };
 const IPTABLES: Program = Program { name: "iptables", package: "iptables" };
 const PODMAN: Program = Program { name: "podman", package: "podman" };
+const QEMU: Program = Program { name: "qemu-aarch64-static", package: "qemu-user-static" };
 const SKOPEO: Program = Program { name: "skopeo", package: "skopeo" };
 const SYSTEMD: Program = Program { name: "systemd-analyze", package: "systemd" };
 
@@ -52,7 +53,7 @@ impl Need {
     fn programs(self) -> &'static [Program] {
         match self {
             Self::Quickstart => &[BUSYBOX],
-            Self::Tests => &[BUSYBOX, FAKETIME, GIT, IP, IPTABLES, PODMAN, SKOPEO, SYSTEMD],
+            Self::Tests => &[BUSYBOX, FAKETIME, GIT, IP, IPTABLES, PODMAN, QEMU, SKOPEO, SYSTEMD],
         }
     }
 }
