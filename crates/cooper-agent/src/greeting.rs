@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use cooper_api::agent::{PROTOCOL_VERSION, wire};
+use cooper_api::agent::{SpokenByAgent, wire};
 use cooper_ports::engine::EngineDescription;
 use cooper_types::Platform;
 use tokio::sync::watch;
@@ -34,7 +34,9 @@ impl Greeting {
             return Err(AgentError::Platform { platform: platform.clone(), has: can().cloned().collect() });
         }
         let hello = wire::Hello {
-            protocol: PROTOCOL_VERSION,
+            protocol: SpokenByAgent::THIS.newest,
+            oldest_protocol: SpokenByAgent::THIS.oldest,
+            pool: settings.pool.to_string(),
             name: settings.name.to_string(),
             incarnation: uuid::Uuid::new_v4().to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -51,6 +53,7 @@ impl Greeting {
         wire::Hello {
             engine: format!("{} {}", engine.name, engine.version),
             native_platforms: Some(&engine.native).filter(wanted).map(Platform::to_string).into_iter().collect(),
+            capabilities: engine.features.iter().map(|feature| feature.as_str().to_owned()).collect(),
             emulated_platforms: engine.emulated.iter().filter(wanted).map(Platform::to_string).collect(),
             ..self.hello.clone()
         }

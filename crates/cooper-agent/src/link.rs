@@ -12,7 +12,7 @@ use std::time::Duration;
 use backoff::Backoff;
 use cooper_api::agent::wire::agent_service_client::AgentServiceClient;
 use cooper_api::agent::wire::{self, agent_message, server_message};
-use cooper_api::agent::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION, ProtocolError, StepOrder, read_server_message};
+use cooper_api::agent::{MAX_MESSAGE_BYTES, ProtocolError, SpokenByAgent, StepOrder, read_server_message};
 use cooper_engine::message::ToAgent;
 use cooper_types::AttemptNumber;
 use tokio::sync::{mpsc, watch};
@@ -93,7 +93,7 @@ enum LinkError {
     Silent,
     #[error("server's first message is no answer to a greeting")]
     NoWelcome,
-    #[error("server speaks protocol {0}, this agent {PROTOCOL_VERSION}: upgrade the older of them")]
+    #[error("server speaks protocol {server}, this agent {agent}: upgrade the older of them", server = .0, agent = SpokenByAgent::THIS.newest)]
     Protocol(u32),
     #[error("server's message makes no sense")]
     Message(#[from] ProtocolError),
@@ -194,7 +194,7 @@ impl Link {
         };
         let greeted = tokio::time::timeout(WELCOME_TIMEOUT, greet).await;
         let (incoming, welcome) = greeted.unwrap_or(Err(LinkError::Silent))?;
-        if welcome.protocol != PROTOCOL_VERSION {
+        if !SpokenByAgent::THIS.takes(welcome.protocol) {
             return Err(LinkError::Protocol(welcome.protocol));
         }
         tracing::info!(

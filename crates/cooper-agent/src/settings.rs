@@ -111,14 +111,11 @@ impl ReconnectWindow {
 }
 
 impl AgentSettings {
-    /// The pool of an agent that names none.
-    pub const DEFAULT_POOL: &str = "default";
-
     /// Settings for an agent in the server's own process, with the usual limits.
     pub fn new(name: AgentName, slots: u32, work_dir: PathBuf, token: SecretString, engine_owner: EngineOwner) -> Self {
         Self {
             name,
-            pool: PoolName::parse(Self::DEFAULT_POOL).expect("a name of letters is a pool's name"),
+            pool: PoolName::default_pool(),
             platforms: BTreeSet::new(),
             slots,
             work_dir,

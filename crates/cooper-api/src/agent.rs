@@ -3,6 +3,7 @@
 //! What comes off the wire is hostile until it has been through `convert`; services work with the domain's types.
 
 mod convert;
+mod handshake;
 mod work;
 
 /// The generated code of `schemas/agent.proto`.
@@ -18,9 +19,10 @@ pub mod wire {
 }
 
 pub use convert::{ProtocolError, attempt_message, read_agent_message, read_server_message, to_agent, to_server};
+pub use handshake::{Agreed, HandshakeError, SpokenByAgent, SpokenByServer};
 pub use work::{BuildOrder, PrepareOrder, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork};
 
-/// The version that this build speaks. A server takes this one and the one before.
+/// The newest version that this build speaks. What a server and an agent make of each other's stands in `handshake`.
 pub const PROTOCOL_VERSION: u32 = 1;
 
 /// The largest message on the stream, in bytes: secrets fit.

@@ -40,6 +40,12 @@ pub fn document() -> OpenApi {
     add::<rest::CreateToken>(&mut schemas);
     add::<rest::CreatedToken>(&mut schemas);
     add::<rest::TokenList>(&mut schemas);
+    add::<rest::AgentList>(&mut schemas);
+    add::<rest::AgentView>(&mut schemas);
+    add::<rest::DrainAgent>(&mut schemas);
+    add::<rest::PoolList>(&mut schemas);
+    add::<rest::PoolView>(&mut schemas);
+    add::<rest::CreatePool>(&mut schemas);
     add::<rest::Info>(&mut schemas);
     add::<rest::Health>(&mut schemas);
     let components = ComponentsBuilder::new()
@@ -82,6 +88,7 @@ fn operation(route: &rest::Route) -> OperationBuilder {
         let schema = match query.kind {
             rest::ParameterKind::Number => number(),
             rest::ParameterKind::Text => text(),
+            rest::ParameterKind::Flag => flag(),
             rest::ParameterKind::Schema(name) => RefOr::Ref(Ref::from_schema_name(name)),
         };
         let mut parameter = parameter(query.name, ParameterIn::Query, Required::False, schema);
@@ -117,6 +124,10 @@ fn parameter(name: &str, place: ParameterIn, required: Required, schema: RefOr<S
 
 fn text() -> RefOr<Schema> {
     ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).into()
+}
+
+fn flag() -> RefOr<Schema> {
+    ObjectBuilder::new().schema_type(SchemaType::new(Type::Boolean)).into()
 }
 
 fn number() -> RefOr<Schema> {

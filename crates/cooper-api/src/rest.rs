@@ -3,21 +3,25 @@
 //! Requests refuse fields that they don't know; responses may gain fields, so readers accept unknown ones. Nothing
 //! here decides anything: the server checks and the client shows.
 
+mod agents;
 mod context;
 mod info;
 mod log;
+mod pools;
 mod request;
 mod route;
 mod run;
 mod time;
 mod token;
 
+pub use agents::{AgentList, AgentState, AgentView, DrainAgent};
 pub use context::{CreatedContext, UploadedContext};
 pub use info::{Health, Info};
 pub use log::{
     EndEvent, LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, LogBatch, LogEventName, LogFrame, LogQuery, LogStream,
     StatusEvent, VertexUpdate,
 };
+pub use pools::{CreatePool, DeletePoolQuery, PoolList, PoolView};
 pub use request::{
     Argument, BuildSecret, DEFAULT_TIMEOUT_SECONDS, DockerBuildRequest, IDEMPOTENCY_KEY_HEADER, Label,
     MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, RunRequest, SecretValue,

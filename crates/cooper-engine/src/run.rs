@@ -29,7 +29,7 @@ use std::fmt;
 use std::time::Duration;
 
 use cooper_spec::plan::Plan;
-use cooper_types::{AgentName, AttemptNumber, Fence, PrincipalName, RegistryName, RunId, Scopes, Timestamp};
+use cooper_types::{AgentName, AttemptNumber, Fence, PoolName, PrincipalName, RegistryName, RunId, Scopes, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub use apply::{Effect, Refusal, RunEvent, TagTarget};
@@ -50,6 +50,9 @@ pub struct Run {
     pub scopes: Scopes,
     /// The registry's name at the time, as references of the run spell it.
     pub registry: RegistryName,
+    /// The pool whose agents may take it.
+    #[serde(default = "PoolName::default_pool")]
+    pub pool: PoolName,
     /// What it does.
     pub plan: Plan,
     /// How long it may take from its first start on an agent.
@@ -243,14 +246,24 @@ pub struct Loss {
 pub enum PendingReason {
     /// The scheduler has not looked at it yet.
     New,
-    /// There is no agent.
+    /// There is no agent in the default pool.
     NoAgent,
-    /// There are agents, and none can do this platform.
+    /// There is no agent in the run's pool.
+    NoAgentInPool {
+        /// The pool.
+        pool: PoolName,
+    },
+    /// There are agents in the pool, and none can do this platform.
     NoAgentForPlatform {
         /// What is needed.
         platform: String,
         /// What there is.
         available: Vec<String>,
+    },
+    /// All agents that could do it are being drained: they take nothing new.
+    AllDraining {
+        /// Which; the first few.
+        agents: Vec<String>,
     },
     /// All agents that could do it are at their limit.
     AllBusy {
@@ -341,9 +354,17 @@ impl fmt::Display for PendingReason {
             Self::NoAgent => {
                 f.write_str("no agent is connected; start one, or start the server beside a container engine")
             }
+            Self::NoAgentInPool { pool } => {
+                write!(f, "no agent of pool {pool} is connected; start one with `cooper agent --pool {pool}`")
+            }
             Self::NoAgentForPlatform { platform, available } => {
                 write!(f, "no connected agent builds {platform} (connected: {})", available.join("; "))
             }
+            Self::AllDraining { agents } => write!(
+                f,
+                "all agents that could take it are being drained ({}); `cooper agent drain NAME --undo` ends that",
+                agents.join(", ")
+            ),
             Self::AllBusy { held, slots, ahead } => {
                 let ahead = match ahead {
                     0 => "it is the next".to_owned(),

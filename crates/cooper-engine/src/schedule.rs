@@ -3,23 +3,30 @@
 //! It remembers nothing: the shell calls it after every wake-up and periodically, and applies its decisions as events.
 //! The database's rows are the queue; this only orders them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use cooper_types::{AgentName, Platform, RunId, Timestamp};
+use cooper_types::{AgentName, Platform, PoolName, RunId, Timestamp};
 
 use crate::run::{AgentRef, PendingReason, Phase, Placement, Policy, Run};
+
+/// How many agents a reason names.
+const FEW: usize = 8;
 
 /// A connected agent, as the server sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentView {
     /// Who.
     pub agent: AgentRef,
+    /// The pool that it belongs to.
+    pub pool: PoolName,
     /// What it runs without emulation.
     pub native: Vec<Platform>,
     /// What it emulates.
     pub emulated: Vec<Platform>,
     /// How many placements it takes at a time.
     pub slots: u32,
+    /// It ends what it holds and takes nothing new.
+    pub draining: bool,
 }
 
 /// A placement that waits.
@@ -29,6 +36,8 @@ pub struct WaitingView {
     pub run: RunId,
     /// Index of the placement.
     pub placement: usize,
+    /// The pool whose agents may take it.
+    pub pool: PoolName,
     /// What it is for.
     pub platform: Platform,
     /// When the run was accepted: the older goes first.
@@ -88,12 +97,15 @@ pub fn waiting<'a>(runs: impl IntoIterator<Item = &'a Run>, now: Timestamp, poli
                 | PendingReason::Lost { agent, .. } => Some(agent.clone()),
                 PendingReason::New
                 | PendingReason::NoAgent
+                | PendingReason::NoAgentInPool { .. }
                 | PendingReason::NoAgentForPlatform { .. }
+                | PendingReason::AllDraining { .. }
                 | PendingReason::AllBusy { .. } => None,
             };
             Some(WaitingView {
                 run: run.id,
                 placement: index,
+                pool: run.pool.clone(),
                 platform: run.plan.placements[index].platform.clone(),
                 created: run.created,
                 avoid,
@@ -103,56 +115,158 @@ pub fn waiting<'a>(runs: impl IntoIterator<Item = &'a Run>, now: Timestamp, poli
     .collect()
 }
 
-/// Decides for every waiting placement, oldest run first: native before emulated, then not the one that just failed to
-/// take it, then the least loaded for its size.
+/// Decides for every waiting placement, oldest run first, among the agents of its pool that are not being drained: native
+/// before emulated, then not the one that just failed to take it, then the least loaded for its size.
+///
+/// The work grows with the number of placements and with that of agents, not with their product.
 pub fn schedule(mut waiting: Vec<WaitingView>, agents: &[AgentView], load: &BTreeMap<AgentRef, u32>) -> Vec<Decision> {
     waiting.sort_by_key(|view| (view.created, view.run, view.placement));
-    let mut held: Vec<u32> = agents.iter().map(|view| load.get(&view.agent).copied().unwrap_or(0)).collect();
+    let mut choice = Choice::new(agents, load);
     let mut decisions = Vec::with_capacity(waiting.len());
-    let mut ahead: BTreeMap<Platform, u32> = BTreeMap::new();
-    for view in waiting {
+    for view in &waiting {
         let (run, placement) = (view.run, view.placement);
-        let able = |index: &usize| {
-            agents[*index].native.contains(&view.platform) || agents[*index].emulated.contains(&view.platform)
-        };
-        let chosen =
-            (0..agents.len()).filter(able).filter(|index| held[*index] < agents[*index].slots).min_by_key(|index| {
-                let agent = &agents[*index];
-                let emulated = !agent.native.contains(&view.platform);
-                let avoided = view.avoid.as_ref() == Some(&agent.agent.name);
-                // Load as a share of the slots, in thousandths, so that it can be compared as a whole number.
-                let share = u64::from(held[*index]) * 1000 / u64::from(agent.slots.max(1));
-                (emulated, avoided, share, *index)
-            });
-        decisions.push(match chosen {
-            Some(index) => {
-                held[index] += 1;
-                Decision::Offer { run, placement, agent: agents[index].agent.clone() }
-            }
-            None => {
-                let before = ahead.entry(view.platform.clone()).or_default();
-                let reason = explain(&view.platform, agents, &held, coarse(*before));
-                *before += 1;
-                Decision::Wait { run, placement, reason }
-            }
+        let class = choice.class(&view.pool, &view.platform);
+        decisions.push(match choice.choose(class, view.avoid.as_ref()) {
+            Some(agent) => Decision::Offer { run, placement, agent },
+            None => Decision::Wait { run, placement, reason: choice.explain(class) },
         });
     }
     decisions
 }
 
-fn explain(platform: &Platform, agents: &[AgentView], held: &[u32], ahead: u32) -> PendingReason {
-    if agents.is_empty() {
-        return PendingReason::NoAgent;
+/// The agents, arranged by what is asked of them.
+struct Choice<'a> {
+    agents: &'a [AgentView],
+    /// How many placements each agent holds, offers of this look included.
+    held: Vec<u32>,
+    classes: Vec<Class>,
+    index: BTreeMap<(&'a PoolName, &'a Platform), usize>,
+    /// For each agent, the classes that it is a candidate of, and whether it is one by emulation.
+    memberships: Vec<Vec<(usize, bool)>>,
+}
+
+/// All placements of one pool and platform.
+struct Class {
+    /// Agents with a free slot, the least loaded first.
+    native: BTreeSet<(u64, usize)>,
+    emulated: BTreeSet<(u64, usize)>,
+    /// Sums over the agents that can do it and take work.
+    slots: u32,
+    held: u32,
+    /// Placements that are to wait, so far.
+    ahead: u32,
+    /// Why they do, where it does not depend on the load.
+    barred: Option<PendingReason>,
+}
+
+impl<'a> Choice<'a> {
+    fn new(agents: &'a [AgentView], load: &BTreeMap<AgentRef, u32>) -> Self {
+        let held = agents.iter().map(|view| load.get(&view.agent).copied().unwrap_or(0)).collect();
+        let memberships = vec![Vec::new(); agents.len()];
+        Self { agents, held, classes: Vec::new(), index: BTreeMap::new(), memberships }
     }
-    let able: Vec<usize> = (0..agents.len())
-        .filter(|index| agents[*index].native.contains(platform) || agents[*index].emulated.contains(platform))
-        .collect();
-    if able.is_empty() {
-        let available = agents.iter().map(describe).collect();
-        return PendingReason::NoAgentForPlatform { platform: platform.to_string(), available };
+
+    /// The class of a pool and platform, made when it is first asked for.
+    fn class(&mut self, pool: &'a PoolName, platform: &'a Platform) -> usize {
+        if let Some(class) = self.index.get(&(pool, platform)) {
+            return *class;
+        }
+        let number = self.classes.len();
+        let (native, emulated) = (BTreeSet::new(), BTreeSet::new());
+        let barred = self.barred(pool, platform);
+        let mut class = Class { native, emulated, slots: 0, held: 0, ahead: 0, barred };
+        for (index, agent) in self.agents.iter().enumerate() {
+            if agent.pool != *pool || agent.draining || !agent.can_do(platform) {
+                continue;
+            }
+            let emulated = !agent.native.contains(platform);
+            class.slots += agent.slots;
+            class.held += self.held[index];
+            self.memberships[index].push((number, emulated));
+            if self.held[index] < agent.slots {
+                class.candidates(emulated).insert((share(self.held[index], agent.slots), index));
+            }
+        }
+        self.classes.push(class);
+        self.index.insert((pool, platform), number);
+        number
     }
-    let slots = able.iter().map(|index| agents[*index].slots).sum();
-    PendingReason::AllBusy { held: able.iter().map(|index| held[*index]).sum(), slots, ahead }
+
+    /// Takes a slot of the best agent of a class.
+    fn choose(&mut self, class: usize, avoid: Option<&AgentName>) -> Option<AgentRef> {
+        let class = &self.classes[class];
+        let index = [&class.native, &class.emulated].into_iter().find_map(|candidates| {
+            let avoided = |index: usize| avoid.is_some_and(|name| *name == self.agents[index].agent.name);
+            let other = candidates.iter().find(|(_, index)| !avoided(*index));
+            other.or_else(|| candidates.first()).map(|(_, index)| *index)
+        })?;
+        let agent = &self.agents[index];
+        let before = self.held[index];
+        self.held[index] += 1;
+        for (class, emulated) in &self.memberships[index] {
+            let class = &mut self.classes[*class];
+            class.held += 1;
+            let candidates = class.candidates(*emulated);
+            candidates.remove(&(share(before, agent.slots), index));
+            if before + 1 < agent.slots {
+                candidates.insert((share(before + 1, agent.slots), index));
+            }
+        }
+        Some(agent.agent.clone())
+    }
+
+    /// Why the next placement of a class waits.
+    fn explain(&mut self, class: usize) -> PendingReason {
+        let class = &mut self.classes[class];
+        if let Some(reason) = &class.barred {
+            return reason.clone();
+        }
+        let ahead = coarse(class.ahead);
+        class.ahead += 1;
+        PendingReason::AllBusy { held: class.held, slots: class.slots, ahead }
+    }
+
+    /// What keeps all agents from a class, whatever their load.
+    fn barred(&self, pool: &PoolName, platform: &Platform) -> Option<PendingReason> {
+        let own: Vec<&AgentView> = self.agents.iter().filter(|agent| agent.pool == *pool).collect();
+        if own.is_empty() {
+            return Some(match self.agents.is_empty() && *pool == PoolName::default_pool() {
+                true => PendingReason::NoAgent,
+                false => PendingReason::NoAgentInPool { pool: pool.clone() },
+            });
+        }
+        let able: Vec<&AgentView> = own.iter().copied().filter(|agent| agent.can_do(platform)).collect();
+        if able.is_empty() {
+            let available = few(own.iter().map(|agent| describe(agent)));
+            return Some(PendingReason::NoAgentForPlatform { platform: platform.to_string(), available });
+        }
+        let draining = able.iter().all(|agent| agent.draining);
+        draining.then(|| PendingReason::AllDraining { agents: few(able.iter().map(|agent| agent.agent.to_string())) })
+    }
+}
+
+impl Class {
+    fn candidates(&mut self, emulated: bool) -> &mut BTreeSet<(u64, usize)> {
+        if emulated { &mut self.emulated } else { &mut self.native }
+    }
+}
+
+impl AgentView {
+    /// Whether it runs or emulates a platform.
+    fn can_do(&self, platform: &Platform) -> bool {
+        self.native.contains(platform) || self.emulated.contains(platform)
+    }
+}
+
+/// Load as a share of the slots, in thousandths, so that it can be compared as a whole number.
+fn share(held: u32, slots: u32) -> u64 {
+    u64::from(held) * 1000 / u64::from(slots.max(1))
+}
+
+/// The first of many: a reason is written into each run that it concerns.
+fn few(items: impl ExactSizeIterator<Item = String>) -> Vec<String> {
+    let more = items.len().saturating_sub(FEW);
+    items.take(FEW).chain((more > 0).then(|| format!("and {more} more"))).collect()
 }
 
 /// A number without all digits but its first. Each end of a run moves a whole queue up: an exact number for each of its
@@ -175,9 +289,11 @@ mod tests {
         let parse = |text: &str| Platform::parse(text).expect("valid");
         AgentView {
             agent: AgentRef { name: AgentName::parse(name).expect("valid"), incarnation: "1".to_owned() },
+            pool: PoolName::default_pool(),
             native: vec![parse(native)],
             emulated: emulated.iter().map(|text| parse(text)).collect(),
             slots,
+            draining: false,
         }
     }
 
@@ -185,6 +301,7 @@ mod tests {
         WaitingView {
             run: RunId::from_number(number),
             placement: 0,
+            pool: PoolName::default_pool(),
             platform: Platform::parse(platform).expect("valid"),
             created: Timestamp::from_micros(number.cast_signed()),
             avoid: avoid.map(|name| AgentName::parse(name).expect("valid")),
@@ -255,5 +372,37 @@ mod tests {
                 "ca3 waits: all agents that could take it are busy (1 of 1 slots in use, it is the next)",
             ],
         );
+    }
+
+    #[test]
+    fn pools_do_not_mix_and_drained_agents_get_nothing() {
+        let gpu = PoolName::parse("gpu").expect("valid");
+        let mut agents = [agent("a", "linux/amd64", &[], 9), agent("b", "linux/amd64", &[], 9)];
+        agents[1].pool = gpu.clone();
+        let wants = |pool: &PoolName, platform| WaitingView { pool: pool.clone(), ..waits(1, platform, None) };
+        check(vec![wants(&gpu, "linux/amd64")], &agents, &["ca1 -> b"]);
+        let none = ["ca1 waits: no agent of pool gpu is connected; start one with `cooper agent --pool gpu`"];
+        check(vec![wants(&gpu, "linux/amd64")], &agents[..1], &none);
+        let none = ["ca1 waits: no agent of pool default is connected; start one with `cooper agent --pool default`"];
+        check(vec![waits(1, "linux/amd64", None)], &agents[1..], &none);
+        let other = ["ca1 waits: no connected agent builds linux/arm64 (connected: b: linux/amd64)"];
+        check(vec![wants(&gpu, "linux/arm64")], &agents, &other);
+        agents[1].draining = true;
+        let draining = "ca1 waits: all agents that could take it are being drained (b); `cooper agent drain NAME --undo` \
+                        ends that";
+        check(vec![wants(&gpu, "linux/amd64")], &agents, &[draining]);
+        agents[1].pool = PoolName::default_pool();
+        check(vec![waits(1, "linux/amd64", None), waits(2, "linux/amd64", None)], &agents, &["ca1 -> a", "ca2 -> a"]);
+    }
+
+    #[test]
+    fn a_reason_names_a_few_agents() {
+        let agents: Vec<AgentView> = (0..20).map(|n| agent(&format!("a{n:02}"), "linux/amd64", &[], 1)).collect();
+        let decisions = schedule(vec![waits(1, "linux/arm64", None)], &agents, &BTreeMap::new());
+        let [Decision::Wait { reason: PendingReason::NoAgentForPlatform { available, .. }, .. }] = &decisions[..]
+        else {
+            panic!("{decisions:?}")
+        };
+        assert_eq!((available.len(), available[8].as_str()), (9, "and 12 more"));
     }
 }

@@ -71,6 +71,18 @@ pub enum EngineFeature {
     RunNetwork,
 }
 
+impl EngineFeature {
+    /// The name that agents say.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BuildKit => "buildkit",
+            Self::Heredoc => "heredoc",
+            Self::CopyLink => "copy-link",
+            Self::RunNetwork => "run-network",
+        }
+    }
+}
+
 /// What [`ContainerEngine::reap`] removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reaped {

@@ -4,6 +4,7 @@
 //! [`failpoint`] is the exception to the rule that here are ports only: what every layer above dies at in tests.
 
 pub mod access;
+pub mod agents;
 pub mod blobs;
 pub mod clock;
 pub mod context_tree;

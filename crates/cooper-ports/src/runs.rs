@@ -3,13 +3,15 @@
 //! What an event does is decided by [`Run::apply`]; this port makes the new state and all that belongs to it durable
 //! in one transaction. The row of a run is the queue: there is no list in memory that could disagree with it.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use cooper_engine::message::BaseImage;
 use cooper_engine::run::{Effect, NewRun, Policy, Refusal, Run, RunEvent, RunStatus};
 use cooper_spec::quick_build::PlanError;
 use cooper_types::{
-    AgentName, AttemptNumber, ContextId, Digest, IdempotencyKey, PrincipalName, RegistryName, RepositoryName, RunId,
-    StepId, Tag, Timestamp,
+    AgentName, AttemptNumber, ContextId, Digest, IdempotencyKey, PoolName, PrincipalName, RegistryName, RepositoryName,
+    RunId, StepId, Tag, Timestamp,
 };
 
 use crate::logs::LogEnd;
@@ -113,6 +115,9 @@ pub enum AcceptError {
     /// The context has no bytes yet.
     #[error("context `{0}` has not been uploaded yet")]
     ContextNotUploaded(ContextId),
+    /// There is no such pool.
+    #[error("agent pool `{0}` does not exist: `cooper pool list` shows the pools")]
+    UnknownPool(PoolName),
     /// The key was used for another request.
     #[error("idempotency key `{key}` was used for a different request, which made run {run}")]
     KeyReused {
@@ -241,6 +246,17 @@ pub struct RunQuery {
     pub limit: u32,
 }
 
+/// How the unfinished runs differ from what somebody knows. A generation grows with each change of a run.
+#[derive(Clone, Debug, Default)]
+pub struct UnfinishedChanges {
+    /// Runs that are new or have changed, with their generation, oldest first.
+    pub changed: Vec<(u64, Run)>,
+    /// Runs that have ended.
+    pub gone: Vec<RunId>,
+    /// Runs that can't be read, with their generation. They are no reason not to go on with the others.
+    pub unreadable: Vec<(RunId, u64, StoreError)>,
+}
+
 /// Why secrets were not handed out.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretsError {
@@ -273,12 +289,16 @@ pub trait RunStore: Send + Sync {
     /// Runs, newest first.
     async fn list_runs(&self, query: &RunQuery) -> Result<Vec<RunRecord>, StoreError>;
 
-    /// All runs that have not ended, oldest first: what the sweep looks at.
-    async fn unfinished_runs(&self) -> Result<Vec<Run>, StoreError>;
+    /// What is new among the runs that have not ended, for somebody who knows them in these generations. What has not
+    /// changed is not read: it costs little however long the queue is.
+    async fn unfinished_changes(&self, known: &BTreeMap<RunId, u64>) -> Result<UnfinishedChanges, StoreError>;
 
     /// The unfinished runs of which an agent of this name holds a placement or is asked to, oldest first. It costs what
     /// that agent holds, however long the queue is.
     async fn runs_of_agent(&self, agent: &AgentName) -> Result<Vec<Run>, StoreError>;
+
+    /// The unfinished runs of a pool, oldest first.
+    async fn unfinished_of_pool(&self, pool: &PoolName) -> Result<Vec<RunId>, StoreError>;
 
     /// How many unfinished runs there are, by status; a status without runs may be left out.
     async fn count_unfinished(&self) -> Result<Vec<(RunStatus, u64)>, StoreError>;

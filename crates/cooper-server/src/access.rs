@@ -111,6 +111,11 @@ impl Access {
         SecretString::new(format!("{PREFIX}{id}_{secret}"))
     }
 
+    /// Whether this is the token of the agent inside this process.
+    pub(crate) fn is_local_agent(&self, token: &TokenId) -> bool {
+        self.local_agent.get().is_some_and(|local| local.id == *token)
+    }
+
     pub(crate) fn store(&self) -> &dyn AccessStore {
         &*self.store
     }

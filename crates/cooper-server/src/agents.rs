@@ -9,7 +9,8 @@ mod sources;
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use cooper_api::agent::wire;
 use cooper_engine::run::AgentRef;
@@ -23,6 +24,10 @@ pub(crate) use service::AgentGateway;
 /// Messages that an agent may be behind before its stream is given up; its next one begins with a report.
 const OUTBOX: usize = 256;
 
+/// How long a stream counts as alive after the last report on it: two of them may be late. A stream that was cut off
+/// without a word is given up for another life of its agent after that; one that ended is gone at once.
+const ALIVE: Duration = Duration::from_millis(2 * session::HEARTBEAT_MS as u64 + 500);
+
 /// The connected agents.
 #[derive(Default)]
 pub(crate) struct AgentTable {
@@ -32,6 +37,8 @@ pub(crate) struct AgentTable {
 #[derive(Default)]
 struct State {
     connections: HashMap<AgentName, Connection>,
+    /// The views of them all, until one changes: the scheduler asks many times a second.
+    views: Option<Arc<[AgentView]>>,
     /// The server stops: a connection that is still open must not bring a new stream.
     closed: bool,
 }
@@ -44,6 +51,10 @@ struct Connection {
     /// What the agent showed.
     token: TokenId,
     outbox: mpsc::Sender<wire::ServerMessage>,
+    /// It speaks a version in which it gets no work.
+    outdated: bool,
+    /// When it last said what it holds.
+    heard: Instant,
     /// Ends the stream when the connection leaves the table, for whatever reason.
     _stop: DropGuard,
 }
@@ -54,6 +65,7 @@ struct Newcomer {
     view: AgentView,
     principal: PrincipalName,
     token: TokenId,
+    outdated: bool,
 }
 
 /// Why a stream was not taken in.
@@ -62,6 +74,12 @@ enum ConnectError {
     /// Another principal's agent has the name.
     #[error("agent name `{0}` is in use by another principal's agent; choose another name")]
     NameTaken(AgentName),
+    /// Another process lives under the name. Two that took it from each other in turns would lose all they do.
+    #[error(
+        "another process is connected as agent `{0}`: stop it, or give one of them another name (it counts as gone when it \
+         has been silent for {silent} s)", silent = ALIVE.as_secs()
+    )]
+    Duplicate(AgentName),
     /// The server stops.
     #[error("the server is shutting down")]
     Closed,
@@ -79,24 +97,29 @@ enum Speaker {
 }
 
 impl AgentTable {
+    /// Whether a life of an agent may connect. A life whose stream broke takes the old one's place; another life has to wait
+    /// until the earlier one's stream has ended or is silent.
+    fn check(&self, agent: &AgentRef, principal: &PrincipalName) -> Result<(), ConnectError> {
+        self.lock().check(agent, principal, Instant::now())
+    }
+
     /// Takes in a new stream, in place of an earlier one of the same agent. The token fires when the stream has to end.
     fn connect(
         &self,
         newcomer: Newcomer,
     ) -> Result<(mpsc::Receiver<wire::ServerMessage>, CancellationToken), ConnectError> {
-        let Newcomer { serial, view, principal, token } = newcomer;
+        let Newcomer { serial, mut view, principal, token, outdated } = newcomer;
+        view.draining |= outdated;
         let (outbox, receiver) = mpsc::channel(OUTBOX);
         let name = view.agent.name.clone();
         let mut state = self.lock();
-        if state.closed {
-            return Err(ConnectError::Closed);
-        }
-        if state.connections.get(&name).is_some_and(|connection| connection.principal != principal) {
-            return Err(ConnectError::NameTaken(name));
-        }
+        let heard = Instant::now();
+        state.check(&view.agent, &principal, heard)?;
         let stop = CancellationToken::new();
-        let connection = Connection { serial, view, principal, token, outbox, _stop: stop.clone().drop_guard() };
+        let _stop = stop.clone().drop_guard();
+        let connection = Connection { serial, view, principal, token, outbox, outdated, heard, _stop };
         state.connections.insert(name, connection);
+        state.views = None;
         Ok((receiver, stop))
     }
 
@@ -112,31 +135,67 @@ impl AgentTable {
 
     /// Forgets a stream, unless a later one has taken its place.
     fn disconnect(&self, name: &AgentName, serial: u64) {
-        let connections = &mut self.lock().connections;
-        if connections.get(name).is_some_and(|connection| connection.serial == serial) {
-            connections.remove(name);
+        let mut state = self.lock();
+        if state.connections.get(name).is_some_and(|connection| connection.serial == serial) {
+            state.remove(name);
         }
+    }
+
+    /// Closes the stream of an agent, whichever life of it has one.
+    pub(crate) fn remove(&self, name: &AgentName) {
+        self.lock().remove(name);
+    }
+
+    /// This life of an agent has said what it holds.
+    fn heard(&self, agent: &AgentRef) {
+        if let Some(connection) = self.lock().connections.get_mut(&agent.name)
+            && connection.view.agent == *agent
+        {
+            connection.heard = Instant::now();
+        }
+    }
+
+    /// Whether an agent may get new work, as its administrator wishes.
+    pub(crate) fn set_draining(&self, name: &AgentName, draining: bool) {
+        let mut state = self.lock();
+        if let Some(connection) = state.connections.get_mut(name) {
+            connection.view.draining = draining || connection.outdated;
+            state.views = None;
+        }
+    }
+
+    /// Whether an agent has a stream.
+    pub(crate) fn is_connected(&self, name: &AgentName) -> bool {
+        self.lock().connections.contains_key(name)
+    }
+
+    /// Who is connected.
+    pub(crate) fn names(&self) -> Vec<AgentName> {
+        self.lock().connections.keys().cloned().collect()
     }
 
     /// Sends a message to this life of an agent, if it is connected. An agent that doesn't read loses its stream.
     pub(crate) fn send(&self, agent: &AgentRef, message: wire::ServerMessage) {
-        let connections = &mut self.lock().connections;
-        let Some(connection) = connections.get(&agent.name) else { return };
+        let mut state = self.lock();
+        let Some(connection) = state.connections.get(&agent.name) else { return };
         if connection.view.agent != *agent {
             return;
         }
         if connection.outbox.try_send(message).is_err() {
             tracing::warn!(agent = %agent, "agent does not read its messages; its stream is closed");
-            connections.remove(&agent.name);
+            state.remove(&agent.name);
         }
     }
 
     /// What the scheduler may choose from.
-    pub(crate) fn views(&self) -> Vec<AgentView> {
-        let mut views: Vec<AgentView> =
-            self.lock().connections.values().map(|connection| connection.view.clone()).collect();
+    pub(crate) fn views(&self) -> Arc<[AgentView]> {
+        let mut state = self.lock();
+        if let Some(views) = &state.views {
+            return views.clone();
+        }
+        let mut views: Vec<AgentView> = state.connections.values().map(|connection| connection.view.clone()).collect();
         views.sort_by(|a, b| a.agent.cmp(&b.agent));
-        views
+        state.views.insert(views.into()).clone()
     }
 
     /// Closes every stream and takes no more, when the server stops.
@@ -144,9 +203,32 @@ impl AgentTable {
         let mut state = self.lock();
         state.closed = true;
         state.connections.clear();
+        state.views = None;
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl State {
+    fn check(&self, agent: &AgentRef, principal: &PrincipalName, now: Instant) -> Result<(), ConnectError> {
+        if self.closed {
+            return Err(ConnectError::Closed);
+        }
+        let Some(earlier) = self.connections.get(&agent.name) else { return Ok(()) };
+        if earlier.principal != *principal {
+            return Err(ConnectError::NameTaken(agent.name.clone()));
+        }
+        let alive = now.saturating_duration_since(earlier.heard) < ALIVE;
+        if alive && earlier.view.agent != *agent {
+            return Err(ConnectError::Duplicate(agent.name.clone()));
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, name: &AgentName) {
+        self.connections.remove(name);
+        self.views = None;
     }
 }

@@ -1,8 +1,10 @@
 //! The REST API as an axum router: made from the table of routes, with one gate before every handler.
 
+mod agents;
 mod contexts;
 mod info;
 mod logs;
+mod pools;
 mod runs;
 #[cfg(test)]
 mod tests;
@@ -81,6 +83,13 @@ fn handler(route: &Route) -> MethodRouter<ApiState> {
         "listTokens" => routing::on(method, tokens::list),
         "createToken" => routing::on(method, tokens::create),
         "revokeToken" => routing::on(method, tokens::revoke),
+        "listAgents" => routing::on(method, agents::list),
+        "getAgent" => routing::on(method, agents::show),
+        "drainAgent" => routing::on(method, agents::drain),
+        "removeAgent" => routing::on(method, agents::remove),
+        "listPools" => routing::on(method, pools::list),
+        "createPool" => routing::on(method, pools::create),
+        "deletePool" => routing::on(method, pools::delete),
         "getInfo" => routing::on(method, info::info),
         "getOpenApi" => routing::on(method, info::openapi),
         "getHealth" => routing::on(method, info::health),

@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-use cooper_api::agent::to_agent;
+use cooper_api::agent::{SpokenByServer, to_agent};
 use cooper_api::problem::ProblemCode;
 use cooper_engine::message::{StepOutput, StepResult, ToAgent};
 use cooper_engine::run::{Effect, Policy, Run, RunEvent};
+use cooper_ports::agents::AgentStore;
 use cooper_ports::clock::Clock;
 use cooper_ports::contexts::ContextStore;
 use cooper_ports::credentials::SourceCredentialStore;
@@ -16,8 +17,8 @@ use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::logs::LogStore;
 use cooper_ports::runs::{Applied, ApplyError, RunStore};
 use cooper_registry::SigningKey;
-use cooper_types::{RegistryName, RunId};
-use tokio::sync::{Notify, broadcast};
+use cooper_types::{AgentName, RegistryName, RunId};
+use tokio::sync::{Notify, RwLock, broadcast};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
@@ -44,7 +45,16 @@ pub(crate) struct Core {
     pub(crate) key: ServerKey,
     pub(crate) signing: SigningKey,
     pub(crate) registry: RegistryName,
+    pub(crate) agent_store: Arc<dyn AgentStore>,
+    /// The connected agents.
     pub(crate) agents: AgentTable,
+    /// Connections and what administrators do to agents, one after the other: written are both row and table. Agents that
+    /// connect share it among themselves.
+    pub(crate) agent_changes: RwLock<()>,
+    /// The versions of the agents' protocol.
+    pub(crate) spoken: SpokenByServer,
+    /// The name of the agent inside this process, which nobody else may take.
+    pub(crate) local_agent: Option<AgentName>,
     pub(crate) policy: Policy,
     pub(crate) metrics: Metrics,
     /// Wakes the scheduler. It also looks by itself, so a lost wake-up costs a moment only.
@@ -65,6 +75,9 @@ pub(crate) struct CoreParts {
     pub(crate) key: ServerKey,
     pub(crate) signing: SigningKey,
     pub(crate) registry: RegistryName,
+    pub(crate) agent_store: Arc<dyn AgentStore>,
+    pub(crate) spoken: SpokenByServer,
+    pub(crate) local_agent: Option<AgentName>,
 }
 
 impl Core {
@@ -80,7 +93,11 @@ impl Core {
             key: parts.key,
             signing: parts.signing,
             registry: parts.registry,
+            agent_store: parts.agent_store,
             agents: AgentTable::default(),
+            agent_changes: RwLock::new(()),
+            spoken: parts.spoken,
+            local_agent: parts.local_agent,
             policy: Policy::DEFAULT,
             metrics: Metrics::new(),
             wake: Notify::new(),
@@ -176,6 +193,13 @@ impl Core {
             self.agents.send(agent, to_agent(message));
         }
         lost
+    }
+
+    /// Writes down that the connected agents are.
+    pub(crate) async fn write_down_agents(&self) {
+        if let Err(error) = self.agent_store.agents_seen(self.agents.names()).await {
+            tracing::error!(error = chain(&error), "connected agents can't be written down");
+        }
     }
 
     /// Runs a change to its end even if the client that asked for it goes away. The server's stop waits for it.

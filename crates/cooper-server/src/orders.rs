@@ -187,7 +187,7 @@ fn credential(core: &Core, run: &Run, planned: &PlannedStep, attempt: AttemptNum
         .filter_map(|scope| match scope {
             Scope::Admin => Some(RepositoryPattern::All),
             Scope::Repository(pattern, accesses) if accesses.contains(&RepositoryAccess::Pull) => Some(pattern.clone()),
-            Scope::Repository(..) | Scope::Read | Scope::Run | Scope::Agent => None,
+            Scope::Repository(..) | Scope::Read | Scope::Run | Scope::Agent | Scope::AgentOf(_) => None,
         })
         .collect();
     core.signing.mint_attempt(&AttemptCredential {

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use cooper_api::problem::{PROBLEM_MEDIA_TYPE, Problem, ProblemCode};
 use cooper_engine::run::Refusal;
 use cooper_ports::access::{CreateTokenError, RevokeTokenError};
+use cooper_ports::agents::{ChangeAgentError, CreatePoolError, DeletePoolError};
 use cooper_ports::contexts::UploadContextError;
 use cooper_ports::logs::ReadLogError;
 use cooper_ports::runs::{AcceptError, ApplyError};
@@ -106,7 +107,9 @@ impl From<AcceptError> for ApiError {
                 Self::new(ProblemCode::ContextNotFound, error.to_string())
             }
             AcceptError::KeyReused { .. } => Self::new(ProblemCode::IdempotencyConflict, error.to_string()),
-            AcceptError::SecretTwice(_) => Self::new(ProblemCode::InvalidRequest, error.to_string()),
+            AcceptError::SecretTwice(_) | AcceptError::UnknownPool(_) => {
+                Self::new(ProblemCode::InvalidRequest, error.to_string())
+            }
             AcceptError::Plan(error) => error.into(),
             AcceptError::Store(error) => error.into(),
         }
@@ -146,6 +149,37 @@ impl From<ReadLogError> for ApiError {
             ReadLogError::UnknownRun(run) => Self::not_found(format!("run {run}")),
             ReadLogError::Offset { .. } => Self::new(ProblemCode::InvalidRequest, error.to_string()),
             ReadLogError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<CreatePoolError> for ApiError {
+    fn from(error: CreatePoolError) -> Self {
+        match error {
+            CreatePoolError::Exists(_) => Self::new(ProblemCode::Conflict, error.to_string()),
+            CreatePoolError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<DeletePoolError> for ApiError {
+    fn from(error: DeletePoolError) -> Self {
+        match error {
+            DeletePoolError::Unknown(_) => Self::new(ProblemCode::NotFound, error.to_string()),
+            DeletePoolError::Default(_) => Self::new(ProblemCode::Conflict, error.to_string()),
+            DeletePoolError::InUse { .. } => Self::new(ProblemCode::Conflict, error.to_string()).with_hint(
+                "let the runs end and remove the agents, or delete all with it by `--force` (`?force=true`)",
+            ),
+            DeletePoolError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ChangeAgentError> for ApiError {
+    fn from(error: ChangeAgentError) -> Self {
+        match error {
+            ChangeAgentError::Unknown(_) => Self::new(ProblemCode::NotFound, error.to_string()),
+            ChangeAgentError::Store(error) => error.into(),
         }
     }
 }

@@ -1,51 +1,58 @@
 //! The scheduler's loop: looks at all unfinished runs, when woken and by itself, and does what is due.
 //!
-//! It remembers nothing between two looks, so a restart, a lost wake-up and a crash all go down the same path.
+//! What it keeps between two looks is a copy of rows that each look brings up to date, so a restart, a lost wake-up and a
+//! crash all go down the same path. One loop looks at a time: wake-ups that come meanwhile are one more look.
 
+mod queue;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cooper_engine::run::{Placement, Refusal, Run, RunEvent};
+use cooper_engine::run::{PendingReason, Placement, Refusal, Run, RunEvent};
 use cooper_engine::schedule::{self, Decision};
 use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::runs::ApplyError;
 use cooper_ports::store_error::StoreError;
 use cooper_types::RunId;
 use futures::StreamExt as _;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
 use crate::problem::chain;
+use queue::Queue;
 
 /// The longest time between two looks: what a lost wake-up costs.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How often expired contexts are removed.
-const CONTEXT_PERIOD: Duration = Duration::from_secs(60);
+/// How often expired contexts are removed, and connected agents written down as seen.
+const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(60);
 /// Contexts that are removed in one go.
 const CONTEXT_BATCH: u32 = 100;
 
-/// The most runs that one look tells anew why they wait.
+/// Events that are on the way to the store at a time: they share commits.
+const AT_ONCE: usize = 64;
+/// The most new runs that one look tells why they wait.
+const FIRST_EXPLANATIONS: usize = 64;
+/// The most runs that are told anew why they wait, once in a period. A long queue moves with every run that ends.
 const EXPLANATIONS: usize = 256;
-/// How many of them are on the way to the store at a time.
-const EXPLANATIONS_AT_ONCE: usize = 64;
 
 /// Runs until cancelled. Leases begin anew first: while the server was down nobody could renew.
 pub(crate) async fn run(core: Arc<Core>, shutdown: CancellationToken) {
-    if let Err(error) = extend_leases(&core).await {
+    let mut scheduler = Scheduler::default();
+    if let Err(error) = scheduler.extend_leases(&core).await {
         tracing::error!(error = chain(&error), "leases can't be extended after the restart");
     }
-    let mut contexts_due = tokio::time::Instant::now();
+    let mut housekeeping_due = Instant::now();
     loop {
-        if let Err(error) = sweep(&core).await {
+        if let Err(error) = scheduler.look(&core).await {
             tracing::error!(error = chain(&error), "scheduler can't read the runs; trying again");
         }
-        if contexts_due <= tokio::time::Instant::now() {
-            contexts_due = tokio::time::Instant::now() + CONTEXT_PERIOD;
+        if housekeeping_due <= Instant::now() {
+            housekeeping_due = Instant::now() + HOUSEKEEPING_PERIOD;
             remove_expired_contexts(&core).await;
+            core.write_down_agents().await;
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -55,51 +62,72 @@ pub(crate) async fn run(core: Arc<Core>, shutdown: CancellationToken) {
     }
 }
 
-async fn extend_leases(core: &Core) -> Result<(), StoreError> {
-    for run in core.runs.unfinished_runs().await? {
-        apply(core, run.id, RunEvent::ServerStarted).await;
-        failpoint::pass(Failpoint::LeaseExtended);
-    }
-    Ok(())
+/// What the loop keeps between two looks.
+#[derive(Default)]
+struct Scheduler {
+    queue: Queue,
+    /// When runs were last told anew why they wait.
+    explained: Option<Instant>,
 }
 
-async fn sweep(core: &Core) -> Result<(), StoreError> {
-    let now = core.clock.now();
-    let mut runs = core.runs.unfinished_runs().await?;
-    for run in &mut runs {
-        // Asking the state machine first spares a write for each run and look.
-        if run.is_due(now, &core.policy) {
-            apply(core, run.id, RunEvent::Tick).await;
-            if let Some(record) = core.runs.find_run(run.id).await? {
-                *run = record.run;
-            }
-        }
+impl Scheduler {
+    async fn extend_leases(&mut self, core: &Core) -> Result<(), StoreError> {
+        self.queue.refresh(&*core.runs).await?;
+        let held = |run: &&Run| run.placements.iter().any(|placement| placement.lease().is_some());
+        let held: Vec<RunId> = self.queue.runs().filter(held).map(|run| run.id).collect();
+        let extend = |run| async move {
+            apply(core, run, RunEvent::ServerStarted).await;
+            failpoint::pass(Failpoint::LeaseExtended);
+        };
+        futures::stream::iter(held).for_each_concurrent(AT_ONCE, extend).await;
+        Ok(())
     }
-    runs.retain(|run| run.finished().is_none());
-    let agents = core.agents.views();
-    let load = schedule::load(&runs);
-    let known: BTreeMap<RunId, &Run> = runs.iter().map(|run| (run.id, run)).collect();
-    let mut explanations = Vec::new();
-    for decision in schedule::schedule(schedule::waiting(&runs, now, &core.policy), &agents, &load) {
-        match decision {
-            Decision::Offer { run, placement, agent } => {
-                apply(core, run, RunEvent::Offer { placement, agent }).await;
-            }
-            Decision::Wait { run, placement, reason } => {
-                let before = known.get(&run).and_then(|run| run.placements.get(placement));
-                if matches!(before, Some(Placement::Waiting { reason: old }) if *old != reason) {
+
+    async fn look(&mut self, core: &Core) -> Result<(), StoreError> {
+        let now = core.clock.now();
+        self.queue.refresh(&*core.runs).await?;
+        // Asking the state machine first spares a write for each run and look.
+        let due = self.queue.runs().filter(|run| run.is_due(now, &core.policy));
+        let due: Vec<_> = due.map(|run| (run.id, RunEvent::Tick)).collect();
+        if !due.is_empty() {
+            apply_all(core, due).await;
+            self.queue.refresh(&*core.runs).await?;
+        }
+        let agents = core.agents.views();
+        let load = schedule::load(self.queue.runs());
+        let waiting = schedule::waiting(self.queue.runs(), now, &core.policy);
+        let (mut offers, mut first, mut anew) = (Vec::new(), Vec::new(), Vec::new());
+        for decision in schedule::schedule(waiting, &agents, &load) {
+            match decision {
+                Decision::Offer { run, placement, agent } => offers.push((run, RunEvent::Offer { placement, agent })),
+                Decision::Wait { run, placement, reason } => {
+                    let before = self.queue.get(run).and_then(|run| run.placements.get(placement));
+                    let explanations = match before {
+                        Some(Placement::Waiting { reason: PendingReason::New }) => &mut first,
+                        Some(Placement::Waiting { reason: old }) if *old != reason => &mut anew,
+                        _ => continue,
+                    };
                     explanations.push((run, RunEvent::Explained { placement, reason }));
                 }
             }
         }
+        apply_all(core, offers).await;
+        // After the offers, and a bounded number: a long queue must not keep agents waiting for work. Later looks go on
+        // with the rest.
+        first.truncate(FIRST_EXPLANATIONS);
+        if self.explained.is_none_or(|last| last.elapsed() >= PERIOD) {
+            self.explained = Some(Instant::now());
+            anew.truncate(EXPLANATIONS);
+            first.append(&mut anew);
+        }
+        apply_all(core, first).await;
+        Ok(())
     }
-    // After the offers, and a bounded number: a long queue must not keep agents waiting for work. They are written
-    // together, so that they share commits; the next look goes on with the rest.
-    explanations.truncate(EXPLANATIONS);
-    futures::stream::iter(explanations)
-        .for_each_concurrent(EXPLANATIONS_AT_ONCE, |(run, event)| apply(core, run, event))
-        .await;
-    Ok(())
+}
+
+/// Applies events of different runs beside each other, so that they share commits.
+async fn apply_all(core: &Core, events: Vec<(RunId, RunEvent)>) {
+    futures::stream::iter(events).for_each_concurrent(AT_ONCE, |(run, event)| apply(core, run, event)).await;
 }
 
 async fn apply(core: &Core, run: RunId, event: RunEvent) {

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::response::IntoResponse as _;
+use cooper_api::agent::SpokenByServer;
 use cooper_api::problem::ProblemCode;
 use cooper_blobs::{FsBlobStore, OpenBlobStoreError};
 use cooper_ports::failpoint::{self, Failpoint};
@@ -164,6 +165,9 @@ impl Server {
             key,
             signing,
             registry: registry_name,
+            agent_store: Arc::new(store.clone()),
+            spoken: SpokenByServer::THIS,
+            local_agent: settings.local_agent.as_ref().map(|agent| agent.name.clone()),
         }));
 
         let host = (!address.ip().is_unspecified())

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cooper_api::agent::SpokenByServer;
 use cooper_engine::run::NewRun;
 use cooper_ports::runs::{AcceptRun, RunType, SealedSecret};
 use cooper_registry::SigningKey;
@@ -10,7 +11,8 @@ use cooper_spec::quick_build::{BuildSource, QuickBuild};
 use cooper_spec::source::GitSource;
 use cooper_store::{Store, StoreOptions};
 use cooper_types::{
-    ContextId, Digest, Platform, PrincipalName, RegistryName, RunId, Scope, Scopes, SecretBytes, SecretString,
+    AgentName, ContextId, Digest, Platform, PoolName, PrincipalName, RegistryName, RunId, Scope, Scopes, SecretBytes,
+    SecretString,
 };
 use tempfile::TempDir;
 
@@ -24,6 +26,11 @@ pub(crate) const CONTEXT: &[u8] = b"an archive";
 
 /// A core, and the directory that it lives in.
 pub(crate) async fn core() -> (Arc<Core>, TempDir) {
+    core_speaking(SpokenByServer::THIS).await
+}
+
+/// A core of a server that speaks these versions of the agents' protocol.
+pub(crate) async fn core_speaking(spoken: SpokenByServer) -> (Arc<Core>, TempDir) {
     let data = tempfile::tempdir().expect("temp dir");
     let registry = RegistryName::parse("localhost:5000").expect("valid");
     let options = StoreOptions { registry_name: registry.clone(), clock: None };
@@ -39,6 +46,9 @@ pub(crate) async fn core() -> (Arc<Core>, TempDir) {
         key: ServerKey::load_or_create(&data.path().join("key")).expect("key"),
         signing: SigningKey::new(&SecretBytes::new(vec![7; 32])).expect("key"),
         registry,
+        agent_store: Arc::new(store.clone()),
+        spoken,
+        local_agent: Some(AgentName::parse("local").expect("valid")),
     }));
     (core, data)
 }
@@ -87,6 +97,7 @@ async fn accept_from(core: &Core, source: BuildSource, secrets: Vec<SealedSecret
         principal: principal("alice"),
         scopes: Scopes(vec![Scope::Admin]),
         registry: core.registry.clone(),
+        pool: PoolName::default_pool(),
         build,
         source,
         timeout: Duration::from_secs(3600),

@@ -5,6 +5,7 @@
 //! transactions at a time. It encrypts nothing: secrets arrive sealed.
 
 mod access;
+mod agents;
 mod backup;
 mod clock;
 mod contexts;

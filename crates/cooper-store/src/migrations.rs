@@ -25,6 +25,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     migration!(1, "0001_init.sql"),
     migration!(2, "0002_registry.sql"),
     migration!(3, "0003_run_agents.sql"),
+    migration!(4, "0004_agents.sql"),
     migration!(5, "0005_sources.sql"),
 ];
 

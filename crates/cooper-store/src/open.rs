@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cooper_ports::clock::Clock;
 use cooper_ports::store_error::StoreError;
-use cooper_types::{RegistryId, RegistryName, Timestamp};
+use cooper_types::{PoolName, RegistryId, RegistryName, Timestamp};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
@@ -157,7 +157,7 @@ async fn newest_time(connection: &mut SqliteConnection) -> Result<Timestamp, sql
     Ok(Timestamp::from_micros(micros))
 }
 
-/// The registry's row, made at the first start. The name is a setting: it follows the newest start.
+/// The registry's row and its default pool, made at the first start. The name is a setting: it follows the newest start.
 async fn registry(
     connection: &mut SqliteConnection,
     name: &RegistryName,
@@ -169,6 +169,13 @@ async fn registry(
          ON CONFLICT (id) DO UPDATE SET name = excluded.name",
     )
     .bind(name.as_str())
+    .bind(now.as_micros())
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query(
+        "INSERT INTO pools (registry_id, name, description, created) VALUES (1, ?1, '', ?2) ON CONFLICT DO NOTHING",
+    )
+    .bind(PoolName::default_pool().as_str())
     .bind(now.as_micros())
     .execute(&mut *tx)
     .await?;

@@ -3,16 +3,18 @@
 mod accept;
 mod apply;
 mod record;
+mod unfinished;
+
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use cooper_engine::run::{Policy, Run, RunEvent, RunStatus};
 use cooper_ports::runs::{
     AcceptError, AcceptRun, Accepted, Applied, ApplyError, RunQuery, RunRecord, RunStore, SealedSecret, SecretKind,
-    SecretsError,
+    SecretsError, UnfinishedChanges,
 };
 use cooper_ports::store_error::StoreError;
-use cooper_types::{AgentName, AttemptNumber, RunId};
-use futures::TryStreamExt;
+use cooper_types::{AgentName, AttemptNumber, PoolName, RunId};
 use sqlx::Row;
 
 use crate::Store;
@@ -23,10 +25,6 @@ use crate::sql_error::{During, Stored, UnknownValue};
 /// Unfinished runs by status, from an index alone.
 const COUNTING: &str = "SELECT status, count(*) AS runs FROM runs INDEXED BY runs_unfinished
      WHERE registry_id = ?1 AND finished IS NULL GROUP BY status";
-
-/// Unfinished runs as they were accepted. SQLite would rather take them by context and sort them, states and all.
-const UNFINISHED: &str = "SELECT state FROM runs INDEXED BY runs_unfinished
-     WHERE registry_id = ?1 AND finished IS NULL ORDER BY number";
 
 #[async_trait]
 impl RunStore for Store {
@@ -55,16 +53,9 @@ impl RunStore for Store {
         record::list(&mut tx, self.registry_id(), query).await
     }
 
-    async fn unfinished_runs(&self) -> Result<Vec<Run>, StoreError> {
-        const LIST: &str = "list unfinished runs";
-        // One after the other as they come: a long queue is not in memory twice, and others run in between.
-        let mut rows = sqlx::query(UNFINISHED).bind(self.registry_id().0).fetch(self.readers());
-        let mut runs = Vec::new();
-        while let Some(row) = rows.try_next().await.during(LIST)? {
-            runs.push(serde_json::from_str(row.try_get("state").during(LIST)?).stored(LIST)?);
-            tokio::task::coop::consume_budget().await;
-        }
-        Ok(runs)
+    async fn unfinished_changes(&self, known: &BTreeMap<RunId, u64>) -> Result<UnfinishedChanges, StoreError> {
+        let mut tx = self.readers().begin().await.during("list unfinished runs")?;
+        unfinished::changes(&mut tx, self.registry_id(), known).await
     }
 
     async fn runs_of_agent(&self, agent: &AgentName) -> Result<Vec<Run>, StoreError> {
@@ -80,6 +71,18 @@ impl RunStore for Store {
         .await
         .during(LIST)?;
         states.iter().map(|state| serde_json::from_str(state).stored(LIST)).collect()
+    }
+
+    async fn unfinished_of_pool(&self, pool: &PoolName) -> Result<Vec<RunId>, StoreError> {
+        let numbers: Vec<i64> = sqlx::query_scalar(
+            "SELECT number FROM runs WHERE registry_id = ?1 AND pool = ?2 AND finished IS NULL ORDER BY number",
+        )
+        .bind(self.registry_id().0)
+        .bind(pool.as_str())
+        .fetch_all(self.readers())
+        .await
+        .during("list a pool's runs")?;
+        numbers.into_iter().map(record::run_id).collect()
     }
 
     async fn count_unfinished(&self) -> Result<Vec<(RunStatus, u64)>, StoreError> {

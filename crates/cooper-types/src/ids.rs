@@ -87,6 +87,13 @@ name_type!(
     IdempotencyKey, "idempotency key", 128, "visible ASCII characters", |c| c.is_ascii_graphic()
 );
 
+impl PoolName {
+    /// The pool that always exists, and that is meant where none is named.
+    pub fn default_pool() -> Self {
+        Self("default".into())
+    }
+}
+
 /// Which registry a row belongs to. There is one today; every table is keyed by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RegistryId(pub i64);

@@ -1,10 +1,10 @@
-//! What a token may do: `read`, `run`, `admin`, `agent`, and `repository:NAME:pull,push,delete`.
+//! What a token may do: `read`, `run`, `admin`, `agent`, `agent:POOL`, and `repository:NAME:pull,push,delete`.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::RepositoryName;
 use crate::parsed::text_form;
+use crate::{PoolName, RepositoryName};
 
 /// One thing to do with a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,8 +37,10 @@ pub enum Scope {
     Run,
     /// Everything, tokens included.
     Admin,
-    /// Serve as an agent.
+    /// Serve as an agent, in any pool.
     Agent,
+    /// Serve as an agent in this pool.
+    AgentOf(PoolName),
     /// Use repositories of the registry.
     Repository(RepositoryPattern, BTreeSet<Access>),
 }
@@ -51,8 +53,8 @@ pub struct Scopes(pub Vec<Scope>);
 /// Why a text is not a scope.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "scope `{0}` is not read, run, admin, agent or repository:NAME:ACTIONS, where NAME may be `*` or end in `/*` and \
-     ACTIONS is some of pull,push,delete"
+    "scope `{0}` is not read, run, admin, agent, agent:POOL or repository:NAME:ACTIONS, where NAME may be `*` or end in \
+     `/*` and ACTIONS is some of pull,push,delete"
 )]
 pub struct ScopeError(String);
 
@@ -66,6 +68,9 @@ impl Scope {
             "admin" => return Ok(Self::Admin),
             "agent" => return Ok(Self::Agent),
             _ => {}
+        }
+        if let Some(pool) = text.strip_prefix("agent:") {
+            return PoolName::parse(pool).map(Self::AgentOf).map_err(|_| error());
         }
         let rest = text.strip_prefix("repository:").ok_or_else(error)?;
         let (name, actions) = rest.rsplit_once(':').ok_or_else(error)?;
@@ -116,9 +121,18 @@ impl Scopes {
         self.admin() || self.0.contains(&Scope::Run)
     }
 
-    /// Whether the holder may serve as an agent. An administrator is not an agent: agents receive secrets.
+    /// Whether the holder may serve as an agent somewhere. An administrator is not an agent: agents receive secrets.
     pub fn agent(&self) -> bool {
-        self.0.contains(&Scope::Agent)
+        self.0.iter().any(|scope| matches!(scope, Scope::Agent | Scope::AgentOf(_)))
+    }
+
+    /// Whether the holder may serve as an agent of `pool`.
+    pub fn agent_of(&self, pool: &PoolName) -> bool {
+        self.0.iter().any(|scope| match scope {
+            Scope::Agent => true,
+            Scope::AgentOf(own) => own == pool,
+            Scope::Read | Scope::Run | Scope::Admin | Scope::Repository(..) => false,
+        })
     }
 
     /// Whether `access` to `repository` is allowed.
@@ -126,7 +140,7 @@ impl Scopes {
         self.admin()
             || self.0.iter().any(|scope| match scope {
                 Scope::Repository(pattern, accesses) => pattern.covers(repository) && accesses.contains(&access),
-                Scope::Read | Scope::Run | Scope::Admin | Scope::Agent => false,
+                Scope::Read | Scope::Run | Scope::Admin | Scope::Agent | Scope::AgentOf(_) => false,
             })
     }
 }
@@ -158,6 +172,7 @@ impl fmt::Display for Scope {
             Self::Run => f.write_str("run"),
             Self::Admin => f.write_str("admin"),
             Self::Agent => f.write_str("agent"),
+            Self::AgentOf(pool) => write!(f, "agent:{pool}"),
             Self::Repository(pattern, accesses) => {
                 let actions: Vec<String> = accesses.iter().map(Access::to_string).collect();
                 write!(f, "repository:{pattern}:{}", actions.join(","))
@@ -174,10 +189,22 @@ mod tests {
 
     #[test]
     fn text_form_round_trips() {
-        for text in ["read", "run", "admin", "agent", "repository:*:pull", "repository:team/*:pull,push,delete"] {
+        for text in
+            ["read", "run", "admin", "agent", "agent:gpu", "repository:*:pull", "repository:team/*:pull,push,delete"]
+        {
             assert_eq!(Scope::parse(text).expect(text).to_string(), text);
         }
-        for text in ["", "root", "repository:a", "repository::pull", "repository:a:", "repository:a:write", "Read"] {
+        for text in [
+            "",
+            "root",
+            "repository:a",
+            "repository::pull",
+            "repository:a:",
+            "repository:a:write",
+            "Read",
+            "agent:",
+            "agent:a b",
+        ] {
             assert!(Scope::parse(text).is_err(), "{text}");
         }
     }
@@ -197,5 +224,15 @@ mod tests {
     fn an_administrator_is_not_an_agent() {
         let scopes = Scopes(vec![Scope::Admin]);
         assert!(scopes.read() && scopes.run() && !scopes.agent());
+        assert!(!scopes.agent_of(&PoolName::default_pool()));
+    }
+
+    #[test]
+    fn an_agent_of_a_pool_serves_no_other() {
+        let (gpu, other) = (PoolName::parse("gpu").expect("valid"), PoolName::default_pool());
+        let own = Scopes(vec![Scope::AgentOf(gpu.clone())]);
+        assert!(own.agent() && own.agent_of(&gpu) && !own.agent_of(&other));
+        let any = Scopes(vec![Scope::Agent]);
+        assert!(any.agent() && any.agent_of(&gpu) && any.agent_of(&other));
     }
 }

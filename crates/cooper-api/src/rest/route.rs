@@ -46,6 +46,8 @@ pub enum ParameterKind {
     Number,
     /// A text.
     Text,
+    /// `true` or `false`.
+    Flag,
     /// A value of the schema of this name.
     Schema(&'static str),
 }
@@ -150,6 +152,12 @@ const LIST_RUNS_QUERY: &[Parameter] = &[
 const LOG_QUERY: &[Parameter] =
     &[Parameter { name: "offset", kind: ParameterKind::Number, summary: "Where to begin; 0 is the start" }];
 
+const DELETE_POOL_QUERY: &[Parameter] = &[Parameter {
+    name: "force",
+    kind: ParameterKind::Flag,
+    summary: "Delete it with its agents, and cancel its runs",
+}];
+
 /// Every route outside the registry and the agents' protocol.
 pub const ROUTES: &[Route] = &[
     Route {
@@ -213,6 +221,44 @@ pub const ROUTES: &[Route] = &[
         ..route(Method::Delete, "/api/v1/tokens/{id}", Auth::Admin, "revokeToken", 204)
     },
     Route {
+        summary: "List agents, connected or not",
+        response: json("AgentList"),
+        ..route(Method::Get, "/api/v1/agents", Auth::Read, "listAgents", 200)
+    },
+    Route {
+        summary: "Show an agent",
+        response: json("AgentView"),
+        ..route(Method::Get, "/api/v1/agents/{id}", Auth::Read, "getAgent", 200)
+    },
+    Route {
+        summary: "Offer an agent nothing new, or end that",
+        request: json("DrainAgent"),
+        response: json("AgentView"),
+        ..route(Method::Post, "/api/v1/agents/{id}/drain", Auth::Admin, "drainAgent", 200)
+    },
+    Route {
+        summary: "Forget an agent and close its stream; what it holds starts again elsewhere",
+        response: json("AgentView"),
+        ..route(Method::Delete, "/api/v1/agents/{id}", Auth::Admin, "removeAgent", 200)
+    },
+    Route {
+        summary: "List pools",
+        response: json("PoolList"),
+        ..route(Method::Get, "/api/v1/pools", Auth::Read, "listPools", 200)
+    },
+    Route {
+        summary: "Make a pool",
+        request: json("CreatePool"),
+        response: json("PoolView"),
+        ..route(Method::Post, "/api/v1/pools", Auth::Admin, "createPool", 201)
+    },
+    Route {
+        summary: "Delete a pool",
+        query: DELETE_POOL_QUERY,
+        response: json("PoolView"),
+        ..route(Method::Delete, "/api/v1/pools/{id}", Auth::Admin, "deletePool", 200)
+    },
+    Route {
         summary: "Show the server's version and registry, and what the token may do",
         response: json("Info"),
         ..route(Method::Get, "/api/v1/info", Auth::AnyToken, "getInfo", 200)
@@ -246,7 +292,7 @@ mod tests {
     use cooper_types::{RunId, Scope, Scopes};
 
     use super::*;
-    use crate::rest::{ListRunsQuery, LogQuery, RunStatus, RunType};
+    use crate::rest::{DeletePoolQuery, ListRunsQuery, LogQuery, RunStatus, RunType};
 
     #[test]
     fn operations_and_places_are_unique() {
@@ -277,6 +323,7 @@ mod tests {
         };
         check("listRuns", serde_json::to_value(list).expect("json"));
         check("getRunLog", serde_json::to_value(LogQuery { offset: 1 }).expect("json"));
+        check("deletePool", serde_json::to_value(DeletePoolQuery { force: true }).expect("json"));
         check("followRunLog", serde_json::to_value(LogQuery { offset: 1 }).expect("json"));
     }
 

@@ -4,7 +4,7 @@
 //! How a step's result and a loss are worked into the state stands in `outcome`.
 
 use cooper_spec::plan::PlannedStep;
-use cooper_types::{AttemptNumber, ContextId, Fence, PrincipalName, RepositoryName, Tag, Timestamp};
+use cooper_types::{AgentName, AttemptNumber, ContextId, Fence, PrincipalName, RepositoryName, Tag, Timestamp};
 
 use super::{AgentRef, Lease, PendingReason, Phase, Placement, Policy, Run, StepState, Verdict};
 use crate::message::{BaseImage, PlacementKey, StepResult};
@@ -61,6 +61,11 @@ pub enum RunEvent {
     AgentReplaced {
         /// The new life.
         agent: AgentRef,
+    },
+    /// An agent was removed: what any life of it holds is lost.
+    AgentRemoved {
+        /// Its name.
+        name: AgentName,
     },
     /// Somebody wants the run to end.
     CancelRequested {
@@ -212,7 +217,14 @@ impl Run {
             }
             RunEvent::Stopped { fence } => self.stopped(fence, now, policy, &mut effects)?,
             RunEvent::Renewed { fence } => self.renewed(fence, now, policy)?,
-            RunEvent::AgentReplaced { agent } => self.agent_replaced(&agent, now, policy, &mut effects)?,
+            RunEvent::AgentReplaced { agent } => {
+                let gone = |lease: &Lease| lease.agent.name == agent.name && lease.agent != agent;
+                self.agent_gone(gone, "the agent was restarted", now, policy, &mut effects)?;
+            }
+            RunEvent::AgentRemoved { name } => {
+                let gone = |lease: &Lease| lease.agent.name == name;
+                self.agent_gone(gone, "the agent was removed", now, policy, &mut effects)?;
+            }
             RunEvent::CancelRequested { by } => match self.phase {
                 Phase::Live => self.end_early(Verdict::Canceled { by }, now, policy, &mut effects),
                 Phase::Ending { .. } | Phase::Finished { .. } => return Err(Refusal::Over),
@@ -335,21 +347,19 @@ impl Run {
         }
     }
 
-    fn agent_replaced(
+    fn agent_gone(
         &mut self,
-        agent: &AgentRef,
+        gone: impl Fn(&Lease) -> bool,
+        reason: &str,
         now: Timestamp,
         policy: &Policy,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Refusal> {
         let mut changed = false;
         for index in 0..self.placements.len() {
-            let earlier_life = self.placements[index]
-                .lease()
-                .is_some_and(|lease| lease.agent.name == agent.name && lease.agent.incarnation != agent.incarnation);
-            if earlier_life {
+            if self.placements[index].lease().is_some_and(&gone) {
                 changed = true;
-                self.lease_lost(index, "the agent was restarted", now, policy, effects);
+                self.lease_lost(index, reason, now, policy, effects);
             }
         }
         if changed { Ok(()) } else { Err(Refusal::NothingToDo) }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cooper_spec::quick_build::{BuildSource, PlanError, QuickBuild};
 use cooper_spec::template::RunVariables;
-use cooper_types::{Access, AttemptNumber, Fence, PrincipalName, RegistryName, RunId, Scopes, Timestamp};
+use cooper_types::{Access, AttemptNumber, Fence, PoolName, PrincipalName, RegistryName, RunId, Scopes, Timestamp};
 
 use super::{PendingReason, Phase, Placement, Run, RunSource, Step, StepState};
 
@@ -20,6 +20,8 @@ pub struct NewRun {
     pub scopes: Scopes,
     /// The embedded registry's name.
     pub registry: RegistryName,
+    /// The pool whose agents may take it.
+    pub pool: PoolName,
     /// What is asked for.
     pub build: QuickBuild,
     /// Where the files come from.
@@ -52,6 +54,7 @@ impl NewRun {
             principal: self.principal.clone(),
             scopes: self.scopes.clone(),
             registry: self.registry.clone(),
+            pool: self.pool.clone(),
             plan,
             timeout: self.timeout,
             created: now,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cooper_engine::run::{NewRun, PendingReason, Phase, Run, RunStatus};
 use cooper_spec::plan::{ArgumentValue, BuildArgument};
 use cooper_spec::quick_build::{BuildSource, QuickBuild};
-use cooper_types::{ContextId, Platform, RegistryName, RunId, Scope, Scopes};
+use cooper_types::{ContextId, Platform, PoolName, RegistryName, RunId, Scope, Scopes};
 
 use super::fixture::{at, by};
 
@@ -15,6 +15,7 @@ fn request(scopes: &[&str]) -> NewRun {
         principal: by(),
         scopes: Scopes(scopes.iter().map(|scope| Scope::parse(scope).expect("valid")).collect()),
         registry: RegistryName::parse("localhost:5000").expect("valid"),
+        pool: PoolName::default_pool(),
         build: QuickBuild {
             image_names: vec!["team/app:{{.Run.ID}}".to_owned(), "team/app".to_owned(), "other".to_owned()],
             push: true,

@@ -73,6 +73,7 @@ pub(super) fn run_of(plan: Plan) -> Run {
         principal: by(),
         scopes: Scopes::default(),
         registry: RegistryName::parse("localhost:5000").expect("valid"),
+        pool: cooper_types::PoolName::default_pool(),
         timeout: RUN_TIMEOUT,
         created: at(0),
         started: None,
@@ -93,6 +94,7 @@ pub(super) fn wanted(image: &str, scopes: &[&str]) -> Result<Run, PlanError> {
         principal: by(),
         scopes: Scopes(scopes.iter().map(|scope| Scope::parse(scope).expect("valid")).collect()),
         registry: RegistryName::parse("localhost:5000").expect("valid"),
+        pool: cooper_types::PoolName::default_pool(),
         build: QuickBuild {
             image_names: vec![image.to_owned()],
             push: true,

@@ -29,6 +29,21 @@ fn the_third_loss_ends_the_run_with_the_story() {
 }
 
 #[test]
+fn a_removed_agent_loses_what_any_life_of_it_holds() {
+    let mut run = run_of(plan(2, &[build(0, &[]), build(1, &[])]));
+    taken(&mut run, 1, 0, &agent("a", 1));
+    taken(&mut run, 1, 1, &agent("b", 1));
+    let other = run.placements[1].clone();
+    let effects = does(&mut run, 2, RunEvent::AgentRemoved { name: agent("a", 7).name });
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::SendStop { .. })));
+    assert!(matches!(run.placements[0], Placement::Waiting { .. }));
+    assert_eq!((run.losses.len(), run.losses[0].reason.as_str()), (1, "the agent was removed"));
+    assert_eq!(run.placements[1], other);
+    let refusal = refuses(&mut run, 3, RunEvent::AgentRemoved { name: agent("a", 7).name });
+    assert_eq!(refusal, Refusal::NothingToDo);
+}
+
+#[test]
 fn one_restart_is_one_loss_however_many_placements_the_agent_held() {
     let mut run = run_of(plan(3, &[build(0, &[]), build(1, &[]), build(2, &[])]));
     for life in 1..=2 {

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cooper_engine::run::AgentRef;
+use cooper_engine::run::{AgentRef, PendingReason};
 use cooper_engine::schedule::{AgentView, Decision, WaitingView, schedule};
-use cooper_types::{Platform, RunId, Timestamp};
+use cooper_types::{Platform, PoolName, RunId, Timestamp};
 use proptest::prelude::*;
 
 use super::fixture::agent;
@@ -15,27 +15,36 @@ fn platform(index: usize) -> Platform {
     Platform::parse(PLATFORMS[index % 3]).expect("valid")
 }
 
+fn pool(other: bool) -> PoolName {
+    if other { PoolName::parse("other").expect("valid") } else { PoolName::default_pool() }
+}
+
 fn any_agents() -> impl Strategy<Value = Vec<AgentView>> {
-    let view = (0u8..8, 0u8..8, 0u32..4);
+    let view = (0u8..8, 0u8..8, 0u32..4, prop::bool::weighted(0.2), prop::bool::weighted(0.2));
     prop::collection::vec(view, 0..5).prop_map(|views| {
         let names = ["a", "b", "c", "d", "e"];
         let set = |bits: u8| (0..3).filter(|index| bits >> index & 1 == 1).map(platform).collect();
-        let views = views.into_iter().enumerate().map(|(index, (native, emulated, slots))| AgentView {
-            agent: agent(names[index], 1),
-            native: set(native),
-            emulated: set(emulated),
-            slots,
-        });
+        let views =
+            views.into_iter().enumerate().map(|(index, (native, emulated, slots, other, draining))| AgentView {
+                agent: agent(names[index], 1),
+                pool: pool(other),
+                native: set(native),
+                emulated: set(emulated),
+                slots,
+                draining,
+            });
         views.collect()
     })
 }
 
 fn any_waiting() -> impl Strategy<Value = Vec<WaitingView>> {
-    let views = prop::collection::btree_map((1u64..9, 0usize..3), (0usize..3, 0i64..4, 0usize..10), 0..12);
+    let wish = (0usize..3, 0i64..4, 0usize..10, prop::bool::weighted(0.2));
+    let views = prop::collection::btree_map((1u64..9, 0usize..3), wish, 0..12);
     views.prop_map(|views| {
-        let views = views.into_iter().map(|((run, placement), (wanted, created, avoid))| WaitingView {
+        let views = views.into_iter().map(|((run, placement), (wanted, created, avoid, other))| WaitingView {
             run: RunId::from_number(run),
             placement,
+            pool: pool(other),
             platform: platform(wanted),
             created: Timestamp::from_micros(created),
             avoid: ["a", "b", "c", "d", "e"].get(avoid).map(|name| agent(name, 1).name),
@@ -44,8 +53,31 @@ fn any_waiting() -> impl Strategy<Value = Vec<WaitingView>> {
     })
 }
 
-fn able(view: &AgentView, platform: &Platform) -> bool {
-    view.native.contains(platform) || view.emulated.contains(platform)
+fn able(view: &AgentView, waiting: &WaitingView) -> bool {
+    let can_do = view.native.contains(&waiting.platform) || view.emulated.contains(&waiting.platform);
+    can_do && view.pool == waiting.pool && !view.draining
+}
+
+/// Every placement is compared with every agent: slow, and plain to see. `None` lets it wait.
+fn plainly(
+    mut waiting: Vec<WaitingView>,
+    agents: &[AgentView],
+    load: &BTreeMap<AgentRef, u32>,
+) -> Vec<Option<AgentRef>> {
+    waiting.sort_by_key(|view| (view.created, view.run, view.placement));
+    let mut held: Vec<u32> = agents.iter().map(|view| load[&view.agent]).collect();
+    let choose = |view: &WaitingView| {
+        let free = (0..agents.len()).filter(|index| able(&agents[*index], view) && held[*index] < agents[*index].slots);
+        let chosen = free.min_by_key(|index| {
+            let agent = &agents[*index];
+            let emulated = !agent.native.contains(&view.platform);
+            let avoided = view.avoid.as_ref() == Some(&agent.agent.name);
+            (emulated, avoided, u64::from(held[*index]) * 1000 / u64::from(agent.slots), *index)
+        })?;
+        held[chosen] += 1;
+        Some(agents[chosen].agent.clone())
+    };
+    waiting.iter().map(choose).collect()
 }
 
 proptest! {
@@ -65,23 +97,34 @@ proptest! {
             let (Decision::Offer { run, placement, .. } | Decision::Wait { run, placement, .. }) = decision;
             prop_assert!(decided.insert((*run, *placement)), "two decisions on one placement");
             let view = waiting.iter().find(|view| (view.run, view.placement) == (*run, *placement));
-            let wanted = &view.expect("only what waits is decided").platform;
+            let view = view.expect("only what waits is decided");
             match decision {
                 Decision::Offer { agent, .. } => {
                     let chosen = agents.iter().find(|view| view.agent == *agent).expect("only what is connected is asked");
-                    prop_assert!(able(chosen, wanted));
+                    prop_assert!(able(chosen, view));
                     *asked.entry(agent.clone()).or_default() += 1;
                 }
-                Decision::Wait { .. } => {
+                Decision::Wait { reason, .. } => {
+                    let none = agents.iter().all(|agent| !able(agent, view));
+                    prop_assert_eq!(none, !matches!(reason, PendingReason::AllBusy { .. }), "{}", reason);
                     // Who was asked for older placements counts as busy, so this is judged by the final state.
                     let full = |view: &&AgentView| {
                         load[&view.agent] + asked.get(&view.agent).copied().unwrap_or(0) >= view.slots
                     };
-                    prop_assert!(agents.iter().filter(|view| able(view, wanted)).all(|view| full(&view)));
+                    prop_assert!(agents.iter().filter(|agent| able(agent, view)).all(|agent| full(&agent)));
                 }
             }
         }
         prop_assert_eq!(decided.len(), waiting.len());
+        let plain = plainly(waiting.clone(), &agents, &load);
+        let offers: Vec<Option<AgentRef>> = decisions
+            .iter()
+            .map(|decision| match decision {
+                Decision::Offer { agent, .. } => Some(agent.clone()),
+                Decision::Wait { .. } => None,
+            })
+            .collect();
+        prop_assert_eq!(offers, plain);
         for view in &agents {
             let count = asked.get(&view.agent).copied().unwrap_or(0);
             prop_assert!(count == 0 || load[&view.agent] + count <= view.slots, "more than the slots of {}", view.agent);

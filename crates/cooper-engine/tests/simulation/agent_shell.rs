@@ -7,7 +7,7 @@ use cooper_engine::agent::{AgentEffect, AgentEvent, AgentState};
 use cooper_engine::message::PlacementKey;
 use cooper_engine::run::AgentRef;
 use cooper_engine::schedule::AgentView;
-use cooper_types::{AgentName, AttemptNumber, Platform};
+use cooper_types::{AgentName, AttemptNumber, Platform, PoolName};
 
 use super::engine_model::{Job, Order};
 use super::network::{Down, Sender, Up};
@@ -71,7 +71,14 @@ impl Machine {
     }
 
     pub(super) fn view(&self, agent: AgentRef) -> AgentView {
-        AgentView { agent, native: vec![self.native.clone()], emulated: self.emulated.clone(), slots: self.slots }
+        AgentView {
+            agent,
+            pool: PoolName::default_pool(),
+            native: vec![self.native.clone()],
+            emulated: self.emulated.clone(),
+            slots: self.slots,
+            draining: false,
+        }
     }
 
     pub(super) fn slots(&self) -> u32 {

@@ -66,6 +66,7 @@ fn run(id: RunId, now: Timestamp, timeout: Duration, random: &mut Random) -> Run
         principal: PrincipalName::parse("ann").expect("valid"),
         scopes: Scopes::default(),
         registry: RegistryName::parse("localhost:5000").expect("valid"),
+        pool: cooper_types::PoolName::default_pool(),
         timeout,
         created: now,
         started: None,
@@ -86,6 +87,7 @@ fn fetched(id: RunId, now: Timestamp, timeout: Duration) -> Run {
         principal: PrincipalName::parse("ann").expect("valid"),
         scopes: Scopes(vec![Scope::parse("repository:*:push").expect("valid")]),
         registry: RegistryName::parse("localhost:5000").expect("valid"),
+        pool: cooper_types::PoolName::default_pool(),
         build: QuickBuild {
             image_names: vec!["{{.Run.ID}}/{{.Run.Branch}}".to_owned()],
             push: true,

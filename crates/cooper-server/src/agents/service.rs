@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cooper_api::agent::wire::agent_service_server::{AgentService, AgentServiceServer};
 use cooper_api::agent::wire::{self, agent_message, server_message};
-use cooper_api::agent::{MAX_AGENT_MESSAGE_BYTES, MAX_MESSAGE_BYTES, PROTOCOL_VERSION};
+use cooper_api::agent::{MAX_AGENT_MESSAGE_BYTES, MAX_MESSAGE_BYTES};
 use cooper_engine::message::PlacementKey;
 use cooper_engine::run::{Placement, Run};
 use cooper_ports::access::Token;
+use cooper_ports::agents::{RegisterAgent, RegisterAgentError};
 use cooper_spec::plan::{BuildWork, Work};
 use cooper_types::{AgentName, AttemptNumber, TokenId};
 use futures::{Stream, StreamExt as _};
@@ -20,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::session::{HEARTBEAT_MS, Session, read_hello};
+use super::session::{Greeting, HEARTBEAT_MS, Session, read_hello, version_refused};
 use super::sources::{self, PrepareAttempt};
 use super::{ConnectError, Newcomer, Speaker};
 use crate::core::Core;
@@ -58,6 +59,54 @@ impl AgentGateway {
             Ok(None) => Err(Status::unauthenticated("the agent's token is unknown, expired or revoked")),
             Err(error) => Err(Status::unavailable(chain(&error))),
         }
+    }
+
+    /// Writes an agent down and takes its stream into the table, if it may serve where it wants to and under its name.
+    async fn admit(
+        &self,
+        serial: u64,
+        greeting: Greeting,
+        token: Token,
+    ) -> Result<(mpsc::Receiver<wire::ServerMessage>, CancellationToken), Status> {
+        let core = &self.core;
+        let (name, pool) = (&greeting.agent.name, &greeting.description.pool);
+        if !token.scopes.agent_of(pool) {
+            return Err(Status::permission_denied(format!(
+                "token `{}` does not let agents serve in pool `{pool}`: start the agent with the --pool that the token is \
+                 for, or make a token with the scope agent:{pool}",
+                token.id
+            )));
+        }
+        if core.local_agent.as_ref() == Some(name) && !core.access.is_local_agent(&token.id) {
+            return Err(Status::already_exists(format!(
+                "agent name `{name}` is that of the server's own agent: choose another name"
+            )));
+        }
+        // Removing and draining don't come between the row and the table.
+        let _changes = core.agent_changes.read().await;
+        core.agents.check(&greeting.agent, &token.principal).map_err(connect_status)?;
+        let registered = core
+            .agent_store
+            .register_agent(RegisterAgent {
+                name: name.clone(),
+                principal: token.principal.clone(),
+                token: token.id.clone(),
+                description: greeting.description.clone(),
+            })
+            .await
+            .map_err(|error| match error {
+                RegisterAgentError::NameTaken(_) => Status::already_exists(error.to_string()),
+                RegisterAgentError::UnknownPool(_) => Status::failed_precondition(error.to_string()),
+                RegisterAgentError::Store(error) => Status::unavailable(chain(&error)),
+            })?;
+        let newcomer = Newcomer {
+            serial,
+            view: greeting.view(registered.draining),
+            principal: token.principal,
+            token: token.id,
+            outdated: greeting.agreed.drains,
+        };
+        core.agents.connect(newcomer).map_err(connect_status)
     }
 
     /// A live attempt's run and step, for the agent that has the attempt.
@@ -123,21 +172,21 @@ impl AgentService for AgentGateway {
         let Some(wire::AgentMessage { message: Some(agent_message::Message::Hello(hello)) }) = greeting else {
             return Err(Status::invalid_argument("the first message must be a greeting"));
         };
-        let view = read_hello(&hello)?;
-        let agent = view.agent.clone();
+        let greeting = read_hello(&hello, self.core.spoken)?;
+        let version = greeting.agreed.version;
+        let agent = greeting.agent.clone();
         let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
         let core = self.core.clone();
         let mut session = Session::new(core.clone(), agent.clone(), token.id.clone());
-        let newcomer = Newcomer { serial, view, principal: token.principal, token: token.id };
-        let (outbox, stop) = core.agents.connect(newcomer).map_err(|error| match error {
-            ConnectError::NameTaken(_) => Status::already_exists(error.to_string()),
-            ConnectError::Closed => Status::unavailable(error.to_string()),
-        })?;
+        if greeting.agreed.drains {
+            session.end_when_idle(version_refused(&core.spoken.too_old(version), &hello.version)).await?;
+        }
+        let (outbox, stop) = self.admit(serial, greeting, token).await?;
         let registration = Registration { core: core.clone(), name: agent.name.clone(), serial };
         tracing::info!(agent = %agent, engine = hello.engine, "agent connected");
         let welcome = wire::ServerMessage {
             message: Some(server_message::Message::Welcome(wire::Welcome {
-                protocol: PROTOCOL_VERSION,
+                protocol: version,
                 server_version: env!("CARGO_PKG_VERSION").to_owned(),
                 registry_name: core.registry.to_string(),
                 heartbeat_ms: HEARTBEAT_MS,
@@ -154,6 +203,9 @@ impl AgentService for AgentGateway {
                 }
             };
             drop(registration);
+            if let Err(error) = core.agent_store.agents_seen(vec![agent.name.clone()]).await {
+                tracing::debug!(agent = %agent, error = chain(&error), "agent's end can't be written down");
+            }
             match &status {
                 Some(status) => tracing::warn!(agent = %agent, reason = status.message(), "agent's stream ended"),
                 None => tracing::info!(agent = %agent, "agent disconnected"),
@@ -236,6 +288,15 @@ impl AgentService for AgentGateway {
     }
 }
 
+/// A refusal as the agent hears it. One that may pass soon is asked for again soon.
+fn connect_status(error: ConnectError) -> Status {
+    match error {
+        ConnectError::NameTaken(_) => Status::already_exists(error.to_string()),
+        ConnectError::Duplicate(_) => Status::aborted(error.to_string()),
+        ConnectError::Closed => Status::unavailable(error.to_string()),
+    }
+}
+
 /// A stream's place in the table: left however the stream's task ends.
 struct Registration {
     core: Arc<Core>,
@@ -263,7 +324,7 @@ async fn read_messages(
         let message = tokio::select! {
             biased;
             () = stop.cancelled() => {
-                return Some(Status::unavailable("the server closed the stream: it stops, or a newer stream took its place"));
+                return Some(Status::unavailable("the server closed the stream: it stops, the agent was removed, or a newer stream took its place"));
             }
             // Before the messages: an agent that never pauses is watched too.
             _ = watch.tick() => {

@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cooper_api::agent::wire::{self, agent_message, server_message};
-use cooper_api::agent::{PROTOCOL_VERSION, attempt_message, read_agent_message, to_agent};
+use cooper_api::agent::{
+    Agreed, HandshakeError, SpokenByAgent, SpokenByServer, attempt_message, read_agent_message, to_agent,
+};
 use cooper_engine::message::{Held, PlacementKey, StepResult, ToAgent, ToServer};
 use cooper_engine::run::{AgentRef, Placement, Refusal, Run, RunEvent};
 use cooper_engine::schedule::AgentView;
+use cooper_ports::agents::{AgentDescription, DiskSpace};
 use cooper_ports::logs::{AppendError, NewFrame, Stream};
 use cooper_ports::registry::CredentialVerifier as _;
 use cooper_ports::runs::ApplyError;
-use cooper_types::{AgentName, AttemptNumber, Platform, RunId, Timestamp, TokenId};
+use cooper_types::{AgentName, AttemptNumber, Platform, PoolName, RunId, Timestamp, TokenId};
 use tonic::Status;
 
 use crate::core::Core;
@@ -24,16 +27,40 @@ const MAX_SILENT: u32 = 3;
 /// The most slots that an agent may claim.
 const MAX_SLOTS: u32 = 1024;
 
-/// Reads an agent's greeting.
-pub(super) fn read_hello(hello: &wire::Hello) -> Result<AgentView, Status> {
-    if hello.protocol != PROTOCOL_VERSION {
-        return Err(Status::failed_precondition(format!(
-            "agent speaks protocol {} and this server {PROTOCOL_VERSION}: upgrade the older of them (agent {}, server {})",
-            hello.protocol,
-            hello.version,
-            env!("CARGO_PKG_VERSION")
-        )));
+/// The most capabilities that an agent may name, and the longest of its texts, in characters: they are shown, no more.
+const MAX_CAPABILITIES: usize = 64;
+const MAX_TEXT: usize = 128;
+
+/// What an agent's greeting says.
+pub(super) struct Greeting {
+    pub(super) agent: AgentRef,
+    pub(super) description: AgentDescription,
+    pub(super) agreed: Agreed,
+}
+
+impl Greeting {
+    /// What the scheduler has to know.
+    pub(super) fn view(&self, draining: bool) -> AgentView {
+        let AgentDescription { pool, native, emulated, slots, .. } = self.description.clone();
+        AgentView { agent: self.agent.clone(), pool, native, emulated, slots, draining }
     }
+}
+
+/// What an agent is told that speaks another protocol.
+pub(super) fn version_refused(error: &HandshakeError, agent_version: &str) -> Status {
+    let server = env!("CARGO_PKG_VERSION");
+    Status::failed_precondition(format!("{error} (agent {}, server {server})", plain(agent_version)))
+}
+
+/// A text of an agent's, on one line and not long.
+fn plain(text: &str) -> String {
+    text.chars().take(MAX_TEXT).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Reads an agent's greeting.
+pub(super) fn read_hello(hello: &wire::Hello, server: SpokenByServer) -> Result<Greeting, Status> {
+    let spoken = SpokenByAgent { newest: hello.protocol, oldest: hello.oldest_protocol };
+    let agreed = server.agree(spoken).map_err(|error| version_refused(&error, &hello.version))?;
     let invalid = |error: &dyn std::fmt::Display| Status::invalid_argument(format!("greeting is not valid: {error}"));
     let platforms = |texts: &[String]| {
         let parsed: Result<Vec<Platform>, _> = texts.iter().take(64).map(|text| Platform::parse(text)).collect();
@@ -45,12 +72,24 @@ pub(super) fn read_hello(hello: &wire::Hello) -> Result<AgentView, Status> {
     if hello.slots == 0 || hello.slots > MAX_SLOTS {
         return Err(invalid(&format!("slots must be 1 to {MAX_SLOTS}")));
     }
-    Ok(AgentView {
-        agent: AgentRef { name, incarnation },
+    let pool = match hello.pool.as_str() {
+        "" => PoolName::default_pool(),
+        text => PoolName::parse(text).map_err(|error| invalid(&error))?,
+    };
+    let disk = hello.disk_free_bytes.zip(hello.disk_total_bytes).map(|(free, total)| DiskSpace { free, total });
+    let description = AgentDescription {
+        pool,
+        incarnation: incarnation.clone(),
         native: platforms(&hello.native_platforms)?,
         emulated: platforms(&hello.emulated_platforms)?,
         slots: hello.slots,
-    })
+        engine: plain(&hello.engine),
+        capabilities: hello.capabilities.iter().take(MAX_CAPABILITIES).map(|text| plain(text)).collect(),
+        version: plain(&hello.version),
+        protocol: agreed.version,
+        disk,
+    };
+    Ok(Greeting { agent: AgentRef { name, incarnation }, description, agreed })
 }
 
 /// What the server says of an agent's stream.
@@ -59,6 +98,8 @@ pub(super) struct Session {
     agent: AgentRef,
     /// What the agent showed: asked for again and again, so that a revoked token ends the stream.
     token: TokenId,
+    /// What the agent is told when it holds nothing any more, if it speaks a version in which it gets no work.
+    farewell: Option<Status>,
     /// What was seen to be this agent's. A fence is given to one life of one agent and an attempt to one fence, so this
     /// stays true; whether it is still live is checked where it is used.
     placements: BTreeSet<PlacementKey>,
@@ -69,7 +110,17 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(core: Arc<Core>, agent: AgentRef, token: TokenId) -> Self {
-        Self { core, agent, token, placements: BTreeSet::new(), attempts: BTreeSet::new(), silent: 0 }
+        let (placements, attempts) = (BTreeSet::new(), BTreeSet::new());
+        Self { core, agent, token, farewell: None, placements, attempts, silent: 0 }
+    }
+
+    /// Ends the stream with these words once the agent holds nothing; at once, if it holds nothing now.
+    pub(super) async fn end_when_idle(&mut self, farewell: Status) -> Result<(), Status> {
+        if !self.runs().await?.iter().any(|run| run.placements.iter().any(|placement| self.is_mine(placement))) {
+            return Err(farewell);
+        }
+        self.farewell = Some(farewell);
+        Ok(())
     }
 
     /// What earlier lives of the agent held is lost.
@@ -230,6 +281,7 @@ impl Session {
     async fn holding(&mut self, held: Vec<Held>) -> Result<(), Status> {
         self.check_token().await?;
         self.silent = 0;
+        self.core.agents.heard(&self.agent);
         let keys: BTreeSet<PlacementKey> = held.iter().map(|report| report.key).collect();
         self.placements.retain(|key| keys.contains(key));
         self.attempts.retain(|(key, _)| keys.contains(key));
@@ -259,7 +311,10 @@ impl Session {
             let effects = run.remind(&self.agent, &held);
             self.core.carry_out(run, &effects).await;
         }
-        Ok(())
+        match &self.farewell {
+            Some(farewell) if held.is_empty() && runs.is_empty() => Err(farewell.clone()),
+            _ => Ok(()),
+        }
     }
 
     fn is_mine(&self, placement: &Placement) -> bool {

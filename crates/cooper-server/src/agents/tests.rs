@@ -2,19 +2,21 @@
 
 mod sources;
 
+mod serving;
+
 use std::sync::Arc;
 
 use axum::Router;
 use cooper_agent::{Connector as _, InProcessConnector};
 use cooper_api::agent::wire::agent_service_client::AgentServiceClient;
 use cooper_api::agent::wire::{self, agent_message, server_message};
-use cooper_api::agent::{PROTOCOL_VERSION, attempt_message, to_agent, to_server};
+use cooper_api::agent::{PROTOCOL_VERSION, SpokenByServer, attempt_message, to_agent, to_server};
 use cooper_engine::message::{Held, PlacementKey, StepResult, ToAgent, ToServer};
 use cooper_engine::run::{AgentRef, Run, RunEvent, RunStatus};
 use cooper_engine::schedule::AgentView;
 use cooper_ports::runs::{SealedSecret, SecretKind};
 use cooper_spec::plan::Work;
-use cooper_types::{AgentName, AttemptNumber, Fence, Platform, RunId, SecretString, TokenId};
+use cooper_types::{AgentName, AttemptNumber, Fence, Platform, PoolName, RunId, SecretString, TokenId};
 use hyper_util::server::graceful::GracefulShutdown;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -37,7 +39,11 @@ struct Fixture {
 
 impl Fixture {
     async fn new() -> Self {
-        let (core, data) = testing::core().await;
+        Self::speaking(SpokenByServer::THIS).await
+    }
+
+    async fn speaking(spoken: SpokenByServer) -> Self {
+        let (core, data) = testing::core_speaking(spoken).await;
         let service = AgentGateway::server(core.clone());
         let app = Router::new().route_service("/cooper.agent.v1.AgentService/{method}", service);
         Self { core, connections: Connections::new(app), graceful: Arc::new(GracefulShutdown::new()), _data: data }
@@ -165,6 +171,7 @@ fn hello(name: &str, protocol: u32) -> agent_message::Message {
         native_platforms: vec!["linux/amd64".to_owned()],
         emulated_platforms: Vec::new(),
         slots: 2,
+        ..wire::Hello::default()
     })
 }
 
@@ -311,9 +318,17 @@ async fn an_agent_that_does_not_report_is_not_kept() {
 #[tokio::test]
 async fn an_agent_that_does_not_read_loses_its_stream() {
     let table = AgentTable::default();
-    let view = AgentView { agent: agent_ref("one"), native: Vec::new(), emulated: Vec::new(), slots: 1 };
+    let view = AgentView {
+        agent: agent_ref("one"),
+        pool: PoolName::default_pool(),
+        native: Vec::new(),
+        emulated: Vec::new(),
+        slots: 1,
+        draining: false,
+    };
     let token = TokenId::parse("aaaa").expect("valid");
-    let newcomer = Newcomer { serial: 1, view, principal: principal("builders"), token: token.clone() };
+    let newcomer =
+        Newcomer { serial: 1, view, principal: principal("builders"), token: token.clone(), outdated: false };
     let (mut queue, stop) = table.connect(newcomer).expect("taken");
     let key = PlacementKey { run: RunId::from_number(1), fence: Fence(1) };
     let mut later = agent_ref("one");

@@ -18,7 +18,7 @@ use cooper_ports::runs::{AcceptRun, RunQuery, RunType, SealedSecret, SecretKind}
 use cooper_spec::plan::{ArgumentValue, BuildArgument};
 use cooper_spec::quick_build::{BuildSource, QuickBuild};
 use cooper_spec::source::SourceLocation;
-use cooper_types::{ContextId, IdempotencyKey, Platform, RunId, SecretBytes};
+use cooper_types::{ContextId, IdempotencyKey, Platform, PoolName, RunId, SecretBytes};
 
 use super::view::{engine_status, ports_run_type, run_view};
 use super::{ApiState, Caller, JsonBody, PathId, Query};
@@ -141,9 +141,10 @@ fn accept_request(
         let (given, min, max) = (request.timeout, MIN_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS);
         return Err(invalid(format!("timeout is {given} s; it must be {min} to {max}")));
     }
-    if let Some(pool) = &request.agent_pool_name {
-        return Err(invalid(format!("agent pool `{pool}` does not exist: this server has no pools")));
-    }
+    let pool = match &request.agent_pool_name {
+        None => PoolName::default_pool(),
+        Some(name) => PoolName::parse(name).map_err(|error| invalid(format!("agentPoolName is not valid: {error}")))?,
+    };
     let platform = match &request.platform {
         None => Platform::LINUX_AMD64,
         Some(view) => Platform::try_from(view)
@@ -187,6 +188,7 @@ fn accept_request(
         principal: token.principal,
         scopes: token.scopes,
         registry: core.registry.clone(),
+        pool,
         build,
         source,
         timeout: Duration::from_secs(request.timeout.into()),

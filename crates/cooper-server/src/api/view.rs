@@ -37,7 +37,7 @@ pub(crate) fn run_view(record: &RunRecord) -> rest::Run {
             .collect(),
         platform: platform.unwrap_or_else(|| rest::PlatformView::from(&cooper_types::Platform::LINUX_AMD64)),
         agent_configuration: None,
-        agent_pool_name: None,
+        agent_pool_name: Some(run.pool.to_string()),
         run_error_message: run.error_message(),
         is_archive_enabled: false,
         provisioning_state: rest::ProvisioningState::Succeeded,

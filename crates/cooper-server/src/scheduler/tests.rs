@@ -11,7 +11,8 @@ async fn a_look_explains_every_wait_once() {
         runs.push(accept(&core, Vec::new()).await);
     }
     let find = async |run| core.runs.find_run(run).await.expect("store").expect("run");
-    sweep(&core).await.expect("store");
+    let mut scheduler = Scheduler::default();
+    scheduler.look(&core).await.expect("store");
     let mut updated = Vec::new();
     for run in &runs {
         let record = find(*run).await;
@@ -19,7 +20,7 @@ async fn a_look_explains_every_wait_once() {
         assert!(reason.contains("no agent is connected"), "{reason}");
         updated.push(record.updated);
     }
-    sweep(&core).await.expect("store");
+    scheduler.look(&core).await.expect("store");
     for (run, updated) in runs.iter().zip(updated) {
         assert_eq!(find(*run).await.updated, updated, "a second look has nothing to write");
     }

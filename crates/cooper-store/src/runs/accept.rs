@@ -10,6 +10,7 @@ use sqlx::{Row, SqliteConnection};
 
 use super::record;
 use crate::access::ensure_principal;
+use crate::agents;
 use crate::contexts::{self, run_number};
 use crate::events;
 use crate::sql_error::{During, Stored, UnknownValue};
@@ -29,6 +30,9 @@ pub(super) async fn accept(
         return Ok(Accepted { record, repeated: true });
     }
     ensure_principal(tx, registry, principal, now).await?;
+    if !agents::pool_exists(tx, registry, &request.run.pool).await? {
+        return Err(AcceptError::UnknownPool(request.run.pool));
+    }
     let context = match &request.run.source {
         BuildSource::Context(context) => {
             check_context(tx, registry, context, principal, now).await?;
@@ -111,8 +115,8 @@ async fn insert(
     let platforms: Vec<String> = run.plan.placements.iter().map(|placement| placement.platform.to_string()).collect();
     sqlx::query(
         "INSERT INTO runs (registry_id, number, status, run_type, principal, platform, context_id, state, generation,
-                           created, updated, idempotency_key, request_hash)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1, ?9, ?9, ?10, ?11)",
+                           created, updated, idempotency_key, request_hash, pool)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1, ?9, ?9, ?10, ?11, ?12)",
     )
     .bind(registry.0)
     .bind(run_number(run.id))
@@ -125,6 +129,7 @@ async fn insert(
     .bind(run.created.as_micros())
     .bind(idempotency.map(|(key, _)| key.as_str()))
     .bind(idempotency.map(|(_, hash)| hash.as_str()))
+    .bind(run.pool.as_str())
     .execute(tx)
     .await
     .map(drop)

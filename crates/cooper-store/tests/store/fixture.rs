@@ -1,18 +1,19 @@
 //! A store in a directory of its own, and the steps that most tests begin with.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cooper_engine::run::{AgentRef, Effect, NewRun, Policy, RunEvent};
+use cooper_engine::run::{AgentRef, Effect, NewRun, Policy, Run, RunEvent};
 use cooper_ports::clock::{Clock, ManualClock};
 use cooper_ports::contexts::ContextStore;
 use cooper_ports::runs::{AcceptRun, Applied, ApplyError, RunRecord, RunStore, RunType};
 use cooper_spec::quick_build::{BuildSource, QuickBuild};
 use cooper_store::{OpenError, Store, StoreOptions};
 use cooper_types::{
-    AgentName, AttemptNumber, ContextId, Digest, Fence, Platform, PrincipalName, RegistryName, RunId, Scope, Scopes,
-    Timestamp,
+    AgentName, AttemptNumber, ContextId, Digest, Fence, Platform, PoolName, PrincipalName, RegistryName, RunId, Scope,
+    Scopes, Timestamp,
 };
 use tempfile::TempDir;
 
@@ -35,6 +36,13 @@ impl Fixture {
     pub(crate) async fn reopen(&mut self) {
         self.store.close().await.unwrap();
         self.store = open_with(self.directory.path(), Some(self.clock.clone())).await.unwrap();
+    }
+
+    /// All runs that have not ended, oldest first.
+    pub(crate) async fn unfinished_runs(&self) -> Vec<Run> {
+        let found = self.store.unfinished_changes(&BTreeMap::new()).await.unwrap();
+        assert!(found.unreadable.is_empty() && found.gone.is_empty());
+        found.changed.into_iter().map(|(_, run)| run).collect()
     }
 
     /// An accepted run of alice's.
@@ -117,6 +125,7 @@ pub(crate) fn quick_build(owner: &str, source: &str) -> AcceptRun {
         principal: principal(owner),
         scopes: Scopes(vec![Scope::Admin]),
         registry: registry(),
+        pool: PoolName::default_pool(),
         build,
         source: BuildSource::Context(context(source)),
         timeout: Duration::from_secs(3600),

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
 mod access;
+mod agents;
 mod backup;
 mod contexts;
 mod crash;

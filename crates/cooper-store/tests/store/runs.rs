@@ -1,10 +1,10 @@
 //! Conformance of the port for runs: accepting, applying events, reading.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cooper_engine::message::{BaseImage, PushedManifest, StepOutput, StepResult};
-use cooper_engine::run::{Effect, Phase, Refusal, RunEvent, RunStatus};
+use cooper_engine::run::{Effect, PendingReason, Phase, Refusal, RunEvent, RunStatus};
 use cooper_ports::blobs::UploadId;
 use cooper_ports::clock::Clock;
 use cooper_ports::contexts::ContextStore;
@@ -54,7 +54,7 @@ async fn an_accepted_run_is_whole_after_a_restart() {
     assert_eq!(record.run.status(), RunStatus::Queued);
     fixture.reopen().await;
     assert_eq!(fixture.store.find_run(record.run.id).await.unwrap(), Some(record.clone()));
-    assert_eq!(fixture.store.unfinished_runs().await.unwrap(), [record.run]);
+    assert_eq!(fixture.unfinished_runs().await, [record.run]);
     assert_eq!(fixture.count("SELECT count(*) FROM run_secrets").await, 2);
     assert_eq!(fixture.store.find_run(RunId::from_number(2)).await.unwrap(), None);
     assert_eq!(fixture.store.find_run(RunId::from_number(u64::MAX)).await.unwrap(), None);
@@ -222,7 +222,7 @@ async fn the_end_takes_secrets_and_attempts_with_it() {
     ] {
         assert_eq!(fixture.count(table).await, 0, "{table}");
     }
-    assert!(fixture.store.unfinished_runs().await.unwrap().is_empty());
+    assert!(fixture.unfinished_runs().await.is_empty());
     assert_eq!(fixture.count("SELECT count(*) FROM events WHERE kind = 'run.finished'").await, 1);
     let again = fixture.apply(run, RunEvent::Tick).await.unwrap_err();
     assert!(matches!(again, ApplyError::Refused { refusal: Refusal::Over, .. }));
@@ -390,4 +390,43 @@ async fn an_agent_is_shown_what_it_holds_and_nothing_else() {
     assert_eq!(held().await, []);
     assert_eq!(fixture.store.count_unfinished().await.unwrap(), [(RunStatus::Queued, 1)]);
     fixture.store.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn only_what_has_changed_is_read_again_and_one_bad_row_stops_nothing() {
+    let fixture = Fixture::new().await;
+    let first = fixture.accept().await.run.id;
+    let second = fixture.accept().await.run.id;
+    let mut known = BTreeMap::new();
+    let found = fixture.store.unfinished_changes(&known).await.unwrap();
+    known.extend(found.changed.iter().map(|(generation, run)| (run.id, *generation)));
+    assert_eq!(known.keys().copied().collect::<Vec<_>>(), [first, second]);
+    let found = fixture.store.unfinished_changes(&known).await.unwrap();
+    assert!(found.changed.is_empty() && found.gone.is_empty() && found.unreadable.is_empty());
+
+    fixture.apply(first, RunEvent::Explained { placement: 0, reason: PendingReason::NoAgent }).await.unwrap();
+    let third = fixture.accept().await.run.id;
+    let found = fixture.store.unfinished_changes(&known).await.unwrap();
+    let changed: Vec<_> = found.changed.iter().map(|(generation, run)| (run.id, *generation)).collect();
+    assert_eq!(changed, [(first, known[&first] + 1), (third, 1)]);
+    assert_eq!(found.changed[0].1.pending_reason(), Some(&PendingReason::NoAgent));
+
+    known.extend(changed);
+    let by = principal("alice");
+    fixture.apply(second, RunEvent::CancelRequested { by }).await.unwrap();
+    fixture
+        .store
+        .write(async move |mut tx| {
+            let sql = "UPDATE runs SET state = '{}', generation = generation + 1 WHERE number = ?1";
+            let done = sqlx::query(sql).bind(third.number().cast_signed()).execute(&mut *tx).await;
+            assert_eq!(done.unwrap().rows_affected(), 1);
+            Ok::<_, cooper_ports::store_error::StoreError>(())
+        })
+        .await
+        .unwrap();
+    let found = fixture.store.unfinished_changes(&known).await.unwrap();
+    assert_eq!(found.gone, [second]);
+    let unreadable: Vec<_> = found.unreadable.iter().map(|(run, generation, _)| (*run, *generation)).collect();
+    assert_eq!(unreadable, [(third, 2)]);
+    assert!(found.changed.is_empty());
 }

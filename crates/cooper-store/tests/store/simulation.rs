@@ -120,7 +120,7 @@ async fn check(fixture: &Fixture, id: RunId) {
     assert_eq!(columns.get::<Option<i64>, _>("finished"), run.finished().map(|time| time.as_micros()));
     let over = run.status().is_terminal();
     assert_eq!(record.log.complete, over);
-    assert_eq!(fixture.store.unfinished_runs().await.unwrap().is_empty(), over);
+    assert_eq!(fixture.unfinished_runs().await.is_empty(), over);
 }
 
 proptest! {
