@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cooper_api::rest::{
-    CreateToken, CreatedContext, CreatedToken, IDEMPOTENCY_KEY_HEADER, Info, LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER,
-    ListRunsQuery, Run, RunList, RunRequest, TokenList, UploadedContext,
+    AgentList, AgentView, CreatePool, CreateToken, CreatedContext, CreatedToken, DeletePoolQuery, DrainAgent,
+    IDEMPOTENCY_KEY_HEADER, Info, LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, ListRunsQuery, PoolList, PoolView, Run,
+    RunList, RunRequest, TokenList, UploadedContext,
 };
-use cooper_types::{IdempotencyKey, RunId, SecretString, TokenId};
+use cooper_types::{AgentName, IdempotencyKey, PoolName, RunId, SecretString, TokenId};
 use futures::Stream;
 use reqwest::Method;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, WWW_AUTHENTICATE};
@@ -191,6 +192,43 @@ impl Client {
     /// Follows a run's log from its beginning to its end, over disconnects: see [`LogEvent`].
     pub fn follow(&self, run: RunId, options: FollowOptions) -> impl Stream<Item = Result<LogEvent, ClientError>> {
         follow::follow(self.http.clone(), run, options)
+    }
+
+    /// All agents, connected or not.
+    pub async fn list_agents(&self) -> Result<AgentList, ClientError> {
+        self.http.json(self.http.request(Method::GET, "/api/v1/agents")).await
+    }
+
+    /// An agent.
+    pub async fn get_agent(&self, name: &AgentName) -> Result<AgentView, ClientError> {
+        self.http.json(self.http.request(Method::GET, &format!("/api/v1/agents/{name}"))).await
+    }
+
+    /// Has an agent be offered nothing new, or ends that.
+    pub async fn drain_agent(&self, name: &AgentName, draining: bool) -> Result<AgentView, ClientError> {
+        let call = self.http.request(Method::POST, &format!("/api/v1/agents/{name}/drain"));
+        self.http.json(call.json(&DrainAgent { draining })).await
+    }
+
+    /// Forgets an agent, and returns what it was.
+    pub async fn remove_agent(&self, name: &AgentName) -> Result<AgentView, ClientError> {
+        self.http.json(self.http.request(Method::DELETE, &format!("/api/v1/agents/{name}"))).await
+    }
+
+    /// All pools.
+    pub async fn list_pools(&self) -> Result<PoolList, ClientError> {
+        self.http.json(self.http.request(Method::GET, "/api/v1/pools")).await
+    }
+
+    /// Makes a pool.
+    pub async fn create_pool(&self, request: &CreatePool) -> Result<PoolView, ClientError> {
+        self.http.json(self.http.request(Method::POST, "/api/v1/pools").json(request)).await
+    }
+
+    /// Deletes a pool, and returns what it was. With `force` its runs are cancelled and its agents removed.
+    pub async fn delete_pool(&self, name: &PoolName, force: bool) -> Result<PoolView, ClientError> {
+        let call = self.http.request(Method::DELETE, &format!("/api/v1/pools/{name}"));
+        self.http.json(call.query(&DeletePoolQuery { force })).await
     }
 
     /// All tokens that still work.

@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::commands::{backup, build, completions, config, doctor, login, logout, logs, restore, runs, serve, token};
+use crate::commands::{
+    agent, backup, build, completions, config, doctor, login, logout, logs, pool, restore, runs, serve, token,
+};
 use crate::exit::EXIT_CODES_HELP;
 
 /// Build container images on a server of your own.
@@ -26,6 +28,12 @@ pub(crate) enum Command {
     Login(login::LoginArgs),
     /// Forget a login
     Logout(logout::LogoutArgs),
+    /// List, show, drain and remove agents
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Agent(agent::AgentArgs),
+    /// Make, list and delete pools of agents
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Pool(pool::PoolArgs),
     /// Make, list and revoke access tokens
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Token(token::TokenArgs),

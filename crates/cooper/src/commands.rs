@@ -1,5 +1,6 @@
 //! The commands, one file each, and the way to them.
 
+pub(crate) mod agent;
 pub(crate) mod backup;
 pub(crate) mod build;
 pub(crate) mod completions;
@@ -9,6 +10,7 @@ pub(crate) mod login;
 pub(crate) mod logout;
 pub(crate) mod logs;
 mod openapi;
+pub(crate) mod pool;
 pub(crate) mod restore;
 pub(crate) mod runs;
 pub(crate) mod serve;
@@ -34,6 +36,8 @@ pub(crate) fn run(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
         Command::Build(args) => block_on(build::run(&args, environment)),
         Command::Login(args) => block_on(login::run(&args, environment)),
         Command::Logout(args) => logout::run(&args, environment),
+        Command::Agent(args) => block_on(agent::run(&args, environment)),
+        Command::Pool(args) => block_on(pool::run(&args, environment)),
         Command::Token(args) => block_on(token::run(&args, environment)),
         Command::Runs(args) => block_on(runs::run(&args, environment)),
         Command::Logs(args) => block_on(logs::run(&args, environment)),

@@ -43,6 +43,9 @@ pub(crate) struct BuildFlags {
     /// Build without pushing
     #[arg(long)]
     pub(crate) no_push: bool,
+    /// The pool whose agents may build it [default: default]
+    #[arg(long, value_name = "POOL")]
+    pub(crate) agent_pool: Option<String>,
     /// Build without the cache of earlier builds
     #[arg(long)]
     pub(crate) no_cache: bool,
@@ -113,7 +116,7 @@ impl Request {
             timeout: flags.timeout.unwrap_or(DEFAULT_TIMEOUT_SECONDS),
             platform: platform.as_ref().map(PlatformView::from),
             source_location: String::new(),
-            agent_pool_name: None,
+            agent_pool_name: flags.agent_pool.clone(),
         };
         Ok(Self { build, warnings })
     }

@@ -62,9 +62,6 @@ struct AzureFlags {
     /// Logs are kept by the server
     #[arg(long, value_name = "TEMPLATE")]
     log_template: Option<String>,
-    /// There are no agent pools yet
-    #[arg(long, value_name = "POOL")]
-    agent_pool: Option<String>,
     /// There are no subscriptions
     #[arg(long, value_name = "NAME", hide = true)]
     subscription: Option<String>,
@@ -78,7 +75,6 @@ impl AzureFlags {
             (self.auth_mode.is_some(), "--auth-mode", "a run always logs in to its own registry"),
             (self.source_acr_auth_id.is_some(), "--source-acr-auth-id", "a run always acts for who started it"),
             (self.log_template.is_some(), "--log-template", "logs are kept by the server"),
-            (self.agent_pool.is_some(), "--agent-pool", "there are no agent pools yet"),
             (self.subscription.is_some(), "--subscription", "there are no subscriptions here"),
         ];
         let given = flags.into_iter().filter(|(given, _, _)| *given);
@@ -240,7 +236,8 @@ mod tests {
         .expect("parsed");
         assert_eq!(args.flags.images, ["app:v1", "app:{{.Run.ID}}"]);
         assert_eq!(args.flags.timeout, Some(600));
-        assert_eq!((args.source.as_str(), args.azure.warnings().len()), (".", 6));
+        assert_eq!((args.source.as_str(), args.azure.warnings().len()), (".", 5));
+        assert_eq!(args.flags.agent_pool.as_deref(), Some("p"));
         assert!(args.no_wait && args.no_logs && args.no_format && args.flags.no_push);
     }
 

@@ -42,7 +42,7 @@ struct CreateArgs {
     /// Whom the token speaks for, such as a person or a pipeline
     #[arg(value_name = "PRINCIPAL")]
     principal: String,
-    /// What it may do: read, run, admin, agent, or repository:NAME:pull,push,delete; may be repeated
+    /// What it may do: read, run, admin, agent, agent:POOL, or repository:NAME:pull,push,delete; may be repeated
     #[arg(long, short, value_name = "SCOPE", required = true)]
     scope: Vec<String>,
     /// After how long it stops working, such as 90d, 12h or 30m; never if not said

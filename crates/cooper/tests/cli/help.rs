@@ -5,7 +5,7 @@ use super::Cooper;
 #[tokio::test]
 async fn help_texts() {
     let cooper = Cooper::new();
-    let pages: [(&str, &[&str]); 18] = [
+    let pages: [(&str, &[&str]); 22] = [
         ("cooper", &["--help"]),
         ("serve", &["serve", "--help"]),
         ("build", &["build", "--help"]),
@@ -13,6 +13,10 @@ async fn help_texts() {
         ("logout", &["logout", "--help"]),
         ("token", &["token", "--help"]),
         ("token_create", &["token", "create", "--help"]),
+        ("agent", &["agent", "--help"]),
+        ("agent_drain", &["agent", "drain", "--help"]),
+        ("pool", &["pool", "--help"]),
+        ("pool_delete", &["pool", "delete", "--help"]),
         ("runs", &["runs", "--help"]),
         ("runs_list", &["runs", "list", "--help"]),
         ("runs_show", &["runs", "show", "--help"]),
