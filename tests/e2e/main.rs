@@ -16,6 +16,7 @@ mod doctor;
 mod emulation;
 mod examples;
 mod packaging;
+mod pools;
 mod quick_build;
 mod remote_agent;
 mod restart;
