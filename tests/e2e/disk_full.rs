@@ -1,45 +1,10 @@
 //! A full disk is an answer, not a crash: nothing that was accepted is harmed.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use cooper_e2e::{Context, ServerOptions, TestServer, wait_until};
-use tempfile::TempDir;
 
-/// A small file system of its own.
-pub(crate) struct SmallDisk {
-    folder: TempDir,
-}
-
-impl SmallDisk {
-    pub(crate) fn mount(mebibytes: u32) -> Self {
-        let folder = TempDir::with_prefix("cooper-disk-").unwrap();
-        let options = format!("size={mebibytes}m,mode=0700");
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path()).status().unwrap();
-        assert!(
-            mounted.success(),
-            "this test mounts a small tmpfs, which takes root: run it as `cargo xtask test` says"
-        );
-        Self { folder }
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    pub(crate) fn data(&self) -> PathBuf {
-        self.path().join("data")
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: a server that is still ending may hold a file.
-        let _ = Command::new("umount").arg("--lazy").arg(self.path()).status();
-    }
-}
+pub(crate) use cooper_e2e::SmallDisk;
 
 #[test]
 fn an_upload_that_does_not_fit_is_refused_and_the_server_stays_up() {

@@ -6,6 +6,7 @@
 )]
 
 mod clock;
+mod disk_full;
 mod engine_broken;
 mod machine;
 mod server_killed;

@@ -14,6 +14,7 @@ mod outcome;
 mod private_engine;
 mod product;
 mod server;
+mod small_disk;
 mod submission;
 mod wall_clock;
 
@@ -28,5 +29,6 @@ pub use outcome::{Finished, Running, run_to_end, wait_until};
 pub use private_engine::PrivateEngine;
 pub use product::{cooper_binary, repository_path};
 pub use server::{ServerOptions, TestServer};
+pub use small_disk::SmallDisk;
 pub use submission::{Submission, is_final};
 pub use wall_clock::WallClock;

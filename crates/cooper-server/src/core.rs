@@ -4,6 +4,7 @@
 //! sent. Sending may fail without harm: the sweep and the agents' reports say everything again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cooper_api::agent::{SpokenByServer, to_agent};
 use cooper_api::problem::ProblemCode;
@@ -57,6 +58,8 @@ pub(crate) struct Core {
     pub(crate) local_agent: Option<AgentName>,
     pub(crate) policy: Policy,
     pub(crate) metrics: Metrics,
+    /// A run's change could not be written, such as a renewal on a full disk, since the scheduler last looked.
+    pub(crate) refused_writes: AtomicBool,
     /// Wakes the scheduler. It also looks by itself, so a lost wake-up costs a moment only.
     pub(crate) wake: Notify,
     news: broadcast::Sender<RunId>,
@@ -100,6 +103,7 @@ impl Core {
             local_agent: parts.local_agent,
             policy: Policy::DEFAULT,
             metrics: Metrics::new(),
+            refused_writes: AtomicBool::new(false),
             wake: Notify::new(),
             news: broadcast::Sender::new(NEWS_CAPACITY),
             changes: TaskTracker::new(),
@@ -122,7 +126,11 @@ impl Core {
             event,
             RunEvent::StepEnded { result: StepResult::Succeeded { output: StepOutput::Pushed { .. } }, .. }
         );
-        let applied = self.runs.apply_event(run, event, &self.policy).await?;
+        let applied = self.runs.apply_event(run, event, &self.policy).await;
+        if let Err(ApplyError::Store(_)) = &applied {
+            self.refused_writes.store(true, Ordering::Relaxed);
+        }
+        let applied = applied?;
         failpoint::pass(Failpoint::EventStored);
         if pushed {
             failpoint::pass(Failpoint::TagsPublished);

@@ -8,6 +8,7 @@ mod queue;
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cooper_engine::run::{PendingReason, Placement, Refusal, Run, RunEvent};
@@ -84,6 +85,14 @@ impl Scheduler {
     }
 
     async fn look(&mut self, core: &Core) -> Result<(), StoreError> {
+        // While nothing could be written, nobody could renew: as after a restart, leases begin anew before anything is
+        // judged by them. Until that can be written there is nothing else to do.
+        if core.refused_writes.swap(false, Ordering::Relaxed) {
+            self.extend_leases(core).await?;
+            if core.refused_writes.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+        }
         let now = core.clock.now();
         self.queue.refresh(&*core.runs).await?;
         // Asking the state machine first spares a write for each run and look.

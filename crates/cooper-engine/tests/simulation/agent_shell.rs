@@ -29,6 +29,7 @@ pub(super) struct Machine {
     up: bool,
     /// It drains, and its process is going to end.
     leaving: bool,
+    pub(super) engine_down: bool,
     state: AgentState,
     pub(super) stream: Option<u64>,
     pub(super) jobs: BTreeMap<(PlacementKey, AttemptNumber), Job>,
@@ -57,6 +58,7 @@ impl Machine {
                 incarnation: 0,
                 up: false,
                 leaving: false,
+                engine_down: false,
                 state: AgentState::new(slots as usize),
                 stream: None,
                 jobs: BTreeMap::new(),
@@ -89,6 +91,10 @@ impl Machine {
         self.up && self.incarnation == incarnation
     }
 
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
     /// What is still here of runs.
     pub(super) fn leftovers(&self) -> Vec<String> {
         let containers = self.containers.iter().map(|key| format!("containers of {}.{}", key.run, key.fence));
@@ -104,6 +110,10 @@ impl World {
         let machine = &mut self.machines[agent];
         if machine.up {
             return;
+        }
+        if machine.engine_down {
+            // It waits for an engine that it can clean up.
+            return self.after(Duration::from_secs(1), Event::AgentStart { agent });
         }
         machine.up = true;
         machine.incarnation += 1;

@@ -58,6 +58,7 @@ impl World {
         self.look_at_execution(key, attempt);
         let fate = match self.random.below(100) {
             0..=4 => Fate::Fails,
+            _ if self.machines[agent].engine_down => Fate::Breaks,
             5..=6 => Fate::Hangs,
             7 if !self.calm => Fate::Sticks,
             8..=9 if !self.calm => Fate::Breaks,
@@ -82,6 +83,13 @@ impl World {
         } else if fate != Fate::Sticks {
             let patience = if self.random.chance(500) { 50 } else { 0 };
             self.after(takes, Event::StepEnds { agent, incarnation, key, attempt, patience });
+        }
+    }
+
+    /// The engine goes away under an attempt.
+    pub(super) fn break_job(&mut self, agent: usize, key: PlacementKey, attempt: AttemptNumber) {
+        if let Some(job) = self.machines[agent].jobs.get_mut(&(key, attempt)) {
+            job.fate = Fate::Breaks;
         }
     }
 
@@ -144,7 +152,8 @@ impl World {
     /// What a prepare step has fetched goes to the server, which takes it from a live attempt alone. No result means that
     /// it has to be tried again.
     fn uploads(&mut self, agent: usize, key: PlacementKey, attempt: AttemptNumber) -> Option<StepResult> {
-        if !self.server.up || self.is_apart(agent) {
+        let reached = self.server.up && !self.is_apart(agent) && !self.is_deaf(agent, true);
+        if !reached || self.disk_full {
             return None;
         }
         if !self.store.is_live(key.run, attempt) {
@@ -177,11 +186,13 @@ impl World {
 
     /// A push is a request of its own, repeated until it is answered.
     pub(super) fn push_tries(&mut self, agent: usize, incarnation: u64, key: PlacementKey, attempt: AttemptNumber) {
-        let Some(job) = self.job(agent, incarnation, key, attempt) else { return };
+        let Some(job) = self.job(agent, incarnation, key, attempt).filter(|job| job.fate == Fate::Succeeds) else {
+            return;
+        };
         let targets = job.order.targets.clone();
         let again = self.random.millis(500, 2_000);
         self.after(again, Event::PushTries { agent, incarnation, key, attempt });
-        if self.is_apart(agent) || (!self.calm && self.random.chance(100)) {
+        if self.is_apart(agent) || self.is_deaf(agent, true) || (!self.calm && self.random.chance(100)) {
             return;
         }
         // Bytes that are under way for long arrive at a registry that has moved on.
@@ -198,7 +209,7 @@ impl World {
         attempt: AttemptNumber,
         targets: Vec<TagTarget>,
     ) {
-        if !self.server.up {
+        if !self.server.up || self.disk_full {
             return;
         }
         let taken = self.store.is_live(key.run, attempt) || self.sabotage == Sabotage::StageWithoutLook;
@@ -211,7 +222,7 @@ impl World {
                 return;
             }
         }
-        if self.calm || !self.random.chance(100) {
+        if !self.is_deaf(agent, false) && (self.calm || !self.random.chance(100)) {
             let delay = self.random.millis(1, 100);
             self.after(delay, Event::PushAnswered { agent, incarnation, key, attempt, taken });
         }
@@ -225,7 +236,9 @@ impl World {
         attempt: AttemptNumber,
         taken: bool,
     ) {
-        let Some(job) = self.job(agent, incarnation, key, attempt) else { return };
+        let Some(job) = self.job(agent, incarnation, key, attempt).filter(|job| job.fate == Fate::Succeeds) else {
+            return;
+        };
         let result = if taken {
             let manifests = job.order.targets.iter().map(|target| PushedManifest {
                 repository: target.repository.clone(),
@@ -245,7 +258,7 @@ impl World {
             return;
         }
         machine.jobs.retain(|(of, _), _| *of != key);
-        if self.sabotage != Sabotage::LeaveContainers {
+        if self.sabotage != Sabotage::LeaveContainers && !machine.engine_down {
             machine.containers.remove(&key);
         }
         self.agent_does(agent, AgentEvent::CleanedUp(key));

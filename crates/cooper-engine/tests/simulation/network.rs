@@ -47,12 +47,14 @@ pub(super) struct Network {
     arrivals: BTreeMap<(u64, bool), Duration>,
     /// Agents that can't reach the server, and until when.
     apart: BTreeMap<usize, Duration>,
+    /// Directions (up or not) in which nothing arrives, and until when.
+    pub(super) deaf: BTreeMap<(usize, bool), Duration>,
 }
 
 impl World {
     /// Opens a stream, if the server can be reached.
     pub(super) fn open_stream(&mut self, agent: usize) -> Option<u64> {
-        if !self.server.up || self.is_apart(agent) {
+        if !self.server.up || self.is_apart(agent) || self.is_deaf(agent, true) || self.is_deaf(agent, false) {
             return None;
         }
         self.network.streams += 1;
@@ -84,7 +86,7 @@ impl World {
 
     fn carry(&mut self, peer: Sender, up: bool, sure: bool, event: Event) {
         let bad = !self.calm && !sure;
-        if self.is_apart(peer.agent) || (bad && self.random.chance(30)) {
+        if self.is_apart(peer.agent) || self.is_deaf(peer.agent, up) || (bad && self.random.chance(30)) {
             return;
         }
         if bad && self.random.chance(30) {
@@ -102,6 +104,10 @@ impl World {
 
     pub(super) fn is_apart(&self, agent: usize) -> bool {
         self.network.apart.get(&agent).is_some_and(|until| self.now < *until)
+    }
+
+    pub(super) fn is_deaf(&self, agent: usize, up: bool) -> bool {
+        self.network.deaf.get(&(agent, up)).is_some_and(|until| self.now < *until)
     }
 
     /// What was under way on a dead stream may still have been received.

@@ -32,6 +32,8 @@ pub(super) struct Oracle {
     /// When runs that have not ended were cancelled.
     cancels: BTreeMap<RunId, Timestamp>,
     up_since: Option<Duration>,
+    /// Since when the disk takes writes again, if it ever did not.
+    pub(super) writable_since: Option<Duration>,
     last_time: Option<Timestamp>,
 }
 
@@ -64,13 +66,14 @@ impl World {
     }
 
     fn look_at_cancels(&mut self) {
-        if !self.server.up {
+        if !self.server.up || self.disk_full {
             return;
         }
         // A lease by the store's clock, and a sweep. That clock loses what passed since the last commit before a crash
         // if the wall clock was set back, and leaps if it was set forward: then the sweep has to come.
         let limit = POLICY.lease + SWEEP;
-        let (time, since) = (self.store_clock(), self.oracle.up_since.unwrap_or_default());
+        let (time, since) =
+            (self.store_clock(), self.oracle.up_since.max(self.oracle.writable_since).unwrap_or_default());
         let late = self.oracle.cancels.iter().find(|(_, at)| time > at.after(limit) && self.now > since + SWEEP);
         let late = late.map(|(run, _)| *run);
         if let Some(run) = late {

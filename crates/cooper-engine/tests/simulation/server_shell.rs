@@ -27,6 +27,8 @@ pub(super) struct Server {
     /// What the store's clock showed when it was opened, and when that was.
     clock: Option<(Timestamp, Duration)>,
     woken: bool,
+    /// A change could not be written since the last look.
+    pub(super) refused_writes: bool,
 }
 
 /// A connected agent.
@@ -47,7 +49,7 @@ impl World {
     }
 
     pub(super) fn server_start(&mut self) {
-        if self.server.up {
+        if self.server.up || self.start_later() {
             return;
         }
         self.server.up = true;
@@ -100,6 +102,10 @@ impl World {
         if !self.server.up {
             return Err(ApplyError::Down);
         }
+        if self.disk_full {
+            self.server.refused_writes = true;
+            return Err(ApplyError::Down);
+        }
         let before = self.store.runs.get(&id).cloned();
         // A decline waits for the next look: an agent that takes nothing would be asked without a pause.
         let declined = matches!(event, RunEvent::Declined { .. });
@@ -149,7 +155,8 @@ impl World {
             self.after(PERIOD, Event::Sweep { life, periodic });
         }
         let now = self.store_clock();
-        if self.sabotage != Sabotage::NeverTick {
+        let made_up = self.make_up_for_refused_writes();
+        if self.sabotage != Sabotage::NeverTick && made_up {
             for run in self.store.unfinished() {
                 if run.clone().apply(RunEvent::Tick, now, &POLICY).is_ok() {
                     let _ = self.apply(run.id, RunEvent::Tick);
@@ -290,6 +297,9 @@ impl World {
             if self.random.chance(100) {
                 return self.server_crash();
             }
+        }
+        if self.disk_full {
+            return;
         }
         let sequence = match self.store.append(key.run, attempt, first, count) {
             Ok(sequence) => {

@@ -118,3 +118,8 @@ fn a_server_that_never_looks_at_the_time_is_caught() {
 fn log_frames_that_are_acknowledged_and_not_kept_are_caught() {
     is_caught(Sabotage::AckBeforeCommit, "promise 5");
 }
+
+#[test]
+fn leases_that_pass_while_the_disk_is_full_are_caught() {
+    is_caught(Sabotage::NoLeaseAfterFullDisk, "of silence");
+}

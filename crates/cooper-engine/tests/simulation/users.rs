@@ -17,7 +17,7 @@ use super::world::{Event, Sabotage, World};
 
 impl World {
     pub(super) fn user_starts(&mut self) {
-        if !self.server.up {
+        if !self.server.up || self.disk_full {
             // Refused: the person tries again.
             let later = self.random.millis(500, 3_000);
             return self.after(later, Event::UserStarts);

@@ -41,6 +41,8 @@ pub(super) enum Sabotage {
     NeverTick,
     /// The server says that log frames are stored before they are.
     AckBeforeCommit,
+    /// Leases go on while the disk is full and nobody can renew.
+    NoLeaseAfterFullDisk,
 }
 
 /// Something that happens at a time.
@@ -132,6 +134,18 @@ pub(super) enum Event {
     WallJump {
         seconds: i64,
     },
+    EngineStops {
+        agent: usize,
+    },
+    EngineStarts {
+        agent: usize,
+    },
+    HalfCut {
+        agent: usize,
+        up: bool,
+    },
+    DiskFills,
+    DiskHasSpace,
     UserStarts,
     UserCancels,
     CalmBegins,
@@ -151,6 +165,8 @@ pub(super) struct World {
     pub(super) oracle: Oracle,
     /// How far the wall clock is off, in microseconds.
     pub(super) wall_offset: i64,
+    /// The server's disk takes nothing.
+    pub(super) disk_full: bool,
     pub(super) trace: Vec<String>,
     queue: BTreeMap<(Duration, u64), Event>,
     next: u64,
@@ -179,6 +195,7 @@ pub(super) fn simulate(seed: u64, sabotage: Sabotage) -> Outcome {
         network: Network::default(),
         oracle: Oracle::default(),
         wall_offset: 1_700_000_000_000_000,
+        disk_full: false,
         trace: Vec::new(),
         queue: BTreeMap::new(),
         next: 0,
@@ -218,6 +235,9 @@ impl World {
         sometimes(self, if hard == 2 { 16 } else { 4 }, &mut |world| Event::Cut { agent: any(world) });
         sometimes(self, 1, &mut |world| Event::AgentDrain { agent: any(world) });
         sometimes(self, 4, &mut |world| Event::WallJump { seconds: world.random.below(7_200).cast_signed() - 3_600 });
+        sometimes(self, 2, &mut |world| Event::EngineStops { agent: any(world) });
+        sometimes(self, 2, &mut |world| Event::HalfCut { agent: any(world), up: world.random.chance(500) });
+        sometimes(self, 1, &mut |_| Event::DiskFills);
         self.at(STORM, Event::CalmBegins);
     }
 
@@ -273,6 +293,11 @@ impl World {
                 self.note(format_args!("wall clock jumps by {seconds} s"));
                 self.wall_offset += seconds * 1_000_000;
             }
+            Event::EngineStops { agent } => self.engine_stops(agent),
+            Event::EngineStarts { agent } => self.engine_starts(agent),
+            Event::HalfCut { agent, up } => self.half_cut(agent, up),
+            Event::DiskFills => self.disk_fills(),
+            Event::DiskHasSpace => self.disk_has_space(),
             Event::UserStarts => self.user_starts(),
             Event::UserCancels => self.user_cancels(),
             Event::CalmBegins => self.calm_begins(),
