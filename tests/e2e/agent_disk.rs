@@ -78,6 +78,29 @@ fn nothing_of_a_run_stays_but_a_cache_within_its_budget() {
     server.build(&["-t", "large:again"], &Context::new(&format!("FROM {base}\nRUN echo {}\n", unique())));
 }
 
+#[test]
+fn a_full_disk_of_the_engine_is_a_loss_with_that_reason() {
+    let disk = SmallDisk::mount(128);
+    let namespace = Namespace::new();
+    let engine = PrivateEngine::start_on(&namespace, Some(disk.path().join("engine")));
+    // It has enough by its own measure, so that the build begins.
+    let arguments =
+        ["--engine", &engine.socket().display().to_string(), "--min-free", "1MiB"].map(str::to_owned).to_vec();
+    let server = TestServer::with(ServerOptions { arguments, namespace: Some(namespace), ..Default::default() });
+    let base = server.base_image();
+    let large = Context::new(&format!("FROM {base}\nRUN dd if=/dev/zero of=/large bs=1M count=256\n"));
+    let queued = server.cooper(&["build", "--no-wait", "-t", "large:1", &large.display()]).expect(0);
+    let id = queued.stdout.trim().to_owned();
+    let log = || server.cooper(&["logs", &id]).stdout;
+    wait_until("the loss is in the log", BUILT, || log().contains("loss 1 of 3"));
+    let log = log();
+    assert!(log.contains("no space left on its disk") && log.contains("--cache-budget"), "{log}");
+    assert_eq!(server.run(&id)["status"], "Running", "a full disk of an engine is no failed build");
+    server.cooper(&["runs", "cancel", &id]).expect(0);
+    wait_until("the run ends", BUILT, || server.run(&id)["status"] == "Canceled");
+    server.build(&["-t", "small:1"], &Context::new(&format!("FROM {base}\nRUN echo {}\n", unique())));
+}
+
 /// What the engine's build cache takes, in bytes, as its client rounds it.
 fn cache_bytes(listed: &dyn Fn(&[&str]) -> Vec<String>) -> u64 {
     let lines = listed(&["system", "df", "--format", "{{.Type}}={{.Size}}"]);

@@ -20,6 +20,7 @@ const STOP: Duration = Duration::from_secs(30);
 pub struct PrivateEngine {
     namespace: Namespace,
     folder: TempDir,
+    data: PathBuf,
     process: Option<Running>,
 }
 
@@ -27,8 +28,15 @@ impl PrivateEngine {
     /// Starts one inside a namespace, and waits until it answers.
     #[track_caller]
     pub fn start(namespace: &Namespace) -> Self {
+        Self::start_on(namespace, None)
+    }
+
+    /// The same, with its data in a folder that is on a disk of its own, say.
+    #[track_caller]
+    pub fn start_on(namespace: &Namespace, data: Option<PathBuf>) -> Self {
         let folder = TempDir::with_prefix("cooper-engine-").expect("make a temporary folder");
-        let mut engine = Self { namespace: namespace.clone(), folder, process: None };
+        let data = data.unwrap_or_else(|| folder.path().join("data"));
+        let mut engine = Self { namespace: namespace.clone(), folder, data, process: None };
         engine.launch();
         engine
     }
@@ -78,7 +86,7 @@ impl PrivateEngine {
         // Its own mounts: what it mounts is gone with it, however it ends.
         command.args(["--mount", "--propagation", "private", "dockerd"]);
         command.arg("--config-file").arg(&config);
-        command.arg("--data-root").arg(place("data")).arg("--exec-root").arg(place("exec"));
+        command.arg("--data-root").arg(&self.data).arg("--exec-root").arg(place("exec"));
         command.arg("--pidfile").arg(place("pid"));
         command.arg("--host").arg(format!("unix://{}", self.socket().display()));
         // A network without a way out needs none of these, and they are the machine's.
