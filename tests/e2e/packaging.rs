@@ -27,12 +27,12 @@ fn yaml(name: &str) -> Vec<Value> {
 
 /// The settings of an agent that the files may name.
 const SETTINGS: [&str; 10] = [
-    "agent-name",
     "ca-file",
     "cache-budget",
     "data-dir",
     "engine",
     "min-free",
+    "name",
     "pool",
     "server",
     "slots",
@@ -42,7 +42,7 @@ const SETTINGS: [&str; 10] = [
 /// Whether an agent has the setting of this variable.
 fn is_a_setting(variable: &str) -> bool {
     let name = variable.strip_prefix("COOPER_").unwrap().to_lowercase().replace('_', "-");
-    SETTINGS.contains(&name.as_str())
+    SETTINGS.contains(&name.strip_prefix("agent-").unwrap_or(&name))
 }
 
 /// Fails when a command line has a flag that no agent has.
