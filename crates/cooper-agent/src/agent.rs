@@ -17,9 +17,11 @@ use crate::connect::{Bearer, Connector};
 use crate::disk::DiskWatch;
 use crate::engine_watch::EngineWatch;
 use crate::error::{AgentError, chain};
+use crate::forward::Forwarder;
 use crate::greeting::Greeting;
 use crate::link::Link;
 use crate::log::{Limits, LogHub};
+use crate::remote::RemoteServer;
 use crate::settings::AgentSettings;
 use crate::step::StepRunner;
 use crate::supervisor::Supervisor;
@@ -40,18 +42,24 @@ pub struct Agent {
     settings: AgentSettings,
     engine: Arc<dyn ContainerEngine>,
     clock: Arc<dyn Clock>,
+    forward: Option<RemoteServer>,
 }
 
 impl Agent {
     /// An agent beside `engine`. The clock dates log frames.
     pub fn new(settings: AgentSettings, engine: Arc<dyn ContainerEngine>, clock: Arc<dyn Clock>) -> Self {
-        Self { settings, engine, clock }
+        Self { settings, engine, clock, forward: None }
+    }
+
+    /// The same with the registry of this server at hand under its loopback name, where it has one.
+    pub fn forwarding(self, server: RemoteServer) -> Self {
+        Self { forward: Some(server), ..self }
     }
 
     /// Runs until `shutdown` fires; then stops its steps, cleans up and tells the server, within the settings' grace and
     /// a little. A server that is away is waited for, for ever. An error means that it never began.
     pub async fn run(self, connector: Arc<dyn Connector>, shutdown: CancellationToken) -> Result<(), AgentError> {
-        let Self { settings, engine, clock } = self;
+        let Self { settings, engine, clock, forward } = self;
         if settings.slots == 0 {
             return Err(AgentError::NoSlots);
         }
@@ -80,7 +88,10 @@ impl Agent {
         let hub = LogHub::new(limits);
         let (channel, channels) = tokio::sync::watch::channel(None);
         let (events, link_events) = mpsc::channel(LINK_QUEUE);
+        let (registry, registries) = tokio::sync::watch::channel(None);
+        let forwarder = forward.map(|server| Forwarder::new(server, registries, conditions.clone()));
         let link = Link {
+            registry,
             connector,
             bearer: bearer.clone(),
             greeting,
@@ -105,6 +116,7 @@ impl Agent {
         let stop_link = CancellationToken::new();
         let mut link = tokio::spawn(link.keep(stop_link.clone()));
         let _watch = AbortOnDropHandle::new(tokio::spawn(watch.run()));
+        let _forwarder = forwarder.map(|forwarder| AbortOnDropHandle::new(tokio::spawn(forwarder.run())));
         let _disk = AbortOnDropHandle::new(tokio::spawn(disk.run()));
         Supervisor::new(slots, runner, conditions, idle).run(link_events, shutdown, grace).await;
         if tokio::time::timeout(FAREWELL, &mut link).await.is_err() {

@@ -13,6 +13,8 @@ pub(crate) enum Condition {
     Engine,
     /// A disk is nearly full.
     Disk,
+    /// The registry can't be reached by its name from this machine.
+    Registry,
 }
 
 /// The reasons that there are now. Clones share them.

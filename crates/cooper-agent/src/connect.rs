@@ -29,7 +29,9 @@ const DUPLEX_BYTES: usize = 1 << 20;
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 /// How often a silent connection is asked whether it lives, and how long it may take to answer.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE: Duration = Duration::from_secs(7);
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(10);
 
 /// The settings of connections that every connector should use.
 pub fn tuned(endpoint: Endpoint) -> Endpoint {
@@ -39,7 +41,7 @@ pub fn tuned(endpoint: Endpoint) -> Endpoint {
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true)
-        .connect_timeout(KEEP_ALIVE)
+        .connect_timeout(CONNECT)
 }
 
 /// Reaches a server in the same process: each channel is a stream in memory whose other end is handed over.

@@ -13,21 +13,28 @@
 
 mod agent;
 mod cleanup;
+mod clock;
 mod conditions;
 mod connect;
 mod disk;
 mod engine_watch;
 mod error;
+mod forward;
 mod greeting;
+mod host;
 mod link;
 mod log;
 mod mask;
+mod remote;
 mod render;
 mod settings;
 mod step;
 mod supervisor;
 
 pub use agent::Agent;
+pub use clock::SystemClock;
 pub use connect::{ConnectError, Connector, InProcessConnector, tuned};
 pub use error::AgentError;
+pub use host::AgentHost;
+pub use remote::{RemoteServer, RemoteServerError};
 pub use settings::{AgentSettings, CacheBudget, DiskSettings, MinFree, ReconnectWindow};

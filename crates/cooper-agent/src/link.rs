@@ -80,6 +80,8 @@ pub(crate) struct Link {
     /// The channel of the open stream, for other calls.
     pub(crate) channel: watch::Sender<Option<Channel>>,
     pub(crate) events: mpsc::Sender<LinkEvent>,
+    /// The registry's name, said anew with each stream.
+    pub(crate) registry: watch::Sender<Option<String>>,
 }
 
 /// Why a stream ended or did not begin.
@@ -199,9 +201,10 @@ impl Link {
         }
         tracing::info!(
             server = welcome.server_version,
-            registry = welcome.registry_name,
+            registry = %welcome.registry_name,
             "stream to the server is open"
         );
+        self.registry.send_replace(Some(welcome.registry_name));
         let heartbeat_ms = welcome.heartbeat_ms.clamp(*HEARTBEATS.start(), *HEARTBEATS.end());
         let cut = CancellationToken::new();
         let heartbeat = Duration::from_millis(heartbeat_ms.into());

@@ -16,7 +16,7 @@ mod token;
 
 pub use agents::{AgentList, AgentState, AgentView, DrainAgent};
 pub use context::{CreatedContext, UploadedContext};
-pub use info::{Health, Info};
+pub use info::{Health, IDENTITY_HEADER, Info};
 pub use log::{
     EndEvent, LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, LogBatch, LogEventName, LogFrame, LogQuery, LogStream,
     StatusEvent, VertexUpdate,

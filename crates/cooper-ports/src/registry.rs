@@ -20,6 +20,10 @@ pub use memory::MemRegistryStore;
 use crate::blobs::UploadId;
 use crate::store_error::StoreError;
 
+/// The header in which an agent's forwarder says by what address its client reaches it, such as `http://localhost:5000`:
+/// the registry's token endpoint is told to clients in these words.
+pub const ORIGIN_HEADER: &str = "cooper-origin";
+
 /// How long an upload may take from its first request to its last. Clients that lose an upload begin a new one, and the
 /// old one's bytes take space until then.
 pub const UPLOAD_LIFETIME: Duration = Duration::from_secs(24 * 3600);

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use cooper_ports::registry::{AttemptRef, Writer};
+use cooper_ports::registry::{AttemptRef, ORIGIN_HEADER, Writer};
 use cooper_types::{
     Access, PrincipalName, RegistryName, RepositoryName, RunId, Scopes, SecretString, Timestamp, TokenId,
 };
@@ -313,15 +313,12 @@ pub enum ConnectionScheme {
     Https,
 }
 
-/// The header in which our own forwarders say by what address their client reaches them.
-pub const ORIGIN_HEADER: HeaderName = HeaderName::from_static("cooper-origin");
-
 /// Scheme and host by which the client reached us, so that it finds the token endpoint whatever stands in between. Only
 /// the requester sees the answer, so believing what it says of itself harms nobody else.
 fn origin(request: &Parts, name: &RegistryName) -> String {
     let text = |name: HeaderName| request.headers.get(name).and_then(|value| value.to_str().ok());
     // Parsing keeps quotes and user names out of the header that this goes into.
-    let forwarder = text(ORIGIN_HEADER).and_then(|origin| origin.split_once("://"));
+    let forwarder = text(HeaderName::from_static(ORIGIN_HEADER)).and_then(|origin| origin.split_once("://"));
     if let Some((scheme @ ("http" | "https"), host)) = forwarder
         && let Ok(host) = RegistryName::parse(host)
     {

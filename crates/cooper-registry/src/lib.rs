@@ -22,7 +22,7 @@ mod token;
 mod uploads;
 
 pub use credential::AttemptCredential;
-pub use identity::{ConnectionScheme, ORIGIN_HEADER};
+pub use identity::ConnectionScheme;
 pub use router::router;
 pub use service::{RegistryOptions, RegistryParts, RegistryService, SweepError, Swept};
 pub use signing::{SigningKey, SigningKeyError};

@@ -7,9 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cooper_agent::{Agent, AgentSettings, InProcessConnector};
-use cooper_docker::{DockerEngine, EngineSocket};
-use cooper_ports::engine::{EngineError, EngineOwner};
+use cooper_agent::{AgentHost, AgentSettings, InProcessConnector};
+use cooper_ports::engine::EngineOwner;
 use cooper_types::PrincipalName;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::task::JoinHandle;
@@ -20,8 +19,8 @@ use crate::listen::Connections;
 use crate::problem::chain;
 use crate::settings::LocalAgent;
 
-/// How often an engine that is not there is looked for.
-const ENGINE_PERIOD: Duration = Duration::from_secs(5);
+/// How soon an agent that could not begin is started again.
+const RESTART_PAUSE: Duration = Duration::from_secs(5);
 /// The principal that the local agent speaks for.
 const PRINCIPAL: &str = "local-agent";
 
@@ -71,48 +70,17 @@ async fn run(
     let connector = Arc::new(InProcessConnector::new(move |stream| {
         tokio::spawn(connections.clone().serve(stream, graceful.watcher()));
     }));
-    let mut complained = false;
-    while let Some(engine) = connect(&settings, &mut complained, &stop).await {
-        let mut agent_settings =
-            AgentSettings::new(settings.name.clone(), settings.slots, work_dir.clone(), token.clone(), owner.clone());
-        agent_settings.disk = settings.disk.clone();
-        // What else has to end at a stop needs some of the server's time.
-        agent_settings.shutdown_grace = agent_settings.shutdown_grace.min(grace / 2);
-        let agent = Agent::new(agent_settings, Arc::new(engine), core.clock.clone());
-        // A task of its own, so that a panic ends this life of the agent and not all later ones.
-        match tokio::spawn(agent.run(connector.clone(), stop.clone())).await {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => tracing::error!(error = chain(&error), "local agent ended; it is started again"),
-            Err(error) => tracing::error!(%error, "local agent failed; it is started again"),
-        }
+    let mut agent = AgentSettings::new(settings.name, settings.slots, work_dir, token, owner);
+    agent.disk = settings.disk;
+    // What else has to end at a stop needs some of the server's time.
+    agent.shutdown_grace = agent.shutdown_grace.min(grace / 2);
+    let clock = core.clock.clone();
+    let host = AgentHost { settings: agent, engine_socket: settings.engine_socket, connector, forward: None, clock };
+    while let Err(error) = host.run(&stop).await {
+        tracing::error!(error = chain(&error), "local agent ended; it is started again");
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(ENGINE_PERIOD) => {}
+            () = tokio::time::sleep(RESTART_PAUSE) => {}
         }
     }
-}
-
-/// Waits for the engine; `None` when the server stops before it is there.
-async fn connect(settings: &LocalAgent, complained: &mut bool, stop: &CancellationToken) -> Option<DockerEngine> {
-    loop {
-        match try_connect(settings).await {
-            Ok(engine) => {
-                *complained = false;
-                return Some(engine);
-            }
-            Err(error) if !*complained => {
-                *complained = true;
-                tracing::warn!(error = chain(&error), "no container engine: runs wait until there is one");
-            }
-            Err(_) => {}
-        }
-        tokio::select! {
-            () = stop.cancelled() => return None,
-            () = tokio::time::sleep(ENGINE_PERIOD) => {}
-        }
-    }
-}
-
-async fn try_connect(settings: &LocalAgent) -> Result<DockerEngine, EngineError> {
-    DockerEngine::connect(EngineSocket::choose(settings.engine_socket.as_deref(), None)?).await
 }

@@ -21,6 +21,9 @@ pub(crate) enum Command {
     /// Run a server: API, registry and, where there is a container engine, an agent
     #[command(after_help = serve::LAYERS_HELP)]
     Serve(Box<serve::ServeArgs>),
+    /// Run an agent, which builds for a server on another machine; list, show, drain and remove agents
+    #[command(after_help = agent::LAYERS_HELP)]
+    Agent(Box<agent::AgentArgs>),
     /// Build an image from a folder with a Dockerfile, and push it
     #[command(after_help = EXIT_CODES_HELP)]
     Build(Box<build::BuildArgs>),
@@ -28,9 +31,6 @@ pub(crate) enum Command {
     Login(login::LoginArgs),
     /// Forget a login
     Logout(logout::LogoutArgs),
-    /// List, show, drain and remove agents
-    #[command(subcommand_required = true, arg_required_else_help = true)]
-    Agent(agent::AgentArgs),
     /// Make, list and delete pools of agents
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Pool(pool::PoolArgs),

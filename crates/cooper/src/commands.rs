@@ -32,11 +32,11 @@ pub(crate) fn run(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
         failpoint::arm(&point).map_err(|error| Fault::usage(format!("COOPER_FAILPOINT is not valid: {error}")))?;
     }
     match cli.command {
+        Command::Agent(args) => agent::run(&args, environment),
         Command::Serve(args) => serve::run(&args, environment),
         Command::Build(args) => block_on(build::run(&args, environment)),
         Command::Login(args) => block_on(login::run(&args, environment)),
         Command::Logout(args) => logout::run(&args, environment),
-        Command::Agent(args) => block_on(agent::run(&args, environment)),
         Command::Pool(args) => block_on(pool::run(&args, environment)),
         Command::Token(args) => block_on(token::run(&args, environment)),
         Command::Runs(args) => block_on(runs::run(&args, environment)),

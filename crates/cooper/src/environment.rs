@@ -74,6 +74,11 @@ impl Environment {
         self.xdg("XDG_DATA_HOME", ".local/share")
     }
 
+    /// Where an agent by itself keeps its data unless told otherwise: `cooper-agent` beside a server's.
+    pub(crate) fn agent_data_dir(&self) -> Option<PathBuf> {
+        Some(self.data_dir()?.with_file_name("cooper-agent"))
+    }
+
     fn xdg(&self, name: &str, in_home: &str) -> Option<PathBuf> {
         // The XDG specification: a relative path is to be ignored.
         let set = self.path(name).filter(|path| path.is_absolute());

@@ -1,5 +1,6 @@
 //! `cooper`: arguments to settings to a command, and its end to an exit code.
 
+mod agent;
 mod build;
 mod cli;
 mod commands;

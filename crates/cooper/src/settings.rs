@@ -1,6 +1,7 @@
 //! The settings of `cooper serve`: flags over environment over file over defaults, resolved once, with every fault
 //! reported together before anything is bound.
 
+mod agent;
 mod file;
 mod key;
 mod shown;
@@ -14,6 +15,7 @@ use cooper_types::{AgentName, RegistryName};
 
 use crate::environment::Environment;
 use crate::fault::Fault;
+pub(crate) use agent::{AgentProgramSettings, resolve_agent};
 use file::FileValues;
 pub(crate) use key::Key;
 pub(crate) use shown::shown;
@@ -66,11 +68,7 @@ pub(crate) fn resolve(
     let name = layers.take(Key::AgentName, |text| AgentName::parse(text).map_err(|e| e.to_string()));
     let engine_socket = layers.take(Key::Engine, value::socket).or_else(|| docker_host(environment));
     let slots = layers.take(Key::Slots, value::slots).unwrap_or(Settings::DEFAULT_SLOTS);
-    let disk = DiskSettings {
-        cache_budget: layers.take(Key::CacheBudget, value::cache_budget).unwrap_or_default(),
-        min_free: layers.take(Key::MinFree, value::min_free).unwrap_or_default(),
-        ..DiskSettings::default()
-    };
+    let disk = disk(&mut layers);
     let anonymous_pull = layers.take(Key::AnonymousPull, value::boolean).unwrap_or(false);
     let max_context_bytes =
         layers.take(Key::MaxContextSize, value::size).unwrap_or(Settings::DEFAULT_MAX_CONTEXT_BYTES);
@@ -118,6 +116,15 @@ fn read_file(named: Option<&Path>, environment: &Environment, faults: &mut Vec<F
     }
 }
 
+/// How an agent treats disks.
+fn disk(layers: &mut Layers<'_>) -> DiskSettings {
+    DiskSettings {
+        cache_budget: layers.take(Key::CacheBudget, value::cache_budget).unwrap_or_default(),
+        min_free: layers.take(Key::MinFree, value::min_free).unwrap_or_default(),
+        ..DiskSettings::default()
+    }
+}
+
 /// Where the server's certificate comes from, if it is to have one.
 fn tls(layers: &mut Layers<'_>) -> Option<TlsSettings> {
     let certificate = layers.take(Key::TlsCert, value::path);
@@ -155,7 +162,7 @@ fn docker_host(environment: &Environment) -> Option<String> {
 /// Where a value comes from.
 enum Origin {
     Flag,
-    Variable,
+    Variable(String),
     /// A line of the configuration file, as `FILE:LINE`.
     File(String),
 }
@@ -165,7 +172,7 @@ impl Origin {
     fn of(&self, key: Key) -> String {
         match self {
             Self::Flag => key.flag(),
-            Self::Variable => key.variable(),
+            Self::Variable(name) => name.clone(),
             Self::File(line) => format!("{line}: key `{}`", key.name()),
         }
     }
@@ -195,10 +202,12 @@ impl Layers<'_> {
         if let Some((_, text)) = self.flags.iter().find(|(flag, _)| *flag == key) {
             return Some((Origin::Flag, text.clone()));
         }
-        match self.environment.text(&key.variable()) {
-            Ok(Some(text)) => return Some((Origin::Variable, text)),
-            Ok(None) => {}
-            Err(fault) => self.faults.push(fault),
+        for variable in key.variables() {
+            match self.environment.text(&variable) {
+                Ok(Some(text)) => return Some((Origin::Variable(variable), text)),
+                Ok(None) => {}
+                Err(fault) => self.faults.push(fault),
+            }
         }
         self.file.get(key).map(|(line, text)| (Origin::File(line), text))
     }
@@ -294,7 +303,7 @@ mod tests {
         .map(|(key, text)| (key, text.to_owned()))
         .into();
         // A certificate comes from files, or is made.
-        assert_eq!(pairs.len() + 2, Key::ALL.len());
+        assert_eq!(pairs.len() + 2, Key::ALL.iter().filter(|key| !key.is_agents_own()).count());
         let as_flags: Vec<(Key, &str)> = pairs.iter().map(|(key, text)| (*key, text.as_str())).collect();
         let names: Vec<(String, &str)> = pairs.iter().map(|(key, text)| (key.variable(), text.as_str())).collect();
         let as_variables: Vec<(&str, &str)> = names.iter().map(|(name, text)| (name.as_str(), *text)).collect();
@@ -313,7 +322,8 @@ mod tests {
             "cooper.toml:2: unknown key `log-fromat`; did you mean `log-format`?",
             "cooper.toml:3: key `engine` must be a text, a number or true/false",
             "cooper.toml:4: unknown key `zzz`; known keys are listen, tls-cert, tls-key, tls-self-signed, tls-name, data-dir, registry-name, agent, agent-name, engine, \
-             slots, cache-budget, min-free, anonymous-pull, max-context-size, shutdown-grace, log-format, log",
+             slots, cache-budget, min-free, anonymous-pull, max-context-size, shutdown-grace, log-format, log, agent-server, \
+             agent-token-file, agent-platform, agent-pool, agent-data-dir, agent-ca-file, agent-insecure",
             "--listen: `nowhere` is not an address and port such as 127.0.0.1:5000",
             "cooper.toml:1: key `slots`: `many` is not a number from 1 to 256",
             "COOPER_ANONYMOUS_PULL: `perhaps` is neither true nor false",

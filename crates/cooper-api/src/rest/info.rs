@@ -21,6 +21,9 @@ pub struct Info {
     pub scopes: Scopes,
 }
 
+/// The header in which `/healthz` tells one server from another.
+pub const IDENTITY_HEADER: &str = "cooper-server";
+
 /// What `/healthz` and `/readyz` answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

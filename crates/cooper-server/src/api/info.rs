@@ -4,10 +4,10 @@ use std::sync::LazyLock;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use cooper_api::openapi;
-use cooper_api::rest::{Health, Info};
+use cooper_api::rest::{Health, IDENTITY_HEADER, Info};
 
 use super::{ApiState, Caller, json_text};
 use crate::problem::ApiResult;
@@ -29,9 +29,9 @@ pub(super) async fn openapi() -> Response {
     json_text(DOCUMENT.clone())
 }
 
-/// `GET /healthz`
-pub(super) async fn health() -> Json<Health> {
-    Json(Health { status: "ok".to_owned() })
+/// `GET /healthz`; the header tells this server from others.
+pub(super) async fn health(State(state): State<ApiState>) -> impl IntoResponse {
+    ([(IDENTITY_HEADER, state.core.key.identity())], Json(Health { status: "ok".to_owned() }))
 }
 
 /// `GET /readyz`

@@ -21,11 +21,18 @@ pub(crate) enum Key {
     ShutdownGrace,
     LogFormat,
     Log,
+    AgentServer,
+    AgentTokenFile,
+    AgentPlatform,
+    AgentPool,
+    AgentDataDir,
+    AgentCaFile,
+    AgentInsecure,
 }
 
 impl Key {
     /// Every key.
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::Listen,
         Self::TlsCert,
         Self::TlsKeyFile,
@@ -44,6 +51,13 @@ impl Key {
         Self::ShutdownGrace,
         Self::LogFormat,
         Self::Log,
+        Self::AgentServer,
+        Self::AgentTokenFile,
+        Self::AgentPlatform,
+        Self::AgentPool,
+        Self::AgentDataDir,
+        Self::AgentCaFile,
+        Self::AgentInsecure,
     ];
 
     /// The name in `cooper.toml`.
@@ -67,6 +81,13 @@ impl Key {
             Self::ShutdownGrace => "shutdown-grace",
             Self::LogFormat => "log-format",
             Self::Log => "log",
+            Self::AgentServer => "agent-server",
+            Self::AgentTokenFile => "agent-token-file",
+            Self::AgentPlatform => "agent-platform",
+            Self::AgentPool => "agent-pool",
+            Self::AgentDataDir => "agent-data-dir",
+            Self::AgentCaFile => "agent-ca-file",
+            Self::AgentInsecure => "agent-insecure",
         }
     }
 
@@ -90,6 +111,12 @@ impl Key {
             Self::ShutdownGrace => "20",
             Self::LogFormat => "pretty",
             Self::Log => "info",
+            Self::AgentServer | Self::AgentTokenFile => "has to be given",
+            Self::AgentPlatform => "the engine's own and emulated ones",
+            Self::AgentPool => "the pool called default",
+            Self::AgentDataDir => "the folder ~/.local/share/cooper-agent",
+            Self::AgentCaFile => "no file",
+            Self::AgentInsecure => "only when asked for",
         }
     }
 
@@ -98,9 +125,54 @@ impl Key {
         format!("COOPER_{}", self.name().to_ascii_uppercase().replace('-', "_"))
     }
 
-    /// The flag.
+    /// The environment variables, the one that counts most first. Where an agent is all that a machine runs, its
+    /// variables need not say whose they are.
+    pub(crate) fn variables(self) -> Vec<String> {
+        let mut variables = vec![self.variable()];
+        if self.is_agents_own() {
+            variables.push(self.variable().replacen("COOPER_AGENT_", "COOPER_", 1));
+        }
+        variables
+    }
+
+    /// The flag. Those of `cooper agent` need not say whose they are.
     pub(crate) fn flag(self) -> String {
-        format!("--{}", self.name())
+        let name = self.name();
+        match self.is_agents_own() {
+            true => format!("--{}", name.strip_prefix("agent-").unwrap_or(name)),
+            false => format!("--{name}"),
+        }
+    }
+
+    /// Whether `cooper agent` knows the key and `cooper serve` does not.
+    pub(crate) fn is_agents_own(self) -> bool {
+        match self {
+            Self::AgentServer
+            | Self::AgentTokenFile
+            | Self::AgentPlatform
+            | Self::AgentPool
+            | Self::AgentDataDir
+            | Self::AgentCaFile
+            | Self::AgentInsecure => true,
+            Self::Listen
+            | Self::TlsCert
+            | Self::TlsKeyFile
+            | Self::TlsSelfSigned
+            | Self::TlsName
+            | Self::DataDir
+            | Self::RegistryName
+            | Self::Agent
+            | Self::AgentName
+            | Self::Engine
+            | Self::Slots
+            | Self::CacheBudget
+            | Self::MinFree
+            | Self::AnonymousPull
+            | Self::MaxContextSize
+            | Self::ShutdownGrace
+            | Self::LogFormat
+            | Self::Log => false,
+        }
     }
 
     /// The key of this name in `cooper.toml`.

@@ -31,10 +31,10 @@ pub(crate) fn shown(
     let mut faults = Vec::new();
     let file = read_file(file, environment, &mut faults);
     let mut layers = Layers { flags, environment, file: &file, faults };
-    let settings = Key::ALL.into_iter().map(|key| {
+    let settings = Key::ALL.into_iter().filter(|key| !key.is_agents_own()).map(|key| {
         let (value, origin) = match layers.find(key) {
             Some((Origin::Flag, text)) => (text, key.flag()),
-            Some((Origin::Variable, text)) => (text, key.variable()),
+            Some((Origin::Variable(name), text)) => (text, name),
             Some((Origin::File(line), text)) => (text, line),
             None => match (key, docker_host(environment)) {
                 (Key::Engine, Some(socket)) => (socket, "DOCKER_HOST".to_owned()),
@@ -64,7 +64,7 @@ mod tests {
         let flags = vec![(Key::Listen, "127.0.0.1:2".to_owned())];
         let file = folder.path().join("c.toml");
         let settings = shown(&flags, Some(&file), &environment).expect("valid");
-        assert_eq!(settings.len(), Key::ALL.len());
+        assert_eq!(settings.len(), Key::ALL.iter().filter(|key| !key.is_agents_own()).count());
         let check = |name: &str, value: &str, origin: &str| {
             let setting = settings.iter().find(|setting| setting.name == name).expect(name);
             assert_eq!((setting.value.as_str(), setting.origin.as_str()), (value, origin), "{name}");

@@ -1,11 +1,13 @@
 //! From the text of a setting to its value. The error says what is expected.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum as _;
 use cooper_server::{CacheBudget, MinFree, TlsName};
+use cooper_types::{AgentName, Platform};
 
 use super::LogFormat;
 
@@ -23,6 +25,18 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
         None => text.to_owned(),
     };
     numeric.parse().map_err(|_| format!("`{text}` is not an address and port such as 127.0.0.1:5000"))
+}
+
+/// Platforms, with commas between them.
+pub(super) fn platforms(text: &str) -> Result<BTreeSet<Platform>, String> {
+    text.split(',').map(|name| Platform::parse(name.trim()).map_err(|error| error.to_string())).collect()
+}
+
+/// A name made of a host's name: what can't stand in a name becomes `-`.
+pub(super) fn agent_name_of(host: &str) -> Option<AgentName> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let name: String = host.chars().take(64).map(|c| if fits(c) { c } else { '-' }).collect();
+    AgentName::parse(&name).ok()
 }
 
 /// Names and addresses of a server, with commas between them.

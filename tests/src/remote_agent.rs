@@ -1,0 +1,109 @@
+//! A real `cooper agent`, where a test wants it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::namespace::Namespace;
+use crate::outcome::{Finished, Running, try_wait_until};
+use crate::product::cooper_binary;
+use crate::server::{TestServer, hermetic};
+
+/// How long an agent may take to stop in order.
+const STOP: Duration = Duration::from_secs(40);
+
+/// An agent of a test server.
+pub struct RemoteAgent {
+    folder: TempDir,
+    namespace: Option<Namespace>,
+    arguments: Vec<String>,
+    process: Option<Running>,
+}
+
+impl RemoteAgent {
+    /// Starts an agent of this name in a namespace, or in the machine's own network. It reaches the server by `url`.
+    #[track_caller]
+    pub fn start(server: &TestServer, name: &str, url: &str, namespace: Option<&Namespace>, more: &[&str]) -> Self {
+        let folder = TempDir::with_prefix("cooper-agent-").expect("make a temporary folder");
+        let made = server.cooper(&["token", "create", name, "--scope", "agent"]).ok();
+        let token = folder.path().join("token");
+        write_private(&token, made.stdout.trim());
+        let place = |name: &str| folder.path().join(name).display().to_string();
+        let mut arguments = vec!["agent".to_owned()];
+        let (token, data) = (place("token"), place("data"));
+        let own = [["--server", url], ["--token-file", &token], ["--name", name], ["--data-dir", &data]];
+        // What a test says itself counts.
+        let own = own.iter().filter(|[flag, _]| !more.contains(flag));
+        arguments.extend(own.flatten().chain(more).map(|text| (*text).to_owned()));
+        if server.ca_file().exists() {
+            arguments.extend(["--ca-file".to_owned(), server.ca_file().display().to_string()]);
+        }
+        let mut agent = Self { folder, namespace: namespace.cloned(), arguments, process: None };
+        agent.launch();
+        agent
+    }
+
+    /// Starts the process again.
+    #[track_caller]
+    pub fn launch(&mut self) {
+        let mut command = hermetic(cooper_binary(), self.folder.path(), self.namespace.as_ref());
+        self.process = Some(Running::start(command.args(&self.arguments)));
+    }
+
+    /// The process.
+    #[track_caller]
+    pub fn process(&self) -> &Running {
+        self.process.as_ref().expect("the agent runs")
+    }
+
+    /// What it has written so far.
+    pub fn log(&self) -> String {
+        self.process.as_ref().map(|process| process.output().1).unwrap_or_default()
+    }
+
+    /// The file with its token.
+    pub fn token_file(&self) -> PathBuf {
+        self.folder.path().join("token")
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn end(&mut self) -> Finished {
+        self.process.take().expect("the agent runs").end(STOP)
+    }
+
+    /// Stops it in order, with success.
+    #[track_caller]
+    pub fn stop(&mut self) -> Finished {
+        self.process().signal(Signal::TERM);
+        self.end().ok()
+    }
+
+    /// Kills it as a crash of its machine would.
+    #[track_caller]
+    pub fn crash(&mut self) {
+        self.process().signal(Signal::KILL);
+        self.end();
+    }
+}
+
+impl Drop for RemoteAgent {
+    fn drop(&mut self) {
+        let Some(mut process) = self.process.take() else { return };
+        if std::thread::panicking() {
+            let log = format!("--- the agent's log ---\n{}\n", process.output().1);
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), log.as_bytes());
+        }
+        process.signal(Signal::TERM);
+        try_wait_until(STOP, || process.has_ended());
+    }
+}
+
+fn write_private(path: &Path, text: &str) {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut file = std::fs::File::options().create_new(true).write(true).mode(0o600).open(path).expect("make a file");
+    writeln!(file, "{text}").expect("write a file");
+}
