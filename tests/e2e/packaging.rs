@@ -1,16 +1,20 @@
 //! What ships around an agent: each file of `agents/` is held against the program that reads it, as far as it can run
 //! here, and the container image works as an agent.
 
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use cooper_e2e::{Context, Engine, TestServer, cooper_binary, repository_path, run_to_end, unique};
+use cooper_e2e::{Context, Engine, ServerOptions, TestServer, cooper_binary, repository_path, run_to_end, unique};
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// How long a program that checks a file may take.
 const CHECK: Duration = Duration::from_secs(60);
+
+/// Where the engine of these tests listens.
+const SOCKET: &str = "/var/run/docker.sock";
 
 fn agents(name: &str) -> PathBuf {
     repository_path("agents").join(name)
@@ -25,30 +29,22 @@ fn yaml(name: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(&text(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// The settings of an agent that the files may name.
-const SETTINGS: [&str; 10] = [
-    "ca-file",
-    "cache-budget",
-    "data-dir",
-    "engine",
-    "min-free",
-    "name",
-    "pool",
-    "server",
-    "slots",
-    "token-file",
-];
-
-/// Whether an agent has the setting of this variable.
-fn is_a_setting(variable: &str) -> bool {
-    let name = variable.strip_prefix("COOPER_").unwrap().to_lowercase().replace('_', "-");
-    SETTINGS.contains(&name.strip_prefix("agent-").unwrap_or(&name))
+/// The help of `cooper agent`, which names every setting.
+fn agent_help() -> String {
+    run_to_end(Command::new(cooper_binary()).args(["agent", "--help"]), CHECK).ok().stdout
 }
 
-/// Fails when a command line has a flag that no agent has.
+/// Fails when the variable is none of an agent's settings.
+fn check_variable(variable: &str) {
+    let name = variable.strip_prefix("COOPER_").unwrap().to_lowercase().replace('_', "-");
+    check_arguments([format!("--{}", name.strip_prefix("agent-").unwrap_or(&name)).as_str()]);
+}
+
+/// Fails when a command line has a flag that `cooper agent` does not know.
 fn check_arguments<'a>(arguments: impl IntoIterator<Item = &'a str>) {
-    for flag in arguments.into_iter().filter_map(|word| word.strip_prefix("--")) {
-        assert!(SETTINGS.contains(&flag), "--{flag}");
+    let help = agent_help();
+    for flag in arguments.into_iter().filter(|word| word.starts_with("--")) {
+        assert!(help.split_whitespace().any(|word| word == flag), "{flag} is not in\n{help}");
     }
 }
 
@@ -63,7 +59,7 @@ fn the_systemd_unit_is_sound_and_leaves_the_agent_little() {
     check_arguments(start.split(' '));
     for line in text("systemd/agent.env").lines().map(|line| line.trim_start_matches('#')) {
         if let Some((variable, _)) = line.split_once('=').filter(|(name, _)| name.starts_with("COOPER_")) {
-            assert!(!variable.contains(' ') && is_a_setting(variable), "{variable}");
+            check_variable(variable);
         }
     }
 
@@ -86,7 +82,7 @@ fn the_compose_file_says_what_the_image_needs() {
     let agent = &file["services"]["agent"];
     check_arguments(strings(&agent["command"]));
     for variable in agent["environment"].as_object().unwrap().keys() {
-        assert!(is_a_setting(variable), "{variable}");
+        check_variable(variable);
     }
     assert_eq!(agent["network_mode"], "host", "the registry's name is a loopback address of the engine's host");
     let volumes = strings(&agent["volumes"]);
@@ -145,7 +141,7 @@ fn the_kubernetes_manifest_is_consistent() {
     assert!(strings(&engine["args"]).contains(&format!("--host=unix://{}", value("--engine")).as_str()));
     assert!(value("--token-file").starts_with(mount(&agent, "token").as_str().unwrap()));
     for variable in agent["env"].as_array().unwrap() {
-        assert!(is_a_setting(variable["name"].as_str().unwrap()), "{variable}");
+        check_variable(variable["name"].as_str().unwrap());
     }
     // The image's user, and whom the engine and the secret let in.
     let user = agent["securityContext"]["runAsUser"].as_u64().unwrap();
@@ -220,4 +216,45 @@ fn the_container_image_holds_the_program_for_nobody_in_particular() {
     let listed = run_to_end(Command::new("tar").args(["--numeric-owner", "-tvf"]).arg(&listed), CHECK).ok().stdout;
     let state = listed.lines().find(|line| line.ends_with(" var/lib/cooper-agent/"));
     assert!(state.is_some_and(|line| line.contains(" 65532/65532 ")), "{listed}");
+}
+
+#[test]
+fn the_container_image_is_an_agent() {
+    let engine = Engine::new();
+    let image = image(&TestServer::start(), &engine);
+    // Who works for this server comes from elsewhere.
+    let arguments = vec!["--no-agent".to_owned()];
+    let server = TestServer::with(ServerOptions { arguments, ..Default::default() });
+
+    let folder = TempDir::with_prefix("cooper-packaging-").unwrap();
+    let token = server.cooper(&["token", "create", "packaged", "--scope", "agent"]).ok().stdout;
+    let token_file = folder.path().join("token");
+    std::fs::write(&token_file, token.trim()).unwrap();
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(&token_file, PermissionsExt::from_mode(0o400)).unwrap();
+    std::os::unix::fs::chown(&token_file, Some(65532), Some(65532)).unwrap();
+
+    // As the compose file has it.
+    let container = Container { engine: &engine, name: format!("cooper-packaging-{}", unique()) };
+    let group = std::fs::metadata(SOCKET).unwrap().gid().to_string();
+    let address = format!("COOPER_SERVER={}", server.url());
+    let secret = format!("{}:/run/secrets/token:ro", token_file.display());
+    let socket = format!("{SOCKET}:{SOCKET}");
+    let run = ["run", "--detach", "--name", &container.name, "--network", "host", "--read-only", "--cap-drop", "ALL"];
+    let given = ["--security-opt", "no-new-privileges:true", "--group-add", &group, "--env", &address];
+    let mounts = ["--volume", &socket, "--volume", &secret, "--volume", "/var/lib/docker:/var/lib/docker:ro"];
+    let rest = ["--env", "COOPER_AGENT_NAME=packaged", &image, "agent", "--token-file", "/run/secrets/token"];
+    engine.docker(&[&run[..], &given, &mounts, &rest].concat()).ok();
+    let logs = || engine.docker(&["logs", &container.name]);
+
+    let folder = Context::busybox();
+    let built = server.cooper(&["build", "-t", "made/there:1", &folder.display()]);
+    assert_eq!(built.code, Some(0), "{built}\n{}", logs());
+    assert!(format!("{built}").contains("Agent: 'packaged'"), "{built}");
+
+    // The first signal ends it in order.
+    let stopped = engine.docker(&["stop", "--time", "25", &container.name]).ok();
+    assert!(stopped.took < Duration::from_secs(20), "{stopped}");
+    let code = engine.docker(&["inspect", "--format", "{{.State.ExitCode}}", &container.name]).ok().stdout;
+    assert_eq!(code.trim(), "0", "{}", logs());
 }
