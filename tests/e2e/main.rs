@@ -15,6 +15,7 @@ mod disk_full;
 mod doctor;
 mod emulation;
 mod examples;
+mod git_source;
 mod packaging;
 mod pools;
 mod quick_build;

@@ -46,6 +46,9 @@ pub fn document() -> OpenApi {
     add::<rest::PoolList>(&mut schemas);
     add::<rest::PoolView>(&mut schemas);
     add::<rest::CreatePool>(&mut schemas);
+    add::<rest::SetCredential>(&mut schemas);
+    add::<rest::CredentialView>(&mut schemas);
+    add::<rest::CredentialList>(&mut schemas);
     add::<rest::Info>(&mut schemas);
     add::<rest::Health>(&mut schemas);
     let components = ComponentsBuilder::new()

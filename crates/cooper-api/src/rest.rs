@@ -5,6 +5,7 @@
 
 mod agents;
 mod context;
+mod credential;
 mod info;
 mod log;
 mod pools;
@@ -16,6 +17,7 @@ mod token;
 
 pub use agents::{AgentList, AgentState, AgentView, DrainAgent};
 pub use context::{CreatedContext, UploadedContext};
+pub use credential::{CredentialList, CredentialView, SetCredential};
 pub use info::{Health, IDENTITY_HEADER, Info};
 pub use log::{
     EndEvent, LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, LogBatch, LogEventName, LogFrame, LogQuery, LogStream,

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cooper_api::rest::{
-    AgentList, AgentView, CreatePool, CreateToken, CreatedContext, CreatedToken, DeletePoolQuery, DrainAgent,
-    IDEMPOTENCY_KEY_HEADER, Info, LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, ListRunsQuery, PoolList, PoolView, Run,
-    RunList, RunRequest, TokenList, UploadedContext,
+    AgentList, AgentView, CreatePool, CreateToken, CreatedContext, CreatedToken, CredentialList, CredentialView,
+    DeletePoolQuery, DrainAgent, IDEMPOTENCY_KEY_HEADER, Info, LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, ListRunsQuery,
+    PoolList, PoolView, Run, RunList, RunRequest, SetCredential, TokenList, UploadedContext,
 };
-use cooper_types::{AgentName, IdempotencyKey, PoolName, RunId, SecretString, TokenId};
+use cooper_types::{AgentName, IdempotencyKey, PoolName, RunId, SecretString, SourceHost, TokenId};
 use futures::Stream;
 use reqwest::Method;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, WWW_AUTHENTICATE};
@@ -239,6 +239,26 @@ impl Client {
     /// Makes a token: the answer is the only place that it is ever shown.
     pub async fn create_token(&self, request: &CreateToken) -> Result<CreatedToken, ClientError> {
         self.http.json(self.http.request(Method::POST, "/api/v1/tokens").json(request)).await
+    }
+
+    /// The hosts that there are credentials for.
+    pub async fn list_credentials(&self) -> Result<CredentialList, ClientError> {
+        self.http.json(self.http.request(Method::GET, "/api/v1/credentials")).await
+    }
+
+    /// Keeps a credential for a host, in place of its earlier one.
+    pub async fn set_credential(
+        &self,
+        host: &SourceHost,
+        request: &SetCredential,
+    ) -> Result<CredentialView, ClientError> {
+        self.http.json(self.http.request(Method::PUT, &format!("/api/v1/credentials/{host}")).json(request)).await
+    }
+
+    /// Forgets a host's credential.
+    pub async fn delete_credential(&self, host: &SourceHost) -> Result<(), ClientError> {
+        self.http.send(self.http.request(Method::DELETE, &format!("/api/v1/credentials/{host}"))).await?;
+        Ok(())
     }
 
     /// Makes a token stop working.

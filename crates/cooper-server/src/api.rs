@@ -2,6 +2,7 @@
 
 mod agents;
 mod contexts;
+mod credentials;
 mod info;
 mod logs;
 mod pools;
@@ -90,6 +91,9 @@ fn handler(route: &Route) -> MethodRouter<ApiState> {
         "listPools" => routing::on(method, pools::list),
         "createPool" => routing::on(method, pools::create),
         "deletePool" => routing::on(method, pools::delete),
+        "listCredentials" => routing::on(method, credentials::list),
+        "setCredential" => routing::on(method, credentials::set),
+        "deleteCredential" => routing::on(method, credentials::delete),
         "getInfo" => routing::on(method, info::info),
         "getOpenApi" => routing::on(method, info::openapi),
         "getHealth" => routing::on(method, info::health),

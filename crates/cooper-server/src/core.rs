@@ -18,6 +18,7 @@ use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::logs::LogStore;
 use cooper_ports::runs::{Applied, ApplyError, RunStore};
 use cooper_registry::SigningKey;
+use cooper_source::Cidr;
 use cooper_types::{AgentName, RegistryName, RunId};
 use tokio::sync::{Notify, RwLock, broadcast};
 use tokio_util::task::TaskTracker;
@@ -41,6 +42,7 @@ pub(crate) struct Core {
     pub(crate) contexts: Arc<dyn ContextStore>,
     pub(crate) context_files: ContextFiles,
     pub(crate) credentials: Arc<dyn SourceCredentialStore>,
+    pub(crate) allowed_sources: Vec<Cidr>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) access: Access,
     pub(crate) key: ServerKey,
@@ -73,6 +75,7 @@ pub(crate) struct CoreParts {
     pub(crate) contexts: Arc<dyn ContextStore>,
     pub(crate) context_files: ContextFiles,
     pub(crate) credentials: Arc<dyn SourceCredentialStore>,
+    pub(crate) allowed_sources: Vec<Cidr>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) access: Access,
     pub(crate) key: ServerKey,
@@ -91,6 +94,7 @@ impl Core {
             contexts: parts.contexts,
             context_files: parts.context_files,
             credentials: parts.credentials,
+            allowed_sources: parts.allowed_sources,
             clock: parts.clock,
             access: parts.access,
             key: parts.key,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cooper_agent::DiskSettings;
+use cooper_source::Cidr;
 use cooper_types::{AgentName, RegistryName};
 use rustls::pki_types::ServerName;
 
@@ -25,6 +26,8 @@ pub struct Settings {
     pub anonymous_pull: bool,
     /// The largest context that is taken, in bytes of its archive.
     pub max_context_bytes: u64,
+    /// Networks that sources may be fetched from although they are not public; only from them over plain http.
+    pub allowed_sources: Vec<Cidr>,
     /// How long a shutdown may take.
     pub shutdown_grace: Duration,
 }

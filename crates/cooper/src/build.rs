@@ -1,4 +1,4 @@
-//! What `cooper build` does before there is a run: flags to a request, a folder to an uploaded context.
+//! What `cooper build` does before there is a run: flags to a request, SOURCE to what the server builds from.
 
 mod request;
 mod secret_flag;
@@ -6,5 +6,5 @@ mod source;
 mod upload;
 
 pub(crate) use request::{BuildFlags, Request};
-pub(crate) use source::local_folder;
+pub(crate) use source::{Source, dockerfile_in_repository};
 pub(crate) use upload::{pack_folder, upload_context};

@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    agent, backup, build, completions, config, doctor, login, logout, logs, pool, restore, runs, serve, token,
+    agent, backup, build, completions, config, credential, doctor, login, logout, logs, pool, restore, runs, serve,
+    token,
 };
 use crate::exit::EXIT_CODES_HELP;
 
@@ -24,7 +25,7 @@ pub(crate) enum Command {
     /// Run an agent, which builds for a server on another machine; list, show, drain and remove agents
     #[command(after_help = agent::LAYERS_HELP)]
     Agent(Box<agent::AgentArgs>),
-    /// Build an image from a folder with a Dockerfile, and push it
+    /// Build an image from a folder or a Git repository with a Dockerfile, and push it
     #[command(after_help = EXIT_CODES_HELP)]
     Build(Box<build::BuildArgs>),
     /// Log in to a server
@@ -37,6 +38,9 @@ pub(crate) enum Command {
     /// Make, list and revoke access tokens
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Token(token::TokenArgs),
+    /// Keep, list and forget credentials for Git hosts
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Credential(credential::CredentialArgs),
     /// List, show and cancel runs
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Runs(runs::RunsArgs),

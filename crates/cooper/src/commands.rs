@@ -5,6 +5,7 @@ pub(crate) mod backup;
 pub(crate) mod build;
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod credential;
 pub(crate) mod doctor;
 pub(crate) mod login;
 pub(crate) mod logout;
@@ -39,6 +40,7 @@ pub(crate) fn run(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
         Command::Logout(args) => logout::run(&args, environment),
         Command::Pool(args) => block_on(pool::run(&args, environment)),
         Command::Token(args) => block_on(token::run(&args, environment)),
+        Command::Credential(args) => block_on(credential::run(&args, environment)),
         Command::Runs(args) => block_on(runs::run(&args, environment)),
         Command::Logs(args) => block_on(logs::run(&args, environment)),
         Command::Doctor(args) => block_on(doctor::run(&args, environment)),

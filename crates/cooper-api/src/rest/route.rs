@@ -259,6 +259,21 @@ pub const ROUTES: &[Route] = &[
         ..route(Method::Delete, "/api/v1/pools/{id}", Auth::Admin, "deletePool", 200)
     },
     Route {
+        summary: "List the hosts that there are credentials for",
+        response: json("CredentialList"),
+        ..route(Method::Get, "/api/v1/credentials", Auth::Admin, "listCredentials", 200)
+    },
+    Route {
+        summary: "Keep a credential for a Git host, in place of its earlier one",
+        request: json("SetCredential"),
+        response: json("CredentialView"),
+        ..route(Method::Put, "/api/v1/credentials/{host}", Auth::Admin, "setCredential", 200)
+    },
+    Route {
+        summary: "Forget a host's credential",
+        ..route(Method::Delete, "/api/v1/credentials/{host}", Auth::Admin, "deleteCredential", 204)
+    },
+    Route {
         summary: "Show the server's version and registry, and what the token may do",
         response: json("Info"),
         ..route(Method::Get, "/api/v1/info", Auth::AnyToken, "getInfo", 200)

@@ -24,6 +24,7 @@ fn settings(data: &std::path::Path) -> Settings {
         registry_name: None,
         local_agent: None,
         anonymous_pull: false,
+        allowed_sources: Vec::new(),
         max_context_bytes: 1 << 20,
         shutdown_grace: GRACE,
     }

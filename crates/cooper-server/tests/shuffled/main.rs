@@ -86,6 +86,7 @@ async fn the_end_state_is_the_same() {
         tls: None,
         local_agent: None,
         anonymous_pull: false,
+        allowed_sources: Vec::new(),
         max_context_bytes: Settings::DEFAULT_MAX_CONTEXT_BYTES,
         shutdown_grace: Settings::DEFAULT_SHUTDOWN_GRACE,
     };

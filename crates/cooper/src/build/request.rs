@@ -6,6 +6,7 @@ use cooper_api::rest::{
     Argument, DEFAULT_TIMEOUT_SECONDS, DockerBuildRequest, Label, MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS,
     PlatformView, RunRequest,
 };
+use cooper_spec::source::GitSource;
 use cooper_types::{ContextId, Platform};
 
 use super::secret_flag::SecretFlag;
@@ -19,7 +20,8 @@ pub(crate) struct BuildFlags {
     /// the other run variables work; may be repeated
     #[arg(long = "image", short = 't', visible_alias = "tag", value_name = "NAME")]
     pub(crate) images: Vec<String>,
-    /// The Dockerfile, relative to the current folder [default: SOURCE/Dockerfile]
+    /// The Dockerfile, relative to the current folder, or to a repository's folder where SOURCE is one [default:
+    /// SOURCE/Dockerfile]
     #[arg(long, short, value_name = "FILE")]
     pub(crate) file: Option<std::path::PathBuf>,
     /// A build argument; without a value, the environment's is taken; may be repeated
@@ -123,11 +125,16 @@ impl Request {
 
     /// The request for a build of this Dockerfile in this context.
     pub(crate) fn of_context(self, context: &ContextId, dockerfile: String) -> RunRequest {
-        RunRequest::DockerBuildRequest(DockerBuildRequest {
-            docker_file_path: dockerfile,
-            source_location: context.to_string(),
-            ..self.build
-        })
+        self.of_source(context.to_string(), dockerfile)
+    }
+
+    /// The request for a build of this Dockerfile in a repository.
+    pub(crate) fn of_repository(self, source: &GitSource, dockerfile: String) -> RunRequest {
+        self.of_source(source.to_string(), dockerfile)
+    }
+
+    fn of_source(self, source_location: String, docker_file_path: String) -> RunRequest {
+        RunRequest::DockerBuildRequest(DockerBuildRequest { docker_file_path, source_location, ..self.build })
     }
 }
 

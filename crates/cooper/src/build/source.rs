@@ -1,24 +1,52 @@
-//! What SOURCE is: a local folder, or something that is not supported yet.
+//! What SOURCE is: a local folder, or a place in a Git repository that an agent fetches.
 
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
-use crate::fault::Fault;
+use cooper_spec::source::{GitSource, SourceLocation};
 
-/// The folder that SOURCE names; whether it exists is for the packing to say.
-pub(crate) fn local_folder(source: &str) -> Result<PathBuf, Fault> {
-    let remote = source.contains("://") || source.starts_with("git@") || source.starts_with("github.com/");
-    if remote {
-        return Err(Fault::usage(format!("source `{source}` is remote, which is not supported yet"))
-            .with_hint("clone or unpack it, and build the folder"));
+use crate::fault::{Fault, chain};
+
+/// Where the files of a build are.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// A folder of this machine; whether it exists is for the packing to say.
+    Folder(PathBuf),
+    /// A repository. Nothing of it comes through this machine.
+    Git(GitSource),
+}
+
+impl Source {
+    /// Reads SOURCE.
+    pub(crate) fn parse(text: &str) -> Result<Self, Fault> {
+        if matches!(text, "-" | "/dev/null") {
+            return Err(Fault::usage(format!("source `{text}` is not a folder"))
+                .with_hint("give the folder that holds the sources; `.` is the current one"));
+        }
+        match SourceLocation::parse(text) {
+            Ok(SourceLocation::Local(path)) => Ok(Self::Folder(PathBuf::from(path))),
+            Ok(SourceLocation::Git(source)) => Ok(Self::Git(source)),
+            Err(error) => Err(Fault::usage(chain(&error))),
+        }
     }
-    if matches!(source, "-" | "/dev/null") {
-        return Err(Fault::usage(format!("source `{source}` is not a folder"))
-            .with_hint("give the folder that holds the sources; `.` is the current one"));
+}
+
+/// The path of a Dockerfile inside a repository's folder, from `--file`.
+pub(crate) fn dockerfile_in_repository(file: Option<&Path>) -> Result<String, Fault> {
+    let Some(file) = file else { return Ok("Dockerfile".to_owned()) };
+    let fault = |why: &str| {
+        Fault::usage(format!("--file `{}` {why}", file.display()))
+            .with_hint("with a repository, it is a path relative to the source's folder inside it")
+    };
+    let mut parts = Vec::new();
+    for part in file.components() {
+        match part {
+            Component::CurDir => {}
+            Component::Normal(part) => parts.push(part.to_str().ok_or_else(|| fault("is not UTF-8 text"))?),
+            Component::ParentDir => return Err(fault("leads out of the source's folder")),
+            Component::RootDir | Component::Prefix(_) => return Err(fault("is a path of this machine")),
+        }
     }
-    if source.is_empty() {
-        return Err(Fault::usage("source is empty").with_hint("give a folder; `.` is the current one"));
-    }
-    Ok(PathBuf::from(source))
+    if parts.is_empty() { Err(fault("names no file")) } else { Ok(parts.join("/")) }
 }
 
 #[cfg(test)]
@@ -26,17 +54,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn remote_sources_are_told_from_folders() {
-        for text in
-            ["https://github.com/a/b.git#main", "git@github.com:a/b", "git://x/y", "oci://r/a:1", "github.com/a/b"]
-        {
-            assert!(local_folder(text).expect_err(text).message.contains("not supported yet"), "{text}");
+    fn repositories_are_told_from_folders() {
+        for text in ["https://github.com/a/b.git#main", "https://git.example/x/y.git#v1:sub", "http://10.0.0.1/x.git"] {
+            let source = Source::parse(text).expect(text);
+            assert!(matches!(&source, Source::Git(git) if git.to_string() == text), "{source:?}");
         }
+        assert!(matches!(Source::parse("github.com/a/b"), Ok(Source::Git(_))));
         for text in [".", "..", "/src/app", "app", "git", "C:\\src"] {
-            assert_eq!(local_folder(text), Ok(PathBuf::from(text)));
+            assert_eq!(Source::parse(text), Ok(Source::Folder(PathBuf::from(text))));
         }
-        for text in ["", "-", "/dev/null"] {
-            assert!(local_folder(text).is_err(), "{text}");
+        for (text, expect) in [
+            ("", "empty"),
+            ("-", "not a folder"),
+            ("/dev/null", "not a folder"),
+            ("git@github.com:a/b", "https://github.com/a/b"),
+            ("ssh://git@git.example/a.git", "https://git.example/a.git"),
+            ("oci://r/a:1", "oci"),
+            ("file:///src", "file"),
+            ("https://git.example/a.tar.gz", "a.tar.gz"),
+            ("https://git.example/a.git#..", "`..`"),
+            ("https://git.example/a.git#:../b", "`..`"),
+        ] {
+            let fault = Source::parse(text).expect_err(text);
+            assert_eq!(fault.exit, crate::exit::Exit::Usage);
+            assert!(fault.message.contains(expect), "{text}: {}", fault.message);
+        }
+        let fault = Source::parse("https://ann:hunter2@git.example/a.git").expect_err("credentials");
+        assert!(fault.message.contains("cooper credential set git.example") && !fault.message.contains("hunter2"));
+    }
+
+    #[test]
+    fn a_dockerfile_lies_in_the_sources_folder() {
+        assert_eq!(dockerfile_in_repository(None), Ok("Dockerfile".to_owned()));
+        assert_eq!(dockerfile_in_repository(Some(Path::new("./a/./B.Dockerfile"))), Ok("a/B.Dockerfile".to_owned()));
+        for path in ["/etc/Dockerfile", "../Dockerfile", "a/../b", ".", ""] {
+            assert!(dockerfile_in_repository(Some(Path::new(path))).is_err(), "{path}");
         }
     }
 }

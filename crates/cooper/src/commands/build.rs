@@ -1,4 +1,4 @@
-//! `cooper build`: packs a folder, sends it, asks for a run, and follows it to its end.
+//! `cooper build`: packs a folder and sends it, or names a repository; asks for a run, and follows it to its end.
 
 use std::io::IsTerminal as _;
 
@@ -8,7 +8,7 @@ use cooper_client::FollowOptions;
 use cooper_source::PackOptions;
 use cooper_types::{IdempotencyKey, RunId};
 
-use crate::build::{BuildFlags, Request, local_folder, pack_folder, upload_context};
+use crate::build::{BuildFlags, Request, Source, dockerfile_in_repository, pack_folder, upload_context};
 use crate::cli::OutputForm;
 use crate::connection::ServerArgs;
 use crate::display::{Display, LogTarget};
@@ -20,7 +20,7 @@ use crate::output;
 
 #[derive(Args, Debug)]
 pub(crate) struct BuildArgs {
-    /// The folder that holds the sources
+    /// The folder that holds the sources, or a Git repository: https://HOST/PATH.git[#[REFERENCE][:FOLDER]]
     #[arg(value_name = "SOURCE")]
     source: String,
     #[command(flatten)]
@@ -83,19 +83,28 @@ impl AzureFlags {
 }
 
 pub(crate) async fn run(args: &BuildArgs, environment: &Environment) -> Result<Exit, Stop> {
-    let folder = local_folder(&args.source)?;
+    let source = Source::parse(&args.source)?;
+    if let Source::Git(_) = &source {
+        // Before anything is asked of the server.
+        dockerfile_in_repository(args.flags.file.as_deref())?;
+    }
     let request = Request::from_flags(&args.flags, environment)?;
     let client = args.server.connect(environment)?;
     for warning in args.azure.warnings().iter().chain(&request.warnings) {
         output::warning(warning);
     }
     let live = is_live(args, environment);
-    output::note("Packing source code into tar to upload...");
-    let options = PackOptions { folder, dockerfile: args.flags.file.clone() };
-    let packed = pack_folder(options, live).await?;
-    let dockerfile = packed.report.dockerfile_name.clone();
-    let context = upload_context(&client, packed, live).await?;
-    let request = request.of_context(&context, dockerfile);
+    let request = match source {
+        Source::Git(git) => request.of_repository(&git, dockerfile_in_repository(args.flags.file.as_deref())?),
+        Source::Folder(folder) => {
+            output::note("Packing source code into tar to upload...");
+            let options = PackOptions { folder, dockerfile: args.flags.file.clone() };
+            let packed = pack_folder(options, live).await?;
+            let dockerfile = packed.report.dockerfile_name.clone();
+            let context = upload_context(&client, packed, live).await?;
+            request.of_context(&context, dockerfile)
+        }
+    };
     let run = client.create_run(&request, &new_key()?).await?;
     output::note(&format!("Queued a build with ID: {}", run.run_id));
     if args.no_wait {

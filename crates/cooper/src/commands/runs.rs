@@ -156,6 +156,9 @@ fn describe(run: &Run) -> String {
     field("Started", run.start_time.map(|time| time.to_string()).unwrap_or_default());
     field("Finished", run.finish_time.map(|time| time.to_string()).unwrap_or_default());
     field("Duration", run_duration(run).unwrap_or_default());
+    field("Source", run.source_location.clone().unwrap_or_default());
+    field("Commit", run.source_commit.clone().unwrap_or_default());
+    field("Branch", run.source_branch.clone().unwrap_or_default());
     field("Names", run.image_names.join(" "));
     for image in &run.output_images {
         let tag = image.tag.as_ref().map(|tag| format!(":{tag}")).unwrap_or_default();

@@ -62,6 +62,10 @@ pub(crate) struct ServeArgs {
     /// The largest context, such as 500MiB [default: 4GiB]
     #[arg(long, value_name = "SIZE")]
     max_context_size: Option<String>,
+    /// A network that sources may be fetched from although it is not public, such as 10.0.0.0/8, and only from there over
+    /// plain http; may be repeated [default: none]
+    #[arg(long, value_name = "NETWORK")]
+    allow_source: Vec<String>,
     /// How many seconds a shutdown may take [default: 20]
     #[arg(long, value_name = "SECONDS")]
     shutdown_grace: Option<String>,
@@ -101,6 +105,9 @@ impl ServeArgs {
         }
         if !self.tls_name.is_empty() {
             flags.push((Key::TlsName, self.tls_name.join(",")));
+        }
+        if !self.allow_source.is_empty() {
+            flags.push((Key::AllowSource, self.allow_source.join(",")));
         }
         if self.no_agent {
             flags.push((Key::Agent, "false".to_owned()));

@@ -18,6 +18,7 @@ pub(crate) enum Key {
     MinFree,
     AnonymousPull,
     MaxContextSize,
+    AllowSource,
     ShutdownGrace,
     LogFormat,
     Log,
@@ -32,7 +33,7 @@ pub(crate) enum Key {
 
 impl Key {
     /// Every key.
-    pub(crate) const ALL: [Self; 25] = [
+    pub(crate) const ALL: [Self; 26] = [
         Self::Listen,
         Self::TlsCert,
         Self::TlsKeyFile,
@@ -48,6 +49,7 @@ impl Key {
         Self::MinFree,
         Self::AnonymousPull,
         Self::MaxContextSize,
+        Self::AllowSource,
         Self::ShutdownGrace,
         Self::LogFormat,
         Self::Log,
@@ -78,6 +80,7 @@ impl Key {
             Self::MinFree => "min-free",
             Self::AnonymousPull => "anonymous-pull",
             Self::MaxContextSize => "max-context-size",
+            Self::AllowSource => "allow-source",
             Self::ShutdownGrace => "shutdown-grace",
             Self::LogFormat => "log-format",
             Self::Log => "log",
@@ -108,6 +111,7 @@ impl Key {
             Self::MinFree => "2GiB, or 5% of the disk if that is less",
             Self::AnonymousPull => "false",
             Self::MaxContextSize => "4GiB",
+            Self::AllowSource => "none",
             Self::ShutdownGrace => "20",
             Self::LogFormat => "pretty",
             Self::Log => "info",
@@ -169,6 +173,7 @@ impl Key {
             | Self::MinFree
             | Self::AnonymousPull
             | Self::MaxContextSize
+            | Self::AllowSource
             | Self::ShutdownGrace
             | Self::LogFormat
             | Self::Log => false,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::ValueEnum as _;
 use cooper_server::{CacheBudget, MinFree, TlsName};
+use cooper_source::Cidr;
 use cooper_types::{AgentName, Platform};
 
 use super::LogFormat;
@@ -81,6 +82,15 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     let bytes = number.trim_end().parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
     let error = || format!("`{text}` is not a size from 1 byte on, such as 500MiB or 4GiB");
     bytes.filter(|bytes| *bytes > 0).ok_or_else(error)
+}
+
+/// Networks with blanks or commas between them, or `none`.
+pub(super) fn networks(text: &str) -> Result<Vec<Cidr>, String> {
+    if text.eq_ignore_ascii_case("none") {
+        return Ok(Vec::new());
+    }
+    let parts = text.split([',', ' ']).filter(|part| !part.is_empty());
+    parts.map(|part| Cidr::parse(part).map_err(|error| error.to_string())).collect()
 }
 
 /// What the build cache of an engine may take: a size, or `none` for one that is never touched.

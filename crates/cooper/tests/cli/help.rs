@@ -5,7 +5,7 @@ use super::Cooper;
 #[tokio::test]
 async fn help_texts() {
     let cooper = Cooper::new();
-    let pages: [(&str, &[&str]); 22] = [
+    let pages: [(&str, &[&str]); 24] = [
         ("cooper", &["--help"]),
         ("serve", &["serve", "--help"]),
         ("build", &["build", "--help"]),
@@ -17,6 +17,8 @@ async fn help_texts() {
         ("agent_drain", &["agent", "drain", "--help"]),
         ("pool", &["pool", "--help"]),
         ("pool_delete", &["pool", "delete", "--help"]),
+        ("credential", &["credential", "--help"]),
+        ("credential_set", &["credential", "set", "--help"]),
         ("runs", &["runs", "--help"]),
         ("runs_list", &["runs", "list", "--help"]),
         ("runs_show", &["runs", "show", "--help"]),

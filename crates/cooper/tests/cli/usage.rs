@@ -9,7 +9,9 @@ async fn wrong_arguments_end_with_2() {
     cooper.run(["frobnicate"]).await.fails_with(2, &["frobnicate"]);
     cooper.run(["build"]).await.fails_with(2, &["required"]);
     cooper.run(["build", "--timeout", "0", "."]).await.fails_with(2, &["--timeout"]);
-    cooper.run(["build", "https://github.com/a/b.git"]).await.fails_with(2, &["not supported yet"]);
+    cooper.run(["build", "git@github.com:a/b.git"]).await.fails_with(2, &["https://github.com/a/b.git"]);
+    cooper.run(["build", "-f", "../x", "https://github.com/a/b.git"]).await.fails_with(2, &["--file `../x`"]);
+    cooper.run(["credential", "set", "https://github.com"]).await.fails_with(2, &["write the host alone"]);
     cooper.run(["build", "--platform", "linux/mips", "."]).await.fails_with(2, &["platform `linux/mips`"]);
     cooper.run(["runs", "list", "--status", "Done"]).await.fails_with(2, &["Done", "Queued, Started, Running"]);
     cooper.run(["runs", "show", "xx"]).await.fails_with(2, &["run id `xx`"]);
