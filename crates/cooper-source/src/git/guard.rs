@@ -9,6 +9,8 @@ use flate2::{Decompress, FlushDecompress, Status};
 const HEAD: usize = 12;
 /// More objects than the largest histories have.
 const MAX_OBJECTS: u32 = 50_000_000;
+/// The checksum behind the last object.
+const TRAILER: usize = 20;
 /// As much of a difference as holds its two sizes.
 const DELTA_HEAD: usize = 20;
 
@@ -55,12 +57,17 @@ enum State {
         done: u64,
         delta: Option<Vec<u8>>,
     },
-    /// The checksum, which is the indexer's.
-    End,
+    /// The checksum, which is the indexer's, of which so many bytes are still to come. Nothing may follow it: the indexer
+    /// counts without differences, and would go on to read objects that nobody has looked at.
+    End {
+        left: usize,
+    },
 }
 
 /// Before an object's first byte.
 const NEW: State = State::Size { kind: 0, size: 0, bits: 0 };
+/// Behind the last object.
+const END: State = State::End { left: TRAILER };
 
 impl PackGuard {
     /// Refuses objects of more than `limit` bytes.
@@ -78,7 +85,7 @@ impl PackGuard {
                     bytes = rest;
                     if head.len() == HEAD {
                         self.objects = objects(head)?;
-                        self.state = if self.objects == 0 { State::End } else { NEW };
+                        self.state = if self.objects == 0 { END } else { NEW };
                     }
                 }
                 State::Size { kind, size, bits } => {
@@ -108,7 +115,11 @@ impl PackGuard {
                     }
                 }
                 State::Content { .. } => bytes = self.content(bytes)?,
-                State::End => return Ok(()),
+                State::End { left } => {
+                    *left =
+                        left.checked_sub(bytes.len()).ok_or(PackFault::Damaged("bytes behind the end of a pack"))?;
+                    return Ok(());
+                }
             }
         }
         Ok(())
@@ -153,7 +164,7 @@ impl PackGuard {
         if is_end {
             self.inflate.reset(true);
             self.objects -= 1;
-            self.state = if self.objects == 0 { State::End } else { NEW };
+            self.state = if self.objects == 0 { END } else { NEW };
         } else if taken == 0 && made == 0 {
             return Err(PackFault::Damaged("an object whose compression does not end"));
         }
@@ -236,7 +247,7 @@ mod tests {
         for piece in [1, 7, pack.len()] {
             let mut guard = PackGuard::new(limit);
             let seen = pack.chunks(piece).try_for_each(|bytes| guard.look(bytes));
-            results.push(seen.map(|()| matches!(guard.state, State::End)));
+            results.push(seen.map(|()| matches!(guard.state, State::End { left: 0 })));
         }
         assert!(results.windows(2).all(|two| two[0] == two[1]), "{results:?}");
         results[0]
@@ -260,6 +271,31 @@ mod tests {
         assert_eq!(look(&pack(&[by_name(3)]), 130), Err(PackFault::ObjectTooLarge(130)));
     }
 
+    #[test]
+    fn nothing_follows_the_last_object_though_the_indexer_would_read_it() {
+        let file = [size(3, 1), deflated(b"x")].concat();
+        let delta = |back: usize, result: u8| {
+            [size(6, 5), vec![u8::try_from(back).unwrap()], deflated(&[1, result, 1, 0x90, 1])].concat()
+        };
+        let honest = delta(file.len(), 2);
+        let hidden = delta(honest.len() + file.len(), 127);
+        let mut bytes = pack(&[file, honest]);
+        bytes.truncate(bytes.len() - TRAILER);
+        bytes.extend(hidden);
+        bytes.extend([9; TRAILER]);
+        let folder = tempfile::tempdir().unwrap();
+        let mut received = 0;
+        let mut indexer = git2::Indexer::new(None, folder.path(), 0o600, false).unwrap();
+        indexer.progress(|progress| {
+            received = progress.received_objects();
+            true
+        });
+        indexer.write_all(&bytes).unwrap();
+        drop(indexer);
+        assert_eq!(received, 3, "the pack says that it has two");
+        assert_eq!(look(&bytes, 126), Err(PackFault::Damaged("bytes behind the end of a pack")));
+    }
+
     proptest::proptest! {
         #[test]
         fn no_bytes_are_too_much(bytes: Vec<u8>, start in 0..3_usize) {
@@ -279,6 +315,9 @@ mod tests {
         damaged(&pack(&[[size(3, 1), deflated(b"xx")].concat()]));
         damaged(&pack(&[[size(3, 1), vec![1, 2, 3, 4]].concat()]));
         damaged(&pack(&[[size(6, 1), vec![1], deflated(&[0x80])].concat()]));
+        // What follows the last object would be read by the indexer, if there are differences among those before.
+        damaged(&[pack(&[]), vec![0]].concat());
+        damaged(&[pack(&[[size(3, 1), deflated(b"x")].concat()]), size(3, 1 << 50)].concat());
         let mut many = pack(&[]);
         many[8..12].copy_from_slice(&[255; 4]);
         assert_eq!(look(&many, 1), Err(PackFault::TooManyObjects(50_000_000)));
