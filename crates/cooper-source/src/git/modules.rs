@@ -18,23 +18,26 @@ pub(super) struct Module {
 /// Reads the submodules; lines that make no sense are passed over, as a missing one is reported where it is needed.
 pub(super) fn parse(text: &str) -> Vec<Module> {
     let mut modules: Vec<Module> = Vec::new();
-    let mut inside = false;
+    // The one that lines are for: a section may be opened again.
+    let mut current = None;
     for line in text.strip_prefix('\u{feff}').unwrap_or(text).replace("\\\n", "").lines() {
         let line = line.trim();
         if line.starts_with(['#', ';']) {
             continue;
         }
         if let Some(rest) = line.strip_prefix('[') {
-            let name = section(rest);
-            inside = name.is_some() && modules.len() < MAX_MODULES;
-            if let Some(name) = name.filter(|name| inside && !modules.iter().any(|module| module.name == *name)) {
-                modules.push(Module { name, ..Module::default() });
-            }
+            current = section(rest).and_then(|name| {
+                let known = modules.iter().position(|module| module.name == name);
+                if known.is_none() && modules.len() < MAX_MODULES {
+                    modules.push(Module { name, ..Module::default() });
+                    return Some(modules.len() - 1);
+                }
+                known
+            });
             continue;
         }
-        let (Some((key, text)), Some(module), true) = (line.split_once('='), modules.last_mut(), inside) else {
-            continue;
-        };
+        let module = current.and_then(|at| modules.get_mut(at));
+        let (Some((key, text)), Some(module)) = (line.split_once('='), module) else { continue };
         let text = value(text.trim());
         match key.trim().to_ascii_lowercase().as_str() {
             "path" => module.path = text.trim_matches('/').to_owned(),
@@ -97,6 +100,10 @@ mod tests {
                 ("u", "u", None, false),
             ]
         );
+        // A section that is opened again is the same one: the last value counts, as with git.
+        let again = parse("[submodule \"a\"]\npath=a\nurl=1\n[submodule \"b\"]\npath=b\n[submodule \"a\"]\nurl=2\n");
+        let got: Vec<_> = again.iter().map(|m| (m.path.as_str(), m.url.as_deref())).collect();
+        assert_eq!(got, [("a", Some("2")), ("b", None)]);
         assert_eq!(parse("]\n[\n=\n[submodule]\n[submodule \"\npath = x"), []);
     }
 }
