@@ -1,7 +1,9 @@
 //! What a server says of itself and of its references: the old advertisement, and version 2's capabilities and list.
 
+use std::collections::HashMap;
 use std::str;
 
+use cooper_spec::source::GitReference;
 use git2::Oid;
 
 use super::packet::line;
@@ -92,20 +94,21 @@ impl Advertisement {
                 add(&mut references, text)?;
             }
         }
-        references.retain(|one| one.name != "capabilities^{}" && !one.name.ends_with("^{}"));
-        let symrefs: Vec<(String, String)> = capabilities
-            .values("symref")
-            .filter_map(|value| value.split_once(':'))
-            .map(|(name, target)| (name.to_owned(), target.to_owned()))
-            .collect();
+        let symrefs: HashMap<&str, &str> =
+            capabilities.values("symref").filter_map(|value| value.split_once(':')).collect();
         for one in &mut references {
-            one.symref = symrefs.iter().find(|(name, _)| *name == one.name).map(|(_, target)| target.clone());
+            one.symref = symrefs.get(one.name.as_str()).and_then(|target| sound(target));
         }
         Ok(Self { version: Version::Old, capabilities, references })
     }
 }
 
-/// Adds a line of version 2's list: `ID NAME [ATTRIBUTE]…`. A name that is no text is passed over: nobody can ask for it.
+/// A reference's name, if it is one by git's rules: it goes into logs and into variables of runs.
+fn sound(name: &str) -> Option<String> {
+    GitReference::parse(name).is_ok().then(|| name.to_owned())
+}
+
+/// Adds a line of version 2's list: `ID NAME [ATTRIBUTE]…`. What is no name is passed over: nobody can ask for it.
 pub(super) fn add(references: &mut Vec<RemoteRef>, text: &[u8]) -> Result<(), &'static str> {
     let Ok(text) = str::from_utf8(text) else { return Ok(()) };
     let mut parts = text.split(' ');
@@ -114,11 +117,12 @@ pub(super) fn add(references: &mut Vec<RemoteRef>, text: &[u8]) -> Result<(), &'
         return Ok(());
     }
     let id = object_id(id).ok_or("a reference without an object's name")?;
-    let symref = parts.find_map(|part| part.strip_prefix("symref-target:")).map(str::to_owned);
+    let symref = parts.find_map(|part| part.strip_prefix("symref-target:")).and_then(sound);
+    let Some(name) = sound(name) else { return Ok(()) };
     if references.len() >= MAX_REFERENCES {
         return Err("more references than anybody has");
     }
-    references.push(RemoteRef { name: name.to_owned(), id, symref });
+    references.push(RemoteRef { name, id, symref });
     Ok(())
 }
 
@@ -149,6 +153,16 @@ mod tests {
         assert_eq!(names, [("HEAD", Some("refs/heads/main")), ("refs/tags/v1", None)]);
         let zero = format!("{} capabilities^{{}}\0side-band-64k", "0".repeat(40));
         assert_eq!(read(&[&zero]).unwrap().references, []);
+        // Names go into logs and variables: a server chooses no control characters and no other syntax for them.
+        let evil = format!("{A} HEAD\0symref=HEAD:refs/heads/a\x1b[2J");
+        let evil = read(&[&evil, &format!("{A} refs/heads/b\x07")]).unwrap().references;
+        assert_eq!(
+            evil.iter().map(|one| (one.name.as_str(), one.symref.as_deref())).collect::<Vec<_>>(),
+            [("HEAD", None)]
+        );
+        let mut listed = Vec::new();
+        add(&mut listed, format!("{A} HEAD symref-target:refs/heads/x\ny").as_bytes()).unwrap();
+        assert_eq!(listed[0].symref, None);
         assert_eq!(read(&[]).unwrap().references, []);
         assert!(read(&["<html>"]).is_err());
         assert!(read(&["abc refs/heads/x"]).is_err());

@@ -5,6 +5,10 @@ use git2::Oid;
 
 use super::advertisement::{RemoteRef, object_id};
 
+/// How many references, and how long ones, a wrong name is compared with.
+const COMPARED: usize = 10_000;
+const COMPARED_LEN: usize = 100;
+
 /// What is to be fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Target {
@@ -50,19 +54,23 @@ pub(super) fn target(reference: Option<&GitReference>, have: &[RemoteRef]) -> Ta
     }
 }
 
-/// The branch or tag that a wrong name was most likely meant to be.
+/// The branch or tag that a wrong name was most likely meant to be. A server may list very many and very long ones: only
+/// the first and short ones are compared.
 pub(super) fn nearest(name: &str, have: &[RemoteRef]) -> Option<String> {
-    let short = |one: &RemoteRef| {
+    if name.len() > COMPARED_LEN {
+        return None;
+    }
+    fn short(one: &RemoteRef) -> Option<&str> {
         let name = one.name.strip_prefix("refs/heads/").or_else(|| one.name.strip_prefix("refs/tags/"))?;
-        Some(name.to_owned())
-    };
+        (name.len() <= COMPARED_LEN).then_some(name)
+    }
     have.iter()
+        .take(COMPARED)
         .filter_map(short)
-        .map(|known| (strsim::jaro_winkler(name, &known), known))
+        .map(|known| (strsim::jaro_winkler(name, known), known))
         .filter(|(likeness, _)| *likeness > 0.8)
         .max_by(|(one, _), (other, _)| one.total_cmp(other))
-        .map(|(_, known)| known)
-        .filter(|known| !known.contains(char::is_control))
+        .map(|(_, known)| known.to_owned())
 }
 
 #[cfg(test)]
@@ -105,6 +113,8 @@ mod tests {
         assert_eq!(got("mian"), Target::Missing);
         assert_eq!(nearest("mian", &have).as_deref(), Some("main"));
         assert_eq!(nearest("zzz", &have), None);
+        let long = reference(&format!("refs/heads/{}", "m".repeat(COMPARED_LEN + 1)), '6');
+        assert_eq!(nearest(&"m".repeat(COMPARED_LEN), std::slice::from_ref(&long)), None);
         assert_eq!(target(None, &[]), Target::Missing);
     }
 }
