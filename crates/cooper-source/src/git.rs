@@ -67,6 +67,9 @@ pub struct FetchLimits {
     pub file_len: u64,
     /// Bytes of all files.
     pub bytes: u64,
+    /// Bytes of directories inside each other, as they are stored: those on the way from the root to one are held in
+    /// memory together.
+    pub directories: u64,
     /// Bytes that are received, over all repositories.
     pub received: u64,
     /// Bytes of one of the named files.
@@ -85,6 +88,8 @@ impl Default for FetchLimits {
             entries: 1_000_000,
             file_len: 512 << 20,
             bytes: 16 << 30,
+            // A million entries in one take less.
+            directories: 64 << 20,
             received: 16 << 30,
             named_file_len: 1 << 20,
             submodules: 100,

@@ -2,6 +2,7 @@
 //! history if it can't, and the commit among what came.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use cooper_spec::source::{GitReference, RepositoryUrl};
 use git2::Oid;
@@ -65,7 +66,7 @@ impl Fetching<'_> {
                 let wants = Wants { ids, shallow: false, commits_only: true };
                 receive(&mut remote, &wants, &objects, &self.request.limits, self.workers, &self.listener).await?;
                 let (url, asked) = (url.clone(), asked.clone());
-                Target::Commit(self.workers.run(move |_| abbreviated(&url, &objects, &digits, &asked)).await?)
+                Target::Commit(self.workers.run(move |stop| abbreviated(&url, &objects, &digits, &asked, stop)).await?)
             }
             target => target,
         };
@@ -108,18 +109,24 @@ impl Fetching<'_> {
             received.map_err(|error| refusal.unwrap_or(error))?;
         }
         let url = url.clone();
-        let fetched = self.workers.run(move |_| locate(&url, objects, &target, &asked)).await?;
+        let fetched = self.workers.run(move |stop| locate(&url, objects, &target, &asked, stop)).await?;
         Ok((fetched, resolved))
     }
 }
 
 /// Finds the wanted commit among the objects that came.
-fn locate(url: &RepositoryUrl, objects: PathBuf, target: &Target, asked: &str) -> Result<Fetched, GitError> {
-    let opened = Objects::open(&objects, url.as_str())?;
+fn locate(
+    url: &RepositoryUrl,
+    objects: PathBuf,
+    target: &Target,
+    asked: &str,
+    stop: &AtomicBool,
+) -> Result<Fetched, GitError> {
+    let opened = Objects::open(&objects, url.as_str(), stop)?;
     let not_found = || GitError::CommitNotFound { commit: asked.to_owned(), url: url.to_string() };
     let id = match target {
         Target::Reference { id, .. } | Target::Commit(id) => *id,
-        Target::Abbreviation(digits) => abbreviated(url, &objects, digits, asked)?,
+        Target::Abbreviation(digits) => abbreviated(url, &objects, digits, asked, stop)?,
         Target::Missing => return Err(not_found()),
     };
     match (opened.commit(id)?, target) {
@@ -132,8 +139,14 @@ fn locate(url: &RepositoryUrl, objects: PathBuf, target: &Target, asked: &str) -
 }
 
 /// Finds the commit whose name begins like this among the objects that came.
-fn abbreviated(url: &RepositoryUrl, objects: &Path, digits: &str, asked: &str) -> Result<Oid, GitError> {
-    match Objects::open(objects, url.as_str())?.abbreviated(digits)? {
+fn abbreviated(
+    url: &RepositoryUrl,
+    objects: &Path,
+    digits: &str,
+    asked: &str,
+    stop: &AtomicBool,
+) -> Result<Oid, GitError> {
+    match Objects::open(objects, url.as_str(), stop)?.abbreviated(digits)? {
         Found::Commit(id) => Ok(id),
         Found::Missing => Err(GitError::CommitNotFound { commit: asked.to_owned(), url: url.to_string() }),
         Found::Ambiguous => Err(GitError::CommitAmbiguous { commit: asked.to_owned(), url: url.to_string() }),

@@ -35,7 +35,7 @@ pub(super) struct Written {
 /// Writes the entries of these repositories to `place`.
 pub(super) fn write(
     place: &Path,
-    repositories: &[Objects],
+    repositories: &[Objects<'_>],
     mut entries: Vec<Entry>,
     selection: &Selection,
     limits: &FetchLimits,
@@ -74,21 +74,23 @@ pub(super) fn write(
             }
             Kind::File { executable } => {
                 let content = objects.file(entry.id, &entry.path, limits.file_len)?;
+                let mut content = content.content();
                 if entry.size < LFS_LEN && content.starts_with(LFS) {
-                    return Err(GitError::Lfs { path: entry.path.clone() });
+                    return Err(GitError::Lfs { path: entry.path.escape_debug().to_string() });
                 }
                 let head = EntryHead { mode: if executable { 0o755 } else { 0o644 }, mtime: TIME };
-                archive.file(&entry.path, head, content.len() as u64, &mut content.as_slice()).map_err(of_archive)?;
+                archive.file(&entry.path, head, content.len() as u64, &mut content).map_err(of_archive)?;
             }
             Kind::Link => {
-                let fault = || GitError::Name { path: entry.path.clone(), fault: GitNameFault::LinkTarget };
+                let fault =
+                    || GitError::Name { path: entry.path.escape_debug().to_string(), fault: GitNameFault::LinkTarget };
                 let target = objects.file(entry.id, &entry.path, limits.file_len)?;
-                let target = String::from_utf8(target).map_err(|_| fault())?;
+                let target = std::str::from_utf8(target.content()).map_err(|_| fault())?;
                 if target.is_empty() || target.len() > LINK_LEN || target.contains('\0') {
                     return Err(fault());
                 }
                 let head = EntryHead { mode: 0o777, mtime: TIME };
-                archive.symlink(&entry.path, head, &target).map_err(of_archive)?;
+                archive.symlink(&entry.path, head, target).map_err(of_archive)?;
             }
         }
         count += 1;

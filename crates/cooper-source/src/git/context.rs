@@ -25,20 +25,25 @@ pub(super) struct Selection {
 
 impl Selection {
     /// Looks at the tree that is the context.
-    pub(super) fn find(objects: &Objects, tree: Oid, dockerfile: Option<&str>) -> Result<Self, GitError> {
+    pub(super) fn find(
+        objects: &Objects<'_>,
+        tree: Oid,
+        dockerfile: Option<&str>,
+        limits: &FetchLimits,
+    ) -> Result<Self, GitError> {
         let Some(asked) = dockerfile else { return Ok(Self::default()) };
         let missing = || GitError::NoDockerfile { path: asked.to_owned() };
         let clean: Vec<&str> = asked.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
         let clean = clean.join("/");
-        let (content, is_plain) = match find(objects, tree, &clean)? {
+        let (content, is_plain) = match find(objects, tree, &clean, limits)? {
             Place::File { id, path } => (Some(id), path == clean),
             // It is looked for when the submodule is there.
             Place::Submodule { .. } => (None, true),
             Place::Missing | Place::Directory { .. } => return Err(missing()),
         };
-        let (file, text) = match text(objects, tree, &format!("{clean}.dockerignore"))? {
+        let (file, text) = match text(objects, tree, &format!("{clean}.dockerignore"), limits)? {
             Some(text) => (format!("{clean}.dockerignore"), text),
-            None => (".dockerignore".to_owned(), text(objects, tree, ".dockerignore")?.unwrap_or_default()),
+            None => (".dockerignore".to_owned(), text(objects, tree, ".dockerignore", limits)?.unwrap_or_default()),
         };
         let mut selection = Self { rules: IgnoreRules::parse(&file, &text)?, ..Self::default() };
         selection.always.push(".dockerignore".to_owned());
@@ -49,7 +54,7 @@ impl Selection {
                 selection.dockerfile = Some(clean);
             }
             Some(id) => {
-                let (name, added) = replacement(objects.file(id, asked, TEXT_LIMIT)?, &text);
+                let (name, added) = replacement(objects.file(id, asked, TEXT_LIMIT)?.content().to_vec(), &text);
                 selection.added = added;
                 selection.dockerfile = Some(name);
             }
@@ -76,23 +81,25 @@ fn is_inside(path: &str, directory: &str) -> bool {
     path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
 }
 
-fn text(objects: &Objects, tree: Oid, path: &str) -> Result<Option<String>, GitError> {
-    let Place::File { id, .. } = find(objects, tree, path)? else { return Ok(None) };
+fn text(objects: &Objects<'_>, tree: Oid, path: &str, limits: &FetchLimits) -> Result<Option<String>, GitError> {
+    let Place::File { id, .. } = find(objects, tree, path, limits)? else { return Ok(None) };
     let content = objects.file(id, path, TEXT_LIMIT)?;
-    String::from_utf8(content).map(Some).map_err(|_| GitError::IgnoreNotText { path: path.to_owned() })
+    std::str::from_utf8(content.content())
+        .map(|text| Some(text.to_owned()))
+        .map_err(|_| GitError::IgnoreNotText { path: path.to_owned() })
 }
 
 /// Reads the files that the caller has named.
 pub(super) fn named(
-    objects: &Objects,
+    objects: &Objects<'_>,
     tree: Oid,
     names: &[String],
     limits: &FetchLimits,
 ) -> Result<std::collections::BTreeMap<String, Vec<u8>>, GitError> {
     let mut files = std::collections::BTreeMap::new();
     for name in names {
-        if let Place::File { id, .. } = find(objects, tree, name)? {
-            files.insert(name.clone(), objects.file(id, name, limits.named_file_len)?);
+        if let Place::File { id, .. } = find(objects, tree, name, limits)? {
+            files.insert(name.clone(), objects.file(id, name, limits.named_file_len)?.content().to_vec());
         }
     }
     Ok(files)

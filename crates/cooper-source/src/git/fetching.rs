@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use cooper_spec::source::RepositoryUrl;
 use git2::Oid;
@@ -75,10 +76,10 @@ impl<'run> Fetching<'run> {
         let tree = context.tree;
         let (selection, files) = self
             .workers
-            .run(move |_| {
-                let objects = fetched.open()?;
+            .run(move |stop| {
+                let objects = fetched.open(stop)?;
                 let files = named(&objects, tree, &names, &limits)?;
-                Ok((Selection::find(&objects, tree, dockerfile.as_deref())?, files))
+                Ok((Selection::find(&objects, tree, dockerfile.as_deref(), &limits)?, files))
             })
             .await?;
         let selection = Arc::new(selection);
@@ -113,8 +114,8 @@ impl<'run> Fetching<'run> {
         let (mut repository, mut depth) = (0, 0);
         loop {
             let fetched = self.fetched(repository)?;
-            let (tree, wanted) = (fetched.tree, path.clone());
-            match self.workers.run(move |_| find(&fetched.open()?, tree, &wanted)).await? {
+            let (tree, wanted, limits) = (fetched.tree, path.clone(), self.request.limits.clone());
+            match self.workers.run(move |stop| find(&fetched.open(stop)?, tree, &wanted, &limits)).await? {
                 Place::Directory { tree, path: inside } => {
                     return Ok(Work { repository, tree, inside, path: String::new(), depth });
                 }
@@ -149,12 +150,12 @@ impl<'run> Fetching<'run> {
             let (mut found, links, counted) = self
                 .workers
                 .run(move |stop| {
-                    let objects = fetched.open()?;
+                    let objects = fetched.open(stop)?;
                     let (entries, links) = (Vec::new(), Vec::new());
                     let (selection, limits) = (&*selection, &limits);
                     let objects = &objects;
                     let mut collector =
-                        Collector { objects, repository, selection, limits, stop, entries, links, tally };
+                        Collector { objects, repository, selection, limits, entries, links, tally, open: 0 };
                     collector.collect(work.tree, &work.inside, &work.path)?;
                     Ok((collector.entries, collector.links, collector.tally))
                 })
@@ -212,16 +213,16 @@ impl<'run> Fetching<'run> {
         if let Some(modules) = self.modules.get(&repository) {
             return Ok(Arc::clone(modules));
         }
-        let fetched = self.fetched(repository)?;
+        let (fetched, limits) = (self.fetched(repository)?, self.request.limits.clone());
         let modules = self
             .workers
-            .run(move |_| {
-                let objects = fetched.open()?;
+            .run(move |stop| {
+                let objects = fetched.open(stop)?;
                 // A link in this place is a trick, not a file.
-                match find(&objects, fetched.tree, ".gitmodules")? {
+                match find(&objects, fetched.tree, ".gitmodules", &limits)? {
                     Place::File { id, path } if path == ".gitmodules" => {
                         let text = objects.file(id, &path, MODULES_LEN)?;
-                        Ok(modules::parse(&String::from_utf8_lossy(&text)))
+                        Ok(modules::parse(&String::from_utf8_lossy(text.content())))
                     }
                     _ => Ok(Vec::new()),
                 }
@@ -236,7 +237,8 @@ impl<'run> Fetching<'run> {
         let (repositories, limits) = (self.repositories.clone(), self.request.limits.clone());
         self.workers
             .run(move |stop| {
-                let opened: Vec<Objects> = repositories.iter().map(Fetched::open).collect::<Result<_, _>>()?;
+                let opened: Vec<Objects<'_>> =
+                    repositories.iter().map(|one| one.open(stop)).collect::<Result<_, _>>()?;
                 archive::write(&place, &opened, entries, &selection, &limits, stop)
             })
             .await
@@ -249,7 +251,7 @@ impl<'run> Fetching<'run> {
 }
 
 impl Fetched {
-    fn open(&self) -> Result<Objects, GitError> {
-        Objects::open(&self.objects, self.url.as_str())
+    fn open<'run>(&self, stop: &'run AtomicBool) -> Result<Objects<'run>, GitError> {
+        Objects::open(&self.objects, self.url.as_str(), stop)
     }
 }

@@ -1,7 +1,6 @@
 //! A commit's tree: paths looked up through links, and the entries that go into an archive.
 
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicBool;
 
 use cooper_spec::ignore::{IgnoreVerdict, IgnoreWalk};
 use git2::Oid;
@@ -9,7 +8,6 @@ use git2::Oid;
 use super::context::Selection;
 use super::error::shown;
 use super::objects::Objects;
-use super::worker::check;
 use super::{FetchLimits, GitError, GitNameFault};
 
 /// As on a real system.
@@ -93,7 +91,7 @@ fn node(entry: &git2::TreeEntry<'_>) -> Option<Node> {
 }
 
 /// Finds a path below `root`. Links are followed inside the repository; one that leads out of it leads to nothing.
-pub(super) fn find(objects: &Objects, root: Oid, path: &str) -> Result<Place, GitError> {
+pub(super) fn find(objects: &Objects<'_>, root: Oid, path: &str, limits: &FetchLimits) -> Result<Place, GitError> {
     let mut above: Vec<(String, Oid)> = Vec::new();
     let mut ahead: VecDeque<String> = path.split('/').map(str::to_owned).collect();
     let mut links = 0;
@@ -113,7 +111,7 @@ pub(super) fn find(objects: &Objects, root: Oid, path: &str) -> Result<Place, Gi
             _ => {}
         }
         let here = above.last().map_or(root, |(_, tree)| *tree);
-        let tree = objects.tree(here)?;
+        let (tree, _) = objects.tree(here, 0, limits.directories)?;
         let Some(entry) = tree.get_name_bytes(part.as_bytes()) else { return Ok(Place::Missing) };
         match node(&entry) {
             Some(Node::Directory(id)) => above.push((part, id)),
@@ -124,7 +122,8 @@ pub(super) fn find(objects: &Objects, root: Oid, path: &str) -> Result<Place, Gi
             Some(Node::Link(id)) => {
                 links += 1;
                 let target = objects.file(id, &part, PATH_LEN as u64)?;
-                let Some(target) = String::from_utf8(target).ok().filter(|text| !text.starts_with('/')) else {
+                let Some(target) = std::str::from_utf8(target.content()).ok().filter(|text| !text.starts_with('/'))
+                else {
                     return Ok(Place::Missing);
                 };
                 if links > MAX_LINKS || target.is_empty() {
@@ -147,15 +146,16 @@ pub(super) fn find(objects: &Objects, root: Oid, path: &str) -> Result<Place, Gi
 
 /// A tree on its way into an archive.
 pub(super) struct Collector<'run> {
-    pub(super) objects: &'run Objects,
+    pub(super) objects: &'run Objects<'run>,
     /// Which repository the tree is of.
     pub(super) repository: usize,
     pub(super) selection: &'run Selection,
     pub(super) limits: &'run FetchLimits,
-    pub(super) stop: &'run AtomicBool,
     pub(super) entries: Vec<Entry>,
     pub(super) links: Vec<Link>,
     pub(super) tally: Tally,
+    /// Bytes of the directories from the root to where it is: all of them are in memory.
+    pub(super) open: u64,
 }
 
 /// What has been counted over all trees of an archive.
@@ -191,12 +191,12 @@ impl Collector<'_> {
         rules: &mut IgnoreWalk<'_>,
         depth: usize,
     ) -> Result<(), GitError> {
-        check(self.stop)?;
         if depth > MAX_DEPTH {
             return Err(GitError::Limit { what: "directories inside each other", limit: MAX_DEPTH as u64 });
         }
         let objects = self.objects;
-        let tree = objects.tree(tree)?;
+        let (tree, length) = objects.tree(tree, self.open, self.limits.directories)?;
+        self.open += length;
         for entry in &tree {
             self.tally.entries += 1;
             if self.tally.entries > self.limits.entries {
@@ -249,6 +249,7 @@ impl Collector<'_> {
                 None => return Err(GitError::Name { path: shown_path(), fault: GitNameFault::Forbidden }),
             }
         }
+        self.open -= length;
         Ok(())
     }
 
@@ -257,9 +258,9 @@ impl Collector<'_> {
     }
 
     fn size(&mut self, id: Oid, path: &str) -> Result<u64, GitError> {
-        let size = self.objects.file_len(id)?;
+        let size = self.objects.len(id)?;
         if size > self.limits.file_len {
-            return Err(GitError::FileTooLarge { path: path.to_owned(), limit: self.limits.file_len });
+            return Err(GitError::FileTooLarge { path: path.escape_debug().to_string(), limit: self.limits.file_len });
         }
         self.tally.bytes += size;
         if self.tally.bytes > self.limits.bytes {

@@ -200,12 +200,15 @@ async fn names_that_git_itself_never_commits_are_refused() {
 async fn every_limit_is_named() {
     let world = World::new();
     let repository = world.repository("app.git");
-    repository.commit_files(&[("a", &"a".repeat(5_000)), ("b", &"b".repeat(5_000)), ("c", "")]);
+    // The root has 114 bytes, each one below some 28: siblings don't add up, and what is inside each other does.
+    let (a, b) = ("a".repeat(5_000), "b".repeat(5_000));
+    repository.commit_files(&[("a", &a), ("b", &b), ("c/c/c/c", ""), ("d/d/d/d", "")]);
     type Change = fn(&mut FetchLimits);
     let table: &[(Change, &str)] = &[
         (|limits| limits.entries = 2, "the source has more than 2 entries"),
         (|limits| limits.file_len = 4_999, "`a` is larger than 4999 bytes"),
         (|limits| limits.bytes = 9_999, "the source has more than 9999 bytes"),
+        (|limits| limits.directories = 198, "the source has more than 198 bytes in directories inside each other"),
         (|limits| limits.received = 300, "the source has more than 300 bytes to receive"),
         (|limits| limits.time = std::time::Duration::ZERO, "fetching the source took longer than 0 seconds"),
     ];
@@ -215,4 +218,6 @@ async fn every_limit_is_named() {
         assert_eq!(error.line(), *expected);
         assert!(!error.is_transient(), "{expected}");
     }
+    let fits = |request: &mut FetchRequest| request.limits.directories = 199;
+    assert!(world.fetch_with("app.git", &NoCredentials, fits).await.is_ok());
 }
