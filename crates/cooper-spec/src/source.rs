@@ -121,7 +121,12 @@ impl GitSource {
             "" => None,
             text => Some(GitReference::parse(text)?),
         };
-        Ok(Self { url, reference, subdirectory: Subdirectory::parse(subdirectory)? })
+        let own = Self { url, reference, subdirectory: Subdirectory::parse(subdirectory)? };
+        // Encoded, a URL may be three times as long, and what is stored must be readable.
+        match own.to_string().len() {
+            length if length > MAX_SOURCE_LEN => Err(SourceError::TooLong { length }),
+            _ => Ok(own),
+        }
     }
 }
 

@@ -205,4 +205,12 @@ fn the_state_of_a_run_holds_the_text() {
     assert_eq!(json, "\"https://h.io/o/r.git#main:app\"");
     assert_eq!(serde_json::from_str::<GitSource>(&json).unwrap(), source);
     assert!(serde_json::from_str::<GitSource>("\"https://u:p@h.io/r.git\"").is_err());
+    // What is taken can be read again, also where it grows by being encoded.
+    for length in [600, 2_000] {
+        let text = format!("https://h.io/{}.git", "é".repeat(length));
+        match GitSource::parse(&text) {
+            Ok(source) => assert_eq!(GitSource::parse(&source.to_string()), Ok(source)),
+            Err(error) => assert!(length == 2_000 && error.to_string().contains("at most 4096"), "{error}"),
+        }
+    }
 }
