@@ -190,7 +190,7 @@ fn check_redirect(from: &Url, to: &Url) -> Result<(), EgressError> {
     Ok(())
 }
 
-/// The host with the port, if it is not the scheme's own: what credentials are stored for.
+/// The host with the port, if it is not the scheme's own: what messages name.
 pub(crate) fn host_of(url: &Url) -> String {
     url[url::Position::BeforeHost..url::Position::AfterPort].to_owned()
 }

@@ -134,7 +134,8 @@ pub struct GitCredential {
 /// Where credentials come from. Asked only after a host has demanded some, at most once per host and fetch.
 #[async_trait]
 pub trait CredentialSource: Send + Sync {
-    /// The credential for `host`, which is `HOST` or `HOST:PORT` in lower case; nothing if there is none.
+    /// The credential for `host`, which is `HOST` or `HOST:PORT` in lower case; nothing if there is none. The port is
+    /// missing for https's own alone: plain http always has one.
     async fn for_host(&self, host: &str) -> Result<Option<GitCredential>, Box<dyn std::error::Error + Send + Sync>>;
 }
 

@@ -9,6 +9,7 @@ use cooper_spec::source::RepositoryUrl;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 use tokio::sync::Mutex;
+use url::Position;
 
 use super::advertisement::{Advertisement, RemoteRef, Version, add};
 use super::packet::{Meter, Packet, Packets, line, push, push_delimiter, push_flush};
@@ -181,7 +182,7 @@ async fn ask(
         if response.status() != StatusCode::UNAUTHORIZED || response.was_authorized() {
             break;
         }
-        let host = response.host();
+        let Some(host) = credential_host(response.url()) else { break };
         let Some(value) = access.authorization(&host).await? else {
             return Err(GitError::CredentialsNeeded { host, url: url.to_string() });
         };
@@ -197,15 +198,29 @@ async fn ask(
     judged(url, response)
 }
 
+/// What credentials for a place are stored for: the host, with the port where it is not https's own. So plain http always
+/// has a port, and what is stored for https does not go over the network in clear: https's port stands for https alone.
+fn credential_host(url: &Url) -> Option<String> {
+    let host = &url[Position::BeforeHost..Position::AfterHost];
+    match (url.scheme(), url.port_or_known_default()?) {
+        ("https", 443) => Some(host.to_owned()),
+        (_, 443) => None,
+        (_, port) => Some(format!("{host}:{port}")),
+    }
+}
+
 /// What a status means.
 fn judged(url: &RepositoryUrl, response: EgressResponse) -> Result<EgressResponse, GitError> {
     let (host, text) = (response.host(), url.to_string());
     match response.status() {
         StatusCode::OK => Ok(response),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if response.was_authorized() => {
-            Err(GitError::CredentialsRefused { host, url: text })
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            let host = credential_host(response.url()).unwrap_or(host);
+            Err(match response.was_authorized() {
+                true => GitError::CredentialsRefused { host, url: text },
+                false => GitError::CredentialsNeeded { host, url: text },
+            })
         }
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(GitError::CredentialsNeeded { host, url: text }),
         StatusCode::NOT_FOUND | StatusCode::GONE => Err(GitError::RepositoryNotFound { url: text }),
         status if status.is_success() || status.is_redirection() => Err(GitError::NotGit { url: text }),
         status => Err(GitError::Status { host, status: status.as_u16() }),
@@ -248,4 +263,23 @@ fn count(length: &mut usize, data: &Bytes) -> Result<(), GitError> {
 fn media_type(response: &EgressResponse) -> Option<&str> {
     let text = response.header(CONTENT_TYPE)?;
     Some(text.split(';').next().unwrap_or_default().trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_for_https_is_not_sent_in_clear() {
+        for (url, host) in [
+            ("https://h.io/r.git", Some("h.io")),
+            ("https://h.io:8443/r.git", Some("h.io:8443")),
+            ("https://[::1]/r.git", Some("[::1]")),
+            ("http://h.io/r.git", Some("h.io:80")),
+            ("http://h.io:3000/r.git", Some("h.io:3000")),
+            ("http://h.io:443/r.git", None),
+        ] {
+            assert_eq!(credential_host(&Url::parse(url).unwrap()).as_deref(), host, "{url}");
+        }
+    }
 }
