@@ -23,3 +23,4 @@ mod remote_agent;
 mod restart;
 mod runs;
 mod tls;
+mod two_machines;
