@@ -5,8 +5,12 @@
     reason = "this binary is tests, and a panic is how a test fails; clippy sees only `#[test]`"
 )]
 
+mod agent_killed;
 mod clock;
 mod disk_full;
 mod engine_broken;
 mod machine;
+mod machines;
+mod network;
 mod server_killed;
+mod soak;

@@ -22,8 +22,14 @@ impl Scene {
     }
 
     fn submission(&mut self) -> Submission {
+        self.submission_of(0)
+    }
+
+    /// A build that takes this many seconds.
+    fn submission_of(&mut self, seconds: u32) -> Submission {
         self.builds += 1;
-        let dockerfile = format!("FROM {}\nRUN for i in 1 2 3 4 5; do echo line-$i-{}; done\n", self.base, unique());
+        let script = format!("for i in 1 2 3 4 5; do echo line-$i-{}; done; sleep {seconds}", unique());
+        let dockerfile = format!("FROM {}\nRUN {script}\n", self.base);
         let (one, two) = (format!("app:{}-one", self.builds), format!("app:{}-two", self.builds));
         Submission::new(&dockerfile, &[&one, &two])
     }
@@ -106,8 +112,12 @@ fn around_a_push() {
 fn while_it_recovers() {
     let mut scene = Scene::new();
     for failpoint in ["store-opened", "lease-extended"] {
-        let mut submission = scene.submission();
+        // An agent holds the run when the server dies, so that there is a lease to give time to.
+        let mut submission = scene.submission_of(4);
         assert!(submission.submit(&scene.server));
+        wait_until("the step runs", Duration::from_secs(60), || {
+            submission.record(&scene.server).is_some_and(|run| run["steps"][0]["status"] == "Running")
+        });
         scene.server.crash();
         assert!(
             !scene.server.restart_to_die(failpoint) || {

@@ -48,8 +48,20 @@ impl RemoteAgent {
     /// Starts the process again.
     #[track_caller]
     pub fn launch(&mut self) {
+        self.launch_with(&[]);
+    }
+
+    /// Starts the process again so that it dies at a failpoint.
+    #[track_caller]
+    pub fn launch_to_die(&mut self, failpoint: &str) {
+        self.launch_with(&[("COOPER_FAILPOINT", failpoint)]);
+    }
+
+    #[track_caller]
+    fn launch_with(&mut self, environment: &[(&str, &str)]) {
         let mut command = hermetic(cooper_binary(), self.folder.path(), self.namespace.as_ref());
-        self.process = Some(Running::start(command.args(&self.arguments)));
+        command.args(&self.arguments).envs(environment.iter().copied());
+        self.process = Some(Running::start(&mut command));
     }
 
     /// The process.

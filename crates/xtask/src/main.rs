@@ -14,6 +14,7 @@ mod product;
 mod provision;
 mod quickstart;
 mod report;
+mod soak;
 mod test;
 mod workspace;
 
@@ -42,6 +43,8 @@ enum Task {
     Quickstart(quickstart::Options),
     /// Times Cooperage against what people use today.
     Bench(bench::Options),
+    /// Plays random faults for as long as asked, on the real system and in the simulation.
+    Soak(soak::Options),
     /// Writes the generated files under `schemas/`.
     Codegen,
 }
@@ -65,6 +68,7 @@ fn run(task: Task, report: &Report) -> anyhow::Result<()> {
         Task::Test(options) => test::run(&workspace, report, &options),
         Task::Quickstart(options) => quickstart::run(&workspace, report, &options),
         Task::Bench(options) => bench::run(&workspace, report, &options),
+        Task::Soak(options) => soak::run(&workspace, report, &options),
         Task::Codegen => codegen::write(&workspace, report),
     }
 }

@@ -1,0 +1,120 @@
+//! An agent is killed: amid a build, between the build and the push, amid a push, and again and again.
+
+use std::time::{Duration, Instant};
+
+use cooper_e2e::{Engine, RemoteAgent, ServerOptions, Submission, TestServer, unique, wait_until};
+use serde_json::Value;
+
+use crate::machine::{BEGIN, END, runs_somewhere};
+
+/// Within which a lost run is placed again: a lease, the pause after a loss, two looks.
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// A server without an agent of its own.
+fn server() -> TestServer {
+    TestServer::with(ServerOptions { arguments: vec!["--no-agent".into()], ..Default::default() })
+}
+
+fn agent(server: &TestServer, name: &str) -> RemoteAgent {
+    RemoteAgent::start(server, name, &server.url(), None, &[])
+}
+
+fn submit(server: &TestServer, base: &str, script: &str, images: &[&str]) -> Submission {
+    let mut submission = Submission::new(&format!("FROM {base}\nRUN {script} && echo {}\n", unique()), images);
+    assert!(submission.submit(server));
+    submission
+}
+
+fn attempts(record: &Value, step: usize) -> u64 {
+    record["steps"][step]["attempts"].as_u64().unwrap()
+}
+
+/// Nothing of a run is left in the engine under a name.
+fn names_are_gone(engine: &Engine, run: &str) {
+    wait_until("the run's names are gone from the engine", AGAIN, || {
+        let images = engine.docker(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).ok().stdout;
+        !images.lines().any(|name| name.starts_with("cooper.invalid/") && name.contains(&format!("{run}-")))
+    });
+}
+
+#[test]
+fn amid_a_build_and_another_agent_takes_over() {
+    let server = server();
+    let mut agents = [agent(&server, "one"), agent(&server, "two")];
+    let base = server.base_image();
+    let sleep = ["sleep", "8.0625"];
+    let mut submission = submit(&server, &base, &sleep.join(" "), &["killed:1", "killed:2"]);
+    wait_until("the step runs", BEGIN, || runs_somewhere(&sleep));
+    let run = submission.run().unwrap().to_owned();
+    let holds = |agent: &RemoteAgent| agent.log().contains(&format!("step{{run={run} "));
+    let holder = usize::from(!holds(&agents[0]) && holds(&agents[1]));
+    let killed = Instant::now();
+    agents[holder].crash();
+    wait_until("the engine ends the step", Duration::from_secs(15), || !runs_somewhere(&sleep));
+    wait_until("the step runs again", AGAIN.saturating_sub(killed.elapsed()), || runs_somewhere(&sleep));
+    let record = submission.end(&server, END);
+    let log = submission.check(&server, &record);
+    assert_eq!(record["status"], "Succeeded", "{record:#}\n{log}");
+    assert_eq!(attempts(&record, 0), 2, "{record:#}\n{log}");
+    let name = ["one", "two"][holder];
+    assert!(log.contains(&format!("agent {name} lost the run")) && log.contains("loss 1 of 3"), "{log}");
+    // The one that was killed comes back and takes nothing of the old.
+    agents[holder].launch();
+    names_are_gone(&Engine::new(), &run);
+}
+
+#[test]
+fn between_the_build_and_the_push_and_amid_the_push() {
+    let server = server();
+    let mut agent = agent(&server, "alone");
+    let base = server.base_image();
+    for (number, failpoint) in ["context-fetched", "image-built", "image-pushed"].into_iter().enumerate() {
+        agent.stop();
+        agent.launch_to_die(failpoint);
+        // Two repositories: after the first one's push the agent is dead, and neither tag may show.
+        let (one, two) = (format!("first:{number}"), format!("second:{number}"));
+        let mut submission = submit(&server, &base, "true", &[&one, &two]);
+        let death = agent.end();
+        assert!(death.stderr.contains(&format!("failpoint {failpoint}: ")), "{death}");
+        agent.launch();
+        let restarted = Instant::now();
+        let record = submission.end(&server, END);
+        let log = submission.check(&server, &record);
+        assert_eq!(record["status"], "Succeeded", "{failpoint}: {record:#}\n{log}");
+        // Its next life says at once that the last one is over: nobody waits for a lease.
+        assert!(restarted.elapsed() < AGAIN, "{:?}", restarted.elapsed());
+        assert!(log.contains("loss 1 of 3") && !log.contains("loss 2 of 3"), "{log}");
+        names_are_gone(&Engine::new(), submission.run().unwrap());
+    }
+}
+
+#[test]
+fn three_times_and_the_run_says_so() {
+    let server = server();
+    let mut agent = agent(&server, "unlucky");
+    let base = server.base_image();
+    agent.stop();
+    agent.launch_to_die("image-built");
+    let mut submission = submit(&server, &base, "true", &["unlucky:1", "unlucky:2"]);
+    for life in 1..=3 {
+        let death = agent.end();
+        assert!(death.stderr.contains("failpoint image-built: "), "life {life}: {death}");
+        if life < 3 {
+            agent.launch_to_die("image-built");
+        } else {
+            agent.launch();
+        }
+    }
+    let record = submission.end(&server, END);
+    let log = submission.check(&server, &record);
+    assert_eq!(record["status"], "Error", "{record:#}\n{log}");
+    for loss in 1..=3 {
+        let told = log.lines().find(|line| line.contains(&format!("loss {loss} of 3")));
+        assert!(told.is_some_and(|line| line.contains("agent unlucky lost the run (")), "{loss}: {log}");
+    }
+    let reason = record["runErrorMessage"].as_str().unwrap_or_default();
+    assert!(reason.contains("unlucky") && reason.contains('3'), "{record:#}");
+    // The next build has a fresh start.
+    let mut next = submit(&server, &base, "true", &["unlucky:3", "unlucky:4"]);
+    assert_eq!(next.end(&server, END)["status"], "Succeeded");
+}
