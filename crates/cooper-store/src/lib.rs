@@ -21,7 +21,7 @@ mod sql_error;
 mod writer;
 
 pub use backup::{Referred, Snapshot, SnapshotError};
-pub use lock::{DataLock, LockError, RESTORING};
+pub use lock::{DataLock, LockError, RESTORING, sync_directory};
 pub use migrations::MigrationError;
 pub use open::{OpenError, Store, StoreOptions};
 pub use writer::{Tx, WriterCounts};

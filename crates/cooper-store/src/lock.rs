@@ -96,7 +96,7 @@ fn close_to_others(directory: &Path) -> io::Result<bool> {
 }
 
 /// Makes the names in the directory durable, and its own name in its parent.
-pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
     let directory = directory.canonicalize()?;
     for directory in [Some(directory.as_path()), directory.parent()].into_iter().flatten() {
         match File::open(directory) {

@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use cooper_blobs::{FsBlobStore, blob_file};
-use cooper_store::{DataLock, RESTORING, Snapshot};
+use cooper_store::{DataLock, RESTORING, Snapshot, sync_directory};
 use cooper_types::Digest;
 
 use super::archive::{ArchiveReader, CopyError, read_error};
@@ -186,11 +186,7 @@ fn publish(staging: &Path, data_dir: &Path) -> io::Result<()> {
     sync_file(staging)?;
     sync_file(data_dir)?;
     std::fs::remove_dir(staging)?;
-    sync_file(data_dir)?;
-    match data_dir.canonicalize()?.parent() {
-        Some(parent) => sync_file(parent),
-        None => Ok(()),
-    }
+    sync_directory(data_dir)
 }
 
 /// Syncs a folder and all folders in it; the files are synced where they are written.
