@@ -131,7 +131,13 @@ fn what_is_no_whole_backup_leaves_nothing_behind() {
     let data = server.data().display().to_string();
     let place = Context::empty();
     let path = |name: &str| place.join(name).display().to_string();
+    // What a killed backup has left goes, and what is only called alike stays.
+    std::fs::create_dir(place.join(".cooper-backup-killed")).unwrap();
+    std::fs::write(place.join(".cooper-backup-killed/cooper.db"), "the key in clear").unwrap();
+    std::fs::write(place.join(".cooper-backup-notes"), "mine").unwrap();
     server.cooper(&["backup", "--data-dir", &data, "--output", &path("good.tar")]).ok();
+    assert_eq!(names(place.path()), [".cooper-backup-notes", "good.tar"]);
+    std::fs::remove_file(place.join(".cooper-backup-notes")).unwrap();
     let good = std::fs::read(place.join("good.tar")).unwrap();
     let find = |text: &str| good.windows(text.len()).position(|part| part == text.as_bytes()).unwrap();
     let blob = find("a blob that is worth keeping");

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use cooper_store::{LockError, Snapshot, SnapshotError};
 use serde::{Deserialize, Serialize};
 
-pub use create::{BackupOptions, backup};
+pub use create::{BackupOptions, WorkFolder, backup};
 pub use restore::restore;
 
 /// The version of the archive's form that is written and read.

@@ -27,7 +27,7 @@ pub use access::AdminTokenError;
 pub use cooper_agent::{CacheBudget, DiskSettings, MinFree};
 pub use cooper_store::{RESTORING, SnapshotError};
 
-pub use backup::{BackupError, BackupOptions, BackupReport, RestoreError, backup, restore, schema};
+pub use backup::{BackupError, BackupOptions, BackupReport, RestoreError, WorkFolder, backup, restore, schema};
 pub use keys::KeyError;
 pub use server::{Server, StartError, StopError};
 pub use settings::{LocalAgent, Settings, TlsName, TlsNameError, TlsSettings};

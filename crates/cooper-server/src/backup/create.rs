@@ -16,7 +16,7 @@ use super::{
 
 /// How the folders for second names begin.
 const LINKS: &str = ".backup-";
-/// How often a snapshot is taken anew because a context went away before it was held.
+/// How often a snapshot is taken anew because a context went away before it was held, or a folder made anew.
 const TRIES: u32 = 5;
 
 /// What a backup must be told.
@@ -38,26 +38,52 @@ struct Held {
     digest: Digest,
 }
 
-/// Names of our own for the contexts, so that they can't go away while they wait for their turn. The folder is in the data
-/// directory, where a second name costs nothing.
-struct Links {
+/// A folder for files on their way. It goes with this value; if its process is killed, the next one in the same place
+/// removes it.
+#[derive(Debug)]
+pub struct WorkFolder {
     folder: tempfile::TempDir,
     /// Says that somebody is at work here: who finds a folder that is not locked may remove it.
     _lock: File,
 }
 
-impl Links {
-    fn new(data: &Path) -> io::Result<Self> {
-        for entry in std::fs::read_dir(data)?.flatten() {
-            let is_ours = entry.file_name().to_string_lossy().starts_with(LINKS);
-            if is_ours && lock(&entry.path()).is_ok() {
-                // Its backup was killed.
-                std::fs::remove_dir_all(entry.path())?;
+impl WorkFolder {
+    /// Makes a folder in `place` whose name begins with `prefix`, and removes those that nobody works in any more.
+    pub fn new(place: &Path, prefix: &str) -> io::Result<Self> {
+        for entry in std::fs::read_dir(place)?.flatten() {
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if is_folder && entry.file_name().to_string_lossy().starts_with(prefix) && lock(&entry.path()).is_ok() {
+                // What can't be removed is somebody else's.
+                drop(std::fs::remove_dir_all(entry.path()));
             }
         }
-        let folder = tempfile::Builder::new().prefix(LINKS).tempdir_in(data)?;
-        let lock = lock(folder.path())?;
-        let links = Self { folder, _lock: lock };
+        let mut tries = 1;
+        loop {
+            let folder = tempfile::Builder::new().prefix(prefix).tempdir_in(place)?;
+            // Before it was locked, another one may have taken it for one that was left.
+            match lock(folder.path()) {
+                Ok(lock) if folder.path().exists() => return Ok(Self { folder, _lock: lock }),
+                Err(error) if tries == TRIES => return Err(error),
+                Ok(_) | Err(_) => tries += 1,
+            }
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// Names of our own for the contexts, so that they can't go away while they wait for their turn. The folder is in the data
+/// directory, where a second name costs nothing.
+struct Links {
+    folder: WorkFolder,
+}
+
+impl Links {
+    fn new(data: &Path) -> io::Result<Self> {
+        let links = Self { folder: WorkFolder::new(data, LINKS)? };
         for entry in std::fs::read_dir(data.join("contexts")).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().ends_with(".tar.gz") {
                 links.link(&entry.path())?;

@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use cooper_server::{BackupError, BackupOptions, BackupReport};
+use cooper_server::{BackupError, BackupOptions, BackupReport, WorkFolder};
 
 use crate::environment::Environment;
 use crate::exit::Exit;
@@ -104,8 +104,9 @@ async fn to_file(data_dir: PathBuf, with_key: bool, path: &Path) -> Result<Backu
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let scratch = tempfile::Builder::new().prefix(".cooper-backup-").tempdir_in(folder).map_err(unwritable)?;
-    let file = tempfile::Builder::new().prefix(".cooper-backup-").tempfile_in(folder).map_err(unwritable)?;
+    // Beside the backup: where that fits, the copy of the database does, and the last step is a rename.
+    let scratch = WorkFolder::new(folder, ".cooper-backup-").map_err(unwritable)?;
+    let file = tempfile::NamedTempFile::new_in(scratch.path()).map_err(unwritable)?;
     let options = BackupOptions { data_dir, scratch: scratch.path().to_owned(), with_key };
     let out = BufWriter::with_capacity(256 * 1024, file);
     let (report, out) = cooper_server::backup(&options, out).await.map_err(fault)?;
