@@ -317,7 +317,27 @@ impl fmt::Display for GitNameFault {
     }
 }
 
-/// A text from outside for a message: escaped, and not long.
+/// A text from outside for a message: what is not printable is escaped, and it is not long. Everything else stays as it
+/// is, quotes too, so that a secret in it can be found and masked.
 pub(super) fn shown(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).trim().chars().take(200).flat_map(char::escape_debug).collect()
+    let mut text = String::new();
+    for c in String::from_utf8_lossy(bytes).trim().chars().take(200) {
+        match c {
+            '\'' | '"' | '\\' => text.push(c),
+            c => text.extend(c.escape_debug()),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn words_of_a_server_are_harmless_and_else_as_it_said_them() {
+        assert_eq!(
+            super::shown(b" pass'wo\\rd\" \x1b[2J\na\xff\xe2\x80\xae \n"),
+            "pass'wo\\rd\" \\u{1b}[2J\\na\u{fffd}\\u{202e}"
+        );
+        assert_eq!(super::shown(&[b'x'; 300]).len(), 200);
+    }
 }
