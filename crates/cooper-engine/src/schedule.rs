@@ -42,7 +42,7 @@ pub struct WaitingView {
     pub platform: Platform,
     /// When the run was accepted: the older goes first.
     pub created: Timestamp,
-    /// The agent that declined or lost it last: asked last, where there is another.
+    /// The agent that declined or lost it last: the next one after it is asked.
     pub avoid: Option<AgentName>,
 }
 
@@ -116,7 +116,9 @@ pub fn waiting<'a>(runs: impl IntoIterator<Item = &'a Run>, now: Timestamp, poli
 }
 
 /// Decides for every waiting placement, oldest run first, among the agents of its pool that are not being drained: native
-/// before emulated, then not the one that just failed to take it, then the least loaded for its size.
+/// before emulated, then the least loaded for its size. One that an agent just failed to take goes to the next after that
+/// agent, whatever the load: each is asked before one is asked again, so that some that decline can't keep it from the one
+/// that would do.
 ///
 /// The work grows with the number of placements and with that of agents, not with their product.
 pub fn schedule(mut waiting: Vec<WaitingView>, agents: &[AgentView], load: &BTreeMap<AgentRef, u32>) -> Vec<Decision> {
@@ -141,15 +143,16 @@ struct Choice<'a> {
     held: Vec<u32>,
     classes: Vec<Class>,
     index: BTreeMap<(&'a PoolName, &'a Platform), usize>,
+    /// Where each agent is in the list.
+    positions: BTreeMap<&'a AgentName, usize>,
     /// For each agent, the classes that it is a candidate of, and whether it is one by emulation.
     memberships: Vec<Vec<(usize, bool)>>,
 }
 
 /// All placements of one pool and platform.
 struct Class {
-    /// Agents with a free slot, the least loaded first.
-    native: BTreeSet<(u64, usize)>,
-    emulated: BTreeSet<(u64, usize)>,
+    native: Candidates,
+    emulated: Candidates,
     /// Sums over the agents that can do it and take work.
     slots: u32,
     held: u32,
@@ -159,11 +162,40 @@ struct Class {
     barred: Option<PendingReason>,
 }
 
+/// Agents with a free slot, by their positions.
+#[derive(Default)]
+struct Candidates {
+    /// The least loaded first.
+    by_load: BTreeSet<(u64, usize)>,
+    in_order: BTreeSet<usize>,
+}
+
+impl Candidates {
+    fn insert(&mut self, share: u64, index: usize) {
+        self.by_load.insert((share, index));
+        self.in_order.insert(index);
+    }
+
+    fn remove(&mut self, share: u64, index: usize) {
+        self.by_load.remove(&(share, index));
+        self.in_order.remove(&index);
+    }
+
+    /// The one after an agent, or else the least loaded.
+    fn best(&self, after: Option<usize>) -> Option<usize> {
+        match after {
+            Some(after) => self.in_order.range(after + 1..).next().or_else(|| self.in_order.first()).copied(),
+            None => self.by_load.first().map(|(_, index)| *index),
+        }
+    }
+}
+
 impl<'a> Choice<'a> {
     fn new(agents: &'a [AgentView], load: &BTreeMap<AgentRef, u32>) -> Self {
         let held = agents.iter().map(|view| load.get(&view.agent).copied().unwrap_or(0)).collect();
         let memberships = vec![Vec::new(); agents.len()];
-        Self { agents, held, classes: Vec::new(), index: BTreeMap::new(), memberships }
+        let positions = agents.iter().enumerate().map(|(index, view)| (&view.agent.name, index)).collect();
+        Self { agents, held, classes: Vec::new(), index: BTreeMap::new(), positions, memberships }
     }
 
     /// The class of a pool and platform, made when it is first asked for.
@@ -172,7 +204,7 @@ impl<'a> Choice<'a> {
             return *class;
         }
         let number = self.classes.len();
-        let (native, emulated) = (BTreeSet::new(), BTreeSet::new());
+        let (native, emulated) = (Candidates::default(), Candidates::default());
         let barred = self.barred(pool, platform);
         let mut class = Class { native, emulated, slots: 0, held: 0, ahead: 0, barred };
         for (index, agent) in self.agents.iter().enumerate() {
@@ -184,7 +216,7 @@ impl<'a> Choice<'a> {
             class.held += self.held[index];
             self.memberships[index].push((number, emulated));
             if self.held[index] < agent.slots {
-                class.candidates(emulated).insert((share(self.held[index], agent.slots), index));
+                class.candidates(emulated).insert(share(self.held[index], agent.slots), index);
             }
         }
         self.classes.push(class);
@@ -195,11 +227,8 @@ impl<'a> Choice<'a> {
     /// Takes a slot of the best agent of a class.
     fn choose(&mut self, class: usize, avoid: Option<&AgentName>) -> Option<AgentRef> {
         let class = &self.classes[class];
-        let index = [&class.native, &class.emulated].into_iter().find_map(|candidates| {
-            let avoided = |index: usize| avoid.is_some_and(|name| *name == self.agents[index].agent.name);
-            let other = candidates.iter().find(|(_, index)| !avoided(*index));
-            other.or_else(|| candidates.first()).map(|(_, index)| *index)
-        })?;
+        let after = avoid.and_then(|name| self.positions.get(name).copied());
+        let index = class.native.best(after).or_else(|| class.emulated.best(after))?;
         let agent = &self.agents[index];
         let before = self.held[index];
         self.held[index] += 1;
@@ -207,9 +236,9 @@ impl<'a> Choice<'a> {
             let class = &mut self.classes[*class];
             class.held += 1;
             let candidates = class.candidates(*emulated);
-            candidates.remove(&(share(before, agent.slots), index));
+            candidates.remove(share(before, agent.slots), index);
             if before + 1 < agent.slots {
-                candidates.insert((share(before + 1, agent.slots), index));
+                candidates.insert(share(before + 1, agent.slots), index);
             }
         }
         Some(agent.agent.clone())
@@ -246,7 +275,7 @@ impl<'a> Choice<'a> {
 }
 
 impl Class {
-    fn candidates(&mut self, emulated: bool) -> &mut BTreeSet<(u64, usize)> {
+    fn candidates(&mut self, emulated: bool) -> &mut Candidates {
         if emulated { &mut self.emulated } else { &mut self.native }
     }
 }
@@ -334,6 +363,23 @@ mod tests {
         let agents = [agent("a", "linux/amd64", &[], 2), agent("b", "linux/amd64", &[], 2)];
         check(vec![waits(1, "linux/amd64", Some("a"))], &agents, &["ca1 -> b"]);
         check(vec![waits(1, "linux/amd64", Some("a"))], &agents[..1], &["ca1 -> a"]);
+    }
+
+    #[test]
+    fn every_agent_is_asked_before_one_is_asked_again() {
+        let agents: Vec<AgentView> = ["a", "b", "c", "d"].map(|name| agent(name, "linux/amd64", &[], 2)).into();
+        // The one that would do is the busiest.
+        let load = BTreeMap::from([(agents[2].agent.clone(), 1)]);
+        let mut asked = Vec::new();
+        for _ in 0..5 {
+            let avoid = asked.last().map(AgentName::as_str);
+            let decisions = schedule(vec![waits(1, "linux/amd64", avoid)], &agents, &load);
+            let [Decision::Offer { agent, .. }] = &decisions[..] else { panic!("{decisions:?}") };
+            asked.push(agent.name.clone());
+        }
+        assert_eq!(asked.iter().map(AgentName::as_str).collect::<Vec<_>>(), ["a", "b", "c", "d", "a"]);
+        // One that is gone tells nothing of the others.
+        check(vec![waits(1, "linux/amd64", Some("gone"))], &agents, &["ca1 -> a"]);
     }
 
     #[test]

@@ -71,8 +71,11 @@ fn plainly(
         let chosen = free.min_by_key(|index| {
             let agent = &agents[*index];
             let emulated = !agent.native.contains(&view.platform);
-            let avoided = view.avoid.as_ref() == Some(&agent.agent.name);
-            (emulated, avoided, u64::from(held[*index]) * 1000 / u64::from(agent.slots), *index)
+            let share = u64::from(held[*index]) * 1000 / u64::from(agent.slots);
+            let failed = agents.iter().position(|agent| view.avoid.as_ref() == Some(&agent.agent.name));
+            // After one that failed, those behind it in the list count before those up to it, and load does not.
+            let turn = failed.map_or((false, share), |failed| (*index <= failed, 0));
+            (emulated, turn, *index)
         })?;
         held[chosen] += 1;
         Some(agents[chosen].agent.clone())
