@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::conditions::{Condition, Conditions};
 use crate::error::chain;
 use crate::settings::{CacheBudget, DiskSettings};
-use space::Space;
+use space::{Shortage, Space};
 
 /// The most that a build cache takes by default, in bytes; on a small disk half of that disk is less.
 const DEFAULT_BUDGET: u64 = 20 << 30;
@@ -96,19 +96,24 @@ impl DiskWatch {
         }
     }
 
-    /// Sees how full the disks are, cleans up if they are too full, and says so if they still are.
+    /// Sees how full the disks are, says so if they are too full, and cleans up then.
     async fn look(&mut self) {
         let mut low = self.low().await;
+        // Before a clean-up, which may take minutes.
+        self.tell(low.as_ref());
         let rested = self.cleaned.is_none_or(|at| at.elapsed() >= CLEAN_PAUSE);
-        if let Some(Low { missing, cache_is_there: true, .. }) = low
+        if let Some(Low { what, cache_is_there: true, .. }) = low
             && rested
         {
             self.cleaned = Some(Instant::now());
-            // As much again, so that it lasts for a while.
-            self.free(|cache| cache.saturating_sub(missing.saturating_mul(2))).await;
+            self.free(|cache| what.keep(cache)).await;
             low = self.low().await;
+            self.tell(low.as_ref());
         }
-        let why = low.map(|low| low.why);
+    }
+
+    fn tell(&self, low: Option<&Low>) {
+        let why = low.map(|low| low.why.clone());
         if self.conditions.set(Condition::Disk, why.clone()) {
             match why {
                 Some(why) => tracing::warn!(reason = why, "disk is nearly full: no work is taken"),
@@ -174,10 +179,9 @@ impl DiskWatch {
         };
         let own = Space::of(&self.work_dir).await.map(|space| (self.work_dir.as_path(), space));
         [engine, own].into_iter().flatten().find_map(|(folder, space)| {
-            let needed = space.needed(self.settings.min_free);
-            let why = space.lacks(needed, folder)?;
+            let (what, why) = space.lacks(space.needed(self.settings.min_free), folder)?;
             let cache_is_there = engine.is_some_and(|(_, engine)| engine.device == space.device);
-            Some(Low { why, missing: needed.saturating_sub(space.free), cache_is_there })
+            Some(Low { why, what, cache_is_there })
         })
     }
 }
@@ -185,8 +189,7 @@ impl DiskWatch {
 /// A disk that has too little left.
 struct Low {
     why: String,
-    /// How many bytes.
-    missing: u64,
+    what: Shortage,
     /// Whether it is the disk of the engine's build cache.
     cache_is_there: bool,
 }

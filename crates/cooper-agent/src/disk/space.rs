@@ -29,6 +29,26 @@ pub(super) struct Space {
     free_inodes: u64,
 }
 
+/// What a file system has too little of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shortage {
+    /// So many bytes are missing.
+    Bytes(u64),
+    /// Inodes are; how many a part of the build cache holds is not known.
+    Inodes,
+}
+
+impl Shortage {
+    /// How much of a build cache of this size may stay, in bytes.
+    pub(super) fn keep(self, cache: u64) -> u64 {
+        match self {
+            // As much again goes, so that it lasts for a while.
+            Self::Bytes(missing) => cache.saturating_sub(missing.saturating_mul(2)),
+            Self::Inodes => cache / 2,
+        }
+    }
+}
+
 impl Space {
     /// The space of the file system that holds a folder; `None` if it is not there or does not answer.
     pub(super) async fn of(folder: &Path) -> Option<Self> {
@@ -56,15 +76,18 @@ impl Space {
         }
     }
 
-    /// What is wrong with it, if anything.
-    pub(super) fn lacks(&self, needed: u64, folder: &Path) -> Option<String> {
+    /// What is wrong with it, if anything, and in words.
+    pub(super) fn lacks(&self, needed: u64, folder: &Path) -> Option<(Shortage, String)> {
         let folder = folder.display();
         if self.free < needed {
-            return Some(format!("low disk: {} free in {folder}, needs {}", shown(self.free), shown(needed)));
+            let why = format!("low disk: {} free in {folder}, needs {}", shown(self.free), shown(needed));
+            return Some((Shortage::Bytes(needed - self.free), why));
         }
         // Some file systems have no fixed number of inodes, and say 0.
         let few = self.inodes > 0 && self.free_inodes < self.inodes / 100 * INODES_PERCENT;
-        few.then(|| format!("low disk: {} of {} inodes free in {folder}", self.free_inodes, self.inodes))
+        few.then(|| {
+            (Shortage::Inodes, format!("low disk: {} of {} inodes free in {folder}", self.free_inodes, self.inodes))
+        })
     }
 }
 
@@ -85,7 +108,8 @@ mod tests {
     #[test]
     fn the_reason_names_what_is_there_and_what_is_needed() {
         let space = |total, free| Space { total, free, device: 1, inodes: 1000, free_inodes: 500 };
-        let why = |space: Space, min| space.lacks(space.needed(min), Path::new("/d"));
+        let lacks = |space: Space, min| space.lacks(space.needed(min), Path::new("/d"));
+        let why = |space: Space, min| lacks(space, min).map(|(_, why)| why);
         assert_eq!(why(space(100 << 30, 3 << 30), MinFree::Auto), None, "2 GiB are enough on a large disk");
         let low = why(space(100 << 30, (1 << 30) + (300 << 20)), MinFree::Auto);
         assert_eq!(low.as_deref(), Some("low disk: 1.2 GiB free in /d, needs 2.0 GiB"));
@@ -97,6 +121,16 @@ mod tests {
         let crowded = Space { free_inodes: 5, ..space(100 << 30, 50 << 30) };
         assert_eq!(why(crowded, MinFree::Auto).as_deref(), Some("low disk: 5 of 1000 inodes free in /d"));
         assert_eq!(why(Space { inodes: 0, free_inodes: 0, ..crowded }, MinFree::Auto), None);
+        let what = |space: Space, min| lacks(space, min).map(|(what, _)| what);
+        assert_eq!(what(space(100 << 30, 1), MinFree::Bytes(5)), Some(Shortage::Bytes(4)));
+        assert_eq!(what(crowded, MinFree::Auto), Some(Shortage::Inodes));
+    }
+
+    #[test]
+    fn whatever_is_short_some_of_the_cache_goes() {
+        assert_eq!(Shortage::Bytes(4).keep(100), 92);
+        assert_eq!(Shortage::Bytes(u64::MAX).keep(100), 0);
+        assert_eq!(Shortage::Inodes.keep(100), 50);
     }
 
     #[test]

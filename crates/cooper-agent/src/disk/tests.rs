@@ -1,4 +1,4 @@
-use cooper_ports::engine::scripted::{EngineCall, ScriptedEngine};
+use cooper_ports::engine::scripted::{EngineCall, Gate, ScriptedEngine};
 
 use super::*;
 use crate::settings::MinFree;
@@ -105,6 +105,16 @@ async fn a_disk_that_is_nearly_full_is_cleaned_and_then_told() {
     // The same disk with more modest wishes.
     let _watch = fixture.start(settings(CacheBudget::Bytes(1 << 40), MinFree::Bytes(1)));
     fixture.until("the end of the reason", |fixture| fixture.conditions.why().is_none()).await;
+}
+
+#[tokio::test]
+async fn no_work_is_taken_while_a_full_disk_is_cleaned() {
+    let fixture = Fixture::new(5000);
+    let gate = Gate::new();
+    fixture.engine.hold_shrinking(gate.clone());
+    let _watch = fixture.start(settings(CacheBudget::Bytes(1 << 40), MinFree::Bytes(u64::MAX)));
+    gate.arrival().await;
+    assert!(fixture.conditions.why().is_some());
 }
 
 #[tokio::test]

@@ -32,6 +32,7 @@ struct State {
     calls: Vec<EngineCall>,
     names: BTreeMap<String, Digest>,
     down: bool,
+    shrinking: Option<Gate>,
 }
 
 /// What the next build does.
@@ -147,6 +148,7 @@ impl ScriptedEngine {
             calls: Vec::new(),
             names: BTreeMap::new(),
             down: false,
+            shrinking: None,
         };
         Self { state: Mutex::new(state) }
     }
@@ -159,6 +161,11 @@ impl ScriptedEngine {
     /// Says what the engine keeps on its disk.
     pub fn set_storage(&self, storage: EngineStorage) {
         self.state().storage = storage;
+    }
+
+    /// Says where the engine waits, from now on, before it makes its cache smaller.
+    pub fn hold_shrinking(&self, gate: Gate) {
+        self.state().shrinking = Some(gate);
     }
 
     /// Says what the next build that has no script yet does.
@@ -355,7 +362,11 @@ impl ContainerEngine for ScriptedEngine {
     }
 
     async fn shrink_cache(&self, keep_bytes: u64) -> Result<u64, EngineError> {
-        let mut state = self.called(EngineCall::ShrinkCache(keep_bytes))?;
+        let gate = self.called(EngineCall::ShrinkCache(keep_bytes))?.shrinking.clone();
+        if let Some(gate) = gate {
+            gate.pass().await;
+        }
+        let mut state = self.state();
         let before = state.storage.cache_bytes;
         state.storage.cache_bytes = before.min(keep_bytes);
         Ok(before - state.storage.cache_bytes)
