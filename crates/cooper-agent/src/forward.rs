@@ -18,7 +18,7 @@ use crate::remote::RemoteServer;
 use proxy::{Holder, Proxy};
 
 /// How often a port that another has is tried again.
-const RETRY: Duration = Duration::from_secs(3);
+const RETRY: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(3) };
 
 /// Keeps the registry at hand.
 pub(crate) struct Forwarder {
@@ -72,7 +72,7 @@ async fn listen(name: String, server: RemoteServer, conditions: Conditions) {
                 proxy.serve(listeners).await;
                 return;
             }
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => match proxy.holder(addresses[0]).await {
+            Err((taken, error)) if error.kind() == io::ErrorKind::AddrInUse => match proxy.holder(taken).await {
                 Ok(Holder::Server) => {
                     tracing::info!(registry = name, "registry is on this machine");
                     conditions.set(Condition::Registry, None);
@@ -81,11 +81,11 @@ async fn listen(name: String, server: RemoteServer, conditions: Conditions) {
                 }
                 Ok(Holder::Forwarder) => None,
                 Ok(Holder::Other) => {
-                    Some(format!("another program has {}, by which the registry {name} is reached", addresses[0]))
+                    Some(format!("another program has {taken}, by which the registry {name} is reached"))
                 }
-                Err(error) => Some(format!("whoever has {} can't be asked: {error}", addresses[0])),
+                Err(error) => Some(format!("whoever has {taken} can't be asked: {error}")),
             },
-            Err(error) => Some(format!("{} can't be listened on for the registry: {error}", addresses[0])),
+            Err((address, error)) => Some(format!("{address} can't be listened on for the registry: {error}")),
         };
         match &why {
             Some(why) if !told => tracing::warn!(why, "no work is taken"),
@@ -113,12 +113,14 @@ fn loopback_addresses(name: &str) -> Option<Vec<SocketAddr>> {
     Some(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
 }
 
-/// Listens on all of the addresses; the first one must work, and machines without IPv6 miss the second.
-async fn bind(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
-    let mut listeners = vec![TcpListener::bind(addresses[0]).await?];
-    for address in &addresses[1..] {
+/// Listens on all of the addresses, or tells which one can't be. The first one must work; machines without IPv6 miss the
+/// second, but nobody else may have it: an engine tries both, and would show its credentials there.
+async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
+    let mut listeners = Vec::with_capacity(addresses.len());
+    for (index, address) in addresses.iter().enumerate() {
         match TcpListener::bind(address).await {
             Ok(listener) => listeners.push(listener),
+            Err(error) if index == 0 || error.kind() == io::ErrorKind::AddrInUse => return Err((*address, error)),
             Err(error) => tracing::debug!(%address, %error, "not listened on"),
         }
     }
@@ -126,24 +128,4 @@ async fn bind(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn loopback_names_have_addresses() {
-        let check = |name: &str, expect: Option<&[&str]>| {
-            let found = loopback_addresses(name).map(|found| found.iter().map(ToString::to_string).collect::<Vec<_>>());
-            assert_eq!(
-                found.as_deref(),
-                expect.map(|e| e.iter().map(ToString::to_string).collect::<Vec<_>>()).as_deref(),
-                "{name}"
-            );
-        };
-        check("localhost:5000", Some(&["127.0.0.1:5000", "[::1]:5000"]));
-        check("127.0.0.2:80", Some(&["127.0.0.2:80"]));
-        check("[::1]:5000", Some(&["[::1]:5000"]));
-        check("localhost", None);
-        check("registry.example.com:5000", None);
-        check("10.0.0.1:5000", None);
-    }
-}
+mod tests;

@@ -178,10 +178,8 @@ impl Proxy {
         let authority = self.0.server.authority();
         let ours =
             within(identity(ours, &authority)).await?.ok_or_else(|| io::Error::other("the server has no name"))?;
-        let there = match TcpStream::connect(address).await {
-            Ok(stream) => within(identity(stream, &address.to_string())).await,
-            Err(error) => Err(error),
-        };
+        // A program that accepts nothing is not waited for either.
+        let there = within(async { identity(TcpStream::connect(address).await?, &address.to_string()).await }).await;
         Ok(match there {
             Ok(Some(there)) if there.0 == ours.0 => match there.1 {
                 true => Holder::Forwarder,
@@ -229,7 +227,10 @@ where
 
 /// Whether a path is one that clients of a registry need.
 fn is_registrys(path: &str) -> bool {
-    path == "/v2" || path.starts_with("/v2/") || path.starts_with("/oauth2/") || path == "/healthz"
+    // A proxy before the server may make other paths of these. No repository, tag or digest has such a part.
+    let climbs = |part: &str| matches!(part.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
+    let inside = path == "/v2" || path.starts_with("/v2/") || path.starts_with("/oauth2/") || path == "/healthz";
+    inside && !path.split(['/', '\\']).any(climbs)
 }
 
 fn strip(headers: &mut HeaderMap) {
