@@ -17,6 +17,10 @@ use crate::connect::{ConnectError, Connector, tuned};
 
 /// How long the network may take, and then TLS.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// After which silence the other machine is asked whether it is there, how often, and how long what was sent may go
+/// unconfirmed: a server that lost its power says nothing, and who waits for an image's bytes sends nothing.
+const SILENCE: Duration = Duration::from_secs(20);
+const DEAD_PEER: Duration = Duration::from_secs(60);
 
 /// A server's address, and whom to believe that it is the server. Cheap to clone.
 #[derive(Clone)]
@@ -95,6 +99,9 @@ impl RemoteServer {
         let stream = timely(TcpStream::connect((self.url.host(), self.url.port()))).await?;
         // Small messages must not wait for one another.
         let _ = stream.set_nodelay(true);
+        if let Err(error) = notice_dead_peer(&stream) {
+            tracing::debug!(%error, "a server that is gone without a word will not be noticed");
+        }
         let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
         let connector = match protocol {
             Protocol::Http1 => &tls.http1,
@@ -108,6 +115,18 @@ impl RemoteServer {
             }),
         }
     }
+}
+
+/// Has the system break the connection off when nobody is at its other end any more.
+fn notice_dead_peer(stream: &TcpStream) -> io::Result<()> {
+    use rustix::net::sockopt;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, SILENCE)?;
+    sockopt::set_tcp_keepintvl(stream, SILENCE)?;
+    sockopt::set_tcp_keepcnt(stream, 2)?;
+    #[cfg(target_os = "linux")]
+    sockopt::set_tcp_user_timeout(stream, u32::try_from(DEAD_PEER.as_millis()).unwrap_or(u32::MAX))?;
+    Ok(())
 }
 
 async fn timely<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
