@@ -7,8 +7,6 @@ use flate2::{Decompress, FlushDecompress, Status};
 
 /// `PACK`, the version, the number of objects.
 const HEAD: usize = 12;
-/// More objects than the largest histories have.
-const MAX_OBJECTS: u32 = 50_000_000;
 /// The checksum behind the last object.
 const TRAILER: usize = 20;
 /// As much of a difference as holds its two sizes.
@@ -28,6 +26,7 @@ pub(super) enum PackFault {
 /// Reads along with a pack.
 pub(super) struct PackGuard {
     limit: u64,
+    max_objects: u32,
     objects: u32,
     state: State,
     inflate: Decompress,
@@ -70,10 +69,10 @@ const NEW: State = State::Size { kind: 0, size: 0, bits: 0 };
 const END: State = State::End { left: TRAILER };
 
 impl PackGuard {
-    /// Refuses objects of more than `limit` bytes.
-    pub(super) fn new(limit: u64) -> Self {
+    /// Refuses objects of more than `limit` bytes, and packs of more than `max_objects`.
+    pub(super) fn new(limit: u64, max_objects: u32) -> Self {
         let (state, scratch) = (State::Head(Vec::new()), vec![0; 64 << 10]);
-        Self { limit, objects: 0, state, inflate: Decompress::new(true), scratch }
+        Self { limit, max_objects, objects: 0, state, inflate: Decompress::new(true), scratch }
     }
 
     /// Looks at the next bytes.
@@ -84,7 +83,7 @@ impl PackGuard {
                     head.push(*first);
                     bytes = rest;
                     if head.len() == HEAD {
-                        self.objects = objects(head)?;
+                        self.objects = objects(head, self.max_objects)?;
                         self.state = if self.objects == 0 { END } else { NEW };
                     }
                 }
@@ -172,14 +171,14 @@ impl PackGuard {
     }
 }
 
-fn objects(head: &[u8]) -> Result<u32, PackFault> {
+fn objects(head: &[u8], limit: u32) -> Result<u32, PackFault> {
     let (magic, count) = head.split_at_checked(8).unwrap_or_default();
     if !matches!(magic, b"PACK\0\0\0\x02" | b"PACK\0\0\0\x03") {
         return Err(PackFault::Damaged("something that is no pack"));
     }
     let count = count.try_into().map(u32::from_be_bytes).unwrap_or_default();
-    if count > MAX_OBJECTS {
-        return Err(PackFault::TooManyObjects(MAX_OBJECTS.into()));
+    if count > limit {
+        return Err(PackFault::TooManyObjects(limit.into()));
     }
     Ok(count)
 }
@@ -245,7 +244,7 @@ mod tests {
     fn look(pack: &[u8], limit: u64) -> Result<bool, PackFault> {
         let mut results = Vec::new();
         for piece in [1, 7, pack.len()] {
-            let mut guard = PackGuard::new(limit);
+            let mut guard = PackGuard::new(limit, 5);
             let seen = pack.chunks(piece).try_for_each(|bytes| guard.look(bytes));
             results.push(seen.map(|()| matches!(guard.state, State::End { left: 0 })));
         }
@@ -302,7 +301,7 @@ mod tests {
             let mut pack = [&b"PACK\0\0\0\x02\0\0\0\x05"[..], &size(3, 5), &deflated(b"hello")].concat();
             pack.truncate([0, 12, pack.len()][start]);
             pack.extend(bytes);
-            let _ = PackGuard::new(1 << 20).look(&pack);
+            let _ = PackGuard::new(1 << 20, 5).look(&pack);
         }
     }
 
@@ -319,7 +318,7 @@ mod tests {
         damaged(&[pack(&[]), vec![0]].concat());
         damaged(&[pack(&[[size(3, 1), deflated(b"x")].concat()]), size(3, 1 << 50)].concat());
         let mut many = pack(&[]);
-        many[8..12].copy_from_slice(&[255; 4]);
-        assert_eq!(look(&many, 1), Err(PackFault::TooManyObjects(50_000_000)));
+        many[8..12].copy_from_slice(&6_u32.to_be_bytes());
+        assert_eq!(look(&many, 1), Err(PackFault::TooManyObjects(5)));
     }
 }

@@ -24,6 +24,10 @@ const WAITING_PIECES: usize = 8;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// Objects of at least this size are taken in whatever the limit of files is: directories have no such limit.
 const OBJECT_LEN: u64 = 64 << 20;
+/// Objects of one commit, and of a history: more than the largest have. The indexer keeps some 140 bytes of each in memory,
+/// ten times what an empty one has on the wire.
+const COMMIT_OBJECTS: u32 = 5_000_000;
+const HISTORY_OBJECTS: u32 = 20_000_000;
 /// Lines of a server that are shown; the rest says nothing new.
 const SHOWN_LINES: usize = 50;
 
@@ -77,7 +81,8 @@ pub(super) async fn receive(
         Version::Old => old_request(wants, &remote.advertisement.capabilities),
     };
     let (url, host) = (remote.url(), remote.host());
-    let guard = PackGuard::new(limits.file_len.max(OBJECT_LEN));
+    let objects_limit = if wants.shallow { COMMIT_OBJECTS } else { HISTORY_OBJECTS };
+    let guard = PackGuard::new(limits.file_len.max(OBJECT_LEN), objects_limit);
     let mut packets = remote.command(body).await?;
     match remote.advertisement.version {
         Version::Two => skip_to_pack(&mut packets).await?,
