@@ -12,6 +12,7 @@ mod bad_input;
 mod cancel;
 mod client_gone;
 mod disk_full;
+mod dispatch;
 mod doctor;
 mod emulation;
 mod examples;

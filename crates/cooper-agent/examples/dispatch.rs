@@ -1,8 +1,9 @@
 //! Scripted agents and a queue, against a real server: how long a run takes from its request to its agent, how many runs a
 //! second are taken, how soon an agent gets work from a long queue, what an idle server with many agents uses.
 //!
-//! Usage: `dispatch URL ADMIN_TOKEN AGENT_TOKEN SERVER_PID AGENTS QUEUED RUNS PER_SECOND`, against `cooper serve --no-agent`. Both
-//! in the release profile, or the numbers say nothing.
+//! Usage: `dispatch URL ADMIN_TOKEN AGENT_TOKEN SERVER_PID AGENTS QUEUED RUNS PER_SECOND SECONDS`, against `cooper serve
+//! --no-agent`; SECONDS is how long the server's use is watched. Both in the release profile, or the numbers say nothing:
+//! `cargo xtask bench dispatch` sees to it.
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a measurement prints, and ends where something fails")]
 
@@ -27,9 +28,12 @@ type Started = Arc<Mutex<HashMap<String, Instant>>>;
 #[tokio::main]
 async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [url, admin, agent, pid, agents, queued, runs, rate] = &arguments[..] else { panic!("see the first lines") };
+    let [url, admin, agent, pid, agents, queued, runs, rate, seconds] = &arguments[..] else {
+        panic!("see the first lines")
+    };
     let number = |text: &String| text.parse::<usize>().unwrap();
     let (agents, queued, runs, rate) = (number(agents), number(queued), number(runs), number(rate));
+    let watched = Duration::from_secs(number(seconds) as u64);
     let authority = url.strip_prefix("http://").unwrap().to_owned();
     let mut http = Http::connect(&authority, admin).await;
     let created = http.call("POST", "/api/v1/contexts", "application/json", b"").await;
@@ -57,7 +61,7 @@ async fn main() {
         begin.elapsed(),
         per_second(queued, begin.elapsed())
     );
-    usage("with them queued", pid, Duration::from_secs(5)).await;
+    usage("with them queued", pid, watched).await;
 
     let begin = Instant::now();
     tokio::spawn(serve(url.clone(), agent.clone(), 0, started.clone()));
@@ -75,8 +79,9 @@ async fn main() {
         "{count} runs taken by {agents} agents (their connecting included) in {time:.2?}: {:.0} per second",
         per_second(count, time)
     );
-    tokio::time::sleep(Duration::from_secs(10)).await;
-    usage("idle, all agents connected", pid, Duration::from_secs(20)).await;
+    // What the last of them left to do is not idleness.
+    tokio::time::sleep(watched).await;
+    usage("idle, all agents connected", pid, watched).await;
 
     // The server has closed the silent connection.
     let mut http = Http::connect(&authority, admin).await;
@@ -94,6 +99,12 @@ async fn main() {
         let at = started.lock().unwrap()[run];
         whole.push(at - *begin);
         after.push(at.saturating_duration_since(*answered));
+    }
+    // The agents stay until the server has heard of every end.
+    for (run, ..) in &sent {
+        while http.call("GET", &format!("/api/v1/runs/{run}"), "", b"").await["status"] != "Succeeded" {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
     show("from the request sent to the step at its agent", whole);
     show("from the request answered to the step at its agent", after);

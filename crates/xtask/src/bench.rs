@@ -2,6 +2,7 @@
 //!
 //! Owns the list of measurements. The two sides of a comparison take turns, so that a noisy machine troubles both.
 
+mod dispatch;
 mod quick_build;
 mod times;
 
@@ -11,19 +12,24 @@ use crate::report::Report;
 use crate::workspace::Workspace;
 
 /// The measurements there are.
-const BENCHES: &[(&str, &str)] = &[(
-    "quick-build",
-    "`cooper build` against `docker build` and `docker push`: unchanged, cold, and with 20 MB of context",
-)];
+const BENCHES: &[(&str, &str)] = &[
+    (
+        "quick-build",
+        "`cooper build` against `docker build` and `docker push`: unchanged, cold, and with 20 MB of context",
+    ),
+    ("dispatch", "from a run's request to its step at an agent, with many agents and a long queue"),
+];
 
 /// What to measure.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Which measurement; without one, they are listed.
     name: Option<String>,
-    /// How often each side runs.
+    /// `quick-build`: how often each side runs.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    #[command(flatten)]
+    load: dispatch::Load,
 }
 
 /// Runs one measurement, or lists them.
@@ -35,6 +41,7 @@ pub(crate) fn run(workspace: &Workspace, report: &Report, options: &Options) -> 
             }
             Ok(())
         }
+        Some("dispatch") => dispatch::run(workspace, report, &options.load),
         Some("quick-build") => quick_build::run(workspace, report, options.rounds),
         Some(other) => bail!("there is no measurement `{other}`: `cargo xtask bench` lists them"),
     }

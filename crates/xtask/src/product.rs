@@ -76,9 +76,9 @@ impl<'a> Product<'a> {
         self.folder.join("docker")
     }
 
-    /// Starts a server on this port of the loopback address.
-    pub(crate) fn serve(&self, port: u16) -> anyhow::Result<Server> {
-        Server::start(self.cooper(&[]), &self.folder, port, self.interrupt)
+    /// Starts a server on this port of the loopback address, with more arguments.
+    pub(crate) fn serve(&self, port: u16, arguments: &[&str]) -> anyhow::Result<Server> {
+        Server::start(self.cooper(&[]), &self.folder, port, arguments, self.interrupt)
     }
 
     /// The product, seeing its own configuration and no setting of the person's.

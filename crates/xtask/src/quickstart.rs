@@ -69,7 +69,7 @@ fn on_machine(
 
     let product = Product::new(workspace, interrupt, workspace.target("quickstart"))?;
     let port = choose_port(options.port)?;
-    let server = report.step(&format!("started `cooper serve` on 127.0.0.1:{port}"), || product.serve(port))?;
+    let server = report.step(&format!("started `cooper serve` on 127.0.0.1:{port}"), || product.serve(port, &[]))?;
     // From here on, dropping the server stops it.
     let outcome = tour(workspace, report, &product, &server)?;
     if options.keep {

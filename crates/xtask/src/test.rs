@@ -33,8 +33,9 @@ pub(crate) fn run(workspace: &Workspace, report: &Report, options: &Options) -> 
 }
 
 fn cargo_test(workspace: &Workspace, report: &Report, interrupt: &Interrupt, options: &Options) -> anyhow::Result<()> {
-    // The end-to-end tests start the product's binary, which no test target of theirs would build.
+    // The end-to-end tests start the product's binary and scripted agents, which no test target of theirs would build.
     run_visibly(&mut workspace.cargo(["build", "--locked", "--package", "cooper"]))?;
+    run_visibly(&mut workspace.cargo(["build", "--locked", "--package", "cooper-agent", "--example", "dispatch"]))?;
 
     let mut command = workspace.cargo(["test", "--locked", "--no-fail-fast"]);
     if options.package.is_empty() {

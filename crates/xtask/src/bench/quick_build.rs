@@ -80,7 +80,7 @@ pub(super) fn run(workspace: &Workspace, report: &Report, rounds: u32) -> anyhow
     let result = require_local(&machine).and_then(|()| {
         build_release(workspace, report, &interrupt)?;
         let product = Product::new(workspace, &interrupt, workspace.target("bench"))?;
-        let server = report.step("started `cooper serve`", || product.serve(choose_port(None)?))?;
+        let server = report.step("started `cooper serve`", || product.serve(choose_port(None)?, &[]))?;
         let bench = Bench::new(&product, &server)?;
         let idle = memory(server.pid(), "VmRSS")?;
         let seen = Scenario::ALL

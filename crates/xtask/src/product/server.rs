@@ -38,11 +38,17 @@ impl Server {
     }
 
     /// Starts `cooper serve` and waits until it is ready.
-    pub(crate) fn start(mut command: Command, folder: &Path, port: u16, interrupt: &Interrupt) -> anyhow::Result<Self> {
+    pub(crate) fn start(
+        mut command: Command,
+        folder: &Path,
+        port: u16,
+        arguments: &[&str],
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<Self> {
         let data = folder.join("data");
         let log = Log::create(folder.join("server.log"))?;
         let out = log.writer()?;
-        command.args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--data-dir"]).arg(&data);
+        command.args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--data-dir"]).arg(&data).args(arguments);
         command.stdin(Stdio::null()).stdout(out.try_clone().context("share the server's log")?).stderr(out);
         // Ctrl-C in this terminal is for us: we stop the server when the client's step has ended.
         command.process_group(0);
