@@ -20,7 +20,7 @@ use crate::output;
 
 #[derive(Args, Debug)]
 pub(crate) struct BuildArgs {
-    /// The folder that holds the sources, or a Git repository: https://HOST/PATH.git[#[REFERENCE][:FOLDER]]
+    /// The folder that holds the sources, or `https://HOST/PATH.git#REFERENCE:FOLDER` in a Git repository
     #[arg(value_name = "SOURCE")]
     source: String,
     #[command(flatten)]
