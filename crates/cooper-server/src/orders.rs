@@ -176,8 +176,15 @@ fn masked_values(build: &BuildOrder, planned: &PlannedStep) -> Vec<SecretBytes> 
 /// registry re-checks on each write that the attempt is live.
 fn credential(core: &Core, run: &Run, planned: &PlannedStep, attempt: AttemptNumber) -> SecretString {
     let push: BTreeSet<RepositoryName> = match &planned.work {
-        // Each once, however many tags it gets: the credential goes in a header.
-        Work::Push(push) => push.images.iter().map(|image| image.repository.clone()).collect(),
+        // Each once, however many tags it gets: the credential goes in a header. Whatever the plan says, never beyond what
+        // the run's token allowed.
+        Work::Push(push) => push
+            .images
+            .iter()
+            .map(|image| &image.repository)
+            .filter(|repository| run.scopes.repository(repository, RepositoryAccess::Push))
+            .cloned()
+            .collect(),
         Work::Prepare(_) | Work::Build(_) => BTreeSet::new(),
     };
     let pull = run

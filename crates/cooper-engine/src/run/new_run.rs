@@ -42,7 +42,12 @@ impl NewRun {
             }
         };
         let plan = self.build.plan_first(&self.source, &variables, &self.registry)?;
-        for repository in self.build.certain_repositories(&variables, &self.registry) {
+        let repositories = match &self.source {
+            // All is known: variables of a source are empty, and the names are what they come to without them.
+            BuildSource::Context(_) => plan.pushed_images().map(|image| image.repository.clone()).collect(),
+            BuildSource::Git(_) => self.build.certain_repositories(&variables, &self.registry),
+        };
+        for repository in repositories {
             if !self.scopes.repository(&repository, Access::Push) {
                 return Err(PlanError::PushDenied { principal: self.principal.clone(), repository });
             }

@@ -61,6 +61,11 @@ fn a_run_never_pushes_where_its_token_may_not() {
     assert_eq!(refused(&["run"]), denied("team/app"));
     assert_eq!(refused(&["run", "repository:*:pull"]), denied("team/app"));
     assert_eq!(refused(&["run", "repository:team/*:push"]), denied("other"));
+    // Variables of a source are empty here, so this is `team/app` by another name.
+    let mut hidden = request(&["run", "repository:other:push"]);
+    hidden.build.image_names = vec!["team/app{{.Run.Branch}}{{.Run.Commit}}:v1".to_owned()];
+    let error = hidden.accept(RunId::from_number(1), at(0)).expect_err("what it comes to counts");
+    assert_eq!(error.to_string(), denied("team/app"));
     let mut unpushed = request(&["run"]);
     unpushed.build.push = false;
     let run = unpushed.accept(RunId::from_number(1), at(0)).expect("nothing is pushed");
