@@ -24,6 +24,9 @@ const PUSH_STEP_TIMEOUT: Duration = Duration::from_secs(3_600);
 const PREPARE_STEP_TIMEOUT: Duration = Duration::from_secs(1_800);
 /// More names, arguments, labels or secrets than this are refused: no real build has so many.
 const MAX_ITEMS: usize = 256;
+/// What names, arguments and labels may have together, in bytes, when their variables are filled in: as much as a request
+/// may have. They are kept with the run, and go to an agent in one message.
+const MAX_TEXT: usize = 8 << 20;
 
 /// Where the files of a build come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,10 +163,11 @@ impl QuickBuild {
             ..variables.clone()
         };
         self.check()?;
-        self.arguments(&guess)?;
-        self.labels(&guess)?;
+        let mut room = MAX_TEXT;
+        self.arguments(&guess, &mut room)?;
+        self.labels(&guess, &mut room)?;
         for name in &self.image_names {
-            match self.image(name, &guess, registry) {
+            match self.image(name, &guess, registry, &mut room) {
                 // What a branch's name may make of it is not known yet.
                 Err(PlanError::Image { .. }) if needs_source(name).unwrap_or(false) => {}
                 Err(error) => return Err(error),
@@ -187,7 +191,8 @@ impl QuickBuild {
             ..variables.clone()
         });
         let repository = |name: &String| {
-            let [first, second] = guesses.each_ref().map(|guess| self.image(name, guess, registry));
+            let image = |guess: &RunVariables| self.image(name, guess, registry, &mut { MAX_TEXT });
+            let [first, second] = guesses.each_ref().map(image);
             let (first, second) = (first.ok()?.repository, second.ok()?.repository);
             (first == second).then_some(first)
         };
@@ -202,13 +207,14 @@ impl QuickBuild {
         registry: &RegistryName,
     ) -> Result<Plan, PlanError> {
         self.check()?;
-        let images = self.images(variables, registry)?;
+        let mut room = MAX_TEXT;
+        let images = self.images(variables, registry, &mut room)?;
         let build = BuildWork {
             context: context.clone(),
             dockerfile: self.dockerfile.clone(),
             target: self.target.clone(),
-            arguments: self.arguments(variables)?,
-            labels: self.labels(variables)?,
+            arguments: self.arguments(variables, &mut room)?,
+            labels: self.labels(variables, &mut room)?,
             no_cache: self.no_cache,
             secrets: self.secrets.clone(),
         };
@@ -221,12 +227,14 @@ impl QuickBuild {
     }
 
     /// The build arguments, rendered.
-    fn arguments(&self, variables: &RunVariables) -> Result<Vec<BuildArgument>, PlanError> {
+    fn arguments(&self, variables: &RunVariables, room: &mut usize) -> Result<Vec<BuildArgument>, PlanError> {
         self.arguments
             .iter()
             .map(|argument| {
                 let value = match &argument.value {
-                    ArgumentValue::Plain(text) => ArgumentValue::Plain(render_part("build argument", text, variables)?),
+                    ArgumentValue::Plain(text) => {
+                        ArgumentValue::Plain(render_part("build argument", text, variables, room)?)
+                    }
                     ArgumentValue::Secret => ArgumentValue::Secret,
                 };
                 Ok(BuildArgument { name: argument.name.clone(), value })
@@ -235,9 +243,9 @@ impl QuickBuild {
     }
 
     /// The labels, rendered.
-    fn labels(&self, variables: &RunVariables) -> Result<Vec<(String, String)>, PlanError> {
+    fn labels(&self, variables: &RunVariables, room: &mut usize) -> Result<Vec<(String, String)>, PlanError> {
         let labels = self.labels.iter();
-        labels.map(|(name, value)| Ok((name.clone(), render_part("label", value, variables)?))).collect()
+        labels.map(|(name, value)| Ok((name.clone(), render_part("label", value, variables, room)?))).collect()
     }
 
     fn check(&self) -> Result<(), PlanError> {
@@ -295,10 +303,15 @@ impl QuickBuild {
     }
 
     /// The image names, rendered, in the embedded registry, tagged, without repetitions, in order.
-    fn images(&self, variables: &RunVariables, own: &RegistryName) -> Result<Vec<ImageRef>, PlanError> {
+    fn images(
+        &self,
+        variables: &RunVariables,
+        own: &RegistryName,
+        room: &mut usize,
+    ) -> Result<Vec<ImageRef>, PlanError> {
         let mut images: Vec<ImageRef> = Vec::new();
         for name in &self.image_names {
-            let image = self.image(name, variables, own)?;
+            let image = self.image(name, variables, own, room)?;
             if !images.contains(&image) {
                 images.push(image);
             }
@@ -306,8 +319,14 @@ impl QuickBuild {
         Ok(images)
     }
 
-    fn image(&self, name: &str, variables: &RunVariables, own: &RegistryName) -> Result<ImageRef, PlanError> {
-        let text = render_part("image name", name, variables)?;
+    fn image(
+        &self,
+        name: &str,
+        variables: &RunVariables,
+        own: &RegistryName,
+        room: &mut usize,
+    ) -> Result<ImageRef, PlanError> {
+        let text = render_part("image name", name, variables, room)?;
         let image = ImageRef::parse(&text).map_err(|source| PlanError::Image { text: text.clone(), source })?;
         if image.digest.is_some() {
             return Err(PlanError::ImageDigest(text));
@@ -323,15 +342,20 @@ impl QuickBuild {
     }
 }
 
-fn render_part(part: &'static str, text: &str, variables: &RunVariables) -> Result<String, PlanError> {
+/// A text, rendered, that takes its bytes from the room that there is.
+fn render_part(
+    part: &'static str,
+    text: &str,
+    variables: &RunVariables,
+    room: &mut usize,
+) -> Result<String, PlanError> {
     if text.contains('\0') {
         return Err(PlanError::Nul(part));
     }
-    render(text, variables).map_err(|source| PlanError::Template {
-        part,
-        text: text.chars().take(160).collect(),
-        source,
-    })
+    let failed = |source| PlanError::Template { part, text: text.chars().take(160).collect(), source };
+    let rendered = render(text, variables, *room).map_err(failed)?;
+    *room -= rendered.len();
+    Ok(rendered)
 }
 
 fn unique<'a>(part: &'static str, names: impl Iterator<Item = &'a String>) -> Result<(), PlanError> {

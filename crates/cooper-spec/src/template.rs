@@ -58,6 +58,9 @@ pub enum TemplateError {
         /// Where the `{{` begins.
         column: usize,
     },
+    /// Filled in, it is more than is taken.
+    #[error("filled in, the request's texts are longer than they may be together; name fewer or shorter things")]
+    TooLong,
 }
 
 impl RunVariables {
@@ -99,28 +102,31 @@ impl RunVariables {
     }
 }
 
-/// Replaces every expression of `text`.
-pub fn render(text: &str, variables: &RunVariables) -> Result<String, TemplateError> {
-    expand(text, |variable| variables.value(variable))
+/// Replaces every expression of `text`. More than `limit` bytes are an error: a short expression may stand for a long
+/// value, many times.
+pub fn render(text: &str, variables: &RunVariables, limit: usize) -> Result<String, TemplateError> {
+    expand(text, limit, |variable| variables.value(variable))
 }
 
 /// Whether a text can't be rendered before its run's source is known.
 pub fn needs_source(text: &str) -> Result<bool, TemplateError> {
     let mut needed = false;
-    expand(text, |variable| {
+    expand(text, usize::MAX, |variable| {
         needed |= variable.is_of_source();
         String::new()
     })?;
     Ok(needed)
 }
 
-fn expand(text: &str, mut value: impl FnMut(Variable) -> String) -> Result<String, TemplateError> {
-    let mut output = String::with_capacity(text.len());
+fn expand(text: &str, limit: usize, mut value: impl FnMut(Variable) -> String) -> Result<String, TemplateError> {
+    let mut output = String::new();
     let mut rest = text;
     let mut trim_next = false;
     while let Some((before, after)) = rest.split_once("{{") {
-        let column = text.chars().count() - rest.chars().count() + before.chars().count() + 1;
-        let (inside, behind) = after.split_once("}}").ok_or(TemplateError::NotClosed { column })?;
+        // Counted for an error alone: it takes a look at all that stands before.
+        let start = text.len() - rest.len() + before.len();
+        let column = || text[..start].chars().count() + 1;
+        let (inside, behind) = after.split_once("}}").ok_or_else(|| TemplateError::NotClosed { column: column() })?;
         let before = if trim_next { before.trim_start() } else { before };
         // The dash belongs to the braces only where a blank stands on its other side.
         let left = inside.strip_prefix('-').filter(|inner| inner.starts_with(char::is_whitespace));
@@ -131,12 +137,15 @@ fn expand(text: &str, mut value: impl FnMut(Variable) -> String) -> Result<Strin
         let expression = right.unwrap_or(inner).trim();
         match VARIABLES.iter().find(|(name, _)| *name == expression) {
             Some((_, variable)) => output.push_str(&value(*variable)),
-            None => return Err(unknown(expression, column)),
+            None => return Err(unknown(expression, column())),
+        }
+        if output.len() > limit {
+            return Err(TemplateError::TooLong);
         }
         rest = behind;
     }
     output.push_str(if trim_next { rest.trim_start() } else { rest });
-    Ok(output)
+    if output.len() > limit { Err(TemplateError::TooLong) } else { Ok(output) }
 }
 
 #[derive(Clone, Copy)]
@@ -235,6 +244,8 @@ fn date(time: Timestamp) -> String {
 mod tests {
     use super::*;
 
+    const LIMIT: usize = 1 << 20;
+
     fn variables() -> RunVariables {
         let registry = RegistryName::parse("reg.example.io:5000").expect("valid");
         let created = Timestamp::from_micros(1_706_745_599_999_999);
@@ -266,7 +277,7 @@ mod tests {
             ("ü{{.Run.Branch}}ü", "ümainü".to_owned()),
         ];
         for (text, expected) in table {
-            assert_eq!(render(text, &variables()), Ok(expected), "{text}");
+            assert_eq!(render(text, &variables(), LIMIT), Ok(expected), "{text}");
         }
     }
 
@@ -284,19 +295,36 @@ mod tests {
             ("{{ .Run.ID | upper }}", ".Run.ID | upper", 1, None),
         ];
         for (text, wanted, at, near) in table {
-            match render(text, &variables()).expect_err(text) {
+            match render(text, &variables(), LIMIT).expect_err(text) {
                 TemplateError::Unknown { expression, column, nearest, known } => {
                     assert_eq!((expression.as_str(), column, nearest), (wanted, at, near), "{text}");
                     assert!(known.contains(".Run.ID, .Run.Registry"), "{known}");
                 }
-                TemplateError::NotClosed { .. } => panic!("{text} is closed"),
+                error => panic!("{text}: {error}"),
             }
         }
-        assert_eq!(render("ab{{.Run.ID}", &variables()), Err(TemplateError::NotClosed { column: 3 }));
-        let error = render("{{.Run.Tag}}", &variables()).expect_err("unknown").to_string();
+        assert_eq!(render("ab{{.Run.ID}", &variables(), LIMIT), Err(TemplateError::NotClosed { column: 3 }));
+        let error = render("{{.Run.Tag}}", &variables(), LIMIT).expect_err("unknown").to_string();
         assert!(
             error.starts_with("expression `{{.Run.Tag}}` at column 1 is unknown, did you mean `{{.Run."),
             "{error}"
+        );
+    }
+
+    #[test]
+    fn what_is_rendered_is_bounded_and_so_is_the_work() {
+        assert_eq!(render("abc", &variables(), 3).as_deref(), Ok("abc"));
+        assert_eq!(render("abcd", &variables(), 3), Err(TemplateError::TooLong));
+        assert_eq!(render("{{.Run.Branch}}", &variables(), 4).as_deref(), Ok("main"));
+        assert_eq!(render("{{.Run.Branch}}", &variables(), 3), Err(TemplateError::TooLong));
+        let long = RunVariables { repository: "x".repeat(4096), ..variables() };
+        assert_eq!(render(&"{{.Run.Repository}}".repeat(400_000), &long, LIMIT), Err(TemplateError::TooLong));
+        // Minutes, if each expression took a look at the whole text.
+        let many = "{{.Run.TaskName}}".repeat(400_000);
+        assert_eq!(render(&many, &variables(), LIMIT).as_deref(), Ok(""));
+        assert_eq!(
+            render(&format!("{many}{{{{"), &variables(), LIMIT),
+            Err(TemplateError::NotClosed { column: 6_800_001 })
         );
     }
 

@@ -198,4 +198,10 @@ fn limits_are_where_they_are_said_to_be() {
     plan_of(|request| request.arguments = vec![plain("A", ""); MAX_ITEMS]);
     plan_of(|request| request.secrets = (0..MAX_ITEMS).map(|index| format!("s{index}")).collect());
     plan_of(|request| request.dockerfile = "a/b..c/..d/Dockerfile".to_owned());
+    let label = |length: usize| vec![("k".to_owned(), "x".repeat(length))];
+    plan_of(|request| request.labels = label(MAX_TEXT));
+    let mut full = request();
+    (full.labels, full.arguments) = (label(MAX_TEXT), vec![plain("A", "x")]);
+    let error = planned(&full).expect_err("too much together");
+    assert!(matches!(error, PlanError::Template { source: TemplateError::TooLong, .. }), "{error}");
 }
