@@ -161,7 +161,7 @@ impl ContextStore for Store {
     }
 }
 
-/// The context with this id, if it is the principal's and not deleted.
+/// The context with this id, if it is the principal's and not deleted. A snapshot is its attempt's alone.
 pub(crate) async fn find(
     connection: &mut SqliteConnection,
     registry: RegistryId,
@@ -170,7 +170,7 @@ pub(crate) async fn find(
 ) -> Result<Option<Context>, StoreError> {
     let row = sqlx::query(
         "SELECT id, principal, state, size, digest, created, expires FROM contexts
-         WHERE registry_id = ?1 AND id = ?2 AND principal = ?3 AND state <> 'deleted'",
+         WHERE registry_id = ?1 AND id = ?2 AND principal = ?3 AND run_number IS NULL AND state <> 'deleted'",
     )
     .bind(registry.0)
     .bind(id.as_str())

@@ -4,7 +4,7 @@
 //! How a step's result and a loss are worked into the state stands in `outcome`.
 
 use cooper_spec::plan::PlannedStep;
-use cooper_types::{AgentName, AttemptNumber, ContextId, Fence, PrincipalName, RepositoryName, Tag, Timestamp};
+use cooper_types::{AgentName, AttemptNumber, ContextId, Digest, Fence, PrincipalName, RepositoryName, Tag, Timestamp};
 
 use super::{AgentRef, Lease, PendingReason, Phase, Placement, Policy, Run, StepState, Verdict};
 use crate::message::{BaseImage, PlacementKey, StepResult};
@@ -129,6 +129,10 @@ pub enum Effect {
         attempt: AttemptNumber,
         /// What it says that it uploaded.
         context: ContextId,
+        /// The digest that it says that has.
+        digest: Digest,
+        /// The bytes that it says that has.
+        size: u64,
     },
     /// A line of the run's log, from the service.
     LogLine(String),

@@ -69,8 +69,9 @@ impl Run {
         effects.push(Effect::LogLine(format!("Source: {} at commit {}{branch}", location.url, found.commit)));
         let planned = self.plan_prepared(build, location, found);
         self.source = Some(RunSource::Prepared { location: location.clone(), found: found.clone() });
-        let plan = planned.map_err(|error| format!("the run can't be planned: {}", chain(&error)))?;
-        effects.push(Effect::Planned { step, attempt, context: found.context.clone() });
+        let plan = planned.map_err(|error| one_line(&format!("the run can't be planned: {}", chain(&error))))?;
+        let (context, digest, size) = (found.context.clone(), found.digest.clone(), found.size);
+        effects.push(Effect::Planned { step, attempt, context, digest, size });
         self.placements.extend(plan.placements.iter().map(|_| Placement::Waiting { reason: PendingReason::New }));
         self.steps.extend(plan.steps.iter().map(|_| Step { attempts: 0, state: StepState::Waiting }));
         self.plan.append(plan);
@@ -105,7 +106,15 @@ impl Run {
     }
 }
 
-/// An error with everything behind it, in one line.
+/// The longest reason why a run can't be planned, in characters.
+const MAX_REASON: usize = 1000;
+
+/// A text for logs and records: what a user named may hold anything as long as it is not known what it comes to.
+fn one_line(text: &str) -> String {
+    text.chars().take(MAX_REASON).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// An error with everything behind it.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -96,6 +96,12 @@ fn what_only_the_source_shows_to_be_wrong_fails_the_run() {
     assert!(message.starts_with("the run can't be planned: image name `app:feature/x` can't be used: "), "{message}");
     assert!(matches!(run.steps[0].state, StepState::Succeeded { .. }));
 
+    let mut run = wanted("app:{{.Run.Branch}}\n\u{1b}[2Jdone", ALL).expect("accepted");
+    taken(&mut run, 1, 0, &agent("a", 1));
+    succeeds(&mut run, 2, 0);
+    let message = run.error_message().expect("it says why");
+    assert!(message.contains("app:main  [2Jdone") && !message.contains(char::is_control), "{message:?}");
+
     let mut run = wanted("{{.Run.Branch}}/app", &["run", "repository:main/*:push"]).expect("accepted");
     let fence = taken(&mut run, 1, 0, &agent("a", 1));
     let attempt = live(&run, 0);

@@ -90,7 +90,7 @@ impl Watched {
                 assert_eq!(self.published.insert(*step, *attempt), None, "step {step} publishes twice");
                 assert_eq!(before.phase, Phase::Live, "a decided run publishes");
             }
-            Effect::Planned { step, attempt, context } => {
+            Effect::Planned { step, attempt, context, .. } => {
                 assert!(!std::mem::replace(&mut self.planned, true), "a run is planned twice");
                 assert_eq!(self.live.get(step), Some(attempt), "an attempt that is not live has the run planned");
                 assert_eq!(before.phase, Phase::Live, "a decided run is planned");

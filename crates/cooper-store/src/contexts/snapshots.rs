@@ -80,25 +80,31 @@ pub(super) async fn mark(
     if marked.rows_affected() == 0 { Err(SnapshotError::Replaced(id)) } else { Ok(()) }
 }
 
-/// Makes a snapshot its run's context. Whether the attempt had uploaded it.
+/// Makes a snapshot its run's context. Whether the attempt had uploaded it, with this content.
 pub(crate) async fn take(
     tx: &mut SqliteConnection,
     registry: RegistryId,
     id: &ContextId,
     run: RunId,
     attempt: AttemptNumber,
+    digest: &Digest,
+    size: u64,
 ) -> Result<bool, StoreError> {
     const TAKE: &str = "take snapshot";
     let taken = sqlx::query(
         "UPDATE runs SET context_id = ?3 WHERE registry_id = ?1 AND number = ?2 AND EXISTS (
              SELECT 1 FROM contexts c
              WHERE c.registry_id = ?1 AND c.id = ?3 AND c.run_number = ?2 AND c.attempt = ?4 AND c.state = 'uploaded'
+             AND c.digest = ?5 AND c.size = ?6
          )",
     )
     .bind(registry.0)
     .bind(run_number(run))
     .bind(id.as_str())
     .bind(i64::try_from(attempt.0).stored(TAKE)?)
+    .bind(digest.as_str())
+    // No archive has as many bytes as this stands for.
+    .bind(i64::try_from(size).unwrap_or(i64::MAX))
     .execute(tx)
     .await
     .during(TAKE)?;

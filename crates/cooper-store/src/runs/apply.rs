@@ -8,7 +8,9 @@ use cooper_ports::logs::{AppendError, LogEnd, NewFrame};
 use cooper_ports::registry::{AttemptRef, PromoteError, PromotedTag, StagedTarget};
 use cooper_ports::runs::{Applied, ApplyError};
 use cooper_ports::store_error::StoreError;
-use cooper_types::{AgentName, AttemptNumber, ContextId, Fence, ImageRef, RegistryId, RunId, StepId, Timestamp};
+use cooper_types::{
+    AgentName, AttemptNumber, ContextId, Digest, Fence, ImageRef, RegistryId, RunId, StepId, Timestamp,
+};
 use sqlx::{Row, SqliteConnection};
 
 use crate::contexts::{run_number, snapshots};
@@ -127,7 +129,9 @@ impl Change<'_> {
             Effect::AttemptEnded { step, attempt } => self.attempt_ended(step, attempt).await?,
             Effect::PublishTags { step, attempt, targets } => self.publish_tags(step, attempt, targets).await?,
             Effect::BasesResolved { step, bases } => self.bases_resolved(step, &bases).await?,
-            Effect::Planned { attempt, context, .. } => self.planned(attempt, context).await?,
+            Effect::Planned { attempt, context, digest, size, .. } => {
+                self.planned(attempt, context, &digest, size).await?;
+            }
             Effect::LogLine(line) => self.log(NewFrame::service(self.now, &line)).await?,
             Effect::LogGap(reason) => self.log(NewFrame::gap(self.now, None, &reason)).await?,
             Effect::Finished => self.finished().await?,
@@ -253,9 +257,15 @@ impl Change<'_> {
     }
 
     /// Makes what a prepare attempt uploaded the run's context.
-    async fn planned(&mut self, attempt: AttemptNumber, context: ContextId) -> Result<(), ApplyError> {
+    async fn planned(
+        &mut self,
+        attempt: AttemptNumber,
+        context: ContextId,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<(), ApplyError> {
         let run = self.run.id;
-        if snapshots::take(self.tx, self.registry, &context, run, attempt).await? {
+        if snapshots::take(self.tx, self.registry, &context, run, attempt, digest, size).await? {
             return Ok(());
         }
         Err(ApplyError::NotUploaded { run, attempt, context })

@@ -22,13 +22,17 @@ fn from_git(owner: &str) -> AcceptRun {
 }
 
 fn prepared(started: Started, id: &str) -> RunEvent {
+    prepared_as(started, id, Digest::sha256(b"archive"), 7)
+}
+
+fn prepared_as(started: Started, id: &str, digest: Digest, size: u64) -> RunEvent {
     let found = PreparedSource {
         commit: "a".repeat(40),
         branch: Some("main".to_owned()),
         tag: None,
         context: context(id),
-        digest: Digest::sha256(b"archive"),
-        size: 7,
+        digest,
+        size,
         dockerfile: None,
     };
     let result = StepResult::Succeeded { output: StepOutput::Prepared(found) };
@@ -61,6 +65,10 @@ async fn planning_is_one_with_the_result_and_survives_a_crash() {
     let record = fixture.store.find_run(started.run).await.unwrap().unwrap();
     assert_eq!((record.run.plan.steps.len(), record.run.losses.len()), (1, 0));
     uploaded(&fixture, started, "again").await;
+    for (digest, size) in [(Digest::sha256(b"other"), 7), (Digest::sha256(b"archive"), u64::MAX)] {
+        let refused = fixture.apply(started.run, prepared_as(started, "again", digest, size)).await.unwrap_err();
+        assert!(matches!(refused, ApplyError::NotUploaded { .. }), "what was uploaded is something else: {refused}");
+    }
     fixture.apply(started.run, prepared(started, "again")).await.unwrap();
     fixture.reopen().await;
     let record = fixture.store.find_run(started.run).await.unwrap().unwrap();
@@ -88,7 +96,8 @@ async fn snapshots_are_kept_for_live_attempts_and_unfinished_runs() {
     let refused = store.mark_snapshot(&context("first"), started.run, started.attempt, 7, &digest).await.unwrap_err();
     assert!(matches!(refused, SnapshotError::Replaced(_)));
 
-    // Nobody starts another run from it.
+    // Nobody starts another run from it, nor uploads another in its place.
+    assert!(store.find_context(&context("second"), &principal("alice")).await.unwrap().is_none());
     let mut request = quick_build("alice", "second");
     request.run.source = BuildSource::Context(context("second"));
     assert!(store.accept_run(request).await.is_err());
