@@ -27,7 +27,8 @@ impl Attempt<'_> {
         let credentials = ServerCredentials::new(self);
         let found = self.prepare_with(&order, &credentials).await;
         // The host's own words may repeat what it was shown.
-        found.map(StepOutput::Prepared).map_err(|ended| match ended {
+        let found = found.map(|found| StepOutput::Prepared(masked(found, |text| credentials.mask(text))));
+        found.map_err(|ended| match ended {
             Ended::Failed { exit_code, reason } => Ended::Failed { exit_code, reason: credentials.mask(&reason) },
             Ended::Lost(reason) => Ended::Lost(credentials.mask(&reason)),
             Ended::Stopped => Ended::Stopped,
@@ -88,11 +89,40 @@ impl Attempt<'_> {
     }
 }
 
+/// A source with the names that its host gave it, without what must not be seen.
+fn masked(found: PreparedSource, mask: impl Fn(&str) -> String) -> PreparedSource {
+    let name = |text: Option<String>| text.map(|text| mask(&text));
+    PreparedSource { branch: name(found.branch), tag: name(found.tag), dockerfile: name(found.dockerfile), ..found }
+}
+
 /// Whose trouble it is that a source can't be fetched.
 fn ended(error: &GitError) -> Ended {
     match error {
         GitError::Cancelled => Ended::Stopped,
         error if error.is_transient() => Ended::Lost(format!("source can't be fetched: {}", error.line())),
         error => Ended::Failed { exit_code: None, reason: error.line() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cooper_types::{ContextId, Digest};
+
+    use super::*;
+
+    #[test]
+    fn a_host_does_not_get_a_secret_into_the_record_by_a_name() {
+        let name = || Some("heads/s3cret".to_owned());
+        let found = PreparedSource {
+            commit: "0123456789abcdef0123456789abcdef01234567".to_owned(),
+            branch: name(),
+            tag: name(),
+            context: ContextId::parse("c").expect("valid"),
+            digest: Digest::sha256(b"archive"),
+            size: 7,
+            dockerfile: name(),
+        };
+        let found = masked(found, |text| text.replace("s3cret", "***"));
+        assert!(!format!("{found:?}").contains("s3cret"), "{found:?}");
     }
 }
