@@ -172,8 +172,8 @@ fn masked_values(build: &BuildOrder, planned: &PlannedStep) -> Vec<SecretBytes> 
     build.secrets.iter().map(|(_, value)| value.clone()).chain(arguments).collect()
 }
 
-/// The attempt's credential: it pushes to the plan's repositories, and pulls what the run's principal may pull. The
-/// registry re-checks on each write that the attempt is live.
+/// The attempt's credential: it pushes to the plan's repositories, and pulls what the run's principal may pull; one at a
+/// source has nothing to do there. The registry re-checks on each write that the attempt is live.
 fn credential(core: &Core, run: &Run, planned: &PlannedStep, attempt: AttemptNumber) -> SecretString {
     let push: BTreeSet<RepositoryName> = match &planned.work {
         // Each once, however many tags it gets: the credential goes in a header. Whatever the plan says, never beyond what
@@ -187,9 +187,11 @@ fn credential(core: &Core, run: &Run, planned: &PlannedStep, attempt: AttemptNum
             .collect(),
         Work::Prepare(_) | Work::Build(_) => BTreeSet::new(),
     };
-    let pull = run
-        .scopes
-        .0
+    let scopes: &[Scope] = match &planned.work {
+        Work::Prepare(_) => &[],
+        Work::Build(_) | Work::Push(_) => &run.scopes.0,
+    };
+    let pull = scopes
         .iter()
         .filter_map(|scope| match scope {
             Scope::Admin => Some(RepositoryPattern::All),
@@ -206,4 +208,37 @@ fn credential(core: &Core, run: &Run, planned: &PlannedStep, attempt: AttemptNum
         pull,
         expires: core.clock.now().after(planned.timeout + core.policy.step_grace),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use cooper_types::{ImageRef, Scopes, StepId};
+
+    use super::*;
+    use crate::testing::{self, accept_git};
+
+    #[tokio::test]
+    async fn an_attempts_credential_never_exceeds_the_runs_token() {
+        let (core, _data) = testing::core().await;
+        let id = accept_git(&core).await;
+        let mut run = core.runs.find_run(id).await.expect("store").expect("run").run;
+        let of = |run: &Run, step: usize| {
+            let password = credential(&core, run, &run.plan.steps[step], AttemptNumber(1));
+            core.signing.verify_attempt(&password, core.clock.now()).expect("it is this server's")
+        };
+        let prepare = of(&run, 0);
+        assert_eq!((prepare.push, prepare.pull), (Vec::new(), Vec::new()), "it has nothing to do in the registry");
+
+        // A plan that says more than its token allows.
+        let images = ["localhost:5000/mine:v1", "localhost:5000/other:v1"];
+        let images = images.map(|image| ImageRef::parse(image).expect("valid")).to_vec();
+        let mut push = run.plan.steps[0].clone();
+        push.id = StepId::parse("push").expect("valid");
+        push.work = Work::Push(PushWork { built_by: 0, images });
+        run.plan.steps.push(push);
+        run.scopes = Scopes(vec![Scope::parse("repository:mine:push").expect("valid")]);
+        assert_eq!(of(&run, 1).push, [RepositoryName::parse("mine").expect("valid")]);
+        run.scopes = Scopes::default();
+        assert_eq!(of(&run, 1).push, []);
+    }
 }
