@@ -91,7 +91,7 @@ pub trait ContextStore: Send + Sync {
         expires: Timestamp,
     ) -> Result<Context, StoreError>;
 
-    /// The context with this id, if it is `principal`'s and not deleted.
+    /// The context with this id, if it is `principal`'s and not deleted. Never a snapshot.
     async fn find_context(&self, id: &ContextId, principal: &PrincipalName) -> Result<Option<Context>, StoreError>;
 
     /// Records that the bytes are durable. The same size and digest a second time change nothing.
@@ -105,6 +105,9 @@ pub trait ContextStore: Send + Sync {
 
     /// Makes a context that waits for what a live attempt uploads. An earlier one of the same attempt is given up.
     async fn create_snapshot(&self, id: ContextId, run: RunId, attempt: AttemptNumber) -> Result<(), SnapshotError>;
+
+    /// Whether a snapshot still waits for its bytes: its attempt is live and has not begun another.
+    async fn snapshot_waits(&self, id: &ContextId, run: RunId, attempt: AttemptNumber) -> Result<bool, StoreError>;
 
     /// Records that a snapshot's bytes are durable, if its attempt still lives.
     async fn mark_snapshot(

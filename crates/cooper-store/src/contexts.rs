@@ -90,6 +90,24 @@ impl ContextStore for Store {
         self.write(async move |mut tx| snapshots::create(&mut tx, registry, clock.now(), id, run, attempt).await).await
     }
 
+    async fn snapshot_waits(&self, id: &ContextId, run: RunId, attempt: AttemptNumber) -> Result<bool, StoreError> {
+        const LOOK: &str = "look at snapshot";
+        sqlx::query_scalar(
+            "SELECT EXISTS (
+                 SELECT 1 FROM contexts c JOIN live_attempts a
+                     ON a.registry_id = c.registry_id AND a.run_number = c.run_number AND a.attempt = c.attempt
+                 WHERE c.registry_id = ?1 AND c.id = ?2 AND c.run_number = ?3 AND c.attempt = ?4 AND c.state = 'created'
+             )",
+        )
+        .bind(self.registry_id().0)
+        .bind(id.as_str())
+        .bind(run_number(run))
+        .bind(i64::try_from(attempt.0).stored(LOOK)?)
+        .fetch_one(self.readers())
+        .await
+        .during(LOOK)
+    }
+
     async fn mark_snapshot(
         &self,
         id: &ContextId,

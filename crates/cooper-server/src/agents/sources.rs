@@ -2,6 +2,7 @@
 //! hosts that it comes from. Both for live attempts of the agent that asks, and for nothing else.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cooper_api::agent::wire;
@@ -10,14 +11,18 @@ use cooper_engine::run::Run;
 use cooper_ports::contexts::SnapshotError;
 use cooper_ports::runs::SecretsError;
 use cooper_spec::plan::Work;
-use cooper_types::{AttemptNumber, ContextId, SourceHost};
+use cooper_types::{AttemptNumber, ContextId, RunId, SourceHost};
 use futures::{Stream, StreamExt as _};
+use tokio::sync::broadcast;
 use tonic::{Code, Status};
 
-use crate::contexts::ReceiveError;
+use crate::contexts::{ReceiveError, Received};
 use crate::core::Core;
 use crate::orders::credential_purpose;
 use crate::problem::chain;
+
+/// How often an upload looks whether it is still wanted, where no news make it look at once.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// An attempt that was found to be the asking agent's, live, and at a source.
 #[derive(Clone, Copy, Debug)]
@@ -46,10 +51,41 @@ impl PrepareAttempt {
         let (run, attempt) = (self.key.run, self.attempt);
         let id =
             ContextId::parse(&uuid::Uuid::new_v4().to_string()).expect("a UUID is made of digits, letters and `-`");
+        let news = core.news();
         // The row is there before the file, so that no crash leaves a file that nobody knows of.
         core.contexts.create_snapshot(id.clone(), run, attempt).await.map_err(|error| snapshot_status(&error))?;
-        let received = core.context_files.receive(&id, bytes).await.map_err(|error| receive_status(&error))?;
+        // An earlier upload of the attempt is given up by this, and looks when there is news.
+        core.announce(run);
+        let received = tokio::select! {
+            received = core.context_files.receive(&id, bytes) => received.map_err(|error| receive_status(&error))?,
+            status = self.given_up(&core, &id, news) => return Err(status),
+        };
         core.metrics.context_received(received.size);
+        // All bytes are here: from now on an agent that goes away changes nothing.
+        let kept = core.clone().detached(async move { Ok(self.keep(&core, id, received).await) }).await;
+        kept.unwrap_or_else(|_| Err(Status::internal("the server failed; its log says why")))
+    }
+
+    /// Ends when nobody needs the upload any more: what still comes would only fill the disk.
+    async fn given_up(self, core: &Core, id: &ContextId, mut news: broadcast::Receiver<RunId>) -> Status {
+        let (run, attempt) = (self.key.run, self.attempt);
+        loop {
+            match tokio::time::timeout(LOOK, news.recv()).await {
+                Ok(Ok(changed)) if changed != run => continue,
+                // News of the run, news that were missed, or none for a while.
+                Ok(_) | Err(_) => {}
+            }
+            // A store that does not answer now is asked again.
+            if let Ok(false) = core.contexts.snapshot_waits(id, run, attempt).await {
+                let why = format!("attempt {attempt} of run {run} is over, or has begun another upload");
+                return Status::failed_precondition(why);
+            }
+        }
+    }
+
+    /// Makes what was received the attempt's context.
+    async fn keep(self, core: &Core, id: ContextId, received: Received) -> Result<wire::SnapshotStored, Status> {
+        let (run, attempt) = (self.key.run, self.attempt);
         let (size, digest) = (received.size, received.digest.clone());
         core.context_files.keep(&id, received).await.map_err(|error| receive_status(&error))?;
         if let Err(error) = core.contexts.mark_snapshot(&id, run, attempt, size, &digest).await {

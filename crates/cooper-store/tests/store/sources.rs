@@ -88,7 +88,11 @@ async fn snapshots_are_kept_for_live_attempts_and_unfinished_runs() {
     let started = fixture.start_of(from_git("alice")).await;
     store.create_snapshot(context("first"), started.run, started.attempt).await.unwrap();
     assert!(store.expire_contexts(10).await.unwrap().is_empty(), "the attempt is live");
+    let waits = async |id: &str| store.snapshot_waits(&context(id), started.run, started.attempt).await.unwrap();
+    assert!(waits("first").await);
     uploaded(&fixture, started, "second").await;
+    assert!(!waits("first").await, "it was given up");
+    assert!(!waits("second").await, "it has its bytes");
     let gone = store.expire_contexts(10).await.unwrap();
     assert_eq!(gone, [context("first")], "an attempt has one");
     store.forget_contexts(&gone).await.unwrap();
@@ -118,10 +122,15 @@ async fn what_a_lost_attempt_uploaded_is_removed() {
     let fixture = Fixture::new().await;
     let started = fixture.start_of(from_git("alice")).await;
     uploaded(&fixture, started, "lost").await;
+    fixture.store.create_snapshot(context("next"), started.run, started.attempt).await.unwrap();
+    let waits = async || fixture.store.snapshot_waits(&context("next"), started.run, started.attempt).await.unwrap();
+    assert!(waits().await);
     let lost = StepResult::Lost { reason: "r".to_owned() };
     let event = RunEvent::StepEnded { fence: started.fence, attempt: started.attempt, result: lost };
     fixture.apply(started.run, event).await.unwrap();
-    assert_eq!(fixture.store.expire_contexts(10).await.unwrap(), [context("lost")]);
+    assert!(!waits().await);
+    let gone = fixture.store.expire_contexts(10).await.unwrap();
+    assert!(gone.len() == 2 && gone.contains(&context("lost")), "{gone:?}");
 }
 
 #[tokio::test]

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use cooper_engine::message::{PreparedSource, StepOutput};
-use cooper_ports::contexts::ContextState;
 use cooper_ports::credentials::{NewSourceCredential, UsableBy};
 use cooper_types::{ContextId, Digest, SecretBytes, SourceHost};
 
@@ -125,8 +124,7 @@ async fn uploads_are_taken_from_live_prepare_attempts_alone() {
     let second = fixture.put(&agent.token, key, attempt, &[b"two"]).await.expect("taken");
     assert_ne!(first.context, second.context);
     let id = ContextId::parse(&second.context).expect("an id");
-    let kept = fixture.core.contexts.find_context(&id, &principal("alice")).await.expect("store").expect("there");
-    assert!(matches!(kept.state, ContextState::Uploaded { size: 3, .. }));
+    assert_eq!(std::fs::read(fixture.core.context_files.path(&id)).expect("kept"), b"two");
     fixture.core.apply(run, RunEvent::CancelRequested { by: principal("alice") }).await.expect("cancelled");
     agent.expect(ToAgent::Stop { key }).await;
     agent.say(ToServer::Stopped(key)).await;
@@ -142,6 +140,43 @@ async fn uploads_are_taken_from_live_prepare_attempts_alone() {
     assert_eq!(code(fixture.put(&agent.token, key, attempt, &[b"x"]).await), Code::PermissionDenied);
     let status = fixture.credential(&agent.token, key, attempt, "git.example").await.expect_err("a build has none");
     assert_eq!(status.code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn an_upload_that_nobody_needs_any_more_ends() {
+    let fixture = Fixture::new().await;
+    let mut agent = fixture.agent("one", &token(&fixture.core, "builders", &["agent"]).await).await;
+    let run = accept_git(&fixture.core).await;
+    let key = fixture.offer(run, &agent.agent).await;
+    let attempt = agent.take(key).await;
+    let named = attempt_message(key, attempt);
+    // Uploads that never end of their own accord.
+    let open = async || {
+        let (sender, chunks) = mpsc::channel(1);
+        let chunk = wire::SnapshotChunk { key: named.key.clone(), attempt: named.attempt, data: b"x".to_vec() };
+        sender.send(chunk).await.expect("queue");
+        let request = with_token(ReceiverStream::new(chunks), Some(&agent.token));
+        let mut client = fixture.client().await;
+        let before = fixture.context_files();
+        let call = tokio::spawn(async move { client.put_snapshot(request).await.map(drop) });
+        while fixture.context_files().is_subset(&before) {
+            assert!(!call.is_finished(), "{:?}", call.await);
+            tokio::task::yield_now().await;
+        }
+        (sender, call)
+    };
+    let ended = async |call: tokio::task::JoinHandle<Result<(), Status>>| {
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(20), call).await;
+        ended.expect("the server ends it").expect("no panic").expect_err("refused").code()
+    };
+    let (_first, call) = open().await;
+    let (_second, newer) = open().await;
+    assert_eq!(ended(call).await, Code::FailedPrecondition, "a newer upload has its place");
+    fixture.core.apply(run, RunEvent::CancelRequested { by: principal("alice") }).await.expect("cancelled");
+    agent.expect(ToAgent::Stop { key }).await;
+    agent.say(ToServer::Stopped(key)).await;
+    assert_eq!(ended(newer).await, Code::FailedPrecondition, "the run is over");
+    assert!(fixture.context_files().is_empty(), "{:?}", fixture.context_files());
 }
 
 #[tokio::test]
