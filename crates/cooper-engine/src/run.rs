@@ -169,6 +169,9 @@ pub struct Lease {
 pub struct Step {
     /// How often it was begun.
     pub attempts: u32,
+    /// Whose the newest attempt is or was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentName>,
     /// How far it is.
     pub state: StepState,
 }
@@ -333,6 +336,11 @@ impl Placement {
             Self::Waiting { .. } | Self::Done => None,
         }
     }
+}
+
+impl Step {
+    /// A step that was never begun.
+    pub const NEW: Self = Self { attempts: 0, agent: None, state: StepState::Waiting };
 }
 
 impl StepState {

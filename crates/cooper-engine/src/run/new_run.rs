@@ -6,7 +6,7 @@ use cooper_spec::quick_build::{BuildSource, PlanError, QuickBuild};
 use cooper_spec::template::RunVariables;
 use cooper_types::{Access, AttemptNumber, Fence, PoolName, PrincipalName, RegistryName, RunId, Scopes, Timestamp};
 
-use super::{PendingReason, Phase, Placement, Run, RunSource, Step, StepState};
+use super::{PendingReason, Phase, Placement, Run, RunSource, Step};
 
 /// A run that has been asked for and has no id yet.
 ///
@@ -53,7 +53,7 @@ impl NewRun {
             }
         }
         let placements = plan.placements.iter().map(|_| Placement::Waiting { reason: PendingReason::New }).collect();
-        let steps = plan.steps.iter().map(|_| Step { attempts: 0, state: StepState::Waiting }).collect();
+        let steps = plan.steps.iter().map(|_| Step::NEW).collect();
         Ok(Run {
             id,
             principal: self.principal.clone(),

@@ -35,6 +35,7 @@ impl Run {
             )));
             effects.push(Effect::AttemptBegan { step: index, attempt, fence: lease.fence });
             effects.push(Effect::SendStart { agent: lease.agent.clone(), key, attempt, step: index });
+            self.steps[index].agent = Some(lease.agent.name.clone());
             self.steps[index].attempts += 1;
             let deadline = now.after(planned.timeout).after(policy.step_grace);
             self.steps[index].state = StepState::Running { attempt, released: now, started: None, deadline };

@@ -12,7 +12,7 @@ use cooper_spec::template::RunVariables;
 use cooper_types::{Access, AttemptNumber};
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, PendingReason, Placement, Run, Step, StepState};
+use super::{Effect, PendingReason, Placement, Run, Step};
 use crate::message::PreparedSource;
 
 /// Where the files of a run come from, and how far they are.
@@ -73,7 +73,7 @@ impl Run {
         let (context, digest, size) = (found.context.clone(), found.digest.clone(), found.size);
         effects.push(Effect::Planned { step, attempt, context, digest, size });
         self.placements.extend(plan.placements.iter().map(|_| Placement::Waiting { reason: PendingReason::New }));
-        self.steps.extend(plan.steps.iter().map(|_| Step { attempts: 0, state: StepState::Waiting }));
+        self.steps.extend(plan.steps.iter().map(|_| Step::NEW));
         self.plan.append(plan);
         Ok(())
     }

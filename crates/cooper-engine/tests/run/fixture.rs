@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cooper_engine::message::{PreparedSource, PushedManifest, StepOutput, StepResult};
 use cooper_engine::run::{
-    AgentRef, Effect, NewRun, PendingReason, Phase, Placement, Policy, Refusal, Run, RunEvent, Step, StepState,
+    AgentRef, Effect, NewRun, PendingReason, Phase, Placement, Policy, Refusal, Run, RunEvent, Step,
 };
 use cooper_spec::plan::{BuildWork, Plan, PlannedPlacement, PlannedStep, PushWork, Work};
 use cooper_spec::quick_build::{BuildSource, PlanError, QuickBuild};
@@ -82,7 +82,7 @@ pub(super) fn run_of(plan: Plan) -> Run {
         losses: Vec::new(),
         phase: Phase::Live,
         placements: plan.placements.iter().map(|_| Placement::Waiting { reason: PendingReason::New }).collect(),
-        steps: plan.steps.iter().map(|_| Step { attempts: 0, state: StepState::Waiting }).collect(),
+        steps: plan.steps.iter().map(|_| Step::NEW).collect(),
         plan,
         source: None,
     }

@@ -66,10 +66,12 @@ fn a_lost_fetch_is_repeated_and_a_lost_build_is_not_fetched_again() {
     does(&mut run, 8, RunEvent::AgentReplaced { agent: agent("a", 3) });
     assert!(matches!(run.steps[0].state, StepState::Succeeded { .. }));
     assert_eq!((&run.placements[0], run.steps.len()), (&Placement::Done, 3));
-    taken(&mut run, 11, 1, &agent("a", 3));
+    taken(&mut run, 11, 1, &agent("b", 1));
     succeeds(&mut run, 12, 1);
     succeeds(&mut run, 13, 2);
     assert_eq!((run.status(), run.losses.len()), (RunStatus::Succeeded, 2));
+    let agents: Vec<_> = run.steps.iter().filter_map(|step| step.agent.as_ref()).map(|agent| agent.as_str()).collect();
+    assert_eq!(agents, ["a", "b", "b"], "a finished run still says who did what");
 }
 
 #[test]

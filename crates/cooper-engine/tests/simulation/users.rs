@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cooper_engine::run::{NewRun, PendingReason, Phase, Placement, Run, RunEvent, Step, StepState};
+use cooper_engine::run::{NewRun, PendingReason, Phase, Placement, Run, RunEvent, Step};
 use cooper_spec::plan::{BuildWork, Plan, PlannedPlacement, PlannedStep, PushWork, Work};
 use cooper_spec::quick_build::{BuildSource, QuickBuild};
 use cooper_spec::source::GitSource;
@@ -75,7 +75,7 @@ fn run(id: RunId, now: Timestamp, timeout: Duration, random: &mut Random) -> Run
         losses: Vec::new(),
         phase: Phase::Live,
         placements: plan.placements.iter().map(|_| Placement::Waiting { reason: PendingReason::New }).collect(),
-        steps: plan.steps.iter().map(|_| Step { attempts: 0, state: StepState::Waiting }).collect(),
+        steps: plan.steps.iter().map(|_| Step::NEW).collect(),
         plan,
         source: None,
     }

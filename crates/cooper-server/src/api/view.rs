@@ -1,7 +1,7 @@
 //! A stored run as the API shows it.
 
 use cooper_api::rest;
-use cooper_engine::run::{Placement, Run, RunSource, RunStatus, StepState};
+use cooper_engine::run::{RunSource, RunStatus, StepState};
 use cooper_ports::runs::{RunRecord, RunType, StepBase};
 use cooper_spec::plan::{PlannedStep, Work};
 use cooper_types::{ImageRef, StepId};
@@ -44,7 +44,7 @@ pub(crate) fn run_view(record: &RunRecord) -> rest::Run {
         pending_reason: run.pending_reason().map(ToString::to_string),
         principal: run.principal.clone(),
         timeout: u32::try_from(run.timeout.as_secs()).unwrap_or(u32::MAX),
-        steps: run.steps.iter().zip(&run.plan.steps).map(|(step, planned)| step_view(run, step, planned)).collect(),
+        steps: run.steps.iter().zip(&run.plan.steps).map(|(step, planned)| step_view(step, planned)).collect(),
         dependencies: dependencies(record),
         image_names: run.plan.pushed_images().map(ToString::to_string).collect(),
         source_location: run.source.as_ref().map(|source| source.location().to_string()),
@@ -53,16 +53,10 @@ pub(crate) fn run_view(record: &RunRecord) -> rest::Run {
     }
 }
 
-fn step_view(run: &Run, step: &cooper_engine::run::Step, planned: &PlannedStep) -> rest::RunStep {
+fn step_view(step: &cooper_engine::run::Step, planned: &PlannedStep) -> rest::RunStep {
     let (exit_code, reason) = match &step.state {
         StepState::Failed { exit_code, reason, .. } => (*exit_code, Some(reason.clone())),
         _ => (None, None),
-    };
-    let agent = match run.placements.get(planned.placement) {
-        Some(Placement::Accepted(lease) | Placement::Running(lease) | Placement::Stopping(lease)) => {
-            step.state.live_attempt().map(|_| lease.agent.to_string())
-        }
-        _ => None,
     };
     rest::RunStep {
         id: planned.id.clone(),
@@ -84,7 +78,7 @@ fn step_view(run: &Run, step: &cooper_engine::run::Step, planned: &PlannedStep) 
         finish_time: step.state.finished(),
         exit_code,
         reason,
-        agent,
+        agent: step.agent.as_ref().map(ToString::to_string),
     }
 }
 
@@ -200,5 +194,28 @@ pub(super) fn ports_run_type(run_type: rest::RunType) -> RunType {
         rest::RunType::QuickRun => RunType::QuickRun,
         rest::RunType::AutoBuild => RunType::AutoBuild,
         rest::RunType::AutoRun => RunType::AutoRun,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cooper_engine::message::StepResult;
+    use cooper_engine::run::{AgentRef, RunEvent};
+    use cooper_types::AgentName;
+
+    use super::*;
+    use crate::testing::{self, accept_git};
+
+    #[tokio::test]
+    async fn a_finished_run_says_whose_its_attempts_were() {
+        let (core, _data) = testing::core().await;
+        let id = accept_git(&core).await;
+        let agent = AgentRef { name: AgentName::parse("one").expect("valid"), incarnation: "first".to_owned() };
+        let fence = core.apply(id, RunEvent::Offer { placement: 0, agent }).await.expect("offered").run.last_fence;
+        let attempt = core.apply(id, RunEvent::Accepted { fence }).await.expect("accepted").run.last_attempt;
+        let result = StepResult::Failed { exit_code: None, reason: "no such branch".to_owned() };
+        core.apply(id, RunEvent::StepEnded { fence, attempt, result }).await.expect("ended");
+        let view = run_view(&core.runs.find_run(id).await.expect("store").expect("run"));
+        assert_eq!((view.status, view.steps[0].agent.as_deref()), (rest::RunStatus::Failed, Some("one")));
     }
 }
