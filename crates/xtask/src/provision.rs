@@ -35,10 +35,13 @@ const FAKETIME: Program = Program { name: "faketime", package: "faketime" };
 const GIT: Program = Program { name: "git", package: "git" };
 const IP: Program = Program { name: "ip", package: "iproute2" };
 const IPTABLES: Program = Program { name: "iptables", package: "iptables" };
+const NSENTER: Program = Program { name: "nsenter", package: "util-linux" };
 const PODMAN: Program = Program { name: "podman", package: "podman" };
 const QEMU: Program = Program { name: "qemu-aarch64-static", package: "qemu-user-static" };
 const SKOPEO: Program = Program { name: "skopeo", package: "skopeo" };
 const SYSTEMD: Program = Program { name: "systemd-analyze", package: "systemd" };
+const TC: Program = Program { name: "tc", package: "iproute2" };
+const UNSHARE: Program = Program { name: "unshare", package: "util-linux" };
 
 /// What the machine must have.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,7 +56,7 @@ impl Need {
     fn programs(self) -> &'static [Program] {
         match self {
             Self::Quickstart => &[BUSYBOX],
-            Self::Tests => &[BUSYBOX, FAKETIME, GIT, IP, IPTABLES, PODMAN, QEMU, SKOPEO, SYSTEMD],
+            Self::Tests => &[BUSYBOX, FAKETIME, GIT, IP, IPTABLES, NSENTER, PODMAN, QEMU, SKOPEO, SYSTEMD, TC, UNSHARE],
         }
     }
 }
