@@ -40,6 +40,8 @@ pub enum TrustError {
 pub enum CertificateFault {
     /// It is for other names.
     Name,
+    /// It is a CA's own, which is for signing others.
+    Ca,
     /// Nobody who is believed has signed it, or its time is over or has not come.
     Untrusted,
 }
@@ -98,6 +100,8 @@ impl CertificateFault {
             if let Some(rustls::Error::InvalidCertificate(fault)) = error.downcast_ref() {
                 return Some(match fault {
                     CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Self::Name,
+                    // The library behind has no error of its own type for it.
+                    CertificateError::Other(error) if error.to_string().contains("CaUsedAsEndEntity") => Self::Ca,
                     _ => Self::Untrusted,
                 });
             }
@@ -116,10 +120,54 @@ impl CertificateFault {
             Self::Name => {
                 "use a name that the server's certificate has, or start the server with --tls-name and the name that is used"
             }
+            Self::Ca => {
+                "give the server a certificate that is no CA's: `openssl req -x509` makes one with \
+                 -addext basicConstraints=critical,CA:FALSE, and --ca-file takes that one"
+            }
             Self::Untrusted => {
                 "name the certificate of the server's CA with --ca-file; `cooper serve --tls-self-signed` keeps it as \
                  tls/ca.pem in its data directory"
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+    use rustls::client::WebPkiServerVerifier;
+    use rustls::client::danger::ServerCertVerifier as _;
+    use rustls::pki_types::UnixTime;
+
+    use super::*;
+
+    /// What is wrong with a certificate that signs itself and is the only one that is believed.
+    fn fault(is_ca: IsCa, shown_as: &'static str) -> Option<CertificateFault> {
+        let mut params = CertificateParams::new(vec!["build.example.com".to_owned()]).expect("a name");
+        params.is_ca = is_ca;
+        let certificate = params.self_signed(&KeyPair::generate().expect("a key")).expect("a certificate");
+        let trust = Trust::only(&certificate.pem()).expect("trust");
+        let mut roots = RootCertStore::empty();
+        roots.add(trust.certificates().expect("named")[0].clone()).expect("a root");
+        let provider = Arc::new(ring::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider).build().expect("verifier");
+        let name = shown_as.try_into().expect("a name");
+        // In the year 2033; such certificates are made for longer.
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(2_000_000_000));
+        let verified = verifier.verify_server_cert(certificate.der(), &[], &name, &[], now);
+        // As it comes out of a connection.
+        verified.err().and_then(|error| CertificateFault::of(&std::io::Error::other(error)))
+    }
+
+    #[test]
+    fn a_certificate_that_signs_itself_will_do_unless_it_is_a_cas() {
+        let name = "build.example.com";
+        // As `openssl req -x509` makes it by itself.
+        let found = fault(IsCa::Ca(BasicConstraints::Unconstrained), name);
+        assert_eq!(found, Some(CertificateFault::Ca));
+        assert!(CertificateFault::Ca.way_out().contains("CA:FALSE"));
+        assert_eq!(fault(IsCa::ExplicitNoCa, name), None);
+        assert_eq!(fault(IsCa::NoCa, name), None);
+        assert_eq!(fault(IsCa::NoCa, "other.example.com"), Some(CertificateFault::Name));
     }
 }
