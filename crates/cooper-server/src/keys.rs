@@ -50,12 +50,17 @@ pub(crate) struct UnsealError(String);
 /// Writes a file that its owner alone may read: aside, and under its name when it is whole. A crash leaves none or a
 /// good one.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    write_whole(path, content, 0o600)
+}
+
+/// Writes a file that is there whole or not at all, also after a power cut.
+pub(crate) fn write_whole(path: &Path, content: &[u8], mode: u32) -> std::io::Result<()> {
     let aside = path.with_extension("new");
     match std::fs::remove_file(&aside) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside)?;
     file.write_all(content)?;
     file.sync_all()?;
     std::fs::rename(&aside, path)?;

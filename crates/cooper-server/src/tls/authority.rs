@@ -15,7 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::sign::CertifiedKey;
 
 use super::{TlsError, provider};
-use crate::keys::write_private;
+use crate::keys::{write_private, write_whole};
 use crate::settings::TlsName;
 
 /// How long the CA's certificate is good.
@@ -62,7 +62,7 @@ impl Authority {
             // Made after the key: a crash in between leaves a key, and the certificate follows now.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let made = params.self_signed(&key).map_err(|error| failed(error.into()))?;
-                std::fs::write(&certificate_file, made.pem()).map_err(file(&certificate_file))?;
+                write_whole(&certificate_file, made.pem().as_bytes(), 0o644).map_err(file(&certificate_file))?;
                 made.der().clone()
             }
             Err(error) => return Err(file(&certificate_file)(error)),

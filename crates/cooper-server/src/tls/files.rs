@@ -21,6 +21,8 @@ pub(super) struct CertificateFiles {
     known: Option<Content>,
     /// What was found to be no good once: perhaps one of two files had been written.
     doubtful: Option<Content>,
+    /// It was told that the files can't be read, and they can't since.
+    told: bool,
 }
 
 #[derive(PartialEq, Eq)]
@@ -31,7 +33,7 @@ struct Content {
 
 impl CertificateFiles {
     pub(super) fn new(certificate: PathBuf, key: PathBuf) -> Self {
-        Self { certificate, key, known: None, doubtful: None }
+        Self { certificate, key, known: None, doubtful: None, told: false }
     }
 
     /// Reads what is there now.
@@ -49,8 +51,13 @@ impl CertificateFiles {
             Ok(content) => content,
             // As the one above, and a file that is missing for long is missed at the next start.
             Err(TlsError::File { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
+            Err(_) if self.told => return Ok(None),
+            Err(error) => {
+                self.told = true;
+                return Err(error);
+            }
         };
+        self.told = false;
         if self.known.as_ref() == Some(&content) {
             return Ok(None);
         }
@@ -137,6 +144,10 @@ mod tests {
         assert!(files.read_if_changed().expect("told once").is_none());
         std::fs::remove_file(path("cert")).expect("removed");
         assert!(files.read_if_changed().expect("may come back").is_none());
+        std::fs::create_dir(path("cert")).expect("a folder in its place");
+        assert!(matches!(files.read_if_changed(), Err(TlsError::File { .. })), "it can't be read");
+        assert!(files.read_if_changed().expect("told once").is_none());
+        std::fs::remove_dir(path("cert")).expect("removed");
         write("cert", &new.0);
         assert!(files.read_if_changed().expect("good again").is_some());
     }
