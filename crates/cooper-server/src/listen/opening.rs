@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 /// How long a client may take to begin, and then to shake hands.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 /// The first byte of a TLS connection: a record with a handshake (RFC 8446, 5.1).
 const HANDSHAKE: u8 = 22;
 /// How much of a request in clear is read before it is answered, in bytes.
@@ -74,4 +74,59 @@ async fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
     // Until the client has read the answer and closes; a reset would take the answer from it.
     tokio::io::copy(&mut stream.take(MAX_PLAIN), &mut tokio::io::sink()).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use cooper_types::RegistryName;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::settings::TlsSettings;
+    use crate::tls::ServerTls;
+
+    /// The two ends of a connection.
+    async fn connection() -> (TcpStream, TcpStream, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let client = TcpStream::connect(listener.local_addr().expect("address")).await.expect("connected");
+        let (server, peer) = listener.accept().await.expect("accepted");
+        (client, server, peer)
+    }
+
+    #[tokio::test]
+    async fn who_is_slow_with_a_handshake_is_not_waited_for() {
+        let data = tempfile::tempdir().expect("folder");
+        let registry = RegistryName::parse("localhost:5000").expect("name");
+        let settings = TlsSettings::SelfSigned { names: Vec::new() };
+        let tls = ServerTls::open(&settings, data.path(), None, &registry).expect("TLS").acceptor();
+        let (_silent, server, peer) = connection().await;
+        assert!(matches!(open(server, peer, &tls).await, Err(OpeningError::Silent)));
+
+        // A byte now and then puts nothing off.
+        let (mut slow, server, peer) = connection().await;
+        let trickle = async move {
+            // The head of a record of 512 bytes, then what is in it.
+            slow.write_all(&[HANDSHAKE, 3, 1, 2, 0]).await.expect("written");
+            while slow.write_all(&[1]).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let opened = tokio::select! {
+            opened = open(server, peer, &tls) => opened,
+            () = trickle => panic!("cut off before it was given up"),
+        };
+        assert!(opened.is_err(), "a handshake that never ends");
+
+        let (mut far, server, _) = connection().await;
+        far.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("written");
+        let elsewhere = "10.1.2.3:4".parse().expect("address");
+        let (opened, answer) = tokio::join!(open(server, elsewhere, &tls), async {
+            let mut answer = String::new();
+            far.read_to_string(&mut answer).await.expect("an answer");
+            drop(far);
+            answer
+        });
+        assert!(matches!(opened, Err(OpeningError::Plain)));
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("https://"), "{answer}");
+    }
 }

@@ -33,7 +33,7 @@ impl Queue {
             self.runs.insert(run.id, run);
         }
         for (run, generation, error) in found.unreadable {
-            tracing::error!(run = %run, error = chain(&error), "run can't be read; it waits until somebody mends its row");
+            tracing::error!(run = %run, error = chain(&error), "run can't be read; it waits until its row is mended and the server starts anew");
             self.generations.insert(run, generation);
             self.runs.remove(&run);
         }
