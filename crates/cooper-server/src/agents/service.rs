@@ -175,6 +175,7 @@ impl AgentService for AgentGateway {
         let greeting = read_hello(&hello, self.core.spoken)?;
         let version = greeting.agreed.version;
         let agent = greeting.agent.clone();
+        let engine = greeting.description.engine.clone();
         let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
         let core = self.core.clone();
         let mut session = Session::new(core.clone(), agent.clone(), token.id.clone());
@@ -183,7 +184,7 @@ impl AgentService for AgentGateway {
         }
         let (outbox, stop) = self.admit(serial, greeting, token).await?;
         let registration = Registration { core: core.clone(), name: agent.name.clone(), serial };
-        tracing::info!(agent = %agent, engine = hello.engine, "agent connected");
+        tracing::info!(agent = %agent, engine, "agent connected");
         let welcome = wire::ServerMessage {
             message: Some(server_message::Message::Welcome(wire::Welcome {
                 protocol: version,
