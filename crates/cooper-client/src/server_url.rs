@@ -95,7 +95,8 @@ impl ServerUrl {
 
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        // Names below `localhost` are left to DNS by many resolvers, and may lead anywhere.
+        Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => IpAddr::V6(address).to_canonical().is_loopback(),
         None => false,
@@ -175,6 +176,7 @@ mod tests {
         check("http://example.com", false);
         check("http://10.0.0.1:5000", false);
         check("http://localhost.example.com", false);
+        check("http://registry.localhost:5000", false);
         check("http://127.0.0.1.example.com", false);
     }
 }

@@ -430,3 +430,24 @@ async fn only_what_has_changed_is_read_again_and_one_bad_row_stops_nothing() {
     assert_eq!(unreadable, [(third, 2)]);
     assert!(found.changed.is_empty());
 }
+
+#[tokio::test]
+async fn a_bad_row_keeps_no_agent_from_its_other_runs() {
+    let fixture = Fixture::new().await;
+    let good = fixture.accept().await.run.id;
+    let bad = fixture.accept().await.run.id;
+    for run in [good, bad] {
+        fixture.apply(run, RunEvent::Offer { placement: 0, agent: agent() }).await.unwrap();
+    }
+    fixture
+        .store
+        .write(async move |mut tx| {
+            let sql = "UPDATE runs SET state = '{}' WHERE number = ?1";
+            sqlx::query(sql).bind(bad.number().cast_signed()).execute(&mut *tx).await.unwrap();
+            Ok::<_, cooper_ports::store_error::StoreError>(())
+        })
+        .await
+        .unwrap();
+    let runs = fixture.store.runs_of_agent(&agent().name).await.unwrap();
+    assert_eq!(runs.iter().map(|run| run.id).collect::<Vec<_>>(), [good]);
+}
