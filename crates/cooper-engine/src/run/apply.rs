@@ -452,7 +452,10 @@ impl Run {
             }));
         }
         let waiting = waiting?;
+        // What waits may have been planned, or let go on, by a step that ended since.
+        let ended = self.steps.iter().filter_map(|step| step.state.finished());
         let since = self.losses.last().map_or(self.created, |loss| loss.at);
+        let since = ended.fold(since, Timestamp::max);
         (since.after(policy.queue_timeout) <= now).then(|| {
             let hours = policy.queue_timeout.as_secs() / 3600;
             Verdict::Error { reason: format!("no agent took the run within {hours} hours: {waiting}") }

@@ -75,6 +75,16 @@ fn a_lost_fetch_is_repeated_and_a_lost_build_is_not_fetched_again() {
 }
 
 #[test]
+fn a_build_waits_for_an_agent_from_its_planning_on() {
+    let day = 24 * 3600;
+    let mut run = wanted("app", ALL).expect("accepted");
+    taken(&mut run, day - 60, 0, &agent("a", 1));
+    succeeds(&mut run, day - 50, 0);
+    assert_eq!(refuses(&mut run, day + 1, RunEvent::Tick), Refusal::NothingToDo);
+    assert_eq!(run.status(), RunStatus::Running);
+}
+
+#[test]
 fn a_cancelled_fetch_plans_nothing() {
     let mut run = wanted("app", ALL).expect("accepted");
     taken(&mut run, 1, 0, &agent("a", 1));
