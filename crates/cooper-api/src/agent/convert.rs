@@ -201,6 +201,8 @@ fn read_result(result: step_ended::Result) -> Result<StepResult, ProtocolError> 
             if !is_commit {
                 return Err(bad("commit")(NoCommit));
             }
+            // Clipped, it would name another file.
+            few("length of the Dockerfile's path", prepared.dockerfile.len(), MAX_TEXT)?;
             let name = |text: String| Some(clip(text)).filter(|text| !text.is_empty());
             StepResult::Succeeded {
                 output: StepOutput::Prepared(PreparedSource {
@@ -497,6 +499,10 @@ mod tests {
             step_ended::Result::Prepared(step_ended::Prepared { commit: "main".to_owned(), ..Default::default() });
         let ended = wire::StepEnded { result: Some(prepared), ..Default::default() };
         check(agent_message::Message::StepEnded(ended), "message has a bad commit");
+        let (commit, dockerfile) = ("a".repeat(40), "x".repeat(MAX_TEXT + 1));
+        let prepared = step_ended::Result::Prepared(step_ended::Prepared { commit, dockerfile, ..Default::default() });
+        let ended = wire::StepEnded { result: Some(prepared), ..Default::default() };
+        check(agent_message::Message::StepEnded(ended), "message has a bad length of the Dockerfile's path");
         check(agent_message::Message::Stopped(wire::PlacementKey::default()), "message has a bad run id");
     }
 }
