@@ -1,7 +1,7 @@
 //! Sources of runs: a folder or a Git repository becomes an archive, an archive becomes a context that an engine can be
 //! served from. And the one client for requests to places that users name.
 //!
-//! [`pack`] and [`unpack`] are blocking: callers put them on a thread of their own. Which paths an ignore file leaves out
+//! [`pack()`] and [`unpack()`] are blocking: callers put them on a thread of their own. Which paths an ignore file leaves out
 //! is decided by [`cooper_spec::ignore`]; what a context is, by [`cooper_ports::context_tree`]; what a user may write as a
 //! source, by [`cooper_spec::source`].
 
