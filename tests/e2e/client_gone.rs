@@ -283,7 +283,8 @@ fn a_follower_cut_off_again_and_again_misses_no_byte() {
         cuts += 1;
         assert!(cuts < 5000, "it does not end");
     }
-    assert!(cuts > 3, "{cuts}");
+    // The fourth look reads a long event whole, which may be the last one.
+    assert!(cuts >= 3, "{cuts}");
     let run = server.run("ca2");
     assert!(is_final(&run) && run["status"] == "Succeeded", "{run:#}");
     let stored = server.cooper(&["logs", "ca2"]).ok().stdout;
