@@ -29,11 +29,10 @@ fn attempts(record: &Value, step: usize) -> u64 {
     record["steps"][step]["attempts"].as_u64().unwrap()
 }
 
-/// Nothing of a run is left in the engine under a name.
-fn names_are_gone(engine: &Engine, run: &str) {
+/// Nothing that a run's attempts on an agent made is left in the engine under a name.
+fn names_are_gone(agent: &RemoteAgent, server: &TestServer, run: &str) {
     wait_until("the run's names are gone from the engine", AGAIN, || {
-        let images = engine.docker(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).ok().stdout;
-        !images.lines().any(|name| name.starts_with("cooper.invalid/") && name.contains(&format!("{run}-")))
+        agent.names_in(&Engine::new(), server, run).is_empty()
     });
 }
 
@@ -46,8 +45,7 @@ fn amid_a_build_and_another_agent_takes_over() {
     let mut submission = submit(&server, &base, &sleep.join(" "), &["killed:1", "killed:2"]);
     wait_until("the step runs", BEGIN, || runs_somewhere(&sleep));
     let run = submission.run().unwrap().to_owned();
-    let holds = |agent: &RemoteAgent| agent.log().contains(&format!("step{{run={run} "));
-    let holder = usize::from(!holds(&agents[0]) && holds(&agents[1]));
+    let holder = usize::from(server.run(&run)["steps"][0]["agent"] == "two");
     let killed = Instant::now();
     agents[holder].crash();
     wait_until("the engine ends the step", Duration::from_secs(15), || !runs_somewhere(&sleep));
@@ -60,7 +58,7 @@ fn amid_a_build_and_another_agent_takes_over() {
     assert!(log.contains(&format!("agent {name} lost the run")) && log.contains("loss 1 of 3"), "{log}");
     // The one that was killed comes back and takes nothing of the old.
     agents[holder].launch();
-    names_are_gone(&Engine::new(), &run);
+    agents.iter().for_each(|agent| names_are_gone(agent, &server, &run));
 }
 
 #[test]
@@ -76,6 +74,9 @@ fn between_the_build_and_the_push_and_amid_the_push() {
         let mut submission = submit(&server, &base, "true", &[&one, &two]);
         let death = agent.end();
         assert!(death.stderr.contains(&format!("failpoint {failpoint}: ")), "{death}");
+        let run = submission.run().unwrap().to_owned();
+        let left = agent.names_in(&Engine::new(), &server, &run);
+        assert_eq!(left.is_empty(), failpoint == "context-fetched", "{failpoint}: {left:?}");
         agent.launch();
         let restarted = Instant::now();
         let record = submission.end(&server, END);
@@ -84,7 +85,7 @@ fn between_the_build_and_the_push_and_amid_the_push() {
         // Its next life says at once that the last one is over: nobody waits for a lease.
         assert!(restarted.elapsed() < AGAIN, "{:?}", restarted.elapsed());
         assert!(log.contains("loss 1 of 3") && !log.contains("loss 2 of 3"), "{log}");
-        names_are_gone(&Engine::new(), submission.run().unwrap());
+        names_are_gone(&agent, &server, &run);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cooper_e2e::{Context, ServerOptions, Submission, TestServer, WallClock, unique, wait_until};
+use cooper_e2e::{Context, RemoteAgent, ServerOptions, Submission, TestServer, WallClock, unique, wait_until};
 
 use crate::machine::{BEGIN, END, runs_somewhere};
 
@@ -48,4 +48,31 @@ fn a_server_and_its_agent_whose_clock_jumps() {
     submission.check(&server, &record);
     assert_eq!(record["status"], "Succeeded", "{record:#}");
     server.build(&["-t", "clock:5"], &Context::new(&format!("FROM {base}\nRUN echo {}\n", unique())));
+}
+
+#[test]
+fn an_agent_whose_clock_jumps() {
+    let clock = WallClock::new();
+    let server = TestServer::with(ServerOptions { arguments: vec!["--no-agent".into()], ..Default::default() });
+    let agent = RemoteAgent::start_with(&server, "astray", &server.url(), None, &[], clock.environment());
+    let base = server.base_image();
+    let mut submission =
+        Submission::new(&format!("FROM {base}\nRUN sleep 12.625 && echo {}\n", unique()), &["clock:1"]);
+    assert!(submission.submit(&server));
+    wait_until("the step runs", BEGIN, || runs_somewhere(&["sleep", "12.625"]));
+    for offset in [HOUR, -HOUR] {
+        clock.jump(offset);
+        let jumped = Instant::now();
+        wait_until("a while passes", A_WHILE * 2, || {
+            assert!(runs_somewhere(&["sleep", "12.625"]), "the step was stopped after a jump to {offset} s");
+            jumped.elapsed() > A_WHILE
+        });
+    }
+    let record = submission.end(&server, END);
+    let log = submission.check(&server, &record);
+    assert_eq!(record["status"], "Succeeded", "{record:#}\n{log}");
+    assert_eq!(record["steps"][0]["attempts"], 1, "{record:#}\n{log}");
+    // The agent did live an hour in the past: its own log says so.
+    let times: Vec<String> = agent.log().lines().filter_map(|line| line.get(..13).map(str::to_owned)).collect();
+    assert!(times.last() < times.first(), "the agent's clock does not follow the test's: {times:?}");
 }

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::Signal;
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
+use crate::engine::Engine;
 use crate::namespace::Namespace;
 use crate::outcome::{Finished, Running, try_wait_until};
 use crate::product::cooper_binary;
@@ -19,6 +21,7 @@ pub struct RemoteAgent {
     folder: TempDir,
     namespace: Option<Namespace>,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     process: Option<Running>,
 }
 
@@ -26,6 +29,19 @@ impl RemoteAgent {
     /// Starts an agent of this name in a namespace, or in the machine's own network. It reaches the server by `url`.
     #[track_caller]
     pub fn start(server: &TestServer, name: &str, url: &str, namespace: Option<&Namespace>, more: &[&str]) -> Self {
+        Self::start_with(server, name, url, namespace, more, Vec::new())
+    }
+
+    /// The same, with more variables in the agent's environment, in all its lives.
+    #[track_caller]
+    pub fn start_with(
+        server: &TestServer,
+        name: &str,
+        url: &str,
+        namespace: Option<&Namespace>,
+        more: &[&str],
+        environment: Vec<(String, String)>,
+    ) -> Self {
         let folder = TempDir::with_prefix("cooper-agent-").expect("make a temporary folder");
         let made = server.cooper(&["token", "create", name, "--scope", "agent"]).ok();
         let token = folder.path().join("token");
@@ -40,7 +56,7 @@ impl RemoteAgent {
         if server.ca_file().exists() {
             arguments.extend(["--ca-file".to_owned(), server.ca_file().display().to_string()]);
         }
-        let mut agent = Self { folder, namespace: namespace.cloned(), arguments, process: None };
+        let mut agent = Self { folder, namespace: namespace.cloned(), arguments, environment, process: None };
         agent.launch();
         agent
     }
@@ -60,8 +76,24 @@ impl RemoteAgent {
     #[track_caller]
     fn launch_with(&mut self, environment: &[(&str, &str)]) {
         let mut command = hermetic(cooper_binary(), self.folder.path(), self.namespace.as_ref());
-        command.args(&self.arguments).envs(environment.iter().copied());
+        command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.envs(environment.iter().copied());
         self.process = Some(Running::start(&mut command));
+    }
+
+    /// The names of images that a run's attempts on this agent have left in an engine.
+    #[track_caller]
+    pub fn names_in(&self, engine: &Engine, server: &TestServer, run: &str) -> Vec<String> {
+        let name = self.arguments.iter().skip_while(|argument| *argument != "--name").nth(1).expect("it has a name");
+        // What `cooper-ports` makes of the agent's identity; other servers' agents share the engine, and run ids.
+        let owner: String = Sha256::digest(format!("{}/{name}", server.url()))
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let images = engine.docker(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).ok().stdout;
+        let own = format!("cooper.invalid/{owner}/{run}:");
+        images.lines().filter(|image| image.starts_with(&own)).map(str::to_owned).collect()
     }
 
     /// The process.
