@@ -146,6 +146,13 @@ impl AgentTable {
         self.lock().remove(name);
     }
 
+    /// Closes the streams that were opened with this token: it is revoked, and who has none is sent no work.
+    pub(crate) fn close_streams_of(&self, token: &TokenId) {
+        let mut state = self.lock();
+        state.connections.retain(|_, connection| connection.token != *token);
+        state.views = None;
+    }
+
     /// This life of an agent has said what it holds.
     fn heard(&self, agent: &AgentRef) {
         if let Some(connection) = self.lock().connections.get_mut(&agent.name)

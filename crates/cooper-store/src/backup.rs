@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cooper_engine::run::Run;
+use cooper_engine::run::{Placement, Run};
 use cooper_ports::clock::Clock as _;
 use cooper_types::{ContextId, Digest, Timestamp};
 use sqlx::sqlite::SqliteConnectOptions;
@@ -21,6 +21,9 @@ use crate::migrations::{MIGRATIONS, MigrationError, check, migrate};
 /// attempts, fences of agents that may be at work still) is not given out again. Nobody makes as many within the
 /// time between two backups of a system of this size; whoever does makes backups more often.
 const SKIPPED: u64 = 100_000;
+
+/// The incarnation of an agent that no process has.
+const RESTORED: &str = "restored";
 
 /// A snapshot's file, open.
 pub struct Snapshot {
@@ -187,7 +190,8 @@ impl Snapshot {
     }
 
     /// Makes a restored database ready to be served: no number that its server may have given out after the snapshot
-    /// comes twice. Runs keep their agents' leases: an agent that lives re-attaches, one that doesn't loses them.
+    /// comes twice, and no process that was at work then holds anything. An agent that lives has forgotten the part of its
+    /// log that the old server had and this one has not: its placements are lost, with the gap marked, and begin again.
     pub async fn skip_numbers(&mut self) -> Result<(), SnapshotError> {
         let path = self.path.clone();
         let failed = failed("prepare", &path);
@@ -211,6 +215,7 @@ impl Snapshot {
             let mut run: Run = serde_json::from_str(state).map_err(damaged)?;
             run.last_fence.0 = run.last_fence.0.saturating_add(SKIPPED);
             run.last_attempt.0 = run.last_attempt.0.saturating_add(SKIPPED as _);
+            run.placements.iter_mut().for_each(leave_to_nobody);
             sqlx::query(
                 "UPDATE runs SET state = ?3, generation = generation + 1 WHERE registry_id = ?1 AND number = ?2",
             )
@@ -257,6 +262,17 @@ async fn reader(directory: &Path, source: &Path) -> Result<SqliteConnection, Sna
 
 async fn connect(options: SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {
     options.busy_timeout(Duration::from_secs(10)).disable_statement_logging().connect().await
+}
+
+/// Gives a lease to a life of its agent that never was: the agent's next report finds it lost.
+fn leave_to_nobody(placement: &mut Placement) {
+    match placement {
+        Placement::Offered(lease)
+        | Placement::Accepted(lease)
+        | Placement::Running(lease)
+        | Placement::Stopping(lease) => RESTORED.clone_into(&mut lease.agent.incarnation),
+        Placement::Waiting { .. } | Placement::Done => {}
+    }
 }
 
 fn failed(operation: &'static str, path: &Path) -> impl Fn(sqlx::Error) -> SnapshotError {

@@ -298,6 +298,18 @@ async fn a_revoked_token_ends_the_stream() {
 }
 
 #[tokio::test]
+async fn streams_of_a_token_are_closed_at_once() {
+    let fixture = Fixture::new().await;
+    let (revoked, good) =
+        (token(&fixture.core, "one", &["agent"]).await, token(&fixture.core, "two", &["agent"]).await);
+    let _first = fixture.agent("one", &revoked).await;
+    let _second = fixture.agent("two", &good).await;
+    fixture.core.agents.close_streams_of(&token_id(&revoked));
+    let names: Vec<String> = fixture.core.agents.views().iter().map(|view| view.agent.name.to_string()).collect();
+    assert_eq!(names, ["two"], "nothing is offered to the other any more");
+}
+
+#[tokio::test]
 async fn an_agent_that_does_not_report_is_not_kept() {
     let fixture = Fixture::new().await;
     let token = token(&fixture.core, "builders", &["agent"]).await;

@@ -64,5 +64,7 @@ pub(super) async fn list(State(state): State<ApiState>) -> ApiResult<Json<TokenL
 /// `DELETE /tokens/{id}`
 pub(super) async fn revoke(State(state): State<ApiState>, PathId(id): PathId<TokenId>) -> ApiResult<StatusCode> {
     state.core.access.store().revoke_token(&id).await?;
+    // An agent's stream looks at its token now and then; until then it would be offered what it can't do any more.
+    state.core.agents.close_streams_of(&id);
     Ok(StatusCode::NO_CONTENT)
 }
