@@ -15,8 +15,8 @@ use crate::settings::{self, Flags, Key};
 /// Where settings come from.
 pub(crate) const LAYERS_HELP: &str = "\
 Each setting is a flag, else an environment variable, else a line of the configuration file:
---slots 4, COOPER_SLOTS=4, slots = 4. What `cooper serve` does not know has a name of its own too, which
-counts first and is the one of the file: --server URL, COOPER_AGENT_SERVER or COOPER_SERVER, agent-server.";
+--slots 4, COOPER_SLOTS=4, slots = 4. Settings that `cooper serve` has not have `agent` in their names:
+--server URL, COOPER_AGENT_SERVER (else COOPER_SERVER), agent-server = \"URL\".";
 
 #[derive(Args, Debug)]
 pub(crate) struct AgentArgs {
