@@ -15,7 +15,7 @@ use crate::settings::{self, Flags, Key};
 /// Where settings come from.
 pub(crate) const LAYERS_HELP: &str = "\
 Each setting is a flag, else an environment variable, else a line of the configuration file:
---slots 4, COOPER_SLOTS=4, slots = 4. Settings that `cooper serve` has not have `agent` in their names:
+--slots 4, COOPER_SLOTS=4, slots = 4. Those that only agents have are named so:
 --server URL, COOPER_AGENT_SERVER (else COOPER_SERVER), agent-server = \"URL\".";
 
 #[derive(Args, Debug)]
