@@ -52,17 +52,20 @@ pub enum SecretKind {
     Build,
     /// A secret build argument, by its name.
     Argument,
+    /// A text of a task's plan that holds a secret, by the name that the plan has for it.
+    Value,
 }
 
 impl SecretKind {
     /// All kinds.
-    pub const ALL: [Self; 2] = [Self::Build, Self::Argument];
+    pub const ALL: [Self; 3] = [Self::Build, Self::Argument, Self::Value];
 
     /// The name that is written down.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Build => "build",
             Self::Argument => "argument",
+            Self::Value => "value",
         }
     }
 }

@@ -122,6 +122,8 @@ fn build_order(
                     .map_err(|_| OrderError::Argument(secret.name.clone()))?;
                 secret_arguments.insert(secret.name, SecretString::new(text));
             }
+            // A quick build's plan has none.
+            SecretKind::Value => {}
         }
     }
     let arguments = build

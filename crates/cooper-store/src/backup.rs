@@ -22,6 +22,9 @@ use crate::migrations::{MIGRATIONS, MigrationError, check, migrate};
 /// time between two backups of a system of this size; whoever does makes backups more often.
 const SKIPPED: u64 = 100_000;
 
+/// The same for the versions of secrets, which people set and type.
+const SKIPPED_VERSIONS: i64 = 1000;
+
 /// The incarnation of an agent that no process has.
 const RESTORED: &str = "restored";
 
@@ -199,6 +202,12 @@ impl Snapshot {
         let skipped = SKIPPED as i64;
         sqlx::query("UPDATE registries SET run_counter = run_counter + ?1")
             .bind(skipped)
+            .execute(&mut *tx)
+            .await
+            .map_err(&failed)?;
+        // Records of runs name versions that were set after the snapshot.
+        sqlx::query("UPDATE secrets SET newest = newest + ?1")
+            .bind(SKIPPED_VERSIONS)
             .execute(&mut *tx)
             .await
             .map_err(&failed)?;

@@ -27,6 +27,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     migration!(3, "0003_run_agents.sql"),
     migration!(4, "0004_agents.sql"),
     migration!(5, "0005_sources.sql"),
+    migration!(6, "0006_secrets.sql"),
 ];
 
 /// Why the schema could not be brought to this binary's version.

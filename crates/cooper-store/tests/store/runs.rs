@@ -200,7 +200,7 @@ async fn a_lost_attempt_is_not_live_and_its_bases_are_resolved_anew() {
 async fn the_end_takes_secrets_and_attempts_with_it() {
     let fixture = Fixture::new().await;
     upload(&fixture.store, "alice", "source").await;
-    let secrets = vec![secret(SecretKind::Build, "npm")];
+    let secrets = vec![secret(SecretKind::Build, "npm"), secret(SecretKind::Value, "npm")];
     let request = AcceptRun { secrets: secrets.clone(), ..quick_build("alice", "source") };
     let run = fixture.store.accept_run(request).await.unwrap().record.run.id;
     let fence = fixture.apply(run, RunEvent::Offer { placement: 0, agent: agent() }).await.unwrap().run.last_fence;
