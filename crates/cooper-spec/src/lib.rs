@@ -6,5 +6,6 @@ pub mod dockerfile;
 pub mod ignore;
 pub mod plan;
 pub mod quick_build;
+pub mod secret_place;
 pub mod source;
 pub mod template;

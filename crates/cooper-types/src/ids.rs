@@ -83,6 +83,11 @@ name_type!(
     |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'
 );
 name_type!(
+    /// A secret that the server keeps for tasks, or one of an outside vault.
+    SecretName, "secret name", 127, "lower-case letters, digits, `-` and `_`",
+    |c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_')
+);
+name_type!(
     /// A client's name for one request to create something, so that a repeat creates nothing more.
     IdempotencyKey, "idempotency key", 128, "visible ASCII characters", |c| c.is_ascii_graphic()
 );
