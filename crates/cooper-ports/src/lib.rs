@@ -15,4 +15,5 @@ pub mod failpoint;
 pub mod logs;
 pub mod registry;
 pub mod runs;
+pub mod secrets;
 pub mod store_error;

@@ -17,6 +17,7 @@ mod migrations;
 mod open;
 mod registry;
 mod runs;
+mod secrets;
 mod sql_error;
 mod writer;
 

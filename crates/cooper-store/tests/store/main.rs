@@ -12,6 +12,7 @@ mod fixture;
 mod logs;
 mod open;
 mod runs;
+mod secrets;
 mod simulation;
 mod sources;
 mod writer;
