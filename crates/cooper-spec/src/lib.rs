@@ -3,6 +3,7 @@
 //! It knows nothing of engines, databases or the network; agents and the server share it.
 
 pub mod dockerfile;
+pub mod gotemplate;
 pub mod ignore;
 pub mod plan;
 pub mod quick_build;

@@ -1,0 +1,60 @@
+//! The template language of task files: Go's `text/template` with Sprig's pure functions (ACR contract §4.2, §4.3).
+//!
+//! It owns the language and its functions. What `.Run`, `.Values` and `.Secrets` hold is the caller's business, and so is
+//! everything that looks at a task file as YAML. A template is hostile: it has fuel, an output limit and a nesting limit,
+//! it reads no clock, no environment and no network, and the same input gives the same text.
+//!
+//! A text becomes tokens (`lexer`), these a tree (`parser`, `tree`), and `eval` walks the tree over internal values
+//! (`value`), whose maps live in the `heap`, which counts the fuel too. `print` and `format` write values as Go's `fmt`
+//! does; `builtins` and `sprig` hold the functions, `function` how they are found and called.
+
+mod builtins;
+mod data;
+mod error;
+mod eval;
+mod format;
+#[expect(dead_code, reason = "Sprig's functions use it, and are the next step")]
+mod function;
+#[expect(dead_code, reason = "Sprig's functions use it, and are the next step")]
+mod heap;
+mod lexer;
+mod number;
+mod parser;
+mod print;
+mod sprig;
+mod tree;
+#[expect(dead_code, reason = "Sprig's functions use it, and are the next step")]
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use cooper_types::Timestamp;
+
+pub use data::Value;
+pub use error::{RenderError, RenderErrorKind};
+
+/// What a template may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Steps of work: one for each token, each node that is evaluated, each element and each 16 bytes that are made.
+    pub fuel: u64,
+    /// Bytes of the rendered text.
+    pub output: usize,
+    /// Levels of nested actions, parentheses, template calls and values.
+    pub depth: usize,
+}
+
+impl Limits {
+    /// For a task file: far more than any needs, and less than a second of work.
+    pub const DEFAULT: Self = Self { fuel: 2_000_000, output: 1 << 20, depth: 200 };
+}
+
+/// Renders `text`, which errors call `name`, over `data`. What is missing renders as nothing; `now` is what the template
+/// takes for the present time.
+pub fn render(name: &str, text: &str, data: &Value, now: Timestamp, limits: &Limits) -> Result<String, RenderError> {
+    let mut heap = heap::Heap::new(limits, now);
+    parser::parse(text, &heap)
+        .and_then(|program| eval::run(&program, data, &mut heap, limits))
+        .map_err(|fault| fault.locate(name, text))
+}
