@@ -6,8 +6,10 @@ use std::time::Duration;
 use bollard::Docker;
 use cooper_ports::engine::{
     BuildError, BuildEvent, BuildRequest, BuiltImage, ContainerEngine, EngineDescription, EngineError, EngineFeature,
-    EngineOwner, EngineStorage, LocalName, PushError, PushEvent, PushRequest, PushedImage, Reaped,
+    EngineOwner, EngineStorage, LocalImage, LocalName, Placement, PlacementError, PlacementRequest, PlacementScope,
+    PullError, PullEvent, PullRequest, PulledImage, PushError, PushEvent, PushRequest, PushedImage, Reaped,
 };
+use cooper_types::ImageRef;
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +49,12 @@ impl DockerEngine {
         let connected = Connected::new(&socket, None).await?;
         let current = RwLock::new(Arc::new(connected));
         Ok(Self(Arc::new(Inner { socket, current, removals: Removals::default() })))
+    }
+
+    fn not_yet(&self) -> EngineError {
+        let Connected { description, .. } = &*self.current();
+        let engine = format!("{} {}", description.name, description.version);
+        EngineError::Unsupported { engine, missing: "containers of steps, which are being built".to_owned() }
     }
 
     fn current(&self) -> Arc<Connected> {
@@ -154,6 +162,31 @@ impl ContainerEngine for DockerEngine {
             Err(error) => died("push an image", error),
         };
         Err(PushError::Machinery { reference, source })
+    }
+
+    async fn find_image(&self, _reference: &ImageRef) -> Result<Option<LocalImage>, EngineError> {
+        Err(self.not_yet())
+    }
+
+    async fn pull(
+        &self,
+        request: PullRequest,
+        _sink: mpsc::Sender<PullEvent>,
+        _cancel: CancellationToken,
+    ) -> Result<PulledImage, PullError> {
+        Err(PullError::Machinery { reference: request.reference, source: self.not_yet() })
+    }
+
+    async fn open_placement(
+        &self,
+        _request: PlacementRequest,
+        _cancel: CancellationToken,
+    ) -> Result<Box<dyn Placement>, PlacementError> {
+        Err(self.not_yet().into())
+    }
+
+    async fn remove_placement(&self, _scope: &PlacementScope) -> Result<Reaped, EngineError> {
+        Err(self.not_yet())
     }
 
     async fn remove_names(&self, names: &[LocalName]) -> Result<(), EngineError> {

@@ -1,11 +1,14 @@
-//! The container engine as the agent needs it: describe, build, push, clean up.
+//! The container engine as the agent needs it: describe, build, push, pull, run steps' containers, clean up.
 //!
 //! One adapter speaks to Docker Engine; [`scripted`] is the fake for tests of everything above. Both pass one
 //! conformance suite. Nothing here knows runs, steps or leases beyond the names that keep runs apart in an engine.
 
 mod build;
+mod container;
 mod error;
 mod names;
+mod placement;
+mod pull;
 mod push;
 pub mod scripted;
 
@@ -13,7 +16,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cooper_types::Platform;
+use cooper_types::{ImageRef, Platform};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -21,8 +24,18 @@ pub use build::{
     BuildError, BuildEvent, BuildFailure, BuildRequest, BuiltImage, OutputStream, RegistryCredential, ResolvedBase,
     VertexEvent,
 };
+pub use container::{
+    ContainerEnd, ContainerError, ContainerEvent, ContainerFailure, ContainerLimits, ContainerNetwork,
+    ContainerRequest, Isolation, NetworkChoice, OwnNetwork, PortMapping, PortProtocol, Privileges, PublishedPort,
+    VolumeMount,
+};
 pub use error::EngineError;
-pub use names::{EngineOwner, LocalName, OWNER_LABEL};
+pub use names::{EngineOwner, LocalName, OWNER_LABEL, PLACEMENT_LABEL, PlacementScope, RUN_LABEL, STEP_LABEL};
+pub use placement::{
+    ArchiveError, ArchiveStream, Connection, Connector, NetworkOrigin, NetworkRequest, Placement, PlacementError,
+    PlacementRequest, RegistryForward, VolumeContent, VolumeRequest,
+};
+pub use pull::{LocalImage, PullError, PullEvent, PullRequest, PulledImage};
 pub use push::{PushError, PushEvent, PushRequest, PushedImage};
 
 /// What an engine is and can do.
@@ -133,13 +146,37 @@ pub trait ContainerEngine: Send + Sync {
         cancel: CancellationToken,
     ) -> Result<PushedImage, PushError>;
 
+    /// The image that the engine has under a reference, if any. That it is there says nothing about who may use it:
+    /// others' pulls bring images as well.
+    async fn find_image(&self, reference: &ImageRef) -> Result<Option<LocalImage>, EngineError>;
+
+    /// Fetches an image from its registry, or finds that the engine has what the reference stands for there.
+    async fn pull(
+        &self,
+        request: PullRequest,
+        sink: mpsc::Sender<PullEvent>,
+        cancel: CancellationToken,
+    ) -> Result<PulledImage, PullError>;
+
+    /// Makes the environment of a placement's containers. What a failure or a cancelled opening has made is removed.
+    async fn open_placement(
+        &self,
+        request: PlacementRequest,
+        cancel: CancellationToken,
+    ) -> Result<Box<dyn Placement>, PlacementError>;
+
+    /// Removes everything of a placement that is not open here (any more): containers, networks, volumes. One of which
+    /// there is nothing is no error.
+    async fn remove_placement(&self, scope: &PlacementScope) -> Result<Reaped, EngineError>;
+
     /// Removes local names; an image goes with its last name, its layers stay in the build cache. A name that is
     /// not there is no error.
     async fn remove_names(&self, names: &[LocalName]) -> Result<(), EngineError>;
 
     /// Removes everything that carries the owner's label or names: what an earlier life of an agent left behind.
     ///
-    /// To be called before the owner makes anything new.
+    /// To be called before the owner makes anything new, and well at the end of its life, too: some things are made for
+    /// all of an owner's placements.
     async fn reap(&self, owner: &EngineOwner) -> Result<Reaped, EngineError>;
 
     /// What the engine keeps on its disk. It may take seconds on a cache that was never measured.

@@ -62,6 +62,15 @@ name_type!(
     StepId, "step id", 128, "letters, digits, `-`, `_` and `.`", is_name
 );
 name_type!(
+    /// A volume of a task: what steps mount, and a directory's name later on.
+    VolumeName, "volume name", 64, "letters, digits, `-` and `_`",
+    |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')
+);
+name_type!(
+    /// A network of a task, as its steps name it.
+    NetworkName, "network name", 64, "letters, digits, `-`, `_` and `.`", is_name
+);
+name_type!(
     /// The name that an agent gives itself, unique among the agents of a registry.
     AgentName, "agent name", 64, "letters, digits, `-`, `_` and `.`", is_name
 );

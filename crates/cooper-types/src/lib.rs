@@ -17,8 +17,8 @@ mod timestamp;
 
 pub use digest::{Digest, DigestAlgorithm, DigestError, Hasher};
 pub use ids::{
-    AgentName, AttemptNumber, ContextId, Fence, IdError, IdempotencyKey, PoolName, PrincipalName, RegistryId,
-    SecretName, StepId, TokenId,
+    AgentName, AttemptNumber, ContextId, Fence, IdError, IdempotencyKey, NetworkName, PoolName, PrincipalName,
+    RegistryId, SecretName, StepId, TokenId, VolumeName,
 };
 pub use image_ref::{ImageRef, ImageRefError, RegistryName};
 pub use platform::{Platform, PlatformError};

@@ -6,9 +6,11 @@ use bytes::Bytes;
 use cooper_ports::engine::scripted::ScriptedEngine;
 use cooper_ports::engine::{
     BuildError, BuildEvent, BuildRequest, BuiltImage, ContainerEngine, EngineDescription, EngineError, EngineOwner,
-    EngineStorage, LocalName, OutputStream, PushError, PushEvent, PushRequest, PushedImage, Reaped, VertexEvent,
+    EngineStorage, LocalImage, LocalName, OutputStream, Placement, PlacementError, PlacementRequest, PlacementScope,
+    PullError, PullEvent, PullRequest, PulledImage, PushError, PushEvent, PushRequest, PushedImage, Reaped,
+    VertexEvent,
 };
-use cooper_types::{Digest, Timestamp};
+use cooper_types::{Digest, ImageRef, Timestamp};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -96,6 +98,31 @@ impl ContainerEngine for DrivenEngine {
         cancel: CancellationToken,
     ) -> Result<PushedImage, PushError> {
         self.inner.push(request, sink, cancel).await
+    }
+
+    async fn find_image(&self, reference: &ImageRef) -> Result<Option<LocalImage>, EngineError> {
+        self.inner.find_image(reference).await
+    }
+
+    async fn pull(
+        &self,
+        request: PullRequest,
+        sink: mpsc::Sender<PullEvent>,
+        cancel: CancellationToken,
+    ) -> Result<PulledImage, PullError> {
+        self.inner.pull(request, sink, cancel).await
+    }
+
+    async fn open_placement(
+        &self,
+        request: PlacementRequest,
+        cancel: CancellationToken,
+    ) -> Result<Box<dyn Placement>, PlacementError> {
+        self.inner.open_placement(request, cancel).await
+    }
+
+    async fn remove_placement(&self, scope: &PlacementScope) -> Result<Reaped, EngineError> {
+        self.inner.remove_placement(scope).await
     }
 
     async fn remove_names(&self, names: &[LocalName]) -> Result<(), EngineError> {

@@ -2,10 +2,20 @@
 
 use std::fmt;
 
+use cooper_engine::message::PlacementKey;
 use cooper_types::{AttemptNumber, Digest, RunId};
 
 /// The label of every container, network and volume that an agent makes; its value is [`EngineOwner::label`].
 pub const OWNER_LABEL: &str = "dev.cooperage.owner";
+
+/// The label with the run's id, of everything that was made for one placement.
+pub const RUN_LABEL: &str = "dev.cooperage.run";
+
+/// The label of everything that was made for one placement; its value is [`PlacementScope::label`].
+pub const PLACEMENT_LABEL: &str = "dev.cooperage.placement";
+
+/// The label of a step's container; its value is the step's id.
+pub const STEP_LABEL: &str = "dev.cooperage.step";
 
 /// Local names live in a registry that cannot exist (RFC 6761, `.invalid`), so none can ever be pulled or pushed.
 const LOCAL_REGISTRY: &str = "cooper.invalid";
@@ -38,6 +48,27 @@ impl EngineOwner {
 impl fmt::Debug for EngineOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "EngineOwner({})", self.key)
+    }
+}
+
+/// One placement as an engine knows it: whose it is, and which.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PlacementScope {
+    /// The agent.
+    pub owner: EngineOwner,
+    /// The placement: a restarted one has another key.
+    pub key: PlacementKey,
+}
+
+impl PlacementScope {
+    /// The value of [`PLACEMENT_LABEL`]: unique among an owner's placements.
+    pub fn label(&self) -> String {
+        format!("{}.{}", self.key.run, self.key.fence)
+    }
+
+    /// A name in the engine that no other placement uses, of any owner; `part` tells the placement's own things apart.
+    pub fn object_name(&self, part: &str) -> String {
+        format!("cooper-{}-{}-{}-{part}", self.owner.label(), self.key.run, self.key.fence)
     }
 }
 

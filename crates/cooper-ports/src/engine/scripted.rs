@@ -3,22 +3,32 @@
 //! It keeps the port's promises (names, cancellation, events) without running anything: the conformance suite of the
 //! real adapter runs on it too.
 
+mod containers;
+mod gate;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cooper_types::{Digest, ImageRef, Platform};
-use tokio::sync::{mpsc, watch};
+use cooper_types::{Digest, ImageRef, Platform, VolumeName};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BuildError, BuildEvent, BuildRequest, BuiltImage, ContainerEngine, EngineDescription, EngineError, EngineFeature,
-    EngineOwner, EngineStorage, LocalName, PushError, PushEvent, PushRequest, PushedImage, Reaped, ResolvedBase,
+    BuildError, BuildEvent, BuildRequest, BuiltImage, ContainerEngine, ContainerRequest, EngineDescription,
+    EngineError, EngineFeature, EngineOwner, EngineStorage, LocalImage, LocalName, Placement, PlacementError,
+    PlacementRequest, PlacementScope, PullError, PullEvent, PullRequest, PulledImage, PushError, PushEvent,
+    PushRequest, PushedImage, Reaped, ResolvedBase,
 };
+pub use containers::ScriptedContainer;
+use containers::{Opened, ScriptedPlacement};
+pub use gate::Gate;
+use gate::play;
 
-/// The fake. Without a script, a build succeeds with an image that its request determines, and a push succeeds.
+/// The fake. Without a script, a build succeeds with an image that its request determines, a pull with one that its
+/// reference determines, a push succeeds, and a container exits with 0.
 #[derive(Debug)]
 pub struct ScriptedEngine {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug)]
@@ -29,8 +39,14 @@ struct State {
     storage: EngineStorage,
     builds: VecDeque<ScriptedBuild>,
     pushes: VecDeque<ScriptedPush>,
+    pulls: VecDeque<ScriptedPull>,
+    containers: VecDeque<ScriptedContainer>,
     calls: Vec<EngineCall>,
     names: BTreeMap<String, Digest>,
+    /// What was pulled or put there, by reference.
+    images: BTreeMap<String, LocalImage>,
+    /// What is open, by label.
+    placements: BTreeMap<String, Opened>,
     down: bool,
     shrinking: Option<Gate>,
 }
@@ -57,6 +73,17 @@ pub struct ScriptedPush {
     pub outcome: Result<PushedImage, PushError>,
 }
 
+/// What the next pull does.
+#[derive(Debug)]
+pub struct ScriptedPull {
+    /// What it says first.
+    pub events: Vec<PullEvent>,
+    /// Where it waits then, if anywhere.
+    pub gate: Option<Gate>,
+    /// How it ends.
+    pub outcome: Result<PulledImage, PullError>,
+}
+
 /// Something that the engine was asked to do, in the order of asking.
 #[derive(Clone, Debug)]
 pub enum EngineCall {
@@ -64,52 +91,24 @@ pub enum EngineCall {
     Build(Box<BuildRequest>),
     /// A push of this image to this reference.
     Push(Digest, ImageRef),
+    /// A pull.
+    Pull(Box<PullRequest>),
+    /// The opening of a placement.
+    OpenPlacement(Box<PlacementRequest>),
+    /// A container in a placement.
+    RunContainer(PlacementScope, Box<ContainerRequest>),
+    /// An archive into a folder of a volume.
+    PutArchive(VolumeName, String),
+    /// The archive of a folder of a volume.
+    GetArchive(VolumeName, String),
+    /// The removal of a placement, open or not.
+    RemovePlacement(PlacementScope),
     /// The removal of names.
     RemoveNames(Vec<LocalName>),
     /// A reaping.
     Reap(EngineOwner),
     /// A cache that is to take this many bytes at most.
     ShrinkCache(u64),
-}
-
-/// Where a scripted build or push waits until a test opens it, or until it is cancelled.
-#[derive(Clone, Debug)]
-pub struct Gate {
-    open: Arc<watch::Sender<bool>>,
-    arrived: Arc<watch::Sender<bool>>,
-}
-
-impl Default for Gate {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Gate {
-    /// A closed gate.
-    pub fn new() -> Self {
-        Self { open: Arc::new(watch::Sender::new(false)), arrived: Arc::new(watch::Sender::new(false)) }
-    }
-
-    /// Lets through what waits and what will come.
-    pub fn open(&self) {
-        self.open.send_replace(true);
-    }
-
-    /// Returns when something has arrived at the gate.
-    pub async fn arrival(&self) {
-        until_true(&self.arrived).await;
-    }
-
-    async fn pass(&self) {
-        self.arrived.send_replace(true);
-        until_true(&self.open).await;
-    }
-}
-
-async fn until_true(flag: &watch::Sender<bool>) {
-    // The sender is borrowed for the whole wait, so the channel cannot close meanwhile.
-    let _ = flag.subscribe().wait_for(|value| *value).await;
 }
 
 impl Default for ScriptedEngine {
@@ -145,12 +144,16 @@ impl ScriptedEngine {
             storage: EngineStorage { root: "/nonexistent/scripted-engine".into(), cache_bytes: 0 },
             builds: VecDeque::new(),
             pushes: VecDeque::new(),
+            pulls: VecDeque::new(),
+            containers: VecDeque::new(),
             calls: Vec::new(),
             names: BTreeMap::new(),
+            images: BTreeMap::new(),
+            placements: BTreeMap::new(),
             down: false,
             shrinking: None,
         };
-        Self { state: Mutex::new(state) }
+        Self { state: Arc::new(Mutex::new(state)) }
     }
 
     /// Says what the engine says of itself from the next refresh on.
@@ -178,6 +181,26 @@ impl ScriptedEngine {
         self.state().pushes.push_back(push);
     }
 
+    /// Says what the next pull that has no script yet does.
+    pub fn script_pull(&self, pull: ScriptedPull) {
+        self.state().pulls.push_back(pull);
+    }
+
+    /// Says what the next container that has no script yet does.
+    pub fn script_container(&self, container: ScriptedContainer) {
+        self.state().containers.push_back(container);
+    }
+
+    /// Puts an image there, as if it had been pulled.
+    pub fn put_image(&self, reference: &ImageRef, image: LocalImage) {
+        self.state().images.insert(reference.to_string(), image);
+    }
+
+    /// The labels of the placements that are open.
+    pub fn placements(&self) -> Vec<String> {
+        self.state().placements.keys().cloned().collect()
+    }
+
     /// Takes the engine down or brings it back: while it is down, everything fails as unreachable.
     pub fn set_down(&self, down: bool) {
         self.state().down = down;
@@ -194,8 +217,7 @@ impl ScriptedEngine {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A test that panicked elsewhere must not turn into a second panic here.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// The state of an engine that is up, with the call recorded.
@@ -206,6 +228,31 @@ impl ScriptedEngine {
             return Err(down());
         }
         Ok(state)
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    // A test that panicked elsewhere must not turn into a second panic here.
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    fn has_image(&self, image: &Digest) -> bool {
+        self.names.values().chain(self.images.values().map(|image| &image.image)).any(|held| held == image)
+    }
+}
+
+impl ScriptedPull {
+    /// A pull that ends so at once.
+    pub fn ending(outcome: Result<PulledImage, PullError>) -> Self {
+        Self { events: Vec::new(), gate: None, outcome }
+    }
+
+    /// The same, waiting at a gate.
+    #[must_use]
+    pub fn waiting_at(mut self, gate: &Gate) -> Self {
+        self.gate = Some(gate.clone());
+        self
     }
 }
 
@@ -254,25 +301,6 @@ fn down() -> EngineError {
     EngineError::Unreachable {
         socket: "scripted".into(),
         source: std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "the test took it down"),
-    }
-}
-
-/// Says the events and waits at the gate; false when cancelled meanwhile.
-async fn play<E>(events: Vec<E>, gate: Option<Gate>, sink: &mpsc::Sender<E>, cancel: &CancellationToken) -> bool {
-    let acts = async {
-        for event in events {
-            // A receiver that is gone is no error of the build's.
-            let _ = sink.send(event).await;
-        }
-        if let Some(gate) = gate {
-            gate.pass().await;
-        }
-    };
-    // Biased: what was cancelled before it began does nothing.
-    tokio::select! {
-        biased;
-        () = cancel.cancelled() => false,
-        () = acts => true,
     }
 }
 
@@ -340,6 +368,60 @@ impl ContainerEngine for ScriptedEngine {
         script.outcome
     }
 
+    async fn find_image(&self, reference: &ImageRef) -> Result<Option<LocalImage>, EngineError> {
+        let state = self.state();
+        if state.down { Err(down()) } else { Ok(state.images.get(&reference.to_string()).cloned()) }
+    }
+
+    async fn pull(
+        &self,
+        request: PullRequest,
+        sink: mpsc::Sender<PullEvent>,
+        cancel: CancellationToken,
+    ) -> Result<PulledImage, PullError> {
+        let reference = request.reference.clone();
+        let key = reference.to_string();
+        let script = {
+            let mut state = self
+                .called(EngineCall::Pull(Box::new(request)))
+                .map_err(|source| PullError::Machinery { reference, source })?;
+            let (image, digest) =
+                (Digest::sha256(key.as_bytes()), Digest::sha256(format!("manifest {key}").as_bytes()));
+            state.pulls.pop_front().unwrap_or_else(|| ScriptedPull::ending(Ok(PulledImage { image, digest })))
+        };
+        if !play(script.events, script.gate, &sink, &cancel).await {
+            return Err(PullError::Cancelled);
+        }
+        let pulled = script.outcome?;
+        let mut state = self.state();
+        let image = LocalImage {
+            image: pulled.image.clone(),
+            platform: Some(state.description.native.clone()),
+            manifests: Vec::new(),
+        };
+        state.images.insert(key, image);
+        Ok(pulled)
+    }
+
+    async fn open_placement(
+        &self,
+        request: PlacementRequest,
+        cancel: CancellationToken,
+    ) -> Result<Box<dyn Placement>, PlacementError> {
+        let scope = request.scope.clone();
+        let mut state = self.called(EngineCall::OpenPlacement(Box::new(request.clone())))?;
+        if cancel.is_cancelled() {
+            return Err(PlacementError::Cancelled);
+        }
+        state.placements.insert(scope.label(), Opened::new(request));
+        Ok(Box::new(ScriptedPlacement { state: Arc::clone(&self.state), scope }))
+    }
+
+    async fn remove_placement(&self, scope: &PlacementScope) -> Result<Reaped, EngineError> {
+        let mut state = self.called(EngineCall::RemovePlacement(scope.clone()))?;
+        Ok(state.placements.remove(&scope.label()).map(Opened::remove).unwrap_or_default())
+    }
+
     async fn remove_names(&self, names: &[LocalName]) -> Result<(), EngineError> {
         let mut state = self.called(EngineCall::RemoveNames(names.to_vec()))?;
         for name in names {
@@ -353,7 +435,15 @@ impl ContainerEngine for ScriptedEngine {
         let prefix = owner.name_prefix();
         let before = state.names.len();
         state.names.retain(|name, _| !name.starts_with(&prefix));
-        Ok(Reaped { image_names: before - state.names.len(), ..Reaped::default() })
+        let mut reaped = Reaped { image_names: before - state.names.len(), ..Reaped::default() };
+        let owned = state.placements.extract_if(.., |_, opened| opened.owner() == owner).collect::<Vec<_>>();
+        for (_, opened) in owned {
+            let removed = opened.remove();
+            reaped.containers += removed.containers;
+            reaped.networks += removed.networks;
+            reaped.volumes += removed.volumes;
+        }
+        Ok(reaped)
     }
 
     async fn storage(&self) -> Result<EngineStorage, EngineError> {
