@@ -196,6 +196,9 @@ impl Attempt<'_> {
             StepWork::Prepare(prepare) => self.prepare(prepare).await,
             StepWork::Build(build) => self.build(build, order.registry.name, credential).await,
             StepWork::Push(push) => self.push(push, order.registry.name, credential).await,
+            StepWork::Command(_) => {
+                Err(Ended::Failed { exit_code: None, reason: "this agent runs no containers; update it".to_owned() })
+            }
         }
     }
 }
@@ -204,7 +207,7 @@ impl Attempt<'_> {
 fn mask_set(order: &StepOrder) -> Result<MaskSet, crate::mask::TooLarge> {
     let secrets: &[_] = match &order.work {
         StepWork::Build(build) => &build.secrets,
-        StepWork::Prepare(_) | StepWork::Push(_) => &[],
+        StepWork::Prepare(_) | StepWork::Push(_) | StepWork::Command(_) => &[],
     };
     let password = order.registry.password.expose().as_bytes();
     let values = order.masked.iter().map(|value| value.expose());
@@ -221,7 +224,9 @@ fn masked(result: StepResult, masks: &MaskSet) -> StepResult {
             bases.iter_mut().for_each(|base| base.reference = masks.text(&base.reference));
             StepResult::Succeeded { output: StepOutput::Built { image, bases } }
         }
-        result @ (StepResult::Succeeded { output: StepOutput::Pushed { .. } | StepOutput::Prepared(_) }
+        result @ (StepResult::Succeeded {
+            output: StepOutput::Pushed { .. } | StepOutput::Prepared(_) | StepOutput::Ran { .. },
+        }
         | StepResult::TimedOut) => result,
     }
 }

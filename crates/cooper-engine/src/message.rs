@@ -114,8 +114,13 @@ pub enum StepOutput {
     },
     /// Pushed manifests.
     Pushed {
-        /// One for each repository.
+        /// One for each repository and image.
         manifests: Vec<PushedManifest>,
+    },
+    /// A container that ended well, or is left to run.
+    Ran {
+        /// The image that it ran in, where that is not the run's own.
+        image: Option<BaseImage>,
     },
 }
 

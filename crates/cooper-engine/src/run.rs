@@ -216,6 +216,9 @@ pub enum StepState {
         exit_code: Option<i32>,
         /// What failed.
         reason: String,
+        /// Whether the run goes on nevertheless: its file says so.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        ignored: bool,
     },
     /// Stopped because the run ended, after it had begun.
     Cancelled {
@@ -307,6 +310,8 @@ pub struct Policy {
     pub lease: Duration,
     /// How much longer than a step's timeout the server waits for the agent that enforces it.
     pub step_grace: Duration,
+    /// How long an agent may take to set up what a placement's steps share, before a step begins.
+    pub set_up: Duration,
     /// How long a placement may wait for an agent.
     pub queue_timeout: Duration,
     /// The loss of one placement that ends a run as `Error`. Counted by placement, because one agent's end may be the
@@ -322,6 +327,7 @@ impl Policy {
         offer_lease: Duration::from_secs(5),
         lease: Duration::from_secs(20),
         step_grace: Duration::from_secs(30),
+        set_up: Duration::from_secs(1800),
         queue_timeout: Duration::from_secs(24 * 3600),
         max_losses: 3,
         loss_pause: Duration::from_secs(2),
@@ -344,6 +350,18 @@ impl Step {
 }
 
 impl StepState {
+    /// Whether the steps that wait for this one may begin.
+    pub fn lets_go_on(&self) -> bool {
+        match self {
+            Self::Succeeded { .. } | Self::Failed { ignored: true, .. } => true,
+            Self::Waiting
+            | Self::Running { .. }
+            | Self::Failed { ignored: false, .. }
+            | Self::Cancelled { .. }
+            | Self::Skipped => false,
+        }
+    }
+
     /// The live attempt, if there is one.
     pub fn live_attempt(&self) -> Option<AttemptNumber> {
         match self {

@@ -1,18 +1,27 @@
 //! An attempt's order for an agent: the plan's step with secrets opened and a registry credential of its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod build;
+mod command;
+mod secrets;
 
-use cooper_api::agent::{BuildOrder, PrepareOrder, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork};
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use cooper_api::agent::{
+    EnvironmentOrder, PrepareOrder, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork, VolumeOrder,
+};
 use cooper_engine::message::StepOutput;
 use cooper_engine::run::{Run, StepState};
-use cooper_ports::runs::{SealedSecret, SecretKind, SecretsError};
+use cooper_ports::runs::SecretKind;
 use cooper_ports::store_error::StoreError;
 use cooper_registry::AttemptCredential;
-use cooper_spec::plan::{ArgumentValue, BuildWork, PlannedStep, PushWork, Work};
+use cooper_spec::plan::{Environment, PlannedStep, PushWork, PushedName, SecretVolume, Text, Work};
 use cooper_types::{
-    Access as RepositoryAccess, AttemptNumber, RepositoryName, RepositoryPattern, Scope, SecretBytes, SecretString,
-    SourceHost,
+    Access as RepositoryAccess, AttemptNumber, Digest, RepositoryName, RepositoryPattern, Scope, SecretBytes,
+    SecretString, SourceHost, Tag,
 };
+use secrets::RunSecrets;
 
 use crate::core::Core;
 use crate::keys::UnsealError;
@@ -32,6 +41,17 @@ pub(crate) enum OrderError {
     /// A secret is missing or not text.
     #[error("secret build argument `{0}` is missing or not text")]
     Argument(String),
+    /// A secret text of the plan is missing or not text.
+    #[error("secret text `{0}` of the run is missing or not text")]
+    Text(String),
+    /// A secret volume's file is no base64.
+    #[error("file `{file}` of volume `{volume}` is not base64")]
+    Volume {
+        /// The volume.
+        volume: String,
+        /// The file.
+        file: String,
+    },
     /// A secret does not open.
     #[error("a secret of the run can't be read")]
     Unseal(#[from] UnsealError),
@@ -52,7 +72,9 @@ impl OrderError {
                 | StoreError::Database { .. } => true,
                 StoreError::Corrupt { .. } => false,
             },
-            Self::Over | Self::NoImage | Self::Argument(_) | Self::Unseal(_) => false,
+            Self::Over | Self::NoImage | Self::Argument(_) | Self::Text(_) | Self::Volume { .. } | Self::Unseal(_) => {
+                false
+            }
         }
     }
 }
@@ -70,6 +92,15 @@ pub(crate) fn credential_purpose(host: &SourceHost) -> String {
 /// Makes the order for a live attempt at a step.
 pub(crate) async fn make(core: &Core, run: &Run, step: usize, attempt: AttemptNumber) -> Result<StepOrder, OrderError> {
     let planned = &run.plan.steps[step];
+    let placement = &run.plan.placements[planned.placement];
+    let secrets = match &planned.work {
+        Work::Build(_) | Work::Command(_) => RunSecrets::open(core, run, attempt).await?,
+        Work::Prepare(_) | Work::Push(_) => RunSecrets::default(),
+    };
+    let environment = match (&planned.work, &placement.environment) {
+        (Work::Build(_) | Work::Command(_), Some(environment)) => Some(environment_order(environment, &secrets)?),
+        (Work::Prepare(_) | Work::Push(_), _) | (_, None) => None,
+    };
     let work = match &planned.work {
         Work::Prepare(prepare) => StepWork::Prepare(PrepareOrder {
             source: prepare.source.clone(),
@@ -78,100 +109,74 @@ pub(crate) async fn make(core: &Core, run: &Run, step: usize, attempt: AttemptNu
             max_bytes: core.context_files.max_bytes(),
         }),
         Work::Build(build) => {
-            let sealed = core.runs.run_secrets(run.id, attempt).await.map_err(|error| match error {
-                SecretsError::NotLive { .. } => OrderError::Over,
-                SecretsError::Store(error) => OrderError::Store(error),
-            })?;
-            StepWork::Build(build_order(core, run, build, &run.plan.placements[planned.placement].platform, sealed)?)
+            StepWork::Build(build::order(core, run, build, environment.as_ref(), &placement.platform, &secrets)?)
         }
         Work::Push(push) => StepWork::Push(push_order(run, step, push, attempt)?),
-    };
-    let masked = match &work {
-        StepWork::Build(build) => masked_values(build, planned),
-        // Credentials are asked for host by host, and masked from then on.
-        StepWork::Prepare(_) | StepWork::Push(_) => Vec::new(),
+        Work::Command(command) => StepWork::Command(command::order(run, command, &placement.platform, &secrets)?),
     };
     Ok(StepOrder {
         step: planned.id.clone(),
         timeout: planned.timeout,
-        masked,
+        // Credentials for sources are asked for host by host, and masked from then on.
+        masked: secrets.masked(),
         registry: RegistryAccess {
             name: run.registry.clone(),
             username: REGISTRY_USER.to_owned(),
             password: credential(core, run, planned, attempt),
         },
+        environment,
+        tries: planned.tries.clone(),
         work,
     })
 }
 
-fn build_order(
-    core: &Core,
-    run: &Run,
-    build: &BuildWork,
-    platform: &cooper_types::Platform,
-    sealed: Vec<SealedSecret>,
-) -> Result<BuildOrder, OrderError> {
-    let mut secrets = Vec::new();
-    let mut secret_arguments = BTreeMap::new();
-    for secret in sealed {
-        let value = core.key.unseal(&sealing_purpose(secret.kind, &secret.name), &secret.sealed)?;
-        match secret.kind {
-            SecretKind::Build => secrets.push((secret.name, value)),
-            SecretKind::Argument => {
-                let text = String::from_utf8(value.expose().to_vec())
-                    .map_err(|_| OrderError::Argument(secret.name.clone()))?;
-                secret_arguments.insert(secret.name, SecretString::new(text));
-            }
-            // A quick build's plan has none.
-            SecretKind::Value => {}
-        }
-    }
-    let arguments = build
-        .arguments
-        .iter()
-        .map(|argument| {
-            let value = match &argument.value {
-                ArgumentValue::Plain(text) => SecretString::new(text.clone()),
-                ArgumentValue::Secret => secret_arguments
-                    .get(&argument.name)
-                    .cloned()
-                    .ok_or_else(|| OrderError::Argument(argument.name.clone()))?,
-            };
-            Ok((argument.name.clone(), value))
-        })
-        .collect::<Result<_, OrderError>>()?;
-    Ok(BuildOrder {
-        dockerfile: build.dockerfile.clone(),
-        target: build.target.clone(),
-        arguments,
-        labels: build.labels.clone(),
-        no_cache: build.no_cache,
-        secrets,
-        platform: platform.clone(),
-        shared_key: core.key.context_sharing(&run.principal),
+/// What the steps of a placement share, with the secret files' contents.
+fn environment_order(environment: &Environment, secrets: &RunSecrets) -> Result<EnvironmentOrder, OrderError> {
+    let volume = |volume: &SecretVolume| {
+        let file = |(name, text): &(String, Text)| {
+            let data = STANDARD.decode(secrets.text(text)?.expose());
+            let data = data.map_err(|_| OrderError::Volume { volume: volume.name.clone(), file: name.clone() })?;
+            Ok((name.clone(), SecretBytes::new(data)))
+        };
+        let files = volume.files.iter().map(file).collect::<Result<_, OrderError>>()?;
+        Ok(VolumeOrder { name: volume.name.clone(), files })
+    };
+    Ok(EnvironmentOrder {
+        has_context: environment.context.is_some(),
+        networks: environment.networks.clone(),
+        volumes: environment.volumes.iter().map(volume).collect::<Result<_, OrderError>>()?,
     })
 }
 
 fn push_order(run: &Run, step: usize, push: &PushWork, attempt: AttemptNumber) -> Result<PushOrder, OrderError> {
-    let StepState::Succeeded { output: StepOutput::Built { image, .. }, .. } = &run.steps[push.built_by].state else {
-        return Err(OrderError::NoImage);
-    };
-    let targets = run
-        .tag_targets(step, attempt)
-        .into_iter()
-        .map(|target| PushTarget { repository: target.repository, staging_tag: target.staging_tag })
-        .collect();
-    Ok(PushOrder { image: image.clone(), targets })
+    let mut targets = Vec::new();
+    for target in run.tag_targets(step, attempt) {
+        targets.push(PushTarget {
+            image: built_image(run, target.built_by)?,
+            registry: None,
+            repository: target.repository,
+            staging_tag: target.staging_tag,
+        });
+    }
+    for PushedName { image, built_by } in &push.names {
+        if image.registry.as_ref() != Some(&run.registry) {
+            targets.push(PushTarget {
+                image: built_image(run, *built_by)?,
+                registry: image.registry.clone(),
+                repository: image.repository.clone(),
+                staging_tag: image.tag.clone().unwrap_or_else(Tag::latest),
+            });
+        }
+    }
+    Ok(PushOrder { targets })
 }
 
-/// Everything that must not be seen in the log: secrets, and the arguments that were declared secret.
-fn masked_values(build: &BuildOrder, planned: &PlannedStep) -> Vec<SecretBytes> {
-    let Work::Build(plan) = &planned.work else { return Vec::new() };
-    let secret_names = plan.arguments.iter().filter(|a| a.value == ArgumentValue::Secret).map(|a| a.name.as_str());
-    let secret_names: BTreeSet<&str> = secret_names.collect();
-    let arguments = build.arguments.iter().filter(|(name, _)| secret_names.contains(name.as_str()));
-    let arguments = arguments.map(|(_, value)| SecretBytes::new(value.expose().as_bytes().to_vec()));
-    build.secrets.iter().map(|(_, value)| value.clone()).chain(arguments).collect()
+/// The id of what a step has built, on the engine that built it.
+fn built_image(run: &Run, step: usize) -> Result<Digest, OrderError> {
+    match run.steps.get(step).map(|step| &step.state) {
+        Some(StepState::Succeeded { output: StepOutput::Built { image, .. }, .. }) => Ok(image.clone()),
+        _ => Err(OrderError::NoImage),
+    }
 }
 
 /// The attempt's credential: it pushes to the plan's repositories, and pulls what the run's principal may pull; one at a
@@ -181,17 +186,19 @@ fn credential(core: &Core, run: &Run, planned: &PlannedStep, attempt: AttemptNum
         // Each once, however many tags it gets: the credential goes in a header. Whatever the plan says, never beyond what
         // the run's token allowed.
         Work::Push(push) => push
-            .images
+            .names
             .iter()
+            .map(|name| &name.image)
+            .filter(|image| image.registry.as_ref() == Some(&run.registry))
             .map(|image| &image.repository)
             .filter(|repository| run.scopes.repository(repository, RepositoryAccess::Push))
             .cloned()
             .collect(),
-        Work::Prepare(_) | Work::Build(_) => BTreeSet::new(),
+        Work::Prepare(_) | Work::Build(_) | Work::Command(_) => BTreeSet::new(),
     };
     let scopes: &[Scope] = match &planned.work {
         Work::Prepare(_) => &[],
-        Work::Build(_) | Work::Push(_) => &run.scopes.0,
+        Work::Build(_) | Work::Push(_) | Work::Command(_) => &run.scopes.0,
     };
     let pull = scopes
         .iter()
@@ -208,7 +215,7 @@ fn credential(core: &Core, run: &Run, planned: &PlannedStep, attempt: AttemptNum
         principal: run.principal.clone(),
         push: push.into_iter().collect(),
         pull,
-        expires: core.clock.now().after(planned.timeout + core.policy.step_grace),
+        expires: core.clock.now().after(run.patience(planned, &core.policy)),
     })
 }
 
@@ -236,7 +243,7 @@ mod tests {
         let images = images.map(|image| ImageRef::parse(image).expect("valid")).to_vec();
         let mut push = run.plan.steps[0].clone();
         push.id = StepId::parse("push").expect("valid");
-        push.work = Work::Push(PushWork { built_by: 0, images });
+        push.work = Work::Push(PushWork::of_one(0, images));
         run.plan.steps.push(push);
         run.scopes = Scopes(vec![Scope::parse("repository:mine:push").expect("valid")]);
         assert_eq!(of(&run, 1).push, [RepositoryName::parse("mine").expect("valid")]);

@@ -3,7 +3,15 @@
 //! Owns the plan's shape. It does not decide when a step runs (that is `cooper-engine`) nor how (that is the agent).
 //! Secret values are never part of a plan: it names them, and the store keeps them encrypted.
 
+mod command;
+mod environment;
+mod push;
+
 use std::time::Duration;
+
+pub use command::{CommandImage, CommandWork, Mount};
+pub use environment::{DEFAULT_NETWORK, Environment, Network, SecretFile, SecretVolume};
+pub use push::{PushWork, PushedName};
 
 use cooper_types::{ContextId, ImageRef, Platform, StepId};
 use serde::{Deserialize, Serialize};
@@ -24,6 +32,9 @@ pub struct Plan {
 pub struct PlannedPlacement {
     /// What the steps of this placement are for.
     pub platform: Platform,
+    /// What its steps share on the engine; a quick build's share nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<Environment>,
 }
 
 /// One step.
@@ -35,10 +46,74 @@ pub struct PlannedStep {
     pub placement: usize,
     /// Indexes of the steps that must have succeeded before; each is smaller than the step's own.
     pub after: Vec<usize>,
-    /// How long one attempt may take.
+    /// How long one attempt may take, all its tries together. It begins when the step's delay and set-up are over.
     pub timeout: Duration,
+    /// Whether the run goes on when it has failed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ignore_errors: bool,
+    /// How often the user wants it tried and repeated.
+    #[serde(default, skip_serializing_if = "Tries::is_plain")]
+    pub tries: Tries,
     /// What it does.
     pub work: Work,
+}
+
+/// How often an attempt does its work (ACR contract §1.4, §1.7). The agent carries it out within one attempt, so that
+/// a failure of the machinery spends none of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tries {
+    /// How long it waits before anything else; not part of the timeout.
+    pub start_delay: Duration,
+    /// How often a failure is tried again.
+    pub retries: u32,
+    /// The pause before each of these.
+    pub retry_delay: Duration,
+    /// Only failures whose output holds one of these are tried again; all, if empty.
+    pub retry_on_errors: Vec<String>,
+    /// How often the whole is done again, whether it failed or not.
+    pub repeat: u32,
+}
+
+impl PlannedPlacement {
+    /// A placement whose steps share nothing.
+    pub fn new(platform: Platform) -> Self {
+        Self { platform, environment: None }
+    }
+}
+
+impl PlannedStep {
+    /// A step that is done once, and whose failure ends the run.
+    pub fn new(id: StepId, placement: usize, after: Vec<usize>, timeout: Duration, work: Work) -> Self {
+        Self { id, placement, after, timeout, ignore_errors: false, tries: Tries::default(), work }
+    }
+}
+
+impl BuildWork {
+    /// A build with nothing asked for beyond its files.
+    pub fn new(context: BuildContext, dockerfile: &str) -> Self {
+        Self {
+            context,
+            dockerfile: dockerfile.to_owned(),
+            target: None,
+            arguments: Vec::new(),
+            labels: Vec::new(),
+            no_cache: false,
+            secrets: Vec::new(),
+            secret_files: Vec::new(),
+            network: None,
+            add_hosts: Vec::new(),
+            cache: None,
+            own_bases: Vec::new(),
+        }
+    }
+}
+
+impl Tries {
+    /// Whether the work is done once, at once.
+    pub fn is_plain(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What a step does.
@@ -49,8 +124,11 @@ pub enum Work {
     Prepare(PrepareWork),
     /// Builds an image from a context.
     Build(BuildWork),
-    /// Pushes the image that an earlier step built.
+    /// Pushes images that earlier steps built.
     Push(PushWork),
+    /// Runs a container.
+    #[serde(rename = "cmd")]
+    Command(CommandWork),
 }
 
 /// A `prepare` step: what comes after it is planned when it is done.
@@ -65,8 +143,8 @@ pub struct PrepareWork {
 /// A `build` step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildWork {
-    /// The uploaded context.
-    pub context: ContextId,
+    /// Where its files come from.
+    pub context: BuildContext,
     /// The Dockerfile's path inside the context.
     pub dockerfile: String,
     /// The stage to build, the last one if absent.
@@ -79,6 +157,39 @@ pub struct BuildWork {
     pub no_cache: bool,
     /// Ids of the BuildKit secrets that the build may mount.
     pub secrets: Vec<String>,
+    /// BuildKit secrets whose values are files of the run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secret_files: Vec<SecretFile>,
+    /// The network of `RUN` instructions: `default`, `none` or `host`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// Additional lines of `/etc/hosts` for `RUN` instructions, as `name:address`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add_hosts: Vec<String>,
+    /// Where the build's cache is kept in a registry, beside the engine's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<ImageRef>,
+    /// Names in `FROM` that stand for images of earlier steps of this run, and the index of the step that built each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own_bases: Vec<(String, usize)>,
+}
+
+/// Where the files of a build come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum BuildContext {
+    /// An uploaded context.
+    Uploaded(ContextId),
+    /// A folder of the placement's workspace.
+    Workspace {
+        /// Relative to the workspace's root; empty is the root itself.
+        folder: String,
+    },
+    /// A source that the agent fetches for this step alone.
+    Remote {
+        /// As a user writes it.
+        source: String,
+    },
 }
 
 /// A build argument.
@@ -98,23 +209,30 @@ pub enum ArgumentValue {
     Plain(String),
     /// Kept with the run's secrets under the argument's name.
     Secret,
+    /// Kept with the run's secrets as a text of this name.
+    Kept(String),
 }
 
-/// A `push` step.
+/// A text of a task file that may hold a secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PushWork {
-    /// Index of the step that built the image.
-    pub built_by: usize,
-    /// Where the image goes: every reference names its registry and its tag.
-    pub images: Vec<ImageRef>,
+#[serde(rename_all = "lowercase")]
+pub enum Text {
+    /// Written in the plan.
+    Plain(String),
+    /// Kept with the run's secrets under this name.
+    Secret(String),
 }
 
 impl Plan {
     /// Every image that a step of the plan pushes.
     pub fn pushed_images(&self) -> impl Iterator<Item = &ImageRef> {
-        self.steps.iter().flat_map(|step| match &step.work {
-            Work::Push(push) => push.images.as_slice(),
-            Work::Prepare(_) | Work::Build(_) => &[],
+        self.steps.iter().flat_map(|step| {
+            match &step.work {
+                Work::Push(push) => push.names.as_slice(),
+                Work::Prepare(_) | Work::Build(_) | Work::Command(_) => &[],
+            }
+            .iter()
+            .map(|name| &name.image)
         })
     }
 
@@ -130,8 +248,11 @@ impl Plan {
         self.steps.extend(next.steps.into_iter().map(|mut step| {
             step.placement += placements;
             step.after.iter_mut().for_each(|index| *index += steps);
-            if let Work::Push(push) = &mut step.work {
-                push.built_by += steps;
+            match &mut step.work {
+                Work::Push(push) => push.names.iter_mut().for_each(|name| name.built_by += steps),
+                Work::Build(build) => build.own_bases.iter_mut().for_each(|(_, built_by)| *built_by += steps),
+                Work::Command(CommandWork { image: CommandImage::Built { step }, .. }) => *step += steps,
+                Work::Command(_) | Work::Prepare(_) => {}
             }
             step
         }));

@@ -11,7 +11,8 @@ use cooper_types::{ContextId, ImageRef, ImageRefError, Platform, PrincipalName, 
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{
-    ArgumentValue, BuildArgument, BuildWork, Plan, PlannedPlacement, PlannedStep, PrepareWork, PushWork, Work,
+    ArgumentValue, BuildArgument, BuildContext, BuildWork, Plan, PlannedPlacement, PlannedStep, PrepareWork, PushWork,
+    Work,
 };
 use crate::source::GitSource;
 use crate::template::{RunVariables, TemplateError, needs_source, render};
@@ -176,7 +177,7 @@ impl QuickBuild {
         }
         let prepare = PrepareWork { source, dockerfile: self.dockerfile.clone() };
         let steps = vec![step("prepare", Vec::new(), PREPARE_STEP_TIMEOUT, Work::Prepare(prepare))];
-        Ok(Plan { placements: vec![PlannedPlacement { platform: self.platform.clone() }], steps })
+        Ok(Plan { placements: vec![PlannedPlacement::new(self.platform.clone())], steps })
     }
 
     /// The repositories that the build is going to push to whatever its source is.
@@ -210,20 +211,19 @@ impl QuickBuild {
         let mut room = MAX_TEXT;
         let images = self.images(variables, registry, &mut room)?;
         let build = BuildWork {
-            context: context.clone(),
-            dockerfile: self.dockerfile.clone(),
             target: self.target.clone(),
             arguments: self.arguments(variables, &mut room)?,
             labels: self.labels(variables, &mut room)?,
             no_cache: self.no_cache,
             secrets: self.secrets.clone(),
+            ..BuildWork::new(BuildContext::Uploaded(context.clone()), &self.dockerfile)
         };
         let mut steps = vec![step("build", Vec::new(), BUILD_STEP_TIMEOUT, Work::Build(build))];
         if self.push && !images.is_empty() {
-            let push = PushWork { built_by: 0, images };
-            steps.push(step("push", vec![0], PUSH_STEP_TIMEOUT, Work::Push(push)));
+            let push = Work::Push(PushWork::of_one(0, images));
+            steps.push(step("push", vec![0], PUSH_STEP_TIMEOUT, push));
         }
-        Ok(Plan { placements: vec![PlannedPlacement { platform: self.platform.clone() }], steps })
+        Ok(Plan { placements: vec![PlannedPlacement::new(self.platform.clone())], steps })
     }
 
     /// The build arguments, rendered.
@@ -235,7 +235,7 @@ impl QuickBuild {
                     ArgumentValue::Plain(text) => {
                         ArgumentValue::Plain(render_part("build argument", text, variables, room)?)
                     }
-                    ArgumentValue::Secret => ArgumentValue::Secret,
+                    kept @ (ArgumentValue::Secret | ArgumentValue::Kept(_)) => kept.clone(),
                 };
                 Ok(BuildArgument { name: argument.name.clone(), value })
             })
@@ -373,7 +373,7 @@ fn unique<'a>(part: &'static str, names: impl Iterator<Item = &'a String>) -> Re
 
 fn step(id: &str, after: Vec<usize>, timeout: Duration, work: Work) -> PlannedStep {
     let id = StepId::parse(id).expect("`prepare`, `build` and `push` are step ids");
-    PlannedStep { id, placement: 0, after, timeout, work }
+    PlannedStep::new(id, 0, after, timeout, work)
 }
 
 #[cfg(test)]

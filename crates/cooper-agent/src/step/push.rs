@@ -37,7 +37,7 @@ impl Attempt<'_> {
                 tag: Some(target.staging_tag.clone()),
                 digest: None,
             };
-            let image = order.image.clone();
+            let image = target.image.clone();
             let request = PushRequest { image, reference, credential: Some(credential.clone()) };
             let (sink, events) = mpsc::channel(EVENT_QUEUE);
             let push = self.runner.engine.push(request, sink, self.stop.clone());

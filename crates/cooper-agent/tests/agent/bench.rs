@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cooper_agent::{Agent, AgentError, AgentSettings};
-use cooper_api::agent::{BuildOrder, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork};
+use cooper_api::agent::{BuildContextOrder, BuildOrder, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork};
 use cooper_engine::message::{PlacementKey, StepResult, ToAgent, ToServer};
 use cooper_ports::clock::ManualClock;
 use cooper_ports::engine::{ContainerEngine, EngineOwner};
+use cooper_spec::plan::Tries;
 use cooper_types::{
     AgentName, AttemptNumber, Digest, Fence, Platform, RegistryName, RepositoryName, RunId, SecretBytes, SecretString,
     StepId, Tag, Timestamp,
@@ -147,6 +148,8 @@ fn order(work: StepWork, masked: &[&str]) -> StepOrder {
             username: "run".to_owned(),
             password: SecretString::new("registry-password".to_owned()),
         },
+        environment: None,
+        tries: Tries::default(),
         work,
     }
 }
@@ -167,6 +170,11 @@ pub(crate) fn build_of(dockerfile: &str, masked: &[&str]) -> StepOrder {
         secrets: Vec::new(),
         platform: Platform::LINUX_AMD64,
         shared_key: "shared".to_owned(),
+        context: BuildContextOrder::Fetched,
+        network: None,
+        add_hosts: Vec::new(),
+        cache: None,
+        own_bases: Vec::new(),
     };
     order(StepWork::Build(build), masked)
 }
@@ -176,8 +184,10 @@ pub(crate) fn push(image: Digest, repositories: &[&str]) -> StepOrder {
     let target = |name: &&str| PushTarget {
         repository: RepositoryName::parse(name).expect("valid"),
         staging_tag: Tag::parse("staged.1.2").expect("valid"),
+        image: image.clone(),
+        registry: None,
     };
-    order(StepWork::Push(PushOrder { image, targets: repositories.iter().map(target).collect() }), &[])
+    order(StepWork::Push(PushOrder { targets: repositories.iter().map(target).collect() }), &[])
 }
 
 /// A tar.gz of these files.

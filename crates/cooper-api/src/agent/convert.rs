@@ -1,6 +1,8 @@
 //! Between the wire and the domain's words, both ways. Everything that is missing or malformed is an error that names
 //! the field; nothing is guessed.
 
+mod task;
+
 use std::time::Duration;
 
 use cooper_engine::message::{
@@ -8,12 +10,14 @@ use cooper_engine::message::{
 };
 use cooper_spec::source::GitSource;
 use cooper_types::{
-    AttemptNumber, ContextId, Digest, Fence, Platform, RegistryName, RepositoryName, RunId, SecretBytes, SecretString,
-    StepId, Tag,
+    AttemptNumber, ContextId, Digest, Fence, ImageRef, Platform, RegistryName, RepositoryName, RunId, SecretBytes,
+    SecretString, StepId, Tag,
 };
 
 use super::wire::{self, agent_message, server_message, start_step, step_ended};
-use super::work::{BuildOrder, PrepareOrder, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork};
+use super::work::{
+    BuildContextOrder, BuildOrder, PrepareOrder, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork,
+};
 
 /// A message that does not follow the protocol.
 #[derive(Debug, thiserror::Error)]
@@ -164,14 +168,7 @@ fn result_message(result: StepResult) -> step_ended::Result {
             })
         }
         StepResult::Succeeded { output: StepOutput::Built { image, bases } } => {
-            let bases = bases
-                .into_iter()
-                .map(|base| step_ended::BaseImage {
-                    reference: base.reference,
-                    digest: base.digest.map(|digest| digest.to_string()).unwrap_or_default(),
-                    runtime: base.runtime,
-                })
-                .collect();
+            let bases = bases.into_iter().map(base_message).collect();
             step_ended::Result::Built(step_ended::Built { image: image.to_string(), bases })
         }
         StepResult::Succeeded { output: StepOutput::Pushed { manifests } } => {
@@ -185,12 +182,31 @@ fn result_message(result: StepResult) -> step_ended::Result {
                 .collect();
             step_ended::Result::Pushed(step_ended::Pushed { manifests })
         }
+        StepResult::Succeeded { output: StepOutput::Ran { image } } => {
+            step_ended::Result::Ran(step_ended::Ran { image: image.map(base_message) })
+        }
         StepResult::Failed { exit_code, reason } => {
             step_ended::Result::Failed(step_ended::Failed { exit_code, reason })
         }
         StepResult::TimedOut => step_ended::Result::TimedOut(step_ended::TimedOut {}),
         StepResult::Lost { reason } => step_ended::Result::Lost(step_ended::Lost { reason }),
     }
+}
+
+fn base_message(base: BaseImage) -> step_ended::BaseImage {
+    step_ended::BaseImage {
+        reference: base.reference,
+        digest: base.digest.map(|digest| digest.to_string()).unwrap_or_default(),
+        runtime: base.runtime,
+    }
+}
+
+fn read_base(base: step_ended::BaseImage) -> Result<BaseImage, ProtocolError> {
+    let digest = match base.digest.as_str() {
+        "" => None,
+        text => Some(Digest::parse(text).map_err(bad("base image digest"))?),
+    };
+    Ok(BaseImage { reference: clip(base.reference), digest, runtime: base.runtime })
 }
 
 fn read_result(result: step_ended::Result) -> Result<StepResult, ProtocolError> {
@@ -218,14 +234,7 @@ fn read_result(result: step_ended::Result) -> Result<StepResult, ProtocolError> 
         }
         step_ended::Result::Built(built) => {
             few("number of base images", built.bases.len(), MAX_RESULTS)?;
-            let bases = built.bases.into_iter().map(|base| {
-                let digest = match base.digest.as_str() {
-                    "" => None,
-                    text => Some(Digest::parse(text).map_err(bad("base image digest"))?),
-                };
-                Ok(BaseImage { reference: clip(base.reference), digest, runtime: base.runtime })
-            });
-            let bases = bases.collect::<Result<_, ProtocolError>>()?;
+            let bases = built.bases.into_iter().map(read_base).collect::<Result<_, ProtocolError>>()?;
             let image = Digest::parse(&built.image).map_err(bad("image id"))?;
             StepResult::Succeeded { output: StepOutput::Built { image, bases } }
         }
@@ -240,6 +249,9 @@ fn read_result(result: step_ended::Result) -> Result<StepResult, ProtocolError> 
             });
             let manifests = manifests.collect::<Result<_, ProtocolError>>()?;
             StepResult::Succeeded { output: StepOutput::Pushed { manifests } }
+        }
+        step_ended::Result::Ran(ran) => {
+            StepResult::Succeeded { output: StepOutput::Ran { image: ran.image.map(read_base).transpose()? } }
         }
         step_ended::Result::Failed(failed) => {
             StepResult::Failed { exit_code: failed.exit_code, reason: clip(failed.reason) }
@@ -258,7 +270,20 @@ fn start_message(key: PlacementKey, attempt: AttemptNumber, order: StepOrder) ->
             allowed_networks: prepare.allowed_networks,
             max_bytes: prepare.max_bytes,
         }),
+        StepWork::Command(command) => start_step::Work::Command(task::command_message(command)),
         StepWork::Build(build) => start_step::Work::Build(wire::BuildWork {
+            workspace_folder: match &build.context {
+                BuildContextOrder::Workspace(folder) => Some(folder.clone()),
+                BuildContextOrder::Fetched | BuildContextOrder::Remote(_) => None,
+            },
+            remote_source: match build.context {
+                BuildContextOrder::Remote(source) => Some(source),
+                BuildContextOrder::Fetched | BuildContextOrder::Workspace(_) => None,
+            },
+            network: build.network,
+            add_hosts: build.add_hosts,
+            cache: build.cache.map(|reference| reference.to_string()),
+            own_bases: build.own_bases.into_iter().map(|(name, image)| pair(name, image.to_string())).collect(),
             dockerfile: build.dockerfile,
             target: build.target.unwrap_or_default(),
             arguments: build.arguments.into_iter().map(|(name, value)| pair(name, value.expose().to_owned())).collect(),
@@ -273,13 +298,15 @@ fn start_message(key: PlacementKey, attempt: AttemptNumber, order: StepOrder) ->
             shared_key: build.shared_key,
         }),
         StepWork::Push(push) => start_step::Work::Push(wire::PushWork {
-            image: push.image.to_string(),
+            image: String::new(),
             targets: push
                 .targets
                 .into_iter()
                 .map(|target| wire::push_work::Target {
                     repository: target.repository.to_string(),
                     staging_tag: target.staging_tag.to_string(),
+                    image: target.image.to_string(),
+                    registry: target.registry.map(|registry| registry.to_string()).unwrap_or_default(),
                 })
                 .collect(),
         }),
@@ -294,6 +321,8 @@ fn start_message(key: PlacementKey, attempt: AttemptNumber, order: StepOrder) ->
         registry_username: order.registry.username,
         registry_password: order.registry.password.expose().to_owned(),
         work: Some(work),
+        environment: order.environment.map(task::environment_message),
+        tries: (!order.tries.is_plain()).then(|| task::tries_message(order.tries)),
     }
 }
 
@@ -305,7 +334,22 @@ fn read_order(start: wire::StartStep) -> Result<StepOrder, ProtocolError> {
             allowed_networks: prepare.allowed_networks,
             max_bytes: prepare.max_bytes,
         }),
+        start_step::Work::Command(command) => StepWork::Command(task::read_command(command)?),
         start_step::Work::Build(build) => StepWork::Build(BuildOrder {
+            context: match (build.workspace_folder, build.remote_source) {
+                (Some(folder), None) => BuildContextOrder::Workspace(folder),
+                (None, Some(source)) => BuildContextOrder::Remote(source),
+                (None, None) => BuildContextOrder::Fetched,
+                (Some(_), Some(_)) => return Err(bad("context")(TwoContexts)),
+            },
+            network: build.network,
+            add_hosts: build.add_hosts,
+            cache: build.cache.map(|text| ImageRef::parse(&text)).transpose().map_err(bad("cache reference"))?,
+            own_bases: build
+                .own_bases
+                .into_iter()
+                .map(|base| Ok((base.name, Digest::parse(&base.value).map_err(bad("image id"))?)))
+                .collect::<Result<_, ProtocolError>>()?,
             dockerfile: build.dockerfile,
             target: Some(build.target).filter(|target| !target.is_empty()),
             arguments: build.arguments.into_iter().map(|p| (p.name, SecretString::new(p.value))).collect(),
@@ -317,16 +361,21 @@ fn read_order(start: wire::StartStep) -> Result<StepOrder, ProtocolError> {
         }),
         start_step::Work::Push(push) => {
             let targets = push.targets.into_iter().map(|target| {
+                let image = if target.image.is_empty() { &push.image } else { &target.image };
+                let registry = Some(&target.registry).filter(|registry| !registry.is_empty());
                 Ok(PushTarget {
+                    image: Digest::parse(image).map_err(bad("image id"))?,
+                    registry: registry.map(|name| RegistryName::parse(name)).transpose().map_err(bad("registry"))?,
                     repository: RepositoryName::parse(&target.repository).map_err(bad("repository"))?,
                     staging_tag: Tag::parse(&target.staging_tag).map_err(bad("tag"))?,
                 })
             });
-            let targets = targets.collect::<Result<_, ProtocolError>>()?;
-            StepWork::Push(PushOrder { image: Digest::parse(&push.image).map_err(bad("image id"))?, targets })
+            StepWork::Push(PushOrder { targets: targets.collect::<Result<_, ProtocolError>>()? })
         }
     };
     Ok(StepOrder {
+        environment: start.environment.map(task::read_environment),
+        tries: start.tries.map(task::read_tries).unwrap_or_default(),
         step: StepId::parse(&start.step).map_err(bad("step id"))?,
         timeout: Duration::from_millis(start.timeout_ms),
         masked: start.masked.into_iter().map(SecretBytes::new).collect(),
@@ -357,6 +406,11 @@ fn clip(text: String) -> String {
 #[error("it is not 40 or 64 hexadecimal digits in lower case")]
 struct NoCommit;
 
+/// A build that is to take its files from two places.
+#[derive(Debug, thiserror::Error)]
+#[error("it names a workspace folder and a remote source")]
+struct TwoContexts;
+
 /// More of something than an honest agent says.
 #[derive(Debug, thiserror::Error)]
 #[error("{count} is more than {limit}")]
@@ -371,6 +425,9 @@ fn few(field: &'static str, count: usize, limit: usize) -> Result<(), ProtocolEr
 
 #[cfg(test)]
 mod tests {
+    use cooper_spec::plan::{Mount, Network, Tries};
+
+    use super::super::work::{CommandImageOrder, CommandOrder, EnvironmentOrder, VolumeOrder};
     use super::*;
 
     fn key() -> PlacementKey {
@@ -387,6 +444,8 @@ mod tests {
                 username: "run".to_owned(),
                 password: SecretString::new("pw".to_owned()),
             },
+            environment: None,
+            tries: Tries::default(),
             work,
         }
     }
@@ -402,7 +461,50 @@ mod tests {
             secrets: vec![("id".to_owned(), SecretBytes::new(vec![0, 255]))],
             platform: Platform::LINUX_AMD64,
             shared_key: "k".to_owned(),
+            context: BuildContextOrder::Workspace("src".to_owned()),
+            network: Some("none".to_owned()),
+            add_hosts: vec!["db:10.0.0.1".to_owned()],
+            cache: Some(ImageRef::parse("localhost:5000/app:cache_quickrun_build").expect("valid")),
+            own_bases: vec![("base:v1".to_owned(), Digest::sha256(b"base"))],
         });
+        let command = StepWork::Command(CommandOrder {
+            image: CommandImageOrder::Built(Digest::sha256(b"x")),
+            arguments: vec![SecretString::new("echo".to_owned()), SecretString::new("a b".to_owned())],
+            environment: vec![("A".to_owned(), SecretString::new("b=c".to_owned()))],
+            mounts: vec![Mount { volume: "keys".to_owned(), path: "/run/keys".to_owned() }],
+            platform: Platform::LINUX_AMD64,
+            entry_point: Some("sh".to_owned()),
+            working_directory: Some("/workspace".to_owned()),
+            user: Some("1:1".to_owned()),
+            network: Some("back".to_owned()),
+            ports: vec!["8080:80".to_owned()],
+            expose: vec!["80".to_owned()],
+            cpus: Some("0.5".to_owned()),
+            isolation: None,
+            privileged: false,
+            keep: true,
+            detach: true,
+            pull: true,
+            pull_retries: 2,
+            pull_retry_delay: Duration::from_secs(3),
+        });
+        let network = Network { name: "back".to_owned(), driver: None, ipv6: true, external: false };
+        let file = ("key".to_owned(), SecretBytes::new(vec![0, 255]));
+        let command = StepOrder {
+            environment: Some(EnvironmentOrder {
+                has_context: true,
+                networks: vec![network],
+                volumes: vec![VolumeOrder { name: "keys".to_owned(), files: vec![file] }],
+            }),
+            tries: Tries {
+                start_delay: Duration::from_secs(1),
+                retries: 2,
+                retry_delay: Duration::from_secs(5),
+                retry_on_errors: vec!["reset".to_owned()],
+                repeat: 3,
+            },
+            ..order(command)
+        };
         let prepare = StepWork::Prepare(PrepareOrder {
             source: GitSource::parse("https://git.example:8443/a/b.git#v1:sub/folder").expect("valid"),
             dockerfile: "Dockerfile".to_owned(),
@@ -410,8 +512,9 @@ mod tests {
             max_bytes: 7,
         });
         let push = StepWork::Push(PushOrder {
-            image: Digest::sha256(b"x"),
             targets: vec![PushTarget {
+                image: Digest::sha256(b"x"),
+                registry: Some(RegistryName::parse("registry.example").expect("valid")),
                 repository: RepositoryName::parse("a/b").expect("valid"),
                 staging_tag: Tag::parse("staged.ca7.2").expect("valid"),
             }],
@@ -422,6 +525,7 @@ mod tests {
             ToAgent::StartStep { key: key(), attempt, work: order(prepare) },
             ToAgent::StartStep { key: key(), attempt, work: order(build) },
             ToAgent::StartStep { key: key(), attempt, work: order(push) },
+            ToAgent::StartStep { key: key(), attempt, work: command },
             ToAgent::Stop { key: key() },
             ToAgent::ResultStored { key: key(), attempt },
         ] {
@@ -436,6 +540,8 @@ mod tests {
             image: Digest::sha256(b"x"),
             bases: vec![BaseImage { reference: "scratch".to_owned(), digest: None, runtime: true }],
         };
+        let image = BaseImage { reference: "busybox".to_owned(), digest: Some(Digest::sha256(b"b")), runtime: true };
+        let ran = StepOutput::Ran { image: Some(image) };
         let pushed = StepOutput::Pushed {
             manifests: vec![PushedManifest {
                 repository: RepositoryName::parse("a").expect("valid"),
@@ -463,6 +569,7 @@ mod tests {
             ToServer::StepStarted(key(), attempt),
             ToServer::StepEnded(key(), attempt, StepResult::Succeeded { output: built }),
             ToServer::StepEnded(key(), attempt, StepResult::Succeeded { output: pushed }),
+            ToServer::StepEnded(key(), attempt, StepResult::Succeeded { output: ran }),
             ToServer::StepEnded(key(), attempt, StepResult::Failed { exit_code: Some(3), reason: "r".to_owned() }),
             ToServer::StepEnded(key(), attempt, StepResult::TimedOut),
             ToServer::StepEnded(key(), attempt, StepResult::Lost { reason: "r".to_owned() }),

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use cooper_spec::plan::{Mount, Network, Tries};
 use cooper_spec::source::GitSource;
-use cooper_types::{Digest, Platform, RegistryName, RepositoryName, SecretBytes, SecretString, StepId, Tag};
+use cooper_types::{Digest, ImageRef, Platform, RegistryName, RepositoryName, SecretBytes, SecretString, StepId, Tag};
 
 /// One attempt's order: the work and everything that goes with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,10 @@ pub struct StepOrder {
     pub masked: Vec<SecretBytes>,
     /// Access to the embedded registry, bound to this attempt.
     pub registry: RegistryAccess,
+    /// What the placement's steps share; nothing for a quick build's.
+    pub environment: Option<EnvironmentOrder>,
+    /// How often the agent does the work within the attempt.
+    pub tries: Tries,
     /// What to do.
     pub work: StepWork,
 }
@@ -38,8 +43,10 @@ pub enum StepWork {
     Prepare(PrepareOrder),
     /// Builds an image.
     Build(BuildOrder),
-    /// Pushes an image.
+    /// Pushes images.
     Push(PushOrder),
+    /// Runs a container.
+    Command(CommandOrder),
 }
 
 /// A source to be fetched, packed and uploaded.
@@ -74,22 +81,117 @@ pub struct BuildOrder {
     pub platform: Platform,
     /// Under which the engine keeps the context between builds.
     pub shared_key: String,
+    /// Where its files come from.
+    pub context: BuildContextOrder,
+    /// The network of `RUN` instructions: `default`, `none` or `host`.
+    pub network: Option<String>,
+    /// Additional lines of `/etc/hosts`, as `name:address`.
+    pub add_hosts: Vec<String>,
+    /// Where the build's cache is kept in a registry.
+    pub cache: Option<ImageRef>,
+    /// Names in `FROM` that stand for images of the run on the agent's engine.
+    pub own_bases: Vec<(String, Digest)>,
+}
+
+/// Where the files of a build come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BuildContextOrder {
+    /// The attempt's context, to be fetched from the server.
+    Fetched,
+    /// A folder of the placement's workspace; empty is its root.
+    Workspace(String),
+    /// A source that the agent fetches itself.
+    Remote(String),
 }
 
 /// A push.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PushOrder {
-    /// The image's id on the agent's engine.
-    pub image: Digest,
-    /// Where it goes.
+    /// Where what goes.
     pub targets: Vec<PushTarget>,
 }
 
-/// One repository to push to, and the tag that the attempt has there for itself.
+/// One repository to push an image to, and the tag there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PushTarget {
+    /// The image's id on the agent's engine.
+    pub image: Digest,
+    /// A registry that is not the embedded one.
+    pub registry: Option<RegistryName>,
     /// The repository.
     pub repository: RepositoryName,
-    /// The tag.
+    /// In the embedded registry the tag that the attempt has for itself, elsewhere the user's.
     pub staging_tag: Tag,
+}
+
+/// What the steps of a placement share.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EnvironmentOrder {
+    /// Whether the workspace is filled with the run's context.
+    pub has_context: bool,
+    /// The networks; none means that the steps share a namespace.
+    pub networks: Vec<Network>,
+    /// Secret volumes: the name, and the files with their contents.
+    pub volumes: Vec<VolumeOrder>,
+}
+
+/// A volume of secret files, kept in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeOrder {
+    /// The name that mounts use.
+    pub name: String,
+    /// File names and contents.
+    pub files: Vec<(String, SecretBytes)>,
+}
+
+/// A container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandOrder {
+    /// What it runs in.
+    pub image: CommandImageOrder,
+    /// The words behind the image, as they are.
+    pub arguments: Vec<SecretString>,
+    /// Environment variables.
+    pub environment: Vec<(String, SecretString)>,
+    /// Mounts of secret volumes.
+    pub mounts: Vec<Mount>,
+    /// What it runs for.
+    pub platform: Platform,
+    /// In place of the image's entry point.
+    pub entry_point: Option<String>,
+    /// Absolute; the image's own if absent.
+    pub working_directory: Option<String>,
+    /// In place of the image's user.
+    pub user: Option<String>,
+    /// One of the environment's networks.
+    pub network: Option<String>,
+    /// Ports of the engine's host.
+    pub ports: Vec<String>,
+    /// Ports that it announces.
+    pub expose: Vec<String>,
+    /// How many processors it may use.
+    pub cpus: Option<String>,
+    /// Windows: how it is kept apart.
+    pub isolation: Option<String>,
+    /// Whether it has all privileges.
+    pub privileged: bool,
+    /// Whether the container stays until the placement's end.
+    pub keep: bool,
+    /// Whether the step is done when it has started.
+    pub detach: bool,
+    /// Whether the image is pulled even if the engine has it.
+    pub pull: bool,
+    /// How often a failed pull is tried again.
+    pub pull_retries: u32,
+    /// The pause before each of these.
+    pub pull_retry_delay: Duration,
+}
+
+/// What a container runs in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommandImageOrder {
+    /// An image by its name, at its registry.
+    Named(String),
+    /// An image of the run, by its id on the agent's engine.
+    Built(Digest),
 }

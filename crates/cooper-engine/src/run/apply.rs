@@ -175,6 +175,8 @@ pub enum Effect {
 pub struct TagTarget {
     /// The repository.
     pub repository: RepositoryName,
+    /// Index of the step that built the image.
+    pub built_by: usize,
     /// The tag that the attempt pushes under.
     pub staging_tag: Tag,
     /// The tags that it stands for.
@@ -297,11 +299,12 @@ impl Run {
         policy: &Policy,
     ) -> Result<(), Refusal> {
         let step = self.live_step(fence, attempt)?;
-        let PlannedStep { placement, timeout, .. } = self.plan.steps[step];
+        let PlannedStep { placement, .. } = self.plan.steps[step];
+        let patience = self.patience(&self.plan.steps[step], policy);
         match &mut self.steps[step].state {
             StepState::Running { started: started @ None, deadline, .. } => {
                 *started = Some(now);
-                *deadline = now.after(timeout).after(policy.step_grace);
+                *deadline = now.after(patience);
             }
             _ => return Err(Refusal::NothingToDo),
         }

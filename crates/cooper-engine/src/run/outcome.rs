@@ -1,6 +1,8 @@
 //! How results, losses and early ends are worked into a run. Called by `apply` only, after it has checked the event.
 
-use cooper_spec::plan::Work;
+use std::time::Duration;
+
+use cooper_spec::plan::{PlannedStep, PushedName, Work};
 use cooper_types::{AttemptNumber, Tag, Timestamp};
 
 use super::{Effect, Loss, PendingReason, Phase, Placement, Policy, Run, RunSource, StepState, TagTarget, Verdict};
@@ -20,7 +22,7 @@ impl Run {
                     continue;
                 }
             };
-            let done = |step: &usize| matches!(self.steps[*step].state, StepState::Succeeded { .. });
+            let done = |step: &usize| self.steps[*step].state.lets_go_on();
             if self.steps[index].state != StepState::Waiting || !planned.after.iter().all(done) {
                 continue;
             }
@@ -37,9 +39,19 @@ impl Run {
             effects.push(Effect::SendStart { agent: lease.agent.clone(), key, attempt, step: index });
             self.steps[index].agent = Some(lease.agent.name.clone());
             self.steps[index].attempts += 1;
-            let deadline = now.after(planned.timeout).after(policy.step_grace);
+            let deadline = now.after(self.patience(planned, policy));
             self.steps[index].state = StepState::Running { attempt, released: now, started: None, deadline };
         }
+    }
+
+    /// How long the server waits for a step from when its agent has it: its timeout begins when its delay and the
+    /// placement's set-up are over. The agent enforces the timeout; this is for one that does not.
+    pub fn patience(&self, planned: &PlannedStep, policy: &Policy) -> Duration {
+        let set_up = match &self.plan.placements[planned.placement].environment {
+            Some(_) => policy.set_up,
+            None => Duration::ZERO,
+        };
+        planned.tries.start_delay + set_up + planned.timeout + policy.step_grace
     }
 
     pub(super) fn step_ended(
@@ -64,10 +76,16 @@ impl Run {
                     (Work::Prepare(_), StepOutput::Prepared(_)) => {
                         matches!(self.source, Some(RunSource::Wanted { .. }))
                     }
-                    (Work::Build(_), StepOutput::Built { .. }) | (Work::Push(_), StepOutput::Pushed { .. }) => true,
-                    (Work::Prepare(_), StepOutput::Built { .. } | StepOutput::Pushed { .. })
-                    | (Work::Build(_), StepOutput::Prepared(_) | StepOutput::Pushed { .. })
-                    | (Work::Push(_), StepOutput::Prepared(_) | StepOutput::Built { .. }) => false,
+                    (Work::Build(_), StepOutput::Built { .. })
+                    | (Work::Push(_), StepOutput::Pushed { .. })
+                    | (Work::Command(_), StepOutput::Ran { .. }) => true,
+                    (
+                        Work::Prepare(_) | Work::Build(_) | Work::Push(_) | Work::Command(_),
+                        StepOutput::Prepared(_)
+                        | StepOutput::Built { .. }
+                        | StepOutput::Pushed { .. }
+                        | StepOutput::Ran { .. },
+                    ) => false,
                 };
                 if !fits {
                     let reason = "the agent reported a result of another kind of step";
@@ -85,6 +103,10 @@ impl Run {
                         let targets = self.tag_targets(step, attempt);
                         effects.push(Effect::PublishTags { step, attempt, targets });
                     }
+                    StepOutput::Ran { image } => {
+                        let bases = image.iter().cloned().collect();
+                        effects.push(Effect::BasesResolved { step, bases });
+                    }
                 }
                 effects.push(Effect::AttemptEnded { step, attempt });
                 effects.push(Effect::LogLine(format!(
@@ -98,41 +120,71 @@ impl Run {
                 }
             }
             StepResult::Failed { exit_code, reason } => {
-                effects.push(Effect::AttemptEnded { step, attempt });
-                let verdict = Verdict::Failed { reason: format!("failed to run step ID: {}: {reason}", planned.id) };
-                self.steps[step].state = StepState::Failed { attempt, started, finished: now, exit_code, reason };
-                self.end_early(verdict, now, policy, effects);
+                self.step_failed(step, attempt, started, exit_code, reason, now, policy, effects);
             }
             StepResult::TimedOut => {
-                effects.push(Effect::AttemptEnded { step, attempt });
                 let reason = format!("timed out after {} s", planned.timeout.as_secs());
-                let verdict = Verdict::Failed { reason: format!("failed to run step ID: {}: {reason}", planned.id) };
-                let exit_code = None;
-                self.steps[step].state = StepState::Failed { attempt, started, finished: now, exit_code, reason };
-                self.end_early(verdict, now, policy, effects);
+                self.step_failed(step, attempt, started, None, reason, now, policy, effects);
             }
             StepResult::Lost { reason } => self.lose(planned.placement, &reason, now, policy, effects),
         }
     }
 
-    /// The tag that an attempt pushes a repository's image under, and what it stands for.
+    /// The user's work failed: that ends the run, unless the file says that it does not matter.
+    #[expect(clippy::too_many_arguments, reason = "what a failure is made of, told by its two callers")]
+    fn step_failed(
+        &mut self,
+        step: usize,
+        attempt: AttemptNumber,
+        started: Timestamp,
+        exit_code: Option<i32>,
+        reason: String,
+        now: Timestamp,
+        policy: &Policy,
+        effects: &mut Vec<Effect>,
+    ) {
+        effects.push(Effect::AttemptEnded { step, attempt });
+        let planned = &self.plan.steps[step];
+        let (id, ignored) = (&planned.id, planned.ignore_errors);
+        let verdict = Verdict::Failed { reason: format!("failed to run step ID: {id}: {reason}") };
+        if ignored {
+            effects.push(Effect::LogLine(format!(
+                "Step ID: {id} encountered an error: {reason}, but is set to ignore errors. Continuing..."
+            )));
+        }
+        self.steps[step].state = StepState::Failed { attempt, started, finished: now, exit_code, reason, ignored };
+        if ignored {
+            self.go_on(now, policy, effects);
+        } else {
+            self.end_early(verdict, now, policy, effects);
+        }
+    }
+
+    /// The tags that an attempt pushes images of the embedded registry under, and what each stands for: one for each
+    /// repository and image.
     ///
-    /// It is unique to the attempt, so that two runs of one image name never meet in an engine's local names.
+    /// They are unique to the attempt, so that two runs of one image name never meet in an engine's local names.
     pub fn tag_targets(&self, step: usize, attempt: AttemptNumber) -> Vec<TagTarget> {
         let Work::Push(push) = &self.plan.steps[step].work else { return Vec::new() };
-        let staging_tag = Tag::parse(&format!("staged.{}.{attempt}", self.id))
-            .expect("a run id and a number with dots between make a tag");
         let mut targets: Vec<TagTarget> = Vec::new();
-        for image in &push.images {
-            let tag = image.tag.clone().unwrap_or_else(Tag::latest);
-            match targets.iter_mut().find(|target| target.repository == image.repository) {
-                Some(target) => target.tags.push(tag),
-                None => targets.push(TagTarget {
-                    repository: image.repository.clone(),
-                    staging_tag: staging_tag.clone(),
-                    tags: vec![tag],
-                }),
+        for PushedName { image, built_by } in &push.names {
+            if image.registry.as_ref() != Some(&self.registry) {
+                continue;
             }
+            let tag = image.tag.clone().unwrap_or_else(Tag::latest);
+            let same = |target: &&mut TagTarget| target.repository == image.repository && target.built_by == *built_by;
+            if let Some(target) = targets.iter_mut().find(same) {
+                target.tags.push(tag);
+                continue;
+            }
+            let others = targets.iter().filter(|target| target.repository == image.repository).count();
+            let staging_tag = match others {
+                0 => format!("staged.{}.{attempt}", self.id),
+                others => format!("staged.{}.{attempt}.{others}", self.id),
+            };
+            let staging_tag = Tag::parse(&staging_tag).expect("a run id and numbers with dots between make a tag");
+            let (repository, built_by) = (image.repository.clone(), *built_by);
+            targets.push(TagTarget { repository, built_by, staging_tag, tags: vec![tag] });
         }
         targets
     }
@@ -165,10 +217,13 @@ impl Run {
                     effects.push(Effect::AttemptEnded { step: index, attempt: *attempt });
                     true
                 }
-                StepState::Succeeded { .. } => matches!(self.plan.steps[index].work, Work::Build(_)),
-                StepState::Waiting | StepState::Failed { .. } | StepState::Cancelled { .. } | StepState::Skipped => {
-                    false
+                StepState::Succeeded { .. } | StepState::Failed { ignored: true, .. } => {
+                    matches!(self.plan.steps[index].work, Work::Build(_) | Work::Command(_))
                 }
+                StepState::Waiting
+                | StepState::Failed { ignored: false, .. }
+                | StepState::Cancelled { .. }
+                | StepState::Skipped => false,
             };
             if redo {
                 self.steps[index].state = StepState::Waiting;
@@ -260,7 +315,7 @@ impl Run {
     /// Starts what can start, lets go of placements that are through, and ends the run when it is.
     pub(super) fn go_on(&mut self, now: Timestamp, policy: &Policy, effects: &mut Vec<Effect>) {
         self.release_ready(now, policy, effects);
-        let done = |index: &usize| matches!(self.steps[*index].state, StepState::Succeeded { .. });
+        let done = |index: &usize| self.steps[*index].state.lets_go_on();
         for placement in 0..self.placements.len() {
             let mut own = (0..self.steps.len()).filter(|index| self.plan.steps[*index].placement == placement);
             if !own.all(|index| done(&index)) {

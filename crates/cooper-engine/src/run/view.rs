@@ -106,7 +106,9 @@ impl StepState {
             Self::Waiting => StepStatus::Waiting,
             Self::Running { .. } => StepStatus::Running,
             Self::Succeeded { .. } => StepStatus::Succeeded,
-            Self::Failed { .. } => StepStatus::Failed,
+            // In ACR's words (contract §1.4), a step whose errors are ignored is successful.
+            Self::Failed { ignored: true, .. } => StepStatus::Succeeded,
+            Self::Failed { ignored: false, .. } => StepStatus::Failed,
             Self::Cancelled { .. } => StepStatus::Canceled,
             Self::Skipped => StepStatus::Skipped,
         }

@@ -6,7 +6,7 @@ use cooper_engine::message::{PreparedSource, PushedManifest, StepOutput, StepRes
 use cooper_engine::run::{
     AgentRef, Effect, NewRun, PendingReason, Phase, Placement, Policy, Refusal, Run, RunEvent, Step,
 };
-use cooper_spec::plan::{BuildWork, Plan, PlannedPlacement, PlannedStep, PushWork, Work};
+use cooper_spec::plan::{BuildContext, BuildWork, Plan, PlannedPlacement, PlannedStep, PushWork, Work};
 use cooper_spec::quick_build::{BuildSource, PlanError, QuickBuild};
 use cooper_spec::source::GitSource;
 use cooper_types::{
@@ -40,29 +40,19 @@ pub(super) fn plan(placements: usize, shapes: &[Shape]) -> Plan {
         let work = match shape.pushes {
             Some(built_by) => {
                 let image = |tag: &str| ImageRef::parse(&format!("localhost:5000/app{index}:{tag}")).expect("valid");
-                Work::Push(PushWork { built_by, images: vec![image("v1"), image("v2")] })
+                Work::Push(PushWork::of_one(built_by, [image("v1"), image("v2")]))
             }
-            None => Work::Build(BuildWork {
-                context: ContextId::parse("c").expect("valid"),
-                dockerfile: "Dockerfile".to_owned(),
-                target: None,
-                arguments: Vec::new(),
-                labels: Vec::new(),
-                no_cache: false,
-                secrets: Vec::new(),
-            }),
+            None => {
+                let context = ContextId::parse("c").expect("valid");
+                Work::Build(BuildWork::new(BuildContext::Uploaded(context), "Dockerfile"))
+            }
         };
-        PlannedStep {
-            id: StepId::parse(&format!("s{index}")).expect("valid"),
-            placement: shape.placement,
-            after: shape.after.clone(),
-            timeout: STEP_TIMEOUT,
-            work,
-        }
+        let id = StepId::parse(&format!("s{index}")).expect("valid");
+        PlannedStep::new(id, shape.placement, shape.after.clone(), STEP_TIMEOUT, work)
     });
     let platforms = ["linux/amd64", "linux/arm64", "linux/arm/v7"];
-    let placements = (0..placements)
-        .map(|index| PlannedPlacement { platform: Platform::parse(platforms[index % 3]).expect("valid") });
+    let placements =
+        (0..placements).map(|index| PlannedPlacement::new(Platform::parse(platforms[index % 3]).expect("valid")));
     Plan { placements: placements.collect(), steps: steps.collect() }
 }
 
@@ -187,6 +177,7 @@ pub(super) fn succeeds(run: &mut Run, seconds: u64, step: usize) -> Vec<Effect> 
         Work::Prepare(_) => prepared("main"),
         Work::Build(_) => built(),
         Work::Push(_) => pushed(run, step, attempt),
+        Work::Command(_) => StepResult::Succeeded { output: StepOutput::Ran { image: None } },
     };
     does(run, seconds, RunEvent::StepEnded { fence, attempt, result })
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cooper_engine::message::{Held, PlacementKey, StepOutput, StepResult};
 use cooper_engine::run::{Effect, Phase, Placement, Policy, Refusal, Run, RunEvent, RunStatus, StepState, Verdict};
-use cooper_spec::plan::Work;
+use cooper_spec::plan::{BuildContext, Work};
 use cooper_types::{AttemptNumber, Fence, Timestamp};
 
 use super::generate::is_held;
@@ -97,9 +97,9 @@ impl Watched {
                 assert_eq!(self.run.plan.steps[..before.steps.len()], before.plan.steps[..], "an earlier step changed");
                 let builds = self.run.plan.steps.iter().filter_map(|step| match &step.work {
                     Work::Build(build) => Some(&build.context),
-                    Work::Prepare(_) | Work::Push(_) => None,
+                    Work::Prepare(_) | Work::Push(_) | Work::Command(_) => None,
                 });
-                assert!(builds.eq([context]), "the build is of another context");
+                assert!(builds.eq([&BuildContext::Uploaded(context.clone())]), "the build is of another context");
             }
             Effect::SendStart { agent, key, attempt, step } => {
                 assert_eq!(self.live.get(step), Some(attempt), "an attempt is sent before it is live");

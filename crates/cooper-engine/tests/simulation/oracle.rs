@@ -6,7 +6,7 @@ use std::time::Duration;
 use cooper_engine::message::{PlacementKey, StepResult};
 use cooper_engine::run::{Effect, Phase, Run, RunEvent, RunSource, RunStatus, Step, StepState, Verdict};
 use cooper_engine::schedule;
-use cooper_spec::plan::Work;
+use cooper_spec::plan::{BuildContext, Work};
 use cooper_types::{AttemptNumber, RunId, Timestamp};
 
 use super::store_model::{Entry, TagMove};
@@ -234,7 +234,7 @@ impl World {
             .iter()
             .filter_map(|step| match &step.work {
                 Work::Build(build) => Some(&build.context),
-                Work::Prepare(_) | Work::Push(_) => None,
+                Work::Prepare(_) | Work::Push(_) | Work::Command(_) => None,
             })
             .collect();
         match (&run.source, plannings.as_slice()) {
@@ -242,7 +242,10 @@ impl World {
             (Some(_), []) if run.plan.steps.len() == 1 => {}
             (Some(RunSource::Prepared { found, .. }), [(_, attempt, context)]) => {
                 let first = matches!(&run.steps[0].state, StepState::Succeeded { attempt: of, .. } if of == attempt);
-                if !first || found.context != *context || !contexts.iter().all(|one| *one == context) {
+                if !first
+                    || found.context != *context
+                    || !contexts.iter().all(|one| **one == BuildContext::Uploaded(context.clone()))
+                {
                     say("it builds something else than what was prepared for it".to_owned());
                 }
             }

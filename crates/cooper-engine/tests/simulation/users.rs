@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cooper_engine::run::{NewRun, PendingReason, Phase, Placement, Run, RunEvent, Step};
-use cooper_spec::plan::{BuildWork, Plan, PlannedPlacement, PlannedStep, PushWork, Work};
+use cooper_spec::plan::{BuildContext, BuildWork, Plan, PlannedPlacement, PlannedStep, PushWork, Work};
 use cooper_spec::quick_build::{BuildSource, QuickBuild};
 use cooper_spec::source::GitSource;
 use cooper_types::{
@@ -115,30 +115,23 @@ fn plan(id: RunId, random: &mut Random) -> Plan {
     let mut steps = Vec::new();
     for placement in 0..platforms.len() {
         let built_by = steps.len();
-        let build = BuildWork {
-            context: ContextId::parse("c").expect("valid"),
-            dockerfile: "Dockerfile".to_owned(),
-            target: None,
-            arguments: Vec::new(),
-            labels: Vec::new(),
-            no_cache: false,
-            secrets: Vec::new(),
-        };
+        let context = BuildContext::Uploaded(ContextId::parse("c").expect("valid"));
+        let build = BuildWork::new(context, "Dockerfile");
         // The second platform sometimes waits for the first.
         let after = if placement > 0 && random.chance(300) { vec![0] } else { Vec::new() };
         steps.push(step(built_by, placement, after, Work::Build(build)));
         for _ in 0..=random.below(2) {
             let index = steps.len();
             let image = |tag: &str| ImageRef::parse(&format!("localhost:5000/{id}/s{index}:{tag}")).expect("valid");
-            let push = PushWork { built_by, images: vec![image("v1"), image("latest")] };
+            let push = PushWork::of_one(built_by, [image("v1"), image("latest")]);
             steps.push(step(index, placement, vec![built_by], Work::Push(push)));
         }
     }
-    let platform = |text: &&str| PlannedPlacement { platform: Platform::parse(text).expect("valid") };
+    let platform = |text: &&str| PlannedPlacement::new(Platform::parse(text).expect("valid"));
     Plan { placements: platforms.iter().map(platform).collect(), steps }
 }
 
 fn step(index: usize, placement: usize, after: Vec<usize>, work: Work) -> PlannedStep {
     let id = StepId::parse(&format!("s{index}")).expect("valid");
-    PlannedStep { id, placement, after, timeout: Duration::from_secs(60), work }
+    PlannedStep::new(id, placement, after, Duration::from_secs(60), work)
 }

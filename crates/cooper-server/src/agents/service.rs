@@ -11,8 +11,8 @@ use cooper_engine::message::PlacementKey;
 use cooper_engine::run::{Placement, Run};
 use cooper_ports::access::Token;
 use cooper_ports::agents::{RegisterAgent, RegisterAgentError};
-use cooper_spec::plan::{BuildWork, Work};
-use cooper_types::{AgentName, AttemptNumber, TokenId};
+use cooper_spec::plan::{BuildContext, BuildWork, Plan, Work};
+use cooper_types::{AgentName, AttemptNumber, ContextId, TokenId};
 use futures::{Stream, StreamExt as _};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
@@ -255,10 +255,9 @@ impl AgentService for AgentGateway {
         let request = request.into_inner();
         let (key, attempt) = (read_key(request.key.as_ref())?, AttemptNumber(request.attempt));
         let (run, step) = self.live_step(&token.id, key, attempt).await?;
-        let Work::Build(BuildWork { context, .. }) = &run.plan.steps[step].work else {
-            return Err(Status::failed_precondition(format!("attempt {attempt} of run {} has no context", key.run)));
-        };
-        let context = context.clone();
+        let context = context_of(&run.plan, step).cloned().ok_or_else(|| {
+            Status::failed_precondition(format!("attempt {attempt} of run {} has no context", key.run))
+        })?;
         let path = self.core.context_files.path(&context);
         let mut file = tokio::fs::File::open(&path).await.map_err(|error| match error.kind() {
             // Asking again would not bring it back.
@@ -286,6 +285,16 @@ impl AgentService for AgentGateway {
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+/// The context that an attempt at a step may fetch: its build's, or the one that its placement's workspace begins with.
+fn context_of(plan: &Plan, step: usize) -> Option<&ContextId> {
+    let planned = &plan.steps[step];
+    match &planned.work {
+        Work::Build(BuildWork { context: BuildContext::Uploaded(context), .. }) => Some(context),
+        Work::Build(_) | Work::Command(_) => plan.placements[planned.placement].environment.as_ref()?.context.as_ref(),
+        Work::Prepare(_) | Work::Push(_) => None,
     }
 }
 

@@ -36,7 +36,7 @@ impl PrepareAttempt {
     pub(super) fn new(run: &Run, step: usize, key: PlacementKey, attempt: AttemptNumber) -> Result<Self, Status> {
         match &run.plan.steps[step].work {
             Work::Prepare(_) => Ok(Self { key, attempt }),
-            Work::Build(_) | Work::Push(_) => {
+            Work::Build(_) | Work::Push(_) | Work::Command(_) => {
                 Err(Status::permission_denied(format!("attempt {attempt} of run {} prepares no source", key.run)))
             }
         }

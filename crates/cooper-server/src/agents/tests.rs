@@ -15,7 +15,7 @@ use cooper_engine::message::{Held, PlacementKey, StepResult, ToAgent, ToServer};
 use cooper_engine::run::{AgentRef, Run, RunEvent, RunStatus};
 use cooper_engine::schedule::AgentView;
 use cooper_ports::runs::{SealedSecret, SecretKind};
-use cooper_spec::plan::Work;
+use cooper_spec::plan::{BuildContext, Work};
 use cooper_types::{AgentName, AttemptNumber, Fence, Platform, PoolName, RunId, SecretString, TokenId};
 use hyper_util::server::graceful::GracefulShutdown;
 use tempfile::TempDir;
@@ -217,7 +217,8 @@ async fn a_step_goes_from_the_offer_to_its_result() {
     agent.say(ToServer::StepStarted(key, attempt)).await;
     assert_eq!(fixture.fetch(&agent.token, key, attempt).await.expect("context"), CONTEXT);
     let Work::Build(build) = &fixture.run(run).await.plan.steps[0].work else { panic!("not a build") };
-    fixture.core.context_files.remove(&build.context).await.expect("removed");
+    let BuildContext::Uploaded(context) = &build.context else { panic!("{build:?}") };
+    fixture.core.context_files.remove(context).await.expect("removed");
     let status = fixture.fetch(&agent.token, key, attempt).await.expect_err("lost by the server");
     assert_eq!(status.code(), Code::NotFound, "the agent must not try for long: {status:?}");
     assert_eq!(agent.write_log(key, attempt, "hello\n").await, 1);

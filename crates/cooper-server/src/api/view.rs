@@ -2,9 +2,9 @@
 
 use cooper_api::rest;
 use cooper_engine::run::{RunSource, RunStatus, StepState};
-use cooper_ports::runs::{RunRecord, RunType, StepBase};
-use cooper_spec::plan::{PlannedStep, Work};
-use cooper_types::{ImageRef, StepId};
+use cooper_ports::runs::{OutputImage, RunRecord, RunType, StepBase};
+use cooper_spec::plan::{PlannedStep, PushedName, Work};
+use cooper_types::{ImageRef, StepId, Tag};
 
 /// The registry that a reference without one means.
 const DOCKER_HUB: &str = "docker.io";
@@ -55,7 +55,10 @@ pub(crate) fn run_view(record: &RunRecord) -> rest::Run {
 
 fn step_view(step: &cooper_engine::run::Step, planned: &PlannedStep) -> rest::RunStep {
     let (exit_code, reason) = match &step.state {
-        StepState::Failed { exit_code, reason, .. } => (*exit_code, Some(reason.clone())),
+        StepState::Failed { exit_code, reason, ignored: false, .. } => (*exit_code, Some(reason.clone())),
+        StepState::Failed { exit_code, reason, ignored: true, .. } => {
+            (*exit_code, Some(format!("{reason} (ignored: the step says ignoreErrors)")))
+        }
         _ => (None, None),
     };
     rest::RunStep {
@@ -64,12 +67,15 @@ fn step_view(step: &cooper_engine::run::Step, planned: &PlannedStep) -> rest::Ru
             Work::Prepare(_) => rest::StepType::Prepare,
             Work::Build(_) => rest::StepType::Build,
             Work::Push(_) => rest::StepType::Push,
+            Work::Command(_) => rest::StepType::Cmd,
         },
         status: match &step.state {
             StepState::Waiting => rest::StepStatus::Pending,
             StepState::Running { .. } => rest::StepStatus::Running,
             StepState::Succeeded { .. } => rest::StepStatus::Succeeded,
-            StepState::Failed { .. } => rest::StepStatus::Failed,
+            // In ACR's words, a step whose errors are ignored is successful.
+            StepState::Failed { ignored: true, .. } => rest::StepStatus::Succeeded,
+            StepState::Failed { ignored: false, .. } => rest::StepStatus::Failed,
             StepState::Cancelled { .. } => rest::StepStatus::Canceled,
             StepState::Skipped => rest::StepStatus::Skipped,
         },
@@ -95,16 +101,27 @@ fn dependencies(record: &RunRecord) -> Vec<rest::Dependency> {
             continue;
         }
         let bases: Vec<&StepBase> = record.base_images.iter().filter(|base| base.step == planned.id).collect();
-        let pushed_by: Vec<&StepId> = plan
+        let of_this = |name: &&PushedName| name.built_by == index;
+        let pushed: Vec<(&StepId, &ImageRef)> = plan
             .steps
             .iter()
-            .filter(|step| matches!(&step.work, Work::Push(push) if push.built_by == index))
-            .map(|step| &step.id)
+            .filter_map(|step| match &step.work {
+                Work::Push(push) => Some(push.names.iter().filter(of_this).map(|name| (&step.id, &name.image))),
+                Work::Prepare(_) | Work::Build(_) | Work::Command(_) => None,
+            })
+            .flatten()
             .collect();
+        let is_this = |image: &&OutputImage| {
+            pushed.iter().any(|(step, name)| {
+                **step == image.step
+                    && name.repository == image.repository
+                    && *name.tag.as_ref().unwrap_or(&Tag::latest()) == image.tag
+            })
+        };
         let images: Vec<Option<rest::ImageDependency>> = record
             .output_images
             .iter()
-            .filter(|image| pushed_by.contains(&&image.step))
+            .filter(is_this)
             .map(|image| {
                 Some(rest::ImageDependency {
                     registry: image.registry.to_string(),

@@ -75,7 +75,7 @@ fn a_push_follows_the_build_where_there_is_something_to_push() {
     let plan = plan_of(|request| request.image_names = texts(&["app"]));
     assert_eq!(ids(&plan), ["build", "push"]);
     assert_eq!((plan.steps[0].after.as_slice(), plan.steps[1].after.as_slice()), (&[][..], &[0][..]));
-    assert!(matches!(&plan.steps[1].work, Work::Push(push) if push.built_by == 0));
+    assert!(matches!(&plan.steps[1].work, Work::Push(push) if push.names.iter().all(|name| name.built_by == 0)));
     assert_eq!(plan.step_index(&plan.steps[1].id), Some(1));
     assert_eq!(plan.step_index(&StepId::parse("other").expect("valid")), None);
     assert_eq!(ids(&plan_of(|_| {})), ["build"], "nothing has a name");
@@ -98,16 +98,15 @@ fn the_build_is_what_was_asked_for() {
         request.secrets = texts(&["npm", "ssh"]);
         request.platform = Platform::parse("linux/arm64").expect("valid");
     });
-    assert_eq!(plan.placements, [PlannedPlacement { platform: Platform::parse("linux/arm64").expect("valid") }]);
+    assert_eq!(plan.placements, [PlannedPlacement::new(Platform::parse("linux/arm64").expect("valid"))]);
     let expected = BuildWork {
-        context: ContextId::parse("c1").expect("valid"),
-        dockerfile: "deploy/./Dockerfile.prod".to_owned(),
         target: Some("final".to_owned()),
         // As with docker, the last value wins: both are handed on.
         arguments: vec![plain("V", "1"), plain("ID", "ca1"), plain("V", "2"), secret("TOKEN")],
         labels: vec![("run".to_owned(), "ca1".to_owned()), ("empty".to_owned(), String::new())],
         no_cache: true,
         secrets: texts(&["npm", "ssh"]),
+        ..BuildWork::new(BuildContext::Uploaded(ContextId::parse("c1").expect("valid")), "deploy/./Dockerfile.prod")
     };
     assert_eq!(plan.steps[0].work, Work::Build(expected));
 }

@@ -187,7 +187,7 @@ impl Change<'_> {
         let attempt = AttemptRef { run: self.run.id, step, attempt };
         let targets: Vec<StagedTarget> = targets
             .into_iter()
-            .map(|TagTarget { repository, staging_tag: staging, tags }| StagedTarget { repository, staging, tags })
+            .map(|TagTarget { repository, staging_tag: staging, tags, .. }| StagedTarget { repository, staging, tags })
             .collect();
         let promoted = promote_staged(self.tx, self.registry, &attempt, &targets, self.now).await;
         let promoted = promoted.map_err(|error| match error {

@@ -7,7 +7,7 @@ use cooper_engine::run::{RunEvent, RunStatus};
 use cooper_ports::contexts::{ContextState, ContextStore, SnapshotError};
 use cooper_ports::credentials::{NewSourceCredential, SourceCredentialStore, UsableBy};
 use cooper_ports::runs::{AcceptRun, ApplyError, RunStore, SecretsError};
-use cooper_spec::plan::Work;
+use cooper_spec::plan::{BuildContext, Work};
 use cooper_spec::quick_build::BuildSource;
 use cooper_spec::source::GitSource;
 use cooper_types::{AttemptNumber, Digest, SourceHost};
@@ -73,7 +73,9 @@ async fn planning_is_one_with_the_result_and_survives_a_crash() {
     fixture.reopen().await;
     let record = fixture.store.find_run(started.run).await.unwrap().unwrap();
     assert_eq!(record.run.plan.steps.len(), 3);
-    assert!(matches!(&record.run.plan.steps[1].work, Work::Build(build) if build.context == context("again")));
+    assert!(
+        matches!(&record.run.plan.steps[1].work, Work::Build(build) if build.context == BuildContext::Uploaded(context("again")))
+    );
     let of_run = fixture.store.context_of_run(started.run).await.unwrap().unwrap();
     assert_eq!((of_run.id, of_run.principal), (context("again"), principal("alice")));
     assert_eq!(of_run.state, ContextState::Uploaded { size: 7, digest: Digest::sha256(b"archive") });
