@@ -1,4 +1,4 @@
-//! Texts that describe work, without IO: the plan of a run, quick builds, run variables, sources, Dockerfiles.
+//! Texts that describe work, without IO: task files, the plan of a run, quick builds, run variables, sources, Dockerfiles.
 //!
 //! It knows nothing of engines, databases or the network; agents and the server share it.
 
@@ -9,4 +9,5 @@ pub mod plan;
 pub mod quick_build;
 pub mod secret_place;
 pub mod source;
+pub mod task;
 pub mod template;

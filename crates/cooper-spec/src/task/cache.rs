@@ -1,0 +1,44 @@
+//! `cache: enabled`: the name under which a build's cache is kept (contract §1.12).
+
+use cooper_types::{ImageRef, RegistryName, Tag};
+
+/// What a run without a task is called in the name.
+const QUICK: &str = "quickrun";
+
+/// `HOST/PATH:cache_TASK_STEP`, from the first tag that names a registry, or else the first tag in the run's registry. None
+/// if there are no tags; an error is the tag that would be too long.
+pub(super) fn name(
+    images: &[ImageRef],
+    registry: &RegistryName,
+    task: &str,
+    step: &str,
+) -> Result<Option<ImageRef>, String> {
+    let named = images.iter().find(|image| image.registry.is_some()).or(images.first());
+    let Some(image) = named else { return Ok(None) };
+    let task = if task.is_empty() { QUICK } else { task };
+    let text = format!("cache_{task}_{step}");
+    let tag = Tag::parse(&text).map_err(|_| text)?;
+    let registry = image.registry.clone().unwrap_or_else(|| registry.clone());
+    Ok(Some(ImageRef { registry: Some(registry), repository: image.repository.clone(), tag: Some(tag), digest: None }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_acr() {
+        let registry = RegistryName::parse("r.io").expect("valid");
+        let check = |images: &[&str], task: &str, step: &str, expected: Result<Option<&str>, &str>| {
+            let images: Vec<ImageRef> = images.iter().map(|text| ImageRef::parse(text).expect(text)).collect();
+            let name = name(&images, &registry, task, step).map(|name| name.map(|name| name.to_string()));
+            assert_eq!(name, expected.map(|name| name.map(str::to_owned)).map_err(str::to_owned), "{images:?}");
+        };
+        check(&[], "", "b", Ok(None));
+        check(&["app:1"], "", "b", Ok(Some("r.io/app:cache_quickrun_b")));
+        check(&["app:1", "x.io/team/app"], "nightly", "b", Ok(Some("x.io/team/app:cache_nightly_b")));
+        check(&["localhost:5000/a:1"], "t", "acb_step_0", Ok(Some("localhost:5000/a:cache_t_acb_step_0")));
+        let long = "s".repeat(128);
+        check(&["app"], "", &long, Err(&format!("cache_quickrun_{long}")));
+    }
+}

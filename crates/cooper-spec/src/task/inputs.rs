@@ -1,0 +1,103 @@
+//! What a task file is loaded with: its text and everything that has been fetched for it before.
+
+use std::collections::BTreeMap;
+
+use cooper_types::SecretString;
+
+use crate::secret_place::SecretPlace;
+use crate::template::RunVariables;
+
+use super::fault::Fault;
+use super::model::Task;
+
+/// A text and the name that its faults are told under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedText {
+    /// A path, as its user wrote it.
+    pub name: String,
+    /// What stands in it.
+    pub text: String,
+}
+
+/// Everything that decides what a task file means.
+#[derive(Clone, Debug)]
+pub struct TaskInputs {
+    /// The task file.
+    pub file: NamedText,
+    /// The values file.
+    pub values: Option<NamedText>,
+    /// `--set` and `--set-secret`, in the order that they were given: the last one of a name counts.
+    pub set: Vec<SetValue>,
+    /// What the files and URLs hold that [`alias_sources`](super::alias_sources) names, by name as it stands there.
+    pub alias_sources: BTreeMap<String, String>,
+    /// The operator's image aliases, such as `bash`.
+    pub image_aliases: BTreeMap<String, String>,
+    /// `.Run`
+    pub run: RunVariables,
+    /// `.Secrets`, by id.
+    pub secrets: BTreeMap<String, SecretString>,
+    /// Where steps start that don't say it themselves.
+    pub working_directory: Option<String>,
+    /// `NAME=VALUE` for each step that does not set the name itself, nor the task.
+    pub environment: Vec<String>,
+}
+
+/// A value from the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetValue {
+    /// Its name in `.Values`.
+    pub name: String,
+    /// Always a text.
+    pub value: String,
+    /// Whether it may be shown.
+    pub secret: bool,
+}
+
+/// A place from which aliases come.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AliasSource {
+    /// A file, relative to the source's root.
+    File(String),
+    /// An `http` or `https` URL.
+    Url(String),
+}
+
+/// A secret that a task file names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedSecret {
+    /// Its name in `.Secrets`.
+    pub id: String,
+    /// Where it is kept.
+    pub keyvault: SecretPlace,
+    /// The identity to ask with; a UUID.
+    pub client_id: Option<String>,
+}
+
+/// A task file, loaded.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What it says.
+    pub task: Task,
+    /// What its author should know, and what stops nothing.
+    pub warnings: Vec<Fault>,
+    /// The text after aliases and templates. It holds the values of secrets.
+    pub rendered: String,
+}
+
+impl AliasSource {
+    /// The text that the file has.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::File(text) | Self::Url(text) => text,
+        }
+    }
+
+    #[expect(dead_code, reason = "aliases, templates and the schema use it in the next slices")]
+    pub(super) fn parse(text: &str) -> Self {
+        let lower = text.to_ascii_lowercase();
+        match lower.starts_with("http://") || lower.starts_with("https://") {
+            true => Self::Url(text.to_owned()),
+            false => Self::File(text.to_owned()),
+        }
+    }
+}
