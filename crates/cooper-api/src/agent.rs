@@ -31,6 +31,13 @@ pub const PROTOCOL_VERSION: u32 = 1;
 /// The largest message on the stream, in bytes: secrets fit.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
-/// The largest message that a server takes from an agent, in bytes: the largest log frame fits. It is smaller than
+/// The largest file that a prepare attempt answers with, in bytes: no task file or file of values is that long.
+pub const MAX_PREPARED_FILE_BYTES: usize = 1024 * 1024;
+/// The most bytes of all files that a prepare attempt answers with.
+pub const MAX_PREPARED_BYTES: usize = 4 * MAX_PREPARED_FILE_BYTES;
+/// The most files that a prepare attempt answers with.
+pub const MAX_PREPARED_FILES: usize = 256;
+
+/// The largest message that a server takes from an agent, in bytes: a source's files and the largest log frame fit. It is smaller than
 /// [`MAX_MESSAGE_BYTES`] because many tiny parts take several times their bytes in memory once they are read.
-pub const MAX_AGENT_MESSAGE_BYTES: usize = 2 * 1024 * 1024;
+pub const MAX_AGENT_MESSAGE_BYTES: usize = MAX_PREPARED_BYTES + 1024 * 1024;

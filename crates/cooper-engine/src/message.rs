@@ -127,8 +127,8 @@ pub enum StepOutput {
 /// A source as an agent found it, and the context that it made of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreparedSource {
-    /// The commit's id, in hexadecimal digits.
-    pub commit: String,
+    /// The commit's id, in hexadecimal digits; there is one for repositories alone.
+    pub commit: Option<String>,
     /// The branch that was named, or the default one; absent where a tag, a commit or another reference was named.
     pub branch: Option<String>,
     /// The tag that was named.
@@ -141,6 +141,30 @@ pub struct PreparedSource {
     pub size: u64,
     /// What the Dockerfile is called in it, where that is not what was asked for.
     pub dockerfile: Option<String>,
+    /// What was fetched, where it is no repository: the digest of the archive as it came, or of the artifact's manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<Digest>,
+    /// The files that the planning needs. They are in no record: what they come to is.
+    #[serde(skip)]
+    pub files: Vec<PreparedFile>,
+}
+
+/// A file of a source, as the planning reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreparedFile {
+    /// Its path inside the source's folder, as it was asked for.
+    pub name: String,
+    /// What it holds; nothing if there is no such file.
+    pub content: Option<Vec<u8>>,
+}
+
+impl PreparedSource {
+    /// What goes on record: everything but the files.
+    #[must_use]
+    pub fn recorded(&self) -> Self {
+        let Self { commit, branch, tag, context, digest, size, dockerfile, pinned, files: _ } = self.clone();
+        Self { commit, branch, tag, context, digest, size, dockerfile, pinned, files: Vec::new() }
+    }
 }
 
 /// A base image that a build stood on.

@@ -105,6 +105,8 @@ pub(crate) async fn make(core: &Core, run: &Run, step: usize, attempt: AttemptNu
         Work::Prepare(prepare) => StepWork::Prepare(PrepareOrder {
             source: prepare.source.clone(),
             dockerfile: prepare.dockerfile.clone(),
+            files: prepare.files.clone(),
+            task_file: prepare.task_file.clone(),
             allowed_networks: core.allowed_sources.iter().map(ToString::to_string).collect(),
             max_bytes: core.context_files.max_bytes(),
         }),

@@ -79,7 +79,7 @@ pub(crate) async fn accept(core: &Core, secrets: Vec<SealedSecret>) -> RunId {
 /// An accepted run of alice's whose source an agent has to fetch.
 pub(crate) async fn accept_git(core: &Core) -> RunId {
     let source = GitSource::parse("https://git.example/app.git#main").expect("valid");
-    accept_from(core, BuildSource::Git(source), Vec::new()).await
+    accept_from(core, BuildSource::Remote(source.into()), Vec::new()).await
 }
 
 async fn accept_from(core: &Core, source: BuildSource, secrets: Vec<SealedSecret>) -> RunId {

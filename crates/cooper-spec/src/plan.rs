@@ -16,7 +16,7 @@ pub use push::{PushWork, PushedName};
 use cooper_types::{ContextId, ImageRef, Platform, StepId};
 use serde::{Deserialize, Serialize};
 
-use crate::source::GitSource;
+use crate::source::RemoteSource;
 
 /// The steps of a run and where they are held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,9 +135,16 @@ pub enum Work {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrepareWork {
     /// What is fetched.
-    pub source: GitSource,
+    pub source: RemoteSource,
     /// The Dockerfile's path inside the source's folder: its own ignore rules count, and it stays in the context.
-    pub dockerfile: String,
+    /// Without one, everything goes in.
+    pub dockerfile: Option<String>,
+    /// Files inside the source's folder that the planning needs: their contents come with the result.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
+    /// The task file inside the source's folder: it comes with the result, and so do the files that its aliases name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_file: Option<String>,
 }
 
 /// A `build` step.

@@ -14,7 +14,7 @@ use crate::plan::{
     ArgumentValue, BuildArgument, BuildContext, BuildWork, Plan, PlannedPlacement, PlannedStep, PrepareWork, PushWork,
     Work,
 };
-use crate::source::GitSource;
+use crate::source::RemoteSource;
 use crate::template::{RunVariables, TemplateError, needs_source, render};
 
 /// How long the build step of a quick build may take (ACR contract §2.9); the run's own timeout is usually shorter.
@@ -34,8 +34,8 @@ const MAX_TEXT: usize = 8 << 20;
 pub enum BuildSource {
     /// An uploaded context.
     Context(ContextId),
-    /// A repository that an agent fetches.
-    Git(GitSource),
+    /// A place that an agent fetches.
+    Remote(RemoteSource),
 }
 
 /// What a quick build was asked to do, but for its source. Texts are as the user wrote them.
@@ -154,7 +154,7 @@ impl QuickBuild {
     ) -> Result<Plan, PlanError> {
         let source = match source {
             BuildSource::Context(context) => return self.plan(context, variables, registry),
-            BuildSource::Git(source) => source.clone(),
+            BuildSource::Remote(source) => source.clone(),
         };
         // What depends on the source has some value by now; whether the real one fits is seen when it is there.
         let guess = RunVariables {
@@ -175,7 +175,8 @@ impl QuickBuild {
                 Ok(_) => {}
             }
         }
-        let prepare = PrepareWork { source, dockerfile: self.dockerfile.clone() };
+        let dockerfile = Some(self.dockerfile.clone());
+        let prepare = PrepareWork { source, dockerfile, files: Vec::new(), task_file: None };
         let steps = vec![step("prepare", Vec::new(), PREPARE_STEP_TIMEOUT, Work::Prepare(prepare))];
         Ok(Plan { placements: vec![PlannedPlacement::new(self.platform.clone())], steps })
     }

@@ -1,56 +1,65 @@
-//! Where a run's files come from, as a user writes it: a local folder, or a place in a Git repository.
+//! Where a run's files come from, as a user writes it: a local folder, a tar on the standard input, nothing at all, or a
+//! place that an agent fetches: in a Git repository, an archive behind a URL, an artifact in an OCI registry.
 //!
-//! Owns the texts: which of them mean Git, what their parts may hold, and what is refused with which way out. Nothing
+//! Owns the texts: which of them mean what, what their parts may hold, and what is refused with which way out. Nothing
 //! here asks a network or a disk. What an address may resolve to is decided where the request is made.
 //!
-//! A Git source is `URL[#[REFERENCE][:SUBDIRECTORY]]`, as `az acr` and `docker build` have it. The part after the first
-//! `#` is taken as it is written: nothing in it is percent-decoded.
+//! A Git source is `URL[#[REFERENCE][:SUBDIRECTORY]]`, as `az acr` and `docker build` have it; archives and artifacts
+//! have no references, so theirs is `#:SUBDIRECTORY`. The part after the first `#` is taken as it is written: nothing in
+//! it is percent-decoded.
 
+mod archive;
+mod artifact;
 mod error;
+mod git;
 mod reference;
+mod subdirectory;
 mod url;
 
 use std::fmt;
 
+pub use archive::{ArchiveSource, ArchiveUrl};
+pub use artifact::ArtifactSource;
 pub use error::{ReferenceError, SourceError, SubdirectoryError};
+pub use git::GitSource;
 pub use reference::{GitReference, ReferenceKind};
+pub use subdirectory::Subdirectory;
 pub use url::RepositoryUrl;
 
 /// The longest text of a source, in bytes.
 pub const MAX_SOURCE_LEN: usize = 4096;
-/// The longest subdirectory, in bytes.
-const MAX_SUBDIRECTORY_LEN: usize = 1024;
 
 /// What a user names as the source of a build or run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceLocation {
+    /// No files: `/dev/null`.
+    Nothing,
+    /// A tar archive on the standard input of whoever asks: `-`.
+    Stdin,
     /// A path on the user's machine, as it was written.
     Local(String),
+    /// A place that an agent fetches.
+    Remote(RemoteSource),
+}
+
+/// A source that an agent fetches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RemoteSource {
     /// A place in a Git repository.
     Git(GitSource),
+    /// A tar archive behind a URL.
+    Archive(ArchiveSource),
+    /// An artifact in an OCI registry.
+    Artifact(ArtifactSource),
 }
-
-/// A place in a Git repository: which one, which commit of it, which directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GitSource {
-    /// Where the repository is; holds no credentials.
-    pub url: RepositoryUrl,
-    /// What to take; the default branch if nothing is named.
-    pub reference: Option<GitReference>,
-    /// The directory that is the context; the repository's root if nothing is named.
-    pub subdirectory: Option<Subdirectory>,
-}
-
-/// A directory inside a repository: relative, with `/` between its parts, without empty, `.` or `..` parts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Subdirectory(String);
 
 impl SourceLocation {
     /// Reads a source as a user writes it.
     ///
     /// Git are: `http(s)://` URLs whose path ends in `.git` or holds `/_git/` (Azure DevOps), repositories on
-    /// `github.com` also without `.git`, and `github.com/OWNER/NAME` without a scheme. What has no scheme and is none of
-    /// these is a local path; `./` in front makes a path of anything.
+    /// `github.com` also without `.git`, and `github.com/OWNER/NAME` without a scheme. Every other `http(s)://` URL is
+    /// an archive's; `oci://` names an artifact. `/dev/null` is nothing, `-` the standard input. What has no scheme and
+    /// is none of these is a local path; `./` in front makes a path of anything.
     pub fn parse(text: &str) -> Result<Self, SourceError> {
         if text.is_empty() {
             return Err(SourceError::Empty);
@@ -58,17 +67,22 @@ impl SourceLocation {
         if text.len() > MAX_SOURCE_LEN {
             return Err(SourceError::TooLong { length: text.len() });
         }
+        match text {
+            "/dev/null" => return Ok(Self::Nothing),
+            "-" => return Ok(Self::Stdin),
+            _ => {}
+        }
         if text.starts_with("github.com/") {
-            return GitSource::parse(&format!("https://{text}")).map(Self::Git);
+            return GitSource::parse(&format!("https://{text}")).map(RemoteSource::Git).map(Self::Remote);
         }
         if let Some((scheme, rest)) = text.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) {
             return match scheme.to_ascii_lowercase().as_str() {
-                "http" | "https" => remote(text),
+                "http" | "https" => behind_url(text).map(Self::Remote),
+                "oci" => ArtifactSource::parse(rest).map(RemoteSource::Artifact).map(Self::Remote),
                 "git" | "ssh" | "git+ssh" | "ssh+git" => Err(SourceError::NotHttps {
                     scheme: scheme.to_ascii_lowercase(),
                     instead: format!("https://{}", error::shown_authority(rest)),
                 }),
-                "oci" => Err(SourceError::Oci),
                 "file" => Err(SourceError::File),
                 _ => Err(SourceError::Scheme { scheme: error::shown(scheme) }),
             };
@@ -86,13 +100,15 @@ impl SourceLocation {
     }
 }
 
-/// An `http(s)://` text: Git, or a kind of source that is not taken.
-fn remote(text: &str) -> Result<SourceLocation, SourceError> {
-    let source = GitSource::parse(text)?;
-    if source.url.is_plainly_git() {
-        return Ok(SourceLocation::Git(source));
+/// An `http(s)://` text: Git, or an archive.
+fn behind_url(text: &str) -> Result<RemoteSource, SourceError> {
+    let url = text.split('#').next().unwrap_or_default();
+    // A query does not make something else of a repository: it is a slip that Git's own rules name.
+    if RepositoryUrl::is_plainly_git(url) {
+        GitSource::parse(text).map(RemoteSource::Git)
+    } else {
+        ArchiveSource::parse(text).map(RemoteSource::Archive)
     }
-    Err(SourceError::NotGit { url: error::shown(source.url.as_str()) })
 }
 
 /// The parts of `USER@HOST:PATH`, ssh's short form.
@@ -108,83 +124,90 @@ fn is_scheme(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
 }
 
-impl GitSource {
-    /// Reads `URL[#[REFERENCE][:SUBDIRECTORY]]`; the URL is taken to be a repository's.
+impl RemoteSource {
+    /// Reads a source that an agent fetches.
     pub fn parse(text: &str) -> Result<Self, SourceError> {
-        if text.len() > MAX_SOURCE_LEN {
-            return Err(SourceError::TooLong { length: text.len() });
+        match SourceLocation::parse(text)? {
+            SourceLocation::Remote(source) => Ok(source),
+            SourceLocation::Nothing | SourceLocation::Stdin | SourceLocation::Local(_) => {
+                Err(SourceError::NotRemote { text: error::shown(text) })
+            }
         }
-        let (url, fragment) = text.split_once('#').unwrap_or((text, ""));
-        let (reference, subdirectory) = fragment.split_once(':').unwrap_or((fragment, ""));
-        let url = RepositoryUrl::parse(url)?;
-        let reference = match reference {
-            "" => None,
-            text => Some(GitReference::parse(text)?),
-        };
-        let own = Self { url, reference, subdirectory: Subdirectory::parse(subdirectory)? };
-        // Encoded, a URL may be three times as long, and what is stored must be readable.
-        match own.to_string().len() {
-            length if length > MAX_SOURCE_LEN => Err(SourceError::TooLong { length }),
-            _ => Ok(own),
+    }
+
+    /// The source for people: without what may be a secret.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Git(source) => source.to_string(),
+            Self::Artifact(source) => source.to_string(),
+            Self::Archive(ArchiveSource { url, subdirectory: None }) => url.shown(),
+            Self::Archive(ArchiveSource { url, subdirectory: Some(folder) }) => format!("{}#:{folder}", url.shown()),
+        }
+    }
+
+    /// The same for people, without what is taken of it: neither reference nor directory.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Git(source) => source.url.to_string(),
+            Self::Archive(source) => source.url.shown(),
+            Self::Artifact(source) => format!("oci://{}", source.reference()),
+        }
+    }
+
+    /// The directory inside the source that is the context; the root if nothing is named.
+    pub fn subdirectory(&self) -> Option<&Subdirectory> {
+        match self {
+            Self::Git(source) => source.subdirectory.as_ref(),
+            Self::Archive(source) => source.subdirectory.as_ref(),
+            Self::Artifact(source) => source.subdirectory.as_ref(),
+        }
+    }
+
+    /// The repository's URL, if it is one: what `.Run.Repository` says.
+    pub fn repository(&self) -> Option<&RepositoryUrl> {
+        match self {
+            Self::Git(source) => Some(&source.url),
+            Self::Archive(_) | Self::Artifact(_) => None,
+        }
+    }
+
+    /// What its user should hear: that it may not be what was meant.
+    pub fn warning(&self) -> Option<String> {
+        match self {
+            Self::Archive(source) if source.url.is_forge_page() => Some(format!(
+                "{} is taken as an archive's URL; a repository's is https://github.com/OWNER/NAME.git",
+                source.url.shown()
+            )),
+            Self::Archive(_) | Self::Git(_) | Self::Artifact(_) => None,
         }
     }
 }
 
-impl fmt::Display for GitSource {
+/// The whole text, as a user could have written it. [`RemoteSource::shown`] is for people.
+impl fmt::Display for RemoteSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.url)?;
-        match (&self.reference, &self.subdirectory) {
-            (None, None) => Ok(()),
-            (Some(reference), None) => write!(f, "#{reference}"),
-            (None, Some(subdirectory)) => write!(f, "#:{subdirectory}"),
-            (Some(reference), Some(subdirectory)) => write!(f, "#{reference}:{subdirectory}"),
+        match self {
+            Self::Git(source) => source.fmt(f),
+            Self::Archive(source) => source.fmt(f),
+            Self::Artifact(source) => source.fmt(f),
         }
     }
 }
 
-impl Subdirectory {
-    /// Reads a directory's path; nothing for the root itself. A leading `/` means the repository's root, as with docker.
-    pub fn parse(text: &str) -> Result<Option<Self>, SubdirectoryError> {
-        if text.len() > MAX_SUBDIRECTORY_LEN {
-            return Err(SubdirectoryError::TooLong);
-        }
-        if text.chars().any(char::is_control) {
-            return Err(SubdirectoryError::Control);
-        }
-        let parts: Vec<&str> = text.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-        if parts.contains(&"..") {
-            return Err(SubdirectoryError::Parent(error::shown(text)));
-        }
-        Ok((!parts.is_empty()).then(|| Self(parts.join("/"))))
-    }
-
-    /// The path.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Subdirectory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::str::FromStr for GitSource {
-    type Err = SourceError;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::parse(text)
+impl From<GitSource> for RemoteSource {
+    fn from(source: GitSource) -> Self {
+        Self::Git(source)
     }
 }
 
 /// The text that a user could have written.
-impl serde::Serialize for GitSource {
+impl serde::Serialize for RemoteSource {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> serde::Deserialize<'de> for GitSource {
+impl<'de> serde::Deserialize<'de> for RemoteSource {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <std::borrow::Cow<'de, str> as serde::Deserialize>::deserialize(deserializer)?;
         Self::parse(&text).map_err(serde::de::Error::custom)

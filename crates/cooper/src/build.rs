@@ -6,5 +6,5 @@ mod source;
 mod upload;
 
 pub(crate) use request::{BuildFlags, Request};
-pub(crate) use source::{Source, dockerfile_in_repository};
+pub(crate) use source::{Source, dockerfile_in_source};
 pub(crate) use upload::{pack_folder, upload_context};

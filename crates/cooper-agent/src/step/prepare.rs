@@ -10,9 +10,10 @@ mod upload;
 use std::sync::Arc;
 
 use cooper_api::agent::PrepareOrder;
-use cooper_engine::message::{PreparedSource, StepOutput};
+use cooper_engine::message::{PreparedFile, PreparedSource, StepOutput};
 use cooper_source::git::{self, FetchEvent, FetchRequest, GitError, Snapshot};
 use cooper_source::{Cidr, Egress, EgressOptions, EgressPolicy, FetchLimits};
+use cooper_spec::source::RemoteSource;
 use tokio::sync::mpsc;
 
 use super::{Attempt, Ended};
@@ -49,10 +50,14 @@ impl Attempt<'_> {
         let allow = allow.map_err(|error| Ended::lost("the server's list of networks can't be read", &error))?;
         let egress = Egress::new(EgressOptions { policy: EgressPolicy { allow }, ..EgressOptions::default() });
         let unpack = &self.runner.settings.unpack;
+        let RemoteSource::Git(source) = &order.source else {
+            let reason = format!("this agent can't fetch {} yet", order.source.shown());
+            return Err(Ended::Failed { exit_code: None, reason });
+        };
         let request = FetchRequest {
-            source: order.source.clone(),
-            dockerfile: Some(order.dockerfile.clone()),
-            files: Vec::new(),
+            source: source.clone(),
+            dockerfile: order.dockerfile.clone(),
+            files: order.files.clone(),
             scratch: scratch.path().to_owned(),
             limits: FetchLimits { entries: unpack.entries, bytes: unpack.bytes, ..FetchLimits::default() },
         };
@@ -75,10 +80,12 @@ impl Attempt<'_> {
             () = self.stop.cancelled() => return Err(Ended::Stopped),
             context = self.upload(&snapshot) => context?,
         };
-        let Snapshot { commit, branch, reference, digest, size, dockerfile, .. } = snapshot;
+        let Snapshot { commit, branch, reference, digest, size, dockerfile, mut files, .. } = snapshot;
         let tag = reference.and_then(|name| name.strip_prefix("refs/tags/").map(str::to_owned));
-        let dockerfile = dockerfile.filter(|name| *name != order.dockerfile);
-        Ok(PreparedSource { commit, branch, tag, context, digest, size, dockerfile })
+        let dockerfile = dockerfile.filter(|name| order.dockerfile.as_ref() != Some(name));
+        let files = order.files.iter().map(|name| PreparedFile { name: name.clone(), content: files.remove(name) });
+        let files = files.collect();
+        Ok(PreparedSource { commit: Some(commit), branch, tag, context, digest, size, dockerfile, pinned: None, files })
     }
 
     /// Puts progress into the log, until there is no more.
@@ -114,13 +121,15 @@ mod tests {
     fn a_host_does_not_get_a_secret_into_the_record_by_a_name() {
         let name = || Some("heads/s3cret".to_owned());
         let found = PreparedSource {
-            commit: "0123456789abcdef0123456789abcdef01234567".to_owned(),
+            commit: Some("0123456789abcdef0123456789abcdef01234567".to_owned()),
             branch: name(),
             tag: name(),
             context: ContextId::parse("c").expect("valid"),
             digest: Digest::sha256(b"archive"),
             size: 7,
             dockerfile: name(),
+            pinned: None,
+            files: Vec::new(),
         };
         let found = masked(found, |text| text.replace("s3cret", "***"));
         assert!(!format!("{found:?}").contains("s3cret"), "{found:?}");

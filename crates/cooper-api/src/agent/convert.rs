@@ -6,9 +6,10 @@ mod task;
 use std::time::Duration;
 
 use cooper_engine::message::{
-    BaseImage, Held, PlacementKey, PreparedSource, PushedManifest, StepOutput, StepResult, ToAgent, ToServer,
+    BaseImage, Held, PlacementKey, PreparedFile, PreparedSource, PushedManifest, StepOutput, StepResult, ToAgent,
+    ToServer,
 };
-use cooper_spec::source::GitSource;
+use cooper_spec::source::RemoteSource;
 use cooper_types::{
     AttemptNumber, ContextId, Digest, Fence, ImageRef, Platform, RegistryName, RepositoryName, RunId, SecretBytes,
     SecretString, StepId, Tag,
@@ -18,6 +19,7 @@ use super::wire::{self, agent_message, server_message, start_step, step_ended};
 use super::work::{
     BuildContextOrder, BuildOrder, PrepareOrder, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork,
 };
+use super::{MAX_PREPARED_BYTES, MAX_PREPARED_FILE_BYTES, MAX_PREPARED_FILES};
 
 /// A message that does not follow the protocol.
 #[derive(Debug, thiserror::Error)]
@@ -158,13 +160,19 @@ fn result_message(result: StepResult) -> step_ended::Result {
     match result {
         StepResult::Succeeded { output: StepOutput::Prepared(found) } => {
             step_ended::Result::Prepared(step_ended::Prepared {
-                commit: found.commit,
+                commit: found.commit.unwrap_or_default(),
                 branch: found.branch.unwrap_or_default(),
                 tag: found.tag.unwrap_or_default(),
                 context: found.context.to_string(),
                 digest: found.digest.to_string(),
                 size: found.size,
                 dockerfile: found.dockerfile.unwrap_or_default(),
+                files: found
+                    .files
+                    .into_iter()
+                    .map(|file| step_ended::SourceFile { name: file.name, content: file.content })
+                    .collect(),
+                pinned: found.pinned.map(|digest| digest.to_string()).unwrap_or_default(),
             })
         }
         StepResult::Succeeded { output: StepOutput::Built { image, bases } } => {
@@ -212,9 +220,13 @@ fn read_base(base: step_ended::BaseImage) -> Result<BaseImage, ProtocolError> {
 fn read_result(result: step_ended::Result) -> Result<StepResult, ProtocolError> {
     Ok(match result {
         step_ended::Result::Prepared(prepared) => {
+            let pinned = match prepared.pinned.as_str() {
+                "" => None,
+                text => Some(Digest::parse(text).map_err(bad("source digest"))?),
+            };
             let is_commit = (prepared.commit.len() == 40 || prepared.commit.len() == 64)
                 && prepared.commit.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-            if !is_commit {
+            if !is_commit && (pinned.is_none() || !prepared.commit.is_empty()) {
                 return Err(bad("commit")(NoCommit));
             }
             // Clipped, it would name another file.
@@ -222,13 +234,15 @@ fn read_result(result: step_ended::Result) -> Result<StepResult, ProtocolError> 
             let name = |text: String| Some(clip(text)).filter(|text| !text.is_empty());
             StepResult::Succeeded {
                 output: StepOutput::Prepared(PreparedSource {
-                    commit: prepared.commit,
+                    commit: Some(prepared.commit).filter(|commit| !commit.is_empty()),
                     branch: name(prepared.branch),
                     tag: name(prepared.tag),
                     context: ContextId::parse(&prepared.context).map_err(bad("context id"))?,
                     digest: Digest::parse(&prepared.digest).map_err(bad("archive digest"))?,
                     size: prepared.size,
                     dockerfile: Some(prepared.dockerfile).filter(|path| !path.is_empty()),
+                    pinned,
+                    files: read_files(prepared.files)?,
                 }),
             }
         }
@@ -261,14 +275,27 @@ fn read_result(result: step_ended::Result) -> Result<StepResult, ProtocolError> 
     })
 }
 
+fn read_files(files: Vec<step_ended::SourceFile>) -> Result<Vec<PreparedFile>, ProtocolError> {
+    few("number of files", files.len(), MAX_PREPARED_FILES)?;
+    let len = |file: &step_ended::SourceFile| file.content.as_ref().map_or(0, Vec::len);
+    for file in &files {
+        few("length of a file's name", file.name.len(), MAX_TEXT)?;
+        few("length of a file", len(file), MAX_PREPARED_FILE_BYTES)?;
+    }
+    few("length of all files", files.iter().map(len).sum(), MAX_PREPARED_BYTES)?;
+    Ok(files.into_iter().map(|file| PreparedFile { name: file.name, content: file.content }).collect())
+}
+
 fn start_message(key: PlacementKey, attempt: AttemptNumber, order: StepOrder) -> wire::StartStep {
     let pair = |name: String, value: String| wire::build_work::Pair { name, value };
     let work = match order.work {
         StepWork::Prepare(prepare) => start_step::Work::Prepare(wire::PrepareWork {
             source: prepare.source.to_string(),
-            dockerfile: prepare.dockerfile,
+            dockerfile: prepare.dockerfile.unwrap_or_default(),
             allowed_networks: prepare.allowed_networks,
             max_bytes: prepare.max_bytes,
+            files: prepare.files,
+            task_file: prepare.task_file.unwrap_or_default(),
         }),
         StepWork::Command(command) => start_step::Work::Command(task::command_message(command)),
         StepWork::Build(build) => start_step::Work::Build(wire::BuildWork {
@@ -329,8 +356,10 @@ fn start_message(key: PlacementKey, attempt: AttemptNumber, order: StepOrder) ->
 fn read_order(start: wire::StartStep) -> Result<StepOrder, ProtocolError> {
     let work = match start.work.ok_or(ProtocolError::Missing("work"))? {
         start_step::Work::Prepare(prepare) => StepWork::Prepare(PrepareOrder {
-            source: GitSource::parse(&prepare.source).map_err(bad("source"))?,
-            dockerfile: prepare.dockerfile,
+            source: RemoteSource::parse(&prepare.source).map_err(bad("source"))?,
+            dockerfile: Some(prepare.dockerfile).filter(|path| !path.is_empty()),
+            files: prepare.files,
+            task_file: Some(prepare.task_file).filter(|path| !path.is_empty()),
             allowed_networks: prepare.allowed_networks,
             max_bytes: prepare.max_bytes,
         }),
@@ -505,12 +534,16 @@ mod tests {
             },
             ..order(command)
         };
-        let prepare = StepWork::Prepare(PrepareOrder {
-            source: GitSource::parse("https://git.example:8443/a/b.git#v1:sub/folder").expect("valid"),
-            dockerfile: "Dockerfile".to_owned(),
-            allowed_networks: vec!["10.0.0.0/8".to_owned()],
-            max_bytes: 7,
-        });
+        let prepare = |source: &str, task_file: Option<&str>| {
+            StepWork::Prepare(PrepareOrder {
+                source: RemoteSource::parse(source).expect("valid"),
+                dockerfile: task_file.is_none().then(|| "Dockerfile".to_owned()),
+                files: task_file.map(|_| "values.yaml".to_owned()).into_iter().collect(),
+                task_file: task_file.map(str::to_owned),
+                allowed_networks: vec!["10.0.0.0/8".to_owned()],
+                max_bytes: 7,
+            })
+        };
         let push = StepWork::Push(PushOrder {
             targets: vec![PushTarget {
                 image: Digest::sha256(b"x"),
@@ -522,7 +555,16 @@ mod tests {
         let attempt = AttemptNumber(2);
         for message in [
             ToAgent::Offer { key: key(), platform: Platform::LINUX_AMD64 },
-            ToAgent::StartStep { key: key(), attempt, work: order(prepare) },
+            ToAgent::StartStep {
+                key: key(),
+                attempt,
+                work: order(prepare("https://git.example:8443/a/b.git#v1:sub/folder", None)),
+            },
+            ToAgent::StartStep {
+                key: key(),
+                attempt,
+                work: order(prepare("https://h.example/a.tgz?sig=x#:sub", Some("acb.yaml"))),
+            },
             ToAgent::StartStep { key: key(), attempt, work: order(build) },
             ToAgent::StartStep { key: key(), attempt, work: order(push) },
             ToAgent::StartStep { key: key(), attempt, work: command },
@@ -551,13 +593,19 @@ mod tests {
         };
         let prepared = |branch: Option<&str>| {
             StepOutput::Prepared(PreparedSource {
-                commit: "0123456789abcdef0123456789abcdef01234567".to_owned(),
+                commit: branch.map(|_| "0123456789abcdef0123456789abcdef01234567".to_owned()),
                 branch: branch.map(str::to_owned),
                 tag: branch.is_none().then(|| "v1".to_owned()),
                 context: ContextId::parse("c-1").expect("valid"),
                 digest: Digest::sha256(b"archive"),
                 size: 7,
                 dockerfile: branch.map(|_| "Dockerfile".to_owned()),
+                pinned: branch.is_none().then(|| Digest::sha256(b"as it came")),
+                files: vec![
+                    PreparedFile { name: "acb.yaml".to_owned(), content: Some(vec![0, 255]) },
+                    PreparedFile { name: "empty".to_owned(), content: Some(Vec::new()) },
+                    PreparedFile { name: "missing".to_owned(), content: None },
+                ],
             })
         };
         for message in [
@@ -611,5 +659,20 @@ mod tests {
         let ended = wire::StepEnded { result: Some(prepared), ..Default::default() };
         check(agent_message::Message::StepEnded(ended), "message has a bad length of the Dockerfile's path");
         check(agent_message::Message::Stopped(wire::PlacementKey::default()), "message has a bad run id");
+        let of = |files: Vec<step_ended::SourceFile>, pinned: &str| {
+            let pinned = pinned.to_owned();
+            let context = "c".to_owned();
+            let digest = Digest::sha256(b"archive").to_string();
+            let prepared = step_ended::Prepared { files, pinned, context, digest, ..Default::default() };
+            let result = Some(step_ended::Result::Prepared(prepared));
+            agent_message::Message::StepEnded(wire::StepEnded { result, ..Default::default() })
+        };
+        let file = |len: usize| step_ended::SourceFile { name: "f".to_owned(), content: Some(vec![0; len]) };
+        let pinned = Digest::sha256(b"as it came").to_string();
+        check(of(Vec::new(), ""), "message has a bad commit");
+        check(of(Vec::new(), "latest"), "message has a bad source digest");
+        check(of(vec![file(MAX_PREPARED_FILE_BYTES + 1)], &pinned), "message has a bad length of a file");
+        check(of(vec![file(MAX_PREPARED_FILE_BYTES); 5], &pinned), "message has a bad length of all files");
+        check(of(vec![file(0); MAX_PREPARED_FILES + 1], &pinned), "message has a bad number of files");
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cooper_spec::plan::{Mount, Network, Tries};
-use cooper_spec::source::GitSource;
+use cooper_spec::source::RemoteSource;
 use cooper_types::{Digest, ImageRef, Platform, RegistryName, RepositoryName, SecretBytes, SecretString, StepId, Tag};
 
 /// One attempt's order: the work and everything that goes with it.
@@ -53,9 +53,13 @@ pub enum StepWork {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrepareOrder {
     /// What is fetched.
-    pub source: GitSource,
-    /// The Dockerfile's path inside the source's folder.
-    pub dockerfile: String,
+    pub source: RemoteSource,
+    /// The Dockerfile's path inside the source's folder, where one is going to be built: its ignore rules count then.
+    pub dockerfile: Option<String>,
+    /// Files inside the source's folder that are answered with the result.
+    pub files: Vec<String>,
+    /// The task file inside the source's folder: answered like those, with the files that its aliases name.
+    pub task_file: Option<String>,
     /// Networks that may be reached although they are not public.
     pub allowed_networks: Vec<String>,
     /// The largest archive that the server takes, in bytes.

@@ -36,8 +36,8 @@ impl NewRun {
         let mut variables = RunVariables::quick_build(id, &self.registry, &self.build.platform, now);
         let source = match &self.source {
             BuildSource::Context(_) => None,
-            BuildSource::Git(location) => {
-                variables.repository = location.url.to_string();
+            BuildSource::Remote(location) => {
+                variables.repository = location.repository().map(ToString::to_string).unwrap_or_default();
                 Some(RunSource::Wanted { location: location.clone(), build: Box::new(self.build.clone()) })
             }
         };
@@ -45,7 +45,7 @@ impl NewRun {
         let repositories = match &self.source {
             // All is known: variables of a source are empty, and the names are what they come to without them.
             BuildSource::Context(_) => plan.pushed_images().map(|image| image.repository.clone()).collect(),
-            BuildSource::Git(_) => self.build.certain_repositories(&variables, &self.registry),
+            BuildSource::Remote(_) => self.build.certain_repositories(&variables, &self.registry),
         };
         for repository in repositories {
             if !self.scopes.repository(&repository, Access::Push) {

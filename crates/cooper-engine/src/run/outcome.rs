@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cooper_spec::plan::{PlannedStep, PushedName, Work};
+use cooper_spec::source::RemoteSource;
 use cooper_types::{AttemptNumber, Tag, Timestamp};
 
 use super::{Effect, Loss, PendingReason, Phase, Placement, Policy, Run, RunSource, StepState, TagTarget, Verdict};
@@ -73,9 +74,11 @@ impl Run {
         match result {
             StepResult::Succeeded { output } => {
                 let fits = match (&planned.work, &output) {
-                    (Work::Prepare(_), StepOutput::Prepared(_)) => {
-                        matches!(self.source, Some(RunSource::Wanted { .. }))
-                    }
+                    (Work::Prepare(_), StepOutput::Prepared(found)) => match &self.source {
+                        Some(RunSource::Wanted { location: RemoteSource::Git(_), .. }) => found.commit.is_some(),
+                        Some(RunSource::Wanted { .. }) => found.pinned.is_some(),
+                        Some(RunSource::Prepared { .. }) | None => false,
+                    },
                     (Work::Build(_), StepOutput::Built { .. })
                     | (Work::Push(_), StepOutput::Pushed { .. })
                     | (Work::Command(_), StepOutput::Ran { .. }) => true,
@@ -94,8 +97,12 @@ impl Run {
                 }
                 let id = planned.id.clone();
                 let mut planning = Ok(());
-                match &output {
-                    StepOutput::Prepared(found) => planning = self.plan_source(step, attempt, found, effects),
+                let mut output = output;
+                match &mut output {
+                    StepOutput::Prepared(found) => {
+                        planning = self.plan_source(step, attempt, found, effects);
+                        *found = found.recorded();
+                    }
                     StepOutput::Built { bases, .. } => {
                         effects.push(Effect::BasesResolved { step, bases: bases.clone() });
                     }

@@ -7,7 +7,7 @@ use std::error::Error;
 
 use cooper_spec::plan::Plan;
 use cooper_spec::quick_build::{PlanError, QuickBuild};
-use cooper_spec::source::GitSource;
+use cooper_spec::source::RemoteSource;
 use cooper_spec::template::RunVariables;
 use cooper_types::{Access, AttemptNumber};
 use serde::{Deserialize, Serialize};
@@ -22,14 +22,14 @@ pub enum RunSource {
     /// It is still to be fetched; only then can the rest be planned.
     Wanted {
         /// What was asked for.
-        location: GitSource,
+        location: RemoteSource,
         /// What is planned when it is there.
         build: Box<QuickBuild>,
     },
     /// It is there, and the run is planned or could not be.
     Prepared {
         /// What was asked for.
-        location: GitSource,
+        location: RemoteSource,
         /// What it was found to be.
         found: PreparedSource,
     },
@@ -37,7 +37,7 @@ pub enum RunSource {
 
 impl RunSource {
     /// What was asked for.
-    pub fn location(&self) -> &GitSource {
+    pub fn location(&self) -> &RemoteSource {
         match self {
             Self::Wanted { location, .. } | Self::Prepared { location, .. } => location,
         }
@@ -65,10 +65,9 @@ impl Run {
         let Some(RunSource::Wanted { location, build }) = &self.source else {
             return Err("the source was prepared before".to_owned());
         };
-        let branch = found.branch.as_ref().map(|branch| format!(" on branch {branch}")).unwrap_or_default();
-        effects.push(Effect::LogLine(format!("Source: {} at commit {}{branch}", location.url, found.commit)));
+        effects.push(Effect::LogLine(format!("Source: {}{}", location.place(), pinned(found))));
         let planned = self.plan_prepared(build, location, found);
-        self.source = Some(RunSource::Prepared { location: location.clone(), found: found.clone() });
+        self.source = Some(RunSource::Prepared { location: location.clone(), found: found.recorded() });
         let plan = planned.map_err(|error| one_line(&format!("the run can't be planned: {}", chain(&error))))?;
         let (context, digest, size) = (found.context.clone(), found.digest.clone(), found.size);
         effects.push(Effect::Planned { step, attempt, context, digest, size });
@@ -81,14 +80,14 @@ impl Run {
     fn plan_prepared(
         &self,
         build: &QuickBuild,
-        location: &GitSource,
+        location: &RemoteSource,
         found: &PreparedSource,
     ) -> Result<Plan, PlanError> {
         let variables = RunVariables {
-            commit: found.commit.clone(),
+            commit: found.commit.clone().unwrap_or_default(),
             branch: found.branch.clone().unwrap_or_default(),
             git_tag: found.tag.clone().unwrap_or_default(),
-            repository: location.url.to_string(),
+            repository: location.repository().map(ToString::to_string).unwrap_or_default(),
             ..RunVariables::quick_build(self.id, &self.registry, &build.platform, self.created)
         };
         let mut build = build.clone();
@@ -103,6 +102,16 @@ impl Run {
             }
         }
         Ok(plan)
+    }
+}
+
+/// What a source was found to be, behind its name.
+fn pinned(found: &PreparedSource) -> String {
+    let branch = found.branch.as_ref().map(|branch| format!(" on branch {branch}")).unwrap_or_default();
+    match (&found.commit, &found.pinned) {
+        (Some(commit), _) => format!(" at commit {commit}{branch}"),
+        (None, Some(digest)) => format!(", {digest}"),
+        (None, None) => String::new(),
     }
 }
 

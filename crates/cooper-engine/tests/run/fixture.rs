@@ -96,7 +96,7 @@ pub(super) fn wanted(image: &str, scopes: &[&str]) -> Result<Run, PlanError> {
             secrets: Vec::new(),
             platform: Platform::LINUX_AMD64,
         },
-        source: BuildSource::Git(GitSource::parse("https://git.example/app.git#main:sub").expect("valid")),
+        source: BuildSource::Remote(GitSource::parse("https://git.example/app.git#main:sub").expect("valid").into()),
         timeout: RUN_TIMEOUT,
     };
     new.accept(RunId::from_number(1), at(0))
@@ -105,13 +105,15 @@ pub(super) fn wanted(image: &str, scopes: &[&str]) -> Result<Run, PlanError> {
 /// What a prepare step reports.
 pub(super) fn prepared(branch: &str) -> StepResult {
     let output = StepOutput::Prepared(PreparedSource {
-        commit: "0123456789abcdef0123456789abcdef01234567".to_owned(),
+        commit: Some("0123456789abcdef0123456789abcdef01234567".to_owned()),
         branch: Some(branch.to_owned()),
         tag: None,
         context: ContextId::parse("snapshot").expect("valid"),
         digest: Digest::sha256(b"archive"),
         size: 7,
         dockerfile: None,
+        pinned: None,
+        files: Vec::new(),
     });
     StepResult::Succeeded { output }
 }

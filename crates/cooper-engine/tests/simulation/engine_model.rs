@@ -165,13 +165,15 @@ impl World {
         }
         let branch = if self.random.chance(900) { "main" } else { "Feature/x" };
         let output = StepOutput::Prepared(PreparedSource {
-            commit: "0".repeat(40),
+            commit: Some("0".repeat(40)),
             branch: Some(branch.to_owned()),
             tag: None,
             context,
             digest: Digest::sha256(b"archive"),
             size: 7,
             dockerfile: None,
+            pinned: None,
+            files: Vec::new(),
         });
         Some(StepResult::Succeeded { output })
     }

@@ -99,7 +99,7 @@ fn fetched(id: RunId, now: Timestamp, timeout: Duration) -> Run {
             secrets: Vec::new(),
             platform: Platform::LINUX_AMD64,
         },
-        source: BuildSource::Git(GitSource::parse("https://git.example/app.git").expect("valid")),
+        source: BuildSource::Remote(GitSource::parse("https://git.example/app.git").expect("valid").into()),
         timeout,
     };
     new.accept(id, now).expect("it can be accepted")

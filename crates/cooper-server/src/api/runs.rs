@@ -196,10 +196,15 @@ fn accept_request(
     Ok(AcceptRun { run, run_type: RunType::QuickBuild, idempotency, secrets })
 }
 
-/// What `sourceLocation` names: a place in a Git repository, or an uploaded context by its id.
+/// What `sourceLocation` names: a place that an agent fetches, or an uploaded context by its id.
 fn build_source(text: &str) -> ApiResult<BuildSource> {
     match SourceLocation::parse(text) {
-        Ok(SourceLocation::Git(source)) => Ok(BuildSource::Git(source)),
+        Ok(SourceLocation::Remote(source)) => Ok(BuildSource::Remote(source)),
+        Ok(SourceLocation::Nothing | SourceLocation::Stdin) => {
+            let detail =
+                format!("sourceLocation `{text}` holds no Dockerfile; upload a context, or name a remote source");
+            Err(ApiError::new(ProblemCode::InvalidRequest, detail))
+        }
         Ok(SourceLocation::Local(id)) => ContextId::parse(&id).map(BuildSource::Context).map_err(|error| {
             ApiError::new(ProblemCode::ContextNotFound, format!("sourceLocation is not valid: {error}"))
         }),

@@ -47,8 +47,8 @@ pub(crate) fn run_view(record: &RunRecord) -> rest::Run {
         steps: run.steps.iter().zip(&run.plan.steps).map(|(step, planned)| step_view(step, planned)).collect(),
         dependencies: dependencies(record),
         image_names: run.plan.pushed_images().map(ToString::to_string).collect(),
-        source_location: run.source.as_ref().map(|source| source.location().to_string()),
-        source_commit: found.map(|found| found.commit.clone()),
+        source_location: run.source.as_ref().map(|source| source.location().shown()),
+        source_commit: found.and_then(|found| found.commit.clone()),
         source_branch: found.and_then(|found| found.branch.clone()),
     }
 }
@@ -92,7 +92,7 @@ fn step_view(step: &cooper_engine::run::Step, planned: &PlannedStep) -> rest::Ru
 fn dependencies(record: &RunRecord) -> Vec<rest::Dependency> {
     let plan = &record.run.plan;
     let found = record.run.source.as_ref().and_then(RunSource::found);
-    let git = found.map(|found| rest::GitHead { revision: found.commit.clone() });
+    let git = found.and_then(|found| found.commit.clone()).map(|revision| rest::GitHead { revision });
     let mut all = Vec::new();
     for (index, planned) in plan.steps.iter().enumerate().filter(|(_, planned)| matches!(planned.work, Work::Build(_)))
     {

@@ -4,7 +4,7 @@
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SourceError {
     /// There is nothing.
-    #[error("the source is empty; name a folder (`.` is this one) or a Git repository's https URL")]
+    #[error("the source is empty; name a folder (`.` is this one), or the https URL of a Git repository or an archive")]
     Empty,
     /// It is too long.
     #[error("the source has {length} bytes; at most {} are taken", super::MAX_SOURCE_LEN)]
@@ -25,25 +25,55 @@ pub enum SourceError {
         /// The URL that most likely works.
         instead: String,
     },
-    /// An OCI artifact.
-    #[error("`oci://` sources are not supported yet; name a folder or a Git repository's https URL")]
-    Oci,
+    /// The name behind `oci://` is none.
+    #[error("`oci://{text}` names no artifact: {why}")]
+    Artifact {
+        /// The name.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The name behind `oci://` begins with no registry.
+    #[error("`oci://{text}` names no registry; write oci://HOST[:PORT]/REPOSITORY:TAG")]
+    NoRegistry {
+        /// The name.
+        text: String,
+    },
+    /// A reference behind an artifact's `#`.
+    #[error("`oci://{text}` has a tag or a digest of its own; `#{reference}` is no directory: write `#:DIRECTORY`")]
+    ArtifactReference {
+        /// The artifact.
+        text: String,
+        /// What stands behind the `#`.
+        reference: String,
+    },
+    /// A reference behind an archive's `#`.
+    #[error(
+        "`{url}` is taken as an archive, which has no `#{reference}`; write `#:DIRECTORY` for a directory of it, or \
+         `.git` at the path's end if it is a repository"
+    )]
+    ArchiveReference {
+        /// The URL for people.
+        url: String,
+        /// What stands behind the `#`.
+        reference: String,
+    },
+    /// A source that no agent can fetch.
+    #[error("`{text}` is nothing that an agent can fetch; name an https URL or oci://HOST/REPOSITORY:TAG")]
+    NotRemote {
+        /// The text.
+        text: String,
+    },
     /// A file on some machine.
     #[error("`file://` sources are refused; name the folder itself")]
     File,
     /// Another scheme.
-    #[error("sources over `{scheme}` are not supported; name a folder or a Git repository's https URL")]
+    #[error(
+        "sources over `{scheme}` are not supported; name a folder, or the https URL of a Git repository or an archive"
+    )]
     Scheme {
         /// The scheme.
         scheme: String,
-    },
-    /// The URL may be anything, such as an archive.
-    #[error(
-        "`{url}` does not look like a Git repository; add `.git` to the path (archives by URL are not supported yet)"
-    )]
-    NotGit {
-        /// The URL, without credentials.
-        url: String,
     },
     /// The text is no URL.
     #[error("source URL `{url}` is not valid: {reason}")]
@@ -68,7 +98,7 @@ pub enum SourceError {
         url: String,
     },
     /// The URL names a host alone.
-    #[error("source URL `{url}` names no repository; write https://HOST/PATH.git")]
+    #[error("source URL `{url}` names nothing on its host; write https://HOST/PATH.git for a repository")]
     NoPath {
         /// The URL.
         url: String,
@@ -91,14 +121,14 @@ pub struct ReferenceError {
     pub reason: &'static str,
 }
 
-/// Why a text is no directory of a repository.
+/// Why a text is no directory of a source.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SubdirectoryError {
-    /// It leads out of the repository.
-    #[error("subdirectory `{0}` leads out of the repository with `..`")]
+    /// It leads out of the source.
+    #[error("subdirectory `{0}` leads out of the source with `..`")]
     Parent(String),
     /// It is too long.
-    #[error("the subdirectory has more than {} bytes", super::MAX_SUBDIRECTORY_LEN)]
+    #[error("the subdirectory has more than {} bytes", super::subdirectory::MAX_SUBDIRECTORY_LEN)]
     TooLong,
     /// It holds a character that no name should have.
     #[error("the subdirectory holds a control character")]

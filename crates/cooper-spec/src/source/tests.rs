@@ -6,7 +6,7 @@ use super::*;
 
 fn git(text: &str) -> GitSource {
     match SourceLocation::parse(text) {
-        Ok(SourceLocation::Git(source)) => source,
+        Ok(SourceLocation::Remote(RemoteSource::Git(source))) => source,
         other => panic!("{text}: {other:?}"),
     }
 }
@@ -48,10 +48,104 @@ fn git_sources_have_url_reference_and_subdirectory() {
 }
 
 #[test]
+fn the_kind_of_a_source_is_in_its_text() {
+    let sha = format!("sha256:{}", "a".repeat(64));
+    let pinned = format!("oci://r.io:5000/a/b@{sha}");
+    let table: &[(&str, &str, &str)] = &[
+        // The contract's kinds, with our differences: ssh is refused, GitHub's repositories need no `.git`.
+        ("https://h.io/r.git#main:dir", "git", "https://h.io/r.git#main:dir"),
+        ("http://h.io/r.git", "git", "http://h.io/r.git"),
+        ("https://dev.azure.com/o/p/_git/r#main:dir", "git", "https://dev.azure.com/o/p/_git/r#main:dir"),
+        ("https://o.VisualStudio.com/p/_git/r", "git", "https://o.visualstudio.com/p/_git/r"),
+        ("github.com/o/r", "git", "https://github.com/o/r"),
+        ("https://github.com/o/r", "git", "https://github.com/o/r"),
+        ("https://github.com/o/r/tree/main", "archive", "https://github.com/o/r/tree/main"),
+        ("https://github.com/o", "archive", "https://github.com/o"),
+        ("https://h.io/a.tar.gz", "archive", "https://h.io/a.tar.gz"),
+        ("HTTPS://H.io:443/a b?", "error", ""),
+        ("HTTPS://H.io:443/a.txz", "archive", "https://h.io/a.txz"),
+        ("http://h.io/get?id=7#:sub//dir/", "archive", "http://h.io/get?id=7#:sub/dir"),
+        ("https://h.io/a.tgz#", "archive", "https://h.io/a.tgz"),
+        ("oci://r.io/a/b:v1", "artifact", "oci://r.io/a/b:v1"),
+        ("OCI://localhost/b", "artifact", "oci://localhost/b:latest"),
+        ("oci://r.io:5000/a/b@SHA", "error", ""),
+        (&pinned, "artifact", &pinned),
+        ("oci://r.io/b:v1#:sub", "artifact", "oci://r.io/b:v1#:sub"),
+        ("/dev/null", "nothing", ""),
+        ("-", "stdin", ""),
+        (".", "local", ""),
+    ];
+    for &(text, kind, form) in table {
+        let parsed = SourceLocation::parse(text);
+        let (found, shown) = match &parsed {
+            Ok(SourceLocation::Nothing) => ("nothing", String::new()),
+            Ok(SourceLocation::Stdin) => ("stdin", String::new()),
+            Ok(SourceLocation::Local(_)) => ("local", String::new()),
+            Ok(SourceLocation::Remote(source)) => {
+                let kind = match source {
+                    RemoteSource::Git(_) => "git",
+                    RemoteSource::Archive(_) => "archive",
+                    RemoteSource::Artifact(_) => "artifact",
+                };
+                assert_eq!(RemoteSource::parse(&source.to_string()).as_ref(), Ok(source), "{text}");
+                (kind, source.to_string())
+            }
+            Err(_) => ("error", String::new()),
+        };
+        assert_eq!((found, shown.as_str()), (kind, form), "{text}: {parsed:?}");
+    }
+    for text in [".", "-", "/dev/null"] {
+        assert!(RemoteSource::parse(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn what_a_query_holds_is_shown_to_nobody() {
+    let source = RemoteSource::parse("https://h.io/a/b.tgz?sig=hunter2#:sub").unwrap();
+    assert_eq!(source.shown(), "https://h.io/a/b.tgz?…#:sub");
+    assert_eq!(source.place(), "https://h.io/a/b.tgz?…");
+    assert!(!format!("{source:?}").contains("hunter2"), "{source:?}");
+    assert!(source.to_string().contains("hunter2"), "the request needs it");
+    let RemoteSource::Archive(archive) = source else { panic!("{source:?}") };
+    assert_eq!(archive.url.query(), Some("sig=hunter2"));
+    let bare = archive.url.clone().with_query(Some(""));
+    assert_eq!(bare.expose(), "https://h.io/a/b.tgz?");
+    assert_eq!(bare.with_query(archive.url.query()), archive.url);
+}
+
+#[test]
+fn a_page_about_a_repository_is_warned_of() {
+    let warning = |text: &str| RemoteSource::parse(text).unwrap().warning();
+    let expect = "https://github.com/o/r/tree/main is taken as an archive's URL; a repository's is \
+                  https://github.com/OWNER/NAME.git";
+    assert_eq!(warning("https://github.com/o/r/tree/main").as_deref(), Some(expect));
+    for text in [
+        "https://github.com/o/r",
+        "https://github.com/o/r/archive/refs/heads/main.tar.gz",
+        "https://github.com/o/r/releases/download/v1/r.tgz",
+        "https://h.io/a.tgz",
+        "oci://github.com/a/b:v1",
+    ] {
+        assert_eq!(warning(text), None, "{text}");
+    }
+}
+
+#[test]
 fn everything_else_without_a_scheme_is_local() {
-    for text in
-        [".", "src/app", "/abs", "./github.com/o/r", "C:\\app", "a#b", "a@b", "./git@h:p", "-", "app.git", "a b"]
-    {
+    for text in [
+        ".",
+        "src/app",
+        "/abs",
+        "./github.com/o/r",
+        "C:\\app",
+        "a#b",
+        "a@b",
+        "./git@h:p",
+        "./-",
+        "--",
+        "app.git",
+        "a b",
+    ] {
         assert_eq!(SourceLocation::parse(text), Ok(SourceLocation::Local(text.to_owned())));
     }
 }
@@ -65,11 +159,16 @@ fn refusals_name_the_way_out() {
         ("ssh://git@h.io/o/r.git", "`ssh` is not supported; write https://h.io/o/r.git"),
         ("git://h.io/r.git#main", "`git` is not supported; write https://h.io/r.git"),
         ("file:///etc", "`file://` sources are refused"),
-        ("oci://r.io/a:b", "not supported yet"),
+        ("oci://", "names no artifact: image reference is empty"),
+        ("oci://app:v1", "`oci://app:v1` names no registry"),
+        ("oci://r.io/App:v1", "`oci://r.io/App:v1` names no artifact: "),
+        ("oci://r.io/app#v1", "write `#:DIRECTORY`"),
+        ("oci://r.io/app:v1#:../x", "leads out"),
+        ("https://h.io/a.tgz#main", "`https://h.io/a.tgz` is taken as an archive, which has no `#main`"),
+        ("https://h.io/a.tgz#main:x", "or `.git` at the path's end if it is a repository"),
         ("ftp://h/r.git", "sources over `ftp` are not supported"),
-        ("https://h.io/a.tar.gz", "`https://h.io/a.tar.gz` does not look like a Git repository; add `.git`"),
-        ("https://github.com/o", "does not look like a Git repository"),
-        ("https://h.io", "names no repository"),
+        ("https://h.io", "names nothing on its host"),
+        ("https://h.io/?x", "names nothing on its host"),
         ("https://h.io/r.git?x=1", "has a query"),
         ("https:///r.git/../..", "source URL"),
         ("https://h.io:99999/r.git", "invalid port"),
@@ -77,7 +176,7 @@ fn refusals_name_the_way_out() {
         ("https://h.io/r .git", "a blank or a control character"),
         ("https://h.io/r\u{7}.git", "a blank or a control character"),
         ("https://h.io\\@evil/r.git", "a backslash"),
-        ("https://h.io/r.git#main:../x", "subdirectory `../x` leads out of the repository"),
+        ("https://h.io/r.git#main:../x", "subdirectory `../x` leads out of the source"),
         ("https://h.io/r.git#main:a/../../x", "leads out"),
         ("https://h.io/r.git#a..b", "reference `a..b` holds `..`"),
         ("https://h.io/r.git#-x", "begins with `-`"),
@@ -107,6 +206,10 @@ fn credentials_are_refused_and_never_repeated() {
         "https://user:hunter2@h.io/r .git",
         "https://user:hunter2/x@h.io/r.git",
         "https://h.io/r.git?token=hunter2",
+        "https://user:hunter2@h.io/a.tgz",
+        "https://h.io/a.tgz?sig=hunter2#main",
+        "https://h.io/?sig=hunter2",
+        "oci://user:hunter2@r.io/a:b",
         "ssh://git:hunter2@h.io/r.git",
         "git://user:hunter2@h.io/r.git",
         "ftp://user:hunter2@h.io/r.git",
@@ -140,8 +243,14 @@ proptest! {
         path in "[a-zA-Z0-9._~%-]{1,8}(/[a-zA-Z0-9._-]{1,8}){0,2}",
         fragment in "(#[a-zA-Z0-9./_:#-]{0,12})?",
     ) {
-        if let Ok(SourceLocation::Git(source)) = SourceLocation::parse(&format!("https://h.io/{path}.git{fragment}")) {
-            prop_assert_eq!(SourceLocation::parse(&source.to_string()), Ok(SourceLocation::Git(source)));
+        for text in [
+            format!("https://h.io/{path}.git{fragment}"),
+            format!("https://h.io/{path}.tgz?{path}{fragment}"),
+            format!("oci://h.io/{path}{fragment}"),
+        ] {
+            if let Ok(SourceLocation::Remote(source)) = SourceLocation::parse(&text) {
+                prop_assert_eq!(SourceLocation::parse(&source.to_string()), Ok(SourceLocation::Remote(source)));
+            }
         }
     }
 
@@ -200,11 +309,11 @@ fn submodules_stand_relative_to_their_parent() {
 
 #[test]
 fn the_state_of_a_run_holds_the_text() {
-    let source = git("https://h.io/o/r.git#main:app");
+    let source = RemoteSource::Git(git("https://h.io/o/r.git#main:app"));
     let json = serde_json::to_string(&source).unwrap();
     assert_eq!(json, "\"https://h.io/o/r.git#main:app\"");
-    assert_eq!(serde_json::from_str::<GitSource>(&json).unwrap(), source);
-    assert!(serde_json::from_str::<GitSource>("\"https://u:p@h.io/r.git\"").is_err());
+    assert_eq!(serde_json::from_str::<RemoteSource>(&json).unwrap(), source);
+    assert!(serde_json::from_str::<RemoteSource>("\"https://u:p@h.io/r.git\"").is_err());
     // What is taken can be read again, also where it grows by being encoded.
     for length in [600, 2_000] {
         let text = format!("https://h.io/{}.git", "é".repeat(length));

@@ -1,4 +1,4 @@
-//! A repository's URL: `http` or `https`, a host, a path, and nothing that is secret.
+//! URLs over `http` and `https`, and a repository's: a host, a path, and nothing that is secret.
 //!
 //! The URL is kept in the form that the request is made with, so that what is checked is what is used: host in lower
 //! case, numeric addresses in their usual form, no default port, no `.` or `..` parts.
@@ -9,6 +9,31 @@ use url::{Position, Url};
 
 use super::error::{SourceError, shown_url};
 
+/// Reads an `http(s)` URL with a host, and without credentials and fragment. The error repeats neither credentials nor a
+/// query.
+pub(super) fn parse_http(text: &str) -> Result<Url, SourceError> {
+    let invalid = |reason: &str| SourceError::Url { url: shown_url(text), reason: reason.to_owned() };
+    // The URL standard would drop some of these in silence.
+    if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Err(invalid("it holds a blank or a control character"));
+    }
+    if text.contains('\\') {
+        return Err(invalid("it holds a backslash"));
+    }
+    let url = Url::parse(text).map_err(|error| invalid(&error.to_string()))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(invalid("it begins with neither https:// nor http://"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        let host = url[Position::BeforeHost..Position::AfterPort].to_owned();
+        return Err(SourceError::Credentials { host });
+    }
+    if url.fragment().is_some() {
+        return Err(invalid("it holds a `#`"));
+    }
+    Ok(url)
+}
+
 /// Where a repository is. It holds no user name, password, query or fragment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RepositoryUrl(Url);
@@ -16,27 +41,9 @@ pub struct RepositoryUrl(Url);
 impl RepositoryUrl {
     /// Reads a URL; the error never repeats credentials or a query.
     pub fn parse(text: &str) -> Result<Self, SourceError> {
-        let invalid = |reason: &str| SourceError::Url { url: shown_url(text), reason: reason.to_owned() };
-        // The URL standard would drop some of these in silence.
-        if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
-            return Err(invalid("it holds a blank or a control character"));
-        }
-        if text.contains('\\') {
-            return Err(invalid("it holds a backslash"));
-        }
-        let url = Url::parse(text).map_err(|error| invalid(&error.to_string()))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(invalid("it begins with neither https:// nor http://"));
-        }
-        let own = Self(url);
-        if !own.0.username().is_empty() || own.0.password().is_some() {
-            return Err(SourceError::Credentials { host: own.host() });
-        }
+        let own = Self(parse_http(text)?);
         if own.0.query().is_some() {
             return Err(SourceError::Query { url: shown_url(text) });
-        }
-        if own.0.fragment().is_some() {
-            return Err(invalid("it holds a `#`"));
         }
         if own.0.path().trim_matches('/').is_empty() {
             return Err(SourceError::NoPath { url: shown_url(text) });
@@ -59,13 +66,17 @@ impl RepositoryUrl {
         self.0.scheme() == "https"
     }
 
-    /// Whether the URL alone says that it is Git.
-    pub(super) fn is_plainly_git(&self) -> bool {
-        let path = self.0.path().trim_end_matches('/');
+    /// Whether a URL's text alone says that it is a repository's, whatever its query.
+    pub(super) fn is_plainly_git(text: &str) -> bool {
+        let Ok(url) = Url::parse(text) else {
+            // Then an error will say what is wrong with it, in the words of what it most likely was to be.
+            return text.trim_end_matches('/').ends_with(".git");
+        };
+        let path = url.path().trim_end_matches('/');
         let parts = path.split('/').filter(|part| !part.is_empty()).count();
         path.ends_with(".git")
             || path.contains("/_git/")
-            || (matches!(self.0.host_str(), Some("github.com" | "www.github.com")) && parts == 2)
+            || (matches!(url.host_str(), Some("github.com" | "www.github.com")) && parts == 2)
     }
 
     /// The URL of a submodule, as `.gitmodules` of this repository writes it.

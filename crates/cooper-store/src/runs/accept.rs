@@ -39,7 +39,7 @@ pub(super) async fn accept(
             Some(context)
         }
         // A prepare attempt brings it.
-        BuildSource::Git(_) => None,
+        BuildSource::Remote(_) => None,
     };
     let id = next_id(tx, registry).await?;
     let run = request.run.accept(id, now)?;

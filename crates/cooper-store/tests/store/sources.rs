@@ -17,7 +17,7 @@ use crate::fixture::{Fixture, Started, context, principal, quick_build};
 /// A request whose source is to be fetched.
 fn from_git(owner: &str) -> AcceptRun {
     let mut request = quick_build(owner, "none");
-    request.run.source = BuildSource::Git(GitSource::parse("https://git.example/app.git#main").unwrap());
+    request.run.source = BuildSource::Remote(GitSource::parse("https://git.example/app.git#main").unwrap().into());
     request
 }
 
@@ -27,13 +27,15 @@ fn prepared(started: Started, id: &str) -> RunEvent {
 
 fn prepared_as(started: Started, id: &str, digest: Digest, size: u64) -> RunEvent {
     let found = PreparedSource {
-        commit: "a".repeat(40),
+        commit: Some("a".repeat(40)),
         branch: Some("main".to_owned()),
         tag: None,
         context: context(id),
         digest,
         size,
         dockerfile: None,
+        pinned: None,
+        files: Vec::new(),
     };
     let result = StepResult::Succeeded { output: StepOutput::Prepared(found) };
     RunEvent::StepEnded { fence: started.fence, attempt: started.attempt, result }

@@ -6,7 +6,7 @@ use cooper_api::rest::{
     Argument, DEFAULT_TIMEOUT_SECONDS, DockerBuildRequest, Label, MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS,
     PlatformView, RunRequest,
 };
-use cooper_spec::source::GitSource;
+use cooper_spec::source::RemoteSource;
 use cooper_types::{ContextId, Platform};
 
 use super::secret_flag::SecretFlag;
@@ -128,8 +128,8 @@ impl Request {
         self.of_source(context.to_string(), dockerfile)
     }
 
-    /// The request for a build of this Dockerfile in a repository.
-    pub(crate) fn of_repository(self, source: &GitSource, dockerfile: String) -> RunRequest {
+    /// The request for a build of this Dockerfile in a source that an agent fetches.
+    pub(crate) fn of_remote(self, source: &RemoteSource, dockerfile: String) -> RunRequest {
         self.of_source(source.to_string(), dockerfile)
     }
 

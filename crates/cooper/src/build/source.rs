@@ -1,8 +1,8 @@
-//! What SOURCE is: a local folder, or a place in a Git repository that an agent fetches.
+//! What SOURCE is: a local folder, or a place that an agent fetches.
 
 use std::path::{Component, Path, PathBuf};
 
-use cooper_spec::source::{GitSource, SourceLocation};
+use cooper_spec::source::{RemoteSource, SourceLocation};
 
 use crate::fault::{Fault, chain};
 
@@ -11,31 +11,31 @@ use crate::fault::{Fault, chain};
 pub(crate) enum Source {
     /// A folder of this machine; whether it exists is for the packing to say.
     Folder(PathBuf),
-    /// A repository. Nothing of it comes through this machine.
-    Git(GitSource),
+    /// A place that an agent fetches. Nothing of it comes through this machine.
+    Remote(RemoteSource),
 }
 
 impl Source {
     /// Reads SOURCE.
     pub(crate) fn parse(text: &str) -> Result<Self, Fault> {
-        if matches!(text, "-" | "/dev/null") {
-            return Err(Fault::usage(format!("source `{text}` is not a folder"))
-                .with_hint("give the folder that holds the sources; `.` is the current one"));
-        }
         match SourceLocation::parse(text) {
             Ok(SourceLocation::Local(path)) => Ok(Self::Folder(PathBuf::from(path))),
-            Ok(SourceLocation::Git(source)) => Ok(Self::Git(source)),
+            Ok(SourceLocation::Remote(source)) => Ok(Self::Remote(source)),
+            Ok(SourceLocation::Nothing | SourceLocation::Stdin) => {
+                Err(Fault::usage(format!("source `{text}` is not a folder"))
+                    .with_hint("give the folder that holds the sources; `.` is the current one"))
+            }
             Err(error) => Err(Fault::usage(chain(&error))),
         }
     }
 }
 
-/// The path of a Dockerfile inside a repository's folder, from `--file`.
-pub(crate) fn dockerfile_in_repository(file: Option<&Path>) -> Result<String, Fault> {
+/// The path of a Dockerfile inside a fetched source's folder, from `--file`.
+pub(crate) fn dockerfile_in_source(file: Option<&Path>) -> Result<String, Fault> {
     let Some(file) = file else { return Ok("Dockerfile".to_owned()) };
     let fault = |why: &str| {
         Fault::usage(format!("--file `{}` {why}", file.display()))
-            .with_hint("with a repository, it is a path relative to the source's folder inside it")
+            .with_hint("with a source that an agent fetches, it is a path inside the source's folder")
     };
     let mut parts = Vec::new();
     for part in file.components() {
@@ -54,12 +54,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn repositories_are_told_from_folders() {
+    fn remote_sources_are_told_from_folders() {
         for text in ["https://github.com/a/b.git#main", "https://git.example/x/y.git#v1:sub", "http://10.0.0.1/x.git"] {
             let source = Source::parse(text).expect(text);
-            assert!(matches!(&source, Source::Git(git) if git.to_string() == text), "{source:?}");
+            assert!(matches!(&source, Source::Remote(source) if source.to_string() == text), "{source:?}");
         }
-        assert!(matches!(Source::parse("github.com/a/b"), Ok(Source::Git(_))));
+        assert!(matches!(Source::parse("github.com/a/b"), Ok(Source::Remote(RemoteSource::Git(_)))));
+        assert!(matches!(Source::parse("https://h.example/a.tgz"), Ok(Source::Remote(RemoteSource::Archive(_)))));
+        assert!(matches!(Source::parse("oci://r.example/a:1"), Ok(Source::Remote(RemoteSource::Artifact(_)))));
         for text in [".", "..", "/src/app", "app", "git", "C:\\src"] {
             assert_eq!(Source::parse(text), Ok(Source::Folder(PathBuf::from(text))));
         }
@@ -69,9 +71,9 @@ mod tests {
             ("/dev/null", "not a folder"),
             ("git@github.com:a/b", "https://github.com/a/b"),
             ("ssh://git@git.example/a.git", "https://git.example/a.git"),
-            ("oci://r/a:1", "oci"),
+            ("oci://a:1", "oci"),
             ("file:///src", "file"),
-            ("https://git.example/a.tar.gz", "a.tar.gz"),
+            ("https://git.example/a.tar.gz#v1", "a.tar.gz"),
             ("https://git.example/a.git#..", "`..`"),
             ("https://git.example/a.git#:../b", "`..`"),
         ] {
@@ -85,10 +87,10 @@ mod tests {
 
     #[test]
     fn a_dockerfile_lies_in_the_sources_folder() {
-        assert_eq!(dockerfile_in_repository(None), Ok("Dockerfile".to_owned()));
-        assert_eq!(dockerfile_in_repository(Some(Path::new("./a/./B.Dockerfile"))), Ok("a/B.Dockerfile".to_owned()));
+        assert_eq!(dockerfile_in_source(None), Ok("Dockerfile".to_owned()));
+        assert_eq!(dockerfile_in_source(Some(Path::new("./a/./B.Dockerfile"))), Ok("a/B.Dockerfile".to_owned()));
         for path in ["/etc/Dockerfile", "../Dockerfile", "a/../b", ".", ""] {
-            assert!(dockerfile_in_repository(Some(Path::new(path))).is_err(), "{path}");
+            assert!(dockerfile_in_source(Some(Path::new(path))).is_err(), "{path}");
         }
     }
 }

@@ -8,7 +8,7 @@ use cooper_client::FollowOptions;
 use cooper_source::PackOptions;
 use cooper_types::{IdempotencyKey, RunId};
 
-use crate::build::{BuildFlags, Request, Source, dockerfile_in_repository, pack_folder, upload_context};
+use crate::build::{BuildFlags, Request, Source, dockerfile_in_source, pack_folder, upload_context};
 use crate::cli::OutputForm;
 use crate::connection::ServerArgs;
 use crate::display::{Display, LogTarget};
@@ -84,9 +84,9 @@ impl AzureFlags {
 
 pub(crate) async fn run(args: &BuildArgs, environment: &Environment) -> Result<Exit, Stop> {
     let source = Source::parse(&args.source)?;
-    if let Source::Git(_) = &source {
+    if let Source::Remote(_) = &source {
         // Before anything is asked of the server.
-        dockerfile_in_repository(args.flags.file.as_deref())?;
+        dockerfile_in_source(args.flags.file.as_deref())?;
     }
     let request = Request::from_flags(&args.flags, environment)?;
     let client = args.server.connect(environment)?;
@@ -95,7 +95,7 @@ pub(crate) async fn run(args: &BuildArgs, environment: &Environment) -> Result<E
     }
     let live = is_live(args, environment);
     let request = match source {
-        Source::Git(git) => request.of_repository(&git, dockerfile_in_repository(args.flags.file.as_deref())?),
+        Source::Remote(source) => request.of_remote(&source, dockerfile_in_source(args.flags.file.as_deref())?),
         Source::Folder(folder) => {
             output::note("Packing source code into tar to upload...");
             let options = PackOptions { folder, dockerfile: args.flags.file.clone() };

@@ -68,13 +68,15 @@ async fn a_source_goes_from_the_agent_to_the_builds_context() {
     let stored = fixture.put(&agent.token, key, attempt, &[b"arch", b"", b"ive"]).await.expect("taken");
     assert_eq!((stored.size, stored.digest), (7, Digest::sha256(b"archive").to_string()));
     let found = PreparedSource {
-        commit: COMMIT.to_owned(),
+        commit: Some(COMMIT.to_owned()),
         branch: Some("main".to_owned()),
         tag: None,
         context: ContextId::parse(&stored.context).expect("an id"),
         digest: Digest::sha256(b"archive"),
         size: 7,
         dockerfile: None,
+        pinned: None,
+        files: Vec::new(),
     };
     // Nobody but the attempt that uploaded it may name it.
     let forged = PreparedSource { context: ContextId::parse("guess").expect("valid"), ..found.clone() };
