@@ -49,6 +49,9 @@ pub fn document() -> OpenApi {
     add::<rest::SetCredential>(&mut schemas);
     add::<rest::CredentialView>(&mut schemas);
     add::<rest::CredentialList>(&mut schemas);
+    add::<rest::SetSecret>(&mut schemas);
+    add::<rest::SecretView>(&mut schemas);
+    add::<rest::SecretList>(&mut schemas);
     add::<rest::Info>(&mut schemas);
     add::<rest::Health>(&mut schemas);
     let components = ComponentsBuilder::new()

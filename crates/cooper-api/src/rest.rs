@@ -12,6 +12,7 @@ mod pools;
 mod request;
 mod route;
 mod run;
+mod secret;
 mod time;
 mod token;
 
@@ -33,4 +34,5 @@ pub use run::{
     AgentConfiguration, Dependency, GitHead, ImageDependency, ListRunsQuery, OutputImage, PlatformView,
     ProvisioningState, Run, RunList, RunStatus, RunStep, RunType, StepStatus, StepType, UnknownName,
 };
+pub use secret::{DeleteSecretQuery, SecretList, SecretVersionView, SecretView, SetSecret};
 pub use token::{CreateToken, CreatedToken, TokenList, TokenView};

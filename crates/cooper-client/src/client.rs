@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use cooper_api::rest::{
     AgentList, AgentView, CreatePool, CreateToken, CreatedContext, CreatedToken, CredentialList, CredentialView,
-    DeletePoolQuery, DrainAgent, IDEMPOTENCY_KEY_HEADER, Info, LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, ListRunsQuery,
-    PoolList, PoolView, Run, RunList, RunRequest, SetCredential, TokenList, UploadedContext,
+    DeletePoolQuery, DeleteSecretQuery, DrainAgent, IDEMPOTENCY_KEY_HEADER, Info, LOG_COMPLETE_HEADER,
+    LOG_OFFSET_HEADER, ListRunsQuery, PoolList, PoolView, Run, RunList, RunRequest, SecretList, SecretView,
+    SetCredential, SetSecret, TokenList, UploadedContext,
 };
-use cooper_types::{AgentName, IdempotencyKey, PoolName, RunId, SecretString, SourceHost, TokenId};
+use cooper_types::{AgentName, IdempotencyKey, PoolName, RunId, SecretName, SecretString, SourceHost, TokenId};
 use futures::Stream;
 use reqwest::Method;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, WWW_AUTHENTICATE};
@@ -258,6 +259,24 @@ impl Client {
     /// Forgets a host's credential.
     pub async fn delete_credential(&self, host: &SourceHost) -> Result<(), ClientError> {
         self.http.send(self.http.request(Method::DELETE, &format!("/api/v1/credentials/{host}"))).await?;
+        Ok(())
+    }
+
+    /// The secrets that are kept for tasks, without their values.
+    pub async fn list_secrets(&self) -> Result<SecretList, ClientError> {
+        self.http.json(self.http.request(Method::GET, "/api/v1/secrets")).await
+    }
+
+    /// Adds a version to a secret, or changes whose runs may use it.
+    pub async fn set_secret(&self, name: &SecretName, request: &SetSecret) -> Result<SecretView, ClientError> {
+        self.http.json(self.http.request(Method::PUT, &format!("/api/v1/secrets/{name}")).json(request)).await
+    }
+
+    /// Forgets a secret, or one version of it.
+    pub async fn delete_secret(&self, name: &SecretName, version: Option<u64>) -> Result<(), ClientError> {
+        let query = DeleteSecretQuery { version };
+        let path = format!("/api/v1/secrets/{name}");
+        self.http.send(self.http.request(Method::DELETE, &path).query(&query)).await?;
         Ok(())
     }
 

@@ -7,6 +7,7 @@ mod info;
 mod logs;
 mod pools;
 mod runs;
+mod secrets;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -94,6 +95,9 @@ fn handler(route: &Route) -> MethodRouter<ApiState> {
         "listCredentials" => routing::on(method, credentials::list),
         "setCredential" => routing::on(method, credentials::set),
         "deleteCredential" => routing::on(method, credentials::delete),
+        "listSecrets" => routing::on(method, secrets::list),
+        "setSecret" => routing::on(method, secrets::set),
+        "deleteSecret" => routing::on(method, secrets::delete),
         "getInfo" => routing::on(method, info::info),
         "getOpenApi" => routing::on(method, info::openapi),
         "getHealth" => routing::on(method, info::health),

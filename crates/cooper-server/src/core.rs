@@ -17,6 +17,7 @@ use cooper_ports::credentials::SourceCredentialStore;
 use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::logs::LogStore;
 use cooper_ports::runs::{Applied, ApplyError, RunStore};
+use cooper_ports::secrets::SecretStore;
 use cooper_registry::SigningKey;
 use cooper_source::Cidr;
 use cooper_types::{AgentName, RegistryName, RunId};
@@ -42,6 +43,7 @@ pub(crate) struct Core {
     pub(crate) contexts: Arc<dyn ContextStore>,
     pub(crate) context_files: ContextFiles,
     pub(crate) credentials: Arc<dyn SourceCredentialStore>,
+    pub(crate) secret_store: Arc<dyn SecretStore>,
     pub(crate) allowed_sources: Vec<Cidr>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) access: Access,
@@ -75,6 +77,7 @@ pub(crate) struct CoreParts {
     pub(crate) contexts: Arc<dyn ContextStore>,
     pub(crate) context_files: ContextFiles,
     pub(crate) credentials: Arc<dyn SourceCredentialStore>,
+    pub(crate) secret_store: Arc<dyn SecretStore>,
     pub(crate) allowed_sources: Vec<Cidr>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) access: Access,
@@ -94,6 +97,7 @@ impl Core {
             contexts: parts.contexts,
             context_files: parts.context_files,
             credentials: parts.credentials,
+            secret_store: parts.secret_store,
             allowed_sources: parts.allowed_sources,
             clock: parts.clock,
             access: parts.access,

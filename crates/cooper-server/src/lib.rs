@@ -17,6 +17,7 @@ mod metrics;
 mod orders;
 mod problem;
 mod scheduler;
+mod secrets;
 mod server;
 mod settings;
 #[cfg(test)]

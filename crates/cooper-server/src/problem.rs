@@ -12,6 +12,7 @@ use cooper_ports::agents::{ChangeAgentError, CreatePoolError, DeletePoolError};
 use cooper_ports::contexts::UploadContextError;
 use cooper_ports::logs::ReadLogError;
 use cooper_ports::runs::{AcceptError, ApplyError};
+use cooper_ports::secrets::PutSecretError;
 use cooper_ports::store_error::StoreError;
 use cooper_spec::quick_build::PlanError;
 
@@ -112,6 +113,15 @@ impl From<AcceptError> for ApiError {
             }
             AcceptError::Plan(error) => error.into(),
             AcceptError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<PutSecretError> for ApiError {
+    fn from(error: PutSecretError) -> Self {
+        match error {
+            PutSecretError::Unknown(_) => Self::new(ProblemCode::NotFound, error.to_string()),
+            PutSecretError::Store(error) => error.into(),
         }
     }
 }

@@ -160,6 +160,7 @@ impl Server {
             contexts: Arc::new(store.clone()),
             context_files,
             credentials: Arc::new(store.clone()),
+            secret_store: Arc::new(store.clone()),
             allowed_sources: settings.allowed_sources.clone(),
             clock: store.clock().clone(),
             access,

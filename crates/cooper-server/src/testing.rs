@@ -40,6 +40,7 @@ pub(crate) async fn core_speaking(spoken: SpokenByServer) -> (Arc<Core>, TempDir
         logs: Arc::new(store.clone()),
         contexts: Arc::new(store.clone()),
         credentials: Arc::new(store.clone()),
+        secret_store: Arc::new(store.clone()),
         allowed_sources: Vec::new(),
         context_files: ContextFiles::open(data.path().join("contexts"), 1024).await.expect("contexts"),
         clock: store.clock().clone(),

@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    agent, backup, build, completions, config, credential, doctor, login, logout, logs, pool, restore, runs, serve,
-    token,
+    agent, backup, build, completions, config, credential, doctor, login, logout, logs, pool, restore, runs, secret,
+    serve, token,
 };
 use crate::exit::EXIT_CODES_HELP;
 
@@ -41,6 +41,9 @@ pub(crate) enum Command {
     /// Keep, list and forget credentials for Git hosts
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Credential(credential::CredentialArgs),
+    /// Keep, list and forget secrets that task files name
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Secret(secret::SecretArgs),
     /// List, show and cancel runs
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Runs(runs::RunsArgs),

@@ -14,6 +14,7 @@ mod openapi;
 pub(crate) mod pool;
 pub(crate) mod restore;
 pub(crate) mod runs;
+pub(crate) mod secret;
 pub(crate) mod serve;
 pub(crate) mod token;
 mod version;
@@ -41,6 +42,7 @@ pub(crate) fn run(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
         Command::Pool(args) => block_on(pool::run(&args, environment)),
         Command::Token(args) => block_on(token::run(&args, environment)),
         Command::Credential(args) => block_on(credential::run(&args, environment)),
+        Command::Secret(args) => block_on(secret::run(&args, environment)),
         Command::Runs(args) => block_on(runs::run(&args, environment)),
         Command::Logs(args) => block_on(logs::run(&args, environment)),
         Command::Doctor(args) => block_on(doctor::run(&args, environment)),

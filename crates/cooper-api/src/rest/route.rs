@@ -158,6 +158,12 @@ const DELETE_POOL_QUERY: &[Parameter] = &[Parameter {
     summary: "Delete it with its agents, and cancel its runs",
 }];
 
+const DELETE_SECRET_QUERY: &[Parameter] = &[Parameter {
+    name: "version",
+    kind: ParameterKind::Number,
+    summary: "The one version to forget; all of them if absent",
+}];
+
 /// Every route outside the registry and the agents' protocol.
 pub const ROUTES: &[Route] = &[
     Route {
@@ -274,6 +280,22 @@ pub const ROUTES: &[Route] = &[
         ..route(Method::Delete, "/api/v1/credentials/{host}", Auth::Admin, "deleteCredential", 204)
     },
     Route {
+        summary: "List the secrets that are kept for tasks, without their values",
+        response: json("SecretList"),
+        ..route(Method::Get, "/api/v1/secrets", Auth::Admin, "listSecrets", 200)
+    },
+    Route {
+        summary: "Add a version to a secret, or change whose runs may use it",
+        request: json("SetSecret"),
+        response: json("SecretView"),
+        ..route(Method::Put, "/api/v1/secrets/{name}", Auth::Admin, "setSecret", 200)
+    },
+    Route {
+        summary: "Forget a secret, or one version of it",
+        query: DELETE_SECRET_QUERY,
+        ..route(Method::Delete, "/api/v1/secrets/{name}", Auth::Admin, "deleteSecret", 204)
+    },
+    Route {
         summary: "Show the server's version and registry, and what the token may do",
         response: json("Info"),
         ..route(Method::Get, "/api/v1/info", Auth::AnyToken, "getInfo", 200)
@@ -307,7 +329,7 @@ mod tests {
     use cooper_types::{RunId, Scope, Scopes};
 
     use super::*;
-    use crate::rest::{DeletePoolQuery, ListRunsQuery, LogQuery, RunStatus, RunType};
+    use crate::rest::{DeletePoolQuery, DeleteSecretQuery, ListRunsQuery, LogQuery, RunStatus, RunType};
 
     #[test]
     fn operations_and_places_are_unique() {
@@ -339,6 +361,7 @@ mod tests {
         check("listRuns", serde_json::to_value(list).expect("json"));
         check("getRunLog", serde_json::to_value(LogQuery { offset: 1 }).expect("json"));
         check("deletePool", serde_json::to_value(DeletePoolQuery { force: true }).expect("json"));
+        check("deleteSecret", serde_json::to_value(DeleteSecretQuery { version: Some(1) }).expect("json"));
         check("followRunLog", serde_json::to_value(LogQuery { offset: 1 }).expect("json"));
     }
 

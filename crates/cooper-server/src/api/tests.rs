@@ -7,7 +7,7 @@ use axum::http::{Request, StatusCode, header};
 use axum::response::Response;
 use cooper_api::problem::{PROBLEM_MEDIA_TYPE, Problem};
 use cooper_api::rest::{Auth, ROUTES};
-use cooper_types::{PrincipalName, Scope, Scopes, SecretString};
+use cooper_types::{PrincipalName, Scope, Scopes, SecretName, SecretString};
 use http_body_util::BodyExt as _;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -292,4 +292,46 @@ async fn a_server_whose_last_admin_is_gone_makes_a_new_one() {
     assert!(access.check(first.trim()).await.expect("store").is_none());
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).expect("file").permissions());
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn secrets_are_kept_sealed_and_never_shown() {
+    let fixture = Fixture::new().await;
+    let token = testing::token(&fixture.core, "boss", &["admin"]).await;
+    let token = Some(token.expose());
+    let path = "/api/v1/secrets/npm-token";
+    let text = async |response: Response| {
+        assert_eq!(response.status(), StatusCode::OK);
+        let bytes = response.into_body().collect().await.expect("body").to_bytes();
+        String::from_utf8(bytes.to_vec()).expect("text")
+    };
+    let set = text(fixture.call("PUT", path, token, Some(r#"{"value":"hunter2"}"#)).await).await;
+    assert!(set.contains(r#""version":1"#) && set.contains(r#""principals":["boss"]"#), "{set}");
+    let body = r#"{"value":"hunter3","principals":["ci"]}"#;
+    text(fixture.call("PUT", path, token, Some(body)).await).await;
+    let listed = text(fixture.call("GET", "/api/v1/secrets", token, None).await).await;
+    assert!(listed.contains(r#""principals":["ci"]"#) && !listed.contains("hunter"), "{listed}");
+
+    let name = SecretName::parse("npm-token").expect("valid");
+    let sealed = fixture.core.secret_store.secret_for(&testing::principal("ci"), &name, None).await.expect("usable");
+    assert!(!sealed.sealed.windows(6).any(|part| part == b"hunter"));
+    let opened = fixture.core.key.unseal(&crate::secrets::secret_purpose(&name), &sealed.sealed).expect("opens");
+    assert_eq!((sealed.version, opened.expose()), (2, &b"hunter3"[..]));
+
+    let check = async |method: &str, path: &str, body: Option<&str>, code: &str, part: &str| {
+        let problem = fixture.problem(method, path, token, body).await;
+        assert_eq!(problem.code.as_str(), code, "{problem:?}");
+        assert!(problem.detail.contains(part) && !problem.detail.contains("hunter"), "{problem:?}");
+    };
+    check("PUT", "/api/v1/secrets/UPPER", Some("{}"), "not-found", "`UPPER`").await;
+    check("PUT", path, Some("{}"), "invalid-request", "nothing is to be changed").await;
+    check("PUT", path, Some(r#"{"value":""}"#), "invalid-request", "1 to 65536 bytes").await;
+    check("PUT", path, Some(r#"{"value":"hunter\u0000"}"#), "invalid-request", "NUL").await;
+    check("PUT", path, Some(r#"{"value":["hunter2"]}"#), "invalid-request", "not valid").await;
+    let both = r#"{"principals":["a"],"allPrincipals":true}"#;
+    check("PUT", path, Some(both), "invalid-request", "exclude").await;
+    check("PUT", "/api/v1/secrets/other", Some(r#"{"allPrincipals":true}"#), "not-found", "`other`").await;
+    check("DELETE", "/api/v1/secrets/npm-token?version=9", None, "not-found", "version 9").await;
+    assert_eq!(fixture.call("DELETE", path, token, None).await.status(), StatusCode::NO_CONTENT);
+    check("DELETE", path, None, "not-found", "npm-token").await;
 }

@@ -5,7 +5,7 @@ use super::Cooper;
 #[tokio::test]
 async fn help_texts() {
     let cooper = Cooper::new();
-    let pages: [(&str, &[&str]); 24] = [
+    let pages: [(&str, &[&str]); 27] = [
         ("cooper", &["--help"]),
         ("serve", &["serve", "--help"]),
         ("build", &["build", "--help"]),
@@ -19,6 +19,9 @@ async fn help_texts() {
         ("pool_delete", &["pool", "delete", "--help"]),
         ("credential", &["credential", "--help"]),
         ("credential_set", &["credential", "set", "--help"]),
+        ("secret", &["secret", "--help"]),
+        ("secret_set", &["secret", "set", "--help"]),
+        ("secret_allow", &["secret", "allow", "--help"]),
         ("runs", &["runs", "--help"]),
         ("runs_list", &["runs", "list", "--help"]),
         ("runs_show", &["runs", "show", "--help"]),

@@ -12,6 +12,9 @@ async fn wrong_arguments_end_with_2() {
     cooper.run(["build", "git@github.com:a/b.git"]).await.fails_with(2, &["https://github.com/a/b.git"]);
     cooper.run(["build", "-f", "../x", "https://github.com/a/b.git"]).await.fails_with(2, &["--file `../x`"]);
     cooper.run(["credential", "set", "https://github.com"]).await.fails_with(2, &["write the host alone"]);
+    cooper.run(["secret", "set", "NPM"]).await.fails_with(2, &["secret name `NPM`", "lower-case"]);
+    cooper.run(["secret", "delete", "npm/x"]).await.fails_with(2, &["`npm/x`", "NAME or NAME/VERSION"]);
+    cooper.run(["secret", "allow", "npm"]).await.fails_with(2, &["required"]);
     cooper.run(["build", "--platform", "linux/mips", "."]).await.fails_with(2, &["platform `linux/mips`"]);
     cooper.run(["runs", "list", "--status", "Done"]).await.fails_with(2, &["Done", "Queued, Started, Running"]);
     cooper.run(["runs", "show", "xx"]).await.fails_with(2, &["run id `xx`"]);
