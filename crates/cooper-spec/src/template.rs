@@ -82,6 +82,12 @@ impl RunVariables {
         }
     }
 
+    /// Every field of `.Run` by its name.
+    pub(crate) fn all(&self) -> Vec<(&'static str, String)> {
+        let fields = VARIABLES.iter().filter_map(|(name, variable)| Some((name.strip_prefix(".Run.")?, *variable)));
+        fields.map(|(name, variable)| (name, self.value(variable))).collect()
+    }
+
     fn value(&self, variable: Variable) -> String {
         match variable {
             Variable::Id => self.id.to_string(),

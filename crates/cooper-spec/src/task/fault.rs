@@ -9,7 +9,7 @@ const MAX_TOLD: usize = 100;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// Where it is; absent where no file is at fault.
-    pub place: Option<Place>,
+    pub place: Option<Box<Place>>,
     /// What is wrong: a lower-case fragment that names the object.
     pub message: String,
     /// The way out: what is allowed, or what was meant.

@@ -53,6 +53,17 @@ pub struct SetValue {
     pub secret: bool,
 }
 
+/// Why a text sets no value. What stands in it may be secret, and is not told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SetValueError {
+    /// There is no `=`.
+    #[error("a value has no `=`; write NAME=VALUE")]
+    NoValue,
+    /// Nothing stands before it.
+    #[error("a value has no name; write NAME=VALUE")]
+    NoName,
+}
+
 /// A place from which aliases come.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AliasSource {
@@ -84,6 +95,19 @@ pub struct Loaded {
     pub rendered: String,
 }
 
+impl SetValue {
+    /// Reads `NAME=VALUE`.
+    pub fn parse(text: &str, secret: bool) -> Result<Self, SetValueError> {
+        match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() => {
+                Ok(Self { name: name.to_owned(), value: value.to_owned(), secret })
+            }
+            Some(_) => Err(SetValueError::NoName),
+            None => Err(SetValueError::NoValue),
+        }
+    }
+}
+
 impl AliasSource {
     /// The text that the file has.
     pub fn as_str(&self) -> &str {
@@ -92,7 +116,6 @@ impl AliasSource {
         }
     }
 
-    #[expect(dead_code, reason = "aliases, templates and the schema use it in the next slices")]
     pub(super) fn parse(text: &str) -> Self {
         let lower = text.to_ascii_lowercase();
         match lower.starts_with("http://") || lower.starts_with("https://") {

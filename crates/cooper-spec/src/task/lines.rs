@@ -39,7 +39,6 @@ impl Source {
     }
 }
 
-#[expect(dead_code, reason = "aliases, templates and the schema use it in the next slices")]
 impl<'a> Lines<'a> {
     /// The text, lines joined.
     pub(super) fn text(&self) -> String {
@@ -99,7 +98,7 @@ impl<'a> Lines<'a> {
 
     /// A fault at a place of this text.
     pub(super) fn fault(&self, at: At, message: impl Into<String>, help: Option<String>) -> Fault {
-        Fault { place: Some(self.place(at)), message: message.into(), help }
+        Fault { place: Some(Box::new(self.place(at))), message: message.into(), help }
     }
 }
 

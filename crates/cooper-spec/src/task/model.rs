@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use crate::plan::DEFAULT_NETWORK;
 use cooper_types::{ImageRef, Platform, SecretBytes, StepId};
 
 use super::build_line::BuildLine;
@@ -176,9 +177,6 @@ pub struct TaskVolume {
     /// The files by name, decoded.
     pub files: BTreeMap<String, SecretBytes>,
 }
-
-/// What the run's own network is called in task files.
-pub const DEFAULT_NETWORK: &str = "acb_default_network";
 
 impl TaskVersion {
     /// As it stands in a file.

@@ -1,0 +1,200 @@
+//! The way from a file's text to its task: comments, aliases, templates, YAML (contract §4.1).
+
+use std::collections::BTreeMap;
+
+use cooper_types::SecretString;
+
+use crate::gotemplate::{self, Limits, Value};
+
+use super::alias::{self, Block};
+use super::fault::{Fault, Faults};
+use super::fields::{Fields, Report};
+use super::inputs::{AliasSource, Loaded, TaskInputs, WantedSecret};
+use super::lines::{Lines, Source};
+use super::yaml::{self, At, Document};
+use super::{data, keys, read, version};
+
+/// A file, rendered.
+struct Rendered<'a> {
+    lines: Lines<'a>,
+    /// What a `cmd` may begin with.
+    commands: BTreeMap<String, String>,
+    warnings: Vec<Fault>,
+}
+
+/// The files and URLs that a file takes aliases from, in their order; none below v1.1.0.
+///
+/// Of the inputs, it needs all that templates see but secrets.
+pub fn alias_sources(inputs: &TaskInputs) -> Result<Vec<AliasSource>, Faults> {
+    let source = Source::new(&inputs.file.name, &inputs.file.text);
+    let lines = without_comments(&source);
+    let data = data::of(inputs, &inputs.secrets)?;
+    let mut sources = Vec::new();
+    if version::has_aliases(&lines)
+        && let (_, Some(block)) = alias::cut(&lines)
+    {
+        let block = rendered(&block, &data, inputs)?;
+        let mut report = Report::new(&block);
+        let read = alias::read(&block, &mut report);
+        if !report.faults.is_empty() {
+            return Err(told(report.faults, inputs));
+        }
+        for told in read.into_iter().flat_map(|block| block.sources) {
+            let source = AliasSource::parse(&told.value);
+            if !sources.contains(&source) {
+                sources.push(source);
+            }
+        }
+    }
+    Ok(sources)
+}
+
+/// The secrets that a file names: [`load`] wants their values in [`TaskInputs::secrets`]. It takes what is there already for
+/// absent, as ACR does: secrets don't depend on secrets.
+pub fn wanted_secrets(inputs: &TaskInputs) -> Result<Vec<WantedSecret>, Faults> {
+    if !inputs.file.text.contains("secrets") && !inputs.alias_sources.values().any(|text| text.contains("secrets")) {
+        return Ok(Vec::new());
+    }
+    let source = Source::new(&inputs.file.name, &inputs.file.text);
+    let rendered = render(&source, inputs, &BTreeMap::new())?;
+    let mut report = Report::new(&rendered.lines);
+    let document = parse(&rendered.lines)?;
+    let mut secrets = Vec::new();
+    if let Some(root) = document.root.filter(|root| !root.is_null())
+        && let Some(fields) = Fields::read(&root, &keys::TASK, &mut report)
+    {
+        secrets = read::secrets(&fields, &mut report);
+    }
+    match report.faults.is_empty() {
+        true => Ok(secrets),
+        false => Err(told(report.faults, inputs)),
+    }
+}
+
+/// Loads a task file.
+pub fn load(inputs: &TaskInputs) -> Result<Loaded, Faults> {
+    let source = Source::new(&inputs.file.name, &inputs.file.text);
+    let Rendered { lines, commands, mut warnings } = render(&source, inputs, &inputs.secrets)?;
+    let document = parse(&lines)?;
+    let mut report = Report::new(&lines);
+    if let Some(second) = document.second {
+        report.warn(second, "a second document has no effect", "write one task in a file");
+    }
+    let task = read::task(document.root.as_ref(), inputs, &commands, &mut report);
+    match task {
+        Some(task) if report.faults.is_empty() => {
+            warnings.append(&mut report.warnings);
+            Ok(Loaded { task, warnings: told(warnings, inputs).faults, rendered: lines.text() })
+        }
+        _ => Err(told(report.faults, inputs)),
+    }
+}
+
+/// The text of a file after aliases and templates, whether it is YAML or not. It holds the values of secrets.
+pub fn render_text(inputs: &TaskInputs) -> Result<String, Faults> {
+    let source = Source::new(&inputs.file.name, &inputs.file.text);
+    Ok(render(&source, inputs, &inputs.secrets)?.lines.text())
+}
+
+/// Comment lines go first, so that nothing in them is replaced or rendered. As in ACR, they go in scripts too.
+fn without_comments(source: &Source) -> Lines<'_> {
+    source.lines().filter(|_, line| !line.trim_start().starts_with('#'))
+}
+
+fn render<'a>(
+    source: &'a Source,
+    inputs: &TaskInputs,
+    secrets: &BTreeMap<String, SecretString>,
+) -> Result<Rendered<'a>, Faults> {
+    if inputs.file.text.len() > yaml::MAX_TEXT {
+        let message = format!("task file `{}` is longer than {} KiB", inputs.file.name, yaml::MAX_TEXT >> 10);
+        return Err(Fault::bare(message, "a task file is a short text; put data into files of the source").into());
+    }
+    let lines = without_comments(source);
+    let data = data::of(inputs, secrets)?;
+    let (text, commands, warnings) = match version::has_aliases(&lines) {
+        false => (lines, BTreeMap::new(), Vec::new()),
+        true => {
+            let (rest, block) = alias::cut(&lines);
+            let block = block.map(|block| rendered(&block, &data, inputs)).transpose();
+            let block = block.map_err(|fault| told(vec![fault], inputs))?;
+            let at = block.as_ref().unwrap_or(&rest);
+            let mut report = Report::new(at);
+            let read: Option<Block> = block.as_ref().and_then(|block| alias::read(block, &mut report));
+            let render = |name: &str, text: &str| {
+                let source = Source::new(name, text);
+                let lines = source.lines();
+                rendered(&lines, &data, inputs).map(|lines| lines.text())
+            };
+            let aliases = alias::all(read.as_ref(), inputs, &mut report, render);
+            if !report.faults.is_empty() {
+                return Err(told(report.faults, inputs));
+            }
+            let warnings = report.warnings;
+            (aliases.replace(&rest)?, aliases.commands, warnings)
+        }
+    };
+    let lines = rendered(&text, &data, inputs).map_err(|fault| told(vec![fault], inputs))?;
+    if lines.iter().all(|line| line.trim().is_empty()) && text.iter().any(|line| !line.trim().is_empty()) {
+        let at = At { line: 1, column: 1, length: 1 };
+        let help = "see the conditions in it: none of its text is left".to_owned();
+        return Err(text.fault(at, "the file is empty after rendering", Some(help)).into());
+    }
+    Ok(Rendered { lines, commands, warnings })
+}
+
+/// The lines as a template, rendered.
+fn rendered<'a>(lines: &Lines<'a>, data: &Value, inputs: &TaskInputs) -> Result<Lines<'a>, Fault> {
+    let text = lines.text();
+    if !text.contains("{{") {
+        return Ok(lines.clone());
+    }
+    match gotemplate::render(&inputs.file.name, &text, data, inputs.run.created, &Limits::DEFAULT) {
+        Ok(text) => Ok(lines.rendered(&text)),
+        Err(error) => {
+            let at = At { line: error.line, column: error.column, length: 1 };
+            Err(lines.fault(at, error.message, None))
+        }
+    }
+}
+
+fn parse(lines: &Lines<'_>) -> Result<Document, Faults> {
+    yaml::parse(&lines.text()).map_err(|fault| {
+        let help = "the file is YAML: see the indentation, and quote a text that holds `: ` or begins with a sign";
+        lines.fault(fault.at, fault.message, Some(help.to_owned())).into()
+    })
+}
+
+/// Faults as they may be told: without the values of secrets.
+fn told(mut faults: Vec<Fault>, inputs: &TaskInputs) -> Faults {
+    let of_set = inputs.set.iter().filter(|set| set.secret).map(|set| set.value.as_str());
+    let mut secrets: Vec<&str> = inputs.secrets.values().map(SecretString::expose).chain(of_set).collect();
+    // Below that, a value would be found everywhere.
+    secrets.retain(|secret| secret.len() >= 3);
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    for fault in &mut faults {
+        for secret in &secrets {
+            mask(&mut fault.message, secret);
+            if let Some(help) = &mut fault.help {
+                mask(help, secret);
+            }
+            if let Some(place) = fault.place.as_mut().filter(|place| place.rendered) {
+                mask(&mut place.text, secret);
+            }
+        }
+    }
+    Faults::new(faults)
+}
+
+fn mask(text: &mut String, secret: &str) {
+    const MASK: &str = "***";
+    *text = text.replace(secret, MASK);
+    // A message shows the beginning of a long text alone.
+    let beginning: String = secret.chars().take(16).collect();
+    if beginning.len() < secret.len()
+        && let Some(start) = text.find(&beginning)
+    {
+        let end = text[start..].find('`').map_or(text.len(), |length| start + length);
+        text.replace_range(start..end, MASK);
+    }
+}
