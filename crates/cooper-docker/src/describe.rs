@@ -7,6 +7,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::ListWorkersRequest;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
 use cooper_ports::engine::{EngineDescription, EngineError, EngineFeature};
 use cooper_types::Platform;
+use http::HeaderValue;
 use tonic::transport::Channel;
 
 use crate::wire::EngineWire;
@@ -69,8 +70,10 @@ pub(crate) async fn platforms(wire: &EngineWire) -> Result<BTreeSet<Platform>, E
 
 /// A client of BuildKit's own interface, on a connection that ends with it.
 pub(crate) async fn control(wire: &EngineWire, operation: &'static str) -> Result<ControlClient<Channel>, EngineError> {
-    let connection =
-        wire.upgrade(operation, "/grpc", Vec::new()).await.map_err(|error| error.into_engine_error(operation))?;
+    let connection = wire
+        .upgrade(operation, "/grpc", HeaderValue::from_static("h2c"), Vec::new())
+        .await
+        .map_err(|error| error.into_engine_error(operation))?;
     let mut connection = Some(connection);
     // The address is never looked up: the connector hands out the connection that is there, once.
     let channel = tonic::transport::Endpoint::from_static("http://engine")

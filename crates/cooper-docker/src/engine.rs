@@ -15,15 +15,19 @@ use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use crate::describe;
+use crate::helper::HelperImages;
 use crate::housekeeping::Removals;
+use crate::placement::SharedNetworks;
 use crate::socket::EngineSocket;
 use crate::wire::EngineWire;
-use crate::{build, cache, housekeeping, push};
+use crate::{build, cache, housekeeping, placement, pull, push};
 
 /// How long a living engine takes at most to say that it lives.
 const PING: Duration = Duration::from_secs(3);
 /// How long any plain request may take, in seconds: removing a large image is the slowest.
 const REQUEST_SECONDS: u64 = 120;
+/// Longer than any run may take: its own limits end what hangs.
+const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Docker Engine behind a Unix socket. Cloning it is cheap.
 #[derive(Clone)]
@@ -34,13 +38,17 @@ struct Inner {
     /// Replaced when the engine is asked again what it is; what is under way goes on with what it began with.
     current: RwLock<Arc<Connected>>,
     removals: Removals,
+    helpers: HelperImages,
+    shared_networks: SharedNetworks,
 }
 
 /// An engine as it was when it was asked what it is.
-struct Connected {
-    docker: Docker,
-    wire: EngineWire,
-    description: Arc<EngineDescription>,
+pub(crate) struct Connected {
+    pub(crate) docker: Docker,
+    /// The same for requests that take as long as they take: large archives, and waiting for a container's end.
+    pub(crate) patient: Docker,
+    pub(crate) wire: EngineWire,
+    pub(crate) description: Arc<EngineDescription>,
 }
 
 impl DockerEngine {
@@ -48,16 +56,28 @@ impl DockerEngine {
     pub async fn connect(socket: EngineSocket) -> Result<Self, EngineError> {
         let connected = Connected::new(&socket, None).await?;
         let current = RwLock::new(Arc::new(connected));
-        Ok(Self(Arc::new(Inner { socket, current, removals: Removals::default() })))
+        Ok(Self(Arc::new(Inner {
+            socket,
+            current,
+            removals: Removals::default(),
+            helpers: HelperImages::default(),
+            shared_networks: SharedNetworks::default(),
+        })))
     }
 
-    fn not_yet(&self) -> EngineError {
-        let Connected { description, .. } = &*self.current();
-        let engine = format!("{} {}", description.name, description.version);
-        EngineError::Unsupported { engine, missing: "containers of steps, which are being built".to_owned() }
+    pub(crate) fn socket(&self) -> &EngineSocket {
+        &self.0.socket
     }
 
-    fn current(&self) -> Arc<Connected> {
+    pub(crate) fn helpers(&self) -> &HelperImages {
+        &self.0.helpers
+    }
+
+    pub(crate) fn shared_networks(&self) -> &SharedNetworks {
+        &self.0.shared_networks
+    }
+
+    pub(crate) fn current(&self) -> Arc<Connected> {
         // The lock guards one assignment, which no panic can leave half done.
         Arc::clone(&self.0.current.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -96,7 +116,8 @@ impl Connected {
                 },
             }
         }
-        Ok(Self { docker, wire, description: Arc::new(description) })
+        let patient = docker.clone().with_timeout(PATIENCE);
+        Ok(Self { docker, patient, wire, description: Arc::new(description) })
     }
 }
 
@@ -134,7 +155,7 @@ impl ContainerEngine for DockerEngine {
         let engine = self.clone();
         let task = tokio::spawn(async move {
             let current = engine.current();
-            let Connected { docker, wire, description } = &*current;
+            let Connected { docker, wire, description, .. } = &*current;
             let builder = build::Builder { docker, wire, engine: description, removals: &engine.0.removals };
             build::build(&builder, request, sink, &cancel).await
         });
@@ -164,29 +185,35 @@ impl ContainerEngine for DockerEngine {
         Err(PushError::Machinery { reference, source })
     }
 
-    async fn find_image(&self, _reference: &ImageRef) -> Result<Option<LocalImage>, EngineError> {
-        Err(self.not_yet())
+    async fn find_image(&self, reference: &ImageRef) -> Result<Option<LocalImage>, EngineError> {
+        pull::find(&self.current().docker, &self.0.socket, &reference.to_string()).await
     }
 
     async fn pull(
         &self,
         request: PullRequest,
-        _sink: mpsc::Sender<PullEvent>,
-        _cancel: CancellationToken,
+        sink: mpsc::Sender<PullEvent>,
+        cancel: CancellationToken,
     ) -> Result<PulledImage, PullError> {
-        Err(PullError::Machinery { reference: request.reference, source: self.not_yet() })
+        // Dropping it closes its connection, which ends the pull in the engine: no task of its own is needed.
+        let current = self.current();
+        pull::pull(&current.docker, &self.0.socket, &current.wire, request, sink, &cancel).await
     }
 
     async fn open_placement(
         &self,
-        _request: PlacementRequest,
-        _cancel: CancellationToken,
+        request: PlacementRequest,
+        cancel: CancellationToken,
     ) -> Result<Box<dyn Placement>, PlacementError> {
-        Err(self.not_yet().into())
+        let cancel = cancel.child_token();
+        let _guard = cancel.clone().drop_guard();
+        let engine = self.clone();
+        let task = tokio::spawn(async move { placement::open(engine, request, &cancel).await });
+        task.await.unwrap_or_else(|error| Err(died("open a placement", error).into()))
     }
 
-    async fn remove_placement(&self, _scope: &PlacementScope) -> Result<Reaped, EngineError> {
-        Err(self.not_yet())
+    async fn remove_placement(&self, scope: &PlacementScope) -> Result<Reaped, EngineError> {
+        placement::remove(self, scope).await
     }
 
     async fn remove_names(&self, names: &[LocalName]) -> Result<(), EngineError> {
@@ -200,7 +227,9 @@ impl ContainerEngine for DockerEngine {
 
     async fn reap(&self, owner: &EngineOwner) -> Result<Reaped, EngineError> {
         let Inner { socket, removals, .. } = &*self.0;
-        housekeeping::reap(&self.current().docker, socket, removals, owner).await
+        let reaped = housekeeping::reap(&self.current().docker, socket, removals, owner).await;
+        self.0.shared_networks.forget(owner).await;
+        reaped
     }
 
     async fn storage(&self) -> Result<EngineStorage, EngineError> {
@@ -215,7 +244,7 @@ impl ContainerEngine for DockerEngine {
 }
 
 /// A task of ours that panicked, or that went with its runtime.
-fn died(operation: &'static str, error: JoinError) -> EngineError {
+pub(crate) fn died(operation: &'static str, error: JoinError) -> EngineError {
     EngineError::Broken { operation, source: error.into() }
 }
 

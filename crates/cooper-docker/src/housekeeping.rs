@@ -1,6 +1,7 @@
 //! Removing what we made: names of images one by one, and everything of an owner's earlier life.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bollard::Docker;
 use bollard::errors::Error;
@@ -8,7 +9,8 @@ use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
     RemoveContainerOptionsBuilder, RemoveImageOptions, RemoveVolumeOptionsBuilder,
 };
-use cooper_ports::engine::{EngineError, EngineOwner, OWNER_LABEL, Reaped};
+use cooper_ports::engine::{EngineError, EngineOwner, OWNER_LABEL, PLACEMENT_LABEL, PlacementScope, Reaped};
+use futures::StreamExt as _;
 use tokio::sync::{RwLock, RwLockReadGuard};
 
 use crate::engine::engine_error;
@@ -39,6 +41,13 @@ impl Removals {
     }
 }
 
+/// How long the removal of containers may take that somebody else removes at the same time.
+const REMOVAL: Duration = Duration::from_secs(30);
+/// How long to wait before looking again.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How many things are removed at once: the engine works on few, and others wait for it, too.
+const AT_ONCE: usize = 4;
+
 /// Removes an owner's containers, then what they used, then its images' names.
 pub(crate) async fn reap(
     docker: &Docker,
@@ -47,32 +56,7 @@ pub(crate) async fn reap(
     owner: &EngineOwner,
 ) -> Result<Reaped, EngineError> {
     let failed = |operation| move |error| engine_error(socket, operation, error);
-    let label = format!("{OWNER_LABEL}={}", owner.label());
-    let filters = HashMap::from([("label", vec![label.as_str()])]);
-    let mut reaped = Reaped::default();
-
-    let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-    let listed = docker.list_containers(Some(options)).await.map_err(failed("list containers"))?;
-    for id in listed.into_iter().filter_map(|container| container.id) {
-        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        let removed = docker.remove_container(&id, Some(options)).await;
-        reaped.containers += gone(removed).map_err(failed("remove a container"))?;
-    }
-
-    let options = ListNetworksOptionsBuilder::default().filters(&filters).build();
-    let listed = docker.list_networks(Some(options)).await.map_err(failed("list networks"))?;
-    for id in listed.into_iter().filter_map(|network| network.id) {
-        let removed = docker.remove_network(&id).await;
-        reaped.networks += gone(removed).map_err(failed("remove a network"))?;
-    }
-
-    let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
-    let listed = docker.list_volumes(Some(options)).await.map_err(failed("list volumes"))?;
-    for volume in listed.volumes.unwrap_or_default() {
-        let options = RemoveVolumeOptionsBuilder::default().force(true).build();
-        let removed = docker.remove_volume(&volume.name, Some(options)).await;
-        reaped.volumes += gone(removed).map_err(failed("remove a volume"))?;
-    }
+    let mut reaped = remove_labelled(docker, socket, &[&format!("{OWNER_LABEL}={}", owner.label())]).await?;
 
     let prefix = owner.name_prefix();
     // The engine's pattern matches whole path parts, and a name has exactly one after the prefix.
@@ -93,6 +77,88 @@ pub(crate) async fn reap(
         }
     }
     Ok(reaped)
+}
+
+/// Removes a placement's containers, then what they used.
+pub(crate) async fn remove_placement(
+    docker: &Docker,
+    socket: &EngineSocket,
+    scope: &PlacementScope,
+) -> Result<Reaped, EngineError> {
+    let (owner, placement) = (scope.owner.label(), scope.label());
+    // The engine takes all of several labels.
+    let labels = [format!("{OWNER_LABEL}={owner}"), format!("{PLACEMENT_LABEL}={placement}")];
+    remove_labelled(docker, socket, &labels.each_ref().map(String::as_str)).await
+}
+
+async fn remove_labelled(docker: &Docker, socket: &EngineSocket, labels: &[&str]) -> Result<Reaped, EngineError> {
+    let failed = |operation| move |error| engine_error(socket, operation, error);
+    let filters = HashMap::from([("label", labels.to_vec())]);
+    let mut reaped = Reaped::default();
+
+    // Again until none is there: one that somebody else removes just now still uses its volumes and networks.
+    let patience = tokio::time::Instant::now() + REMOVAL;
+    loop {
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let listed = docker.list_containers(Some(options)).await.map_err(failed("list containers"))?;
+        let ids: Vec<String> = listed.into_iter().filter_map(|container| container.id).collect();
+        if ids.is_empty() {
+            break;
+        }
+        if tokio::time::Instant::now() > patience {
+            return Err(EngineError::TimedOut { operation: "remove containers", after: REMOVAL });
+        }
+        let removed = in_parallel(ids, |id| async move {
+            let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+            gone(docker.remove_container(&id, Some(options)).await)
+        });
+        let removed = removed.await.map_err(failed("remove a container"))?;
+        reaped.containers += removed;
+        if removed == 0 {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    let options = ListNetworksOptionsBuilder::default().filters(&filters).build();
+    let listed = docker.list_networks(Some(options)).await.map_err(failed("list networks"))?;
+    let ids = listed.into_iter().filter_map(|network| network.id).collect();
+    let removed = in_parallel(ids, |id| async move { gone(docker.remove_network(&id).await) });
+    reaped.networks += removed.await.map_err(failed("remove a network"))?;
+
+    let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
+    let listed = docker.list_volumes(Some(options)).await.map_err(failed("list volumes"))?;
+    let names = listed.volumes.unwrap_or_default().into_iter().map(|volume| volume.name).collect();
+    let removed = in_parallel(names, |name| async move {
+        let options = RemoveVolumeOptionsBuilder::default().force(true).build();
+        gone(docker.remove_volume(&name, Some(options)).await)
+    });
+    reaped.volumes += removed.await.map_err(failed("remove a volume"))?;
+    Ok(reaped)
+}
+
+/// Removes each, a few at a time; how many were there. The first error counts, after all were tried.
+async fn in_parallel<F>(things: Vec<String>, remove: impl Fn(String) -> F) -> Result<usize, Error>
+where
+    F: Future<Output = Result<usize, Error>>,
+{
+    let results: Vec<_> = futures::stream::iter(things).map(remove).buffer_unordered(AT_ONCE).collect().await;
+    results.into_iter().sum()
+}
+
+/// Kills and removes one container with the volumes that nobody named. One that is not there is fine.
+pub(crate) async fn remove_container(docker: &Docker, socket: &EngineSocket, name: &str) -> Result<(), EngineError> {
+    const TRIES: u32 = 3;
+    let mut tries = 0;
+    loop {
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        tries += 1;
+        match gone(docker.remove_container(name, Some(options)).await) {
+            Ok(_) => return Ok(()),
+            Err(error) if tries >= TRIES => return Err(engine_error(socket, "remove a container", error)),
+            // A container that is just starting may not be killable yet.
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
 }
 
 /// Removes a local name, and before it those that a push of its run may have left on the image: of an engine that did

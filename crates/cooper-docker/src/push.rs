@@ -156,7 +156,7 @@ impl Target<'_> {
 
 /// What the engine's text about a failed push means.
 #[derive(Debug, PartialEq, Eq)]
-enum Refusal {
+pub(crate) enum Refusal {
     Unreachable,
     Unauthorized,
     Other,
@@ -164,7 +164,7 @@ enum Refusal {
 
 impl Refusal {
     /// The engine gives text only. It has tried five times over 50 s by itself where trying again could help.
-    fn of(message: &str) -> Self {
+    pub(crate) fn of(message: &str) -> Self {
         const UNREACHABLE: [&str; 14] = [
             "dial tcp",
             "no such host",
@@ -196,7 +196,7 @@ impl Refusal {
 }
 
 /// The login as the engine's API wants it; without one the header is an empty object, which older engines insist on.
-fn login_header(
+pub(crate) fn login_header(
     registry: &RegistryName,
     credential: Option<&RegistryCredential>,
 ) -> Result<(HeaderName, HeaderValue), http::header::InvalidHeaderValue> {

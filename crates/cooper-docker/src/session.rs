@@ -82,7 +82,7 @@ impl Session {
         for method in METHODS {
             headers.push(header("x-docker-expose-session-grpc-method", method)?);
         }
-        let connection = wire.upgrade(OPERATION, "/session", headers).await?;
+        let connection = wire.upgrade(OPERATION, "/session", HeaderValue::from_static("h2c"), headers).await?;
 
         let fault = Arc::new(ContextFault::default());
         let stop = CancellationToken::new();

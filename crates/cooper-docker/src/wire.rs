@@ -68,15 +68,16 @@ impl EngineWire {
         Ok(StreamingAnswer { body: response.into_body(), connection })
     }
 
-    /// Asks to speak another protocol (`h2c`) on the connection, as `/session` and `/grpc` do.
+    /// Asks to speak another protocol on the connection: `h2c` as `/session` and `/grpc` do, `tcp` as `/attach` does.
     pub(crate) async fn upgrade(
         &self,
         operation: &'static str,
         path: &str,
+        protocol: HeaderValue,
         mut headers: Headers,
     ) -> Result<Upgraded, RequestError> {
         headers.push((http::header::CONNECTION, HeaderValue::from_static("Upgrade")));
-        headers.push((http::header::UPGRADE, HeaderValue::from_static("h2c")));
+        headers.push((http::header::UPGRADE, protocol));
         let upgrade = async {
             let (response, connection) = self.send(operation, path, headers).await?;
             if response.status() != StatusCode::SWITCHING_PROTOCOLS {

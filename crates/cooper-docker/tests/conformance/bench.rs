@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cooper_docker::{DockerEngine, EngineSocket};
+use cooper_engine::message::PlacementKey;
 use cooper_ports::context_tree::ContextTree;
-use cooper_ports::engine::scripted::{ScriptedBuild, ScriptedEngine, ScriptedPush};
+use cooper_ports::engine::scripted::{ScriptedBuild, ScriptedContainer, ScriptedEngine, ScriptedPull, ScriptedPush};
 use cooper_ports::engine::{
-    BuildError, BuildEvent, BuildRequest, BuiltImage, ContainerEngine, EngineOwner, LocalName, PushError, PushRequest,
-    PushedImage,
+    BuildError, BuildEvent, BuildRequest, BuiltImage, ContainerEnd, ContainerEngine, ContainerError, ContainerEvent,
+    ContainerRequest, EngineOwner, LocalName, OutputStream, Placement, PlacementRequest, PlacementScope, PushError,
+    PushRequest, PushedImage, VolumeContent, VolumeRequest,
 };
-use cooper_types::{AttemptNumber, Digest, ImageRef, RunId};
+use cooper_types::{AttemptNumber, Digest, Fence, ImageRef, RunId, SecretString, StepId, VolumeName};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -91,6 +93,20 @@ impl Bench {
         }
     }
 
+    /// The same for the next container.
+    pub(crate) fn next_container(&self, script: impl FnOnce() -> ScriptedContainer) {
+        if let Some(engine) = &self.script {
+            engine.script_container(script());
+        }
+    }
+
+    /// The same for the next pull.
+    pub(crate) fn next_pull(&self, script: impl FnOnce() -> ScriptedPull) {
+        if let Some(engine) = &self.script {
+            engine.script_pull(script());
+        }
+    }
+
     pub(crate) fn is_real(&self) -> bool {
         self.script.is_none()
     }
@@ -140,6 +156,84 @@ impl Bench {
         let reference = ImageRef::parse(reference).expect("a reference");
         let request = PushRequest { image, reference, credential: self.registry.credential() };
         self.engine.push(request, sink, CancellationToken::new()).await
+    }
+
+    /// An image with a shell, of this bench alone.
+    pub(crate) async fn shell(&self) -> Digest {
+        self.image("FROM scratch\nCOPY bin /bin\n").await
+    }
+
+    /// An image of a Dockerfile for a context with a shell.
+    pub(crate) async fn image(&self, dockerfile: &str) -> Digest {
+        let (built, said) = self.build(self.request(Context::shell(dockerfile))).await;
+        built.unwrap_or_else(|error| panic!("{error}\n{}", said.output())).image
+    }
+
+    /// A new placement's scope.
+    pub(crate) fn scope(&self) -> PlacementScope {
+        let number = self.names.fetch_add(1, Ordering::Relaxed) + 1;
+        let key = PlacementKey { run: RunId::from_number(number), fence: Fence(number) };
+        PlacementScope { owner: self.owner.clone(), key }
+    }
+
+    /// A placement with a shared network and one volume on disk, `work`.
+    pub(crate) fn placement(&self) -> PlacementRequest {
+        PlacementRequest {
+            scope: self.scope(),
+            volumes: vec![VolumeRequest { name: volume("work"), content: VolumeContent::Empty }],
+            networks: Vec::new(),
+            shared_network: true,
+            registry: None,
+        }
+    }
+
+    pub(crate) async fn open(&self, request: PlacementRequest) -> Arc<dyn Placement> {
+        let opened = self.engine.open_placement(request, CancellationToken::new()).await;
+        opened.unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error))).into()
+    }
+}
+
+pub(crate) fn volume(name: &str) -> VolumeName {
+    VolumeName::parse(name).expect("a volume's name")
+}
+
+pub(crate) fn secrets(words: &[&str]) -> Vec<SecretString> {
+    words.iter().map(|word| SecretString::new((*word).to_owned())).collect()
+}
+
+/// A container that runs a shell script.
+pub(crate) fn script(image: &Digest, text: &str) -> ContainerRequest {
+    let mut request = ContainerRequest::new(StepId::parse("step").expect("an id"), image.clone());
+    request.arguments = secrets(&["/bin/sh", "-c", text]);
+    request
+}
+
+/// Runs a container to the end; its standard output and error come with the outcome.
+pub(crate) async fn run_in(
+    placement: &dyn Placement,
+    request: ContainerRequest,
+) -> (Result<ContainerEnd, ContainerError>, String, String) {
+    let (sink, mut events) = mpsc::channel(8);
+    let listen = tokio::spawn(async move {
+        let mut said = [Vec::new(), Vec::new()];
+        while let Some(event) = events.recv().await {
+            if let ContainerEvent::Output { stream, bytes } = event {
+                said[usize::from(stream == OutputStream::Stderr)].extend_from_slice(&bytes);
+            }
+        }
+        said.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    });
+    let outcome = placement.run(request, sink, CancellationToken::new()).await;
+    let [out, err] = listen.await.expect("the listener does not panic");
+    (outcome, out, err)
+}
+
+/// Runs a script that must succeed; its output.
+pub(crate) async fn output_of(placement: &dyn Placement, request: ContainerRequest) -> String {
+    let (outcome, out, err) = run_in(placement, request).await;
+    match outcome {
+        Ok(ContainerEnd::Exited { code: 0, .. }) => out,
+        other => panic!("{other:?}\n{out}\n{err}"),
     }
 }
 

@@ -2,34 +2,37 @@
 //! engine can show.
 
 mod bench;
+mod containers;
 mod context;
 mod docker;
 mod holdings;
 mod pretenders;
 mod registry;
+mod rooms;
 mod suite;
 
 use bench::{DockerBench, ScriptedBench};
 
 /// Runs each function of the suite on both engines.
 macro_rules! conformance {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        mod on_docker {
+    ($suite:ident, $on_docker:ident, $on_script:ident: $($name:ident),* $(,)?) => {
+        mod $on_docker {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                super::bench::run(super::DockerBench::start().await, super::suite::$name).await;
+                super::bench::run(super::DockerBench::start().await, super::$suite::$name).await;
             })*
         }
-        mod on_script {
+        mod $on_script {
             $(#[tokio::test]
             async fn $name() {
-                super::bench::run(super::ScriptedBench::start().await, super::suite::$name).await;
+                super::bench::run(super::ScriptedBench::start().await, super::$suite::$name).await;
             })*
         }
     };
 }
 
 conformance![
+    suite, on_docker, on_script:
     it_says_what_it_is_and_answers_pings,
     it_says_what_it_keeps_and_a_cache_within_its_budget_stays,
     a_build_tells_its_vertices_and_output_and_gives_an_image,
@@ -50,4 +53,24 @@ conformance![
     a_cancelled_push_ends_within_a_second,
     reaping_takes_the_owners_names_only,
     names_are_removed_once_or_twice,
+];
+
+conformance![
+    containers, containers_on_docker, containers_on_script:
+    a_container_gives_its_output_and_exit_code,
+    an_image_that_is_not_there_is_named,
+    what_the_placement_lacks_is_named,
+    a_cancelled_container_ends_within_a_second,
+    a_dropped_container_ends,
+    a_container_that_was_cancelled_before_it_began_does_nothing,
+    a_detached_container_goes_on_until_its_placement_ends,
+    closing_a_placement_ends_what_runs,
+    an_archive_comes_back_as_it_was,
+    an_archive_without_a_place_is_refused,
+    a_placement_that_was_cancelled_leaves_nothing,
+    removing_a_placement_takes_its_things_only,
+    reaping_takes_placements,
+    a_pulled_image_is_there,
+    a_pull_of_a_missing_image_is_named,
+    a_cancelled_pull_ends_at_once,
 ];

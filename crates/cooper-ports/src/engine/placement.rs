@@ -121,8 +121,8 @@ pub trait Placement: Send + Sync {
     ) -> Result<ContainerEnd, ContainerError>;
 
     /// Unpacks an archive into a folder of a volume on disk: a path below its root, or the empty one for the root
-    /// itself. The folder must be there. Owners, modes, times and links are the archive's; files that are there are
-    /// replaced.
+    /// itself. The folder must be there, and stays as it is itself. Owners, modes, times and links are the archive's;
+    /// files that are there are replaced.
     async fn put_archive(
         &self,
         volume: &VolumeName,

@@ -1,0 +1,162 @@
+//! Whose fault a container is that was not created or did not start: the engine's error texts, sorted.
+//!
+//! Each pattern was seen from Docker Engine 20.10, or read in the sources of later ones.
+
+use bollard::errors::Error;
+use cooper_ports::engine::{ContainerError, ContainerFailure, ContainerRequest, EngineError, Privileges};
+
+use crate::engine::engine_error;
+use crate::socket::EngineSocket;
+use crate::wire::one_line;
+
+/// The error of a request to create or start a container.
+pub(super) fn refusal(
+    request: &ContainerRequest,
+    socket: &EngineSocket,
+    operation: &'static str,
+    error: Error,
+) -> ContainerError {
+    let Error::DockerResponseServerError { status_code, message } = error else {
+        return engine_error(socket, operation, error).into();
+    };
+    let message = one_line(&message);
+    if message.contains("no space left on device") {
+        return EngineError::DiskFull { message }.into();
+    }
+    match sort(request, &message) {
+        Some(failure) => failure.into(),
+        // A conflict or a thing that is gone is none of the user's doing.
+        None if status_code == 400 => ContainerFailure::Invalid { message }.into(),
+        None => EngineError::Refused { operation, message }.into(),
+    }
+}
+
+fn sort(request: &ContainerRequest, message: &str) -> Option<ContainerFailure> {
+    let image = || request.image.clone();
+    if message.starts_with("No such image") {
+        return Some(ContainerFailure::ImageMissing { image: image() });
+    }
+    if let Some(wanted) = request.platform.clone()
+        && (message.contains("does not match the specified platform") || message.contains("no match for platform"))
+    {
+        // `image with reference X was found but does not match the specified platform: wanted A, actual: B`
+        let message = message.rsplit_once("actual: ").map_or(message, |(_, actual)| actual);
+        return Some(ContainerFailure::WrongPlatform { image: image(), wanted, message: message.to_owned() });
+    }
+    if message.contains("no command specified") || message.starts_with("No command specified") {
+        return Some(ContainerFailure::NoCommand);
+    }
+    let has_port = message.contains("port is already allocated") || message.contains("address already in use");
+    if has_port && let Some(port) = port(message) {
+        return Some(ContainerFailure::PortTaken { port });
+    }
+    if message.contains("unable to find user") || message.contains("unable to find group") {
+        return Some(ContainerFailure::UserMissing { user: request.user.clone().unwrap_or_default() });
+    }
+    if request.privileges == Privileges::All && message.contains("operation not permitted") {
+        let message = format!("the agent's machine does not let its engine give all privileges: {message}");
+        return Some(ContainerFailure::Invalid { message });
+    }
+    // `… starting container process caused: exec: "x": executable file not found in $PATH: unknown`; 23 and later have
+    // `unable to start container process` instead.
+    let (_, reason) = message.split_once("container process")?;
+    let (_, exec) = reason.split_once("exec: ")?;
+    // The quotes are Go's: a command with quotes of its own is shown as it is written there.
+    let command = exec.strip_prefix('"').and_then(|rest| rest.split_once("\":")).map_or("", |(command, _)| command);
+    let command = command.to_owned();
+    let why = exec.rsplit_once("\": ").map_or(exec, |(_, why)| why).trim_end_matches(": unknown");
+    if why.contains("executable file not found") || why.ends_with("no such file or directory") {
+        return Some(ContainerFailure::CommandMissing { command });
+    }
+    Some(ContainerFailure::NotExecutable { command, message: why.to_owned() })
+}
+
+/// `Bind for 0.0.0.0:8080 failed: port is already allocated`, `listen tcp4 0.0.0.0:8080: bind: address already in use`.
+fn port(message: &str) -> Option<String> {
+    let (_, rest) = message.split_once("Bind for ").or_else(|| {
+        let (_, rest) = message.split_once("listen ")?;
+        rest.split_once(' ')
+    })?;
+    let address = rest.split(' ').next()?.trim_end_matches(':');
+    let (_, port) = address.rsplit_once(':')?;
+    Some(port.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cooper_types::{Digest, Platform, StepId};
+
+    fn check(status_code: u16, message: &str, expect: &str) {
+        let mut request = ContainerRequest::new(StepId::parse("s").expect("an id"), Digest::sha256(b"image"));
+        request.platform = Some(Platform::parse("linux/arm64").expect("a platform"));
+        request.user = Some("ann:staff".into());
+        let error = Error::DockerResponseServerError { status_code, message: message.into() };
+        let error = refusal(&request, &EngineSocket::default(), "start a container", error);
+        let text = match &error {
+            ContainerError::Failed(failure) => format!("user: {failure}"),
+            other => {
+                format!("machinery: {}", std::error::Error::source(other).map(ToString::to_string).unwrap_or_default())
+            }
+        };
+        assert!(text.starts_with(expect), "{message}\n  {text}\n  {expect}");
+    }
+
+    #[test]
+    fn texts_of_the_engine_are_sorted() {
+        let runc = "OCI runtime create failed: container_linux.go:380: starting container process caused: ";
+        let late = "failed to create task for container: failed to create shim task: OCI runtime create failed: runc \
+                    create failed: unable to start container process: ";
+        for before in [runc, late] {
+            check(
+                400,
+                &format!("{before}exec: \"nope\": executable file not found in $PATH: unknown"),
+                "user: command `nope` is not in the image",
+            );
+            check(
+                400,
+                &format!("{before}exec: \"/no/such\": stat /no/such: no such file or directory: unknown"),
+                "user: command `/no/such` is not in the image",
+            );
+            check(
+                400,
+                &format!("{before}exec: \"/etc\": permission denied: unknown"),
+                "user: command `/etc` can't be executed: permission denied",
+            );
+        }
+        check(400, "no command specified", "user: image has no command");
+        check(400, "No command specified", "user: image has no command");
+        check(404, "No such image: sha256:12", "user: image sha256:");
+        check(
+            404,
+            "image with reference sha256:12 was found but does not match the specified platform: wanted linux/arm64, \
+             actual: linux/amd64",
+            &format!("user: image {} is not for linux/arm64: linux/amd64", Digest::sha256(b"image")),
+        );
+        check(
+            500,
+            "driver failed programming external connectivity on endpoint x (12): Bind for 0.0.0.0:8080 failed: port is \
+             already allocated",
+            "user: port 8080 of the agent's machine is taken",
+        );
+        check(
+            500,
+            "driver failed programming external connectivity on endpoint x (12): Error starting userland proxy: listen \
+             tcp4 0.0.0.0:81: bind: address already in use",
+            "user: port 81 of the agent's machine is taken",
+        );
+        check(
+            500,
+            "linux spec user: unable to find user ann: no matching entries in passwd file",
+            "user: user `ann:staff`",
+        );
+        check(
+            400,
+            "Range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available",
+            "user: container can't be",
+        );
+        check(500, "write /x: no space left on device", "machinery: container engine has no space left");
+        check(500, "something broke", "machinery: container engine refused to start a container: something broke");
+        check(409, "conflict", "machinery: ");
+    }
+}

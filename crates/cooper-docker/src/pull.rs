@@ -1,0 +1,189 @@
+//! One pull: fetches an image, and tells which one it was.
+
+use bollard::Docker;
+use bollard::errors::Error;
+use cooper_ports::engine::{EngineError, LocalImage, PullError, PullEvent, PullRequest, PulledImage};
+use cooper_types::{Digest, ImageRef, Platform, RegistryName};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::engine_error;
+use crate::lines::Lines;
+use crate::push::{Refusal, login_header};
+use crate::socket::EngineSocket;
+use crate::wire::{EngineWire, RequestError, one_line};
+
+const OPERATION: &str = "pull an image";
+
+/// The image that the engine has under a reference or id.
+pub(crate) async fn find(
+    docker: &Docker,
+    socket: &EngineSocket,
+    reference: &str,
+) -> Result<Option<LocalImage>, EngineError> {
+    const OPERATION: &str = "inspect an image";
+    let image = match docker.inspect_image(reference).await {
+        Ok(image) => image,
+        Err(Error::DockerResponseServerError { status_code: 404, .. }) => return Ok(None),
+        Err(error) => return Err(engine_error(socket, OPERATION, error)),
+    };
+    let id = image.id.unwrap_or_default();
+    let id = Digest::parse(&id).map_err(|error| EngineError::Broken { operation: OPERATION, source: error.into() })?;
+    let variant = image.variant.filter(|variant| !variant.is_empty()).map(|v| format!("/{v}")).unwrap_or_default();
+    let platform = format!("{}/{}{variant}", image.os.unwrap_or_default(), image.architecture.unwrap_or_default());
+    let platform = Platform::parse(&platform).ok();
+    Ok(Some(LocalImage { image: id, platform, manifests: image.repo_digests.unwrap_or_default() }))
+}
+
+/// Pulls, as often as it was asked to try.
+pub(crate) async fn pull(
+    docker: &Docker,
+    socket: &EngineSocket,
+    wire: &EngineWire,
+    request: PullRequest,
+    sink: mpsc::Sender<PullEvent>,
+    cancel: &CancellationToken,
+) -> Result<PulledImage, PullError> {
+    let Some(registry) = &request.reference.registry else {
+        let message = "the reference has no registry".to_owned();
+        return Err(PullError::Refused { reference: request.reference, message });
+    };
+    let pull = Pull { docker, socket, wire, request: &request, registry };
+    let mut left = request.retries;
+    let tries = async {
+        loop {
+            let error = match pull.once(&sink).await {
+                Err(error) if left > 0 && error.is_retryable() => error,
+                done => return done,
+            };
+            left -= 1;
+            let event = PullEvent { layer: None, status: format!("Retrying: {error}"), current: None, total: None };
+            // A receiver that is gone is no error of the pull's.
+            let _ = sink.send(event).await;
+            tokio::time::sleep(request.retry_delay).await;
+        }
+    };
+    // Biased: what was cancelled before it began does nothing.
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(PullError::Cancelled),
+        done = tries => done,
+    }
+}
+
+struct Pull<'a> {
+    docker: &'a Docker,
+    socket: &'a EngineSocket,
+    wire: &'a EngineWire,
+    request: &'a PullRequest,
+    registry: &'a RegistryName,
+}
+
+/// A line of a pull's answer.
+#[derive(serde::Deserialize)]
+struct Line {
+    status: Option<String>,
+    id: Option<String>,
+    #[serde(rename = "progressDetail")]
+    progress: Option<Progress>,
+    error: Option<String>,
+}
+
+#[derive(serde::Deserialize)]
+struct Progress {
+    current: Option<i64>,
+    total: Option<i64>,
+}
+
+impl Pull<'_> {
+    async fn once(&self, sink: &mpsc::Sender<PullEvent>) -> Result<PulledImage, PullError> {
+        let reference = self.reference().clone().tagged_by_default();
+        let name = format!("{}/{}", self.registry, reference.repository);
+        let which = match (&reference.digest, &reference.tag) {
+            (Some(digest), _) => digest.to_string(),
+            (None, tag) => tag.as_ref().map_or("latest", |tag| tag.as_str()).to_owned(),
+        };
+        let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        let mut path = format!("/images/create?fromImage={}&tag={}", encode(&name), encode(&which));
+        if let Some(platform) = &self.request.platform {
+            path.push_str(&format!("&platform={}", encode(&platform.to_string())));
+        }
+        let login =
+            login_header(self.registry, self.request.credential.as_ref()).map_err(|error| self.broken(error))?;
+        let answer = match self.wire.post(OPERATION, &path, vec![login]).await {
+            Ok(answer) => answer,
+            Err(RequestError::Engine(error)) => return Err(self.machinery(error)),
+            Err(RequestError::Status(_, message)) => return Err(self.sort(&message)),
+        };
+        let (body, _connection) = answer.into_parts();
+        let mut lines = Lines::new(body);
+        let mut digest = None;
+        while let Some(line) = lines.next().await.map_err(|error| self.broken(error))? {
+            if line.iter().all(u8::is_ascii_whitespace) {
+                continue;
+            }
+            let line: Line = serde_json::from_slice(&line).map_err(|error| self.broken(error))?;
+            if let Some(error) = line.error {
+                return Err(self.sort(&error));
+            }
+            let Some(status) = line.status else { continue };
+            if let Some(text) = status.strip_prefix("Digest: ") {
+                digest = Some(Digest::parse(text).map_err(|error| self.broken(error))?);
+            }
+            let count = |number: Option<i64>| number.and_then(|number| u64::try_from(number).ok());
+            let (current, total) = match line.progress {
+                Some(progress) => (count(progress.current), count(progress.total)),
+                None => (None, None),
+            };
+            let _ = sink.send(PullEvent { layer: line.id, status: one_line(&status), current, total }).await;
+        }
+        let digest = digest.or(reference.digest).ok_or_else(|| self.broken("the answer ended without a digest"))?;
+        // By its digest: the tag may already have moved on by somebody else's pull.
+        let found = find(self.docker, self.socket, &format!("{name}@{digest}")).await;
+        let found = found.map_err(|error| self.machinery(error))?;
+        let found = found.ok_or_else(|| self.broken("the image is gone again"))?;
+        if let (Some(wanted), Some(is)) = (&self.request.platform, &found.platform)
+            && (wanted.os(), wanted.architecture()) != (is.os(), is.architecture())
+        {
+            let (reference, wanted) = (self.reference().clone(), wanted.clone());
+            return Err(PullError::WrongPlatform { reference, wanted, found: Some(is.to_string()) });
+        }
+        Ok(PulledImage { image: found.image, digest })
+    }
+
+    fn reference(&self) -> &ImageRef {
+        &self.request.reference
+    }
+
+    fn machinery(&self, source: EngineError) -> PullError {
+        PullError::Machinery { reference: self.reference().clone(), source }
+    }
+
+    fn broken(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> PullError {
+        self.machinery(EngineError::Broken { operation: OPERATION, source: source.into() })
+    }
+
+    fn sort(&self, message: &str) -> PullError {
+        let (reference, message) = (self.reference().clone(), one_line(message));
+        if message.contains("no space left on device") {
+            return self.machinery(EngineError::DiskFull { message });
+        }
+        let has = |texts: &[&str]| texts.iter().any(|text| message.contains(text));
+        if let Some(wanted) = self.request.platform.clone()
+            && has(&["no matching manifest for", "does not match the specified platform", "no match for platform"])
+        {
+            return PullError::WrongPlatform { reference, wanted, found: None };
+        }
+        match Refusal::of(&message) {
+            // Docker Hub's words for both; without a credential nobody can tell which it is.
+            _ if message.starts_with("pull access denied") => PullError::Unauthorized { reference, message },
+            Refusal::Unreachable => PullError::Unreachable { reference, message },
+            Refusal::Unauthorized => PullError::Unauthorized { reference, message },
+            Refusal::Other if has(&["manifest unknown", "name unknown", "not found"]) => {
+                PullError::Missing { reference }
+            }
+            Refusal::Other => PullError::Refused { reference, message },
+        }
+    }
+}
