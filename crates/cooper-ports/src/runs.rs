@@ -145,6 +145,8 @@ pub enum AcceptError {
 pub struct Applied {
     /// The run after it.
     pub run: Run,
+    /// How often the run has been changed, its acceptance included: tells which of two states is the later one.
+    pub generation: u64,
     /// What is to be sent to agents now. It may be lost: `Run::remind` says it again.
     pub send: Vec<Effect>,
     /// The new end of the log, if the event wrote to it: followers are to be woken.

@@ -10,10 +10,11 @@ use cooper_types::{PoolName, RegistryId, RegistryName, Timestamp};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
+use crate::checkpoint::{Checkpoints, WAL_LIMIT};
 use crate::clock::StoreClock;
 use crate::lock::{DataLock, LockError, private, sync_directory};
 use crate::migrations::{MIGRATIONS, MigrationError, migrate};
-use crate::writer::{Tx, WAL_LIMIT, Writer, WriterCounts};
+use crate::writer::{Tx, Writer, WriterCounts};
 
 /// How many queries may read at once. Reads are short; more connections would only compete for two cores.
 const READERS: u32 = 4;
@@ -86,6 +87,8 @@ impl Store {
             .foreign_keys(true)
             // A burst may grow the log; it is cut back to this at the next checkpoint.
             .pragma("journal_size_limit", WAL_LIMIT.to_string())
+            // The log is copied into the database beside the commits.
+            .pragma("wal_autocheckpoint", "0")
             .connect()
             .await
             .map_err(failed)?;
@@ -100,10 +103,14 @@ impl Store {
         sync_directory(directory).map_err(|source| failed(source.into()))?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
-            .connect_with(connect.read_only(true))
+            // A connection to a file does not go away; asking it first would double the time of a short read.
+            .test_before_acquire(false)
+            .connect_with(connect.clone().read_only(true))
             .await
             .map_err(failed)?;
-        let writer = Writer::start(connection, directory.join("cooper.db-wal"), clock.clone(), lock);
+        let copying = connect.synchronous(SqliteSynchronous::Full).connect().await.map_err(failed)?;
+        let checkpoints = Checkpoints::new(copying, directory.join("cooper.db-wal"));
+        let writer = Writer::start(connection, checkpoints, clock.clone(), lock);
         let registry_name = options.registry_name;
         Ok(Self { inner: Arc::new(Inner { writer, readers, clock, registry, registry_name }) })
     }

@@ -9,7 +9,6 @@
 
 use std::ops::{Deref, DerefMut};
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +20,7 @@ use futures::FutureExt;
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot};
 
+use crate::checkpoint::Checkpoints;
 use crate::lock::DataLock;
 use crate::sql_error::{During, commit_error};
 
@@ -29,9 +29,9 @@ const QUEUE: usize = 256;
 /// How many changes share a commit at most: bounds how long the first of them waits for the last.
 const GROUP: usize = 64;
 
-/// How long the write-ahead log may grow in bytes. SQLite begins it anew when it finds a moment without readers; beyond
-/// this the writer makes one.
-pub(crate) const WAL_LIMIT: u64 = 32 << 20;
+/// A change that was kept is merged into the transaction, and the next one begins. Statements that follow each other go in
+/// one call: each call is a journey to SQLite's thread and back, and takes longer than what it does there.
+const NEXT_CHANGE: &str = "RELEASE change; SAVEPOINT change";
 
 /// The transaction as a change sees it: a connection to run statements on with `&mut *tx`.
 ///
@@ -134,14 +134,17 @@ where
 
 impl Writer {
     /// Starts the writer's task on `connection`, which nothing else may write beside. `lock` is held until the
-    /// connection is closed, also where the handles are dropped without [`Writer::close`]. `wal` is the file of the
-    /// write-ahead log.
-    pub(crate) fn start(connection: SqliteConnection, wal: PathBuf, clock: Arc<dyn Clock>, lock: DataLock) -> Self {
+    /// connection is closed, also where the handles are dropped without [`Writer::close`].
+    pub(crate) fn start(
+        connection: SqliteConnection,
+        checkpoints: Checkpoints,
+        clock: Arc<dyn Clock>,
+        lock: DataLock,
+    ) -> Self {
         let (queue, inbox) = mpsc::channel(QUEUE);
         let counters = Arc::new(Counters::default());
         let connection = Arc::new(Mutex::new(connection));
-        let task =
-            Task { connection, wal, wal_limit: WAL_LIMIT, inbox, clock, counters: counters.clone(), written: 0, lock };
+        let task = Task { connection, checkpoints, inbox, clock, counters: counters.clone(), written: 0, lock };
         tokio::spawn(task.run());
         Self { queue, counters }
     }
@@ -185,10 +188,7 @@ impl Writer {
 struct Task {
     /// Locked by one change at a time; the lock is how a change owns the connection without borrowing from the task.
     connection: Arc<Mutex<SqliteConnection>>,
-    /// The file of the write-ahead log.
-    wal: PathBuf,
-    /// The length beyond which it is emptied.
-    wal_limit: u64,
+    checkpoints: Checkpoints,
     inbox: mpsc::Receiver<Message>,
     clock: Arc<dyn Clock>,
     counters: Arc<Counters>,
@@ -203,11 +203,13 @@ impl Task {
         while let Some(message) = self.inbox.recv().await {
             match message {
                 Message::Change(first) => {
+                    let before = self.counters.changes.load(Ordering::Relaxed);
                     if let Some(closer) = self.group(first).await {
                         closers.push(closer);
                         self.inbox.close();
                     }
-                    self.keep_log_short().await;
+                    let changes = self.counters.changes.load(Ordering::Relaxed) - before;
+                    self.checkpoints.after_group(&mut *self.connection.lock().await, changes).await;
                 }
                 Message::Close(closer) => {
                     closers.push(closer);
@@ -215,6 +217,7 @@ impl Task {
                 }
             }
         }
+        self.checkpoints.close().await;
         let closed = match Arc::try_unwrap(self.connection) {
             Ok(connection) => connection.into_inner().close().await.during("close the database"),
             // A change broke its contract and kept the handle; the connection closes when that is dropped.
@@ -237,7 +240,8 @@ impl Task {
         let mut next = Some(first);
         let mut outcome = Ok(());
         while let Some(change) = next.take() {
-            outcome = self.change(change, &mut answers).await;
+            let kept = self.change(change, &mut answers).await;
+            outcome = kept.as_ref().map(|_| ()).map_err(Clone::clone);
             if outcome.is_err() || answers.len() == GROUP {
                 break;
             }
@@ -245,6 +249,16 @@ impl Task {
                 Ok(Message::Change(change)) => next = Some(change),
                 Ok(Message::Close(sender)) => closer = Some(sender),
                 Err(_) => {}
+            }
+            // After a change that was rolled back, its savepoint is the next one's.
+            if next.is_some()
+                && matches!(kept, Ok(true))
+                && let Err(error) = self.execute(NEXT_CHANGE).await.map_err(commit_error)
+            {
+                outcome = Err(error.clone());
+                if let Some(change) = next.take() {
+                    change.refuse(error);
+                }
             }
         }
         if outcome.is_ok() {
@@ -260,33 +274,28 @@ impl Task {
         closer
     }
 
-    /// Runs a change under its savepoint. An error is one of the whole transaction, which is over then.
-    async fn change(&mut self, change: Box<dyn Change>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
-        if let Err(error) = self.execute("SAVEPOINT change").await.during("begin a change") {
-            change.refuse(error.clone());
-            return Err(error);
-        }
+    /// Runs a change under the savepoint, and tells whether it is kept. An error is one of the whole transaction, which is
+    /// over then.
+    async fn change(&mut self, change: Box<dyn Change>, answers: &mut Vec<Answer>) -> Result<bool, StoreError> {
         self.counters.changes.fetch_add(1, Ordering::Relaxed);
         let ran = change.run(Tx(self.connection.clone().lock_owned().await)).await;
-        if ran.keep {
-            answers.push(ran.answer);
-            return self.execute("RELEASE change").await.map_err(commit_error);
-        }
         // On a full disk or a failing one SQLite rolls back the whole transaction, and the savepoint is gone. The
         // change that met that keeps its own error, which knows best what happened.
-        if self.execute("ROLLBACK TO change").await.is_err() {
+        if !ran.keep && self.execute("ROLLBACK TO change").await.is_err() {
             (ran.answer)(Ok(()));
             return Err(StoreError::StorageFull { operation: "commit" });
         }
         answers.push(ran.answer);
-        self.execute("RELEASE change").await.map_err(commit_error)
+        Ok(ran.keep)
     }
 
+    /// Begins a transaction and its first change.
     async fn begin(&mut self) -> Result<(), StoreError> {
-        let begun = self.execute("BEGIN IMMEDIATE").await;
+        const BEGIN: &str = "BEGIN IMMEDIATE; SAVEPOINT change";
+        let begun = self.execute(BEGIN).await;
         if begun.is_err() && self.execute("ROLLBACK").await.is_ok() {
             // A transaction had been left open by a failure; without this the writer would never write again.
-            return self.execute("BEGIN IMMEDIATE").await.during("begin a transaction");
+            return self.execute(BEGIN).await.during("begin a transaction");
         }
         begun.during("begin a transaction")
     }
@@ -296,49 +305,27 @@ impl Task {
     /// A group that changed no row (refused events, repeated requests) is not worth a sync of the disk.
     async fn commit(&mut self) -> Result<(), StoreError> {
         let mut connection = self.connection.lock().await;
-        let written = total_changes(&mut connection).await?;
-        if written != self.written {
-            sqlx::query("UPDATE store_clock SET newest = max(newest, ?1)")
+        let written: i64 = sqlx::query_scalar("RELEASE change; SELECT total_changes()")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(commit_error)?;
+        if written == self.written {
+            return sqlx::query("COMMIT").execute(&mut *connection).await.map(drop).map_err(commit_error);
+        }
+        failpoint::pass(Failpoint::WriterBeforeCommit);
+        self.written =
+            sqlx::query_scalar("UPDATE store_clock SET newest = max(newest, ?1); COMMIT; SELECT total_changes()")
                 .bind(self.clock.now().as_micros())
-                .execute(&mut *connection)
+                .fetch_one(&mut *connection)
                 .await
                 .map_err(commit_error)?;
-        }
-        if written != self.written {
-            failpoint::pass(Failpoint::WriterBeforeCommit);
-        }
-        sqlx::query("COMMIT").execute(&mut *connection).await.map_err(commit_error)?;
-        if written != self.written {
-            failpoint::pass(Failpoint::WriterAfterCommit);
-            self.written = total_changes(&mut connection).await?;
-            self.counters.commits.fetch_add(1, Ordering::Relaxed);
-        }
+        failpoint::pass(Failpoint::WriterAfterCommit);
+        self.counters.commits.fetch_add(1, Ordering::Relaxed);
         Ok(())
-    }
-
-    /// Empties the write-ahead log when it has grown long. SQLite never does so while one reader always comes before the
-    /// last one has gone, and the log would grow as long as that lasts. New readers read the database itself meanwhile.
-    async fn keep_log_short(&mut self) {
-        let length = || std::fs::metadata(&self.wal).map_or(0, |wal| wal.len());
-        if length() <= self.wal_limit {
-            return;
-        }
-        for statement in ["PRAGMA busy_timeout = 500", "PRAGMA wal_checkpoint(TRUNCATE)", "PRAGMA busy_timeout = 10000"]
-        {
-            let _ = self.execute(statement).await;
-        }
-        // A reader that stays for long must not make each group wait for it: the next try is a good deal later.
-        let left = length();
-        self.wal_limit = if left > WAL_LIMIT { left + WAL_LIMIT / 4 } else { WAL_LIMIT };
     }
 
     async fn execute(&self, statement: &'static str) -> Result<(), sqlx::Error> {
         let mut connection = self.connection.lock().await;
         sqlx::query(statement).execute(&mut *connection).await.map(drop)
     }
-}
-
-/// How many rows the connection has ever changed; a rolled back change counts too, which does no harm here.
-async fn total_changes(connection: &mut SqliteConnection) -> Result<i64, StoreError> {
-    sqlx::query_scalar("SELECT total_changes()").fetch_one(connection).await.map_err(commit_error)
 }

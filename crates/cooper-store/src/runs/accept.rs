@@ -2,6 +2,7 @@
 
 use cooper_engine::run::Run;
 use cooper_ports::contexts::ContextState;
+use cooper_ports::logs::LogEnd;
 use cooper_ports::runs::{AcceptError, AcceptRun, Accepted, RunRecord, RunType, SealedSecret};
 use cooper_ports::store_error::StoreError;
 use cooper_spec::quick_build::BuildSource;
@@ -13,7 +14,7 @@ use crate::access::ensure_principal;
 use crate::agents;
 use crate::contexts::{self, run_number};
 use crate::events;
-use crate::sql_error::{During, Stored, UnknownValue};
+use crate::sql_error::{During, Stored};
 
 const ACCEPT: &str = "accept run";
 
@@ -48,8 +49,14 @@ pub(super) async fn accept(
         insert_secret(tx, registry, id, secret).await?;
     }
     events::insert(tx, registry, "run.accepted", &serde_json::json!({ "run": id }), now).await?;
-    let record: Option<RunRecord> = record::find(tx, registry, id).await?;
-    let record = record.ok_or_else(|| UnknownValue::new("run", &id.to_string())).stored(ACCEPT)?;
+    let record = RunRecord {
+        run,
+        run_type: request.run_type,
+        updated: now,
+        log: LogEnd { frame_offset: 0, text_offset: 0, complete: false },
+        output_images: Vec::new(),
+        base_images: Vec::new(),
+    };
     Ok(Accepted { record, repeated: false })
 }
 

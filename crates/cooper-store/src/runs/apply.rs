@@ -41,7 +41,8 @@ pub(super) async fn apply(
         change.effect(effect).await?;
     }
     let Change { send, log_end, .. } = change;
-    Ok(Applied { run, send, log_end })
+    let generation = u64::try_from(generation + 1).stored(APPLY)?;
+    Ok(Applied { run, generation, send, log_end })
 }
 
 async fn load(tx: &mut SqliteConnection, registry: RegistryId, id: RunId) -> Result<Option<(Run, i64)>, StoreError> {
@@ -93,22 +94,19 @@ fn agents_of(run: &Run) -> BTreeSet<AgentName> {
 /// Writes down whose the run's placements are now.
 async fn save_agents(tx: &mut SqliteConnection, registry: RegistryId, run: &Run) -> Result<(), StoreError> {
     const WRITE: &str = "write a run's agents";
-    sqlx::query("DELETE FROM run_agents WHERE registry_id = ?1 AND run_number = ?2")
-        .bind(registry.0)
-        .bind(run_number(run.id))
-        .execute(&mut *tx)
-        .await
-        .during(WRITE)?;
-    for agent in agents_of(run) {
-        sqlx::query("INSERT INTO run_agents (registry_id, agent, run_number) VALUES (?1, ?2, ?3)")
-            .bind(registry.0)
-            .bind(agent.as_str())
-            .bind(run_number(run.id))
-            .execute(&mut *tx)
-            .await
-            .during(WRITE)?;
-    }
-    Ok(())
+    let agents = serde_json::to_string(&agents_of(run)).stored(WRITE)?;
+    // One call for both statements: each is a journey to SQLite's thread and back.
+    sqlx::query(
+        "DELETE FROM run_agents WHERE registry_id = ?1 AND run_number = ?2;
+         INSERT INTO run_agents (registry_id, run_number, agent) SELECT ?1, ?2, value FROM json_each(?3)",
+    )
+    .bind(registry.0)
+    .bind(run_number(run.id))
+    .bind(agents)
+    .execute(tx)
+    .await
+    .map(drop)
+    .during(WRITE)
 }
 
 /// One event's effects on their way into the transaction.
@@ -279,17 +277,15 @@ impl Change<'_> {
 
     /// The run is over: nothing can read its secrets, and nothing can write to its log.
     async fn finished(&mut self) -> Result<(), StoreError> {
-        for sql in [
-            "DELETE FROM run_secrets WHERE registry_id = ?1 AND run_number = ?2",
-            "DELETE FROM live_attempts WHERE registry_id = ?1 AND run_number = ?2",
-        ] {
-            sqlx::query(sql)
-                .bind(self.registry.0)
-                .bind(run_number(self.run.id))
-                .execute(&mut *self.tx)
-                .await
-                .during("end run")?;
-        }
+        sqlx::query(
+            "DELETE FROM run_secrets WHERE registry_id = ?1 AND run_number = ?2;
+             DELETE FROM live_attempts WHERE registry_id = ?1 AND run_number = ?2",
+        )
+        .bind(self.registry.0)
+        .bind(run_number(self.run.id))
+        .execute(&mut *self.tx)
+        .await
+        .during("end run")?;
         self.log_end = Some(log_written(complete(self.tx, self.registry, self.run.id).await)?);
         let payload = serde_json::json!({ "run": self.run.id, "status": self.run.status().as_str() });
         events::insert(self.tx, self.registry, "run.finished", &payload, self.now).await

@@ -180,6 +180,20 @@ async fn readers_without_a_pause_do_not_keep_the_log_growing() {
     assert_eq!(fixture.count("SELECT count(*) FROM principals").await, 80);
 }
 
+#[tokio::test]
+async fn the_log_is_copied_while_changes_go_on() {
+    let fixture = Fixture::new().await;
+    let database = fixture.directory.path().join("cooper.db");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let mut bytes = 0;
+    // Far below the length at which the log would be emptied by force: what is in the database got there beside the changes.
+    while std::fs::metadata(&database).unwrap().len() < 4 << 20 {
+        assert!(std::time::Instant::now() < deadline && bytes < 24 << 20, "nothing was copied");
+        insert(&fixture.store, &format!("p{bytes:09}{}", "x".repeat(256 << 10)), false).await.unwrap();
+        bytes += 256 << 10;
+    }
+}
+
 /// A small file system of its own, unmounted at the end.
 struct SmallDisk(tempfile::TempDir);
 
