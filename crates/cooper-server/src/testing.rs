@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cooper_api::agent::SpokenByServer;
 use cooper_engine::run::NewRun;
+use cooper_ports::access::AccessStore;
 use cooper_ports::runs::{AcceptRun, RunType, SealedSecret};
 use cooper_registry::SigningKey;
 use cooper_spec::quick_build::{BuildSource, QuickBuild};
@@ -31,6 +32,14 @@ pub(crate) async fn core() -> (Arc<Core>, TempDir) {
 
 /// A core of a server that speaks these versions of the agents' protocol.
 pub(crate) async fn core_speaking(spoken: SpokenByServer) -> (Arc<Core>, TempDir) {
+    core_over(spoken, |store| Arc::new(store)).await
+}
+
+/// A core whose tokens are read through something else than the store itself.
+pub(crate) async fn core_over(
+    spoken: SpokenByServer,
+    tokens: impl FnOnce(Store) -> Arc<dyn AccessStore>,
+) -> (Arc<Core>, TempDir) {
     let data = tempfile::tempdir().expect("temp dir");
     let registry = RegistryName::parse("localhost:5000").expect("valid");
     let options = StoreOptions { registry_name: registry.clone(), clock: None };
@@ -44,7 +53,7 @@ pub(crate) async fn core_speaking(spoken: SpokenByServer) -> (Arc<Core>, TempDir
         allowed_sources: Vec::new(),
         context_files: ContextFiles::open(data.path().join("contexts"), 1024).await.expect("contexts"),
         clock: store.clock().clone(),
-        access: Access::new(Arc::new(store.clone()), store.clock().clone()),
+        access: Access::new(tokens(store.clone()), store.clock().clone()),
         key: ServerKey::load_or_create(&data.path().join("key")).expect("key"),
         signing: SigningKey::new(&SecretBytes::new(vec![7; 32])).expect("key"),
         registry,

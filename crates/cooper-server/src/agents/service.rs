@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use cooper_api::agent::wire::agent_service_server::{AgentService, AgentServiceServer};
 use cooper_api::agent::wire::{self, agent_message, server_message};
@@ -13,7 +14,7 @@ use cooper_ports::access::Token;
 use cooper_ports::agents::{RegisterAgent, RegisterAgentError};
 use cooper_spec::plan::{BuildContext, BuildWork, Plan, Work};
 use cooper_types::{AgentName, AttemptNumber, ContextId, TokenId};
-use futures::{Stream, StreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -28,7 +29,7 @@ use crate::core::Core;
 use crate::problem::chain;
 
 /// How long a new stream may take to greet.
-const GREETING_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a context in one message.
 const CONTEXT_CHUNK: usize = 256 * 1024;
 
@@ -200,7 +201,8 @@ impl AgentService for AgentGateway {
                 Err(status) => Some(status),
                 Ok(()) => {
                     core.wake.notify_one();
-                    read_messages(&mut session, &mut incoming, &stop).await
+                    let heartbeat = Duration::from_millis(HEARTBEAT_MS.into());
+                    read_messages(&mut session, incoming, heartbeat, &stop).await
                 }
             };
             drop(registration);
@@ -321,12 +323,12 @@ impl Drop for Registration {
 }
 
 /// Works messages in until the stream ends or is to end; the status says why, where it is not the agent's wish.
-async fn read_messages(
+pub(super) async fn read_messages(
     session: &mut Session,
-    incoming: &mut Streaming<wire::AgentMessage>,
+    mut incoming: impl Stream<Item = Result<wire::AgentMessage, Status>> + Unpin,
+    heartbeat: Duration,
     stop: &CancellationToken,
 ) -> Option<Status> {
-    let heartbeat = std::time::Duration::from_millis(HEARTBEAT_MS.into());
     let mut watch = tokio::time::interval_at(tokio::time::Instant::now() + heartbeat, heartbeat);
     watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -338,21 +340,23 @@ async fn read_messages(
             }
             // Before the messages: an agent that never pauses is watched too.
             _ = watch.tick() => {
-                if let Err(status) = session.watch().await {
+                let next = incoming.next().now_or_never();
+                if let Err(status) = session.watch(next.is_some()).await {
                     return Some(status);
                 }
-                continue;
+                let Some(next) = next else { continue };
+                next
             }
-            message = incoming.message() => message,
+            message = incoming.next() => message,
         };
         match message {
-            Ok(Some(message)) => {
+            Some(Ok(message)) => {
                 if let Err(status) = session.receive(message).await {
                     return Some(status);
                 }
             }
-            Ok(None) => return None,
-            Err(status) => return Some(status),
+            Some(Err(status)) => return Some(status),
+            None => return None,
         }
     }
 }

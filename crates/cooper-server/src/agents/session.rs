@@ -22,8 +22,11 @@ use crate::problem::chain;
 
 /// How often an agent has to say what it holds; a lease is four times as long.
 pub(super) const HEARTBEAT_MS: u32 = 5_000;
-/// How often in a row the server may look and have heard no report: a lease's time.
+/// How often the server may look, have worked in all that came, and have heard no report: a lease's time.
 const MAX_SILENT: u32 = 3;
+/// How often it may look and have heard no report, whatever came instead: two minutes. A server that is behind blames
+/// nobody for it, but messages without end are no sign of life either.
+const MAX_UNHEARD: u32 = 24;
 /// The most slots that an agent may claim.
 const MAX_SLOTS: u32 = 1024;
 
@@ -104,14 +107,16 @@ pub(super) struct Session {
     /// stays true; whether it is still live is checked where it is used.
     placements: BTreeSet<PlacementKey>,
     attempts: BTreeSet<(PlacementKey, AttemptNumber)>,
-    /// Looks since the agent last said what it holds.
+    /// Looks since the agent last said what it holds at which nothing of it was left to be worked in.
     silent: u32,
+    /// All looks since then.
+    unheard: u32,
 }
 
 impl Session {
     pub(super) fn new(core: Arc<Core>, agent: AgentRef, token: TokenId) -> Self {
         let (placements, attempts) = (BTreeSet::new(), BTreeSet::new());
-        Self { core, agent, token, farewell: None, placements, attempts, silent: 0 }
+        Self { core, agent, token, farewell: None, placements, attempts, silent: 0, unheard: 0 }
     }
 
     /// Ends the stream with these words once the agent holds nothing; at once, if it holds nothing now.
@@ -134,10 +139,12 @@ impl Session {
         Ok(())
     }
 
-    /// Looks after the agent, once in a heartbeat's time: its token must be good, and it must say what it holds.
-    pub(super) async fn watch(&mut self) -> Result<(), Status> {
-        self.silent += 1;
-        if self.silent > MAX_SILENT {
+    /// Looks after the agent, once in a heartbeat's time: its token must be good, and it must say what it holds. Where the
+    /// server is `behind`, the report may be among what it has not read yet: that is no silence of the agent's.
+    pub(super) async fn watch(&mut self, behind: bool) -> Result<(), Status> {
+        self.silent += u32::from(!behind);
+        self.unheard += 1;
+        if self.silent > MAX_SILENT || self.unheard > MAX_UNHEARD {
             return Err(Status::deadline_exceeded("the agent does not say what it holds"));
         }
         self.check_token().await
@@ -280,7 +287,7 @@ impl Session {
     /// An agent's report: renews what it holds, and says again what may have been lost on the way.
     async fn holding(&mut self, held: Vec<Held>) -> Result<(), Status> {
         self.check_token().await?;
-        self.silent = 0;
+        (self.silent, self.unheard) = (0, 0);
         self.core.agents.heard(&self.agent);
         let keys: BTreeSet<PlacementKey> = held.iter().map(|report| report.key).collect();
         self.placements.retain(|key| keys.contains(key));

@@ -1,8 +1,8 @@
 //! The agents' service over a real store and a stream in memory, with an agent that says what the test tells it to.
 
-mod sources;
-
 mod serving;
+mod silence;
+mod sources;
 
 use std::sync::Arc;
 
@@ -308,24 +308,6 @@ async fn streams_of_a_token_are_closed_at_once() {
     fixture.core.agents.close_streams_of(&token_id(&revoked));
     let names: Vec<String> = fixture.core.agents.views().iter().map(|view| view.agent.name.to_string()).collect();
     assert_eq!(names, ["two"], "nothing is offered to the other any more");
-}
-
-#[tokio::test]
-async fn an_agent_that_does_not_report_is_not_kept() {
-    let fixture = Fixture::new().await;
-    let token = token(&fixture.core, "builders", &["agent"]).await;
-    let mut session = Session::new(fixture.core.clone(), agent_ref("one"), token_id(&token));
-    for _ in 0..3 {
-        session.watch().await.expect("still patient");
-    }
-    session.receive(to_server(ToServer::Holding(Vec::new()))).await.expect("heard");
-    for _ in 0..3 {
-        session.watch().await.expect("patient again");
-    }
-    assert_eq!(session.watch().await.expect_err("silent").code(), Code::DeadlineExceeded);
-    session.receive(to_server(ToServer::Holding(Vec::new()))).await.expect("heard");
-    fixture.core.access.store().revoke_token(&token_id(&token)).await.expect("revoked");
-    assert_eq!(session.watch().await.expect_err("revoked").code(), Code::Unauthenticated);
 }
 
 #[tokio::test]
