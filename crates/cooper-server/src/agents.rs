@@ -8,11 +8,12 @@ mod sources;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cooper_api::agent::wire;
+use cooper_engine::message::PlacementKey;
 use cooper_engine::run::AgentRef;
 use cooper_engine::schedule::AgentView;
 use cooper_types::{AgentName, PrincipalName, TokenId};
@@ -23,6 +24,8 @@ pub(crate) use service::AgentGateway;
 
 /// Messages that an agent may be behind before its stream is given up; its next one begins with a report.
 const OUTBOX: usize = 256;
+/// Offers to an agent that are remembered.
+const OFFERS: usize = 1024;
 
 /// How long a stream counts as alive after the last report on it: two of them may be late. A stream that was cut off
 /// without a word is given up for another life of its agent after that; one that ended is gone at once.
@@ -55,6 +58,8 @@ struct Connection {
     outdated: bool,
     /// When it last said what it holds.
     heard: Instant,
+    /// What it was offered and has not spoken of yet.
+    offers: BTreeSet<PlacementKey>,
     /// Ends the stream when the connection leaves the table, for whatever reason.
     _stop: DropGuard,
 }
@@ -117,7 +122,8 @@ impl AgentTable {
         state.check(&view.agent, &principal, heard)?;
         let stop = CancellationToken::new();
         let _stop = stop.clone().drop_guard();
-        let connection = Connection { serial, view, principal, token, outbox, outdated, heard, _stop };
+        let offers = BTreeSet::new();
+        let connection = Connection { serial, view, principal, token, outbox, outdated, heard, offers, _stop };
         state.connections.insert(name, connection);
         state.views = None;
         Ok((receiver, stop))
@@ -192,6 +198,26 @@ impl AgentTable {
             tracing::warn!(agent = %agent, "agent does not read its messages; its stream is closed");
             state.remove(&agent.name);
         }
+    }
+
+    /// A placement is offered to this life of an agent: it need not be looked up when the agent answers.
+    pub(crate) fn note_offer(&self, agent: &AgentRef, key: PlacementKey) {
+        if let Some(connection) = self.lock().connections.get_mut(&agent.name)
+            && connection.view.agent == *agent
+        {
+            // Offers that end without an answer stay here; what is forgotten is looked up.
+            if connection.offers.len() >= OFFERS {
+                connection.offers.clear();
+            }
+            connection.offers.insert(key);
+        }
+    }
+
+    /// Whether a placement was offered to this life of an agent on its stream of now. Asked once of each.
+    fn take_offer(&self, agent: &AgentRef, key: PlacementKey) -> bool {
+        let mut state = self.lock();
+        let connection = state.connections.get_mut(&agent.name).filter(|connection| connection.view.agent == *agent);
+        connection.is_some_and(|connection| connection.offers.remove(&key))
     }
 
     /// What the scheduler may choose from.

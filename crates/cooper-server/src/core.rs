@@ -3,8 +3,9 @@
 //! [`Core::apply`] is the shell around the state machine: it stores what an event does, then carries out what is to be
 //! sent. Sending may fail without harm: the sweep and the agents' reports say everything again.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use cooper_api::agent::{SpokenByServer, to_agent};
 use cooper_api::problem::ProblemCode;
@@ -36,6 +37,9 @@ use crate::problem::{ApiError, ApiResult, chain};
 /// News that followers may miss before they look for themselves.
 const NEWS_CAPACITY: usize = 1024;
 
+/// The generation of a run that was accepted and not changed yet.
+const FIRST_GENERATION: u64 = 1;
+
 /// What all parts of a server share.
 pub(crate) struct Core {
     pub(crate) runs: Arc<dyn RunStore>,
@@ -66,6 +70,9 @@ pub(crate) struct Core {
     pub(crate) refused_writes: AtomicBool,
     /// Wakes the scheduler. It also looks by itself, so a lost wake-up costs a moment only.
     pub(crate) wake: Notify,
+    /// The unfinished runs that changed since the scheduler last asked, with their generations. It finds them in the rows
+    /// as well.
+    changed: Mutex<BTreeMap<RunId, (u64, Run)>>,
     news: broadcast::Sender<RunId>,
     changes: TaskTracker,
 }
@@ -113,6 +120,7 @@ impl Core {
             metrics: Metrics::new(),
             refused_writes: AtomicBool::new(false),
             wake: Notify::new(),
+            changed: Mutex::default(),
             news: broadcast::Sender::new(NEWS_CAPACITY),
             changes: TaskTracker::new(),
         }
@@ -134,6 +142,7 @@ impl Core {
             event,
             RunEvent::StepEnded { result: StepResult::Succeeded { output: StepOutput::Pushed { .. } }, .. }
         );
+        let accepted = matches!(event, RunEvent::Accepted { .. });
         let applied = self.runs.apply_event(run, event, &self.policy).await;
         if let Err(ApplyError::Store(_)) = &applied {
             self.refused_writes.store(true, Ordering::Relaxed);
@@ -144,10 +153,11 @@ impl Core {
             failpoint::pass(Failpoint::TagsPublished);
         }
         self.announce(run);
-        // Something may wait now, or a slot may be free.
+        self.tell_scheduler(applied.generation, &applied.run);
+        // Something may wait now, or a slot may be free, or an offer is answered and makes room for another.
         let waits = applied.run.pending_reason().is_some() && !quiet;
         let stops = applied.send.iter().any(|effect| matches!(effect, Effect::SendStop { .. }));
-        if waits || stops {
+        if waits || stops || accepted {
             self.wake.notify_one();
         }
         if applied.run.finished().is_some() {
@@ -178,6 +188,7 @@ impl Core {
             let (agent, message) = match effect {
                 Effect::SendOffer { agent, key, placement } => {
                     let Some(planned) = run.plan.placements.get(*placement) else { continue };
+                    self.agents.note_offer(agent, *key);
                     (agent, ToAgent::Offer { key: *key, platform: planned.platform.clone() })
                 }
                 Effect::SendStart { agent, key, attempt, step } => {
@@ -233,6 +244,27 @@ impl Core {
     pub(crate) async fn changes_finished(&self) {
         self.changes.close();
         self.changes.wait().await;
+    }
+
+    /// A run was accepted: the scheduler is to look for an agent.
+    pub(crate) fn run_accepted(&self, run: &Run) {
+        self.metrics.run_accepted();
+        self.tell_scheduler(FIRST_GENERATION, run);
+        self.wake.notify_one();
+    }
+
+    /// Tells the scheduler of a run's new state. Of two states it believes the later one.
+    fn tell_scheduler(&self, generation: u64, run: &Run) {
+        let mut changed = self.changed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if changed.get(&run.id).is_none_or(|(known, _)| *known < generation) {
+            changed.insert(run.id, (generation, run.clone()));
+        }
+    }
+
+    /// The runs that changed since the last call, each in its last state that is known, and the state's generation.
+    pub(crate) fn changed_runs(&self) -> impl Iterator<Item = (u64, Run)> {
+        let mut changed = self.changed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        std::mem::take(&mut *changed).into_values()
     }
 
     /// Tells followers that a run or its log changed.

@@ -1,7 +1,9 @@
-//! The scheduler's loop: looks at all unfinished runs, when woken and by itself, and does what is due.
+//! The scheduler's loop: looks at all unfinished runs once a second and does what is due; when it is woken it glances at
+//! what it was told of, and offers what waits.
 //!
-//! What it keeps between two looks is a copy of rows that each look brings up to date, so a restart, a lost wake-up and a
-//! crash all go down the same path. One loop looks at a time: wake-ups that come meanwhile are one more look.
+//! What it keeps between two looks is a copy of rows that each full look brings up to date, so a restart, a lost wake-up and
+//! a crash all go down the same path. One loop looks at a time: wake-ups that come meanwhile are one more glance. A glance
+//! costs the same however long the queue is.
 
 mod queue;
 #[cfg(test)]
@@ -12,11 +14,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cooper_engine::run::{PendingReason, Placement, Refusal, Run, RunEvent};
-use cooper_engine::schedule::{self, Decision};
+use cooper_engine::schedule::{self, Decision, WaitingView};
 use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::runs::ApplyError;
 use cooper_ports::store_error::StoreError;
-use cooper_types::RunId;
+use cooper_types::{RunId, Timestamp};
 use futures::StreamExt as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +27,7 @@ use crate::core::Core;
 use crate::problem::chain;
 use queue::Queue;
 
-/// The longest time between two looks: what a lost wake-up costs.
+/// The time between two full looks: what a lost wake-up costs.
 const PERIOD: Duration = Duration::from_secs(1);
 /// How often expired contexts are removed, and connected agents written down as seen.
 const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(60);
@@ -34,10 +36,15 @@ const CONTEXT_BATCH: u32 = 100;
 
 /// Events that are on the way to the store at a time: they share commits.
 const AT_ONCE: usize = 64;
-/// The most new runs that one look tells why they wait.
-const FIRST_EXPLANATIONS: usize = 64;
-/// The most runs that are told anew why they wait, once in a period. A long queue moves with every run that ends.
+/// Offers that are about to be answered at a time. More would not get agents to work sooner: their answers would wait behind
+/// each other in the server until the offers have ended.
+const MAX_OFFERS: usize = 128;
+/// The most new runs that one full look tells why they wait, and the most that it tells anew: a long queue moves with every
+/// run that ends.
 const EXPLANATIONS: usize = 256;
+
+/// Events, and the runs that they are of.
+type Events = Vec<(RunId, RunEvent)>;
 
 /// Runs until cancelled. Leases begin anew first: while the server was down nobody could renew.
 pub(crate) async fn run(core: Arc<Core>, shutdown: CancellationToken) {
@@ -46,9 +53,15 @@ pub(crate) async fn run(core: Arc<Core>, shutdown: CancellationToken) {
         tracing::error!(error = chain(&error), "leases can't be extended after the restart");
     }
     let mut housekeeping_due = Instant::now();
+    let mut look_due = Instant::now();
     loop {
-        if let Err(error) = scheduler.look(&core).await {
-            tracing::error!(error = chain(&error), "scheduler can't read the runs; trying again");
+        if look_due <= Instant::now() {
+            if let Err(error) = scheduler.look(&core).await {
+                tracing::error!(error = chain(&error), "scheduler can't read the runs; trying again");
+            }
+            look_due = Instant::now() + PERIOD;
+        } else {
+            scheduler.glance(&core).await;
         }
         if housekeeping_due <= Instant::now() {
             housekeeping_due = Instant::now() + HOUSEKEEPING_PERIOD;
@@ -58,7 +71,7 @@ pub(crate) async fn run(core: Arc<Core>, shutdown: CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = core.wake.notified() => {}
-            () = tokio::time::sleep(PERIOD) => {}
+            () = tokio::time::sleep_until(look_due) => {}
         }
     }
 }
@@ -67,13 +80,25 @@ pub(crate) async fn run(core: Arc<Core>, shutdown: CancellationToken) {
 #[derive(Default)]
 struct Scheduler {
     queue: Queue,
-    /// When runs were last told anew why they wait.
-    explained: Option<Instant>,
 }
 
 impl Scheduler {
+    /// Takes in what changed since the last time.
+    fn listen(&mut self, core: &Core) {
+        for (generation, run) in core.changed_runs() {
+            self.queue.tell(generation, run);
+        }
+    }
+
+    /// Reads all that changed, whoever changed it.
+    async fn read(&mut self, core: &Core) -> Result<(), StoreError> {
+        // In this order: what was told of is in the rows by now, so a run that is not there has ended.
+        self.listen(core);
+        self.queue.refresh(&*core.runs).await
+    }
+
     async fn extend_leases(&mut self, core: &Core) -> Result<(), StoreError> {
-        self.queue.refresh(&*core.runs).await?;
+        self.read(core).await?;
         let held = |run: &&Run| run.placements.iter().any(|placement| placement.lease().is_some());
         let held: Vec<RunId> = self.queue.runs().filter(held).map(|run| run.id).collect();
         let extend = |run| async move {
@@ -94,48 +119,85 @@ impl Scheduler {
             }
         }
         let now = core.clock.now();
-        self.queue.refresh(&*core.runs).await?;
+        self.read(core).await?;
         // Asking the state machine first spares a write for each run and look.
         let due = self.queue.runs().filter(|run| run.is_due(now, &core.policy));
         let due: Vec<_> = due.map(|run| (run.id, RunEvent::Tick)).collect();
         if !due.is_empty() {
             apply_all(core, due).await;
-            self.queue.refresh(&*core.runs).await?;
+            self.listen(core);
         }
-        let agents = core.agents.views();
-        let load = schedule::load(self.queue.runs());
         let waiting = schedule::waiting(self.queue.runs(), now, &core.policy);
-        let (mut offers, mut first, mut anew) = (Vec::new(), Vec::new(), Vec::new());
-        for decision in schedule::schedule(waiting, &agents, &load) {
+        let waits = self.offer(core, waiting, now).await;
+        let (mut first, mut anew) = self.explanations(waits);
+        // After the offers, and a bounded number: a long queue must not keep agents waiting for work. Later looks go on
+        // with the rest.
+        first.truncate(EXPLANATIONS);
+        anew.truncate(EXPLANATIONS);
+        first.append(&mut anew);
+        apply_all(core, first).await;
+        Ok(())
+    }
+
+    /// Offers what waits, as far as is known without a look at the rows.
+    async fn glance(&mut self, core: &Core) {
+        self.listen(core);
+        // As in a full look, nothing is judged while nothing can be written.
+        if core.refused_writes.load(Ordering::Relaxed) {
+            return;
+        }
+        let now = core.clock.now();
+        let waiting = schedule::waiting(self.queue.oldest_waiting(MAX_OFFERS), now, &core.policy);
+        let waits = self.offer(core, waiting, now).await;
+        let (mut first, _) = self.explanations(waits);
+        first.truncate(AT_ONCE);
+        apply_all(core, first).await;
+    }
+
+    /// What is to be written of why placements wait: the first reason of some, and another one of others.
+    fn explanations(&self, waits: Vec<(RunId, usize, PendingReason)>) -> (Events, Events) {
+        let (mut first, mut anew) = (Vec::new(), Vec::new());
+        for (run, placement, reason) in waits {
+            let before = self.queue.get(run).and_then(|run| run.placements.get(placement));
+            let explanations = match before {
+                Some(Placement::Waiting { reason: PendingReason::New }) => &mut first,
+                Some(Placement::Waiting { reason: old }) if *old != reason => &mut anew,
+                _ => continue,
+            };
+            explanations.push((run, RunEvent::Explained { placement, reason }));
+        }
+        (first, anew)
+    }
+
+    /// Offers these placements to agents, and returns why the others wait.
+    async fn offer(
+        &mut self,
+        core: &Core,
+        waiting: Vec<WaitingView>,
+        now: Timestamp,
+    ) -> Vec<(RunId, usize, PendingReason)> {
+        if waiting.is_empty() {
+            return Vec::new();
+        }
+        let room = MAX_OFFERS.saturating_sub(self.queue.fresh_offers(now, &core.policy));
+        let (mut offers, mut waits) = (Vec::new(), Vec::new());
+        for decision in schedule::schedule(waiting, &core.agents.views(), self.queue.load()) {
             match decision {
-                Decision::Offer { run, placement, agent } => offers.push((run, RunEvent::Offer { placement, agent })),
-                Decision::Wait { run, placement, reason } => {
-                    let before = self.queue.get(run).and_then(|run| run.placements.get(placement));
-                    let explanations = match before {
-                        Some(Placement::Waiting { reason: PendingReason::New }) => &mut first,
-                        Some(Placement::Waiting { reason: old }) if *old != reason => &mut anew,
-                        _ => continue,
-                    };
-                    explanations.push((run, RunEvent::Explained { placement, reason }));
+                Decision::Offer { run, placement, agent } if offers.len() < room => {
+                    offers.push((run, RunEvent::Offer { placement, agent }));
                 }
+                // Its turn is when offers have been answered.
+                Decision::Offer { .. } => {}
+                Decision::Wait { run, placement, reason } => waits.push((run, placement, reason)),
             }
         }
         apply_all(core, offers).await;
-        // After the offers, and a bounded number: a long queue must not keep agents waiting for work. Later looks go on
-        // with the rest.
-        first.truncate(FIRST_EXPLANATIONS);
-        if self.explained.is_none_or(|last| last.elapsed() >= PERIOD) {
-            self.explained = Some(Instant::now());
-            anew.truncate(EXPLANATIONS);
-            first.append(&mut anew);
-        }
-        apply_all(core, first).await;
-        Ok(())
+        waits
     }
 }
 
 /// Applies events of different runs beside each other, so that they share commits.
-async fn apply_all(core: &Core, events: Vec<(RunId, RunEvent)>) {
+async fn apply_all(core: &Core, events: Events) {
     futures::stream::iter(events).for_each_concurrent(AT_ONCE, |(run, event)| apply(core, run, event)).await;
 }
 

@@ -194,6 +194,10 @@ impl Session {
         if self.placements.contains(&key) {
             return Ok(true);
         }
+        if self.core.agents.take_offer(&self.agent, key) {
+            self.placements.insert(key);
+            return Ok(true);
+        }
         let Some(run) = self.find(key.run).await? else { return Ok(false) };
         let lease = run.placements.iter().filter_map(Placement::lease).find(|lease| lease.fence == key.fence);
         let Some(lease) = lease else { return Ok(false) };

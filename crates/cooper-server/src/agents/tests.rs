@@ -104,6 +104,15 @@ impl Fixture {
     }
 }
 
+impl AgentTable {
+    /// Takes in an agent that has a stream and says nothing.
+    pub(crate) fn join(&self, view: AgentView) -> (mpsc::Receiver<wire::ServerMessage>, CancellationToken) {
+        let token = TokenId::parse("aaaa").expect("valid");
+        let newcomer = Newcomer { serial: 1, view, principal: principal("builders"), token, outdated: false };
+        self.connect(newcomer).expect("taken")
+    }
+}
+
 struct Scripted {
     agent: AgentRef,
     outgoing: mpsc::Sender<wire::AgentMessage>,

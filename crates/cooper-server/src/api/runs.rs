@@ -57,10 +57,9 @@ pub(super) async fn create(
         let accepted = core.runs.accept_run(request).await?;
         failpoint::pass(Failpoint::RunAccepted);
         if !accepted.repeated {
-            core.metrics.run_accepted();
             let run = &accepted.record.run;
             tracing::info!(run = %run.id, principal = %run.principal, "run accepted");
-            core.wake.notify_one();
+            core.run_accepted(run);
         }
         Ok(accepted)
     };

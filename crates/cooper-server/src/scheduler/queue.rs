@@ -1,23 +1,36 @@
 //! What the scheduler has read of the unfinished runs.
 //!
-//! The rows are the queue. This is a copy of them that is brought up to date at the beginning of every look, run by run,
-//! by the generations that the rows have now: it can't disagree with them for longer than a look takes.
+//! The rows are the queue. This is a copy of them: told of changes by those who made them, and brought up to date with all
+//! rows, run by run and by the generations that they have then, at each full look. So a change that nobody told of is found
+//! within a second, and the copy can't disagree with the rows for longer.
+//!
+//! What a look asks for is kept beside the runs, so that its work does not grow with the queue.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use cooper_engine::run::Run;
+use cooper_engine::run::{AgentRef, Phase, Placement, Policy, Run};
 use cooper_ports::runs::RunStore;
 use cooper_ports::store_error::StoreError;
-use cooper_types::RunId;
+use cooper_types::{Platform, PoolName, RunId, Timestamp};
 
 use crate::problem::chain;
 
-/// The unfinished runs, as of the last look.
+/// How long an offer counts as one that is about to be answered.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// The unfinished runs, as far as is known.
 #[derive(Default)]
 pub(super) struct Queue {
     runs: BTreeMap<RunId, Run>,
     /// In which generation each was read; runs that can't be read are here as well, so that each is told of once.
     generations: BTreeMap<RunId, u64>,
+    /// How many placements each agent holds.
+    load: BTreeMap<AgentRef, u32>,
+    /// The runs with placements that wait, by what they wait for, oldest first.
+    waiting: BTreeMap<(PoolName, Platform), BTreeSet<(Timestamp, RunId)>>,
+    /// When each offer ends that has not been answered.
+    offers: BTreeMap<RunId, Vec<Timestamp>>,
 }
 
 impl Queue {
@@ -26,18 +39,30 @@ impl Queue {
         let found = store.unfinished_changes(&self.generations).await?;
         for run in found.gone {
             self.generations.remove(&run);
-            self.runs.remove(&run);
+            self.remove(run);
         }
         for (generation, run) in found.changed {
-            self.generations.insert(run.id, generation);
-            self.runs.insert(run.id, run);
+            self.put(generation, run);
         }
         for (run, generation, error) in found.unreadable {
             tracing::error!(run = %run, error = chain(&error), "run can't be read; it waits until its row is mended and the server starts anew");
             self.generations.insert(run, generation);
-            self.runs.remove(&run);
+            self.remove(run);
         }
         Ok(())
+    }
+
+    /// Takes in a change that was told of. One that comes late says less than is known.
+    pub(super) fn tell(&mut self, generation: u64, run: Run) {
+        if self.generations.get(&run.id).is_some_and(|known| *known >= generation) {
+            return;
+        }
+        if run.finished().is_some() {
+            self.generations.remove(&run.id);
+            self.remove(run.id);
+        } else {
+            self.put(generation, run);
+        }
     }
 
     /// The runs, oldest first.
@@ -49,4 +74,71 @@ impl Queue {
     pub(super) fn get(&self, run: RunId) -> Option<&Run> {
         self.runs.get(&run)
     }
+
+    /// How many placements each agent holds or is asked to.
+    pub(super) fn load(&self) -> &BTreeMap<AgentRef, u32> {
+        &self.load
+    }
+
+    /// The oldest runs that wait for each pool and platform, so many of each.
+    pub(super) fn oldest_waiting(&self, count: usize) -> impl Iterator<Item = &Run> {
+        let oldest: BTreeSet<RunId> =
+            self.waiting.values().flat_map(|runs| runs.iter().take(count)).map(|(_, run)| *run).collect();
+        oldest.into_iter().filter_map(|run| self.runs.get(&run))
+    }
+
+    /// How many offers are about to be answered.
+    pub(super) fn fresh_offers(&self, now: Timestamp, policy: &Policy) -> usize {
+        let fresh = now.after(policy.offer_lease.saturating_sub(FRESH));
+        self.offers.values().flatten().filter(|ends| **ends > fresh).count()
+    }
+
+    fn put(&mut self, generation: u64, run: Run) {
+        self.remove(run.id);
+        self.generations.insert(run.id, generation);
+        for placement in &run.placements {
+            if let Some(lease) = placement.lease() {
+                *self.load.entry(lease.agent.clone()).or_default() += 1;
+            }
+            if let Placement::Offered(lease) = placement {
+                self.offers.entry(run.id).or_default().push(lease.until);
+            }
+        }
+        for class in classes(&run) {
+            self.waiting.entry(class).or_default().insert((run.created, run.id));
+        }
+        self.runs.insert(run.id, run);
+    }
+
+    fn remove(&mut self, id: RunId) {
+        let Some(run) = self.runs.remove(&id) else { return };
+        self.offers.remove(&id);
+        for lease in run.placements.iter().filter_map(Placement::lease) {
+            if let Some(held) = self.load.get_mut(&lease.agent) {
+                *held -= 1;
+                if *held == 0 {
+                    self.load.remove(&lease.agent);
+                }
+            }
+        }
+        for class in classes(&run) {
+            if let Some(runs) = self.waiting.get_mut(&class) {
+                runs.remove(&(run.created, id));
+                if runs.is_empty() {
+                    self.waiting.remove(&class);
+                }
+            }
+        }
+    }
+}
+
+/// What a run's placements wait for, each thing once.
+fn classes(run: &Run) -> BTreeSet<(PoolName, Platform)> {
+    let live = run.phase == Phase::Live;
+    let waiting = run
+        .placements
+        .iter()
+        .zip(&run.plan.placements)
+        .filter(|(placement, _)| live && matches!(placement, Placement::Waiting { .. }));
+    waiting.map(|(_, planned)| (run.pool.clone(), planned.platform.clone())).collect()
 }
