@@ -13,9 +13,7 @@ mod data;
 mod error;
 mod eval;
 mod format;
-#[expect(dead_code, reason = "Sprig's functions use it, and are the next step")]
 mod function;
-#[expect(dead_code, reason = "Sprig's functions use it, and are the next step")]
 mod heap;
 mod lexer;
 mod number;
@@ -23,7 +21,6 @@ mod parser;
 mod print;
 mod sprig;
 mod tree;
-#[expect(dead_code, reason = "Sprig's functions use it, and are the next step")]
 mod value;
 
 #[cfg(test)]

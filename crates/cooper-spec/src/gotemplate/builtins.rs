@@ -129,10 +129,8 @@ fn println(heap: &mut Heap, args: &Args<'_>) -> Outcome<Val> {
 
 /// What the escaping functions escape: what is missing is nothing.
 fn escapable(heap: &Heap, args: &Args<'_>) -> Outcome<String> {
-    let text = match args.values {
-        [Val::Nil] => String::new(),
-        values => joined(heap, values)?,
-    };
+    let present = args.values.iter().map(|value| if matches!(value, Val::Nil) { Val::text("") } else { value.clone() });
+    let text = joined(heap, &present.collect::<Vec<_>>())?;
     // Each character may become six.
     heap.charge_bytes(text.len() * 6)?;
     Ok(text)

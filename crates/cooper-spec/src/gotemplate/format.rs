@@ -7,6 +7,8 @@ use super::value::Val;
 
 mod scalar;
 
+pub(super) use scalar::quoted;
+
 /// Widths and precisions above this are refused, as in Go.
 const LARGEST: i64 = 1_000_000;
 
@@ -147,6 +149,8 @@ impl<'v> Printer<'_, 'v> {
             let name = self.sink.heap.type_name(value);
             return scalar::padded(&mut self.sink, name, flags);
         }
+        // `%+v` means names of fields, of which no value has any.
+        let flags = if verb == 'v' { Flags { plus: false, ..flags } } else { flags };
         if verb == 'v' && flags.sharp {
             return self.go_syntax(value, 0);
         }

@@ -100,7 +100,7 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 
 /// A call's arguments. Those that are taken by type say what they expect.
 pub(super) struct Args<'a> {
-    pub(super) function: &'static str,
+    pub(super) function: &'a str,
     pub(super) values: &'a [Val],
 }
 

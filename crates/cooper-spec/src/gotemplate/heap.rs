@@ -12,6 +12,7 @@ use cooper_types::Timestamp;
 use super::Limits;
 use super::data::Value;
 use super::error::{Exceeded, Outcome, Trouble};
+use super::sprig::Patterns;
 use super::value::{ItemKind, MapId, Val};
 
 /// Entries by name.
@@ -23,6 +24,8 @@ pub(super) struct Heap {
     fuel: Cell<u64>,
     depth: usize,
     now: Timestamp,
+    /// Regular expressions that have been compiled.
+    pub(super) patterns: Patterns,
 }
 
 /// Steps that a map's entry costs: it takes more room than a list's item.
@@ -30,12 +33,17 @@ const ENTRY: u64 = 4;
 
 impl Heap {
     pub(super) fn new(limits: &Limits, now: Timestamp) -> Self {
-        Self { maps: Vec::new(), fuel: Cell::new(limits.fuel), depth: limits.depth, now }
+        Self { maps: Vec::new(), fuel: Cell::new(limits.fuel), depth: limits.depth, now, patterns: Patterns::new() }
     }
 
     /// The time that the template takes for the present.
     pub(super) fn now(&self) -> Timestamp {
         self.now
+    }
+
+    /// Steps that are left.
+    pub(super) fn fuel(&self) -> u64 {
+        self.fuel.get()
     }
 
     /// Pays for steps of work.

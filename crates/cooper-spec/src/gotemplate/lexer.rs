@@ -1,6 +1,7 @@
 //! A template's text as tokens. Comments and trim markers end here: no other part knows of them.
 
-use super::error::Fault;
+use super::error::{Exceeded, Fault};
+use super::heap::Heap;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -53,10 +54,12 @@ impl Token<'_> {
 
 const BLANKS: [char; 4] = [' ', '\t', '\r', '\n'];
 
-/// Splits the text up.
-pub(super) fn tokens(text: &str) -> Result<Vec<Token<'_>>, Fault> {
-    let mut lexer = Lexer { text, at: 0, tokens: Vec::new(), parens: Vec::new() };
+/// Splits the text up. A token costs a step, before there is room for more of them.
+pub(super) fn tokens<'t>(text: &'t str, heap: &Heap) -> Result<Vec<Token<'t>>, Fault> {
+    let most = usize::try_from(heap.fuel()).unwrap_or(usize::MAX);
+    let mut lexer = Lexer { text, at: 0, tokens: Vec::new(), parens: Vec::new(), most };
     lexer.run()?;
+    heap.charge(lexer.tokens.len() as u64).map_err(|trouble| trouble.at(0))?;
     Ok(lexer.tokens)
 }
 
@@ -66,6 +69,8 @@ struct Lexer<'t> {
     tokens: Vec<Token<'t>>,
     /// Where the open parentheses are.
     parens: Vec<usize>,
+    /// Tokens that there may be.
+    most: usize,
 }
 
 impl<'t> Lexer<'t> {
@@ -139,6 +144,9 @@ impl<'t> Lexer<'t> {
     fn action(&mut self, left: usize) -> Result<bool, Fault> {
         self.parens.clear();
         loop {
+            if self.tokens.len() > self.most {
+                return Err(Fault::limit(self.at, Exceeded::Fuel));
+            }
             if let Some((length, trims)) = self.closing() {
                 if let Some(paren) = self.parens.last() {
                     return Err(Fault::syntax(

@@ -37,6 +37,7 @@ pub(super) fn integer(text: &str, base: u32) -> Option<i64> {
         b'+' => (false, &text[1..]),
         _ => (false, text),
     };
+    let takes_underscores = base == 0;
     let lower = digits.to_ascii_lowercase();
     let (base, digits, prefixed) = match (base, lower.get(..2)) {
         (0, Some("0x")) => (16, lower[2..].to_owned(), true),
@@ -46,7 +47,7 @@ pub(super) fn integer(text: &str, base: u32) -> Option<i64> {
         (0, _) => (10, lower, false),
         (base, _) => (base, lower, false),
     };
-    let digits = if digits.contains('_') && (base != 10 || text.contains('_')) {
+    let digits = if takes_underscores && digits.contains('_') {
         // An underscore stands between digits, or between a prefix and a digit.
         if digits.ends_with('_') || digits.contains("__") || (!prefixed && digits.starts_with('_')) {
             return None;

@@ -13,8 +13,7 @@ mod expression;
 
 /// Parses a text. Tokens cost fuel, and nesting is limited.
 pub(super) fn parse<'t>(text: &'t str, heap: &Heap) -> Result<Program<'t>, Fault> {
-    let tokens = lexer::tokens(text)?;
-    heap.charge(tokens.len() as u64).map_err(|trouble| trouble.at(0))?;
+    let tokens = lexer::tokens(text, heap)?;
     let mut parser =
         Parser { text, tokens, next: 0, scope: vec!["$"], most: 1, ranges: 0, depth: 0, heap, named: BTreeMap::new() };
     let mut body = Vec::new();

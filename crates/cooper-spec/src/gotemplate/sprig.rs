@@ -1,28 +1,57 @@
 //! Sprig 2.22's functions that depend on their arguments alone, by theme.
 
-use std::fmt;
+mod dates;
+mod dicts;
+mod encoding;
+mod json;
+mod lists;
+mod math;
+mod paths;
+mod reflect;
+mod regex;
+mod semver;
+mod strings;
+mod urls;
+mod words;
 
 use super::error::Outcome;
-use super::function::Function;
+use super::function::{Args, Function};
+use super::heap::Heap;
+use super::print;
 use super::value::Val;
 
-/// All tables.
-pub(super) const TABLES: &[&[Function]] = &[];
+pub(super) use dates::Moment;
+pub(super) use regex::Patterns;
+pub(super) use semver::Version;
 
-#[derive(Debug, PartialEq)]
-pub(super) struct Moment;
-impl fmt::Display for Moment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("")
+/// All tables.
+pub(super) const TABLES: &[&[Function]] = &[
+    dates::FUNCTIONS,
+    dicts::FUNCTIONS,
+    encoding::FUNCTIONS,
+    json::FUNCTIONS,
+    lists::FUNCTIONS,
+    math::FUNCTIONS,
+    paths::FUNCTIONS,
+    reflect::FUNCTIONS,
+    regex::FUNCTIONS,
+    semver::FUNCTIONS,
+    strings::FUNCTIONS,
+    urls::FUNCTIONS,
+    words::FUNCTIONS,
+];
+
+/// What a value that is no map does under a field's name: times and versions have methods.
+pub(super) fn method(receiver: &Val, name: &str, values: &[Val]) -> Option<Outcome<Val>> {
+    let args = Args { function: name, values };
+    match receiver {
+        Val::Moment(moment) => dates::method(moment, &args),
+        Val::Version(version) => semver::method(version, &args),
+        _ => None,
     }
 }
-#[derive(Debug)]
-pub(super) struct Version;
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("")
-    }
-}
-pub(super) fn method(_receiver: &Val, _name: &str, _values: &[Val]) -> Option<Outcome<Val>> {
-    None
+
+/// Sprig's `toString`: texts as they are, others as `%v`.
+fn string(heap: &Heap, value: &Val) -> Outcome<String> {
+    print::shown(heap, value)
 }

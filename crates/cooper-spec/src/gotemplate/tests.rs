@@ -4,8 +4,22 @@ use cooper_types::Timestamp;
 
 use super::{Limits, RenderError, RenderErrorKind, Value, render};
 
+mod control;
+mod dates;
+mod dicts;
+mod differences;
+mod encoding;
 mod faults;
+mod hostile;
 mod language;
+mod lists;
+mod math;
+mod printing;
+mod reflect;
+mod regex;
+mod semver;
+mod strings;
+mod words;
 
 /// 2024-02-29T13:14:15.678901Z
 const NOW: Timestamp = Timestamp::from_micros(1_709_212_455_678_901);
@@ -58,5 +72,15 @@ fn check_faults(table: &[(&str, &str)]) {
         let error = rendered(text).expect_err(text);
         assert!(error.to_string().contains(expected), "{text}: {error}");
         assert_ne!(error.kind, RenderErrorKind::Limit, "{text}");
+    }
+}
+
+/// Templates that Go refuses as well.
+#[track_caller]
+fn check_refused(table: &[&str]) {
+    for text in table {
+        let error = rendered(text).expect_err(text);
+        assert_ne!(error.kind, RenderErrorKind::Limit, "{text}");
+        assert!(!error.message.is_empty() && !error.message.contains('\n'), "{text}: {error}");
     }
 }

@@ -21,19 +21,18 @@ pub(super) fn scalar(sink: &mut Sink<'_>, value: &Val, verb: char, flags: Flags)
         (Val::Named(_, name, _), 'v' | 's' | 'q') => self::text(sink, value, name, verb, flags),
         (Val::Named(int, ..), _) => whole(sink, value, *int, verb, flags),
         (Val::Nil, 'v') => padded(sink, "<nil>", flags),
-        _ => bad(sink, value, verb),
+        _ => bad(sink, value, verb, flags),
     }
 }
 
 /// A verb that doesn't fit its value.
-fn bad(sink: &mut Sink<'_>, value: &Val, verb: char) -> Outcome<()> {
-    match value {
-        Val::Nil => sink.push(&format!("%!{verb}(<nil>)")),
-        value => {
-            let text = print::scalar_text(value);
-            sink.push(&format!("%!{verb}({}={text})", sink.heap.type_name(value)))
-        }
+fn bad(sink: &mut Sink<'_>, value: &Val, verb: char, flags: Flags) -> Outcome<()> {
+    if matches!(value, Val::Nil) {
+        return sink.push(&format!("%!{verb}(<nil>)"));
     }
+    sink.push(&format!("%!{verb}({}=", sink.heap.type_name(value)))?;
+    scalar(sink, value, 'v', flags)?;
+    sink.push(")")
 }
 
 fn whole(sink: &mut Sink<'_>, value: &Val, int: i64, verb: char, flags: Flags) -> Outcome<()> {
@@ -57,7 +56,7 @@ fn whole(sink: &mut Sink<'_>, value: &Val, int: i64, verb: char, flags: Flags) -
             }
             padded(sink, &text, Flags { zero: false, ..flags })
         }
-        _ => bad(sink, value, verb),
+        _ => bad(sink, value, verb, flags),
     }
 }
 
@@ -189,7 +188,7 @@ fn text(sink: &mut Sink<'_>, value: &Val, text: &str, verb: char, flags: Flags) 
             }
             padded(sink, &hex, flags)
         }
-        _ => bad(sink, value, verb),
+        _ => bad(sink, value, verb, flags),
     }
 }
 

@@ -1,0 +1,80 @@
+//! Lists, and texts parted and joined. What is expected is what Go and Sprig 2.22 make of it.
+
+use super::{check, check_refused};
+
+#[test]
+fn renders() {
+    check(&[
+        (r#"{{splitList "," "a,b,c"}}"#, "[a b c]"),
+        (r#"{{splitList "" "abc"}}"#, "[a b c]"),
+        (r#"{{splitList "," ""}}"#, "[]"),
+        (r#"{{split "$" "a$b$c"}}"#, "map[_0:a _1:b _2:c]"),
+        (r#"{{(split "-" "a-b")._1}}"#, "b"),
+        (r#"{{splitn "$" 2 "a$b$c"}}"#, "map[_0:a _1:b$c]"),
+        (r#"{{splitn "$" 0 "a$b"}}"#, "map[]"),
+        (r#"{{splitn "$" -1 "a$b"}}"#, "map[_0:a _1:b]"),
+        (r#"{{splitn "" 2 "abc"}}"#, "map[_0:a _1:bc]"),
+        (r#"{{join "-" .list}}"#, "a-b-c"),
+        (r#"{{join "-" .ints}}"#, "3-1-2"),
+        (r#"{{join "-" (list 1 nil "a" true 1.5)}}"#, "1-a-true-1.5"),
+        (r#"{{join "-" "x"}}"#, "x"),
+        (r#"{{join "-" nil}}"#, ""),
+        (r#"{{join "-" .missing}}"#, ""),
+        (r#"{{join "," 3}}"#, "3"),
+        (r#"{{sortAlpha (list "b" "a" 3 "C")}}"#, "[3 C a b]"),
+        ("{{sortAlpha 3}}", "[3]"),
+        (r#"{{sortAlpha .list | join ","}}"#, "a,b,c"),
+        ("{{toStrings (list 1 2 nil)}}", "[1 2]"),
+        ("{{toStrings nil}}", "[]"),
+        ("{{toStrings 5}}", "[5]"),
+        (r#"{{list 1 "a" nil}}"#, "[1 a <nil>]"),
+        ("{{tuple 1 2}}", "[1 2]"),
+        ("{{list}}", "[]"),
+        (r#"{{append .list "d"}}"#, "[a b c d]"),
+        (r#"{{append .ints "x"}}"#, "[3 1 2 x]"),
+        ("{{prepend .list 0}}", "[0 a b c]"),
+        ("{{push .list 1}}", "[a b c 1]"),
+        ("{{first .list}}", "a"),
+        ("{{last .list}}", "c"),
+        ("{{rest .list}}", "[b c]"),
+        ("{{initial .list}}", "[a b]"),
+        ("{{first .none}}", ""),
+        ("{{last .none}}", ""),
+        ("{{rest .none}}", "[]"),
+        ("{{initial .none}}", "[]"),
+        ("{{reverse .list}}", "[c b a]"),
+        (r#"{{compact (list 0 1 "" "a" nil false true .none)}}"#, "[1 a true]"),
+        (r#"{{uniq (list 1 1 "1" 2 (list 1) (list 1))}}"#, "[1 1 2 [1]]"),
+        (r#"{{without .list "a" "c"}}"#, "[b]"),
+        ("{{without .ints 1}}", "[3 2]"),
+        (r#"{{has "a" .list}}"#, "true"),
+        ("{{has 1 .ints}}", "true"),
+        ("{{has 1 nil}}", "false"),
+        ("{{has (add 0 1) .ints}}", "false"),
+        ("{{slice .list 1}}", "[b c]"),
+        ("{{slice .list 1 2}}", "[b]"),
+        ("{{slice .list}}", "[a b c]"),
+        ("{{slice .none 1}}", ""),
+        ("{{slice .list 0 0}}", "[]"),
+        (r#"{{slice .list "1"}}"#, "[b c]"),
+        ("{{concat .list .ints (list 1)}}", "[a b c 3 1 2 1]"),
+        ("{{concat}}", "[]"),
+        ("{{concat .none}}", "[]"),
+        ("{{ list 1 2 3 | len }}", "3"),
+        ("{{ list 1 2 3 | last }}", "3"),
+    ]);
+}
+
+#[test]
+fn refuses() {
+    check_refused(&[
+        r#"{{append "a" "b"}}"#,
+        "{{first .name}}",
+        "{{first nil}}",
+        "{{slice .list 2 1}}",
+        "{{slice .list 5}}",
+        "{{concat .list 3}}",
+        "{{list.x}}",
+        "{{(list).x}}",
+    ]);
+}
