@@ -287,6 +287,30 @@ mod tests {
         }
     }
 
+    /// What a quick build takes for a template is one in a task file too, and says the same.
+    #[test]
+    fn task_files_render_the_same() {
+        use crate::gotemplate::{self, Limits, Value};
+        let variables = variables();
+        let of = |prefix: &str| -> Value {
+            let own = VARIABLES.iter().filter_map(|(name, variable)| Some((name.strip_prefix(prefix)?, *variable)));
+            own.map(|(name, variable)| (name, Value::from(variables.value(variable)))).collect()
+        };
+        let data = Value::from([("Run", of(".Run.")), ("Build", of(".Build."))]);
+        for text in [
+            "app:v1",
+            "{{.Run.ID}}-{{ .Build.ID }}",
+            "{{.Run.Registry}}/{{\t.Run.RegistryName }}:{{.Run.Date}}",
+            "{{.Run.OS}}/{{.Run.Architecture}}/{{.Run.OSVersion}}[{{.Run.TaskName}}]",
+            "a  {{- .Run.Branch -}}  b {{- .Run.Commit }} c {{ .Run.GitTag -}} d",
+            "a }} b { c } {ü{{.Run.Branch}}ü",
+        ] {
+            let ours = render(text, &variables, LIMIT).expect(text);
+            let theirs = gotemplate::render("t", text, &data, variables.created, &Limits::DEFAULT);
+            assert_eq!(theirs, Ok(ours), "{text}");
+        }
+    }
+
     #[test]
     fn errors_name_the_expression_and_its_column() {
         let table = [
