@@ -290,6 +290,10 @@ impl<'t> Eval<'_, 't> {
                         values.push(self.expression(argument, dot)?);
                     }
                     values.extend(piped);
+                    // A layout is read slowly.
+                    let bytes: usize =
+                        values.iter().map(|value| if let Val::Text(text) = value { text.len() } else { 0 }).sum();
+                    self.charge(bytes as u64 * sprig::LAYOUT_BYTE + 1, expression.at)?;
                     match sprig::method(&receiver, field, &values) {
                         Some(result) => result.map_err(|trouble| self.called(trouble, expression))?,
                         None => {

@@ -74,9 +74,16 @@ impl Heap {
         match value {
             Val::Text(text) => self.charge_bytes(text.len()),
             Val::List(list) => self.charge(list.items.len() as u64 + 1),
-            Val::Map(id) => self.charge(self.map(*id).len() as u64 * ENTRY + 1),
+            Val::Map(id) => self.charge_map(*id),
             _ => self.charge(1),
         }
+    }
+
+    /// Pays for a walk over a map: its keys are compared on the way.
+    pub(super) fn charge_map(&self, id: MapId) -> Outcome<()> {
+        let entries = self.map(id);
+        let bytes: usize = entries.keys().map(|key| key.len()).sum();
+        self.charge(entries.len() as u64 * ENTRY + bytes as u64 / 16 + 1)
     }
 
     pub(super) fn map(&self, id: MapId) -> &Entries {

@@ -41,6 +41,9 @@ pub(super) const TABLES: &[&[Function]] = &[
     words::FUNCTIONS,
 ];
 
+/// Steps that a byte of a time's layout costs: each is held against all that a layout may say.
+pub(super) const LAYOUT_BYTE: u64 = 4;
+
 /// What a value that is no map does under a field's name: times and versions have methods.
 pub(super) fn method(receiver: &Val, name: &str, values: &[Val]) -> Option<Outcome<Val>> {
     let args = Args { function: name, values };

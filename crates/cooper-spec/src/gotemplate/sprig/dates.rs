@@ -29,7 +29,10 @@ pub(super) const FUNCTIONS: &[Function] = &[
         let passed = present(heap).timestamp().duration_since(then.timestamp());
         Ok(Val::text(&duration::shown_in_seconds(passed)))
     }),
-    exact("toDate", 2, |_, args| Ok(moment(layout::parse(args.text(0)?, args.text(1)?).unwrap_or_else(beginning)))),
+    exact("toDate", 2, |heap, args| {
+        heap.charge(args.text(0)?.len() as u64 * super::LAYOUT_BYTE)?;
+        Ok(moment(layout::parse(args.text(0)?, args.text(1)?).unwrap_or_else(beginning)))
+    }),
     exact("unixEpoch", 1, |_, args| Ok(Val::text(&args.moment(0)?.0.timestamp().as_second().to_string()))),
 ];
 
@@ -88,7 +91,7 @@ fn formatted(heap: &Heap, layout: &str, value: &Val, zone: &str) -> Outcome<Val>
         name => TimeZone::get(name).unwrap_or(TimeZone::UTC),
     };
     let time = instant(heap, value)?.with_time_zone(zone);
-    heap.charge_bytes(layout.len().saturating_mul(8))?;
+    heap.charge(layout.len() as u64 * super::LAYOUT_BYTE)?;
     Ok(Val::text(&layout::format(layout, &time)))
 }
 

@@ -81,7 +81,8 @@ fn merge_all(heap: &mut Heap, args: &Args<'_>, overwrites: bool) -> Outcome<Val>
 /// Takes over what the target lacks, or everything; maps on both sides are merged in turn.
 fn merge(heap: &mut Heap, target: MapId, source: MapId, overwrites: bool, depth: usize) -> Outcome<()> {
     heap.check_depth(depth)?;
-    heap.charge(heap.map(source).len() as u64 * 4 + 1)?;
+    heap.charge_map(source)?;
+    heap.charge_map(target)?;
     if target == source {
         return Ok(());
     }
