@@ -44,7 +44,7 @@ pub struct Limits {
 
 impl Limits {
     /// For a task file: far more than any needs, and less than a second of work.
-    pub const DEFAULT: Self = Self { fuel: 2_000_000, output: 1 << 20, depth: 200 };
+    pub const DEFAULT: Self = Self { fuel: 1_000_000, output: 1 << 20, depth: 200 };
 }
 
 /// Renders `text`, which errors call `name`, over `data`. What is missing renders as nothing; `now` is what the template

@@ -2,7 +2,7 @@
 
 use super::data::Value;
 use super::error::{Exceeded, Fault, Outcome, Trouble};
-use super::function::{Args, Function};
+use super::function::{Args, Function, MANY};
 use super::heap::Heap;
 use super::print;
 use super::tree::{Branch, Command, Expression, ExpressionKind, Node, Pipeline, Program, Template};
@@ -369,15 +369,12 @@ impl<'t> Eval<'_, 't> {
 }
 
 fn wrong_count(function: &Function, count: usize) -> String {
-    let wants = match (function.min, function.max) {
-        (min, max) if min == max => format!("takes {min}"),
-        (min, usize::MAX) => format!("takes at least {min}"),
-        (min, max) => format!("takes {min} to {max}"),
+    let (min, max) = (function.min, function.max);
+    let noun = if min == 1 && (max == 1 || max == MANY) { "argument" } else { "arguments" };
+    let wants = match max {
+        MANY => format!("at least {min}"),
+        max if max == min => min.to_string(),
+        max => format!("{min} to {max}"),
     };
-    let noun = if function.max == 1 || (function.max > 1 && function.min == 1 && function.max == usize::MAX) {
-        "argument"
-    } else {
-        "arguments"
-    };
-    format!("`{}` {wants} {noun}, not {count}", function.name)
+    format!("`{}` takes {wants} {noun}, not {count}", function.name)
 }

@@ -208,7 +208,11 @@ pub(in crate::gotemplate) fn quoted(text: &str, ascii: bool) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for c in text.chars() {
-        quoted.push_str(&escaped(c, '"', ascii));
+        if c.is_ascii_alphanumeric() || c == ' ' {
+            quoted.push(c);
+        } else {
+            quoted.push_str(&escaped(c, '"', ascii));
+        }
     }
     quoted.push('"');
     quoted
