@@ -7,6 +7,7 @@
 mod error;
 mod feature;
 mod lines;
+mod rewrite;
 mod stages;
 mod words;
 

@@ -18,6 +18,8 @@ pub(super) struct Lines {
 pub(super) struct Instruction {
     /// Where it begins, from 1.
     pub(super) line: usize,
+    /// Its last line, from 1, without its here-documents.
+    pub(super) last_line: usize,
     /// Its name in capital letters.
     pub(super) word: String,
     /// The `--flag[=value]` words in front of its arguments, without quotes.
@@ -46,8 +48,10 @@ pub(super) fn read(text: &str) -> Result<Lines, DockerfileError> {
             continue;
         }
         let mut logical = part.to_owned();
+        let mut last = index;
         while continued {
-            let Some((_, raw)) = lines.next() else { break };
+            let Some((at, raw)) = lines.next() else { break };
+            last = at;
             let line = raw.trim_end_matches('\r');
             if line.trim_start().starts_with('#') || line.trim().is_empty() {
                 continue;
@@ -57,6 +61,7 @@ pub(super) fn read(text: &str) -> Result<Lines, DockerfileError> {
             logical.push_str(part);
         }
         let Some(mut instruction) = instruction(&logical, index + 1, escape) else { continue };
+        instruction.last_line = last + 1;
         if logical.contains("<<") && can_hold_heredoc(&instruction) {
             for heredoc in words::heredocs(&logical) {
                 let ended = lines.by_ref().any(|(_, line)| {
@@ -138,7 +143,7 @@ fn instruction(logical: &str, line: usize, escape: char) -> Option<Instruction> 
     let word = word.to_ascii_uppercase();
     let (flags, rest) = words::flags(rest, escape);
     let trigger = if word == "ONBUILD" { instruction(&rest, line, escape).map(Box::new) } else { None };
-    Some(Instruction { line, word, flags, rest, has_heredoc: false, trigger })
+    Some(Instruction { line, last_line: line, word, flags, rest, has_heredoc: false, trigger })
 }
 
 fn can_hold_heredoc(instruction: &Instruction) -> bool {

@@ -41,7 +41,7 @@ struct Stage {
 
 /// A stage or image that an instruction reads from.
 #[derive(Clone, Debug)]
-struct Source {
+pub(super) struct Source {
     line: usize,
     from: String,
     /// Whether a number means a stage: in `COPY --from`, not in mounts.
@@ -49,7 +49,7 @@ struct Source {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Origin {
+pub(super) enum Origin {
     Stage(usize),
     Scratch,
     Image(String),
@@ -152,7 +152,7 @@ impl Stages {
     }
 
     /// The values that `FROM` lines see.
-    fn variables(
+    pub(super) fn variables(
         &self,
         build_args: &[(String, String)],
         platform: Option<&Platform>,
@@ -200,7 +200,7 @@ impl Stages {
     }
 
     /// What each stage stands on. Only a name in small letters can mean an earlier stage, as in BuildKit.
-    fn bases(&self, variables: &BTreeMap<String, String>) -> Result<Vec<Origin>, DockerfileError> {
+    pub(super) fn bases(&self, variables: &BTreeMap<String, String>) -> Result<Vec<Origin>, DockerfileError> {
         let mut names: BTreeMap<&str, usize> = BTreeMap::new();
         let mut bases = Vec::new();
         for (index, stage) in self.stages.iter().enumerate() {
@@ -233,7 +233,7 @@ impl Stages {
             .collect()
     }
 
-    fn origin(&self, source: &Source) -> Result<Origin, DockerfileError> {
+    pub(super) fn origin(&self, source: &Source) -> Result<Origin, DockerfileError> {
         if source.counts
             && let Ok(index) = source.from.parse::<i64>()
         {
@@ -268,7 +268,7 @@ fn stage(from: &Instruction) -> Result<Stage, DockerfileError> {
 }
 
 /// What an instruction reads from: `COPY --from`, and `from` in the mounts of `RUN`.
-fn sources(instruction: &Instruction) -> Result<Vec<Source>, DockerfileError> {
+pub(super) fn sources(instruction: &Instruction) -> Result<Vec<Source>, DockerfileError> {
     let line = instruction.line;
     let mut sources = Vec::new();
     for flag in &instruction.flags {
