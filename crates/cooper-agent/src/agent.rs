@@ -23,7 +23,7 @@ use crate::link::Link;
 use crate::log::{Limits, LogHub};
 use crate::remote::RemoteServer;
 use crate::settings::AgentSettings;
-use crate::step::StepRunner;
+use crate::step::{StepRunner, Turns};
 use crate::supervisor::Supervisor;
 
 /// Messages of the server that may wait for the supervisor, which never waits itself.
@@ -89,7 +89,7 @@ impl Agent {
         let (channel, channels) = tokio::sync::watch::channel(None);
         let (events, link_events) = mpsc::channel(LINK_QUEUE);
         let (registry, registries) = tokio::sync::watch::channel(None);
-        let forwarder = forward.map(|server| Forwarder::new(server, registries, conditions.clone()));
+        let forwarder = forward.clone().map(|server| Forwarder::new(server, registries, conditions.clone()));
         let link = Link {
             registry,
             connector,
@@ -111,8 +111,18 @@ impl Agent {
             Arc::clone(&disk_was_full),
         );
         let (slots, grace) = (settings.slots, settings.shutdown_grace);
-        let runner =
-            Arc::new(StepRunner { engine, engine_state, disk_was_full, clock, hub, channels, bearer, settings });
+        let runner = Arc::new(StepRunner {
+            outside_pushes: Turns::default(),
+            engine,
+            engine_state,
+            disk_was_full,
+            clock,
+            hub,
+            channels,
+            bearer,
+            forward,
+            settings,
+        });
         let stop_link = CancellationToken::new();
         let mut link = tokio::spawn(link.keep(stop_link.clone()));
         let _watch = AbortOnDropHandle::new(tokio::spawn(watch.run()));

@@ -4,18 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cooper_engine::message::PlacementKey;
-use cooper_ports::engine::LocalName;
+use cooper_ports::engine::{EngineError, LocalName, PlacementScope};
 use cooper_types::AttemptNumber;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::error::chain;
+use crate::placement::SharedPlacement;
 use crate::step::StepRunner;
 
 /// How long steps may take to stop once they were told to; then they are dropped, which stops them as well.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the engine may take to remove names.
+/// How long the engine may take to remove names, and to remove what steps shared.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What runs of a placement, and what it made.
@@ -31,16 +32,36 @@ pub(crate) struct PlacementTasks {
     pub(crate) names: Vec<LocalName>,
     /// Which attempts there were.
     pub(crate) attempts: Vec<AttemptNumber>,
+    /// What its steps share.
+    pub(crate) shared: Arc<SharedPlacement>,
 }
 
-/// Stops what runs of a placement and removes what it made, and `leftovers` of earlier ones. Returns the names that the
-/// engine would not remove.
+/// What the engine would not remove.
+#[derive(Debug, Default)]
+pub(crate) struct Leftovers {
+    pub(crate) names: Vec<LocalName>,
+    pub(crate) placements: Vec<PlacementScope>,
+}
+
+impl Leftovers {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.placements.is_empty()
+    }
+
+    pub(crate) fn extend(&mut self, more: Self) {
+        self.names.extend(more.names);
+        self.placements.extend(more.placements);
+    }
+}
+
+/// Stops what runs of a placement and removes what it made, and `leftovers` of earlier ones. Returns what the engine
+/// would not remove.
 pub(crate) async fn clean_up(
     runner: Arc<StepRunner>,
     key: PlacementKey,
     tasks: PlacementTasks,
-    leftovers: Vec<LocalName>,
-) -> Vec<LocalName> {
+    leftovers: Leftovers,
+) -> Leftovers {
     tasks.cancel.cancel();
     tasks.tracker.close();
     if tokio::time::timeout(STOP_TIMEOUT, tasks.tracker.wait()).await.is_err() {
@@ -50,9 +71,16 @@ pub(crate) async fn clean_up(
         let _ = tokio::time::timeout(STOP_TIMEOUT, tasks.tracker.wait()).await;
     }
     tasks.attempts.iter().for_each(|attempt| runner.hub.close(key, *attempt));
-    let mut names = tasks.names;
-    names.extend(leftovers);
-    let left = if names.is_empty() { names } else { remove_names(Arc::clone(&runner), names).await };
+    let scope = runner.scope(key);
+    let mut left = Leftovers { names: tasks.names, placements: Vec::new() };
+    let closed = tokio::time::timeout(REMOVE_TIMEOUT, tasks.shared.close(&*runner.engine, &scope)).await;
+    if !is_removed(closed, &scope) {
+        left.placements.push(scope);
+    }
+    left.names.extend(leftovers.names);
+    let known = left.placements.len();
+    left.placements.extend(leftovers.placements);
+    let left = remove(Arc::clone(&runner), left, known).await;
     let dir = runner.placement_dir(key);
     match tokio::fs::remove_dir_all(&dir).await {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -63,8 +91,37 @@ pub(crate) async fn clean_up(
     left
 }
 
+/// Removes again what the engine would not remove. Returns what it still would not.
+pub(crate) async fn remove_leftovers(runner: Arc<StepRunner>, leftovers: Leftovers) -> Leftovers {
+    remove(runner, leftovers, 0).await
+}
+
+/// Removes names, and placements but the first `known`, of which it is known that it does not work now.
+async fn remove(runner: Arc<StepRunner>, leftovers: Leftovers, known: usize) -> Leftovers {
+    let Leftovers { names, mut placements } = leftovers;
+    let names = if names.is_empty() { names } else { remove_names(Arc::clone(&runner), names).await };
+    for scope in placements.split_off(known) {
+        let removed = tokio::time::timeout(REMOVE_TIMEOUT, runner.engine.remove_placement(&scope)).await;
+        if !is_removed(removed.map(|removed| removed.map(|_| ())), &scope) {
+            placements.push(scope);
+        }
+    }
+    Leftovers { names, placements }
+}
+
+/// Whether a placement is gone from the engine; says so if not.
+fn is_removed(result: Result<Result<(), EngineError>, tokio::time::error::Elapsed>, scope: &PlacementScope) -> bool {
+    let run = scope.key.run;
+    match result {
+        Ok(Ok(())) => return true,
+        Ok(Err(error)) => tracing::warn!(%run, error = chain(&error), "containers of a run are left for now"),
+        Err(_) => tracing::warn!(%run, "containers of a run are left for now: it takes too long to remove them"),
+    }
+    false
+}
+
 /// Removes names from the engine. Returns those that it would not remove.
-pub(crate) async fn remove_names(runner: Arc<StepRunner>, names: Vec<LocalName>) -> Vec<LocalName> {
+async fn remove_names(runner: Arc<StepRunner>, names: Vec<LocalName>) -> Vec<LocalName> {
     match tokio::time::timeout(REMOVE_TIMEOUT, runner.engine.remove_names(&names)).await {
         Ok(Ok(())) => Vec::new(),
         Ok(Err(error)) => {

@@ -5,6 +5,7 @@
 //! other program there keeps the agent from taking work.
 
 mod proxy;
+mod within;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 use crate::conditions::{Condition, Conditions};
 use crate::remote::RemoteServer;
 use proxy::{Holder, Proxy};
+pub(crate) use within::within_containers;
 
 /// How often a port that another has is tried again.
 const RETRY: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(3) };

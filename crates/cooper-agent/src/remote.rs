@@ -85,6 +85,12 @@ impl RemoteServer {
         Ok(Self { url, tls: Some(tls) })
     }
 
+    /// The server that listens at this loopback name, in clear: every server takes that from its own machine.
+    pub(crate) fn on_this_machine(name: &str) -> Option<Self> {
+        let url = ServerUrl::parse(&format!("http://{name}")).ok()?;
+        Some(Self { url, tls: None })
+    }
+
     /// Host and port, as requests name them.
     pub(crate) fn authority(&self) -> String {
         let host = self.url.host();

@@ -42,8 +42,21 @@ pub struct AgentSettings {
     pub describe_period: Duration,
     /// What may be kept on disks, and what has to be free on them.
     pub disk: DiskSettings,
+    /// What steps may do beyond the usual.
+    pub steps: StepPolicy,
     /// How long a shutdown may take to stop steps and to clean up.
     pub shutdown_grace: Duration,
+}
+
+/// What an agent's operator lets steps do beyond the usual.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StepPolicy {
+    /// Containers with all privileges: they are as good as root of the engine's machine.
+    pub privileged: bool,
+    /// Ports of the engine's machine.
+    pub ports: bool,
+    /// Networks of the engine that are not made for the run, by their names; `host` is the machine's own.
+    pub networks: BTreeSet<String>,
 }
 
 /// How an agent treats the disks that it and its engine use.
@@ -129,6 +142,7 @@ impl AgentSettings {
             engine_period: Duration::from_secs(3),
             describe_period: Duration::from_secs(60),
             disk: DiskSettings::default(),
+            steps: StepPolicy::default(),
             shutdown_grace: Duration::from_secs(15),
         }
     }

@@ -2,22 +2,30 @@
 
 mod bases;
 mod build;
+mod command;
 mod context;
 mod dockerfile;
+mod environment;
+mod heard;
+mod limit;
 mod prepare;
 mod push;
 mod step_log;
+mod tries;
+mod turns;
+mod workspace;
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cooper_api::agent::{StepOrder, StepWork};
+use cooper_api::agent::{CommandOrder, EnvironmentOrder, StepOrder, StepWork};
 use cooper_engine::message::{PlacementKey, StepOutput, StepResult};
 use cooper_ports::clock::Clock;
-use cooper_ports::engine::{ContainerEngine, LocalName, RegistryCredential};
-use cooper_types::AttemptNumber;
+use cooper_ports::engine::{ContainerEngine, LocalName, PlacementScope, RegistryCredential};
+use cooper_spec::plan::Tries;
+use cooper_types::{AttemptNumber, RegistryName, StepId};
 use futures::FutureExt as _;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -28,8 +36,12 @@ use crate::engine_watch::EngineState;
 use crate::error::chain;
 use crate::log::LogHub;
 use crate::mask::MaskSet;
+use crate::placement::SharedPlacement;
+use crate::remote::RemoteServer;
 use crate::settings::AgentSettings;
+use limit::Limit;
 use step_log::StepLog;
+pub(crate) use turns::Turns;
 
 /// How long work may take to stop after its timeout; then it is dropped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,6 +59,10 @@ pub(crate) struct StepRunner {
     /// The channel of the open stream, for contexts.
     pub(crate) channels: watch::Receiver<Option<Channel>>,
     pub(crate) bearer: Bearer,
+    /// The server by itself, where the agent is not in its process.
+    pub(crate) forward: Option<RemoteServer>,
+    /// Pushes to registries outside, by their references.
+    pub(crate) outside_pushes: Turns,
     pub(crate) settings: AgentSettings,
 }
 
@@ -56,8 +72,22 @@ struct Attempt<'a> {
     key: PlacementKey,
     attempt: AttemptNumber,
     log: StepLog,
+    /// What the steps of its placement share.
+    shared: Arc<SharedPlacement>,
+    /// When its time begins.
+    limit: Limit,
     /// Fires when the attempt has to stop.
     stop: CancellationToken,
+}
+
+/// A step's place in its run.
+#[derive(Clone, Copy)]
+struct Surroundings<'a> {
+    step: &'a StepId,
+    environment: &'a EnvironmentOrder,
+    tries: &'a Tries,
+    registry: &'a RegistryName,
+    credential: &'a RegistryCredential,
 }
 
 /// How work ended without doing what it was for.
@@ -87,6 +117,11 @@ impl StepRunner {
         self.settings.work_dir.join(format!("{}-{}", key.run, key.fence))
     }
 
+    /// A placement as the engine knows it.
+    pub(crate) fn scope(&self, key: PlacementKey) -> PlacementScope {
+        PlacementScope { owner: self.settings.engine_owner.clone(), key }
+    }
+
     /// The name in the engine for what an attempt builds.
     pub(crate) fn local_name(&self, key: PlacementKey, attempt: AttemptNumber) -> LocalName {
         LocalName::new(&self.settings.engine_owner, key.run, attempt)
@@ -98,10 +133,11 @@ impl StepRunner {
         key: PlacementKey,
         attempt: AttemptNumber,
         order: StepOrder,
+        shared: Arc<SharedPlacement>,
         cancel: CancellationToken,
     ) -> Option<StepResult> {
         let span = tracing::info_span!("step", run = %key.run, attempt = %attempt, step = %order.step);
-        tracing::Instrument::instrument(self.run_in_span(key, attempt, order, cancel), span).await
+        tracing::Instrument::instrument(self.run_in_span(key, attempt, order, shared, cancel), span).await
     }
 
     async fn run_in_span(
@@ -109,6 +145,7 @@ impl StepRunner {
         key: PlacementKey,
         attempt: AttemptNumber,
         order: StepOrder,
+        shared: Arc<SharedPlacement>,
         cancel: CancellationToken,
     ) -> Option<StepResult> {
         let sender = self.hub.open(key, attempt, self.placement_dir(key));
@@ -118,7 +155,7 @@ impl StepRunner {
         };
         let stop = cancel.child_token();
         let log = StepLog::new(sender.clone(), masks.clone(), Arc::clone(&self.clock), stop.clone());
-        let running = Attempt { runner: self, key, attempt, log, stop };
+        let running = Attempt { runner: self, key, attempt, log, shared, limit: Limit::default(), stop };
         let result = AssertUnwindSafe(running.to_end(order)).catch_unwind().await.unwrap_or_else(|panic| {
             let reason = format!("the agent failed: {}", panic_text(&*panic));
             Some(StepResult::Lost { reason })
@@ -158,7 +195,7 @@ impl Attempt<'_> {
         tokio::pin!(work);
         let ended = tokio::select! {
             ended = &mut work => ended,
-            () = tokio::time::sleep(timeout) => {
+            () = self.limit.reached(timeout) => {
                 if self.stop.is_cancelled() {
                     return None;
                 }
@@ -183,7 +220,35 @@ impl Attempt<'_> {
         }
     }
 
+    /// Does the work, and says what detached containers of the placement say meanwhile.
     async fn work(&self, order: StepOrder) -> Result<StepOutput, Ended> {
+        let done = CancellationToken::new();
+        let work = async {
+            let ended = self.work_alone(order).await;
+            done.cancel();
+            ended
+        };
+        let pump = async {
+            while !done.is_cancelled() {
+                self.log.append(self.shared.detached.next(&done).await).await;
+            }
+            self.log.append(self.shared.detached.take()).await;
+        };
+        let (ended, ()) = tokio::join!(work, pump);
+        ended
+    }
+
+    async fn work_alone(&self, order: StepOrder) -> Result<StepOutput, Ended> {
+        let tries = &order.tries;
+        if !tries.start_delay.is_zero() {
+            let seconds = tries.start_delay.as_secs();
+            self.log.service(&format!("Waiting {seconds} seconds before executing step ID: {}", order.step)).await;
+            self.pause(tries.start_delay).await?;
+        }
+        if order.environment.is_none() {
+            // Everything that such a step does counts.
+            self.limit.begin();
+        }
         if self.log.masks().too_short() > 0 {
             self.log.service("warning: a secret shorter than 4 bytes is not masked").await;
         }
@@ -192,14 +257,34 @@ impl Attempt<'_> {
         }
         let credential =
             RegistryCredential { username: order.registry.username.clone(), password: order.registry.password.clone() };
+        let environment = order.environment.unwrap_or_default();
+        let around = Surroundings {
+            step: &order.step,
+            environment: &environment,
+            tries,
+            registry: &order.registry.name,
+            credential: &credential,
+        };
         match order.work {
             StepWork::Prepare(prepare) => self.prepare(prepare).await,
-            StepWork::Build(build) => self.build(build, order.registry.name, credential).await,
-            StepWork::Push(push) => self.push(push, order.registry.name, credential).await,
-            StepWork::Command(_) => {
-                Err(Ended::Failed { exit_code: None, reason: "this agent runs no containers; update it".to_owned() })
+            StepWork::Build(build) => self.build(build, around).await,
+            StepWork::Push(push) => self.push(push, around).await,
+            StepWork::Command(command) => {
+                self.announce(&order.step, order.timeout, &command).await;
+                self.command(command, around).await
             }
         }
+    }
+
+    /// Says what is going to run, in ACR's words.
+    async fn announce(&self, step: &StepId, timeout: Duration, command: &CommandOrder) {
+        let folder = command.working_directory.as_deref().unwrap_or_default();
+        let network = command.network.as_deref().unwrap_or_default();
+        let timeout = timeout.as_secs();
+        let line = format!(
+            "Executing step ID: {step}. Timeout(sec): {timeout}, Working directory: '{folder}', Network: '{network}'"
+        );
+        self.log.service(&line).await;
     }
 }
 
@@ -210,7 +295,9 @@ fn mask_set(order: &StepOrder) -> Result<MaskSet, crate::mask::TooLarge> {
         StepWork::Prepare(_) | StepWork::Push(_) | StepWork::Command(_) => &[],
     };
     let password = order.registry.password.expose().as_bytes();
-    let values = order.masked.iter().map(|value| value.expose());
+    let volumes = order.environment.iter().flat_map(|environment| &environment.volumes);
+    let files = volumes.flat_map(|volume| &volume.files).map(|(_, data)| data.expose());
+    let values = order.masked.iter().map(|value| value.expose()).chain(files);
     MaskSet::new(values.chain(secrets.iter().map(|(_, value)| value.expose())).chain([password]))
 }
 

@@ -7,20 +7,19 @@ use std::time::Duration;
 use cooper_api::agent::{StepOrder, to_server};
 use cooper_engine::agent::{AgentEffect, AgentEvent, AgentState};
 use cooper_engine::message::{PlacementKey, StepResult, ToServer};
-use cooper_ports::engine::LocalName;
 use cooper_types::AttemptNumber;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::cleanup::{self, PlacementTasks};
+use crate::cleanup::{self, Leftovers, PlacementTasks};
 use crate::conditions::Conditions;
 use crate::error::chain;
 use crate::link::{LinkEvent, Uplink};
 use crate::step::StepRunner;
 
-/// How long names that the engine would not remove wait for another try, if no placement ends before.
+/// How long what the engine would not remove waits for another try, if no placement ends before.
 const LEFTOVERS_PAUSE: Duration = Duration::from_secs(30);
 
 type StepKey = (PlacementKey, AttemptNumber);
@@ -35,13 +34,13 @@ pub(crate) struct Supervisor {
     /// Each ends with the attempt's result, or with none if it was stopped.
     steps: JoinSet<Option<StepResult>>,
     step_keys: HashMap<Id, StepKey>,
-    /// Each ends with the names that it could not remove.
-    cleanups: JoinSet<Vec<LocalName>>,
+    /// Each ends with what it could not remove.
+    cleanups: JoinSet<Leftovers>,
     cleanup_keys: HashMap<Id, PlacementKey>,
     /// Whether nothing is held and nothing is cleaned up.
     idle: watch::Sender<bool>,
-    /// Names in the engine that the next clean-up tries to remove again.
-    leftovers: Vec<LocalName>,
+    /// What is in the engine, and the next clean-up tries to remove again.
+    leftovers: Leftovers,
 }
 
 impl Supervisor {
@@ -57,7 +56,7 @@ impl Supervisor {
             step_keys: HashMap::new(),
             cleanups: JoinSet::new(),
             cleanup_keys: HashMap::new(),
-            leftovers: Vec::new(),
+            leftovers: Leftovers::default(),
         }
     }
 
@@ -142,7 +141,8 @@ impl Supervisor {
         let tasks = self.placements.entry(key).or_default();
         tasks.names.push(self.runner.local_name(key, attempt));
         tasks.attempts.push(attempt);
-        let step = Arc::clone(&self.runner).run(key, attempt, order, tasks.cancel.child_token());
+        let step =
+            Arc::clone(&self.runner).run(key, attempt, order, Arc::clone(&tasks.shared), tasks.cancel.child_token());
         let handle = self.steps.spawn(tasks.tracker.track_future(step));
         self.step_keys.insert(handle.id(), (key, attempt));
         tasks.aborts.push(handle);
@@ -170,12 +170,12 @@ impl Supervisor {
             return;
         }
         let tasks = self.placements.remove(&key).unwrap_or_default();
-        let names = std::mem::take(&mut self.leftovers);
-        let handle = self.cleanups.spawn(cleanup::clean_up(Arc::clone(&self.runner), key, tasks, names));
+        let leftovers = std::mem::take(&mut self.leftovers);
+        let handle = self.cleanups.spawn(cleanup::clean_up(Arc::clone(&self.runner), key, tasks, leftovers));
         self.cleanup_keys.insert(handle.id(), key);
     }
 
-    fn cleaned_up(&mut self, ended: Result<(Id, Vec<LocalName>), JoinError>) {
+    fn cleaned_up(&mut self, ended: Result<(Id, Leftovers), JoinError>) {
         let id = match ended {
             Ok((id, leftovers)) => {
                 self.leftovers.extend(leftovers);
@@ -202,8 +202,8 @@ impl Supervisor {
 
     fn remove_leftovers(&mut self) {
         if !self.leftovers.is_empty() {
-            let names = std::mem::take(&mut self.leftovers);
-            self.cleanups.spawn(cleanup::remove_names(Arc::clone(&self.runner), names));
+            let leftovers = std::mem::take(&mut self.leftovers);
+            self.cleanups.spawn(cleanup::remove_leftovers(Arc::clone(&self.runner), leftovers));
         }
     }
 

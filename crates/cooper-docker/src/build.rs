@@ -7,8 +7,8 @@ use bollard::Docker;
 use bollard::auth::DockerCredentials;
 use bollard::errors::Error;
 use cooper_ports::engine::{
-    BuildError, BuildEvent, BuildFailure, BuildRequest, BuiltImage, EngineDescription, EngineError, EngineFeature,
-    RegistryCredential, ResolvedBase,
+    BaseImages, BuildError, BuildEvent, BuildFailure, BuildNetwork, BuildRequest, BuiltImage, EngineDescription,
+    EngineError, EngineFeature, LocalName, RegistryCredential, ResolvedBase,
 };
 use cooper_types::{Digest, ImageRef, RegistryName};
 use hyper::body::Incoming;
@@ -129,6 +129,7 @@ async fn build_once(
     let registry = Registries { docker, credentials: request.credentials.clone() };
     let contents = SessionContents {
         context: request.context,
+        dockerfile: request.dockerfile_tree,
         secrets: request.secrets,
         credentials: request.credentials,
         shared_key: request.shared_key,
@@ -166,13 +167,28 @@ fn query(request: &BuildRequest, build_id: &str) -> Result<String, BuildFailure>
         let map: BTreeMap<&str, &str> = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         serde_json::to_string(&map).expect("a map of strings is JSON")
     };
-    let mut query = String::from("version=2&remote=client-session&pull=1&rm=1&forcerm=1");
+    let mut query = String::from("version=2&remote=client-session&rm=1&forcerm=1");
     let mut add = |name: &str, value: &str| {
         query.push_str(&format!("&{name}={}", utf8_percent_encode(value, QUERY)));
     };
     add("buildid", build_id);
     add("t", request.name.as_str());
     add("dockerfile", &request.dockerfile);
+    // Without it the engine prefers what it has.
+    if request.bases == BaseImages::FromRegistries {
+        add("pull", "1");
+    }
+    match request.network {
+        BuildNetwork::Default => {}
+        BuildNetwork::None => add("networkmode", "none"),
+        BuildNetwork::Host => add("networkmode", "host"),
+    }
+    for host in &request.hosts {
+        add("extrahosts", host);
+    }
+    if !request.cache_from.is_empty() {
+        add("cachefrom", &serde_json::to_string(&request.cache_from).expect("texts are JSON"));
+    }
     if request.no_cache {
         add("nocache", "1");
     }
@@ -269,6 +285,10 @@ impl Run<'_> {
 
     fn saw_base(&mut self, vertex_name: &str) {
         let Some(base) = trace::base_of(vertex_name).filter(|_| self.bases.len() < MAX_BASES) else { return };
+        if LocalName::is_one(&base.reference) {
+            // What an earlier build made here is in no registry.
+            return;
+        }
         let known = self.bases.entry(base.reference).or_default();
         *known = base.digest.or_else(|| known.take());
     }
@@ -345,6 +365,11 @@ mod tests {
             no_cache: true,
             secrets: BTreeMap::new(),
             credentials: BTreeMap::new(),
+            dockerfile_tree: None,
+            bases: cooper_ports::engine::BaseImages::default(),
+            network: cooper_ports::engine::BuildNetwork::default(),
+            hosts: Vec::new(),
+            cache_from: Vec::new(),
             shared_key: String::new(),
         }
     }

@@ -47,7 +47,7 @@ impl Blame {
             target: request.target.clone(),
             engine: format!("{} {}", engine.name, engine.version),
             missing_features: features.into_iter().filter(|feature| !engine.features.contains(feature)).collect(),
-            context: request.context.clone(),
+            context: request.dockerfile_tree.as_ref().unwrap_or(&request.context).clone(),
             failed: None,
             failed_id: String::new(),
             out_of_space: BTreeSet::new(),

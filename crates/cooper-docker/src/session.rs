@@ -52,6 +52,8 @@ const METHODS: [&str; 4] = [
 /// What a session gives to the engine.
 pub(crate) struct SessionContents {
     pub(crate) context: ContextTree,
+    /// Where the Dockerfile is read from, if not from the context.
+    pub(crate) dockerfile: Option<ContextTree>,
     pub(crate) secrets: BTreeMap<String, SecretBytes>,
     pub(crate) credentials: BTreeMap<RegistryName, RegistryCredential>,
     pub(crate) shared_key: String,
@@ -87,7 +89,7 @@ impl Session {
         let fault = Arc::new(ContextFault::default());
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let files = ContextFiles::new(contents.context, Arc::clone(&fault), tasks.clone());
+        let files = ContextFiles::new(contents.context, contents.dockerfile, Arc::clone(&fault), tasks.clone());
         let routes = tonic::service::Routes::new(HealthServer::new(health::Serving))
             .add_service(FileSyncServer::new(files))
             .add_service(AuthServer::new(auth::Logins::new(contents.credentials)))

@@ -56,6 +56,23 @@ impl ContextTree {
         Self { entries: entries.into(), contents: Arc::new(contents) }
     }
 
+    /// What lies below a folder, as a context of its own; none if it is not there or no folder. The empty path is the
+    /// context itself.
+    pub fn folder(&self, path: &str) -> Option<Self> {
+        if path.is_empty() {
+            return Some(self.clone());
+        }
+        if self.get(path)?.kind != EntryKind::Directory {
+            return None;
+        }
+        let below = |entry: &ContextEntry| {
+            let path = entry.path.strip_prefix(path)?.strip_prefix('/')?.to_owned();
+            Some(ContextEntry { path, ..entry.clone() })
+        };
+        // All of them begin with the same parts, so their order stays.
+        Some(Self { entries: self.entries.iter().filter_map(below).collect(), contents: Arc::clone(&self.contents) })
+    }
+
     /// All entries, in walk order.
     pub fn entries(&self) -> &[ContextEntry] {
         &self.entries

@@ -21,8 +21,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use build::{
-    BuildError, BuildEvent, BuildFailure, BuildRequest, BuiltImage, OutputStream, RegistryCredential, ResolvedBase,
-    VertexEvent,
+    BaseImages, BuildError, BuildEvent, BuildFailure, BuildNetwork, BuildRequest, BuiltImage, OutputStream,
+    RegistryCredential, ResolvedBase, VertexEvent,
 };
 pub use container::{
     ContainerEnd, ContainerError, ContainerEvent, ContainerFailure, ContainerLimits, ContainerNetwork,

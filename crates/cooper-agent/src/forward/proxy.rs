@@ -112,7 +112,8 @@ impl Proxy {
         }
     }
 
-    async fn serve_one(self, stream: TcpStream) {
+    /// Serves one connection to its end.
+    pub(super) async fn serve_one(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
         let onward = Mutex::new(None);
         let answer = service_fn(|request| self.answer(request, &onward));
         let served = hyper::server::conn::http1::Builder::new()

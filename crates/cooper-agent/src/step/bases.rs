@@ -3,7 +3,7 @@
 use cooper_engine::message::BaseImage;
 use cooper_ports::engine::ResolvedBase;
 use cooper_spec::dockerfile::Dependencies;
-use cooper_types::ImageRef;
+use cooper_types::{ImageRef, RegistryName, RepositoryName};
 
 /// The registry of references that name none, as engines have it.
 const DEFAULT_REGISTRY: &str = "docker.io";
@@ -19,7 +19,7 @@ pub(super) fn bases(scanned: Option<&Dependencies>, resolved: &[ResolvedBase]) -
     let runtime = scanned.runtime.iter().map(|reference| (reference, true));
     let buildtime = scanned.buildtime.iter().map(|reference| (reference, false));
     for (reference, runtime) in runtime.chain(buildtime) {
-        let full = in_full(reference);
+        let full = text_in_full(reference);
         let digest = resolved.iter().find(|base| base.reference == full).map(|base| base.digest.clone());
         unmatched.retain(|base| base.reference != full);
         bases.push(BaseImage { reference: reference.clone(), digest, runtime });
@@ -33,18 +33,25 @@ pub(super) fn bases(scanned: Option<&Dependencies>, resolved: &[ResolvedBase]) -
 }
 
 /// A reference as an engine writes it out; a text that is none stays as it is.
-fn in_full(reference: &str) -> String {
-    let Ok(image) = ImageRef::parse(reference) else { return reference.to_owned() };
+fn text_in_full(reference: &str) -> String {
+    ImageRef::parse(reference).map_or_else(|_| reference.to_owned(), |image| in_full(image).to_string())
+}
+
+/// A reference with everything that engines add to it.
+pub(super) fn in_full(image: ImageRef) -> ImageRef {
     let image = image.tagged_by_default();
     match &image.registry {
         // `index.docker.io` is the same registry's older name.
-        Some(registry) if registry.as_str() != "index.docker.io" && registry.as_str() != DEFAULT_REGISTRY => {
-            image.to_string()
-        }
+        Some(registry) if registry.as_str() != "index.docker.io" && registry.as_str() != DEFAULT_REGISTRY => image,
         _ => {
-            let text = ImageRef { registry: None, ..image.clone() }.to_string();
-            let namespace = if image.repository.as_str().contains('/') { "" } else { DEFAULT_NAMESPACE };
-            format!("{DEFAULT_REGISTRY}/{namespace}{text}")
+            let registry = RegistryName::parse(DEFAULT_REGISTRY).expect("a host name is a registry's");
+            let spaced = format!("{DEFAULT_NAMESPACE}{}", image.repository);
+            let repository = match image.repository.as_str().contains('/') {
+                true => image.repository,
+                // One that is too long in full stays as it is: no registry has it in either form.
+                false => RepositoryName::parse(&spaced).unwrap_or(image.repository),
+            };
+            ImageRef { registry: Some(registry), repository, ..image }
         }
     }
 }
@@ -57,7 +64,7 @@ mod tests {
     #[test]
     fn references_are_written_out_as_engines_do() {
         let digest = Digest::sha256(b"x");
-        let check = |text: &str, expect: &str| assert_eq!(in_full(text), expect);
+        let check = |text: &str, expect: &str| assert_eq!(text_in_full(text), expect);
         check("busybox", "docker.io/library/busybox:latest");
         check("team/app:1", "docker.io/team/app:1");
         check("docker.io/busybox:1", "docker.io/library/busybox:1");

@@ -1,20 +1,29 @@
 //! A build: its context, its Dockerfile, the engine's work, and what came of it.
 
+mod own;
+mod source;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cooper_api::agent::BuildOrder;
 use cooper_engine::message::StepOutput;
-use cooper_ports::engine::{BuildError, BuildEvent, BuildFailure, BuildRequest, EngineError, RegistryCredential};
+use cooper_ports::engine::{
+    BaseImages, BuildError, BuildEvent, BuildFailure, BuildNetwork, BuildRequest, BuiltImage, EngineError,
+};
 use cooper_ports::failpoint::{self, Failpoint};
-use cooper_types::RegistryName;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::bases::bases;
 use super::dockerfile::{self, Scan};
-use super::{Attempt, Ended};
+use super::heard::Heard;
+use super::tries::{Last, Next, Progress, TryFailure};
+use super::{Attempt, Ended, Surroundings};
+use crate::placement;
 use crate::render::Renderer;
+use own::OwnImages;
+use source::BuildSource;
 
 /// Events of the engine that may wait for the log; more make the build wait.
 const EVENT_QUEUE: usize = 256;
@@ -22,48 +31,127 @@ const EVENT_QUEUE: usize = 256;
 const TICK: Duration = Duration::from_millis(100);
 
 impl Attempt<'_> {
-    pub(super) async fn build(
-        &self,
-        order: BuildOrder,
-        registry: RegistryName,
-        credential: RegistryCredential,
-    ) -> Result<StepOutput, Ended> {
-        let context = self.context().await?;
+    /// Builds an image, as often as the step says.
+    pub(super) async fn build(&self, order: BuildOrder, around: Surroundings<'_>) -> Result<StepOutput, Ended> {
+        let BuildSource { context, dockerfile_tree, dockerfile } = self.build_source(&order, &around).await?;
         failpoint::pass(Failpoint::ContextFetched);
+        let network = self.build_network(order.network.as_deref())?;
         let arguments: Vec<(String, String)> =
             order.arguments.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
-        let own_images = format!("{registry}/");
         let engine = self.runner.engine.describe();
         let scan = Scan {
-            dockerfile: &order.dockerfile,
+            dockerfile: &dockerfile,
             target: order.target.as_deref(),
             arguments: &arguments,
             platform: &order.platform,
             engine: &engine,
         };
-        let scanned = dockerfile::scan(&context, scan)?;
-        let name = self.runner.local_name(self.key, self.attempt);
-        let renderer = Renderer::new(self.log.masks().clone(), name.to_string());
-        let request = BuildRequest {
-            name,
+        let scanned = dockerfile::scan(dockerfile_tree.as_ref().unwrap_or(&context), scan)?;
+        let own = self.own_images(&order, &scanned, &arguments, &around).await?;
+        let mut request = BuildRequest {
+            name: self.runner.local_name(self.key, self.attempt),
             context,
-            dockerfile: scanned.path,
+            dockerfile_tree,
+            dockerfile: scanned.path.clone(),
             target: order.target,
             platform: Some(order.platform),
             arguments,
             labels: order.labels,
             no_cache: order.no_cache,
             secrets: order.secrets.into_iter().collect(),
-            credentials: BTreeMap::from([(registry, credential)]),
+            credentials: BTreeMap::from([(around.registry.clone(), around.credential.clone())]),
+            bases: BaseImages::FromRegistries,
+            network,
+            hosts: order.add_hosts,
+            cache_from: Vec::new(),
             shared_key: order.shared_key,
         };
+        if let Some(tree) = &own.dockerfile {
+            request.dockerfile_tree = Some(tree.clone());
+            request.bases = BaseImages::OfTheEngineFirst;
+        }
+        if let Some(cache) = &order.cache {
+            // The engines that are reached by a session export no cache to a registry (measured with 20.10 and 26.1).
+            request.cache_from.push(cache.to_string());
+            request.arguments.push(("BUILDKIT_INLINE_CACHE".to_owned(), "1".to_owned()));
+            let line =
+                format!("cache: inline in the image, and read from {cache}; this engine exports no registry cache");
+            self.log.service(&line).await;
+        }
+        self.limit.begin();
+        let mut progress = Progress::new(around.tries);
+        loop {
+            let ended = self.build_once(request.clone(), &own, &around).await?;
+            let (built, ended) = match ended {
+                Ok(built) => (Some(built), Ok(())),
+                Err(failure) => (None, Err(failure)),
+            };
+            if let Err(failure) = &ended
+                && !around.tries.is_plain()
+            {
+                self.say_build_failure(&around, &progress, failure).await;
+            }
+            match (progress.after(ended), built) {
+                (Next::Retry(delay), _) => self.pause(delay).await?,
+                (Next::Repeat, _) => {}
+                (Next::Done(Ok(())), Some(built)) => {
+                    self.shared.built(built.image.clone(), request.name.clone());
+                    let mut bases = bases(scanned.dependencies.as_ref(), &built.bases);
+                    bases.retain(|base| !own.is_one(&base.reference));
+                    return Ok(StepOutput::Built { image: built.image, bases });
+                }
+                (Next::Done(Ok(())), None) => return Err(Ended::Lost("the last build gave no image".to_owned())),
+                (Next::Done(Err(TryFailure { exit_code, reason, .. })), _) => {
+                    return Err(Ended::Failed { exit_code, reason });
+                }
+            }
+        }
+    }
+
+    async fn say_build_failure(&self, around: &Surroundings<'_>, progress: &Progress<'_>, failure: &TryFailure) {
+        let step = around.step;
+        let line = match progress.is_last(failure) {
+            None => format!(
+                "{step}: {}; waiting {} seconds before retrying...",
+                failure.reason,
+                around.tries.retry_delay.as_secs()
+            ),
+            Some(Last::NoneLeft) => format!("{step}: {}. No retries remaining.", failure.reason),
+            Some(Last::OtherError) => {
+                format!("{step}: {}. Not retrying: its output holds none of retryOnErrors.", failure.reason)
+            }
+        };
+        self.log.service(&line).await;
+    }
+
+    fn build_network(&self, network: Option<&str>) -> Result<BuildNetwork, Ended> {
+        let fail = |reason: String| Err(Ended::Failed { exit_code: None, reason });
+        match network {
+            None | Some("" | "default") => Ok(BuildNetwork::Default),
+            Some("none") => Ok(BuildNetwork::None),
+            Some("host") if self.runner.settings.steps.networks.contains("host") => Ok(BuildNetwork::Host),
+            Some("host") => fail(placement::network_refused("host")),
+            Some(other) => fail(format!("a build's network is `default`, `none` or `host`, not `{other}`")),
+        }
+    }
+
+    /// One build. The inner error is the user's.
+    async fn build_once(
+        &self,
+        request: BuildRequest,
+        own: &OwnImages,
+        around: &Surroundings<'_>,
+    ) -> Result<Result<BuiltImage, TryFailure>, Ended> {
+        let own_images = format!("{}/", around.registry);
+        let renderer = Renderer::new(self.log.masks().clone(), request.name.to_string());
+        let mut heard = Heard::new(&around.tries.retry_on_errors);
         let (sink, events) = mpsc::channel(EVENT_QUEUE);
         let build = self.runner.engine.build(request, sink, self.stop.clone());
-        let (built, ()) = tokio::join!(build, self.show(events, renderer));
+        let (built, ()) = tokio::join!(build, self.show(events, renderer, own, &mut heard));
         match built {
             Ok(built) => {
                 failpoint::pass(Failpoint::ImageBuilt);
-                Ok(StepOutput::Built { image: built.image, bases: bases(scanned.dependencies.as_ref(), &built.bases) })
+                Ok(Ok(built))
             }
             Err(BuildError::Cancelled) => Err(Ended::Stopped),
             // Our own registry being away is nothing that the user could mend.
@@ -73,7 +161,9 @@ impl Attempt<'_> {
                     BuildFailure::Exited { code, .. } => i32::try_from(*code).ok(),
                     _ => None,
                 };
-                Err(Ended::Failed { exit_code, reason: failure.to_string() })
+                let reason = own.shown(&failure.to_string());
+                heard.feed("", reason.as_bytes());
+                Ok(Err(TryFailure { exit_code, reason, has_retryable_output: heard.found() }))
             }
             Err(BuildError::Machinery(error)) => {
                 if matches!(error, EngineError::DiskFull { .. }) {
@@ -85,19 +175,31 @@ impl Attempt<'_> {
     }
 
     /// Puts what a build says into the log, until it says nothing more.
-    async fn show(&self, mut events: mpsc::Receiver<BuildEvent>, mut renderer: Renderer) {
+    async fn show(
+        &self,
+        mut events: mpsc::Receiver<BuildEvent>,
+        mut renderer: Renderer,
+        own: &OwnImages,
+        heard: &mut Heard,
+    ) {
+        let mut take = |renderer: &mut Renderer, event: BuildEvent| {
+            if let BuildEvent::Log { vertex, bytes, .. } = &event {
+                heard.feed(vertex, bytes);
+            }
+            renderer.event(own.shown_in(event), self.log.now());
+        };
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 event = events.recv() => match event {
-                    Some(event) => renderer.event(event, self.log.now()),
+                    Some(event) => take(&mut renderer, event),
                     None => break,
                 },
                 _ = ticks.tick() => renderer.tick(self.log.now()),
             }
             while let Ok(event) = events.try_recv() {
-                renderer.event(event, self.log.now());
+                take(&mut renderer, event);
                 if renderer.is_full() {
                     break;
                 }

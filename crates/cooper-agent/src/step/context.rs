@@ -56,7 +56,7 @@ impl FetchError {
 }
 
 /// Tells a blocking task that nobody waits for it any more.
-struct SetOnDrop(Arc<AtomicBool>);
+pub(super) struct SetOnDrop(pub(super) Arc<AtomicBool>);
 
 impl Drop for SetOnDrop {
     fn drop(&mut self) {

@@ -1,7 +1,7 @@
 //! What can be said of a build before the engine sees it: its Dockerfile's place, needs and dependencies.
 
+use std::fs::File;
 use std::io;
-use std::sync::Arc;
 
 use cooper_ports::context_tree::{ContextTree, EntryKind};
 use cooper_ports::engine::{EngineDescription, EngineFeature};
@@ -32,6 +32,8 @@ pub(super) struct Scanned {
     pub(super) path: String,
     /// The images that the build names; absent for a file that another frontend reads.
     pub(super) dependencies: Option<Dependencies>,
+    /// What it says.
+    pub(super) text: String,
 }
 
 /// Looks at the Dockerfile. What is certain to fail fails here, with the line and the way out.
@@ -45,14 +47,15 @@ pub(super) fn scan(context: &ContextTree, scan: Scan<'_>) -> Result<Scanned, End
         return Err(fail(format!("Dockerfile `{shown}` is longer than {MAX_BYTES} bytes")));
     }
     let bytes = read(context, offset, size).map_err(|error| Ended::lost("Dockerfile can't be read back", &error))?;
-    let file = match Dockerfile::parse(&String::from_utf8_lossy(&bytes)) {
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let file = match Dockerfile::parse(&text) {
         Ok(file) => file,
         Err(error) => return Err(fail(located(shown, &error.to_string()))),
     };
     if file.syntax().is_some() {
         // Another frontend reads the file, and may know more than this scan: it judges, and only what is sure is used.
         let dependencies = file.dependencies(scan.target, scan.arguments, Some(scan.platform)).ok();
-        return Ok(Scanned { path, dependencies });
+        return Ok(Scanned { path, dependencies, text });
     }
     if let Some((feature, line)) = file.required_features().into_iter().find(|(feature, _)| !can(scan.engine, *feature))
     {
@@ -64,7 +67,7 @@ pub(super) fn scan(context: &ContextTree, scan: Scan<'_>) -> Result<Scanned, End
         )));
     }
     match file.dependencies(scan.target, scan.arguments, Some(scan.platform)) {
-        Ok(dependencies) => Ok(Scanned { path, dependencies: Some(dependencies) }),
+        Ok(dependencies) => Ok(Scanned { path, dependencies: Some(dependencies), text }),
         Err(error) => Err(fail(located(shown, &error.to_string()))),
     }
 }
@@ -91,7 +94,7 @@ fn can(engine: &EngineDescription, feature: DockerfileFeature) -> bool {
 }
 
 /// The path without `.`, `..` and empty parts; none if it leads out of the context.
-fn shortest(path: &str) -> Option<String> {
+pub(super) fn shortest(path: &str) -> Option<String> {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {
@@ -131,20 +134,25 @@ fn find(context: &ContextTree, path: &str) -> Option<(u64, u64)> {
 
 fn read(context: &ContextTree, offset: u64, size: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(size).map_err(io::Error::other)?];
-    let file = Arc::clone(context.contents());
+    read_at(context.contents(), offset, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Fills the buffer from a place in a file, whatever its own position is.
+pub(super) fn read_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
     #[cfg(unix)]
-    std::os::unix::fs::FileExt::read_exact_at(&*file, &mut bytes, offset)?;
+    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)?;
     #[cfg(windows)]
     {
         let mut done = 0;
-        while done < bytes.len() {
-            match std::os::windows::fs::FileExt::seek_read(&*file, &mut bytes[done..], offset + done as u64)? {
+        while done < buffer.len() {
+            match std::os::windows::fs::FileExt::seek_read(file, &mut buffer[done..], offset + done as u64)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 count => done += count,
             }
         }
     }
-    Ok(bytes)
+    Ok(())
 }
 
 #[cfg(test)]

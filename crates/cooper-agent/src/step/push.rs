@@ -1,64 +1,100 @@
-//! A push: the image to each repository, under the tag that the attempt has there for itself.
+//! A push: the image to each repository; in the embedded registry under the tag that the attempt has there for itself,
+//! elsewhere under the user's. Each image has three tries (ACR contract §3); what a step says of retries is not for it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cooper_api::agent::PushOrder;
+use cooper_api::agent::{PushOrder, PushTarget};
 use cooper_engine::message::{PushedManifest, StepOutput};
-use cooper_ports::engine::{PushError, PushEvent, PushRequest, RegistryCredential};
+use cooper_ports::engine::{PushError, PushEvent, PushRequest, PushedImage};
 use cooper_ports::failpoint::{self, Failpoint};
-use cooper_types::{ImageRef, RegistryName, RepositoryName, Timestamp};
+use cooper_types::{ImageRef, RepositoryName, Timestamp};
 use tokio::sync::mpsc;
 
-use super::{Attempt, Ended};
+use super::{Attempt, Ended, Surroundings};
 use crate::render::size;
 
 /// Events of the engine that may wait for the log.
 const EVENT_QUEUE: usize = 256;
 /// How often a layer on its way gets a line.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+/// The pauses after failed tries of one image, and so the number of tries but the last.
+const PAUSES: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(500)];
 /// The engine's words for states that are not worth a line.
 const QUIET: [&str; 3] = ["Preparing", "Waiting", "Pushing"];
 
 impl Attempt<'_> {
-    pub(super) async fn push(
-        &self,
-        order: PushOrder,
-        registry: RegistryName,
-        credential: RegistryCredential,
-    ) -> Result<StepOutput, Ended> {
+    pub(super) async fn push(&self, order: PushOrder, around: Surroundings<'_>) -> Result<StepOutput, Ended> {
         let mut manifests = Vec::with_capacity(order.targets.len());
         for target in order.targets {
-            let shown = format!("{registry}/{}", target.repository);
-            self.log.service(&format!("push to {shown}")).await;
+            let registry = target.registry.as_ref().unwrap_or(around.registry);
+            let is_ours = registry == around.registry;
             let reference = ImageRef {
                 registry: Some(registry.clone()),
                 repository: target.repository.clone(),
                 tag: Some(target.staging_tag.clone()),
                 digest: None,
             };
-            let image = target.image.clone();
-            let request = PushRequest { image, reference, credential: Some(credential.clone()) };
+            // A staging tag is nobody's business.
+            let shown = if is_ours { format!("{registry}/{}", target.repository) } else { reference.to_string() };
+            self.log.service(&format!("push to {shown}")).await;
+            let pushed = self.push_one(&target, reference, &shown, is_ours, &around).await?;
+            failpoint::pass(Failpoint::ImagePushed);
+            let repository = format!("{registry}/{}", target.repository);
+            self.log.service(&format!("pushed {repository}@{}, {}", pushed.digest, size(pushed.size))).await;
+            if is_ours {
+                manifests.push(PushedManifest {
+                    repository: target.repository,
+                    staging_tag: target.staging_tag,
+                    digest: pushed.digest,
+                });
+            }
+        }
+        Ok(StepOutput::Pushed { manifests })
+    }
+
+    async fn push_one(
+        &self,
+        target: &PushTarget,
+        reference: ImageRef,
+        shown: &str,
+        is_ours: bool,
+        around: &Surroundings<'_>,
+    ) -> Result<PushedImage, Ended> {
+        // An engine has one image under a name: two runs that push to one name outside wait for each other.
+        let turn = if is_ours { None } else { Some(self.runner.outside_pushes.lock(&reference.to_string()).await) };
+        let mut pauses = PAUSES.iter();
+        loop {
+            let request = PushRequest {
+                image: target.image.clone(),
+                reference: reference.clone(),
+                credential: is_ours.then(|| around.credential.clone()),
+            };
             let (sink, events) = mpsc::channel(EVENT_QUEUE);
             let push = self.runner.engine.push(request, sink, self.stop.clone());
             let (pushed, ()) = tokio::join!(push, self.show_layers(events, &target.repository));
-            if pushed.is_ok() {
-                failpoint::pass(Failpoint::ImagePushed);
-            }
-            let pushed = pushed.map_err(|error| match error {
-                PushError::Cancelled => Ended::Stopped,
-                // It goes to the server's own registry, and that the run may push there was settled when it was accepted:
-                // a full disk or a refusal is not the user's.
-                error => Ended::lost("push failed", &error),
-            })?;
-            self.log.service(&format!("pushed {shown}@{}, {}", pushed.digest, size(pushed.size))).await;
-            manifests.push(PushedManifest {
-                repository: target.repository,
-                staging_tag: target.staging_tag,
-                digest: pushed.digest,
-            });
+            let error = match pushed {
+                Ok(pushed) => {
+                    drop(turn);
+                    return Ok(pushed);
+                }
+                Err(PushError::Cancelled) => return Err(Ended::Stopped),
+                Err(error) => error,
+            };
+            let lasting = matches!(error, PushError::Reference { .. } | PushError::ImageMissing { .. });
+            let Some(pause) = pauses.next().filter(|_| !lasting) else {
+                return Err(match error {
+                    PushError::ImageMissing { .. } | PushError::Machinery { .. } => Ended::lost("push failed", &error),
+                    // It goes to the server's own registry, and that the run may push there was settled when it was
+                    // accepted: a full disk or a refusal is not the user's.
+                    error if is_ours => Ended::lost("push failed", &error),
+                    error => Ended::failed(&error),
+                });
+            };
+            let why = crate::error::chain(&error);
+            self.log.service(&format!("push to {shown} failed, and is tried again: {why}")).await;
+            self.pause(*pause).await?;
         }
-        Ok(StepOutput::Pushed { manifests })
     }
 
     /// Puts the layers' progress into the log, in few lines.

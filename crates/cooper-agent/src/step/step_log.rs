@@ -63,7 +63,8 @@ impl StepLog {
         }
     }
 
-    fn line(&self, line: &str) -> NewFrame {
+    /// A line of the service's own as a frame.
+    pub(super) fn line(&self, line: &str) -> NewFrame {
         let line = self.masks.text(line).replace(|c: char| c.is_control(), " ");
         NewFrame { time: self.now(), stream: Stream::Service, vertex: None, data: format!("{line}\n").into_bytes() }
     }

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cooper_agent::{Agent, AgentError, AgentSettings};
-use cooper_api::agent::{BuildContextOrder, BuildOrder, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork};
+use cooper_api::agent::{
+    BuildContextOrder, BuildOrder, CommandImageOrder, CommandOrder, EnvironmentOrder, PushOrder, PushTarget,
+    RegistryAccess, StepOrder, StepWork,
+};
 use cooper_engine::message::{PlacementKey, StepResult, ToAgent, ToServer};
 use cooper_ports::clock::ManualClock;
 use cooper_ports::engine::{ContainerEngine, EngineOwner};
@@ -177,6 +180,43 @@ pub(crate) fn build_of(dockerfile: &str, masked: &[&str]) -> StepOrder {
         own_bases: Vec::new(),
     };
     order(StepWork::Build(build), masked)
+}
+
+/// A container of this image with these words.
+pub(crate) fn command(image: &str, words: &[&str]) -> StepOrder {
+    command_with(image, words, |_, _| {})
+}
+
+/// The same, changed by the test.
+pub(crate) fn command_with(
+    image: &str,
+    words: &[&str],
+    change: impl FnOnce(&mut CommandOrder, &mut EnvironmentOrder),
+) -> StepOrder {
+    let mut command = CommandOrder {
+        image: CommandImageOrder::Named(image.to_owned()),
+        arguments: words.iter().map(|word| SecretString::new((*word).to_owned())).collect(),
+        environment: Vec::new(),
+        mounts: Vec::new(),
+        platform: Platform::LINUX_AMD64,
+        entry_point: None,
+        working_directory: Some("/workspace".to_owned()),
+        user: None,
+        network: None,
+        ports: Vec::new(),
+        expose: Vec::new(),
+        cpus: None,
+        isolation: None,
+        privileged: false,
+        keep: false,
+        detach: false,
+        pull: false,
+        pull_retries: 0,
+        pull_retry_delay: Duration::ZERO,
+    };
+    let mut environment = EnvironmentOrder::default();
+    change(&mut command, &mut environment);
+    StepOrder { environment: Some(environment), ..order(StepWork::Command(command), &[]) }
 }
 
 /// A push of this image to these repositories.

@@ -250,11 +250,16 @@ async fn failures_are_told_apart_by_whose_they_are() {
         panic!("it builds")
     };
     let reference = ImageRef::parse("localhost:5000/app:staged.1.2").expect("valid");
-    let unauthorized = PushError::Unauthorized { reference: reference.clone(), message: "denied".into() };
-    let unreachable = PushError::Unreachable { reference, message: "connection refused".into() };
+    let error = |attempt: u64| {
+        let (reference, message) = (reference.clone(), "no".to_owned());
+        match attempt {
+            14 => PushError::Unauthorized { reference, message },
+            _ => PushError::Unreachable { reference, message },
+        }
+    };
     // It is our own registry: whatever it refuses is not the user's doing.
-    for (attempt, error) in [(14, unauthorized), (15, unreachable)] {
-        engine.script_push(ScriptedPush::ending(Err(error)));
+    for attempt in [14, 15] {
+        (0..3).for_each(|_| engine.script_push(ScriptedPush::ending(Err(error(attempt)))));
         stream.start(key(1), attempt, push(image.clone(), &["app"])).await;
         let result = stream.result(key(1), attempt).await;
         assert!(matches!(result, StepResult::Lost { .. }), "{result:?}");

@@ -3,8 +3,10 @@
 
 mod bench;
 mod builds;
+mod commands;
 mod driven;
 mod lives;
 mod logs;
 mod real_engine;
 mod server;
+mod task_builds;

@@ -25,6 +25,11 @@ fn blame(dockerfile: &str) -> Blame {
         no_cache: false,
         secrets: BTreeMap::new(),
         credentials: BTreeMap::new(),
+        dockerfile_tree: None,
+        bases: cooper_ports::engine::BaseImages::default(),
+        network: cooper_ports::engine::BuildNetwork::default(),
+        hosts: Vec::new(),
+        cache_from: Vec::new(),
         shared_key: String::new(),
     };
     let engine = EngineDescription {

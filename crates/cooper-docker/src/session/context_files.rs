@@ -51,6 +51,8 @@ impl ContextFault {
 /// Serves one context under the two names that a build asks for.
 pub(super) struct ContextFiles {
     tree: ContextTree,
+    /// What is served as the Dockerfile's directory, if not the context.
+    dockerfile: Option<ContextTree>,
     fault: Arc<ContextFault>,
     /// The session's tasks, which end with it.
     tasks: TaskTracker,
@@ -65,8 +67,13 @@ enum Ask {
 }
 
 impl ContextFiles {
-    pub(super) fn new(tree: ContextTree, fault: Arc<ContextFault>, tasks: TaskTracker) -> Self {
-        Self { tree, fault, tasks }
+    pub(super) fn new(
+        tree: ContextTree,
+        dockerfile: Option<ContextTree>,
+        fault: Arc<ContextFault>,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self { tree, dockerfile, fault, tasks }
     }
 }
 
@@ -77,9 +84,11 @@ impl FileSync for ContextFiles {
 
     async fn diff_copy(&self, request: Request<Streaming<Packet>>) -> Result<Response<Self::DiffCopyStream>, Status> {
         let directory = request.metadata().get("dir-name").and_then(|name| name.to_str().ok()).unwrap_or_default();
-        if !matches!(directory, "context" | "dockerfile") {
-            return Err(Status::not_found("a build has the directories `context` and `dockerfile` only"));
-        }
+        let tree = match (directory, &self.dockerfile) {
+            ("dockerfile", Some(tree)) => tree,
+            ("context" | "dockerfile", _) => &self.tree,
+            _ => return Err(Status::not_found("a build has the directories `context` and `dockerfile` only")),
+        };
         let follow_paths = follow_paths(request.metadata());
         let excluded = patterns(request.metadata(), "exclude-patterns").unwrap_or_default();
         let rules = IgnoreRules::from_patterns(excluded.iter().map(String::as_str))
@@ -89,10 +98,10 @@ impl FileSync for ContextFiles {
 
         // Every entry can be asked for once, so the queue never blocks the reading of asks: were that to block, both
         // sides could wait for each other.
-        let entries = self.tree.entries().len();
+        let entries = tree.entries().len();
         let (ask, asks) = mpsc::channel(entries + 1);
         let (packets, answer) = mpsc::channel(QUEUE);
-        let (tree, fault, sink) = (self.tree.clone(), Arc::clone(&self.fault), packets.clone());
+        let (tree, fault, sink) = (tree.clone(), Arc::clone(&self.fault), packets.clone());
         // One blocking thread a transfer: files are read one after the other, as the spool file lies on the disk, and many
         // rules over many entries take their time. It ends when the asks end or when nobody takes its packets any more.
         drop(self.tasks.spawn_blocking(move || {

@@ -133,6 +133,11 @@ impl Bench {
             no_cache: false,
             secrets: BTreeMap::new(),
             credentials: BTreeMap::new(),
+            dockerfile_tree: None,
+            bases: cooper_ports::engine::BaseImages::default(),
+            network: cooper_ports::engine::BuildNetwork::default(),
+            hosts: Vec::new(),
+            cache_from: Vec::new(),
             shared_key: self.owner.label().to_owned(),
         }
     }

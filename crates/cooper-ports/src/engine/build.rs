@@ -16,8 +16,10 @@ pub struct BuildRequest {
     /// The source files. The engine applies the rules of a `.dockerignore` in it, or of `<Dockerfile>.dockerignore`
     /// where it knows that (Docker Engine 19.03 and newer), once more to what `COPY` sees.
     pub context: ContextTree,
-    /// Path of the Dockerfile in the context.
+    /// Path of the Dockerfile in the context, or where it is read from instead.
     pub dockerfile: String,
+    /// Where the Dockerfile is read from, and its own ignore file, if that is not the context.
+    pub dockerfile_tree: Option<ContextTree>,
     /// The stage to build; the last one if absent.
     pub target: Option<String>,
     /// What to build for; the engine's own platform if absent.
@@ -32,10 +34,40 @@ pub struct BuildRequest {
     pub secrets: BTreeMap<String, SecretBytes>,
     /// How to log in to registries of base images.
     pub credentials: BTreeMap<RegistryName, RegistryCredential>,
+    /// Which bases may be images that the engine has.
+    pub bases: BaseImages,
+    /// The network of what `RUN` runs.
+    pub network: BuildNetwork,
+    /// Additional hosts that what `RUN` runs resolves, as `name:address`.
+    pub hosts: Vec<String>,
+    /// Images in registries whose inline cache may be used besides the engine's own.
+    pub cache_from: Vec<String>,
     /// Which earlier transfers of contexts the engine may compare this one with. Two builds with one key see each
     /// other's cached files by size, time and mode, so it is derived by the server per principal and trust, never taken
     /// from input.
     pub shared_key: String,
+}
+
+/// Which images a build may stand on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BaseImages {
+    /// What their names stand for at their registries now, never what the engine happens to hold.
+    #[default]
+    FromRegistries,
+    /// What the engine has under their names, if anything, else what they stand for at their registries.
+    OfTheEngineFirst,
+}
+
+/// The network of what a build runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BuildNetwork {
+    /// The engine's default.
+    #[default]
+    Default,
+    /// None but a loopback.
+    None,
+    /// The machine's own. The pool's leave is the caller's to ask.
+    Host,
 }
 
 /// A login for one registry.

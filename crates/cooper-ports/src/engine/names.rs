@@ -82,6 +82,11 @@ impl LocalName {
         Self(format!("{}{run}:{attempt}", owner.name_prefix()))
     }
 
+    /// Whether a reference is a name of this kind, whoever's.
+    pub fn is_one(reference: &str) -> bool {
+        reference.strip_prefix(LOCAL_REGISTRY).is_some_and(|rest| rest.starts_with('/'))
+    }
+
     /// The text, a reference that the engine takes.
     pub fn as_str(&self) -> &str {
         &self.0

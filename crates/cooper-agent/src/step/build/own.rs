@@ -1,0 +1,139 @@
+//! Bases that earlier steps of the run built: in no registry, and in the engine under names of the agent's own.
+//!
+//! A build takes all of its bases from their registries, or prefers what the engine has: there is no choice for each
+//! (`image-resolve-mode`, BuildKit 0.8 and 0.13). So a build on own images prefers the engine's, its Dockerfile names
+//! those by names that nothing else has, and its other bases are pulled right before, so that the engine has what
+//! their registries have.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use cooper_api::agent::BuildOrder;
+use cooper_ports::context_tree::{ContextEntry, ContextTree, EntryKind};
+use cooper_ports::engine::{BuildEvent, PullError, PullRequest};
+use cooper_spec::dockerfile::Dockerfile;
+use cooper_types::{Digest, ImageRef};
+use tokio::sync::mpsc;
+
+use crate::step::bases::in_full;
+use crate::step::dockerfile::Scanned;
+use crate::step::{Attempt, Ended, Surroundings};
+
+/// The own images that a build stands on.
+#[derive(Debug, Default)]
+pub(super) struct OwnImages {
+    /// The Dockerfile with other names for them, if it names any.
+    pub(super) dockerfile: Option<ContextTree>,
+    /// Their names in full, and those in the engine.
+    names: Vec<(String, String)>,
+}
+
+impl OwnImages {
+    /// Whether a name is one of theirs.
+    pub(super) fn is_one(&self, reference: &str) -> bool {
+        let full = full(reference);
+        self.names.iter().any(|(name, _)| *name == full)
+    }
+
+    /// A text of the engine's with their names as people know them.
+    pub(super) fn shown(&self, text: &str) -> String {
+        self.names.iter().fold(text.to_owned(), |text, (name, local)| text.replace(local, name))
+    }
+
+    /// An event with their names as people know them.
+    pub(super) fn shown_in(&self, event: BuildEvent) -> BuildEvent {
+        match event {
+            BuildEvent::Vertex(mut vertex) if !self.names.is_empty() => {
+                vertex.name = self.shown(&vertex.name);
+                vertex.error = vertex.error.map(|error| self.shown(&error));
+                BuildEvent::Vertex(vertex)
+            }
+            event => event,
+        }
+    }
+}
+
+impl Attempt<'_> {
+    /// Makes a build's own images known to the engine under names that its Dockerfile then has.
+    pub(super) async fn own_images(
+        &self,
+        order: &BuildOrder,
+        scanned: &Scanned,
+        arguments: &[(String, String)],
+        around: &Surroundings<'_>,
+    ) -> Result<OwnImages, Ended> {
+        if order.own_bases.is_empty() {
+            return Ok(OwnImages::default());
+        }
+        let mut own = OwnImages::default();
+        for (name, image) in &order.own_bases {
+            let local = self.shared.name_of(image);
+            let local = local.ok_or_else(|| Ended::Lost(format!("image `{name}` of the run is not on this engine")))?;
+            own.names.push((full(name), local.to_string()));
+        }
+        let other = |image: &str| {
+            let image = full(image);
+            own.names.iter().find(|(name, _)| *name == image).map(|(_, local)| local.clone())
+        };
+        let fail = |reason: String| Ended::Failed { exit_code: None, reason };
+        let renamed = Dockerfile::renamed(&scanned.text, arguments, Some(&order.platform), &other);
+        let Some(text) = renamed.map_err(|error| fail(format!("Dockerfile `{}`: {error}", scanned.path)))? else {
+            return Ok(OwnImages::default());
+        };
+        let dir = self.runner.placement_dir(self.key);
+        let tree = one_file(&dir, &scanned.path, &text);
+        let tree = tree.map_err(|error| Ended::lost("Dockerfile can't be written", &error))?;
+        let others = scanned.dependencies.iter().flat_map(|found| found.runtime.iter().chain(&found.buildtime));
+        let others: Vec<&String> = others.filter(|name| !own.is_one(name)).collect();
+        own.dockerfile = Some(tree);
+        for name in others {
+            self.pull_base(name, order, around).await?;
+        }
+        Ok(own)
+    }
+
+    /// Has the engine hold what a base's name stands for at its registry now.
+    async fn pull_base(&self, name: &str, order: &BuildOrder, around: &Surroundings<'_>) -> Result<(), Ended> {
+        // What is no reference fails in the build, with its line.
+        let Ok(reference) = ImageRef::parse(name) else { return Ok(()) };
+        let reference = in_full(reference);
+        let is_ours = reference.registry.as_ref() == Some(around.registry);
+        let request = PullRequest {
+            reference,
+            credential: is_ours.then(|| around.credential.clone()),
+            platform: Some(order.platform.clone()),
+            retries: 0,
+            retry_delay: std::time::Duration::ZERO,
+        };
+        self.log.service(&format!("pulling base image {name}")).await;
+        let (sink, mut events) = mpsc::channel(16);
+        let pull = self.runner.engine.pull(request, sink, self.stop.clone());
+        let (pulled, ()) = tokio::join!(pull, async { while events.recv().await.is_some() {} });
+        match pulled {
+            Ok(_) => Ok(()),
+            Err(PullError::Cancelled) => Err(Ended::Stopped),
+            Err(PullError::Machinery { source, .. }) => Err(Ended::lost("base image can't be pulled", &source)),
+            Err(error @ PullError::Unreachable { .. }) if is_ours => {
+                Err(Ended::lost("base image can't be pulled", &error))
+            }
+            Err(error) => Err(Ended::Failed { exit_code: None, reason: format!("base image: {error}") }),
+        }
+    }
+}
+
+fn full(reference: &str) -> String {
+    ImageRef::parse(reference).map_or_else(|_| reference.to_owned(), |image| in_full(image).to_string())
+}
+
+/// A tree with one file, whose time tells its content.
+fn one_file(dir: &Path, path: &str, text: &str) -> std::io::Result<ContextTree> {
+    std::fs::create_dir_all(dir)?;
+    let mut spool = tempfile::tempfile_in(dir)?;
+    spool.write_all(text.as_bytes())?;
+    let head: String = Digest::sha256(text.as_bytes()).hex().chars().take(12).collect();
+    let mtime_ns = i64::from_str_radix(&head, 16).unwrap_or_default();
+    let entry = |path: &str, kind| ContextEntry { path: path.to_owned(), kind, mode: 0o755, mtime_ns };
+    let mut entries: Vec<_> = path.match_indices('/').map(|(at, _)| entry(&path[..at], EntryKind::Directory)).collect();
+    entries.push(entry(path, EntryKind::File { offset: 0, size: text.len() as u64 }));
+    Ok(ContextTree::new(entries, spool))
+}

@@ -1,0 +1,167 @@
+//! A `cmd` step's order as the engine's request, within what the agent's operator allows. Pure.
+
+use std::net::IpAddr;
+
+use cooper_api::agent::{CommandOrder, EnvironmentOrder};
+use cooper_ports::engine::{
+    ContainerLimits, ContainerNetwork, ContainerRequest, Isolation, NetworkChoice, OwnNetwork, PortMapping,
+    PortProtocol, Privileges, VolumeMount,
+};
+use cooper_types::{Digest, NetworkName, SecretString, StepId};
+
+use crate::placement::{self, Folders};
+use crate::settings::StepPolicy;
+
+/// A container to run, and what of the order it leaves out.
+#[derive(Debug)]
+pub(super) struct StepRequest {
+    pub(super) request: ContainerRequest,
+    /// Lines for the log.
+    pub(super) notes: Vec<String>,
+}
+
+/// Makes the request. An error is the user's to mend.
+pub(super) fn request(
+    step: &StepId,
+    order: &CommandOrder,
+    image: Digest,
+    environment: &EnvironmentOrder,
+    policy: &StepPolicy,
+) -> Result<StepRequest, String> {
+    let mut notes = Vec::new();
+    let folders = Folders::of(&order.platform);
+    let network = network(step, order, environment, policy, &mut notes)?;
+    let mount = |volume, path: &str| VolumeMount { volume, path: path.to_owned(), read_only: false };
+    let mut mounts = vec![mount(placement::workspace(), folders.workspace), mount(placement::home(), folders.home)];
+    for wanted in &order.mounts {
+        if !environment.volumes.iter().any(|volume| volume.name == wanted.volume) {
+            return Err(format!("volume `{}` is none of the task's", wanted.volume));
+        }
+        mounts.push(mount(placement::secret_volume(&wanted.volume)?, &wanted.path));
+    }
+    let home = ("HOME".to_owned(), SecretString::new(folders.home.to_owned()));
+    let word = |text: &String| SecretString::new(text.clone());
+    if order.privileged && !policy.privileged {
+        return Err("step asks for `privileged`, which this agent's operator does not allow: \
+                    it is given with --allow-privileged"
+            .to_owned());
+    }
+    let request = ContainerRequest {
+        platform: Some(order.platform.clone()),
+        entrypoint: order
+            .entry_point
+            .as_ref()
+            .map(|text| Some(text).filter(|text| !text.is_empty()).map(word).into_iter().collect()),
+        arguments: order.arguments.clone(),
+        // The last of a name counts: a user's own HOME.
+        environment: std::iter::once(home).chain(order.environment.iter().cloned()).collect(),
+        working_directory: order.working_directory.clone(),
+        user: order.user.clone(),
+        mounts,
+        network,
+        limits: ContainerLimits { nano_cpus: order.cpus.as_deref().map(nano_cpus).transpose()?, ..Default::default() },
+        privileges: if order.privileged { Privileges::All } else { Privileges::Usual },
+        isolation: order.isolation.as_deref().map(isolation).transpose()?,
+        detach: order.detach,
+        keep: order.keep,
+        ..ContainerRequest::new(step.clone(), image)
+    };
+    Ok(StepRequest { request, notes })
+}
+
+fn network(
+    step: &StepId,
+    order: &CommandOrder,
+    environment: &EnvironmentOrder,
+    policy: &StepPolicy,
+    notes: &mut Vec<String>,
+) -> Result<ContainerNetwork, String> {
+    let declared = |name: &str| environment.networks.iter().any(|network| network.name == name);
+    let on = match order.network.as_deref() {
+        None if environment.networks.is_empty() => return Ok(ContainerNetwork::Shared),
+        Some("none") if !declared("none") => return Ok(ContainerNetwork::None),
+        Some("host") if !declared("host") => {
+            return match policy.networks.contains("host") {
+                true => Ok(ContainerNetwork::Host),
+                false => Err(placement::network_refused("host")),
+            };
+        }
+        None => NetworkChoice::Default,
+        Some(name) if declared(name) => NetworkChoice::Placement(network_name(name)?),
+        Some("default" | "bridge" | "nat") => NetworkChoice::Default,
+        Some(name) => return Err(format!("network `{name}` is none of the task's: declare it under `networks`")),
+    };
+    let ports = order.ports.iter().map(|text| port(text)).collect::<Result<Vec<_>, _>>()?;
+    let ports = if policy.ports {
+        ports
+    } else {
+        notes.extend(order.ports.iter().map(|text| {
+            format!(
+                "port {text} is not opened on the agent's machine, where --allow-ports is not given; \
+                     steps reach the container as {step}"
+            )
+        }));
+        Vec::new()
+    };
+    Ok(ContainerNetwork::Own(OwnNetwork { on, aliases: vec![step.to_string()], ports, expose: order.expose.clone() }))
+}
+
+fn network_name(name: &str) -> Result<NetworkName, String> {
+    NetworkName::parse(name).map_err(|error| error.to_string())
+}
+
+/// `[[address:]host:]container[/protocol]`, an IPv6 address in brackets.
+fn port(text: &str) -> Result<PortMapping, String> {
+    let wrong = || format!("port `{text}` is not of the form `[[address:]host:]container[/tcp|udp|sctp]`");
+    let (rest, protocol) = match text.split_once('/') {
+        None => (text, PortProtocol::Tcp),
+        Some((rest, protocol)) => match protocol.to_ascii_lowercase().as_str() {
+            "tcp" => (rest, PortProtocol::Tcp),
+            "udp" => (rest, PortProtocol::Udp),
+            "sctp" => (rest, PortProtocol::Sctp),
+            _ => return Err(wrong()),
+        },
+    };
+    let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(wrong);
+    let (rest, container) = match rest.rsplit_once(':') {
+        Some((rest, container)) => (Some(rest), number(container)?),
+        None => (None, number(rest)?),
+    };
+    let Some(rest) = rest else { return Ok(PortMapping { container, protocol, host: None, address: None }) };
+    let (address, host) = match rest.rsplit_once(':') {
+        Some((address, host)) => {
+            let address: IpAddr = address.trim_matches(['[', ']']).parse().map_err(|_| wrong())?;
+            (Some(address), host)
+        }
+        None => (None, rest),
+    };
+    // `127.0.0.1::80` leaves the host's port open.
+    let host = if host.is_empty() && address.is_some() { None } else { Some(number(host)?) };
+    Ok(PortMapping { container, protocol, host, address })
+}
+
+/// A decimal number of processors in billionths.
+fn nano_cpus(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`cpus` must be a number above 0, such as 0.5 or 2, not `{text}`");
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if (whole.is_empty() && part.is_empty()) || !digits(whole) || !digits(part) || part.len() > 9 {
+        return Err(wrong());
+    }
+    let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| wrong())? };
+    let part: u64 = format!("{part:0<9}").parse().map_err(|_| wrong())?;
+    let nano = whole.checked_mul(1_000_000_000).and_then(|whole| whole.checked_add(part)).ok_or_else(wrong)?;
+    if nano == 0 { Err(wrong()) } else { Ok(nano) }
+}
+
+fn isolation(text: &str) -> Result<Isolation, String> {
+    match text {
+        "" | "default" => Ok(Isolation::Default),
+        "process" => Ok(Isolation::Process),
+        "hyperv" => Ok(Isolation::HyperV),
+        other => Err(format!("`isolation` is `default`, `process` or `hyperv`, not `{other}`")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

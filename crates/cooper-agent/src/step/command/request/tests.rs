@@ -1,0 +1,141 @@
+//! Tables of what orders become.
+
+use std::time::Duration;
+
+use cooper_api::agent::{CommandImageOrder, VolumeOrder};
+use cooper_spec::plan::{Mount, Network};
+use cooper_types::Platform;
+
+use super::*;
+
+fn order() -> CommandOrder {
+    CommandOrder {
+        image: CommandImageOrder::Named("busybox".into()),
+        arguments: Vec::new(),
+        environment: Vec::new(),
+        mounts: Vec::new(),
+        platform: Platform::LINUX_AMD64,
+        entry_point: None,
+        working_directory: Some("/workspace".into()),
+        user: None,
+        network: None,
+        ports: Vec::new(),
+        expose: Vec::new(),
+        cpus: None,
+        isolation: None,
+        privileged: false,
+        keep: false,
+        detach: false,
+        pull: false,
+        pull_retries: 0,
+        pull_retry_delay: Duration::ZERO,
+    }
+}
+
+fn network(name: &str) -> Network {
+    Network { name: name.into(), driver: None, ipv6: false, external: false }
+}
+
+fn made(order: &CommandOrder, networks: &[&str], policy: &StepPolicy) -> Result<StepRequest, String> {
+    let environment = EnvironmentOrder {
+        has_context: false,
+        networks: networks.iter().map(|name| network(name)).collect(),
+        volumes: vec![VolumeOrder { name: "keys".into(), files: Vec::new() }],
+    };
+    request(&StepId::parse("web").expect("valid"), order, Digest::sha256(b"image"), &environment, policy)
+}
+
+#[test]
+fn workspace_home_and_volumes_are_mounted_and_a_users_home_counts() {
+    let mut order = order();
+    order.environment = vec![("HOME".into(), SecretString::new("/root".into()))];
+    order.mounts = vec![Mount { volume: "keys".into(), path: "/run/keys".into() }];
+    order.entry_point = Some("/bin/sh".into());
+    let made_of = made(&order, &[], &StepPolicy::default()).expect("valid").request;
+    let mounts: Vec<_> = made_of.mounts.iter().map(|mount| (mount.volume.as_str(), mount.path.as_str())).collect();
+    assert_eq!(mounts, [("workspace", "/workspace"), ("home", "/acb/home"), ("secret-keys", "/run/keys")]);
+    let home: Vec<_> = made_of.environment.iter().map(|(_, value)| value.expose().to_owned()).collect();
+    assert_eq!(home, ["/acb/home", "/root"]);
+    assert_eq!(made_of.network, ContainerNetwork::Shared);
+    assert_eq!(made_of.entrypoint.expect("one").len(), 1);
+    order.entry_point = Some(String::new());
+    assert_eq!(made(&order, &[], &StepPolicy::default()).expect("valid").request.entrypoint.expect("none").len(), 0);
+    order.mounts[0].volume = "other".into();
+    assert!(made(&order, &[], &StepPolicy::default()).is_err());
+}
+
+#[test]
+fn what_the_operator_does_not_allow_is_refused_by_name() {
+    let check = |change: fn(&mut CommandOrder), allowed: StepPolicy, needs: &str| {
+        let mut order = order();
+        change(&mut order);
+        let refused = made(&order, &["run"], &StepPolicy::default()).map(|_| ()).expect_err(needs);
+        assert!(refused.contains(needs), "{refused}");
+        assert!(made(&order, &["run"], &allowed).is_ok());
+    };
+    check(
+        |order| order.privileged = true,
+        StepPolicy { privileged: true, ..StepPolicy::default() },
+        "--allow-privileged",
+    );
+    let host = StepPolicy { networks: ["host".to_owned()].into(), ..StepPolicy::default() };
+    check(|order| order.network = Some("host".into()), host, "--allow-network host");
+}
+
+#[test]
+fn networks_are_the_tasks_and_a_steps_id_is_its_name_there() {
+    let on = |network: Option<&str>| {
+        let mut order = order();
+        order.network = network.map(str::to_owned);
+        made(&order, &["run"], &StepPolicy::default()).map(|made| made.request.network)
+    };
+    let own = |on| {
+        let aliases = vec!["web".to_owned()];
+        Ok(ContainerNetwork::Own(OwnNetwork { on, aliases, ports: Vec::new(), expose: Vec::new() }))
+    };
+    let name = NetworkName::parse("run").expect("valid");
+    assert_eq!(on(Some("run")), own(NetworkChoice::Placement(name)));
+    assert_eq!(on(None), own(NetworkChoice::Default));
+    assert_eq!(on(Some("bridge")), own(NetworkChoice::Default));
+    assert_eq!(on(Some("none")), Ok(ContainerNetwork::None));
+    assert_eq!(
+        on(Some("container:x")),
+        Err("network `container:x` is none of the task's: declare it under `networks`".into())
+    );
+}
+
+#[test]
+fn ports_have_every_form_and_need_leave() {
+    let mapping = |container, protocol, host, address: Option<&str>| {
+        let address = address.map(|address| address.parse().expect("an address"));
+        Ok(PortMapping { container, protocol, host, address })
+    };
+    assert_eq!(port("80"), mapping(80, PortProtocol::Tcp, None, None));
+    assert_eq!(port("8080:80"), mapping(80, PortProtocol::Tcp, Some(8080), None));
+    assert_eq!(port("53:53/udp"), mapping(53, PortProtocol::Udp, Some(53), None));
+    assert_eq!(port("127.0.0.1::80"), mapping(80, PortProtocol::Tcp, None, Some("127.0.0.1")));
+    assert_eq!(port("[::1]:8080:80/TCP"), mapping(80, PortProtocol::Tcp, Some(8080), Some("::1")));
+    for wrong in ["", "0", "x", "80/icmp", ":80", "65536", "1:2:3", "8000-8010:80"] {
+        assert!(port(wrong).is_err(), "{wrong}");
+    }
+    let mut order = order();
+    order.network = Some("run".into());
+    order.ports = vec!["8080:80".into()];
+    let quiet = made(&order, &["run"], &StepPolicy::default()).expect("valid");
+    assert!(quiet.notes[0].contains("--allow-ports"), "{:?}", quiet.notes);
+    let open = made(&order, &["run"], &StepPolicy { ports: true, ..StepPolicy::default() }).expect("valid");
+    let ContainerNetwork::Own(own) = open.request.network else { panic!("{open:?}") };
+    assert_eq!((own.ports.len(), open.notes.len()), (1, 0));
+}
+
+#[test]
+fn processors_are_decimal_numbers() {
+    for (text, nano) in
+        [("1", 1_000_000_000), ("0.5", 500_000_000), (".25", 250_000_000), ("1.000000001", 1_000_000_001)]
+    {
+        assert_eq!(nano_cpus(text), Ok(nano), "{text}");
+    }
+    for wrong in ["", ".", "0", "-1", "1e3", "0.0000000001", "two", "99999999999999"] {
+        assert!(nano_cpus(wrong).is_err(), "{wrong}");
+    }
+}

@@ -1,0 +1,224 @@
+//! Builds and pushes of tasks on the scripted engine: contexts from the workspace, bases of the run itself, tries,
+//! registries outside.
+
+use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cooper_api::agent::{BuildContextOrder, BuildOrder, EnvironmentOrder, StepOrder, StepWork};
+use cooper_engine::message::{StepOutput, StepResult};
+use cooper_ports::context_tree::{ContextTree, EntryKind};
+use cooper_ports::engine::scripted::{EngineCall, ScriptedBuild, ScriptedEngine, ScriptedPush};
+use cooper_ports::engine::{BaseImages, BuildFailure, BuildNetwork, BuildRequest, PushError};
+use cooper_spec::plan::Tries;
+use cooper_types::{Digest, ImageRef, RegistryName};
+
+use crate::bench::{Bench, archive, build_of, command_with, key, push};
+
+fn from_workspace(folder: &str, dockerfile: &str, change: impl FnOnce(&mut BuildOrder)) -> StepOrder {
+    let mut order = build_of(dockerfile, &[]);
+    order.environment = Some(EnvironmentOrder { has_context: true, ..EnvironmentOrder::default() });
+    let StepWork::Build(build) = &mut order.work else { unreachable!("a build was asked for") };
+    build.context = BuildContextOrder::Workspace(folder.to_owned());
+    change(build);
+    order
+}
+
+fn builds(engine: &ScriptedEngine) -> Vec<BuildRequest> {
+    let calls = engine.calls().into_iter();
+    calls.filter_map(|call| if let EngineCall::Build(request) = call { Some(*request) } else { None }).collect()
+}
+
+fn text_of(tree: &ContextTree, path: &str) -> String {
+    let Some(EntryKind::File { offset, size }) = tree.get(path).map(|entry| entry.kind.clone()) else {
+        panic!("{path} in {:?}", tree.entries())
+    };
+    let mut text = vec![0; usize::try_from(size).expect("small")];
+    tree.contents().read_exact_at(&mut text, offset).expect("read");
+    let mut out = String::new();
+    text.as_slice().read_to_string(&mut out).expect("text");
+    out
+}
+
+fn reason(result: &StepResult) -> &str {
+    match result {
+        StepResult::Failed { reason, .. } => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_context_is_the_workspaces_folder_with_and_without_a_container_before() {
+    let engine = Arc::new(ScriptedEngine::new());
+    let mut bench = Bench::start(engine.clone());
+    let files: [(&str, &[u8]); 4] = [
+        ("Dockerfile", b"FROM scratch\n"),
+        ("src/Dockerfile", b"FROM scratch\nCOPY a /\n"),
+        ("src/a", b"content"),
+        ("docker/Other", b"FROM scratch\nCOPY a /other\n"),
+    ];
+    bench.server.serve_context(archive(&files));
+    let mut stream = bench.stream().await;
+    stream.place(key(1)).await;
+    let mut attempt = 0;
+    for changed in [false, true] {
+        if changed {
+            let touch = command_with("busybox", &["touch"], |_, environment| environment.has_context = true);
+            attempt += 1;
+            stream.start(key(1), attempt, touch).await;
+            assert!(matches!(stream.result(key(1), attempt).await, StepResult::Succeeded { .. }));
+        }
+        let mut build = async |order: StepOrder| {
+            attempt += 1;
+            stream.start(key(1), attempt, order).await;
+            stream.result(key(1), attempt).await
+        };
+        // The scripted volume knows folders by the archives that were put there: of a changed one, only the whole.
+        let folder = if changed { "" } else { "src" };
+        assert!(matches!(build(from_workspace(folder, "Dockerfile", |_| {})).await, StepResult::Succeeded { .. }));
+        let last = builds(&engine).pop().expect("a build");
+        assert_eq!((last.context.get("a").is_some(), last.dockerfile_tree.is_none()), (!changed, true));
+        assert_eq!((last.bases, last.network), (BaseImages::FromRegistries, BuildNetwork::Default));
+        assert!(matches!(build(from_workspace("src", "/docker/./Other", |_| {})).await, StepResult::Succeeded { .. }));
+        let last = builds(&engine).pop().expect("a build");
+        assert!(last.context.get("a").is_some() && last.context.get("docker").is_none());
+        assert_eq!(last.dockerfile, "docker/Other");
+        assert!(text_of(&last.dockerfile_tree.expect("another place"), "docker/Other").contains("/other"));
+        let missing = build(from_workspace("nowhere", "/docker/Other", |_| {})).await;
+        assert_eq!(reason(&missing), "folder `nowhere` is not in the workspace");
+        let host = build(from_workspace("src", "Dockerfile", |build| build.network = Some("host".into())));
+        if !changed {
+            assert!(reason(&host.await).contains("--allow-network host"));
+        }
+    }
+    let reads = engine.calls().iter().filter(|call| matches!(call, EngineCall::GetArchive(..))).count();
+    assert_eq!(reads, 3, "only after the container");
+    stream.stop(key(1)).await;
+    assert_eq!((engine.placements(), bench.leftovers()), (Vec::new(), Vec::new()));
+    bench.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_base_that_the_run_built_is_the_runs_own() {
+    let engine = Arc::new(ScriptedEngine::new());
+    let mut bench = Bench::start(engine.clone());
+    let dockerfile = b"FROM alpine:3 AS tools\nFROM localhost:5000/app\nCOPY --from=tools /a /a\n";
+    bench.server.serve_context(archive(&[("Dockerfile", dockerfile), ("base/Dockerfile", b"FROM scratch\n")]));
+    let mut stream = bench.stream().await;
+    stream.place(key(1)).await;
+    engine.script_build(ScriptedBuild::success("app", Vec::new()));
+    stream.start(key(1), 1, from_workspace("base", "Dockerfile", |_| {})).await;
+    stream.result(key(1), 1).await;
+    let own = |build: &mut BuildOrder| {
+        build.own_bases = vec![("localhost:5000/app:latest".into(), Digest::sha256(b"app"))];
+        build.add_hosts = vec!["db:10.0.0.1".into()];
+        build.cache = Some(ImageRef::parse("localhost:5000/app:cache_t_s").expect("valid"));
+    };
+    engine.script_build(ScriptedBuild::failure(BuildFailure::BaseMissing { reference: "cooper.invalid/x".into() }));
+    stream.start(key(1), 2, from_workspace("", "Dockerfile", own)).await;
+    stream.result(key(1), 2).await;
+    let last = builds(&engine).pop().expect("a build");
+    assert_eq!((last.bases, last.hosts.as_slice()), (BaseImages::OfTheEngineFirst, &["db:10.0.0.1".to_owned()][..]));
+    assert_eq!(last.cache_from, ["localhost:5000/app:cache_t_s"]);
+    assert!(last.arguments.contains(&("BUILDKIT_INLINE_CACHE".into(), "1".into())));
+    let text = text_of(&last.dockerfile_tree.expect("a tree"), "Dockerfile");
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[1].starts_with("FROM cooper.invalid/") && lines[1].ends_with("/ca1:1"), "{text}");
+    assert_eq!((lines[0], lines[2]), ("FROM alpine:3 AS tools", "COPY --from=tools /a /a"));
+    let calls = engine.calls();
+    let pulls: Vec<_> = calls
+        .iter()
+        .filter_map(|call| match call {
+            EngineCall::Pull(request) => Some(request.reference.to_string()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(pulls, ["docker.io/library/alpine:3"]);
+    stream.start(key(1), 3, from_workspace("", "Dockerfile", own)).await;
+    let result = stream.result(key(1), 3).await;
+    let StepResult::Succeeded { output: StepOutput::Built { bases, .. } } = result else { panic!("{result:?}") };
+    assert!(bases.iter().all(|base| base.reference == "alpine:3"), "{bases:?}");
+    // One that was not built in this placement is a loss: the placement's own images are gone.
+    stream
+        .start(
+            key(1),
+            4,
+            from_workspace("", "Dockerfile", |build| {
+                build.own_bases = vec![("localhost:5000/app".into(), Digest::sha256(b"elsewhere"))];
+            }),
+        )
+        .await;
+    assert!(matches!(stream.result(key(1), 4).await, StepResult::Lost { .. }));
+    stream.stop(key(1)).await;
+    bench.shut_down().await;
+}
+
+#[tokio::test]
+async fn builds_are_tried_again_too() {
+    let engine = Arc::new(ScriptedEngine::new());
+    let mut bench = Bench::start(engine.clone());
+    let mut stream = bench.stream().await;
+    stream.place(key(1)).await;
+    let tries = |texts: &[&str]| Tries {
+        retries: 1,
+        retry_delay: Duration::from_millis(1),
+        retry_on_errors: texts.iter().map(|text| (*text).to_owned()).collect(),
+        ..Tries::default()
+    };
+    let fail =
+        || engine.script_build(ScriptedBuild::failure(BuildFailure::Exited { step: "RUN make".into(), code: 7 }));
+    let order = |texts: &[&str]| StepOrder { tries: tries(texts), ..from_workspace("", "Dockerfile", |_| {}) };
+    fail();
+    stream.start(key(1), 1, order(&[])).await;
+    assert!(matches!(stream.result(key(1), 1).await, StepResult::Succeeded { .. }));
+    fail();
+    stream.start(key(1), 2, order(&["network"])).await;
+    assert!(matches!(stream.result(key(1), 2).await, StepResult::Failed { exit_code: Some(7), .. }));
+    fail();
+    stream.start(key(1), 3, order(&["exited with code 7"])).await;
+    assert!(matches!(stream.result(key(1), 3).await, StepResult::Succeeded { .. }));
+    assert_eq!(builds(&engine).len(), 5);
+    stream.stop(key(1)).await;
+    bench.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_push_outside_has_the_users_tag_and_three_tries() {
+    let engine = Arc::new(ScriptedEngine::new());
+    engine.script_build(ScriptedBuild::success("app", Vec::new()));
+    let mut bench = Bench::start(engine.clone());
+    let mut stream = bench.stream().await;
+    stream.place(key(1)).await;
+    stream.start(key(1), 1, from_workspace("", "Dockerfile", |_| {})).await;
+    stream.result(key(1), 1).await;
+    let mut order = push(Digest::sha256(b"app"), &["team/app", "team/out"]);
+    let StepWork::Push(pushes) = &mut order.work else { unreachable!("a push was asked for") };
+    pushes.targets[1].registry = Some(RegistryName::parse("registry.example").expect("valid"));
+    let refused = || {
+        let reference = ImageRef::parse("registry.example/team/out:staged.1.2").expect("valid");
+        engine.script_push(ScriptedPush::ending(Err(PushError::Unauthorized { reference, message: "no".into() })));
+    };
+    engine.script_push(ScriptedPush::ending(Ok(cooper_ports::engine::PushedImage {
+        digest: Digest::sha256(b"m"),
+        size: 1,
+    })));
+    refused();
+    refused();
+    stream.start(key(1), 2, order.clone()).await;
+    let result = stream.result(key(1), 2).await;
+    let StepResult::Succeeded { output: StepOutput::Pushed { manifests } } = result else { panic!("{result:?}") };
+    assert_eq!(manifests.len(), 1, "only the embedded registry's are staged");
+    let log = bench.server.log("ca1", 2).text();
+    assert!(log.contains("pushed registry.example/team/out@sha256:"), "{log}");
+    assert_eq!(log.matches("tried again").count(), 2, "{log}");
+    engine.script_push(ScriptedPush::ending(Ok(cooper_ports::engine::PushedImage {
+        digest: Digest::sha256(b"m"),
+        size: 1,
+    })));
+    (0..3).for_each(|_| refused());
+    stream.start(key(1), 3, order).await;
+    assert!(reason(&stream.result(key(1), 3).await).contains("does not allow the push"), "it is the user's");
+    stream.stop(key(1)).await;
+    bench.shut_down().await;
+}
