@@ -26,6 +26,12 @@ use crate::sql_error::{During, Stored, UnknownValue};
 const COUNTING: &str = "SELECT status, count(*) AS runs FROM runs INDEXED BY runs_unfinished
      WHERE registry_id = ?1 AND finished IS NULL GROUP BY status";
 
+/// An agent's runs, beginning with the agent: SQLite keeps the order of a `CROSS JOIN`. Left to itself it goes through all
+/// unfinished runs, for each report of each agent.
+const OF_AGENT: &str = "SELECT r.state FROM run_agents a
+     CROSS JOIN runs r ON r.registry_id = a.registry_id AND r.number = a.run_number
+     WHERE a.registry_id = ?1 AND a.agent = ?2 AND r.finished IS NULL ORDER BY a.run_number";
+
 #[async_trait]
 impl RunStore for Store {
     async fn accept_run(&self, request: AcceptRun) -> Result<Accepted, AcceptError> {
@@ -59,16 +65,12 @@ impl RunStore for Store {
     }
 
     async fn runs_of_agent(&self, agent: &AgentName) -> Result<Vec<Run>, StoreError> {
-        let states: Vec<String> = sqlx::query_scalar(
-            "SELECT r.state FROM run_agents a
-             JOIN runs r ON r.registry_id = a.registry_id AND r.number = a.run_number
-             WHERE a.registry_id = ?1 AND a.agent = ?2 AND r.finished IS NULL ORDER BY r.number",
-        )
-        .bind(self.registry_id().0)
-        .bind(agent.as_str())
-        .fetch_all(self.readers())
-        .await
-        .during("list an agent's runs")?;
+        let states: Vec<String> = sqlx::query_scalar(OF_AGENT)
+            .bind(self.registry_id().0)
+            .bind(agent.as_str())
+            .fetch_all(self.readers())
+            .await
+            .during("list an agent's runs")?;
         // One that can't be read must not keep the agent from its others; the look at all unfinished runs reports it.
         Ok(states.iter().filter_map(|state| serde_json::from_str(state).ok()).collect())
     }

@@ -167,6 +167,7 @@ mod tests {
         let store = Store::open(directory.path(), StoreOptions { registry_name, clock: None }).await.unwrap();
         for (sql, expect) in [
             (LISTING, "USING COVERING INDEX runs_listing "),
+            (super::super::OF_AGENT, "SEARCH a USING PRIMARY KEY (registry_id=? AND agent=?)"),
             (super::super::COUNTING, "USING COVERING INDEX runs_unfinished "),
             (super::super::unfinished::GENERATIONS, "USING COVERING INDEX runs_unfinished "),
         ] {
