@@ -110,8 +110,8 @@ pub(crate) async fn run(
         Ok(ContainerEnd::Exited { .. }) => request.keep,
         Err(_) => false,
     };
-    let own = matches!(request.network, ContainerNetwork::Own(_));
-    let gone = [(!stays).then_some(name), own.then_some(helper_name)];
+    let has_helper = matches!(request.network, ContainerNetwork::Own(_)) && room.registry.is_some();
+    let gone = [(!stays).then_some(name), has_helper.then_some(helper_name)];
     for name in gone.into_iter().flatten() {
         if let Err(error) = housekeeping::remove_container(&current.docker, room.engine.socket(), &name).await {
             // The container's end has its own answer; what is left goes with the placement.

@@ -306,7 +306,10 @@ impl Placement for DockerPlacement {
     async fn close(&self) -> Result<Reaped, EngineError> {
         end(&self.room).await;
         self.holder.lock().await.take();
-        remove(&self.room.engine, &self.room.scope).await
+        // In a task of its own: a caller that drops this future has it done all the same.
+        let room = Arc::clone(&self.room);
+        let removed = tokio::spawn(async move { remove(&room.engine, &room.scope).await });
+        removed.await.unwrap_or_else(|error| Err(died("remove a placement", error)))
     }
 }
 
