@@ -37,6 +37,8 @@ fn every_example_works() {
                 // The beginning of SHA-256("abc").
                 assert_eq!(engine.run(&image), "ba7816bf8f01\n");
             }
+            // Task files: `cooper-spec` reads each of them in its tests.
+            "tasks" => {}
             other => panic!("examples/{other} has no test: add one here"),
         }
         seen.push(name);

@@ -13,6 +13,7 @@ mod fault;
 mod fields;
 mod flags;
 mod inputs;
+mod json;
 mod keys;
 mod lines;
 mod load;
@@ -21,6 +22,7 @@ mod nearest;
 mod order;
 mod paths;
 mod read;
+mod schema;
 mod step;
 mod version;
 mod words;
@@ -35,6 +37,7 @@ pub use model::{
     Cache, DEFAULT_NETWORK, Isolation, StepNetwork, Task, TaskNetwork, TaskStep, TaskVersion, TaskVolume, TaskWork,
     VolumeMount,
 };
+pub use schema::schema;
 
 #[cfg(test)]
 mod tests;

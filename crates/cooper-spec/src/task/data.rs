@@ -59,7 +59,7 @@ fn of_file(file: &NamedText) -> Result<BTreeMap<String, Value>, Fault> {
 }
 
 /// A node as ACR's parser types it (YAML 1.1).
-fn of_node(node: &Node) -> Value {
+pub(super) fn of_node(node: &Node) -> Value {
     match &node.kind {
         _ if node.is_null() => Value::Null,
         Kind::Scalar { text, plain: false } => Value::String(text.clone()),

@@ -2,7 +2,6 @@
 
 /// What stands behind a key.
 #[derive(Clone, Copy, Debug)]
-#[expect(dead_code, reason = "aliases, templates and the schema use it in the next slices")]
 pub(super) enum Form {
     /// A text; numbers and booleans count as the text that was written.
     Text,
@@ -26,7 +25,6 @@ pub(super) enum Form {
 
 /// A key.
 #[derive(Clone, Copy, Debug)]
-#[expect(dead_code, reason = "aliases, templates and the schema use it in the next slices")]
 pub(super) struct Key {
     pub(super) name: &'static str,
     pub(super) form: Form,

@@ -1,0 +1,369 @@
+//! Every fault of the contract's §1.1 to §1.13, and what we say of it.
+
+use super::*;
+
+/// Whether one of the file's faults holds the text; the steps' part of a file alone is given.
+fn check(text: &str, expected: &str) {
+    let told = faults(text);
+    assert!(told.lines().any(|line| line.contains(expected)), "{text}\n{told}\nwithout\n{expected}");
+}
+
+#[test]
+fn versions() {
+    check("version: 1.1.0\nsteps: []\n", "task.yaml:1:10: version `1.1.0` is not known; did you mean `v1.1.0`?");
+    check("version: v1.2.0\n", "version `v1.2.0` is not known; known are v1.0.0 and v1.1.0");
+    check("version: 1.0\n", "version `1.0` is not known");
+    for (text, version) in [
+        ("steps: []", TaskVersion::V1_0_0),
+        ("version:\nsteps: []", TaskVersion::V1_0_0),
+        ("version: 1.0-preview-1\nsteps: []", TaskVersion::Preview1),
+        ("version: V1.1.0\nsteps: []", TaskVersion::V1_1_0),
+    ] {
+        assert_eq!(task(text).version, version, "{text}");
+    }
+}
+
+#[test]
+fn kinds_of_values() {
+    let steps = [
+        ("steps: x\n", "task.yaml:1:8: `steps` of a task is a text, not a list; write `steps: [\"x\"]`"),
+        ("steps: {a: b}\n", "`steps` of a task is a map; write a list"),
+        ("- a\n", "task.yaml:1:1: a task is a list; write a map with the keys version, alias,"),
+        ("steps: [~]\n", "a step is nothing; write a map"),
+        ("steps: [[]]\n", "a step is a list"),
+        ("steps:\n- cmd: a\n  when: b\n", "`when` of a step is a text, not a list; write `when: [\"b\"]`"),
+        ("steps:\n- push: x\n", "`push` of a step is a text, not a list; write `push: [\"x\"]`"),
+        ("steps:\n- cmd: a\n  env: A=1\n", "`env` of a step is a text, not a list"),
+        ("steps:\n- cmd: [a]\n", "`cmd` of a step is a list; write one text"),
+        (
+            "steps:\n- cmd: a\n  timeout: \"300\"\n",
+            "`timeout` of a step is `300`, which is no number; write a whole number, without",
+        ),
+        ("steps:\n- cmd: a\n  timeout: 5m\n", "`timeout` of a step is `5m`, which is no number"),
+        ("steps:\n- cmd: a\n  timeout: 9999999999\n", "`timeout` is 9999999999; write 1000000000 or less"),
+        (
+            "steps:\n- cmd: a\n  keep: \"true\"\n",
+            "`keep` of a step is `true`, which is no boolean; write true or false, without quotes",
+        ),
+        ("steps:\n- cmd: a\n  keep: [true]\n", "`keep` of a step is a list; write true or false"),
+        ("steps:\n- cmd: a\n  env: [{A: 1}]\n", "an entry of `env` of a step is a map; write a text"),
+        ("steps:\n- cmd: a\n  [b]: c\n", "a key of a step is a list; write a name before the colon"),
+        ("steps:\n- cmd: a\n  <<: b\n", "`<<` merges a text; let it name a map"),
+        ("steps: [\n", "task.yaml:"),
+        ("steps: *a\n", "task.yaml:1:8"),
+    ];
+    for (text, expected) in steps {
+        check(text, expected);
+    }
+    let text = "x: &x {cmd: img, timeout: 5}\nsteps:\n- <<: *x\n  id: 1\n  cpus: 2\n  keep: Yes\n  timeout: 07\n";
+    let step = &task(text).steps[0];
+    assert_eq!((step.id.as_str(), step.cpus.as_deref(), step.keep), ("1", Some("2"), true));
+    assert_eq!(step.timeout.as_secs(), 7);
+}
+
+#[test]
+fn steps() {
+    let table = [
+        ("- id: a\n", "task.yaml:2:3: step `a` has no `cmd`, `build` or `push`; give it one of them"),
+        ("- cmd: ''\n  push: []\n", "step `acb_step_0` has no `cmd`, `build` or `push`"),
+        ("- cmd: a\n  build: .\n", "step `acb_step_0` has build and cmd; a step does one thing: make a step of each"),
+        ("- cmd: a\n  push: [b]\n", "step `acb_step_0` has cmd and push"),
+        ("- cmd: a\n  retries: -1\n", "`retries` of a step is -1; write 0 or more"),
+        ("- cmd: a\n  repeat: -1\n", "`repeat` of a step is -1; write 0 or more"),
+        ("- cmd: a\n  cmdDownloadRetries: -1\n", "`cmdDownloadRetries` of a step is -1"),
+        ("- cmd: a\n  id: a b\n", "step id `a b` holds a blank"),
+        ("- cmd: a\n  id: \"a\\u00a0b\"\n", "holds a blank"),
+        ("- cmd: a\n  id: a/b\n", "step id `a/b` is not one; write at most 128 letters"),
+        ("- cmd: a\n  id: acb_root\n", "step id `acb_root` is reserved"),
+        ("- cmd: a\n  id: '-'\n", "step id `-` is reserved"),
+        ("- cmd: a\n  cache: maybe\n", "`cache` of a step is `maybe`; write enabled or disabled"),
+        ("- push: [a]\n  cache: maybe\n", "`cache` of a step is `maybe`"),
+        ("- cmd: a\n  isolation: jail\n", "`isolation` of a step is `jail`; write default or process or hyperv"),
+        ("- build: --isolation jail .\n", "flag `--isolation` is `jail`; write default, process or hyperv"),
+        ("- cmd: a\n  cpus: lots\n", "`cpus` is `lots`; write a number above 0"),
+        ("- cmd: a\n  cpus: 0\n", "`cpus` is `0`"),
+        ("- cmd: a\n  ports: [http]\n", "entry `http` of `ports` is no port; write \"PORT:PORT\""),
+        ("- cmd: a\n  ports: ['0:80', 'x:1:2']\n", "entry `x:1:2` of `ports` is no port"),
+        ("- cmd: a\n  expose: ['70000']\n", "entry `70000` of `expose` is no port"),
+        ("- cmd: a | b\n", "`cmd` can't be read: `|` is a shell's, and no shell reads this text; quote it"),
+        ("- cmd: a 'b\n", "`cmd` can't be read: a single quote is not closed"),
+        ("- cmd: a $(date)\n", "`cmd` can't be read: `$(` would run a command on the agent"),
+        (
+            "- cmd: |\n    a b\n    c d\n",
+            "`cmd` can't be read: the text has a second command in line 2 of it; write a step for each",
+        ),
+        ("- build: . && x\n", "`build` can't be read: `&&` is a shell's"),
+        ("- cmd: \"a\\0b\"\n", "`cmd` holds a NUL character"),
+        ("- push: ['']\n", "task.yaml:2:10: image reference is empty"),
+        ("- push: [A]\n", "image reference `A` is not valid"),
+        ("- push: ['$Registry/a']\n", "image name `$Registry/a` holds a `$`"),
+        ("- cmd: a\n  env: ['=x']\n", "entry `=x` of env is not NAME=VALUE"),
+        ("- cmd: a\n  platform: linux/mips\n", "platform `linux/mips` is not os"),
+        (
+            "- cmd: a\n  platform: windows/arm64\n",
+            "platform `windows/arm64` is not one; of Windows there is windows/amd64",
+        ),
+        ("- cmd: a\n  platforms: [linux/amd64, linux/arm64]\n", "a cmd step has 2 platforms; only a build has several"),
+        ("- build: .\n  platform: linux\n  platforms: [linux]\n", "a step has `platform` and `platforms`"),
+        (
+            "- build: --platform linux/arm64 .\n  platform: linux/amd64\n",
+            "the build's text has other platforms than its step",
+        ),
+    ];
+    for (text, expected) in table {
+        check(&format!("steps:\n{text}"), expected);
+    }
+}
+
+#[test]
+fn order() {
+    let table = [
+        (
+            "- {id: a, cmd: x}\n- {id: b, cmd: x, when: [c]}\n- {id: c, cmd: x}\n",
+            "step `b` waits for `c`, which comes later, in line 4;",
+        ),
+        (
+            "- {id: abc, cmd: x}\n- {id: b, cmd: x, when: [abd]}\n",
+            "step `b` waits for `abd`, which there is not; did you mean `abc`?",
+        ),
+        ("- {id: a, cmd: x}\n- {id: b, cmd: x, when: [zzz]}\n", "which there is not; above it are a"),
+        ("- {id: a, cmd: x, when: [a]}\n", "step `a` waits for itself; name steps above it"),
+        ("- {id: a, cmd: x}\n- {id: b, cmd: x, when: ['-', a]}\n", "`when` of step `b` holds `-` and other entries"),
+        ("- {id: a, cmd: x}\n- {id: b, cmd: x, when: ['']}\n", "`when` of step `b` has an empty entry"),
+        (
+            "- {id: a, cmd: x}\n- {id: a, cmd: x}\n",
+            "task.yaml:3:8: step id `a` is there twice; give it another id than the step in line 2",
+        ),
+        (
+            "- {id: acb_step_1, cmd: x}\n- {cmd: x}\n",
+            "step id `acb_step_1` is there twice; the step in line 2 has taken",
+        ),
+    ];
+    for (text, expected) in table {
+        check(&format!("steps:\n{text}"), expected);
+    }
+    let after = |text: &str| -> Vec<Vec<usize>> { task(text).steps.into_iter().map(|step| step.after).collect() };
+    // Without `when`: after the step just above, not after all above.
+    assert_eq!(after("steps:\n- {cmd: a}\n- {cmd: b, when: ['-']}\n- {cmd: c}\n"), [vec![], vec![], vec![1]]);
+    assert_eq!(after("steps:\n- {cmd: a, when: []}\n- {cmd: b, when: }\n"), [vec![], vec![0]]);
+    let text = "steps:\n- {id: a, cmd: a}\n- {id: b, cmd: b}\n- {cmd: c, when: [b, a, a]}\n";
+    assert_eq!(after(text)[2], [0, 1]);
+    assert!(warnings(text)[0].contains("names `a` twice; once is enough"));
+}
+
+#[test]
+fn secrets_networks_and_volumes() {
+    let table = [
+        ("secrets: [{keyvault: 'cooper://a'}]\n", "a secret has no id; write `id: NAME`"),
+        ("secrets: [{id: a b, keyvault: 'cooper://a'}]\n", "secret id `a b` holds a blank"),
+        (
+            "secrets: [{id: a}]\n",
+            "secret `a` says nowhere where it is kept; write `keyvault: https://VAULT/secrets/NAME`",
+        ),
+        (
+            "secrets: [{id: a, keyvault: 'http://v/secrets/a'}]\n",
+            "keyvault of secret `a` is not one; `http://v/secrets/a` is not a place",
+        ),
+        ("secrets: [{id: a, keyvault: 'https://v/keys/a'}]\n", "is not of the form https://VAULT/secrets/NAME"),
+        ("secrets: [{id: a, keyvault: 'cooper://a', clientID: x}]\n", "clientID `x` of secret `a` is no UUID"),
+        (
+            "secrets: [{id: a, keyvault: 'cooper://a'}, {id: a, keyvault: 'cooper://b'}]\n",
+            "secret id `a` is there twice",
+        ),
+        ("networks: [{driver: bridge}]\n", "a network has no name"),
+        ("networks: [{name: a b}]\n", "network name `a b` is not one"),
+        ("networks: [{name: a}, {name: a}]\n", "network `a` is there twice"),
+        ("volumes: [{secret: {a: YQ==}}]\n", "a volume has no name"),
+        ("volumes: [{name: a.b, secret: {a: YQ==}}]\n", "volume name `a.b` is not one"),
+        ("volumes: [{name: a, secret: {a: YQ==}}, {name: a, secret: {a: YQ==}}]\n", "volume `a` is there twice"),
+        ("volumes: [{name: a}]\n", "volume `a` has no files; write `secret:` with a line `FILE: BASE64`"),
+        ("volumes: [{name: a, secret: {}}]\n", "volume `a` has no files"),
+        ("volumes: [{name: a, secret: {a/b: YQ==}}]\n", "file name `a/b` of volume `a` is not one"),
+        ("volumes: [{name: a, secret: {..: YQ==}}]\n", "file name `..` of volume `a` is not one"),
+        (
+            "volumes: [{name: a, secret: {a: '?'}}]\n",
+            "file `a` of volume `a` is not base64; write `{{ .Secrets.ID | b64enc }}`",
+        ),
+    ];
+    for (text, expected) in table {
+        check(text, expected);
+    }
+    let volume = "volumes: [{name: keys, secret: {a: YQ==}}]\nsteps:\n";
+    for (mounts, expected) in [
+        (
+            "- cmd: x\n  volumeMounts: [{name: kyes, mountPath: /a}]\n",
+            "volume `kyes` is not declared; did you mean `keys`?",
+        ),
+        ("- cmd: x\n  volumeMounts: [{name: keys}]\n", "a mount needs `name` and `mountPath`"),
+        ("- cmd: x\n  volumeMounts: [{name: '', mountPath: /a}]\n", "a mount needs `name` and `mountPath`"),
+        (
+            "- cmd: x\n  volumeMounts: [{name: keys, mountPath: a}]\n",
+            "mountPath `a` is not one; write the absolute path",
+        ),
+        ("- cmd: x\n  volumeMounts: [{name: keys, mountPath: /}]\n", "mountPath `/` is not one"),
+        (
+            "- cmd: x\n  volumeMounts: [{name: keys, mountPath: /a}, {name: keys, mountPath: /a/}]\n",
+            "mountPath `/a/` is there twice",
+        ),
+        ("- push: [x]\n  volumeMounts: [{name: keys, mountPath: /a}]\n", "a push step has `volumeMounts`"),
+    ] {
+        check(&format!("{volume}{mounts}"), expected);
+    }
+    let task = task(&format!(
+        "{volume}- cmd: x\n  volumeMounts: [{{name: keys, mountPath: /a}}, {{name: keys, mountPath: /b}}]\n"
+    ));
+    assert_eq!(task.volumes[0].files["a"].expose(), b"a");
+    assert_eq!(task.steps[0].volume_mounts.len(), 2);
+}
+
+#[test]
+fn aliases_and_templates() {
+    let table = [
+        ("alias:\n  directive: ab\n", "task.yaml:3:14: directive `ab` can't be one"),
+        ("alias:\n  directive: a\n", "directive `a` is a letter or digit"),
+        ("alias:\n  values: {a-b: x}\n", "alias name `a-b` is not one; write letters and digits alone"),
+        ("alias:\n  values: [a]\n", "`values` of an alias block is a list"),
+        ("alias:\n  src: x\n", "`src` of an alias block is a text, not a list"),
+        ("alias:\n  src: [nowhere.yaml]\n", "alias source `nowhere.yaml` is not there; name a file of the source"),
+        ("alias:\n  values: {a: [}\n", "the alias block is no YAML"),
+        ("steps:\n- cmd: {{ .Values.x\n", "task.yaml:3:"),
+        ("steps:\n- cmd: a {{ frobnicate }}\n", "task.yaml:3:13: function `frobnicate` is unknown"),
+        ("steps:\n- cmd: a {{ .Values.a.b }}\n", "task.yaml:3:"),
+    ];
+    for (text, expected) in table {
+        check(&format!("version: v1.1.0\n{text}"), expected);
+    }
+    check("{{ if .Values.none }}\nsteps: []\n{{ end }}\n", "the file is empty after rendering");
+    let mut inputs = inputs("version: v1.1.0\nalias:\n  src: [a.yaml]\nsteps: []\n");
+    inputs.alias_sources.insert("a.yaml".to_owned(), "ok: x\na_b: y\nlist: [z]\n".to_owned());
+    let told = load(&inputs).expect_err("faults").to_string();
+    assert!(told.contains("a.yaml:2:1: alias name `a_b` is not one"), "{told}");
+    assert!(told.contains("a.yaml:3:7: an alias stands for something other than a text"), "{told}");
+    inputs.alias_sources.insert("a.yaml".to_owned(), String::new());
+    assert!(load(&inputs).is_ok());
+}
+
+#[test]
+fn places_pass_templates_and_secrets_stay_unsaid() {
+    let text =
+        "# a comment\nsteps:\n{{- range .Values.list }}\n- cmd: img {{ . }}\n{{- end }}\n- cmd: img\n  when: [nope]\n";
+    let mut inputs = inputs(text);
+    inputs.values = Some(NamedText { name: "v".to_owned(), text: "list: [1, 2, 3]".to_owned() });
+    let told = load(&inputs).expect_err("a fault").to_string();
+    assert!(told.starts_with("task.yaml:7:10: step `acb_step_3` waits for `nope`"), "{told}");
+
+    let mut inputs = self::inputs("steps:\n- cmd: '{{ .Secrets.a }} x'\n- cmd: 'BAD{{ .Values.b }}'\n");
+    inputs.secrets.insert("a".to_owned(), cooper_types::SecretString::new("HUSH".to_owned()));
+    inputs.set.push(SetValue::parse("b=QUIET", true).expect("a value"));
+    let faults = load(&inputs).expect_err("faults");
+    let told = format!("{faults}\n{faults:?}");
+    assert!(told.contains("image reference `***` is not valid"), "{told}");
+    assert!(!told.contains("HUSH") && !told.contains("QUIET"), "{told}");
+}
+
+#[test]
+fn what_has_no_effect_is_told() {
+    let table = [
+        ("- cmd: a\n  exitedWith: [1]\n", "`exitedWith` has no effect on a cmd step; ACR reads it and never uses it"),
+        ("- cmd: a\n  outputs: [x]\n", "`outputs` has no effect on a cmd step; the key is reserved"),
+        ("- build: .\n  entryPoint: x\n", "`entryPoint` has no effect on a build step; it counts for cmd steps"),
+        ("- build: .\n  ports: ['1:1']\n", "`ports` has no effect on a build step"),
+        ("- push: [a]\n  retries: 1\n", "`retries` has no effect on a push step; it counts for build and cmd steps"),
+        (
+            "- cmd: a\n  downloadRetries: 1\n",
+            "a step has no key `downloadRetries`; it has no effect; did you mean `cmdDownloadRetries`?",
+        ),
+        ("- cmd: a\n  volumeMount: []\n", "did you mean `volumeMounts`?"),
+        ("- cmd: a\n  cmd: b\n", "key `cmd` is there twice; this one counts, the one in line 2 does not"),
+        ("- cmd: a $HOME\n", "`$HOME` in `cmd` is not replaced; ACR's agent would replace it"),
+        ("- cmd: a\n  network: host\n", "network `host` is not declared; declare it under `networks`"),
+        ("- cmd: a\n  timeout: 30000\n", "step `acb_step_0` may take 30000 s; its run ends after at most 28800 s"),
+        ("- build: .\n  cache: enabled\n", "the cache of step `acb_step_0` has no name"),
+        ("- cmd: a\n  env: [FOO]\n", "entry `FOO` of env has no value; it is left out"),
+        (
+            "- cmd: a\n- cmd: b\n  platform: linux/arm64\n",
+            "step `acb_step_1` (linux/arm64) follows `acb_step_0` (the run's platform); files in",
+        ),
+        ("- cmd: a\n---\nsteps: []\n", "a second document has no effect"),
+    ];
+    for (text, expected) in table {
+        let told = warnings(&format!("steps:\n{text}"));
+        assert!(told.iter().any(|line| line.contains(expected)), "{text}\n{told:?}\nwithout\n{expected}");
+    }
+    assert!(
+        warnings("alias: {values: {a: b}}\nsteps: []\n")[0]
+            .contains("`alias` has no effect here; write `version: v1.1.0`")
+    );
+    assert!(warnings("")[0].contains("the file says nothing"));
+    assert!(warnings("version: v1.0.0\n")[0].contains("the file has no steps"));
+    let bash = warnings("version: v1.1.0\nsteps:\n- cmd: bash -c x\n");
+    assert!(bash[0].contains("`bash` is ACR's alias of an image, and this server has none of that name"), "{bash:?}");
+    assert!(warnings("version: v1.1.0\nsteps:\n- cmd: bash:3.0 -c x\n").is_empty());
+}
+
+#[test]
+fn environments_merge() {
+    let env = |task_env: &str, step_env: &str, run: &[&str]| -> Vec<String> {
+        let mut inputs = inputs(&format!("env: {task_env}\nsteps:\n- cmd: a\n  env: {step_env}\n"));
+        inputs.environment = run.iter().map(|text| (*text).to_owned()).collect();
+        let task = load(&inputs).unwrap_or_else(|faults| panic!("{faults}")).task;
+        task.steps[0].env.iter().map(|(name, value)| format!("{name}={value}")).collect()
+    };
+    assert_eq!(env("[A=task, B=task]", "[A=step, C=x=y]", &["B=run", "D=run"]), ["A=step", "C=x=y", "B=task", "D=run"]);
+    assert_eq!(
+        env("['A=1,B=2', 'OPTS=a,b']", "['X=a,b']", &["R=1,S=2"]),
+        ["X=a,b", "A=1", "B=2", "OPTS=a,b", "R=1", "S=2"]
+    );
+    assert_eq!(env("[]", "[\"A='x y'\", 'B=x y', 'C=1', 'C=2', 'D=']", &[]), ["A=x y", "B=x y", "C=2", "D="]);
+    check("env: [FOO]\nsteps: []\n", "task.yaml:1:7: entry `FOO` of env is not NAME=VALUE");
+    let mut inputs = inputs("steps: []\n");
+    inputs.environment = vec!["FOO".to_owned()];
+    assert!(load(&inputs).expect_err("a fault").to_string().contains("environment `FOO` of the run is not NAME=VALUE"));
+}
+
+#[test]
+fn networks_and_directories_have_their_defaults() {
+    let network = |text: &str| task(text).steps[0].network.clone();
+    let named = |name: &str| StepNetwork::Named(name.to_owned());
+    assert_eq!(network("steps: [{cmd: a}]"), StepNetwork::Run);
+    assert_eq!(network("steps: [{cmd: a, network: acb_default_network}]"), StepNetwork::Run);
+    assert_eq!(network("networks: [{name: n}]\nsteps: [{cmd: a}]"), StepNetwork::Bridge);
+    assert_eq!(
+        network("networks: [{name: n, isDefault: yes}, {name: m, isDefault: on}]\nsteps: [{cmd: a}]"),
+        named("m")
+    );
+    assert_eq!(network("networks: [{name: n}]\nsteps: [{cmd: a, network: n}]"), named("n"));
+    let directory = |text: &str| task(text).steps[0].working_directory.clone();
+    assert_eq!(directory("workingDirectory: src\nsteps: [{cmd: a}]"), "/workspace/src");
+    assert_eq!(directory("workingDirectory: src\nsteps: [{cmd: a, workingDirectory: /x}]"), "/x");
+    assert_eq!(directory("steps: [{cmd: -w /y a, workingDirectory: /x}]"), "/y");
+    assert_eq!(directory("steps: [{cmd: a, platform: windows/amd64, workingDirectory: s}]"), r"c:\workspace\s");
+    let timeout = |text: &str| task(text).steps[0].timeout.as_secs();
+    assert_eq!(timeout("stepTimeout: 5\nsteps: [{cmd: a}]"), 5);
+    assert_eq!(timeout("stepTimeout: -5\nsteps: [{cmd: a, timeout: 0}]"), 600);
+    assert_eq!(timeout("stepTimeout: 5\nsteps: [{cmd: a, timeout: 7}]"), 7);
+}
+
+#[test]
+fn wanted_secrets_are_found_without_values() {
+    let inputs = inputs(
+        "secrets:\n- id: a\n  keyvault: https://{{.Values.v}}.example/secrets/A\nsteps:\n- cmd: x {{.Secrets.a}}\n- zzz: [broken\n",
+    );
+    assert!(wanted_secrets(&inputs).is_err());
+    let mut inputs = self::inputs(
+        "secrets:\n- id: a\n  keyvault: https://{{.Values.v}}.example/secrets/A\nsteps:\n- cmd: x {{.Secrets.a}}\n- zzz: broken\n",
+    );
+    inputs.set.push(SetValue::parse("v=vault", false).expect("a value"));
+    let wanted = wanted_secrets(&inputs).expect("secrets");
+    assert_eq!((wanted.len(), wanted[0].keyvault.to_string().as_str()), (1, "https://vault.example/secrets/a"));
+    assert_eq!(wanted_secrets(&self::inputs("steps: {}\n")).expect("none"), []);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_file_makes_it_panic(text in "(version: v1.1.0\n)?(alias: [a-z{}: ]*\n)?steps:\n(- (cmd|build|push|id|when|env): [a-z$|'\"\\[\\]{}., -]*\n){0,4}\\PC{0,20}") {
+        let _ = load(&inputs(&text));
+        let _ = alias_sources(&inputs(&text));
+        let _ = wanted_secrets(&inputs(&text));
+    }
+}
