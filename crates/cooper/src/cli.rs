@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    agent, backup, build, completions, config, credential, doctor, login, logout, logs, pool, restore, runs, secret,
-    serve, token,
+    agent, backup, build, completions, config, credential, doctor, graph, lint, login, logout, logs, pool, render,
+    restore, runs, secret, serve, token,
 };
 use crate::exit::EXIT_CODES_HELP;
 
@@ -49,6 +49,12 @@ pub(crate) enum Command {
     Runs(runs::RunsArgs),
     /// Show a run's log
     Logs(logs::LogsArgs),
+    /// Say what is wrong with a task file, or what it means
+    Lint(lint::LintArgs),
+    /// Show a task file after aliases and templates
+    Render(render::RenderArgs),
+    /// Show which steps of a task file wait for which
+    Graph(graph::GraphArgs),
     /// Look at engine, server, registry, data and limits, and say what to do
     #[command(after_help = doctor::DOCTOR_HELP)]
     Doctor(doctor::DoctorArgs),
@@ -64,6 +70,8 @@ pub(crate) enum Command {
     /// Print a completion script for a shell
     #[command(after_help = completions::INSTALL_HELP)]
     Completions(completions::CompletionsArgs),
+    /// Print the JSON Schema of task files, for editors
+    Schema,
     /// Print the OpenAPI document of the server's API
     Openapi,
     /// Print the version

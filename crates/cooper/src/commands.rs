@@ -7,13 +7,17 @@ pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod credential;
 pub(crate) mod doctor;
+pub(crate) mod graph;
+pub(crate) mod lint;
 pub(crate) mod login;
 pub(crate) mod logout;
 pub(crate) mod logs;
 mod openapi;
 pub(crate) mod pool;
+pub(crate) mod render;
 pub(crate) mod restore;
 pub(crate) mod runs;
+mod schema;
 pub(crate) mod secret;
 pub(crate) mod serve;
 pub(crate) mod token;
@@ -50,6 +54,10 @@ pub(crate) fn run(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
         Command::Restore(args) => block_on(restore::run(&args, environment)),
         Command::Config(args) => config::run(&args, environment),
         Command::Completions(args) => completions::run(&args),
+        Command::Lint(args) => lint::run(&args),
+        Command::Render(args) => render::run(&args),
+        Command::Graph(args) => graph::run(&args),
+        Command::Schema => schema::run(),
         Command::Openapi => openapi::run(),
         Command::Version => version::run(),
     }

@@ -17,6 +17,7 @@ mod serve;
 mod settings;
 mod signals;
 mod table;
+mod task;
 
 use std::process::ExitCode;
 

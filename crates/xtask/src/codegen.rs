@@ -5,34 +5,41 @@ use anyhow::{Context, bail};
 use crate::report::Report;
 use crate::workspace::Workspace;
 
-/// The REST API's OpenAPI document, which the product prints.
-const OPENAPI: &str = "schemas/openapi.json";
+/// The files, and the command of the product that prints each.
+const FILES: &[(&str, &str)] = &[("schemas/openapi.json", "openapi"), ("schemas/acr-task.schema.json", "schema")];
 
 /// Writes every generated file.
 pub(crate) fn write(workspace: &Workspace, report: &Report) -> anyhow::Result<()> {
-    let path = workspace.path(OPENAPI);
-    report.step(&format!("wrote {OPENAPI}"), || {
-        std::fs::write(&path, openapi(workspace)?).with_context(|| format!("write {}", path.display()))
-    })
-}
-
-/// Fails when a generated file is not what would be generated now.
-pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<()> {
-    let path = workspace.path(OPENAPI);
-    let checked_in = std::fs::read_to_string(&path).unwrap_or_default();
-    if checked_in != openapi(workspace)? {
-        bail!("{OPENAPI} is not what the product generates: run `cargo xtask codegen` and commit the result");
+    for (file, command) in FILES {
+        let path = workspace.path(file);
+        report.step(&format!("wrote {file}"), || {
+            std::fs::write(&path, printed(workspace, command)?).with_context(|| format!("write {}", path.display()))
+        })?;
     }
     Ok(())
 }
 
-fn openapi(workspace: &Workspace) -> anyhow::Result<String> {
-    let mut cargo = workspace.cargo(["run", "--quiet", "--locked", "--package", "cooper", "--", "openapi"]);
-    let output = cargo.stderr(std::process::Stdio::inherit()).output().context("start `cooper openapi`")?;
-    if !output.status.success() {
-        bail!("`cooper openapi` failed ({})", output.status);
+/// Fails when a generated file is not what would be generated now.
+pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<()> {
+    for (file, command) in FILES {
+        let checked_in = std::fs::read_to_string(workspace.path(file)).unwrap_or_default();
+        if checked_in != printed(workspace, command)? {
+            bail!("{file} is not what the product generates: run `cargo xtask codegen` and commit the result");
+        }
     }
-    let text = String::from_utf8(output.stdout).context("read what `cooper openapi` printed")?;
-    serde_json::from_str::<serde_json::Value>(&text).context("`cooper openapi` printed something that is no JSON")?;
+    Ok(())
+}
+
+/// The JSON that a command of the product prints.
+fn printed(workspace: &Workspace, command: &str) -> anyhow::Result<String> {
+    let mut cargo = workspace.cargo(["run", "--quiet", "--locked", "--package", "cooper", "--", command]);
+    let started = || format!("start `cooper {command}`");
+    let output = cargo.stderr(std::process::Stdio::inherit()).output().with_context(started)?;
+    if !output.status.success() {
+        bail!("`cooper {command}` failed ({})", output.status);
+    }
+    let text = String::from_utf8(output.stdout).with_context(|| format!("read what `cooper {command}` printed"))?;
+    serde_json::from_str::<serde_json::Value>(&text)
+        .with_context(|| format!("`cooper {command}` printed something that is no JSON"))?;
     Ok(format!("{}\n", text.trim_end()))
 }

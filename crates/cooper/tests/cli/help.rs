@@ -5,7 +5,7 @@ use super::Cooper;
 #[tokio::test]
 async fn help_texts() {
     let cooper = Cooper::new();
-    let pages: [(&str, &[&str]); 27] = [
+    let pages: [(&str, &[&str]); 31] = [
         ("cooper", &["--help"]),
         ("serve", &["serve", "--help"]),
         ("build", &["build", "--help"]),
@@ -27,6 +27,10 @@ async fn help_texts() {
         ("runs_show", &["runs", "show", "--help"]),
         ("runs_cancel", &["runs", "cancel", "--help"]),
         ("logs", &["logs", "--help"]),
+        ("lint", &["lint", "--help"]),
+        ("render", &["render", "--help"]),
+        ("graph", &["graph", "--help"]),
+        ("schema", &["schema", "--help"]),
         ("config", &["config", "--help"]),
         ("config_show", &["config", "show", "--help"]),
         ("completions", &["completions", "--help"]),

@@ -4,6 +4,7 @@
 mod build;
 mod help;
 mod server;
+mod task;
 mod usage;
 
 use std::ffi::OsStr;

@@ -1,0 +1,51 @@
+//! `cooper lint`: all that is wrong with a task file, or what it means.
+
+use clap::Args;
+use serde_json::json;
+
+use crate::cli::OutputForm;
+use crate::exit::Exit;
+use crate::fault::Stop;
+use crate::output;
+use crate::task::{TaskFileArgs, masked_json};
+
+#[derive(Args, Debug)]
+pub(crate) struct LintArgs {
+    #[command(flatten)]
+    task: TaskFileArgs,
+    /// The form of the result; as json, it holds every effective property
+    #[arg(long, short, value_enum, default_value_t)]
+    output: OutputForm,
+}
+
+pub(crate) fn run(args: &LintArgs) -> Result<Exit, Stop> {
+    let Some((inputs, loaded)) = args.task.load()? else { return Ok(Exit::Usage) };
+    match args.output {
+        OutputForm::Json => {
+            let mut shown = loaded.task.to_json(&inputs.run.platform);
+            masked_json(&mut shown, &inputs);
+            let warnings = loaded.warnings.iter().map(|fault| {
+                let place = fault.place.as_deref();
+                json!({
+                    "file": place.map(|place| &place.file),
+                    "line": place.map(|place| place.line),
+                    "column": place.map(|place| place.column),
+                    "message": fault.message,
+                    "help": fault.help,
+                })
+            });
+            shown["warnings"] = warnings.collect();
+            output::json(&shown)?;
+        }
+        OutputForm::Text => {
+            let count = |number: usize, one: &str| match number {
+                1 => format!("1 {one}"),
+                number => format!("{number} {one}s"),
+            };
+            let steps = count(loaded.task.steps.len(), "step");
+            let warnings = count(loaded.warnings.len(), "warning");
+            output::line(&format!("{}: {steps}, no errors, {warnings}", inputs.file.name))?;
+        }
+    }
+    Ok(Exit::Success)
+}

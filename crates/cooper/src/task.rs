@@ -1,0 +1,153 @@
+//! Task files on this machine: what the commands that read them share.
+//!
+//! Owns the flags, the reading of files, and how faults are shown. Nothing here asks a server or a network.
+
+mod faults;
+mod files;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Args;
+use cooper_spec::task::{self, AliasSource, Loaded, NamedText, SetValue, TaskInputs};
+use cooper_spec::template::RunVariables;
+use cooper_types::{Platform, RegistryName, RunId, SecretString, Timestamp};
+
+use crate::fault::{Fault, Stop};
+
+pub(crate) use faults::{show_faults, show_warnings};
+
+/// What stands for the value of a secret that is not given. It is base64, so that volumes can be read too.
+const UNKNOWN_SECRET: &str = "c2VjcmV0LW5vdC1naXZlbg==";
+/// What is shown in place of a secret.
+const MASK: &str = "***";
+
+/// A task file and what it is read with.
+#[derive(Args, Debug)]
+pub(crate) struct TaskFileArgs {
+    /// The task file, or - for standard input
+    #[arg(value_name = "FILE")]
+    file: String,
+    /// A YAML file of values for templates
+    #[arg(long, value_name = "FILE")]
+    values: Option<PathBuf>,
+    /// A value for templates, over the file's
+    #[arg(long, value_name = "NAME=VALUE")]
+    set: Vec<String>,
+    /// A value for templates that is not shown
+    #[arg(long, value_name = "NAME=VALUE")]
+    set_secret: Vec<String>,
+    /// The folder that alias files are in; the task file's own if absent
+    #[arg(long, value_name = "FOLDER")]
+    source: Option<PathBuf>,
+    /// A copy of what a URL holds that the file takes aliases from
+    #[arg(long, value_name = "URL=FILE")]
+    alias_source: Vec<String>,
+    /// An image alias of the server
+    #[arg(long, value_name = "NAME=IMAGE")]
+    image_alias: Vec<String>,
+    /// What the registry is called, for `.Run.Registry`
+    #[arg(long, value_name = "NAME", default_value = "localhost:5000")]
+    registry_name: String,
+    /// What the run is for
+    #[arg(long, value_name = "PLATFORM", default_value = "linux/amd64")]
+    platform: String,
+}
+
+impl TaskFileArgs {
+    /// Reads everything that the flags name.
+    pub(crate) fn inputs(&self) -> Result<TaskInputs, Stop> {
+        let registry = RegistryName::parse(&self.registry_name).map_err(|error| Fault::usage(error.to_string()))?;
+        let platform = Platform::parse(&self.platform).map_err(|error| Fault::usage(error.to_string()))?;
+        // An example's number and time: the same file is always read the same.
+        let created = Timestamp::from_micros(946_684_800_000_000);
+        let values = match &self.values {
+            Some(path) => Some(NamedText { name: path.display().to_string(), text: files::read(path, "values file")? }),
+            None => None,
+        };
+        let mut inputs = TaskInputs {
+            file: NamedText { name: self.file.clone(), text: files::read_or_stdin(&self.file)? },
+            values,
+            set: self.set()?,
+            alias_sources: BTreeMap::new(),
+            image_aliases: pairs(&self.image_alias, "--image-alias", "NAME=IMAGE")?.into_iter().collect(),
+            run: RunVariables::quick_build(RunId::from_number(1), &registry, &platform, created),
+            secrets: BTreeMap::new(),
+            working_directory: None,
+            environment: Vec::new(),
+        };
+        for (url, path) in pairs(&self.alias_source, "--alias-source", "URL=FILE")? {
+            inputs.alias_sources.insert(url, files::read(path.as_ref(), "alias source")?);
+        }
+        Ok(inputs)
+    }
+
+    fn set(&self) -> Result<Vec<SetValue>, Fault> {
+        let parse = |flag: &str, text: &String, secret| {
+            SetValue::parse(text, secret).map_err(|error| Fault::usage(format!("{flag}: {error}")))
+        };
+        let plain = self.set.iter().map(|text| parse("--set", text, false));
+        plain.chain(self.set_secret.iter().map(|text| parse("--set-secret", text, true))).collect()
+    }
+
+    /// Reads the alias files that the task file names, and gives secrets that it names a stand-in. What can't be read is left
+    /// out: loading says so, at the place that names it.
+    pub(crate) fn complete(&self, inputs: &mut TaskInputs) -> Result<(), task::Faults> {
+        let folder = match &self.source {
+            Some(folder) => folder.clone(),
+            None => PathBuf::from(&self.file).parent().map(PathBuf::from).unwrap_or_default(),
+        };
+        for source in task::alias_sources(inputs)? {
+            if let AliasSource::File(path) = &source
+                && let Ok(text) = files::read(&folder.join(path), "alias source")
+            {
+                inputs.alias_sources.entry(path.clone()).or_insert(text);
+            }
+        }
+        for secret in task::wanted_secrets(inputs)? {
+            inputs.secrets.insert(secret.id, SecretString::new(UNKNOWN_SECRET.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Loads the file, or shows what is wrong with it; warnings are shown in any case.
+    pub(crate) fn load(&self) -> Result<Option<(TaskInputs, Loaded)>, Stop> {
+        let mut inputs = self.inputs()?;
+        match self.complete(&mut inputs).and_then(|()| task::load(&inputs)) {
+            Ok(loaded) => {
+                show_warnings(&loaded.warnings);
+                Ok(Some((inputs, loaded)))
+            }
+            Err(faults) => {
+                show_faults(&faults);
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Texts that are `NAME=VALUE`; a URL may hold `=` itself, and a file's name hardly does.
+fn pairs(texts: &[String], flag: &str, form: &str) -> Result<Vec<(String, String)>, Fault> {
+    let pair = |text: &String| match text.rsplit_once('=') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(Fault::usage(format!("{flag} `{text}` is not {form}"))),
+    };
+    texts.iter().map(pair).collect()
+}
+
+/// A text without the values of secrets.
+pub(crate) fn masked(text: &str, inputs: &TaskInputs) -> String {
+    let of_set = inputs.set.iter().filter(|set| set.secret).map(|set| set.value.as_str());
+    let secrets = inputs.secrets.values().map(SecretString::expose).chain(of_set);
+    secrets.filter(|secret| !secret.is_empty()).fold(text.to_owned(), |text, secret| text.replace(secret, MASK))
+}
+
+/// JSON without the values of secrets.
+pub(crate) fn masked_json(value: &mut serde_json::Value, inputs: &TaskInputs) {
+    match value {
+        serde_json::Value::String(text) => *text = masked(text, inputs),
+        serde_json::Value::Array(items) => items.iter_mut().for_each(|item| masked_json(item, inputs)),
+        serde_json::Value::Object(entries) => entries.values_mut().for_each(|value| masked_json(value, inputs)),
+        _ => {}
+    }
+}
