@@ -23,5 +23,6 @@ mod quick_build;
 mod remote_agent;
 mod restart;
 mod runs;
+mod secrets;
 mod tls;
 mod two_machines;

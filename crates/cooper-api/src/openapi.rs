@@ -52,6 +52,8 @@ pub fn document() -> OpenApi {
     add::<rest::SetSecret>(&mut schemas);
     add::<rest::SecretView>(&mut schemas);
     add::<rest::SecretList>(&mut schemas);
+    add::<rest::CheckSecrets>(&mut schemas);
+    add::<rest::CheckedSecrets>(&mut schemas);
     add::<rest::Info>(&mut schemas);
     add::<rest::Health>(&mut schemas);
     let components = ComponentsBuilder::new()

@@ -34,5 +34,8 @@ pub use run::{
     AgentConfiguration, Dependency, GitHead, ImageDependency, ListRunsQuery, OutputImage, PlatformView,
     ProvisioningState, Run, RunList, RunStatus, RunStep, RunType, StepStatus, StepType, UnknownName,
 };
-pub use secret::{DeleteSecretQuery, SecretList, SecretVersionView, SecretView, SetSecret};
+pub use secret::{
+    CheckSecrets, CheckedSecret, CheckedSecrets, DeleteSecretQuery, SecretList, SecretVersionView, SecretView,
+    SetSecret,
+};
 pub use token::{CreateToken, CreatedToken, TokenList, TokenView};

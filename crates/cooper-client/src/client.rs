@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cooper_api::rest::{
-    AgentList, AgentView, CreatePool, CreateToken, CreatedContext, CreatedToken, CredentialList, CredentialView,
-    DeletePoolQuery, DeleteSecretQuery, DrainAgent, IDEMPOTENCY_KEY_HEADER, Info, LOG_COMPLETE_HEADER,
-    LOG_OFFSET_HEADER, ListRunsQuery, PoolList, PoolView, Run, RunList, RunRequest, SecretList, SecretView,
-    SetCredential, SetSecret, TokenList, UploadedContext,
+    AgentList, AgentView, CheckSecrets, CheckedSecrets, CreatePool, CreateToken, CreatedContext, CreatedToken,
+    CredentialList, CredentialView, DeletePoolQuery, DeleteSecretQuery, DrainAgent, IDEMPOTENCY_KEY_HEADER, Info,
+    LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, ListRunsQuery, PoolList, PoolView, Run, RunList, RunRequest, SecretList,
+    SecretView, SetCredential, SetSecret, TokenList, UploadedContext,
 };
 use cooper_types::{AgentName, IdempotencyKey, PoolName, RunId, SecretName, SecretString, SourceHost, TokenId};
 use futures::Stream;
@@ -270,6 +270,11 @@ impl Client {
     /// Adds a version to a secret, or changes whose runs may use it.
     pub async fn set_secret(&self, name: &SecretName, request: &SetSecret) -> Result<SecretView, ClientError> {
         self.http.json(self.http.request(Method::PUT, &format!("/api/v1/secrets/{name}")).json(request)).await
+    }
+
+    /// Has secrets looked for as for a run of the caller's.
+    pub async fn check_secrets(&self, places: Vec<String>) -> Result<CheckedSecrets, ClientError> {
+        self.http.json(self.http.request(Method::POST, "/api/v1/secret-checks").json(&CheckSecrets { places })).await
     }
 
     /// Forgets a secret, or one version of it.

@@ -97,6 +97,7 @@ fn handler(route: &Route) -> MethodRouter<ApiState> {
         "deleteCredential" => routing::on(method, credentials::delete),
         "listSecrets" => routing::on(method, secrets::list),
         "setSecret" => routing::on(method, secrets::set),
+        "checkSecrets" => routing::on(method, secrets::check),
         "deleteSecret" => routing::on(method, secrets::delete),
         "getInfo" => routing::on(method, info::info),
         "getOpenApi" => routing::on(method, info::openapi),

@@ -33,6 +33,7 @@ use crate::keys::ServerKey;
 use crate::metrics::Metrics;
 use crate::orders;
 use crate::problem::{ApiError, ApiResult, chain};
+use crate::secrets::Secrets;
 
 /// News that followers may miss before they look for themselves.
 const NEWS_CAPACITY: usize = 1024;
@@ -51,7 +52,9 @@ pub(crate) struct Core {
     pub(crate) allowed_sources: Vec<Cidr>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) access: Access,
-    pub(crate) key: ServerKey,
+    pub(crate) key: Arc<ServerKey>,
+    /// Whom tasks' secrets come from.
+    pub(crate) secrets: Secrets,
     pub(crate) signing: SigningKey,
     pub(crate) registry: RegistryName,
     pub(crate) agent_store: Arc<dyn AgentStore>,
@@ -88,7 +91,8 @@ pub(crate) struct CoreParts {
     pub(crate) allowed_sources: Vec<Cidr>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) access: Access,
-    pub(crate) key: ServerKey,
+    pub(crate) key: Arc<ServerKey>,
+    pub(crate) secrets: Secrets,
     pub(crate) signing: SigningKey,
     pub(crate) registry: RegistryName,
     pub(crate) agent_store: Arc<dyn AgentStore>,
@@ -109,6 +113,7 @@ impl Core {
             clock: parts.clock,
             access: parts.access,
             key: parts.key,
+            secrets: parts.secrets,
             signing: parts.signing,
             registry: parts.registry,
             agent_store: parts.agent_store,

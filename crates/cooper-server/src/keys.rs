@@ -1,4 +1,4 @@
-//! The server's key: one secret in a 0600 file, and the keys that are derived from it, each for one purpose.
+//! The server's key: one secret in a 0600 file or from the environment, and the keys that are derived from it, each for one purpose.
 //!
 //! Whoever has the file can read the run secrets in the database and make registry tokens; it is backed up with them.
 
@@ -12,7 +12,7 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use hmac::{Hmac, Mac as _};
 use zeroize::Zeroizing;
 
-use cooper_types::{Digest, DigestAlgorithm, Hasher, PrincipalName, SecretBytes};
+use cooper_types::{Digest, DigestAlgorithm, Hasher, PrincipalName, SecretBytes, SecretString};
 
 /// Length of the key and of everything derived from it, in bytes.
 const KEY_BYTES: usize = 32;
@@ -37,6 +37,15 @@ pub enum KeyError {
     /// The file holds something else.
     #[error("key file `{0}` does not hold 64 hexadecimal digits; restore it from a backup")]
     Content(PathBuf),
+    /// What the environment gives is something else.
+    #[error("COOPER_SECRET_KEY does not hold 64 hexadecimal digits")]
+    Given,
+    /// File and environment have one each.
+    #[error(
+        "key file `{0}` and COOPER_SECRET_KEY hold different keys: what is stored opens with one of them, so take the \
+         other away"
+    )]
+    Two(PathBuf),
     /// Others may read the file.
     #[error("key file `{0}` may be read by others: run `chmod 600` on it")]
     Permissions(PathBuf),
@@ -71,6 +80,17 @@ pub(crate) fn write_whole(path: &Path, content: &[u8], mode: u32) -> std::io::Re
 }
 
 impl ServerKey {
+    /// The key that the environment gives, if it does; else that of the key file, which is made if it is not there.
+    pub(crate) fn open(path: &Path, given: Option<&SecretString>) -> Result<Self, KeyError> {
+        let Some(given) = given else { return Self::load_or_create(path) };
+        let given = unhex(given.expose().trim()).map(Self).ok_or(KeyError::Given)?;
+        // A key that is not the file's would open nothing of what is stored, and seal what that one can't open.
+        if path.exists() && Self::load_or_create(path)?.0 != given.0 {
+            return Err(KeyError::Two(path.to_owned()));
+        }
+        Ok(given)
+    }
+
     /// Reads the key file, or makes it with a random key. One process at a time: the data directory is locked.
     pub(crate) fn load_or_create(path: &Path) -> Result<Self, KeyError> {
         let failed = |source| KeyError::File { path: path.to_owned(), source };
@@ -128,7 +148,14 @@ impl ServerKey {
         hasher.finish()
     }
 
-    /// Encrypts a run's secret. The kind and name are bound to it.
+    /// A text that differs when the value at a place does. It is keyed: a plain hash of a short secret could be tried
+    /// against guesses.
+    pub(crate) fn fingerprint(&self, place: &str, value: &str) -> String {
+        let purpose = Zeroizing::new(format!("secret-fingerprints/{place}/{value}"));
+        hex(&self.derive(&purpose)[..8])
+    }
+
+    /// Encrypts a secret. The kind and name are bound to it.
     pub(crate) fn seal(&self, purpose: &str, value: &SecretBytes) -> Vec<u8> {
         let cipher = XChaCha20Poly1305::new(self.derive("run-secrets")[..].into());
         let nonce: [u8; NONCE_BYTES] = rand::random();
@@ -187,6 +214,22 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("chmod");
         std::fs::write(&path, "short").expect("write");
         assert!(matches!(ServerKey::load_or_create(&path), Err(KeyError::Content(_))));
+    }
+
+    #[test]
+    fn a_key_from_the_environment_needs_no_file_and_fits_the_one_that_is_there() {
+        let directory = tempfile::tempdir().expect("temp dir");
+        let path = directory.path().join("key");
+        let given = |digit: &str| SecretString::new(digit.repeat(KEY_BYTES * 2));
+        let key = ServerKey::open(&path, Some(&given("a"))).expect("given");
+        assert!(!path.exists());
+        write_private(&path, hex(&key.0[..]).as_bytes()).expect("written");
+        assert_eq!(ServerKey::open(&path, Some(&given("A"))).expect("the same").0, key.0);
+        assert!(matches!(ServerKey::open(&path, Some(&given("b"))), Err(KeyError::Two(_))));
+        assert!(matches!(ServerKey::open(&path, Some(&given("x"))), Err(KeyError::Given)));
+        assert_eq!(ServerKey::open(&path, None).expect("the file's").0, key.0);
+        assert_ne!(key.fingerprint("env://A", "one"), key.fingerprint("env://A", "two"));
+        assert_ne!(key.fingerprint("env://A", "one"), key.fingerprint("env://B", "one"));
     }
 
     #[test]

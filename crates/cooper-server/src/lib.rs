@@ -31,5 +31,8 @@ pub use cooper_store::{RESTORING, SnapshotError};
 pub use backup::{BackupError, BackupOptions, BackupReport, RestoreError, WorkFolder, backup, restore, schema};
 pub use keys::KeyError;
 pub use server::{Server, StartError, StopError};
-pub use settings::{LocalAgent, Settings, TlsName, TlsNameError, TlsSettings};
+pub use settings::{
+    LocalAgent, SecretSettings, SecretUsers, Settings, TlsName, TlsNameError, TlsSettings, VaultAddress,
+    VaultAddressError, VaultSettings, VaultTarget,
+};
 pub use tls::TlsError;

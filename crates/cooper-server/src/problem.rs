@@ -16,6 +16,8 @@ use cooper_ports::secrets::PutSecretError;
 use cooper_ports::store_error::StoreError;
 use cooper_spec::quick_build::PlanError;
 
+use crate::secrets::ResolveError;
+
 /// An error answer of the API.
 #[derive(Debug)]
 pub(crate) struct ApiError(pub(crate) Box<Problem>);
@@ -114,6 +116,13 @@ impl From<AcceptError> for ApiError {
             AcceptError::Plan(error) => error.into(),
             AcceptError::Store(error) => error.into(),
         }
+    }
+}
+
+impl From<ResolveError> for ApiError {
+    fn from(error: ResolveError) -> Self {
+        let code = if error.may_pass() { ProblemCode::Unavailable } else { ProblemCode::InvalidRequest };
+        Self::new(code, chain(&error))
     }
 }
 

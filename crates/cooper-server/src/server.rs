@@ -37,6 +37,7 @@ use crate::core::{Core, CoreParts};
 use crate::keys::{KeyError, ServerKey};
 use crate::listen::Connections;
 use crate::problem::{ApiError, chain};
+use crate::secrets::Secrets;
 use crate::settings::{Settings, TlsName};
 use crate::tls::{ServerTls, TlsError};
 use crate::{local_agent, scheduler};
@@ -131,7 +132,8 @@ impl Server {
         let store =
             Store::open(data, options).await.map_err(|source| StartError::Store { path: data.clone(), source })?;
         failpoint::pass(Failpoint::StoreOpened);
-        let key = ServerKey::load_or_create(&data.join("key"))?;
+        let key = Arc::new(ServerKey::open(&data.join("key"), settings.secrets.key.as_ref())?);
+        let secrets = Secrets::open(&settings.secrets, Arc::new(store.clone()), key.clone())?;
         let blobs = FsBlobStore::open(data)?;
         let contexts = data.join("contexts");
         let context_files = ContextFiles::open(contexts.clone(), settings.max_context_bytes)
@@ -165,6 +167,7 @@ impl Server {
             clock: store.clock().clone(),
             access,
             key,
+            secrets,
             signing,
             registry: registry_name,
             agent_store: Arc::new(store.clone()),

@@ -1,5 +1,7 @@
 //! What a server must be told: resolved once, before anything is bound.
 
+mod secrets;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +10,8 @@ use cooper_agent::DiskSettings;
 use cooper_source::Cidr;
 use cooper_types::{AgentName, RegistryName};
 use rustls::pki_types::ServerName;
+
+pub use secrets::{SecretSettings, SecretUsers, VaultAddress, VaultAddressError, VaultSettings, VaultTarget};
 
 /// The settings of `cooper serve`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +32,8 @@ pub struct Settings {
     pub max_context_bytes: u64,
     /// Networks that sources may be fetched from although they are not public; only from them over plain http.
     pub allowed_sources: Vec<Cidr>,
+    /// Where the secrets that tasks name may come from.
+    pub secrets: SecretSettings,
     /// How long a shutdown may take.
     pub shutdown_grace: Duration,
 }

@@ -21,6 +21,8 @@ use crate::access::Access;
 use crate::contexts::ContextFiles;
 use crate::core::{Core, CoreParts};
 use crate::keys::ServerKey;
+use crate::secrets::Secrets;
+use crate::settings::SecretSettings;
 
 /// The bytes of every context that [`accept`] uploads.
 pub(crate) const CONTEXT: &[u8] = b"an archive";
@@ -44,6 +46,8 @@ pub(crate) async fn core_over(
     let registry = RegistryName::parse("localhost:5000").expect("valid");
     let options = StoreOptions { registry_name: registry.clone(), clock: None };
     let store = Store::open(data.path(), options).await.expect("store");
+    let key = Arc::new(ServerKey::load_or_create(&data.path().join("key")).expect("key"));
+    let secrets = Secrets::open(&SecretSettings::default(), Arc::new(store.clone()), key.clone()).expect("secrets");
     let core = Arc::new(Core::new(CoreParts {
         runs: Arc::new(store.clone()),
         logs: Arc::new(store.clone()),
@@ -54,7 +58,8 @@ pub(crate) async fn core_over(
         context_files: ContextFiles::open(data.path().join("contexts"), 1024).await.expect("contexts"),
         clock: store.clock().clone(),
         access: Access::new(tokens(store.clone()), store.clock().clone()),
-        key: ServerKey::load_or_create(&data.path().join("key")).expect("key"),
+        key,
+        secrets,
         signing: SigningKey::new(&SecretBytes::new(vec![7; 32])).expect("key"),
         registry,
         agent_store: Arc::new(store.clone()),

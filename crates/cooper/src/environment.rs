@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use crate::fault::Fault;
 
 type Lookup = Box<dyn Fn(&str) -> Option<OsString> + Send + Sync>;
+type Names = Box<dyn Fn() -> Vec<OsString> + Send + Sync>;
 
 /// Looks up environment variables, and what else a process finds around it. An empty variable counts as absent.
 pub(crate) struct Environment {
     lookup: Lookup,
+    names: Names,
     host_name: Option<String>,
 }
 
@@ -18,11 +20,13 @@ impl Environment {
     pub(crate) fn process() -> Self {
         #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
         let lookup = |name: &str| std::env::var_os(name);
+        #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+        let names = || std::env::vars_os().map(|(name, _)| name).collect();
         #[cfg(unix)]
         let host_name = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
         #[cfg(windows)]
         let host_name = lookup("COMPUTERNAME").and_then(|name| name.into_string().ok());
-        Self { lookup: Box::new(lookup), host_name }
+        Self { lookup: Box::new(lookup), names: Box::new(names), host_name }
     }
 
     /// An environment of these variables only.
@@ -30,12 +34,20 @@ impl Environment {
     pub(crate) fn of(variables: &[(&str, &str)]) -> Self {
         let variables: std::collections::HashMap<String, OsString> =
             variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
-        Self { lookup: Box::new(move |name| variables.get(name).cloned()), host_name: None }
+        let names: Vec<OsString> = variables.keys().map(Into::into).collect();
+        let lookup = move |name: &str| variables.get(name).cloned();
+        Self { lookup: Box::new(lookup), names: Box::new(move || names.clone()), host_name: None }
     }
 
     /// The machine's own name.
     pub(crate) fn host_name(&self) -> Option<String> {
         self.host_name.clone().filter(|name| !name.is_empty())
+    }
+
+    /// The names that begin so, of variables that are not empty.
+    pub(crate) fn beginning_with(&self, prefix: &str) -> Vec<String> {
+        let names = (self.names)().into_iter().filter_map(|name| name.into_string().ok());
+        names.filter(|name| name.starts_with(prefix) && self.is_set(name)).collect()
     }
 
     /// A variable's bytes, empty or not.

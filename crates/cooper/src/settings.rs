@@ -4,6 +4,7 @@
 mod agent;
 mod file;
 mod key;
+mod secrets;
 mod shown;
 mod value;
 
@@ -73,6 +74,7 @@ pub(crate) fn resolve(
     let max_context_bytes =
         layers.take(Key::MaxContextSize, value::size).unwrap_or(Settings::DEFAULT_MAX_CONTEXT_BYTES);
     let allowed_sources = layers.take(Key::AllowSource, value::networks).unwrap_or_default();
+    let secrets = secrets::take(&mut layers);
     let shutdown_grace = layers.take(Key::ShutdownGrace, value::seconds).unwrap_or(Settings::DEFAULT_SHUTDOWN_GRACE);
     let log_format = layers.take(Key::LogFormat, value::log_format).unwrap_or_default();
     let log_filter = layers.take(Key::Log, value::log_filter).unwrap_or_else(|| "info".to_owned());
@@ -91,6 +93,7 @@ pub(crate) fn resolve(
                 anonymous_pull,
                 max_context_bytes,
                 allowed_sources,
+                secrets,
                 shutdown_grace,
             },
             log_format,
@@ -258,6 +261,7 @@ mod tests {
                 }),
                 anonymous_pull: false,
                 allowed_sources: Vec::new(),
+                secrets: Default::default(),
                 max_context_bytes: Settings::DEFAULT_MAX_CONTEXT_BYTES,
                 shutdown_grace: Settings::DEFAULT_SHUTDOWN_GRACE,
             },
@@ -283,7 +287,8 @@ mod tests {
     fn every_key_works_in_every_layer() {
         let file = "listen = \"localhost:0\"\ntls-self-signed = true\ntls-name = \"a.example.com, 10.0.0.1\"\ndata-dir = \"/srv\"\nregistry-name = \"r.example.com\"\nagent = true\n\
             agent-name = \"a1\"\nengine = \"unix:///run/e.sock\"\nslots = 7\ncache-budget = \"none\"\nmin-free = \"7%\"\nanonymous-pull = true\n\
-            max-context-size = \"2GiB\"\nallow-source = \"10.0.0.0/8, fd00::/8\"\nshutdown-grace = 5\nlog-format = \"json\"\nlog = \"debug\"\n";
+            max-context-size = \"2GiB\"\nallow-source = \"10.0.0.0/8, fd00::/8\"\nsecret-env = \"A,B bob\"\nsecret-vault = \"v.example=vault:kv/ci *\"\nvault-address = \"https://vault.example\"\n\
+            vault-token-file = \"/run/token\"\nvault-namespace = \"team\"\nvault-ca-file = \"/etc/ca.pem\"\nshutdown-grace = 5\nlog-format = \"json\"\nlog = \"debug\"\n";
         let from_file = settings(&[], &[], file).expect("valid");
         let pairs: Vec<(Key, String)> = [
             (Key::Listen, "localhost:0"),
@@ -300,6 +305,12 @@ mod tests {
             (Key::AnonymousPull, "yes"),
             (Key::MaxContextSize, "2147483648"),
             (Key::AllowSource, "10.0.0.0/8,fd00::/8"),
+            (Key::SecretEnv, "A, B  bob"),
+            (Key::SecretVault, "v.example=vault:kv/ci *"),
+            (Key::VaultAddress, "https://vault.example/"),
+            (Key::VaultTokenFile, "/run/token"),
+            (Key::VaultNamespace, "team"),
+            (Key::VaultCaFile, "/etc/ca.pem"),
             (Key::ShutdownGrace, "5"),
             (Key::LogFormat, "json"),
             (Key::Log, "debug"),
@@ -327,7 +338,7 @@ mod tests {
             "cooper.toml:2: unknown key `log-fromat`; did you mean `log-format`?",
             "cooper.toml:3: key `engine` must be a text, a number or true/false",
             "cooper.toml:4: unknown key `zzz`; known keys are listen, tls-cert, tls-key, tls-self-signed, tls-name, data-dir, registry-name, agent, agent-name, engine, \
-             slots, cache-budget, min-free, anonymous-pull, max-context-size, allow-source, shutdown-grace, log-format, log, agent-server, \
+             slots, cache-budget, min-free, anonymous-pull, max-context-size, allow-source, secret-env, secret-vault, vault-address, vault-token-file, vault-namespace, vault-ca-file, shutdown-grace, log-format, log, agent-server, \
              agent-token-file, agent-platform, agent-pool, agent-data-dir, agent-ca-file, agent-insecure",
             "--listen: `nowhere` is not an address and port such as 127.0.0.1:5000",
             "cooper.toml:1: key `slots`: `many` is not a number from 1 to 256",

@@ -38,6 +38,9 @@ pub(super) fn add(value: &[u8], patterns: &mut BTreeSet<Vec<u8>>) -> bool {
         add_percent(form, patterns);
     }
     add_escaped(trimmed, patterns);
+    if let Ok(text) = std::str::from_utf8(trimmed) {
+        add_json(text, patterns);
+    }
     false
 }
 
@@ -106,4 +109,33 @@ fn add_escaped(value: &[u8], patterns: &mut BTreeSet<Vec<u8>>) {
         }
     }
     insert(&escaped, patterns);
+}
+
+/// The ways in which writers of JSON differ: many escape what is not ASCII, Go's the characters of HTML, PHP's slashes.
+fn add_json(text: &str, patterns: &mut BTreeSet<Vec<u8>>) {
+    for style in 0..16_u8 {
+        let [ascii, html, slash, upper] = [1, 2, 4, 8].map(|bit| style & bit != 0);
+        let mut escaped = String::with_capacity(text.len() + 8);
+        for c in text.chars() {
+            match c {
+                '"' | '\\' => escaped.extend(['\\', c]),
+                '\n' => escaped.push_str("\\n"),
+                '\r' => escaped.push_str("\\r"),
+                '\t' => escaped.push_str("\\t"),
+                '\u{8}' => escaped.push_str("\\b"),
+                '\u{c}' => escaped.push_str("\\f"),
+                '/' if slash => escaped.push_str("\\/"),
+                c if c < ' ' || (html && matches!(c, '<' | '>' | '&')) || (ascii && !c.is_ascii()) => {
+                    for unit in c.encode_utf16(&mut [0; 2]) {
+                        match upper {
+                            true => escaped.push_str(&format!("\\u{unit:04X}")),
+                            false => escaped.push_str(&format!("\\u{unit:04x}")),
+                        }
+                    }
+                }
+                c => escaped.push(c),
+            }
+        }
+        insert(escaped.as_bytes(), patterns);
+    }
 }

@@ -60,27 +60,39 @@ proptest! {
         secret in "[ -~]{6,60}",
         before in proptest::collection::vec(any::<u8>(), 0..40),
         after in proptest::collection::vec(any::<u8>(), 0..40),
-        cut in any::<proptest::sample::Index>(),
+        cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..8),
     ) {
         let secret = secret.trim_end();
         prop_assume!(secret.len() >= 6);
         let set = set(&[secret.as_bytes()]);
         let embedded = [&before[..], secret.as_bytes(), &after[..]].concat();
         let check = |text: &[u8], core: &[u8]| {
-            let at = cut.index(text.len() + 1);
-            let out = masked(&set, &[&text[..at], &text[at..]]);
+            let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(text.len() + 1)).collect();
+            at.extend([0, text.len()]);
+            at.sort_unstable();
+            let chunks: Vec<&[u8]> = at.windows(2).map(|edge| &text[edge[0]..edge[1]]).collect();
+            let out = masked(&set, &chunks);
             // The masks themselves could complete a secret of asterisks.
             secret.contains('*') || !out.windows(core.len()).any(|window| window == core)
         };
         prop_assert!(check(&embedded, secret.as_bytes()));
-        let encoded = STANDARD.encode(&embedded);
         let skip = before.len() % 3;
         // The middle of the encoded secret, without characters that it shares with its neighbours.
         let from = before.len() / 3 * 4 + (skip * 8).div_ceil(6);
         let to = (before.len() + secret.len()) * 8 / 6;
-        prop_assert!(check(encoded.as_bytes(), &encoded.as_bytes()[from..to]));
-        let url: String = secret.bytes().map(|byte| format!("%{byte:02x}")).collect();
-        let _ = masked(&set, &[url.as_bytes()]);
+        for encoded in [STANDARD.encode(&embedded), URL_SAFE_NO_PAD.encode(&embedded)] {
+            prop_assert!(check(encoded.as_bytes(), &encoded.as_bytes()[from..to]));
+        }
+        for alone in [STANDARD.encode(secret), URL_SAFE_NO_PAD.encode(secret)] {
+            prop_assert!(check(alone.as_bytes(), alone.as_bytes()));
+        }
+        let percent = |byte: u8| match byte.is_ascii_alphanumeric() {
+            true => char::from(byte).to_string(),
+            false => format!("%{byte:02x}"),
+        };
+        let url: String = secret.bytes().map(percent).collect();
+        let query = format!("a={url}&b");
+        prop_assert!(check(query.as_bytes(), url.as_bytes()));
         let json = serde_json::to_string(secret).expect("text");
         prop_assert!(check(json.as_bytes(), &json.as_bytes()[1..json.len() - 1]));
     }
@@ -104,6 +116,11 @@ fn the_usual_forms_are_masked() {
     check("u=p%40ss%2Fw%C3%B6rd%20%2B%201&", "u=***&");
     check("u=p%40ss%2fw%c3%b6rd+%2b+1&", "u=***&");
     check("p@ss/w", "p@ss/w");
+    check(r#""p@ss\/w\u00f6rd + 1""#, r#""***""#);
+    check(r#""p@ss/w\u00F6rd + 1""#, r#""***""#);
+    let html = MaskSet::new(["a<b>&\u{1f511}\u{7}".as_bytes()]).expect("small");
+    assert_eq!(html.text(r"x a\u003cb\u003e\u0026🔑\u0007 y"), "x *** y");
+    assert_eq!(html.text(r"x a<b>&\ud83d\udd11\u0007 y"), "x *** y");
     let spaced = MaskSet::new([&b"two  words\tand\nmore"[..]]).expect("small");
     assert_eq!(spaced.text("RUN use two words and more"), "RUN use ***");
     assert_eq!(spaced.text(r#"process "two  words\tand\nmore""#), r#"process "***""#);

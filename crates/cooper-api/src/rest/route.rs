@@ -296,6 +296,12 @@ pub const ROUTES: &[Route] = &[
         ..route(Method::Delete, "/api/v1/secrets/{name}", Auth::Admin, "deleteSecret", 204)
     },
     Route {
+        summary: "Have secrets looked for as for a run of the caller's; values are not answered",
+        request: json("CheckSecrets"),
+        response: json("CheckedSecrets"),
+        ..route(Method::Post, "/api/v1/secret-checks", Auth::Run, "checkSecrets", 200)
+    },
+    Route {
         summary: "Show the server's version and registry, and what the token may do",
         response: json("Info"),
         ..route(Method::Get, "/api/v1/info", Auth::AnyToken, "getInfo", 200)

@@ -73,6 +73,35 @@ pub struct SecretList {
     pub value: Vec<SecretView>,
 }
 
+/// What `POST /secret-checks` takes: the texts of `keyvault:` that a task of the caller's would name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CheckSecrets {
+    /// The places.
+    #[schema(example = json!(["cooper://npm-token"]))]
+    pub places: Vec<String>,
+}
+
+/// A secret that the caller's runs can have, without its value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckedSecret {
+    /// The place, with the version where such places have versions.
+    pub place: String,
+    /// The version; where the place has none, a text that differs when the value does.
+    pub version: String,
+    /// Whether this version can be had again.
+    pub is_kept: bool,
+}
+
+/// What `POST /secret-checks` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckedSecrets {
+    /// The secrets, in the order of the places.
+    pub value: Vec<CheckedSecret>,
+}
+
 /// The query of `DELETE /secrets/{name}`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

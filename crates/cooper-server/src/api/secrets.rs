@@ -4,17 +4,22 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use cooper_api::problem::ProblemCode;
-use cooper_api::rest::{DeleteSecretQuery, SecretList, SecretVersionView, SecretView, SetSecret};
+use cooper_api::rest::{
+    CheckSecrets, CheckedSecret, CheckedSecrets, DeleteSecretQuery, SecretList, SecretVersionView, SecretView,
+    SetSecret,
+};
 use cooper_ports::credentials::UsableBy;
-use cooper_ports::secrets::{NamedSecret, PutSecret};
+use cooper_ports::secrets::{Asker, NamedSecret, PutSecret};
 use cooper_types::{SecretBytes, SecretName};
 
 use super::{ApiState, Caller, JsonBody, PathId, Query};
 use crate::problem::{ApiError, ApiResult};
-use crate::secrets::{MAX_VALUE_BYTES, secret_purpose};
+use crate::secrets::{MAX_VALUE_BYTES, ResolvedVersion, Wanted, secret_purpose};
 
 /// The most principals that one secret may name.
 const MAX_PRINCIPALS: usize = 256;
+/// The most secrets that are looked for at once.
+const MAX_CHECKED: usize = 64;
 
 /// `GET /secrets`
 pub(super) async fn list(State(state): State<ApiState>) -> ApiResult<Json<SecretList>> {
@@ -88,6 +93,30 @@ pub(super) async fn delete(
             Ok(StatusCode::NO_CONTENT)
         })
         .await
+}
+
+/// `POST /secret-checks`
+pub(super) async fn check(
+    State(state): State<ApiState>,
+    Extension(Caller(token)): Extension<Caller>,
+    body: JsonBody<CheckSecrets>,
+) -> ApiResult<Json<CheckedSecrets>> {
+    let places = body.value.places;
+    if places.len() > MAX_CHECKED {
+        let detail = format!("{} places are named, at most {MAX_CHECKED} are looked for at once", places.len());
+        return Err(ApiError::new(ProblemCode::InvalidRequest, detail));
+    }
+    let wanted: Vec<Wanted> = places.into_iter().map(|place| Wanted { id: place.clone(), place }).collect();
+    let asker = Asker { principal: token.principal, scopes: token.scopes };
+    let found = state.core.secrets.resolve(&asker, &wanted).await?;
+    let value = found.into_iter().map(|secret| {
+        let (version, is_kept) = match secret.version {
+            ResolvedVersion::Kept(version) => (version, true),
+            ResolvedVersion::Fingerprint(print) => (print, false),
+        };
+        CheckedSecret { place: secret.place.to_string(), version, is_kept }
+    });
+    Ok(Json(CheckedSecrets { value: value.collect() }))
 }
 
 fn view(secret: NamedSecret) -> SecretView {

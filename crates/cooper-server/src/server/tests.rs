@@ -25,6 +25,7 @@ fn settings(data: &std::path::Path) -> Settings {
         local_agent: None,
         anonymous_pull: false,
         allowed_sources: Vec::new(),
+        secrets: Default::default(),
         max_context_bytes: 1 << 20,
         shutdown_grace: GRACE,
     }

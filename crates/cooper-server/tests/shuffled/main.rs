@@ -87,6 +87,7 @@ async fn the_end_state_is_the_same() {
         local_agent: None,
         anonymous_pull: false,
         allowed_sources: Vec::new(),
+        secrets: Default::default(),
         max_context_bytes: Settings::DEFAULT_MAX_CONTEXT_BYTES,
         shutdown_grace: Settings::DEFAULT_SHUTDOWN_GRACE,
     };

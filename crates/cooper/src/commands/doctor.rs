@@ -6,6 +6,7 @@ mod check;
 mod data;
 mod engine;
 mod machine;
+mod providers;
 mod server;
 
 use clap::Args;
@@ -56,7 +57,8 @@ async fn look(args: &DoctorArgs, environment: &Environment) -> Vec<Check> {
     let settings = settings(args, environment, &mut checks);
     let server = server::look(&args.server, environment, &mut checks).await;
     if let Some(settings) = &settings {
-        data::look(&settings.server.data_dir, &mut checks).await;
+        data::look(&settings.server.data_dir, settings.server.secrets.key.is_some(), &mut checks).await;
+        providers::look(&settings.server.secrets, &mut checks);
         // Whose server is on another machine needs no engine here.
         let needs_engine = args.engine.is_some() || !server.is_elsewhere;
         match &settings.server.local_agent {

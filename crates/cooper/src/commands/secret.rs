@@ -37,6 +37,15 @@ enum SecretCommand {
         #[arg(long, short, value_enum, default_value_t)]
         output: OutputForm,
     },
+    /// Look whether your runs can have secrets, from whichever place; values are not shown
+    Check {
+        /// What a task file says: cooper://NAME[/VERSION], env://NAME or https://VAULT/secrets/NAME[/VERSION]
+        #[arg(value_name = "PLACE", required = true)]
+        places: Vec<String>,
+        /// The form of the list
+        #[arg(long, short, value_enum, default_value_t)]
+        output: OutputForm,
+    },
     /// Forget a secret, or one version of it
     Delete {
         /// The secret, as `cooper secret list` shows it
@@ -101,6 +110,17 @@ pub(crate) async fn run(args: &SecretArgs, environment: &Environment) -> Result<
                 OutputForm::Text => {
                     let rows: Vec<[String; 5]> = list.value.iter().map(row).collect();
                     output::line(&table::table(["NAME", "VERSIONS", "USABLE BY", "UPDATED", "BY"], &rows))?;
+                }
+            }
+        }
+        SecretCommand::Check { places, output } => {
+            let found = args.server.connect(environment)?.check_secrets(places.clone()).await?;
+            match output {
+                OutputForm::Json => output::json(&found.value)?,
+                OutputForm::Text => {
+                    let rows: Vec<[String; 2]> =
+                        found.value.into_iter().map(|secret| [secret.place, secret.version]).collect();
+                    output::line(&table::table(["PLACE", "VERSION"], &rows))?;
                 }
             }
         }

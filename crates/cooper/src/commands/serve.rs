@@ -66,6 +66,26 @@ pub(crate) struct ServeArgs {
     /// plain http; may be repeated [default: none]
     #[arg(long, value_name = "NETWORK")]
     allow_source: Vec<String>,
+    /// A variable of the server's environment that tasks may name as env://NAME: NAME, or "NAME PRINCIPAL ..." for those
+    /// principals' runs, or "NAME *" for everybody's [default users: runs of tokens with the scope admin]; may be repeated
+    #[arg(long, value_name = "NAME [PRINCIPAL...]")]
+    secret_env: Vec<String>,
+    /// What stands for a vault that tasks name: HOST=store, HOST=env:PREFIX, HOST=vault:MOUNT[/PATH] or
+    /// HOST=vault-kv1:MOUNT[/PATH], with users as for --secret-env; may be repeated
+    #[arg(long, value_name = "HOST=TARGET [PRINCIPAL...]")]
+    secret_vault: Vec<String>,
+    /// The server of HashiCorp Vault that --secret-vault means
+    #[arg(long, value_name = "URL")]
+    vault_address: Option<String>,
+    /// The file with the token for --vault-address; it is read at each use
+    #[arg(long, value_name = "FILE")]
+    vault_token_file: Option<String>,
+    /// The namespace at --vault-address
+    #[arg(long, value_name = "NAME")]
+    vault_namespace: Option<String>,
+    /// The certificate of the CA that --vault-address is trusted by, beside the system's
+    #[arg(long, value_name = "FILE")]
+    vault_ca_file: Option<String>,
     /// How many seconds a shutdown may take [default: 20]
     #[arg(long, value_name = "SECONDS")]
     shutdown_grace: Option<String>,
@@ -95,6 +115,10 @@ impl ServeArgs {
             (Key::CacheBudget, &self.cache_budget),
             (Key::MinFree, &self.min_free),
             (Key::MaxContextSize, &self.max_context_size),
+            (Key::VaultAddress, &self.vault_address),
+            (Key::VaultTokenFile, &self.vault_token_file),
+            (Key::VaultNamespace, &self.vault_namespace),
+            (Key::VaultCaFile, &self.vault_ca_file),
             (Key::ShutdownGrace, &self.shutdown_grace),
             (Key::LogFormat, &self.log_format),
             (Key::Log, &self.log),
@@ -108,6 +132,11 @@ impl ServeArgs {
         }
         if !self.allow_source.is_empty() {
             flags.push((Key::AllowSource, self.allow_source.join(",")));
+        }
+        for (key, entries) in [(Key::SecretEnv, &self.secret_env), (Key::SecretVault, &self.secret_vault)] {
+            if !entries.is_empty() {
+                flags.push((key, entries.join(",")));
+            }
         }
         if self.no_agent {
             flags.push((Key::Agent, "false".to_owned()));

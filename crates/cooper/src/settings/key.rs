@@ -19,6 +19,12 @@ pub(crate) enum Key {
     AnonymousPull,
     MaxContextSize,
     AllowSource,
+    SecretEnv,
+    SecretVault,
+    VaultAddress,
+    VaultTokenFile,
+    VaultNamespace,
+    VaultCaFile,
     ShutdownGrace,
     LogFormat,
     Log,
@@ -33,7 +39,7 @@ pub(crate) enum Key {
 
 impl Key {
     /// Every key.
-    pub(crate) const ALL: [Self; 26] = [
+    pub(crate) const ALL: [Self; 32] = [
         Self::Listen,
         Self::TlsCert,
         Self::TlsKeyFile,
@@ -50,6 +56,12 @@ impl Key {
         Self::AnonymousPull,
         Self::MaxContextSize,
         Self::AllowSource,
+        Self::SecretEnv,
+        Self::SecretVault,
+        Self::VaultAddress,
+        Self::VaultTokenFile,
+        Self::VaultNamespace,
+        Self::VaultCaFile,
         Self::ShutdownGrace,
         Self::LogFormat,
         Self::Log,
@@ -81,6 +93,12 @@ impl Key {
             Self::AnonymousPull => "anonymous-pull",
             Self::MaxContextSize => "max-context-size",
             Self::AllowSource => "allow-source",
+            Self::SecretEnv => "secret-env",
+            Self::SecretVault => "secret-vault",
+            Self::VaultAddress => "vault-address",
+            Self::VaultTokenFile => "vault-token-file",
+            Self::VaultNamespace => "vault-namespace",
+            Self::VaultCaFile => "vault-ca-file",
             Self::ShutdownGrace => "shutdown-grace",
             Self::LogFormat => "log-format",
             Self::Log => "log",
@@ -111,7 +129,10 @@ impl Key {
             Self::MinFree => "2GiB, or 5% of the disk if that is less",
             Self::AnonymousPull => "false",
             Self::MaxContextSize => "4GiB",
-            Self::AllowSource => "none",
+            Self::AllowSource | Self::SecretEnv | Self::SecretVault => "none",
+            Self::VaultAddress => "no server",
+            Self::VaultTokenFile | Self::VaultCaFile => "no file",
+            Self::VaultNamespace => "no namespace",
             Self::ShutdownGrace => "20",
             Self::LogFormat => "pretty",
             Self::Log => "info",
@@ -174,6 +195,12 @@ impl Key {
             | Self::AnonymousPull
             | Self::MaxContextSize
             | Self::AllowSource
+            | Self::SecretEnv
+            | Self::SecretVault
+            | Self::VaultAddress
+            | Self::VaultTokenFile
+            | Self::VaultNamespace
+            | Self::VaultCaFile
             | Self::ShutdownGrace
             | Self::LogFormat
             | Self::Log => false,

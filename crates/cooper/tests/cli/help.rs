@@ -5,7 +5,7 @@ use super::Cooper;
 #[tokio::test]
 async fn help_texts() {
     let cooper = Cooper::new();
-    let pages: [(&str, &[&str]); 31] = [
+    let pages: [(&str, &[&str]); 32] = [
         ("cooper", &["--help"]),
         ("serve", &["serve", "--help"]),
         ("build", &["build", "--help"]),
@@ -21,6 +21,7 @@ async fn help_texts() {
         ("credential_set", &["credential", "set", "--help"]),
         ("secret", &["secret", "--help"]),
         ("secret_set", &["secret", "set", "--help"]),
+        ("secret_check", &["secret", "check", "--help"]),
         ("secret_allow", &["secret", "allow", "--help"]),
         ("runs", &["runs", "--help"]),
         ("runs_list", &["runs", "list", "--help"]),

@@ -14,7 +14,8 @@ use crate::output;
 /// A disk that takes longer to make a small file durable makes each accepted run and push as slow.
 const SLOW_SYNC: Duration = Duration::from_millis(100);
 
-pub(super) async fn look(folder: &Path, checks: &mut Vec<Check>) {
+/// Looks at the data directory. `has_key`: the environment holds the server's key.
+pub(super) async fn look(folder: &Path, has_key: bool, checks: &mut Vec<Check>) {
     let shown = folder.display();
     let metadata = match folder.metadata() {
         Ok(metadata) => metadata,
@@ -28,7 +29,7 @@ pub(super) async fn look(folder: &Path, checks: &mut Vec<Check>) {
         }
     };
     checks.push(data(folder, &metadata));
-    checks.push(secrets(folder));
+    checks.push(secrets(folder, has_key));
     checks.push(database(folder).await);
     checks.push(machine::space("data-disk", folder));
     checks.push(sync(folder));
@@ -67,7 +68,7 @@ fn holder(lock: &Path) -> Option<String> {
 }
 
 /// Key, token and the like: there, and for nobody else.
-fn secrets(folder: &Path) -> Check {
+fn secrets(folder: &Path, has_key: bool) -> Check {
     let key = folder.join("key");
     let mut files: Vec<PathBuf> = vec![key.clone(), folder.join("admin-token")];
     let certificates = std::fs::read_dir(folder.join("tls")).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -100,11 +101,14 @@ fn secrets(folder: &Path) -> Check {
             Check::ok("secrets", "key and token are for the server's user alone")
         }
         Ok(_) => Check::failed("secrets", format!("{} holds no key", key.display()), "restore it from a backup"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && has_key => {
+            Check::ok("secrets", "the key is in the environment, the token for the server's user alone")
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => match folder.join("cooper.db").exists() {
             true => Check::failed(
                 "secrets",
                 format!("{} is not there, and a new one opens none of the stored secrets", key.display()),
-                "restore it from a backup",
+                "restore it from a backup, or set COOPER_SECRET_KEY if the server has its key from there",
             ),
             false => Check::skipped("secrets", "no server has started with this folder yet"),
         },
