@@ -4,6 +4,7 @@
 //! is refused all the same, so that an archive means the same here as anywhere: no `..`, no absolute names (but the
 //! root's own `/` or `./`, which `az` writes first), nothing inside a link or a file. The last entry of a name wins.
 
+mod decoder;
 mod error;
 mod member;
 mod stream;
@@ -56,7 +57,7 @@ impl Default for UnpackLimits {
     }
 }
 
-/// Reads a tar archive, gzipped or plain, and writes its files' contents one after another to `spool`.
+/// Reads a tar archive, plain or compressed with gzip, bzip2, xz or zstd, and writes its files' contents one after another to `spool`.
 ///
 /// The spool file is emptied first. Checked between chunks, `cancelled` ends the work with [`UnpackError::Cancelled`].
 pub fn unpack<R: Read>(

@@ -68,6 +68,25 @@ impl Raw {
     }
 }
 
+/// An xz file of nothing whose block header asks for the largest dictionary; headers' checksums are right.
+const GREEDY_XZ: &[u8] = b"\xfd\x37\x7a\x58\x5a\x00\x00\x01\x69\x22\xde\x36\x02\x00\x21\x01\x28\x00\x00\x00\xe6\xa0\x11\xb3\x01\x00\x00\x61\x00";
+
+fn bzip2(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn xz(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 6);
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
+}
+
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes).unwrap();
@@ -161,7 +180,15 @@ fn takes_what_a_context_is() {
     for (name, raw, mut expected) in table {
         expected.sort_by(|a, b| a[2..].split(['/', '=', '>']).cmp(b[2..].split(['/', '=', '>'])));
         let bytes = raw.end();
-        for bytes in [gzip(&bytes), bytes] {
+        for bytes in [
+            gzip(&bytes),
+            bzip2(&bytes),
+            xz(&bytes),
+            zstd(&bytes),
+            // Several frames in a row, one of them to be passed over, are one file.
+            [zstd(&bytes[..700]), b"\x50\x2a\x4d\x18\x03\0\0\0abc".to_vec(), zstd(&bytes[700..])].concat(),
+            bytes,
+        ] {
             let tree = try_unpack(&bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(lines(&tree), expected, "{name}");
         }
@@ -220,6 +247,7 @@ fn refuses_what_no_context_is() {
 fn refuses_what_no_archive_is() {
     let whole = Raw::default().file("a", "x").file("b", &"y".repeat(5_000)).end();
     let zipped = gzip(&whole);
+    let cut = |bytes: Vec<u8>| bytes[..bytes.len() - 9].to_vec();
     let mut damaged = zipped.clone();
     let middle = damaged.len() / 2;
     damaged[middle] ^= 0xff;
@@ -234,9 +262,12 @@ fn refuses_what_no_archive_is() {
         ("long text", b"FROM scratch\n".repeat(100), "is not a tar archive"),
         ("gzipped text", gzip(b"FROM scratch\n"), "is not a tar archive"),
         ("gzipped nothing", gzip(b""), "is not a tar archive"),
-        ("bzip2", b"BZh91AY&SY".to_vec(), "compressed with bzip2"),
-        ("xz", b"\xfd7zXZ\0\0".to_vec(), "compressed with xz"),
-        ("zstd", b"\x28\xb5\x2f\xfd....".to_vec(), "compressed with zstd"),
+        ("bzip2's head alone", b"BZh91AY&SY".to_vec(), "is cut off at its beginning"),
+        ("xz's head alone", b"\xfd7zXZ\0\0".to_vec(), "is cut off at its beginning"),
+        ("zstd's head alone", b"\x28\xb5\x2f\xfd".to_vec(), "is cut off at its beginning"),
+        ("no zstd", b"\x28\xb5\x2f\xfd........".to_vec(), "the context archive"),
+        // A dictionary of 4 GiB, which no file of this size needs.
+        ("xz that wants memory", GREEDY_XZ.to_vec(), "compressed data are damaged at its beginning"),
         ("zip", b"PK\x03\x04....".to_vec(), "compressed with zip"),
         ("gzip's head alone", zipped[..4].to_vec(), "is cut off at its beginning"),
         ("cut gzip", zipped[..zipped.len() - 1].to_vec(), "is cut off in or after entry `b`"),
@@ -244,8 +275,12 @@ fn refuses_what_no_archive_is() {
         ("cut in a padding", whole[..700].to_vec(), "is cut off in or after entry `a`"),
         ("cut in a header", whole[..1300].to_vec(), "is cut off in or after entry `a`"),
         ("no end mark", whole[..1024].to_vec(), "is cut off in or after entry `a`"),
+        ("cut bzip2", cut(bzip2(&whole)), "is cut off"),
+        ("cut xz", cut(xz(&whole)), "is cut off"),
+        ("cut zstd", cut(zstd(&whole)), "is cut off"),
+        ("rubbish behind zstd", [zstd(&whole), b"xxxxxxxxxx".to_vec()].concat(), "damaged"),
         ("damaged gzip", damaged, "the context"),
-        ("wrong checksum of gzip", bad_sum, "gzip data are damaged in or after entry `b`"),
+        ("wrong checksum of gzip", bad_sum, "compressed data are damaged in or after entry `b`"),
         ("rubbish behind gzip", [zipped.clone(), b"xxxxxxxxxx".to_vec()].concat(), "damaged"),
         ("damaged header", bad_header, "has a damaged header in or after entry `a`"),
     ];
@@ -275,6 +310,9 @@ fn limits_hold() {
         ("names", Raw::default().file(&"a".repeat(61), "").end(), "the names in the context are longer than 60 bytes"),
         ("bytes", Raw::default().file("a", &"x".repeat(100_000)).end(), "larger than 100000 bytes"),
         ("bytes behind the end mark", [Raw::default().end(), vec![0; 100_000]].concat(), "larger than 100000 bytes"),
+        ("ratio of bzip2", bzip2(&Raw::default().file("a", &"\0".repeat(80_000)).end()), "more than 10 times its size"),
+        ("ratio of xz", xz(&Raw::default().file("a", &"\0".repeat(80_000)).end()), "more than 10 times its size"),
+        ("ratio of zstd", zstd(&Raw::default().file("a", &"\0".repeat(80_000)).end()), "more than 10 times its size"),
         ("ratio", gzip(&Raw::default().file("a", &"\0".repeat(80_000)).end()), "more than 10 times its size"),
     ];
     for (name, bytes, message) in table {

@@ -12,8 +12,10 @@ pub enum UnpackError {
     /// It is not an archive of a kind that is taken.
     #[error("the context is not a tar archive; send a tar.gz of the folder")]
     NotTar,
-    /// It is compressed by something else than gzip.
-    #[error("the context archive is compressed with {method}; send it as tar.gz or plain tar")]
+    /// It is compressed by something that is not taken.
+    #[error(
+        "the context archive is compressed with {method}; send a tar archive, plain or with gzip, bzip2, xz or zstd"
+    )]
     Compression {
         /// The method's name.
         method: &'static str,
@@ -25,7 +27,7 @@ pub enum UnpackError {
         after: Option<String>,
     },
     /// The compressed data contradict themselves.
-    #[error("the context archive's gzip data are damaged {}; send it again", place(after))]
+    #[error("the context archive's compressed data are damaged {}; send it again", place(after))]
     Damaged {
         /// The last entry whose header was read.
         after: Option<String>,
