@@ -189,7 +189,7 @@ fn mistakes_are_the_users_and_are_named() {
         ("git@git.example:a/b.git", "https://git.example/a/b.git"),
         ("https://u:p@git.example/a.git", "holds credentials"),
         ("https://git.example/a.git#:../b", "leads out"),
-        ("https://git.example/a.tar.gz", "does not look like a Git repository"),
+        ("https://git.example/a.tar.gz#v1", "is taken as an archive, which has no `#v1`"),
     ] {
         world.server.cooper(&["build", "-t", "a", source]).expect(2).error_names(&[name]);
     }

@@ -24,5 +24,6 @@ mod remote_agent;
 mod restart;
 mod runs;
 mod secrets;
+mod sources;
 mod tls;
 mod two_machines;

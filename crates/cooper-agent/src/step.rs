@@ -266,7 +266,7 @@ impl Attempt<'_> {
             credential: &credential,
         };
         match order.work {
-            StepWork::Prepare(prepare) => self.prepare(prepare).await,
+            StepWork::Prepare(prepare) => self.prepare(prepare, &order.registry).await,
             StepWork::Build(build) => self.build(build, around).await,
             StepWork::Push(push) => self.push(push, around).await,
             StepWork::Command(command) => {

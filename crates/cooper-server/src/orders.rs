@@ -16,7 +16,8 @@ use cooper_engine::run::{Run, StepState};
 use cooper_ports::runs::SecretKind;
 use cooper_ports::store_error::StoreError;
 use cooper_registry::AttemptCredential;
-use cooper_spec::plan::{Environment, PlannedStep, PushWork, PushedName, SecretVolume, Text, Work};
+use cooper_spec::plan::{Environment, PlannedStep, PrepareWork, PushWork, PushedName, SecretVolume, Text, Work};
+use cooper_spec::source::RemoteSource;
 use cooper_types::{
     Access as RepositoryAccess, AttemptNumber, Digest, RepositoryName, RepositoryPattern, Scope, SecretBytes,
     SecretString, SourceHost, Tag,
@@ -181,8 +182,13 @@ fn built_image(run: &Run, step: usize) -> Result<Digest, OrderError> {
     }
 }
 
+/// Whether a source is an artifact in the server's own registry.
+fn is_own_artifact(run: &Run, prepare: &PrepareWork) -> bool {
+    matches!(&prepare.source, RemoteSource::Artifact(source) if *source.registry() == run.registry)
+}
+
 /// The attempt's credential: it pushes to the plan's repositories, and pulls what the run's principal may pull; one at a
-/// source has nothing to do there. The registry re-checks on each write that the attempt is live.
+/// source has nothing to do there, unless the source is there. The registry re-checks on each write that the attempt is live.
 fn credential(core: &Core, run: &Run, planned: &PlannedStep, attempt: AttemptNumber) -> SecretString {
     let push: BTreeSet<RepositoryName> = match &planned.work {
         // Each once, however many tags it gets: the credential goes in a header. Whatever the plan says, never beyond what
@@ -199,8 +205,8 @@ fn credential(core: &Core, run: &Run, planned: &PlannedStep, attempt: AttemptNum
         Work::Prepare(_) | Work::Build(_) | Work::Command(_) => BTreeSet::new(),
     };
     let scopes: &[Scope] = match &planned.work {
-        Work::Prepare(_) => &[],
-        Work::Build(_) | Work::Push(_) | Work::Command(_) => &run.scopes.0,
+        Work::Prepare(prepare) if !is_own_artifact(run, prepare) => &[],
+        Work::Prepare(_) | Work::Build(_) | Work::Push(_) | Work::Command(_) => &run.scopes.0,
     };
     let pull = scopes
         .iter()

@@ -1,4 +1,4 @@
-//! Sources of runs: a folder or a Git repository becomes an archive, an archive becomes a context that an engine can be
+//! Sources of runs: a folder, a Git repository, an archive behind a URL or an OCI artifact becomes an archive, an archive becomes a context that an engine can be
 //! served from. And the one client for requests to places that users name.
 //!
 //! [`pack()`] and [`unpack()`] are blocking: callers put them on a thread of their own. Which paths an ignore file leaves out
@@ -8,9 +8,11 @@
 pub mod egress;
 pub mod git;
 pub mod pack;
+pub mod remote;
 pub mod unpack;
 
 pub use egress::{Cidr, CidrError, Egress, EgressOptions, EgressPolicy};
 pub use git::{FetchEvent, FetchLimits, FetchListener, FetchRequest, GitError, Snapshot};
 pub use pack::{PackError, PackOptions, PackProgress, PackReport, pack};
+pub use remote::{RemoteError, RemoteRequest, RemoteSnapshot, fetch_archive, fetch_artifact};
 pub use unpack::{UnpackError, UnpackLimits, unpack};

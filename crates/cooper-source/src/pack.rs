@@ -10,6 +10,7 @@
 
 pub(crate) mod archive;
 mod error;
+pub(crate) mod hashing;
 pub(crate) mod selection;
 mod walk;
 

@@ -7,4 +7,4 @@ mod upload;
 
 pub(crate) use request::{BuildFlags, Request};
 pub(crate) use source::{Source, dockerfile_in_source};
-pub(crate) use upload::{pack_folder, upload_context};
+pub(crate) use upload::{keep_stdin, pack_folder, upload_context};

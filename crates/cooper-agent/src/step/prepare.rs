@@ -7,13 +7,21 @@
 mod credentials;
 mod upload;
 
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cooper_api::agent::PrepareOrder;
+use async_trait::async_trait;
+use cooper_api::agent::{MAX_PREPARED_BYTES, MAX_PREPARED_FILE_BYTES, PrepareOrder, RegistryAccess};
 use cooper_engine::message::{PreparedFile, PreparedSource, StepOutput};
-use cooper_source::git::{self, FetchEvent, FetchRequest, GitError, Snapshot};
-use cooper_source::{Cidr, Egress, EgressOptions, EgressPolicy, FetchLimits};
-use cooper_spec::source::RemoteSource;
+use cooper_source::git::{self, CredentialSource, FetchEvent, FetchRequest, GitCredential, GitError, Snapshot};
+use cooper_source::{
+    Cidr, Egress, EgressOptions, EgressPolicy, FetchLimits, RemoteError, RemoteRequest, RemoteSnapshot, fetch_archive,
+    fetch_artifact,
+};
+use cooper_spec::source::{GitSource, RemoteSource};
+use cooper_types::Digest;
 use tokio::sync::mpsc;
 
 use super::{Attempt, Ended};
@@ -22,11 +30,27 @@ use credentials::ServerCredentials;
 /// Lines of progress that may wait for the log; a host that says more is not shown in full.
 const LINE_QUEUE: usize = 256;
 
+/// A source on this agent's disk, packed.
+pub(super) struct Packed {
+    archive: PathBuf,
+    digest: Digest,
+    size: u64,
+    commit: Option<String>,
+    branch: Option<String>,
+    tag: Option<String>,
+    pinned: Option<Digest>,
+    dockerfile: Option<String>,
+    files: BTreeMap<String, Vec<u8>>,
+}
+
 impl Attempt<'_> {
     /// Fetches, packs and uploads a source.
-    pub(super) async fn prepare(&self, order: PrepareOrder) -> Result<StepOutput, Ended> {
+    pub(super) async fn prepare(&self, order: PrepareOrder, registry: &RegistryAccess) -> Result<StepOutput, Ended> {
         let credentials = ServerCredentials::new(self);
-        let found = self.prepare_with(&order, &credentials).await;
+        if let RemoteSource::Archive(source) = &order.source {
+            credentials.hide(source.url.query().unwrap_or_default());
+        }
+        let found = self.prepare_with(&order, registry, &credentials).await;
         // The host's own words may repeat what it was shown.
         let found = found.map(|found| StepOutput::Prepared(masked(found, |text| credentials.mask(text))));
         found.map_err(|ended| match ended {
@@ -39,6 +63,7 @@ impl Attempt<'_> {
     async fn prepare_with(
         &self,
         order: &PrepareOrder,
+        registry: &RegistryAccess,
         credentials: &ServerCredentials,
     ) -> Result<PreparedSource, Ended> {
         let dir = self.runner.placement_dir(self.key);
@@ -49,43 +74,119 @@ impl Attempt<'_> {
         let allow = order.allowed_networks.iter().map(|text| Cidr::parse(text)).collect::<Result<_, _>>();
         let allow = allow.map_err(|error| Ended::lost("the server's list of networks can't be read", &error))?;
         let egress = Egress::new(EgressOptions { policy: EgressPolicy { allow }, ..EgressOptions::default() });
-        let unpack = &self.runner.settings.unpack;
-        let RemoteSource::Git(source) = &order.source else {
-            let reason = format!("this agent can't fetch {} yet", order.source.shown());
-            return Err(Ended::Failed { exit_code: None, reason });
+        let mut packed = match &order.source {
+            RemoteSource::Git(source) => self.fetch_git(&egress, source, order, scratch.path(), credentials).await?,
+            RemoteSource::Archive(_) | RemoteSource::Artifact(_) => {
+                self.fetch_remote(&egress, order, registry, scratch.path(), credentials).await?
+            }
         };
+        if packed.size > order.max_bytes {
+            let reason = format!(
+                "the source packs to {} bytes, and this server takes {}; leave files out with a .dockerignore",
+                packed.size, order.max_bytes
+            );
+            return Err(Ended::Failed { exit_code: None, reason });
+        }
+        let all = packed.files.values().map(Vec::len).sum::<usize>();
+        if all > MAX_PREPARED_BYTES {
+            let reason = format!("the run's files have {all} bytes together; at most {MAX_PREPARED_BYTES} are taken");
+            return Err(Ended::Failed { exit_code: None, reason });
+        }
+        let context = tokio::select! {
+            () = self.stop.cancelled() => return Err(Ended::Stopped),
+            context = self.upload(&packed) => context?,
+        };
+        let files = wanted_files(order)
+            .into_iter()
+            .map(|name| PreparedFile { content: packed.files.remove(&name), name })
+            .collect();
+        let Packed { commit, branch, tag, pinned, digest, size, dockerfile, .. } = packed;
+        let dockerfile = dockerfile.filter(|name| order.dockerfile.as_ref() != Some(name));
+        Ok(PreparedSource { commit, branch, tag, context, digest, size, dockerfile, pinned, files })
+    }
+
+    async fn fetch_git(
+        &self,
+        egress: &Egress,
+        source: &GitSource,
+        order: &PrepareOrder,
+        scratch: &Path,
+        credentials: &ServerCredentials,
+    ) -> Result<Packed, Ended> {
+        let unpack = &self.runner.settings.unpack;
         let request = FetchRequest {
             source: source.clone(),
             dockerfile: order.dockerfile.clone(),
-            files: order.files.clone(),
-            scratch: scratch.path().to_owned(),
-            limits: FetchLimits { entries: unpack.entries, bytes: unpack.bytes, ..FetchLimits::default() },
+            files: wanted_files(order),
+            scratch: scratch.to_owned(),
+            limits: FetchLimits {
+                entries: unpack.entries,
+                bytes: unpack.bytes,
+                named_file_len: MAX_PREPARED_FILE_BYTES as u64,
+                ..FetchLimits::default()
+            },
         };
         let (lines, shown) = mpsc::channel(LINE_QUEUE);
         let listener = Arc::new(move |event: FetchEvent| {
             // A full queue loses progress and nothing else.
             let _ = lines.try_send(event.to_string());
         });
-        let fetch = git::fetch(&egress, credentials, request, listener, &self.stop);
+        let fetch = git::fetch(egress, credentials, request, listener, &self.stop);
         let (fetched, ()) = tokio::join!(fetch, self.show_lines(shown, credentials));
-        let snapshot = fetched.map_err(|error| ended(&error))?;
-        if snapshot.size > order.max_bytes {
-            let reason = format!(
-                "the source packs to {} bytes, and this server takes {}; leave files out with a .dockerignore",
-                snapshot.size, order.max_bytes
-            );
-            return Err(Ended::Failed { exit_code: None, reason });
-        }
-        let context = tokio::select! {
-            () = self.stop.cancelled() => return Err(Ended::Stopped),
-            context = self.upload(&snapshot) => context?,
-        };
-        let Snapshot { commit, branch, reference, digest, size, dockerfile, mut files, .. } = snapshot;
+        let Snapshot { commit, branch, reference, archive, digest, size, dockerfile, files, .. } =
+            fetched.map_err(|error| ended(&error))?;
         let tag = reference.and_then(|name| name.strip_prefix("refs/tags/").map(str::to_owned));
-        let dockerfile = dockerfile.filter(|name| order.dockerfile.as_ref() != Some(name));
-        let files = order.files.iter().map(|name| PreparedFile { name: name.clone(), content: files.remove(name) });
-        let files = files.collect();
-        Ok(PreparedSource { commit: Some(commit), branch, tag, context, digest, size, dockerfile, pinned: None, files })
+        Ok(Packed { archive, digest, size, commit: Some(commit), branch, tag, pinned: None, dockerfile, files })
+    }
+
+    async fn fetch_remote(
+        &self,
+        egress: &Egress,
+        order: &PrepareOrder,
+        registry: &RegistryAccess,
+        scratch: &Path,
+        credentials: &ServerCredentials,
+    ) -> Result<Packed, Ended> {
+        let settings = &self.runner.settings;
+        let request = RemoteRequest {
+            dockerfile: order.dockerfile.clone(),
+            files: wanted_files(order),
+            scratch: scratch.to_owned(),
+            unpack: settings.unpack.clone(),
+            received: settings.max_archive_bytes,
+            named_file_len: MAX_PREPARED_FILE_BYTES as u64,
+        };
+        let (lines, shown) = mpsc::channel(LINE_QUEUE);
+        let fetch = async move {
+            let say = |line: String| {
+                let _ = lines.try_send(line);
+            };
+            let fetch = async {
+                match &order.source {
+                    RemoteSource::Archive(source) => fetch_archive(egress, credentials, source, request, &say).await,
+                    RemoteSource::Artifact(source) if *source.registry() == registry.name => {
+                        // The server's own registry is where this agent reaches it, and is no place that a user chose.
+                        let (egress, login) = own_registry(registry);
+                        fetch_artifact(&egress, &login, source, request, &say).await
+                    }
+                    RemoteSource::Artifact(source) => fetch_artifact(egress, credentials, source, request, &say).await,
+                    RemoteSource::Git(_) => Err(RemoteError::Cancelled),
+                }
+            };
+            tokio::select! {
+                () = self.stop.cancelled() => Err(RemoteError::Cancelled),
+                fetched = fetch => fetched,
+            }
+        };
+        let (fetched, ()) = tokio::join!(fetch, self.show_lines(shown, credentials));
+        let RemoteSnapshot { pinned, archive, digest, size, dockerfile, files } =
+            fetched.map_err(|error| match error {
+                RemoteError::Cancelled => Ended::Stopped,
+                error if error.is_transient() => Ended::Lost(format!("source can't be fetched: {}", error.line())),
+                error => Ended::Failed { exit_code: None, reason: error.line() },
+            })?;
+        let pinned = Some(pinned);
+        Ok(Packed { archive, digest, size, commit: None, branch: None, tag: None, pinned, dockerfile, files })
     }
 
     /// Puts progress into the log, until there is no more.
@@ -93,6 +194,31 @@ impl Attempt<'_> {
         while let Some(line) = lines.recv().await {
             self.log.service(&credentials.mask(&line)).await;
         }
+    }
+}
+
+/// The files that the result holds.
+fn wanted_files(order: &PrepareOrder) -> Vec<String> {
+    order.task_file.iter().chain(&order.files).cloned().collect()
+}
+
+/// A client for the server's registry alone, with the attempt's credential.
+fn own_registry(registry: &RegistryAccess) -> (Egress, RegistryLogin) {
+    let everywhere = ["0.0.0.0/0", "::/0"].map(|range| Cidr::parse(range).expect("it is a range"));
+    let policy = EgressPolicy { allow: everywhere.to_vec() };
+    let egress = Egress::new(EgressOptions { policy, ..EgressOptions::default() });
+    (egress, RegistryLogin(registry.clone()))
+}
+
+/// The attempt's credential, for the server's registry and no other host.
+struct RegistryLogin(RegistryAccess);
+
+#[async_trait]
+impl CredentialSource for RegistryLogin {
+    async fn for_host(&self, host: &str) -> Result<Option<GitCredential>, Box<dyn Error + Send + Sync>> {
+        let RegistryAccess { name, username, password } = &self.0;
+        let own = host.eq_ignore_ascii_case(name.as_str());
+        Ok(own.then(|| GitCredential { username: username.clone(), password: password.clone() }))
     }
 }
 
@@ -113,7 +239,7 @@ fn ended(error: &GitError) -> Ended {
 
 #[cfg(test)]
 mod tests {
-    use cooper_types::{ContextId, Digest};
+    use cooper_types::ContextId;
 
     use super::*;
 

@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use cooper_types::{Digest, DigestAlgorithm, Hasher};
+use cooper_types::Digest;
 use flate2::{Compression, GzBuilder};
 
 use super::context::Selection;
@@ -16,6 +16,7 @@ use super::worker::check;
 use super::{FetchLimits, GitError, GitNameFault};
 use crate::pack::PackError;
 use crate::pack::archive::{Archive, EntryHead};
+use crate::pack::hashing::Hashing;
 
 /// Every entry's time, 2000-01-01: commits keep none, and a constant lets an engine see what did not change from one
 /// commit to the next. Zip files, which builds make, can hold nothing before 1980.
@@ -44,11 +45,7 @@ pub(super) fn write(
     let disk = |source| GitError::Disk { source };
     entries.sort_by(|a, b| a.path.split('/').cmp(b.path.split('/')));
     let file = File::options().write(true).create_new(true).open(place).map_err(disk)?;
-    let hashing = Hashing {
-        inner: BufWriter::with_capacity(256 << 10, file),
-        hasher: Hasher::new(DigestAlgorithm::Sha256),
-        size: 0,
-    };
+    let hashing = Hashing::new(BufWriter::with_capacity(256 << 10, file));
     let mut ignore = |_| {};
     let mut archive = Archive::new(GzBuilder::new().write(hashing, Compression::fast()), &mut ignore);
     let mut count = 0;
@@ -103,7 +100,8 @@ pub(super) fn write(
     let (gzip, _) = archive.finish().map_err(of_archive)?;
     let mut hashing = gzip.finish().map_err(disk)?;
     hashing.flush().map_err(disk)?;
-    Ok(Written { digest: hashing.hasher.finish(), size: hashing.size, entries: count })
+    let (digest, size) = hashing.finish();
+    Ok(Written { digest, size, entries: count })
 }
 
 /// Contents come from memory here, so what can fail is the disk.
@@ -111,25 +109,5 @@ fn of_archive(error: PackError) -> GitError {
     match error {
         PackError::Output { source } | PackError::Unreadable { source, .. } => GitError::Disk { source },
         other => GitError::Disk { source: io::Error::other(other) },
-    }
-}
-
-/// Counts and hashes what is written.
-struct Hashing<W> {
-    inner: W,
-    hasher: Hasher,
-    size: u64,
-}
-
-impl<W: Write> Write for Hashing<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.hasher.update(bytes.get(..written).unwrap_or_default());
-        self.size += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
     }
 }

@@ -11,6 +11,8 @@ use crate::fault::{Fault, chain};
 pub(crate) enum Source {
     /// A folder of this machine; whether it exists is for the packing to say.
     Folder(PathBuf),
+    /// A tar archive on the standard input.
+    Stdin,
     /// A place that an agent fetches. Nothing of it comes through this machine.
     Remote(RemoteSource),
 }
@@ -21,10 +23,9 @@ impl Source {
         match SourceLocation::parse(text) {
             Ok(SourceLocation::Local(path)) => Ok(Self::Folder(PathBuf::from(path))),
             Ok(SourceLocation::Remote(source)) => Ok(Self::Remote(source)),
-            Ok(SourceLocation::Nothing | SourceLocation::Stdin) => {
-                Err(Fault::usage(format!("source `{text}` is not a folder"))
-                    .with_hint("give the folder that holds the sources; `.` is the current one"))
-            }
+            Ok(SourceLocation::Stdin) => Ok(Self::Stdin),
+            Ok(SourceLocation::Nothing) => Err(Fault::usage(format!("source `{text}` holds no Dockerfile"))
+                .with_hint("give the folder that holds the sources; `.` is the current one")),
             Err(error) => Err(Fault::usage(chain(&error))),
         }
     }
@@ -35,7 +36,7 @@ pub(crate) fn dockerfile_in_source(file: Option<&Path>) -> Result<String, Fault>
     let Some(file) = file else { return Ok("Dockerfile".to_owned()) };
     let fault = |why: &str| {
         Fault::usage(format!("--file `{}` {why}", file.display()))
-            .with_hint("with a source that an agent fetches, it is a path inside the source's folder")
+            .with_hint("with a source that is no folder of this machine, it is a path inside the source")
     };
     let mut parts = Vec::new();
     for part in file.components() {
@@ -65,10 +66,10 @@ mod tests {
         for text in [".", "..", "/src/app", "app", "git", "C:\\src"] {
             assert_eq!(Source::parse(text), Ok(Source::Folder(PathBuf::from(text))));
         }
+        assert_eq!(Source::parse("-"), Ok(Source::Stdin));
         for (text, expect) in [
             ("", "empty"),
-            ("-", "not a folder"),
-            ("/dev/null", "not a folder"),
+            ("/dev/null", "no Dockerfile"),
             ("git@github.com:a/b", "https://github.com/a/b"),
             ("ssh://git@git.example/a.git", "https://git.example/a.git"),
             ("oci://a:1", "oci"),

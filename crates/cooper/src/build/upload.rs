@@ -1,7 +1,7 @@
-//! Packs a folder into a nameless temporary file, and sends that.
+//! Packs a folder, or keeps what comes from the standard input, in a nameless temporary file, and sends that.
 
 use std::fs::File;
-use std::io::Seek as _;
+use std::io::{Read, Seek as _, Write as _};
 use std::time::Duration;
 
 use cooper_client::Client;
@@ -18,7 +18,8 @@ use crate::output;
 pub(crate) struct Packed {
     file: File,
     size: u64,
-    pub(crate) report: PackReport,
+    /// The Dockerfile's path inside it.
+    pub(crate) dockerfile: String,
 }
 
 /// Packs the folder; `live` shows how far it has come.
@@ -28,27 +29,61 @@ pub(crate) async fn pack_folder(options: PackOptions, live: bool) -> Result<Pack
     let work = tokio::task::spawn_blocking(move || pack_blocking(&options, &shown)).await;
     bar.finish_and_clear();
     let packed = work.map_err(|error| Fault::machinery(format!("packing stopped: {}", chain(&error))))??;
-    for path in &packed.report.skipped {
+    let (packed, report) = packed;
+    for path in &report.skipped {
         output::warning(&format!("`{path}` is a socket, which no context can hold: left out"));
     }
     Ok(packed)
 }
 
-fn pack_blocking(options: &PackOptions, bar: &ProgressBar) -> Result<Packed, Fault> {
-    let fault = |error: std::io::Error| {
-        Fault::machinery(format!("the packed context can't be written to a temporary file: {error}"))
-            .with_hint("free some space there, or name another folder with TMPDIR")
-    };
-    let file = tempfile::tempfile().map_err(fault)?;
+/// Keeps the archive from the standard input, as it comes: the agent unpacks whatever compression it has. What is no
+/// archive at all is refused here.
+pub(crate) async fn keep_stdin(dockerfile: String, live: bool) -> Result<Packed, Stop> {
+    let bar = progress_bar(live, "{spinner} reading: {msg}");
+    let shown = bar.clone();
+    let work = tokio::task::spawn_blocking(move || keep_blocking(std::io::stdin().lock(), dockerfile, &shown)).await;
+    bar.finish_and_clear();
+    Ok(work.map_err(|error| Fault::machinery(format!("reading stopped: {}", chain(&error))))??)
+}
+
+fn keep_blocking(mut input: impl Read, dockerfile: String, bar: &ProgressBar) -> Result<Packed, Fault> {
+    let mut file = tempfile::tempfile().map_err(disk_fault)?;
+    let (mut buffer, mut size) = (vec![0; 256 << 10], 0);
+    loop {
+        let read = match input.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Fault::usage(format!("the standard input can't be read: {error}"))),
+        };
+        file.write_all(buffer.get(..read).unwrap_or_default()).map_err(disk_fault)?;
+        size += read as u64;
+        bar.set_message(output::size(size));
+    }
+    if size == 0 {
+        return Err(Fault::usage("the standard input is empty")
+            .with_hint("pipe a tar archive into it: `tar -c . | cooper build -`"));
+    }
+    file.rewind().map_err(disk_fault)?;
+    Ok(Packed { file, size, dockerfile })
+}
+
+fn disk_fault(error: std::io::Error) -> Fault {
+    Fault::machinery(format!("the packed context can't be written to a temporary file: {error}"))
+        .with_hint("free some space there, or name another folder with TMPDIR")
+}
+
+fn pack_blocking(options: &PackOptions, bar: &ProgressBar) -> Result<(Packed, PackReport), Fault> {
+    let file = tempfile::tempfile().map_err(disk_fault)?;
     let mut report_progress = |progress: cooper_source::PackProgress| {
         bar.set_message(format!("{} files, {}", progress.files, output::size(progress.bytes)));
     };
     let report = pack(options, std::io::BufWriter::with_capacity(256 * 1024, &file), &mut report_progress)
         .map_err(|error| pack_fault(&error))?;
     let mut file = file;
-    let size = file.metadata().map_err(fault)?.len();
-    file.rewind().map_err(fault)?;
-    Ok(Packed { file, size, report })
+    let size = file.metadata().map_err(disk_fault)?.len();
+    file.rewind().map_err(disk_fault)?;
+    Ok((Packed { file, size, dockerfile: report.dockerfile_name.clone() }, report))
 }
 
 fn pack_fault(error: &PackError) -> Fault {

@@ -1,4 +1,4 @@
-//! `cooper build`: packs a folder and sends it, or names a repository; asks for a run, and follows it to its end.
+//! `cooper build`: packs a folder and sends it, or names a place that an agent fetches; asks for a run, and follows it to its end.
 
 use std::io::IsTerminal as _;
 
@@ -8,7 +8,7 @@ use cooper_client::FollowOptions;
 use cooper_source::PackOptions;
 use cooper_types::{IdempotencyKey, RunId};
 
-use crate::build::{BuildFlags, Request, Source, dockerfile_in_source, pack_folder, upload_context};
+use crate::build::{BuildFlags, Request, Source, dockerfile_in_source, keep_stdin, pack_folder, upload_context};
 use crate::cli::OutputForm;
 use crate::connection::ServerArgs;
 use crate::display::{Display, LogTarget};
@@ -20,7 +20,8 @@ use crate::output;
 
 #[derive(Args, Debug)]
 pub(crate) struct BuildArgs {
-    /// The folder that holds the sources, or `https://HOST/PATH.git#REFERENCE:FOLDER` in a Git repository
+    /// The folder that holds the sources; `https://HOST/PATH.git#REFERENCE:FOLDER` in a Git repository; the URL of a tar
+    /// archive; `oci://HOST/REPOSITORY:TAG`; or `-` for a tar archive on the standard input
     #[arg(value_name = "SOURCE")]
     source: String,
     #[command(flatten)]
@@ -84,23 +85,39 @@ impl AzureFlags {
 
 pub(crate) async fn run(args: &BuildArgs, environment: &Environment) -> Result<Exit, Stop> {
     let source = Source::parse(&args.source)?;
-    if let Source::Remote(_) = &source {
+    if let Source::Remote(_) | Source::Stdin = &source {
         // Before anything is asked of the server.
         dockerfile_in_source(args.flags.file.as_deref())?;
+    }
+    if source == Source::Stdin && std::io::stdin().is_terminal() {
+        return Err(Fault::usage("the standard input is a terminal")
+            .with_hint("pipe a tar archive into it: `tar -c . | cooper build -`")
+            .into());
     }
     let request = Request::from_flags(&args.flags, environment)?;
     let client = args.server.connect(environment)?;
     for warning in args.azure.warnings().iter().chain(&request.warnings) {
         output::warning(warning);
     }
+    if let Source::Remote(source) = &source
+        && let Some(warning) = source.warning()
+    {
+        output::warning(&warning);
+    }
     let live = is_live(args, environment);
     let request = match source {
         Source::Remote(source) => request.of_remote(&source, dockerfile_in_source(args.flags.file.as_deref())?),
+        Source::Stdin => {
+            let packed = keep_stdin(dockerfile_in_source(args.flags.file.as_deref())?, live).await?;
+            let dockerfile = packed.dockerfile.clone();
+            let context = upload_context(&client, packed, live).await?;
+            request.of_context(&context, dockerfile)
+        }
         Source::Folder(folder) => {
             output::note("Packing source code into tar to upload...");
             let options = PackOptions { folder, dockerfile: args.flags.file.clone() };
             let packed = pack_folder(options, live).await?;
-            let dockerfile = packed.report.dockerfile_name.clone();
+            let dockerfile = packed.dockerfile.clone();
             let context = upload_context(&client, packed, live).await?;
             request.of_context(&context, dockerfile)
         }

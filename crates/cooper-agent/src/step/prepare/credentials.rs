@@ -67,6 +67,17 @@ impl ServerCredentials {
         self.given.lock().unwrap_or_else(PoisonError::into_inner).masks.text(text)
     }
 
+    /// Has one more value masked. Values that are too large for that are left.
+    pub(super) fn hide(&self, value: &str) {
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        if !value.is_empty() {
+            given.values.push(SecretBytes::new(value.as_bytes().to_vec()));
+            if let Ok(masks) = MaskSet::new(given.values.iter().map(SecretBytes::expose)) {
+                given.masks = masks;
+            }
+        }
+    }
+
     async fn ask(&self, host: &str) -> Result<Option<GitCredential>, LookupError> {
         let mut channels = self.channels.clone();
         let channel = channels.wait_for(Option::is_some).await.ok().and_then(|channel| channel.clone());

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use cooper_api::agent::{attempt_message, wire};
-use cooper_source::git::Snapshot;
 use cooper_types::ContextId;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
@@ -13,6 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
 use super::super::{Attempt, Ended};
+use super::Packed;
 use crate::error::chain;
 use crate::link;
 
@@ -40,7 +40,7 @@ enum UploadError {
 
 impl Attempt<'_> {
     /// Uploads the archive; gives the context that it is now.
-    pub(super) async fn upload(&self, snapshot: &Snapshot) -> Result<ContextId, Ended> {
+    pub(super) async fn upload(&self, snapshot: &Packed) -> Result<ContextId, Ended> {
         let mut pause = FIRST_PAUSE;
         let mut tries = 0;
         loop {
@@ -74,7 +74,7 @@ impl Attempt<'_> {
         }
     }
 
-    async fn upload_once(&self, snapshot: &Snapshot) -> Result<ContextId, UploadError> {
+    async fn upload_once(&self, snapshot: &Packed) -> Result<ContextId, UploadError> {
         let mut channels = self.runner.channels.clone();
         // Without a stream there is nobody to ask; the attempt's timeout bounds the wait.
         let channel = channels.wait_for(Option::is_some).await.ok().and_then(|channel| channel.clone());

@@ -1,0 +1,101 @@
+//! Builds of archives behind URLs, of artifacts in the server's own registry, and of a tar on the standard input.
+
+use std::fs::File;
+use std::io::{Seek as _, Write as _};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use cooper_e2e::{Answer, Archive, FileServer, ServerOptions, TestServer, request, run_to_end};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+const DOCKERFILE: &str = "ARG BASE\nFROM $BASE\nCOPY which /which\nRUN test \"$(cat /which)\" = right\n";
+const DEADLINE: Duration = Duration::from_secs(120);
+
+#[test]
+fn sources_besides_folders_and_repositories_are_built() {
+    let arguments = ["--allow-source", "127.0.0.1"].map(str::to_owned).to_vec();
+    let server = TestServer::with(ServerOptions { arguments, ..ServerOptions::default() });
+    let base = server.base_image();
+    let registry = base.split('/').next().unwrap().to_owned();
+    let base = format!("BASE={base}");
+    let flags = ["build", "--no-logs", "--output", "json", "--build-arg", &base];
+
+    let tar = Archive::new().file("top/Dockerfile", DOCKERFILE).file("top/which", "right").gzip();
+    let files = FileServer::start(move |path, _| match path {
+        "/src?sig=hunter2" => FileServer::answer("200 OK", &[], &tar),
+        _ => FileServer::answer("404 Not Found", &[], b"no such archive"),
+    });
+    let source = format!("{}/src?sig=hunter2#:top", files.url());
+    let finished = server.cooper(&[&flags[..], &["-t", "app:url", &source]].concat()).ok();
+    let run = finished.json();
+    assert_eq!(run["sourceLocation"], format!("{}/src?…#:top", files.url()));
+    assert_eq!((&run["sourceCommit"], &run["dependencies"][0]["git"]), (&Value::Null, &Value::Null));
+    let log = server.cooper(&["logs", run["runId"].as_str().unwrap()]).ok().stdout;
+    assert!(log.contains("/src?…, sha256:"), "{log}");
+    for text in [&log, &finished.stderr, &finished.stdout, &server.log()] {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    let missing = format!("{}/none", files.url());
+    let failed = server.cooper(&[&flags[..], &["--no-push", &missing]].concat()).expect(1);
+    failed.error_names(&["/none", "answers 404: no such archive"]);
+
+    push_artifact(&server, &[("Dockerfile", DOCKERFILE), ("which", "right")]);
+    let source = format!("oci://{registry}/context/app:v1");
+    let run = server.cooper(&[&flags[..], &["-t", "app:oci", &source]].concat()).ok().json();
+    assert_eq!(run["sourceLocation"], source);
+    let failed = server.cooper(&[&flags[..], &["--no-push", &format!("oci://{registry}/context/app:v2")]].concat());
+    failed.expect(1).error_names(&["context/app:v2", "404"]);
+
+    let tar = Archive::new().file("docker/Dockerfile", DOCKERFILE).file("which", "right").tar();
+    let mut input = tempfile::tempfile().unwrap();
+    input.write_all(&tar).unwrap();
+    let piped = |arguments: &[&str], mut input: File| {
+        input.rewind().unwrap();
+        let mut command = server.command(&[&flags[..], arguments].concat());
+        run_to_end(command.stdin(input), DEADLINE)
+    };
+    let run = piped(&["-t", "app:stdin", "-f", "docker/Dockerfile", "-"], input).ok().json();
+    assert_eq!((&run["status"], &run["sourceLocation"]), (&Value::from("Succeeded"), &Value::Null));
+    piped(&["--no-push", "-"], tempfile::tempfile().unwrap()).expect(2).error_names(&["standard input is empty"]);
+    server.expect_quiet_log();
+}
+
+/// Puts these files into the registry as `oras push` does.
+fn push_artifact(server: &TestServer, files: &[(&str, &str)]) {
+    let credential = format!("Authorization: Basic {}", STANDARD.encode(format!("tester:{}", server.token())));
+    let send = |method: &str, path: &str, kind: &str, body: &[u8]| -> Answer {
+        let kind = format!("Content-Type: {kind}");
+        request(server.authority(), method, path, &[&credential, &kind], body).expect("the registry answers")
+    };
+    let put = |bytes: &[u8]| {
+        let digest = sha256(bytes);
+        let path = format!("/v2/context/app/blobs/uploads/?digest={digest}");
+        let answer = send("POST", &path, "application/octet-stream", bytes);
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        digest
+    };
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let layers: Vec<Value> = files
+        .iter()
+        .map(|(name, text)| {
+            serde_json::json!({
+                "mediaType": "application/vnd.oci.image.layer.v1.tar",
+                "digest": put(text.as_bytes()),
+                "size": text.len(),
+                "annotations": { "org.opencontainers.image.title": name },
+            })
+        })
+        .collect();
+    let config =
+        serde_json::json!({ "mediaType": "application/vnd.oci.empty.v1+json", "digest": put(b"{}"), "size": 2 });
+    let manifest = serde_json::json!({ "schemaVersion": 2, "mediaType": kind, "config": config, "layers": layers });
+    let answer = send("PUT", "/v2/context/app/manifests/v1", kind, manifest.to_string().as_bytes());
+    assert_eq!(answer.status, 201, "{}", answer.body);
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
