@@ -25,7 +25,7 @@ mod testing;
 mod tls;
 
 pub use access::AdminTokenError;
-pub use cooper_agent::{CacheBudget, DiskSettings, MinFree};
+pub use cooper_agent::{CacheBudget, DiskSettings, MinFree, StepPolicy};
 pub use cooper_store::{RESTORING, SnapshotError};
 
 pub use backup::{BackupError, BackupOptions, BackupReport, RestoreError, WorkFolder, backup, restore, schema};

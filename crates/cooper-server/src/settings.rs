@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cooper_agent::DiskSettings;
+use cooper_agent::{DiskSettings, StepPolicy};
 use cooper_source::Cidr;
 use cooper_types::{AgentName, RegistryName};
 use rustls::pki_types::ServerName;
@@ -88,6 +88,8 @@ pub struct LocalAgent {
     pub slots: u32,
     /// How it treats the disk.
     pub disk: DiskSettings,
+    /// What steps may do on it beyond the usual.
+    pub steps: StepPolicy,
 }
 
 impl Settings {

@@ -41,6 +41,7 @@ fn host(settings: AgentProgramSettings) -> Result<AgentHost, Stop> {
     }
     agent.platforms = settings.platforms;
     agent.disk = settings.disk;
+    agent.steps = settings.steps;
     agent.reconnect = ReconnectWindow::REMOTE;
     agent.shutdown_grace = settings.shutdown_grace;
     Ok(AgentHost {

@@ -11,7 +11,7 @@ mod value;
 use std::path::Path;
 
 use clap::ValueEnum;
-use cooper_server::{DiskSettings, LocalAgent, Settings, TlsName, TlsSettings};
+use cooper_server::{DiskSettings, LocalAgent, Settings, StepPolicy, TlsName, TlsSettings};
 use cooper_types::{AgentName, RegistryName};
 
 use crate::environment::Environment;
@@ -70,6 +70,7 @@ pub(crate) fn resolve(
     let engine_socket = layers.take(Key::Engine, value::socket).or_else(|| docker_host(environment));
     let slots = layers.take(Key::Slots, value::slots).unwrap_or(Settings::DEFAULT_SLOTS);
     let disk = disk(&mut layers);
+    let steps = steps(&mut layers);
     let anonymous_pull = layers.take(Key::AnonymousPull, value::boolean).unwrap_or(false);
     let max_context_bytes =
         layers.take(Key::MaxContextSize, value::size).unwrap_or(Settings::DEFAULT_MAX_CONTEXT_BYTES);
@@ -79,7 +80,8 @@ pub(crate) fn resolve(
     let log_format = layers.take(Key::LogFormat, value::log_format).unwrap_or_default();
     let log_filter = layers.take(Key::Log, value::log_filter).unwrap_or_else(|| "info".to_owned());
     let default_name = || AgentName::parse("local").expect("a name of letters is an agent's name");
-    let local_agent = agent.then(|| LocalAgent { name: name.unwrap_or_else(default_name), engine_socket, slots, disk });
+    let local_agent =
+        agent.then(|| LocalAgent { name: name.unwrap_or_else(default_name), engine_socket, slots, disk, steps });
     let faults = layers.faults;
     match faults.is_empty() {
         false => Err(faults),
@@ -127,6 +129,15 @@ fn disk(layers: &mut Layers<'_>) -> DiskSettings {
         cache_budget: layers.take(Key::CacheBudget, value::cache_budget).unwrap_or_default(),
         min_free: layers.take(Key::MinFree, value::min_free).unwrap_or_default(),
         ..DiskSettings::default()
+    }
+}
+
+/// What steps may do on an agent beyond the usual.
+fn steps(layers: &mut Layers<'_>) -> StepPolicy {
+    StepPolicy {
+        privileged: layers.take(Key::AllowPrivileged, value::boolean).unwrap_or(false),
+        ports: layers.take(Key::AllowPorts, value::boolean).unwrap_or(false),
+        networks: layers.take(Key::AllowNetwork, value::network_names).unwrap_or_default(),
     }
 }
 
@@ -258,6 +269,7 @@ mod tests {
                     engine_socket: None,
                     slots: Settings::DEFAULT_SLOTS,
                     disk: DiskSettings::default(),
+                    steps: StepPolicy::default(),
                 }),
                 anonymous_pull: false,
                 allowed_sources: Vec::new(),
@@ -286,7 +298,7 @@ mod tests {
     #[test]
     fn every_key_works_in_every_layer() {
         let file = "listen = \"localhost:0\"\ntls-self-signed = true\ntls-name = \"a.example.com, 10.0.0.1\"\ndata-dir = \"/srv\"\nregistry-name = \"r.example.com\"\nagent = true\n\
-            agent-name = \"a1\"\nengine = \"unix:///run/e.sock\"\nslots = 7\ncache-budget = \"none\"\nmin-free = \"7%\"\nanonymous-pull = true\n\
+            agent-name = \"a1\"\nengine = \"unix:///run/e.sock\"\nslots = 7\ncache-budget = \"none\"\nmin-free = \"7%\"\nallow-privileged = true\nallow-ports = true\nallow-network = \"host, lan\"\nanonymous-pull = true\n\
             max-context-size = \"2GiB\"\nallow-source = \"10.0.0.0/8, fd00::/8\"\nsecret-env = \"A,B bob\"\nsecret-vault = \"v.example=vault:kv/ci *\"\nvault-address = \"https://vault.example\"\n\
             vault-token-file = \"/run/token\"\nvault-namespace = \"team\"\nvault-ca-file = \"/etc/ca.pem\"\nshutdown-grace = 5\nlog-format = \"json\"\nlog = \"debug\"\n";
         let from_file = settings(&[], &[], file).expect("valid");
@@ -302,6 +314,9 @@ mod tests {
             (Key::Slots, "7"),
             (Key::CacheBudget, "none"),
             (Key::MinFree, "7%"),
+            (Key::AllowPrivileged, "on"),
+            (Key::AllowPorts, "true"),
+            (Key::AllowNetwork, "lan,host"),
             (Key::AnonymousPull, "yes"),
             (Key::MaxContextSize, "2147483648"),
             (Key::AllowSource, "10.0.0.0/8,fd00::/8"),
@@ -338,7 +353,7 @@ mod tests {
             "cooper.toml:2: unknown key `log-fromat`; did you mean `log-format`?",
             "cooper.toml:3: key `engine` must be a text, a number or true/false",
             "cooper.toml:4: unknown key `zzz`; known keys are listen, tls-cert, tls-key, tls-self-signed, tls-name, data-dir, registry-name, agent, agent-name, engine, \
-             slots, cache-budget, min-free, anonymous-pull, max-context-size, allow-source, secret-env, secret-vault, vault-address, vault-token-file, vault-namespace, vault-ca-file, shutdown-grace, log-format, log, agent-server, \
+             slots, cache-budget, min-free, allow-privileged, allow-ports, allow-network, anonymous-pull, max-context-size, allow-source, secret-env, secret-vault, vault-address, vault-token-file, vault-namespace, vault-ca-file, shutdown-grace, log-format, log, agent-server, \
              agent-token-file, agent-platform, agent-pool, agent-data-dir, agent-ca-file, agent-insecure",
             "--listen: `nowhere` is not an address and port such as 127.0.0.1:5000",
             "cooper.toml:1: key `slots`: `many` is not a number from 1 to 256",

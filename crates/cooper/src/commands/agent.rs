@@ -52,6 +52,15 @@ struct RunArgs {
     /// What has to be free on the disk before work is taken, such as 5GiB or 10% [default: 2GiB, or 5% if that is less]
     #[arg(long, value_name = "SIZE|PERCENT%")]
     min_free: Option<String>,
+    /// Let steps have all privileges: as good as root of this machine
+    #[arg(long)]
+    allow_privileged: bool,
+    /// Let steps have ports of this machine
+    #[arg(long)]
+    allow_ports: bool,
+    /// Let steps use this network of the engine, which is not made for them; host is the machine's own; repeatable
+    #[arg(long, value_name = "NAME")]
+    allow_network: Vec<String>,
     /// Where it keeps what it works on [default: ~/.local/share/cooper-agent]
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<String>,
@@ -86,6 +95,15 @@ impl RunArgs {
         let mut flags: Flags = texts.into_iter().filter_map(|(key, text)| Some((key, text.clone()?))).collect();
         if !self.platform.is_empty() {
             flags.push((Key::AgentPlatform, self.platform.join(",")));
+        }
+        if self.allow_privileged {
+            flags.push((Key::AllowPrivileged, "true".to_owned()));
+        }
+        if self.allow_ports {
+            flags.push((Key::AllowPorts, "true".to_owned()));
+        }
+        if !self.allow_network.is_empty() {
+            flags.push((Key::AllowNetwork, self.allow_network.join(",")));
         }
         flags
     }

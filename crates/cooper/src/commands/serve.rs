@@ -56,6 +56,15 @@ pub(crate) struct ServeArgs {
     /// What has to be free on the disk before work is taken, such as 5GiB or 10% [default: 2GiB, or 5% if that is less]
     #[arg(long, value_name = "SIZE|PERCENT%")]
     min_free: Option<String>,
+    /// Let steps have all privileges: as good as root of this machine
+    #[arg(long)]
+    allow_privileged: bool,
+    /// Let steps have ports of this machine
+    #[arg(long)]
+    allow_ports: bool,
+    /// Let steps use this network of the engine, which is not made for them; host is the machine's own; repeatable
+    #[arg(long, value_name = "NAME")]
+    allow_network: Vec<String>,
     /// Let everybody pull images without a token
     #[arg(long)]
     anonymous_pull: bool,
@@ -137,6 +146,15 @@ impl ServeArgs {
             if !entries.is_empty() {
                 flags.push((key, entries.join(",")));
             }
+        }
+        if self.allow_privileged {
+            flags.push((Key::AllowPrivileged, "true".to_owned()));
+        }
+        if self.allow_ports {
+            flags.push((Key::AllowPorts, "true".to_owned()));
+        }
+        if !self.allow_network.is_empty() {
+            flags.push((Key::AllowNetwork, self.allow_network.join(",")));
         }
         if self.no_agent {
             flags.push((Key::Agent, "false".to_owned()));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cooper_client::{ServerUrl, Trust};
-use cooper_server::DiskSettings;
+use cooper_server::{DiskSettings, StepPolicy};
 use cooper_types::{AgentName, Platform, PoolName};
 
 use super::{Flags, Key, Layers, LogFormat, docker_host, read_file, value};
@@ -30,6 +30,7 @@ pub(crate) struct AgentProgramSettings {
     pub(crate) engine_socket: Option<String>,
     pub(crate) slots: u32,
     pub(crate) disk: DiskSettings,
+    pub(crate) steps: StepPolicy,
     pub(crate) data_dir: PathBuf,
     pub(crate) shutdown_grace: Duration,
     pub(crate) log_format: LogFormat,
@@ -66,6 +67,7 @@ pub(crate) fn resolve_agent(
     let engine_socket = layers.take(Key::Engine, value::socket).or_else(|| docker_host(environment));
     let slots = layers.take(Key::Slots, value::slots).unwrap_or(DEFAULT_SLOTS);
     let disk = super::disk(&mut layers);
+    let steps = super::steps(&mut layers);
     let data_dir = layers.take(Key::AgentDataDir, value::path).or_else(|| environment.agent_data_dir());
     let data_dir = data_dir.and_then(|path| std::path::absolute(path).ok());
     if data_dir.is_none() {
@@ -85,6 +87,7 @@ pub(crate) fn resolve_agent(
             engine_socket,
             slots,
             disk,
+            steps,
             data_dir,
             shutdown_grace,
             log_format,

@@ -16,6 +16,9 @@ pub(crate) enum Key {
     Slots,
     CacheBudget,
     MinFree,
+    AllowPrivileged,
+    AllowPorts,
+    AllowNetwork,
     AnonymousPull,
     MaxContextSize,
     AllowSource,
@@ -39,7 +42,7 @@ pub(crate) enum Key {
 
 impl Key {
     /// Every key.
-    pub(crate) const ALL: [Self; 32] = [
+    pub(crate) const ALL: [Self; 35] = [
         Self::Listen,
         Self::TlsCert,
         Self::TlsKeyFile,
@@ -53,6 +56,9 @@ impl Key {
         Self::Slots,
         Self::CacheBudget,
         Self::MinFree,
+        Self::AllowPrivileged,
+        Self::AllowPorts,
+        Self::AllowNetwork,
         Self::AnonymousPull,
         Self::MaxContextSize,
         Self::AllowSource,
@@ -90,6 +96,9 @@ impl Key {
             Self::Slots => "slots",
             Self::CacheBudget => "cache-budget",
             Self::MinFree => "min-free",
+            Self::AllowPrivileged => "allow-privileged",
+            Self::AllowPorts => "allow-ports",
+            Self::AllowNetwork => "allow-network",
             Self::AnonymousPull => "anonymous-pull",
             Self::MaxContextSize => "max-context-size",
             Self::AllowSource => "allow-source",
@@ -127,7 +136,8 @@ impl Key {
             Self::Slots => "2",
             Self::CacheBudget => "20GiB, or half of the disk if that is less",
             Self::MinFree => "2GiB, or 5% of the disk if that is less",
-            Self::AnonymousPull => "false",
+            Self::AllowPrivileged | Self::AllowPorts | Self::AnonymousPull => "false",
+            Self::AllowNetwork => "none",
             Self::MaxContextSize => "4GiB",
             Self::AllowSource | Self::SecretEnv | Self::SecretVault => "none",
             Self::VaultAddress => "no server",
@@ -192,6 +202,9 @@ impl Key {
             | Self::Slots
             | Self::CacheBudget
             | Self::MinFree
+            | Self::AllowPrivileged
+            | Self::AllowPorts
+            | Self::AllowNetwork
             | Self::AnonymousPull
             | Self::MaxContextSize
             | Self::AllowSource

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::ValueEnum as _;
 use cooper_server::{CacheBudget, MinFree, TlsName};
 use cooper_source::Cidr;
-use cooper_types::{AgentName, Platform};
+use cooper_types::{AgentName, NetworkName, Platform};
 
 use super::LogFormat;
 
@@ -91,6 +91,15 @@ pub(super) fn networks(text: &str) -> Result<Vec<Cidr>, String> {
     }
     let parts = text.split([',', ' ']).filter(|part| !part.is_empty());
     parts.map(|part| Cidr::parse(part).map_err(|error| error.to_string())).collect()
+}
+
+/// Names of an engine's networks with blanks or commas between them, or `none`.
+pub(super) fn network_names(text: &str) -> Result<BTreeSet<String>, String> {
+    if text.eq_ignore_ascii_case("none") {
+        return Ok(BTreeSet::new());
+    }
+    let parts = text.split([',', ' ']).filter(|part| !part.is_empty());
+    parts.map(|part| NetworkName::parse(part).map(|name| name.to_string()).map_err(|error| error.to_string())).collect()
 }
 
 /// What the build cache of an engine may take: a size, or `none` for one that is never touched.
