@@ -3,6 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use cooper_ports::clock::Clock;
@@ -113,6 +114,7 @@ impl Agent {
         let (slots, grace) = (settings.slots, settings.shutdown_grace);
         let runner = Arc::new(StepRunner {
             outside_pushes: Turns::default(),
+            opened_any: AtomicBool::new(false),
             engine,
             engine_state,
             disk_was_full,
@@ -128,7 +130,8 @@ impl Agent {
         let _watch = AbortOnDropHandle::new(tokio::spawn(watch.run()));
         let _forwarder = forwarder.map(|forwarder| AbortOnDropHandle::new(tokio::spawn(forwarder.run())));
         let _disk = AbortOnDropHandle::new(tokio::spawn(disk.run()));
-        Supervisor::new(slots, runner, conditions, idle).run(link_events, shutdown, grace).await;
+        Supervisor::new(slots, Arc::clone(&runner), conditions, idle).run(link_events, shutdown, grace).await;
+        runner.leave_engine().await;
         if tokio::time::timeout(FAREWELL, &mut link).await.is_err() {
             stop_link.cancel();
             let _ = link.await;

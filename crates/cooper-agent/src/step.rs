@@ -18,6 +18,7 @@ mod workspace;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cooper_api::agent::{CommandOrder, EnvironmentOrder, StepOrder, StepWork};
@@ -45,6 +46,8 @@ pub(crate) use turns::Turns;
 
 /// How long work may take to stop after its timeout; then it is dropped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the engine may take to be left clean at the agent's end.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The longest reason of a result, in characters.
 const MAX_REASON: usize = 2000;
 
@@ -63,6 +66,8 @@ pub(crate) struct StepRunner {
     pub(crate) forward: Option<RemoteServer>,
     /// Pushes to registries outside, by their references.
     pub(crate) outside_pushes: Turns,
+    /// Whether any placement's environment was in the engine.
+    pub(crate) opened_any: AtomicBool,
     pub(crate) settings: AgentSettings,
 }
 
@@ -112,6 +117,17 @@ impl Ended {
 }
 
 impl StepRunner {
+    /// Removes what the agent's placements shared among each other. What is left goes with the next start.
+    pub(crate) async fn leave_engine(&self) {
+        if !self.opened_any.load(Ordering::Relaxed) {
+            return;
+        }
+        let reaped = tokio::time::timeout(LEAVE_TIMEOUT, self.engine.reap(&self.settings.engine_owner)).await;
+        if !matches!(reaped, Ok(Ok(_))) {
+            tracing::debug!("engine is left with what the agent's placements shared");
+        }
+    }
+
     /// The folder for what an attempt of this placement keeps on disk.
     pub(crate) fn placement_dir(&self, key: PlacementKey) -> PathBuf {
         self.settings.work_dir.join(format!("{}-{}", key.run, key.fence))

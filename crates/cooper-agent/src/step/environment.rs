@@ -1,6 +1,7 @@
 //! Opening what a placement's steps share: by the first attempt that needs it, with the context in the workspace.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use cooper_api::agent::EnvironmentOrder;
 use cooper_ports::context_tree::ContextTree;
@@ -38,6 +39,7 @@ impl Attempt<'_> {
             self.log.service(&format!("setting up network {}", network.name)).await;
         }
         self.shared.touch();
+        self.runner.opened_any.store(true, Ordering::Relaxed);
         let opened = self.runner.engine.open_placement(request, self.stop.clone()).await;
         let opened: Arc<dyn Placement> = Arc::from(opened.map_err(|error| self.not_opened(error))?);
         if let Some(context) = context {

@@ -8,5 +8,6 @@ mod driven;
 mod lives;
 mod logs;
 mod real_engine;
+mod real_tasks;
 mod server;
 mod task_builds;
