@@ -28,6 +28,8 @@ pub(crate) struct MaskSet {
 struct Tables {
     automaton: NFA,
     start: StateID,
+    /// Whether a byte may begin a secret.
+    begins: [bool; 256],
     /// How many bytes of the input a state stands for: so many may still become part of a match.
     depths: HashMap<StateID, usize>,
 }
@@ -54,6 +56,8 @@ impl MaskSet {
         let automaton =
             NFA::builder().match_kind(MatchKind::Standard).prefilter(false).build(&patterns).map_err(|_| TooLarge)?;
         let start = automaton.start_state(Anchored::No).map_err(|_| TooLarge)?;
+        let mut begins = [false; 256];
+        patterns.iter().filter_map(|pattern| pattern.first()).for_each(|byte| begins[usize::from(*byte)] = true);
         let mut depths = HashMap::from([(start, 0)]);
         for pattern in &patterns {
             let mut state = start;
@@ -62,7 +66,7 @@ impl MaskSet {
                 depths.insert(state, index + 1);
             }
         }
-        Ok(Self { tables: Some(Arc::new(Tables { automaton, start, depths })), too_short })
+        Ok(Self { tables: Some(Arc::new(Tables { automaton, start, begins, depths })), too_short })
     }
 
     /// How many of the values are too short to be masked.
@@ -121,7 +125,17 @@ impl Masker {
             out.extend_from_slice(bytes);
             return;
         };
-        for byte in bytes {
+        let mut rest = bytes;
+        loop {
+            if state == tables.start && self.held.is_empty() {
+                // Most output is far from any secret.
+                let begins = |byte: &u8| tables.begins[usize::from(*byte)];
+                let (clear, more) = rest.split_at(rest.iter().position(begins).unwrap_or(rest.len()));
+                out.extend_from_slice(clear);
+                rest = more;
+            }
+            let Some((byte, more)) = rest.split_first() else { break };
+            rest = more;
             self.held.push(*byte);
             state = tables.automaton.next_state(Anchored::No, state, *byte);
             if tables.automaton.is_match(state) {
@@ -129,6 +143,9 @@ impl Masker {
                     .map(|index| tables.automaton.pattern_len(tables.automaton.match_pattern(state, index)))
                     .max();
                 self.cover(self.held.len() - longest.unwrap_or(0), self.held.len());
+            }
+            if state == tables.start {
+                self.release(self.held.len(), out);
             }
         }
         self.state = Some(state);
