@@ -5,6 +5,7 @@
 //! attempts' affair (`step/environment.rs`), as that takes a log, a context and a credential.
 
 mod detached;
+mod logins;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +19,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use detached::DetachedOutput;
+pub(crate) use logins::Logins;
 
 /// How long an attempt that does not end may keep the environment from being closed by itself.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -31,6 +33,8 @@ pub(crate) struct SharedPlacement {
     pub(crate) context: Mutex<Option<ContextTree>>,
     /// What detached containers say.
     pub(crate) detached: Arc<DetachedOutput>,
+    /// By what its containers read the embedded registry.
+    pub(crate) logins: Arc<Logins>,
     /// What its steps have built, and the names of that in the engine.
     images: std::sync::Mutex<HashMap<Digest, LocalName>>,
     /// Fires when it is closed.

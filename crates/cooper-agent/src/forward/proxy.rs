@@ -14,7 +14,8 @@ use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use hyper::header::{
-    CONNECTION, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    AUTHORIZATION, CONNECTION, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE, VIA,
 };
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Uri};
@@ -27,6 +28,7 @@ use tokio::task::JoinSet;
 use cooper_api::rest::IDENTITY_HEADER;
 use cooper_ports::registry::ORIGIN_HEADER;
 
+use crate::placement::Logins;
 use crate::remote::{Protocol, RemoteServer};
 
 /// How many connections the engine and others on this machine may have; more wait.
@@ -73,11 +75,18 @@ struct Inner {
     server: RemoteServer,
     /// The registry's name.
     name: String,
+    /// What is shown for requests that show nothing themselves.
+    logins: Option<Arc<Logins>>,
 }
 
 impl Proxy {
     pub(super) fn new(server: RemoteServer, name: String) -> Self {
-        Self(Arc::new(Inner { server, name }))
+        Self(Arc::new(Inner { server, name, logins: None }))
+    }
+
+    /// One that logs in for those who don't.
+    pub(super) fn logging_in(server: RemoteServer, name: String, logins: Arc<Logins>) -> Self {
+        Self(Arc::new(Inner { server, name, logins: Some(logins) }))
     }
 
     /// Serves until it is dropped, and its connections with it.
@@ -167,6 +176,12 @@ impl Proxy {
         head.headers.insert(HeaderName::from_static(ORIGIN_HEADER), origin);
         // A proxy before the server may choose by this.
         head.headers.insert(HOST, HeaderValue::try_from(self.0.server.authority())?);
+        if let Some(login) = self.0.logins.as_ref().and_then(|logins| logins.newest())
+            && !head.headers.contains_key(AUTHORIZATION)
+            && head.uri.path().starts_with("/v2")
+        {
+            head.headers.insert(AUTHORIZATION, login);
+        }
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
         head.uri = path.parse::<Uri>()?;
         let sender = onward.as_mut().ok_or("no connection")?;

@@ -44,6 +44,7 @@ impl Attempt<'_> {
         let image = self.step_image(&order, registry, credential).await?;
         request.image = image.image;
         let placement = self.open(environment, registry).await?;
+        let _login = self.shared.logins.add(self.attempt, credential);
         self.limit.begin();
         let built = matches!(order.image, CommandImageOrder::Built(_));
         let mut progress = Progress::new(tries);
