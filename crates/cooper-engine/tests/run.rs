@@ -5,6 +5,7 @@ mod run {
     mod agents;
     mod fixture;
     mod generate;
+    mod graphs;
     mod losses;
     mod properties;
     mod rules;

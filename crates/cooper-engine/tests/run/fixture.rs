@@ -6,7 +6,9 @@ use cooper_engine::message::{PreparedSource, PushedManifest, StepOutput, StepRes
 use cooper_engine::run::{
     AgentRef, Effect, NewRun, PendingReason, Phase, Placement, Policy, Refusal, Run, RunEvent, Step,
 };
-use cooper_spec::plan::{BuildContext, BuildWork, Plan, PlannedPlacement, PlannedStep, PushWork, Work};
+use cooper_spec::plan::{
+    BuildContext, BuildWork, CommandImage, CommandWork, Plan, PlannedPlacement, PlannedStep, PushWork, Work,
+};
 use cooper_spec::quick_build::{BuildSource, PlanError, QuickBuild};
 use cooper_spec::source::GitSource;
 use cooper_types::{
@@ -25,14 +27,25 @@ pub(super) struct Shape {
     pub(super) placement: usize,
     pub(super) after: Vec<usize>,
     pub(super) pushes: Option<usize>,
+    pub(super) is_command: bool,
+    pub(super) ignores_errors: bool,
 }
 
 pub(super) fn build(placement: usize, after: &[usize]) -> Shape {
-    Shape { placement, after: after.to_vec(), pushes: None }
+    Shape { placement, after: after.to_vec(), pushes: None, is_command: false, ignores_errors: false }
+}
+
+pub(super) fn command(placement: usize, after: &[usize]) -> Shape {
+    Shape { is_command: true, ..build(placement, after) }
+}
+
+/// A command whose failure does not matter.
+pub(super) fn carefree(placement: usize, after: &[usize]) -> Shape {
+    Shape { ignores_errors: true, ..command(placement, after) }
 }
 
 pub(super) fn push(placement: usize, of: usize) -> Shape {
-    Shape { placement, after: vec![of], pushes: Some(of) }
+    Shape { pushes: Some(of), ..build(placement, &[of]) }
 }
 
 pub(super) fn plan(placements: usize, shapes: &[Shape]) -> Plan {
@@ -42,13 +55,34 @@ pub(super) fn plan(placements: usize, shapes: &[Shape]) -> Plan {
                 let image = |tag: &str| ImageRef::parse(&format!("localhost:5000/app{index}:{tag}")).expect("valid");
                 Work::Push(PushWork::of_one(built_by, [image("v1"), image("v2")]))
             }
+            None if shape.is_command => Work::Command(CommandWork {
+                image: CommandImage::Named("busybox".to_owned()),
+                arguments: Vec::new(),
+                environment: Vec::new(),
+                entry_point: None,
+                working_directory: None,
+                user: None,
+                network: None,
+                ports: Vec::new(),
+                expose: Vec::new(),
+                mounts: Vec::new(),
+                cpus: None,
+                isolation: None,
+                privileged: false,
+                keep: false,
+                detach: false,
+                pull: false,
+                pull_retries: 0,
+                pull_retry_delay: Duration::ZERO,
+            }),
             None => {
                 let context = ContextId::parse("c").expect("valid");
                 Work::Build(BuildWork::new(BuildContext::Uploaded(context), "Dockerfile"))
             }
         };
         let id = StepId::parse(&format!("s{index}")).expect("valid");
-        PlannedStep::new(id, shape.placement, shape.after.clone(), STEP_TIMEOUT, work)
+        let step = PlannedStep::new(id, shape.placement, shape.after.clone(), STEP_TIMEOUT, work);
+        PlannedStep { ignore_errors: shape.ignores_errors, ..step }
     });
     let platforms = ["linux/amd64", "linux/arm64", "linux/arm/v7"];
     let placements =
@@ -145,6 +179,19 @@ pub(super) fn pushed(run: &Run, step: usize, attempt: AttemptNumber) -> StepResu
     StepResult::Succeeded { output: StepOutput::Pushed { manifests: manifests.collect() } }
 }
 
+/// What a container that ended well reports.
+pub(super) fn ran() -> StepResult {
+    StepResult::Succeeded { output: StepOutput::Ran { image: None } }
+}
+
+/// Ends a running step by the user's own doing.
+pub(super) fn fails(run: &mut Run, seconds: u64, step: usize) -> Vec<Effect> {
+    let attempt = live(run, step);
+    let fence = run.placements[run.plan.steps[step].placement].lease().expect("held").fence;
+    let result = StepResult::Failed { exit_code: Some(3), reason: "exit code 3".to_owned() };
+    does(run, seconds, RunEvent::StepEnded { fence, attempt, result })
+}
+
 /// Applies an event that must be taken.
 pub(super) fn does(run: &mut Run, seconds: u64, event: RunEvent) -> Vec<Effect> {
     run.apply(event.clone(), at(seconds), &Policy::DEFAULT).unwrap_or_else(|refusal| panic!("{event:?}: {refusal}"))
@@ -179,7 +226,7 @@ pub(super) fn succeeds(run: &mut Run, seconds: u64, step: usize) -> Vec<Effect> 
         Work::Prepare(_) => prepared("main"),
         Work::Build(_) => built(),
         Work::Push(_) => pushed(run, step, attempt),
-        Work::Command(_) => StepResult::Succeeded { output: StepOutput::Ran { image: None } },
+        Work::Command(_) => ran(),
     };
     does(run, seconds, RunEvent::StepEnded { fence, attempt, result })
 }

@@ -8,7 +8,7 @@ use cooper_spec::plan::{Plan, Work};
 use cooper_types::{AttemptNumber, Digest, Fence};
 use proptest::prelude::*;
 
-use super::fixture::{Shape, agent, build, built, by, plan, prepared, push, pushed, run_of, wanted};
+use super::fixture::{Shape, agent, build, built, by, plan, prepared, push, pushed, ran, run_of, wanted};
 
 /// An event before it is known what the run looks like.
 #[derive(Clone, Copy, Debug)]
@@ -52,16 +52,17 @@ pub(super) enum Pick {
 
 /// One to five steps on one to three placements; a placement may be without steps.
 pub(super) fn any_plan() -> impl Strategy<Value = Plan> {
-    let shape = (any::<u8>(), any::<u8>(), any::<bool>());
+    let shape = (any::<u8>(), any::<u8>(), any::<bool>(), any::<u8>());
     (1usize..=3, prop::collection::vec(shape, 1..=5)).prop_map(|(placements, raw)| {
         let mut shapes: Vec<Shape> = Vec::new();
-        for (index, (place, bits, pushes)) in raw.into_iter().enumerate() {
+        for (index, (place, bits, pushes, more)) in raw.into_iter().enumerate() {
             let after: Vec<usize> = (0..index).filter(|earlier| bits >> earlier & 1 == 1).collect();
             let placement = usize::from(place) % placements;
-            let builder = (0..index).rev().find(|step| shapes[*step].pushes.is_none());
+            let builds = |step: &usize| shapes[*step].pushes.is_none() && !shapes[*step].is_command;
+            let builder = (0..index).rev().find(builds);
             shapes.push(match builder {
                 Some(of) if pushes => push(placement, of),
-                _ => build(placement, &after),
+                _ => Shape { is_command: more & 1 == 1, ignores_errors: more & 6 == 6, ..build(placement, &after) },
             });
         }
         plan(placements, &shapes)
@@ -123,6 +124,7 @@ pub(super) fn event_of(run: &Run, step: Move) -> RunEvent {
     let index = run.steps.iter().position(|step| step.state.live_attempt() == Some(attempt));
     let is_push = index.is_some_and(|index| matches!(run.plan.steps[index].work, Work::Push(_)));
     let prepares = index.is_some_and(|index| matches!(run.plan.steps[index].work, Work::Prepare(_)));
+    let is_command = index.is_some_and(|index| matches!(run.plan.steps[index].work, Work::Command(_)));
     let life = |number: u64| agent(["a", "b", "c"][(number % 3) as usize], number / 3);
     let reason = "reason".to_owned();
     match step.kind {
@@ -136,6 +138,7 @@ pub(super) fn event_of(run: &Run, step: Move) -> RunEvent {
         }
         // Of one branch in two no image name can be made.
         Kind::Succeeded if prepares => ended(prepared(if attempt.0 % 2 == 0 { "main" } else { "Feature/x" })),
+        Kind::Succeeded if is_command => ended(ran()),
         Kind::Succeeded => ended(built()),
         Kind::WrongOutput if attempt.0 % 2 == 0 => ended(prepared("main")),
         Kind::WrongOutput => {

@@ -17,6 +17,7 @@ pub(super) struct Order {
     targets: Vec<TagTarget>,
     is_push: bool,
     prepares: bool,
+    is_command: bool,
     timeout: Duration,
 }
 
@@ -49,7 +50,8 @@ impl Order {
         let planned = &run.plan.steps[step];
         let is_push = matches!(planned.work, Work::Push(_));
         let prepares = matches!(planned.work, Work::Prepare(_));
-        Self { targets: run.tag_targets(step, attempt), is_push, prepares, timeout: planned.timeout }
+        let is_command = matches!(planned.work, Work::Command(_));
+        Self { targets: run.tag_targets(step, attempt), is_push, prepares, is_command, timeout: planned.timeout }
     }
 }
 
@@ -130,7 +132,7 @@ impl World {
             let event = Event::StepEnds { agent, incarnation, key, attempt, patience: patience - 1 };
             return self.after(Duration::from_millis(200), event);
         }
-        let (fate, prepares) = (job.fate, job.order.prepares);
+        let (fate, prepares, is_command) = (job.fate, job.order.prepares, job.order.is_command);
         let result = match fate {
             Fate::Succeeds if prepares => match self.uploads(agent, key, attempt) {
                 Some(result) => result,
@@ -139,6 +141,7 @@ impl World {
                     return self.after(again, Event::StepEnds { agent, incarnation, key, attempt, patience });
                 }
             },
+            Fate::Succeeds if is_command => StepResult::Succeeded { output: StepOutput::Ran { image: None } },
             Fate::Succeeds => StepResult::Succeeded {
                 output: StepOutput::Built { image: Digest::sha256(b"image"), bases: Vec::new() },
             },

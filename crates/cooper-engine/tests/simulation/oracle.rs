@@ -6,7 +6,7 @@ use std::time::Duration;
 use cooper_engine::message::{PlacementKey, StepResult};
 use cooper_engine::run::{Effect, Phase, Run, RunEvent, RunSource, RunStatus, Step, StepState, Verdict};
 use cooper_engine::schedule;
-use cooper_spec::plan::{BuildContext, Work};
+use cooper_spec::plan::{BuildContext, PlannedStep, Work};
 use cooper_types::{AttemptNumber, RunId, Timestamp};
 
 use super::store_model::{Entry, TagMove};
@@ -269,7 +269,8 @@ impl World {
             Verdict::Failed { reason } if run.source.is_some() && reason.contains("can't be planned") => {}
             Verdict::Failed { .. } => {
                 // A step failed, or one that had begun never ended.
-                let failed = run.steps.iter().any(|step| matches!(step.state, StepState::Failed { .. }));
+                let failed =
+                    run.steps.iter().any(|step| matches!(step.state, StepState::Failed { ignored: false, .. }));
                 let stuck = run.steps.iter().any(|step| {
                     matches!(&step.state,
                     StepState::Cancelled { attempt, .. } if self.oracle.executed.contains(&(run.id, *attempt)))
@@ -279,7 +280,12 @@ impl World {
                 }
             }
             Verdict::Succeeded => {
-                if !run.steps.iter().all(|step| matches!(step.state, StepState::Succeeded { .. })) {
+                let done = |(step, planned): (&Step, &PlannedStep)| match step.state {
+                    StepState::Succeeded { .. } => true,
+                    StepState::Failed { ignored, .. } => ignored && planned.ignore_errors,
+                    _ => false,
+                };
+                if !run.steps.iter().zip(&run.plan.steps).all(done) {
                     say("it succeeded and not all steps did".to_owned());
                 }
             }

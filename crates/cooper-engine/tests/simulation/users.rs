@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use cooper_engine::run::{NewRun, PendingReason, Phase, Placement, Run, RunEvent, Step};
-use cooper_spec::plan::{BuildContext, BuildWork, Plan, PlannedPlacement, PlannedStep, PushWork, Work};
+use cooper_spec::plan::{
+    BuildContext, BuildWork, CommandImage, CommandWork, Plan, PlannedPlacement, PlannedStep, PushWork, Work,
+};
 use cooper_spec::quick_build::{BuildSource, QuickBuild};
 use cooper_spec::source::GitSource;
 use cooper_types::{
@@ -117,6 +119,10 @@ fn plan(id: RunId, random: &mut Random) -> Plan {
         let built_by = steps.len();
         let context = BuildContext::Uploaded(ContextId::parse("c").expect("valid"));
         let build = BuildWork::new(context, "Dockerfile");
+        if random.chance(400) {
+            steps.extend(containers(steps.len(), placement, random));
+            continue;
+        }
         // The second platform sometimes waits for the first.
         let after = if placement > 0 && random.chance(300) { vec![0] } else { Vec::new() };
         steps.push(step(built_by, placement, after, Work::Build(build)));
@@ -129,6 +135,38 @@ fn plan(id: RunId, random: &mut Random) -> Plan {
     }
     let platform = |text: &&str| PlannedPlacement::new(Platform::parse(text).expect("valid"));
     Plan { placements: platforms.iter().map(platform).collect(), steps }
+}
+
+/// What a task file may hold: containers after one another and side by side, some of whose failures don't matter.
+fn containers(first: usize, placement: usize, random: &mut Random) -> Vec<PlannedStep> {
+    let work = CommandWork {
+        image: CommandImage::Named("busybox".to_owned()),
+        arguments: Vec::new(),
+        environment: Vec::new(),
+        entry_point: None,
+        working_directory: None,
+        user: None,
+        network: None,
+        ports: Vec::new(),
+        expose: Vec::new(),
+        mounts: Vec::new(),
+        cpus: None,
+        isolation: None,
+        privileged: false,
+        keep: false,
+        detach: false,
+        pull: false,
+        pull_retries: 0,
+        pull_retry_delay: Duration::ZERO,
+    };
+    let count = 2 + random.below(3) as usize;
+    (first..first + count)
+        .map(|index| {
+            let after = (first..index).filter(|_| random.chance(500)).collect();
+            let ignore_errors = random.chance(300);
+            PlannedStep { ignore_errors, ..step(index, placement, after, Work::Command(work.clone())) }
+        })
+        .collect()
 }
 
 fn step(index: usize, placement: usize, after: Vec<usize>, work: Work) -> PlannedStep {

@@ -1,0 +1,72 @@
+//! Runs of task files: steps side by side, failures that don't matter, containers that are lost with their agent.
+
+use cooper_engine::run::{Effect, RunEvent, RunStatus, StepState, StepStatus};
+
+use super::fixture::{agent, build, carefree, command, does, fails, live, plan, push, run_of, succeeds, taken};
+
+fn statuses(run: &cooper_engine::run::Run) -> Vec<StepStatus> {
+    run.steps.iter().map(|step| step.state.status()).collect()
+}
+
+#[test]
+fn steps_that_wait_for_nothing_begin_together_and_a_diamond_joins() {
+    let mut run = run_of(plan(1, &[command(0, &[]), command(0, &[0]), command(0, &[0]), command(0, &[1, 2])]));
+    taken(&mut run, 1, 0, &agent("a", 1));
+    succeeds(&mut run, 2, 0);
+    assert_eq!(statuses(&run), [StepStatus::Succeeded, StepStatus::Running, StepStatus::Running, StepStatus::Waiting]);
+    succeeds(&mut run, 3, 2);
+    assert_eq!(run.steps[3].state, StepState::Waiting, "one of two is not both");
+    let effects = succeeds(&mut run, 4, 1);
+    let starts = effects.iter().filter(|effect| matches!(effect, Effect::SendStart { step: 3, .. })).count();
+    assert_eq!(starts, 1, "a step with two parents begins once");
+    succeeds(&mut run, 5, 3);
+    assert_eq!(run.status(), RunStatus::Succeeded);
+}
+
+#[test]
+fn a_failure_stops_the_steps_beside_it_and_they_are_recorded_as_cancelled() {
+    let mut run = run_of(plan(1, &[command(0, &[]), command(0, &[]), command(0, &[1])]));
+    let fence = taken(&mut run, 1, 0, &agent("a", 1));
+    let effects = fails(&mut run, 2, 0);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::SendStop { .. })));
+    assert_eq!(statuses(&run), [StepStatus::Failed, StepStatus::Running, StepStatus::Skipped]);
+    does(&mut run, 3, RunEvent::Stopped { fence });
+    assert_eq!(statuses(&run), [StepStatus::Failed, StepStatus::Canceled, StepStatus::Skipped]);
+    assert_eq!(run.status(), RunStatus::Failed);
+    assert_eq!(run.error_message().as_deref(), Some("failed to run step ID: s0: exit code 3"));
+}
+
+#[test]
+fn a_failure_that_is_ignored_lets_its_children_run() {
+    let mut run = run_of(plan(1, &[carefree(0, &[]), command(0, &[0])]));
+    taken(&mut run, 1, 0, &agent("a", 1));
+    let effects = fails(&mut run, 2, 0);
+    let line = "Step ID: s0 encountered an error: exit code 3, but is set to ignore errors. Continuing...";
+    assert!(effects.contains(&Effect::LogLine(line.to_owned())), "{effects:?}");
+    assert_eq!(statuses(&run), [StepStatus::Succeeded, StepStatus::Running]);
+    succeeds(&mut run, 3, 1);
+    assert_eq!(run.status(), RunStatus::Succeeded);
+}
+
+#[test]
+fn a_lost_placement_does_its_containers_again_and_its_pushes_not() {
+    let steps = [build(0, &[]), push(0, 0), carefree(0, &[1]), command(0, &[2])];
+    let mut run = run_of(plan(1, &steps));
+    taken(&mut run, 1, 0, &agent("a", 1));
+    succeeds(&mut run, 2, 0);
+    let pushed = live(&run, 1);
+    succeeds(&mut run, 3, 1);
+    fails(&mut run, 4, 2);
+    does(&mut run, 5, RunEvent::AgentReplaced { agent: agent("a", 2) });
+    assert_eq!(
+        statuses(&run),
+        [StepStatus::Waiting, StepStatus::Succeeded, StepStatus::Waiting, StepStatus::Waiting],
+        "the workspace is gone with the agent, and so is what was done in it"
+    );
+    taken(&mut run, 60, 0, &agent("a", 2));
+    succeeds(&mut run, 61, 0);
+    succeeds(&mut run, 62, 2);
+    succeeds(&mut run, 63, 3);
+    assert_eq!(run.status(), RunStatus::Succeeded);
+    assert!(matches!(run.steps[1].state, StepState::Succeeded { attempt, .. } if attempt == pushed));
+}
