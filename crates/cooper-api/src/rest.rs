@@ -26,8 +26,9 @@ pub use log::{
 };
 pub use pools::{CreatePool, DeletePoolQuery, PoolList, PoolView};
 pub use request::{
-    Argument, BuildSecret, DEFAULT_TIMEOUT_SECONDS, DockerBuildRequest, IDEMPOTENCY_KEY_HEADER, Label,
-    MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, RunRequest, SecretValue,
+    Argument, BuildSecret, DEFAULT_TIMEOUT_SECONDS, DockerBuildRequest, EncodedTaskRunRequest, EncodedText,
+    FileTaskRunRequest, IDEMPOTENCY_KEY_HEADER, Label, MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, RunRequest,
+    SecretValue, SetValue, TaskRunCommon,
 };
 pub use route::{API_PREFIX, Auth, Content, Method, Parameter, ParameterKind, ROUTES, Route};
 pub use run::{

@@ -257,7 +257,7 @@ async fn a_lost_answer_to_a_run_is_asked_for_again_with_the_same_key() {
             "/api/v1/runs",
             post(|State(keys): State<Arc<Mutex<Vec<String>>>>, headers: HeaderMap, body: Bytes| async move {
                 let request: RunRequest = serde_json::from_slice(&body).expect("a run request");
-                let RunRequest::DockerBuildRequest(build) = request;
+                let RunRequest::DockerBuildRequest(build) = request else { panic!("{request:?}") };
                 assert_eq!(build.source_location, "ctx-1");
                 let tries = {
                     let mut keys = keys.lock().expect("lock");

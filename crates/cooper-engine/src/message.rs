@@ -3,6 +3,7 @@
 //! Every message may be lost, doubled or late. What an agent must not forget it repeats until it is acknowledged;
 //! what a server must not forget stands in the run, from which it is said again when the agent reports what it holds.
 
+use cooper_spec::source::RemoteSource;
 use cooper_types::{AttemptNumber, ContextId, Digest, Fence, Platform, RepositoryName, RunId, Tag};
 use serde::{Deserialize, Serialize};
 
@@ -159,6 +160,14 @@ pub struct PreparedFile {
 }
 
 impl PreparedSource {
+    /// Whether it says what is known of every source of this kind.
+    pub fn is_of(&self, location: &RemoteSource) -> bool {
+        match location {
+            RemoteSource::Git(_) => self.commit.is_some(),
+            RemoteSource::Archive(_) | RemoteSource::Artifact(_) => self.pinned.is_some(),
+        }
+    }
+
     /// What goes on record: everything but the files.
     #[must_use]
     pub fn recorded(&self) -> Self {

@@ -23,6 +23,7 @@ mod expect;
 mod new_run;
 mod outcome;
 mod source;
+mod task;
 mod view;
 
 use std::fmt;
@@ -33,8 +34,9 @@ use cooper_types::{AgentName, AttemptNumber, Fence, PoolName, PrincipalName, Reg
 use serde::{Deserialize, Serialize};
 
 pub use apply::{Effect, Refusal, RunEvent, TagTarget};
-pub use new_run::NewRun;
+pub use new_run::{AcceptedRun, Asked, NewRun};
 pub use source::RunSource;
+pub use task::{AskedTask, PlannedRun, SealedText, TaskError, TaskSource, notes};
 pub use view::{RunStatus, StepStatus};
 
 use crate::message::StepOutput;

@@ -4,6 +4,7 @@
 //! in one transaction. The row of a run is the queue: there is no list in memory that could disagree with it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use cooper_engine::message::BaseImage;
@@ -11,7 +12,7 @@ use cooper_engine::run::{Effect, NewRun, Policy, Refusal, Run, RunEvent, RunStat
 use cooper_spec::quick_build::PlanError;
 use cooper_types::{
     AgentName, AttemptNumber, ContextId, Digest, IdempotencyKey, PoolName, PrincipalName, RegistryName, RepositoryName,
-    RunId, StepId, Tag, Timestamp,
+    RunId, SecretString, StepId, Tag, Timestamp,
 };
 
 use crate::logs::LogEnd;
@@ -98,6 +99,28 @@ pub struct AcceptRun {
     pub idempotency: Option<(IdempotencyKey, Digest)>,
     /// The run's secrets. They are deleted when the run ends.
     pub secrets: Vec<SealedSecret>,
+    /// Seals the secret texts of a plan, which is made in the accepting transaction.
+    pub seal: Seal,
+}
+
+/// Encrypts a secret text of a plan under its name.
+#[derive(Clone)]
+pub struct Seal(pub Arc<SealText>);
+
+/// From a name and a text to nonce and ciphertext.
+pub type SealText = dyn Fn(&str, &SecretString) -> Vec<u8> + Send + Sync;
+
+impl Seal {
+    /// For runs whose plan can't hold secret texts: quick builds.
+    pub fn nothing() -> Self {
+        Self(Arc::new(|_, _| Vec::new()))
+    }
+}
+
+impl std::fmt::Debug for Seal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Seal")
+    }
 }
 
 /// An accepted run.

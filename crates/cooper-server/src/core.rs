@@ -17,11 +17,12 @@ use cooper_ports::contexts::ContextStore;
 use cooper_ports::credentials::SourceCredentialStore;
 use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::logs::LogStore;
-use cooper_ports::runs::{Applied, ApplyError, RunStore};
+use cooper_ports::runs::{Applied, ApplyError, RunStore, SecretKind};
 use cooper_ports::secrets::SecretStore;
 use cooper_registry::SigningKey;
 use cooper_source::Cidr;
-use cooper_types::{AgentName, RegistryName, RunId};
+use cooper_source::egress::{Egress, EgressOptions, EgressPolicy};
+use cooper_types::{AgentName, RegistryName, RunId, SecretBytes, SecretString};
 use tokio::sync::{Notify, RwLock, broadcast};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -34,6 +35,7 @@ use crate::metrics::Metrics;
 use crate::orders;
 use crate::problem::{ApiError, ApiResult, chain};
 use crate::secrets::Secrets;
+use crate::tasks::Plannings;
 
 /// News that followers may miss before they look for themselves.
 const NEWS_CAPACITY: usize = 1024;
@@ -50,6 +52,12 @@ pub(crate) struct Core {
     pub(crate) credentials: Arc<dyn SourceCredentialStore>,
     pub(crate) secret_store: Arc<dyn SecretStore>,
     pub(crate) allowed_sources: Vec<Cidr>,
+    /// For what task files name.
+    pub(crate) egress: Egress,
+    /// The operator's names for images in task files.
+    pub(crate) image_aliases: BTreeMap<String, String>,
+    /// Which prepared sources are being planned.
+    pub(crate) plannings: Plannings,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) access: Access,
     pub(crate) key: Arc<ServerKey>,
@@ -89,6 +97,7 @@ pub(crate) struct CoreParts {
     pub(crate) credentials: Arc<dyn SourceCredentialStore>,
     pub(crate) secret_store: Arc<dyn SecretStore>,
     pub(crate) allowed_sources: Vec<Cidr>,
+    pub(crate) image_aliases: BTreeMap<String, String>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) access: Access,
     pub(crate) key: Arc<ServerKey>,
@@ -102,7 +111,11 @@ pub(crate) struct CoreParts {
 
 impl Core {
     pub(crate) fn new(parts: CoreParts) -> Self {
+        let policy = EgressPolicy { allow: parts.allowed_sources.clone() };
         Self {
+            egress: Egress::new(EgressOptions { policy, ..EgressOptions::default() }),
+            image_aliases: parts.image_aliases,
+            plannings: Plannings::default(),
             runs: parts.runs,
             logs: parts.logs,
             contexts: parts.contexts,
@@ -218,6 +231,7 @@ impl Core {
                 | Effect::PublishTags { .. }
                 | Effect::BasesResolved { .. }
                 | Effect::Planned { .. }
+                | Effect::KeepSecrets(_)
                 | Effect::LogLine(_)
                 | Effect::LogGap(_)
                 | Effect::Finished => continue,
@@ -243,6 +257,17 @@ impl Core {
             tracing::error!(%error, "a request's change panicked");
             Err(ApiError::new(ProblemCode::Internal, "the server failed; its log says why"))
         })
+    }
+
+    /// Lets something go on beside whoever begins it. The server's stop waits for it.
+    pub(crate) fn beside(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.changes.spawn(work.in_current_span());
+    }
+
+    /// Seals a secret text of a plan under its name.
+    pub(crate) fn seal_text(&self, name: &str, text: &SecretString) -> Vec<u8> {
+        let value = SecretBytes::new(text.expose().as_bytes().to_vec());
+        self.key.seal(&orders::sealing_purpose(SecretKind::Value, name), &value)
     }
 
     /// Waits for the changes that requests have begun; no new ones may come.

@@ -20,6 +20,7 @@ mod scheduler;
 mod secrets;
 mod server;
 mod settings;
+mod tasks;
 #[cfg(test)]
 mod testing;
 mod tls;

@@ -97,7 +97,9 @@ impl From<PlanError> for ApiError {
             | PlanError::Twice { .. }
             | PlanError::TooMany { .. }
             | PlanError::Name { .. }
-            | PlanError::Nul(_) => ProblemCode::InvalidRequest,
+            | PlanError::Nul(_)
+            | PlanError::Task(_)
+            | PlanError::Missing(_) => ProblemCode::InvalidRequest,
         };
         Self::new(code, chain(&error))
     }

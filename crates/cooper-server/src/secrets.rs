@@ -48,7 +48,6 @@ pub(crate) struct Wanted {
 
 /// A secret that a task gets.
 #[derive(Clone, Debug)]
-#[cfg_attr(not(test), expect(dead_code, reason = "the planning of task runs is what reads ids and values"))]
 pub(crate) struct Resolved {
     /// Its name in `.Secrets`.
     pub(crate) id: String,

@@ -164,6 +164,7 @@ impl Server {
             credentials: Arc::new(store.clone()),
             secret_store: Arc::new(store.clone()),
             allowed_sources: settings.allowed_sources.clone(),
+            image_aliases: settings.image_aliases.clone(),
             clock: store.clock().clone(),
             access,
             key,

@@ -2,6 +2,7 @@
 
 mod secrets;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -34,6 +35,8 @@ pub struct Settings {
     pub allowed_sources: Vec<Cidr>,
     /// Where the secrets that tasks name may come from.
     pub secrets: SecretSettings,
+    /// The operator's names for images in task files, such as `bash`.
+    pub image_aliases: BTreeMap<String, String>,
     /// How long a shutdown may take.
     pub shutdown_grace: Duration,
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cooper_api::agent::SpokenByServer;
-use cooper_engine::run::NewRun;
+use cooper_engine::run::{Asked, NewRun};
 use cooper_ports::access::AccessStore;
-use cooper_ports::runs::{AcceptRun, RunType, SealedSecret};
+use cooper_ports::runs::{AcceptRun, RunType, Seal, SealedSecret};
 use cooper_registry::SigningKey;
 use cooper_spec::quick_build::{BuildSource, QuickBuild};
 use cooper_spec::source::GitSource;
@@ -55,6 +55,7 @@ pub(crate) async fn core_over(
         credentials: Arc::new(store.clone()),
         secret_store: Arc::new(store.clone()),
         allowed_sources: Vec::new(),
+        image_aliases: std::collections::BTreeMap::new(),
         context_files: ContextFiles::open(data.path().join("contexts"), 1024).await.expect("contexts"),
         clock: store.clock().clone(),
         access: Access::new(tokens(store.clone()), store.clock().clone()),
@@ -114,10 +115,9 @@ async fn accept_from(core: &Core, source: BuildSource, secrets: Vec<SealedSecret
         scopes: Scopes(vec![Scope::Admin]),
         registry: core.registry.clone(),
         pool: PoolName::default_pool(),
-        build,
-        source,
+        asked: Asked::Build { build, source },
         timeout: Duration::from_secs(3600),
     };
-    let request = AcceptRun { run, run_type: RunType::QuickBuild, idempotency: None, secrets };
+    let request = AcceptRun { run, run_type: RunType::QuickBuild, idempotency: None, secrets, seal: Seal::nothing() };
     core.runs.accept_run(request).await.expect("accepted").record.run.id
 }

@@ -10,4 +10,6 @@ pub mod quick_build;
 pub mod secret_place;
 pub mod source;
 pub mod task;
+pub mod task_plan;
+pub mod task_request;
 pub mod template;

@@ -101,6 +101,7 @@ impl BuildWork {
             no_cache: false,
             secrets: Vec::new(),
             secret_files: Vec::new(),
+            secret_texts: Vec::new(),
             network: None,
             add_hosts: Vec::new(),
             cache: None,
@@ -167,6 +168,9 @@ pub struct BuildWork {
     /// BuildKit secrets whose values are files of the run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secret_files: Vec<SecretFile>,
+    /// BuildKit secrets whose values are texts of the run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secret_texts: Vec<(String, Text)>,
     /// The network of `RUN` instructions: `default`, `none` or `host`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,

@@ -15,6 +15,8 @@ use crate::plan::{
     Work,
 };
 use crate::source::RemoteSource;
+use crate::task_plan::TaskPlanError;
+use crate::task_request::MissingText;
 use crate::template::{RunVariables, TemplateError, needs_source, render};
 
 /// How long the build step of a quick build may take (ACR contract §2.9); the run's own timeout is usually shorter.
@@ -138,6 +140,12 @@ pub enum PlanError {
     /// A text holds a NUL character, which no engine can take.
     #[error("{0} holds a NUL character")]
     Nul(&'static str),
+    /// A task file can't be planned.
+    #[error(transparent)]
+    Task(TaskPlanError),
+    /// Something that a task file's request names is not there.
+    #[error(transparent)]
+    Missing(MissingText),
     /// Windows images can't be built by the agents of this release.
     #[error("platform `{0}` can't be built yet: only linux platforms can")]
     Platform(Platform),

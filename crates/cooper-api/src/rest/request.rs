@@ -1,5 +1,7 @@
 //! Requests for runs. The server checks their values; here is their form only.
 
+mod task;
+
 use std::fmt;
 
 use base64::Engine as _;
@@ -9,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use utoipa::ToSchema;
 
 use super::run::PlatformView;
+pub use task::{EncodedTaskRunRequest, EncodedText, FileTaskRunRequest, SetValue, TaskRunCommon};
 
 /// The header that makes a repeat of `POST /runs` return the first one's run.
 pub const IDEMPOTENCY_KEY_HEADER: &str = "idempotency-key";
@@ -25,6 +28,10 @@ pub const MAX_TIMEOUT_SECONDS: u32 = 28800;
 pub enum RunRequest {
     /// One Dockerfile.
     DockerBuildRequest(DockerBuildRequest),
+    /// A task file that comes with the request.
+    EncodedTaskRunRequest(EncodedTaskRunRequest),
+    /// A task file that lies in the source.
+    FileTaskRunRequest(FileTaskRunRequest),
 }
 
 /// Asks for an image to be built from a Dockerfile in a context.
@@ -156,8 +163,10 @@ mod tests {
     use super::*;
 
     fn parse(json: &str) -> Result<DockerBuildRequest, String> {
-        let RunRequest::DockerBuildRequest(request) = serde_json::from_str(json).map_err(|e| e.to_string())?;
-        Ok(request)
+        match serde_json::from_str(json).map_err(|e| e.to_string())? {
+            RunRequest::DockerBuildRequest(request) => Ok(request),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -173,7 +182,7 @@ mod tests {
             (r#"{"type":"DockerBuildRequest","sourceLocation":"c","imageName":"a"}"#, "imageName"),
             (r#"{"type":"DockerBuildRequest","sourceLocation":"c","labels":[{"key":"a"}]}"#, "key"),
             (r#"{"type":"DockerBuildRequest","sourceLocation":"c","platform":{"os":"linux","arch":"arm"}}"#, "arch"),
-            (r#"{"type":"FileTaskRunRequest"}"#, "FileTaskRunRequest"),
+            (r#"{"type":"OtherRequest"}"#, "OtherRequest"),
             (r#"{"type":"DockerBuildRequest"}"#, "sourceLocation"),
         ] {
             let error = parse(json).expect_err(json);

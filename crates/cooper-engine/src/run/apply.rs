@@ -6,8 +6,9 @@
 use cooper_spec::plan::PlannedStep;
 use cooper_types::{AgentName, AttemptNumber, ContextId, Digest, Fence, PrincipalName, RepositoryName, Tag, Timestamp};
 
+use super::task::{PlannedRun, SealedText};
 use super::{AgentRef, Lease, PendingReason, Phase, Placement, Policy, Run, StepState, Verdict};
-use crate::message::{BaseImage, PlacementKey, StepResult};
+use crate::message::{BaseImage, PlacementKey, PreparedSource, StepResult};
 
 /// Something that happened to a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +47,17 @@ pub enum RunEvent {
         attempt: AttemptNumber,
         /// How.
         result: StepResult,
+    },
+    /// An attempt at the source of a task file ended well, and the shell planned what it found, or could not.
+    SourcePlanned {
+        /// Under which offer.
+        fence: Fence,
+        /// Which.
+        attempt: AttemptNumber,
+        /// What it found.
+        found: Box<PreparedSource>,
+        /// The plan, or why there is none.
+        planned: Box<Result<PlannedRun, String>>,
     },
     /// The agent has nothing of the placement any more.
     Stopped {
@@ -134,6 +146,8 @@ pub enum Effect {
         /// The bytes that it says that has.
         size: u64,
     },
+    /// Secret texts of the plan that was made; they are deleted when the run ends.
+    KeepSecrets(Vec<SealedText>),
     /// A line of the run's log, from the service.
     LogLine(String),
     /// Output may be missing from here on.
@@ -220,6 +234,10 @@ impl Run {
             RunEvent::StepEnded { fence, attempt, result } => {
                 let step = self.live_step(fence, attempt)?;
                 self.step_ended(step, attempt, result, now, policy, &mut effects);
+            }
+            RunEvent::SourcePlanned { fence, attempt, found, planned } => {
+                let step = self.live_step(fence, attempt)?;
+                self.source_planned(step, attempt, *found, *planned, now, policy, &mut effects);
             }
             RunEvent::Stopped { fence } => self.stopped(fence, now, policy, &mut effects)?,
             RunEvent::Renewed { fence } => self.renewed(fence, now, policy)?,

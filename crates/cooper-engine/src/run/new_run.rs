@@ -2,17 +2,22 @@
 
 use std::time::Duration;
 
+use cooper_spec::plan::Plan;
 use cooper_spec::quick_build::{BuildSource, PlanError, QuickBuild};
 use cooper_spec::template::RunVariables;
-use cooper_types::{Access, AttemptNumber, Fence, PoolName, PrincipalName, RegistryName, RunId, Scopes, Timestamp};
+use cooper_types::{
+    Access, AttemptNumber, ContextId, Fence, PoolName, PrincipalName, RegistryName, RunId, Scopes, SecretString,
+    Timestamp,
+};
 
+use super::task::{self, AskedTask, TaskSource};
 use super::{PendingReason, Phase, Placement, Run, RunSource, Step};
 
 /// A run that has been asked for and has no id yet.
 ///
 /// The id comes from a counter inside the accepting transaction, and names may hold it: the transaction calls
 /// [`NewRun::accept`], and a refusal rolls it back.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct NewRun {
     /// Who asks.
     pub principal: PrincipalName,
@@ -23,38 +28,112 @@ pub struct NewRun {
     /// The pool whose agents may take it.
     pub pool: PoolName,
     /// What is asked for.
-    pub build: QuickBuild,
-    /// Where the files come from.
-    pub source: BuildSource,
+    pub asked: Asked,
     /// How long the run may take from its start on an agent.
     pub timeout: Duration,
 }
 
+/// What a run is to do.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each request, and it is never in a list")]
+pub enum Asked {
+    /// One Dockerfile.
+    Build {
+        /// What is built.
+        build: QuickBuild,
+        /// Where the files come from.
+        source: BuildSource,
+    },
+    /// A task file.
+    Task(Box<AskedTask>),
+}
+
+/// A run in its first state, and what goes on record beside it.
+#[derive(Clone, Debug)]
+pub struct AcceptedRun {
+    /// The run.
+    pub run: Run,
+    /// The secret texts of its plan, to be sealed.
+    pub texts: Vec<(String, SecretString)>,
+    /// The first lines of its log.
+    pub notes: Vec<String>,
+}
+
+impl Asked {
+    /// The uploaded context that the run begins with.
+    pub fn context(&self) -> Option<&ContextId> {
+        match self {
+            Self::Build { source: BuildSource::Context(context), .. } => Some(context),
+            Self::Build { source: BuildSource::Remote(_), .. } => None,
+            Self::Task(task) => match &task.source {
+                TaskSource::Here { context, .. } => context.as_ref(),
+                TaskSource::Remote(_) => None,
+            },
+        }
+    }
+}
+
 impl NewRun {
     /// Plans the run under its id. Fails on what only planning can find, such as a bad image name.
-    pub fn accept(&self, id: RunId, now: Timestamp) -> Result<Run, PlanError> {
-        let mut variables = RunVariables::quick_build(id, &self.registry, &self.build.platform, now);
-        let source = match &self.source {
+    pub fn accept(&self, id: RunId, now: Timestamp) -> Result<AcceptedRun, PlanError> {
+        match &self.asked {
+            Asked::Build { build, source } => {
+                let (plan, source) = self.plan_build(build, source, id, now)?;
+                Ok(AcceptedRun { run: self.run(id, now, plan, source), texts: Vec::new(), notes: Vec::new() })
+            }
+            Asked::Task(asked) => match &asked.source {
+                TaskSource::Here { context, fetched } => {
+                    let variables = RunVariables::quick_build(id, &self.registry, &asked.request.platform, now);
+                    let planned =
+                        task::plan(&asked.request, variables, fetched, context.as_ref(), &self.registry, &self.scopes)
+                            .map_err(|error| error.of(&self.principal))?;
+                    let notes = task::notes(&planned.warnings);
+                    let run = self.run(id, now, planned.plan, None);
+                    Ok(AcceptedRun { run, texts: planned.texts.into_iter().collect(), notes })
+                }
+                TaskSource::Remote(location) => {
+                    let plan = task::prepare(&asked.request, location);
+                    let task = Box::new(asked.request.clone());
+                    let source = RunSource::TaskWanted { location: location.clone(), task };
+                    Ok(AcceptedRun { run: self.run(id, now, plan, Some(source)), texts: Vec::new(), notes: Vec::new() })
+                }
+            },
+        }
+    }
+
+    fn plan_build(
+        &self,
+        build: &QuickBuild,
+        source: &BuildSource,
+        id: RunId,
+        now: Timestamp,
+    ) -> Result<(Plan, Option<RunSource>), PlanError> {
+        let mut variables = RunVariables::quick_build(id, &self.registry, &build.platform, now);
+        let wanted = match source {
             BuildSource::Context(_) => None,
             BuildSource::Remote(location) => {
                 variables.repository = location.repository().map(ToString::to_string).unwrap_or_default();
-                Some(RunSource::Wanted { location: location.clone(), build: Box::new(self.build.clone()) })
+                Some(RunSource::Wanted { location: location.clone(), build: Box::new(build.clone()) })
             }
         };
-        let plan = self.build.plan_first(&self.source, &variables, &self.registry)?;
-        let repositories = match &self.source {
+        let plan = build.plan_first(source, &variables, &self.registry)?;
+        let repositories = match source {
             // All is known: variables of a source are empty, and the names are what they come to without them.
             BuildSource::Context(_) => plan.pushed_images().map(|image| image.repository.clone()).collect(),
-            BuildSource::Remote(_) => self.build.certain_repositories(&variables, &self.registry),
+            BuildSource::Remote(_) => build.certain_repositories(&variables, &self.registry),
         };
         for repository in repositories {
             if !self.scopes.repository(&repository, Access::Push) {
                 return Err(PlanError::PushDenied { principal: self.principal.clone(), repository });
             }
         }
+        Ok((plan, wanted))
+    }
+
+    fn run(&self, id: RunId, now: Timestamp, plan: Plan, source: Option<RunSource>) -> Run {
         let placements = plan.placements.iter().map(|_| Placement::Waiting { reason: PendingReason::New }).collect();
         let steps = plan.steps.iter().map(|_| Step::NEW).collect();
-        Ok(Run {
+        Run {
             id,
             principal: self.principal.clone(),
             scopes: self.scopes.clone(),
@@ -71,6 +150,6 @@ impl NewRun {
             placements,
             steps,
             source,
-        })
+        }
     }
 }

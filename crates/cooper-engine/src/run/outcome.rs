@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use cooper_spec::plan::{PlannedStep, PushedName, Work};
-use cooper_spec::source::RemoteSource;
-use cooper_types::{AttemptNumber, Tag, Timestamp};
+use cooper_types::{AttemptNumber, StepId, Tag, Timestamp};
 
+use super::task::PlannedRun;
 use super::{Effect, Loss, PendingReason, Phase, Placement, Policy, Run, RunSource, StepState, TagTarget, Verdict};
-use crate::message::{PlacementKey, StepOutput, StepResult};
+use crate::message::{PlacementKey, PreparedSource, StepOutput, StepResult};
 
 impl Run {
     /// Starts every step that waits for nothing any more, on the placements that an agent holds.
@@ -75,9 +75,9 @@ impl Run {
             StepResult::Succeeded { output } => {
                 let fits = match (&planned.work, &output) {
                     (Work::Prepare(_), StepOutput::Prepared(found)) => match &self.source {
-                        Some(RunSource::Wanted { location: RemoteSource::Git(_), .. }) => found.commit.is_some(),
-                        Some(RunSource::Wanted { .. }) => found.pinned.is_some(),
-                        Some(RunSource::Prepared { .. }) | None => false,
+                        Some(RunSource::Wanted { location, .. }) => found.is_of(location),
+                        // A task file's source is planned before the state machine hears of it.
+                        Some(RunSource::TaskWanted { .. } | RunSource::Prepared { .. }) | None => false,
                     },
                     (Work::Build(_), StepOutput::Built { .. })
                     | (Work::Push(_), StepOutput::Pushed { .. })
@@ -115,12 +115,7 @@ impl Run {
                         effects.push(Effect::BasesResolved { step, bases });
                     }
                 }
-                effects.push(Effect::AttemptEnded { step, attempt });
-                effects.push(Effect::LogLine(format!(
-                    "Step ID: {id} marked as successful (elapsed time in seconds: {:.3})",
-                    now.since(started).as_secs_f64()
-                )));
-                self.steps[step].state = StepState::Succeeded { attempt, started, finished: now, output };
+                self.succeed(step, attempt, &id, started, output, now, effects);
                 match planning {
                     Ok(()) => self.go_on(now, policy, effects),
                     Err(reason) => self.end_early(Verdict::Failed { reason }, now, policy, effects),
@@ -135,6 +130,57 @@ impl Run {
             }
             StepResult::Lost { reason } => self.lose(planned.placement, &reason, now, policy, effects),
         }
+    }
+
+    /// The source of a task file is there.
+    #[expect(clippy::too_many_arguments, reason = "what a planning is made of, told by its one caller")]
+    pub(super) fn source_planned(
+        &mut self,
+        step: usize,
+        attempt: AttemptNumber,
+        found: PreparedSource,
+        planned: Result<PlannedRun, String>,
+        now: Timestamp,
+        policy: &Policy,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.phase != Phase::Live {
+            self.cancel_step(step, now, effects);
+            return;
+        }
+        let PlannedStep { placement, id, .. } = &self.plan.steps[step];
+        let (placement, id) = (*placement, id.clone());
+        let is_wanted = matches!(&self.source, Some(RunSource::TaskWanted { location, .. }) if found.is_of(location));
+        if !is_wanted || !matches!(self.plan.steps[step].work, Work::Prepare(_)) {
+            self.lose(placement, "the agent reported a result of another kind of step", now, policy, effects);
+            return;
+        }
+        let started = self.steps[step].state.began().unwrap_or(now);
+        let planning = self.take_plan(step, attempt, &found, planned, effects);
+        self.succeed(step, attempt, &id, started, StepOutput::Prepared(found.recorded()), now, effects);
+        match planning {
+            Ok(()) => self.go_on(now, policy, effects),
+            Err(reason) => self.end_early(Verdict::Failed { reason }, now, policy, effects),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what a success is made of, told by its two callers")]
+    fn succeed(
+        &mut self,
+        step: usize,
+        attempt: AttemptNumber,
+        id: &StepId,
+        started: Timestamp,
+        output: StepOutput,
+        now: Timestamp,
+        effects: &mut Vec<Effect>,
+    ) {
+        effects.push(Effect::AttemptEnded { step, attempt });
+        effects.push(Effect::LogLine(format!(
+            "Step ID: {id} marked as successful (elapsed time in seconds: {:.3})",
+            now.since(started).as_secs_f64()
+        )));
+        self.steps[step].state = StepState::Succeeded { attempt, started, finished: now, output };
     }
 
     /// The user's work failed: that ends the run, unless the file says that it does not matter.

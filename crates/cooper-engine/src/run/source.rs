@@ -8,6 +8,7 @@ use std::error::Error;
 use cooper_spec::plan::Plan;
 use cooper_spec::quick_build::{PlanError, QuickBuild};
 use cooper_spec::source::RemoteSource;
+use cooper_spec::task_request::TaskRequest;
 use cooper_spec::template::RunVariables;
 use cooper_types::{Access, AttemptNumber};
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,13 @@ pub enum RunSource {
         /// What is planned when it is there.
         build: Box<QuickBuild>,
     },
+    /// The same for a task file.
+    TaskWanted {
+        /// What was asked for.
+        location: RemoteSource,
+        /// What is planned when it is there.
+        task: Box<TaskRequest>,
+    },
     /// It is there, and the run is planned or could not be.
     Prepared {
         /// What was asked for.
@@ -39,14 +47,16 @@ impl RunSource {
     /// What was asked for.
     pub fn location(&self) -> &RemoteSource {
         match self {
-            Self::Wanted { location, .. } | Self::Prepared { location, .. } => location,
+            Self::Wanted { location, .. } | Self::TaskWanted { location, .. } | Self::Prepared { location, .. } => {
+                location
+            }
         }
     }
 
     /// What it was found to be, once it is there.
     pub fn found(&self) -> Option<&PreparedSource> {
         match self {
-            Self::Wanted { .. } => None,
+            Self::Wanted { .. } | Self::TaskWanted { .. } => None,
             Self::Prepared { found, .. } => Some(found),
         }
     }
@@ -65,7 +75,7 @@ impl Run {
         let Some(RunSource::Wanted { location, build }) = &self.source else {
             return Err("the source was prepared before".to_owned());
         };
-        effects.push(Effect::LogLine(format!("Source: {}{}", location.place(), pinned(found))));
+        effects.push(Effect::LogLine(found_line(location, found)));
         let planned = self.plan_prepared(build, location, found);
         self.source = Some(RunSource::Prepared { location: location.clone(), found: found.recorded() });
         let plan = planned.map_err(|error| one_line(&format!("the run can't be planned: {}", chain(&error))))?;
@@ -105,6 +115,11 @@ impl Run {
     }
 }
 
+/// The log's line about a source that is there.
+pub(super) fn found_line(location: &RemoteSource, found: &PreparedSource) -> String {
+    format!("Source: {}{}", location.place(), pinned(found))
+}
+
 /// What a source was found to be, behind its name.
 fn pinned(found: &PreparedSource) -> String {
     let branch = found.branch.as_ref().map(|branch| format!(" on branch {branch}")).unwrap_or_default();
@@ -119,7 +134,7 @@ fn pinned(found: &PreparedSource) -> String {
 const MAX_REASON: usize = 1000;
 
 /// A text for logs and records: what a user named may hold anything as long as it is not known what it comes to.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     text.chars().take(MAX_REASON).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cooper_engine::message::{PreparedSource, PushedManifest, StepOutput, StepResult};
 use cooper_engine::run::{
-    AgentRef, Effect, NewRun, PendingReason, Phase, Placement, Policy, Refusal, Run, RunEvent, Step,
+    AgentRef, Asked, Effect, NewRun, PendingReason, Phase, Placement, Policy, Refusal, Run, RunEvent, Step,
 };
 use cooper_spec::plan::{
     BuildContext, BuildWork, CommandImage, CommandWork, Plan, PlannedPlacement, PlannedStep, PushWork, Work,
@@ -119,21 +119,25 @@ pub(super) fn wanted(image: &str, scopes: &[&str]) -> Result<Run, PlanError> {
         scopes: Scopes(scopes.iter().map(|scope| Scope::parse(scope).expect("valid")).collect()),
         registry: RegistryName::parse("localhost:5000").expect("valid"),
         pool: cooper_types::PoolName::default_pool(),
-        build: QuickBuild {
-            image_names: vec![image.to_owned()],
-            push: true,
-            no_cache: false,
-            dockerfile: "Dockerfile".to_owned(),
-            target: None,
-            arguments: Vec::new(),
-            labels: vec![("at".to_owned(), "{{.Run.Repository}}@{{.Run.Commit}}".to_owned())],
-            secrets: Vec::new(),
-            platform: Platform::LINUX_AMD64,
+        asked: Asked::Build {
+            build: QuickBuild {
+                image_names: vec![image.to_owned()],
+                push: true,
+                no_cache: false,
+                dockerfile: "Dockerfile".to_owned(),
+                target: None,
+                arguments: Vec::new(),
+                labels: vec![("at".to_owned(), "{{.Run.Repository}}@{{.Run.Commit}}".to_owned())],
+                secrets: Vec::new(),
+                platform: Platform::LINUX_AMD64,
+            },
+            source: BuildSource::Remote(
+                GitSource::parse("https://git.example/app.git#main:sub").expect("valid").into(),
+            ),
         },
-        source: BuildSource::Remote(GitSource::parse("https://git.example/app.git#main:sub").expect("valid").into()),
         timeout: RUN_TIMEOUT,
     };
-    new.accept(RunId::from_number(1), at(0))
+    new.accept(RunId::from_number(1), at(0)).map(|accepted| accepted.run)
 }
 
 /// What a prepare step reports.

@@ -145,6 +145,7 @@ impl Store {
             Effect::LogGap(_) => log.entries.push(Entry::Gap),
             Effect::Finished => log.complete = true,
             Effect::BasesResolved { .. }
+            | Effect::KeepSecrets(_)
             | Effect::SendOffer { .. }
             | Effect::SendStart { .. }
             | Effect::SendStop { .. } => {}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cooper_engine::run::{NewRun, PendingReason, Phase, Placement, Run, RunEvent, Step};
+use cooper_engine::run::{Asked, NewRun, PendingReason, Phase, Placement, Run, RunEvent, Step};
 use cooper_spec::plan::{
     BuildContext, BuildWork, CommandImage, CommandWork, Plan, PlannedPlacement, PlannedStep, PushWork, Work,
 };
@@ -90,21 +90,23 @@ fn fetched(id: RunId, now: Timestamp, timeout: Duration) -> Run {
         scopes: Scopes(vec![Scope::parse("repository:*:push").expect("valid")]),
         registry: RegistryName::parse("localhost:5000").expect("valid"),
         pool: cooper_types::PoolName::default_pool(),
-        build: QuickBuild {
-            image_names: vec!["{{.Run.ID}}/{{.Run.Branch}}".to_owned()],
-            push: true,
-            no_cache: false,
-            dockerfile: "Dockerfile".to_owned(),
-            target: None,
-            arguments: Vec::new(),
-            labels: Vec::new(),
-            secrets: Vec::new(),
-            platform: Platform::LINUX_AMD64,
+        asked: Asked::Build {
+            build: QuickBuild {
+                image_names: vec!["{{.Run.ID}}/{{.Run.Branch}}".to_owned()],
+                push: true,
+                no_cache: false,
+                dockerfile: "Dockerfile".to_owned(),
+                target: None,
+                arguments: Vec::new(),
+                labels: Vec::new(),
+                secrets: Vec::new(),
+                platform: Platform::LINUX_AMD64,
+            },
+            source: BuildSource::Remote(GitSource::parse("https://git.example/app.git").expect("valid").into()),
         },
-        source: BuildSource::Remote(GitSource::parse("https://git.example/app.git").expect("valid").into()),
         timeout,
     };
-    new.accept(id, now).expect("it can be accepted")
+    new.accept(id, now).expect("it can be accepted").run
 }
 
 /// Mostly a build and a push; sometimes for two platforms, sometimes with pushes to two repositories.

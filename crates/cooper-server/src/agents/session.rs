@@ -7,7 +7,7 @@ use cooper_api::agent::wire::{self, agent_message, server_message};
 use cooper_api::agent::{
     Agreed, HandshakeError, SpokenByAgent, SpokenByServer, attempt_message, read_agent_message, to_agent,
 };
-use cooper_engine::message::{Held, PlacementKey, StepResult, ToAgent, ToServer};
+use cooper_engine::message::{Held, PlacementKey, StepOutput, StepResult, ToAgent, ToServer};
 use cooper_engine::run::{AgentRef, Placement, Refusal, Run, RunEvent};
 use cooper_engine::schedule::AgentView;
 use cooper_ports::agents::{AgentDescription, DiskSpace};
@@ -256,6 +256,18 @@ impl Session {
     }
 
     async fn step_ended(&self, key: PlacementKey, attempt: AttemptNumber, result: StepResult) {
+        let result = match result {
+            StepResult::Succeeded { output: StepOutput::Prepared(found) } => match self.find(key.run).await {
+                // Planning one fetches what the file names, which must not keep this agent's other messages waiting.
+                Ok(Some(run)) if Core::is_task_source(&run) => {
+                    return self.core.plan_prepared(self.agent.clone(), run, key, attempt, found);
+                }
+                Ok(_) => StepResult::Succeeded { output: StepOutput::Prepared(found) },
+                // The agent says it again with its next report.
+                Err(error) => return tracing::error!(run = %key.run, %error, "step result can't be stored"),
+            },
+            result => result,
+        };
         let event = |result| RunEvent::StepEnded { fence: key.fence, attempt, result };
         let stored = match self.core.apply(key.run, event(result)).await {
             Ok(_) => true,

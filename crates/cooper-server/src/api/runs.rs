@@ -1,5 +1,9 @@
-//! Runs: started, listed, shown, cancelled.
+//! Runs: started, listed, shown, cancelled. What a request of each kind asks for stands in the modules below.
 
+mod docker;
+mod task;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -8,23 +12,20 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use cooper_api::problem::ProblemCode;
 use cooper_api::rest::{
-    self, DockerBuildRequest, IDEMPOTENCY_KEY_HEADER, ListRunsQuery, MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, RunList,
+    self, IDEMPOTENCY_KEY_HEADER, ListRunsQuery, MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, PlatformView, RunList,
     RunRequest,
 };
-use cooper_engine::run::{NewRun, RunEvent};
+use cooper_engine::run::{Asked, NewRun, RunEvent};
 use cooper_ports::access::Token;
 use cooper_ports::failpoint::{self, Failpoint};
-use cooper_ports::runs::{AcceptRun, RunQuery, RunType, SealedSecret, SecretKind};
-use cooper_spec::plan::{ArgumentValue, BuildArgument};
-use cooper_spec::quick_build::{BuildSource, QuickBuild};
-use cooper_spec::source::SourceLocation;
-use cooper_types::{ContextId, IdempotencyKey, Platform, PoolName, RunId, SecretBytes};
+use cooper_ports::runs::{AcceptRun, RunQuery, RunType, Seal, SealedSecret, SecretKind};
+use cooper_types::{IdempotencyKey, Platform, PoolName, RunId, SecretBytes};
 
 use super::view::{engine_status, ports_run_type, run_view};
 use super::{ApiState, Caller, JsonBody, PathId, Query};
 use crate::core::Core;
 use crate::orders::sealing_purpose;
-use crate::problem::{ApiError, ApiResult, chain};
+use crate::problem::{ApiError, ApiResult};
 
 /// The largest secret, in bytes: BuildKit takes no larger one.
 const MAX_SECRET_BYTES: usize = 500 * 1024;
@@ -37,7 +38,6 @@ pub(super) async fn create(
     body: JsonBody<RunRequest>,
 ) -> ApiResult<Response> {
     let core = &state.core;
-    let RunRequest::DockerBuildRequest(request) = body.value;
     let idempotency = match headers.get(IDEMPOTENCY_KEY_HEADER) {
         None => None,
         Some(value) => {
@@ -51,9 +51,14 @@ pub(super) async fn create(
             Some((key, core.key.request_digest(&body.bytes)))
         }
     };
-    let request = accept_request(core, token, request, idempotency)?;
     let core = core.clone();
     let accept = async move {
+        let asked = match body.value {
+            RunRequest::DockerBuildRequest(request) => docker::asked(&core, request)?,
+            RunRequest::EncodedTaskRunRequest(request) => task::encoded(&core, &token, request).await?,
+            RunRequest::FileTaskRunRequest(request) => task::file(&core, &token, request)?,
+        };
+        let request = asked.accept(&core, token, idempotency)?;
         let accepted = core.runs.accept_run(request).await?;
         failpoint::pass(Failpoint::RunAccepted);
         if !accepted.repeated {
@@ -128,87 +133,68 @@ pub(super) async fn cancel(
         .await
 }
 
-/// From the wire to what the store accepts: values are checked here, names inside the accepting transaction.
-fn accept_request(
-    core: &Core,
-    token: Token,
-    request: DockerBuildRequest,
-    idempotency: Option<(IdempotencyKey, cooper_types::Digest)>,
-) -> ApiResult<AcceptRun> {
-    let invalid = |detail: String| ApiError::new(ProblemCode::InvalidRequest, detail);
-    if !(MIN_TIMEOUT_SECONDS..=MAX_TIMEOUT_SECONDS).contains(&request.timeout) {
-        let (given, min, max) = (request.timeout, MIN_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS);
-        return Err(invalid(format!("timeout is {given} s; it must be {min} to {max}")));
-    }
-    let pool = match &request.agent_pool_name {
-        None => PoolName::default_pool(),
-        Some(name) => PoolName::parse(name).map_err(|error| invalid(format!("agentPoolName is not valid: {error}")))?,
-    };
-    let platform = match &request.platform {
-        None => Platform::LINUX_AMD64,
-        Some(view) => Platform::try_from(view)
-            .map_err(|error| ApiError::new(ProblemCode::UnsupportedPlatform, error.to_string()))?,
-    };
-    let source = build_source(&request.source_location)?;
-    let mut secrets = Vec::new();
-    let mut seal = |kind: SecretKind, name: &str, value: &SecretBytes| {
-        if value.expose().len() > MAX_SECRET_BYTES {
-            return Err(invalid(format!("secret `{name}` is larger than {MAX_SECRET_BYTES} bytes")));
-        }
-        let sealed = core.key.seal(&sealing_purpose(kind, name), value);
-        secrets.push(SealedSecret { kind, name: name.to_owned(), sealed });
-        Ok(())
-    };
-    for secret in &request.secrets {
-        seal(SecretKind::Build, &secret.id, &secret.value.0)?;
-    }
-    let mut arguments = Vec::with_capacity(request.arguments.len());
-    for argument in request.arguments {
-        let value = if argument.is_secret {
-            seal(SecretKind::Argument, &argument.name, &SecretBytes::new(argument.value.into_bytes()))?;
-            ArgumentValue::Secret
-        } else {
-            ArgumentValue::Plain(argument.value)
-        };
-        arguments.push(BuildArgument { name: argument.name, value });
-    }
-    let build = QuickBuild {
-        image_names: request.image_names,
-        push: request.is_push_enabled,
-        no_cache: request.no_cache,
-        dockerfile: request.docker_file_path,
-        target: request.target,
-        arguments,
-        labels: request.labels.into_iter().map(|label| (label.name, label.value)).collect(),
-        secrets: request.secrets.into_iter().map(|secret| secret.id).collect(),
-        platform,
-    };
-    let run = NewRun {
-        principal: token.principal,
-        scopes: token.scopes,
-        registry: core.registry.clone(),
-        pool,
-        build,
-        source,
-        timeout: Duration::from_secs(request.timeout.into()),
-    };
-    Ok(AcceptRun { run, run_type: RunType::QuickBuild, idempotency, secrets })
+/// What a request asks for, checked as far as that goes without the store.
+struct AskedRun {
+    asked: Asked,
+    run_type: RunType,
+    secrets: Vec<SealedSecret>,
+    timeout: u32,
+    pool: Option<String>,
 }
 
-/// What `sourceLocation` names: a place that an agent fetches, or an uploaded context by its id.
-fn build_source(text: &str) -> ApiResult<BuildSource> {
-    match SourceLocation::parse(text) {
-        Ok(SourceLocation::Remote(source)) => Ok(BuildSource::Remote(source)),
-        Ok(SourceLocation::Nothing | SourceLocation::Stdin) => {
-            let detail =
-                format!("sourceLocation `{text}` holds no Dockerfile; upload a context, or name a remote source");
-            Err(ApiError::new(ProblemCode::InvalidRequest, detail))
+impl AskedRun {
+    /// What the store accepts: names are checked inside the accepting transaction.
+    fn accept(
+        self,
+        core: &Arc<Core>,
+        token: Token,
+        idempotency: Option<(IdempotencyKey, cooper_types::Digest)>,
+    ) -> ApiResult<AcceptRun> {
+        if !(MIN_TIMEOUT_SECONDS..=MAX_TIMEOUT_SECONDS).contains(&self.timeout) {
+            let (given, min, max) = (self.timeout, MIN_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS);
+            return Err(invalid(format!("timeout is {given} s; it must be {min} to {max}")));
         }
-        Ok(SourceLocation::Local(id)) => ContextId::parse(&id).map(BuildSource::Context).map_err(|error| {
-            ApiError::new(ProblemCode::ContextNotFound, format!("sourceLocation is not valid: {error}"))
-        }),
-        Err(error) => {
-            Err(ApiError::new(ProblemCode::InvalidRequest, format!("sourceLocation is not valid: {}", chain(&error))))
+        let pool = match &self.pool {
+            None => PoolName::default_pool(),
+            Some(name) => {
+                PoolName::parse(name).map_err(|error| invalid(format!("agentPoolName is not valid: {error}")))?
+            }
+        };
+        let run = NewRun {
+            principal: token.principal,
+            scopes: token.scopes,
+            registry: core.registry.clone(),
+            pool,
+            asked: self.asked,
+            timeout: Duration::from_secs(self.timeout.into()),
+        };
+        let seal = Seal(Arc::new({
+            let core = Arc::clone(core);
+            move |name, text| core.seal_text(name, text)
+        }));
+        Ok(AcceptRun { run, run_type: self.run_type, idempotency, secrets: self.secrets, seal })
+    }
+}
+
+fn invalid(detail: String) -> ApiError {
+    ApiError::new(ProblemCode::InvalidRequest, detail)
+}
+
+/// What a run is for; `linux/amd64` if nothing is said.
+fn platform_of(view: Option<&PlatformView>) -> ApiResult<Platform> {
+    match view {
+        None => Ok(Platform::LINUX_AMD64),
+        Some(view) => {
+            Platform::try_from(view).map_err(|error| ApiError::new(ProblemCode::UnsupportedPlatform, error.to_string()))
         }
     }
+}
+
+/// Seals a secret that came with a request.
+fn seal(core: &Core, kind: SecretKind, name: &str, value: &SecretBytes) -> ApiResult<SealedSecret> {
+    if value.expose().len() > MAX_SECRET_BYTES {
+        return Err(invalid(format!("secret `{name}` is larger than {MAX_SECRET_BYTES} bytes")));
+    }
+    let sealed = core.key.seal(&sealing_purpose(kind, name), value);
+    Ok(SealedSecret { kind, name: name.to_owned(), sealed })
 }

@@ -30,6 +30,11 @@ pub(super) fn order(
     let named = secrets.build.iter().filter(|(id, _)| build.secrets.contains(id)).cloned();
     let files = build.secret_files.iter().map(|file| Ok((file.id.clone(), file_of(environment, file)?)));
     let files = files.collect::<Result<Vec<_>, OrderError>>()?;
+    let texts = build.secret_texts.iter().map(|(id, text)| {
+        let value = secrets.text(text)?;
+        Ok((id.clone(), SecretBytes::new(value.expose().as_bytes().to_vec())))
+    });
+    let texts = texts.collect::<Result<Vec<_>, OrderError>>()?;
     let own_bases = build.own_bases.iter().map(|(name, step)| Ok((name.clone(), built_image(run, *step)?)));
     Ok(BuildOrder {
         context: match &build.context {
@@ -42,7 +47,7 @@ pub(super) fn order(
         arguments,
         labels: build.labels.clone(),
         no_cache: build.no_cache,
-        secrets: named.chain(files).collect(),
+        secrets: named.chain(files).chain(texts).collect(),
         platform: platform.clone(),
         shared_key: core.key.context_sharing(&run.principal),
         network: build.network.clone(),

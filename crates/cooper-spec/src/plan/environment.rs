@@ -7,7 +7,6 @@ use super::Text;
 
 /// The network that a run has if its file declares none (ACR contract §1.8).
 pub const DEFAULT_NETWORK: &str = "acb_default_network";
-
 /// What the steps of a placement share.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Environment {

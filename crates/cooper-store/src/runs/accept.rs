@@ -1,19 +1,20 @@
 //! Accepting a run: everything that makes it exist, in one transaction.
 
-use cooper_engine::run::Run;
+use cooper_engine::run::{AcceptedRun, Run};
 use cooper_ports::contexts::ContextState;
-use cooper_ports::logs::LogEnd;
-use cooper_ports::runs::{AcceptError, AcceptRun, Accepted, RunRecord, RunType, SealedSecret};
+use cooper_ports::logs::{LogEnd, NewFrame};
+use cooper_ports::runs::{AcceptError, AcceptRun, Accepted, RunRecord, RunType, SealedSecret, SecretKind};
 use cooper_ports::store_error::StoreError;
-use cooper_spec::quick_build::BuildSource;
 use cooper_types::{ContextId, Digest, IdempotencyKey, PrincipalName, RegistryId, RunId, Timestamp};
 use sqlx::{Row, SqliteConnection};
 
+use super::apply::log_written;
 use super::record;
 use crate::access::ensure_principal;
 use crate::agents;
 use crate::contexts::{self, run_number};
 use crate::events;
+use crate::logs::append::{Author, append};
 use crate::sql_error::{During, Stored};
 
 const ACCEPT: &str = "accept run";
@@ -34,26 +35,33 @@ pub(super) async fn accept(
     if !agents::pool_exists(tx, registry, &request.run.pool).await? {
         return Err(AcceptError::UnknownPool(request.run.pool));
     }
-    let context = match &request.run.source {
-        BuildSource::Context(context) => {
-            check_context(tx, registry, context, principal, now).await?;
-            Some(context)
-        }
-        // A prepare attempt brings it.
-        BuildSource::Remote(_) => None,
-    };
+    // Where a source is to be fetched, a prepare attempt brings the context.
+    let context = request.run.asked.context();
+    if let Some(context) = context {
+        check_context(tx, registry, context, principal, now).await?;
+    }
     let id = next_id(tx, registry).await?;
-    let run = request.run.accept(id, now)?;
+    let AcceptedRun { run, texts, notes } = request.run.accept(id, now)?;
     insert(tx, registry, &run, context, request.run_type, request.idempotency.as_ref()).await?;
     for secret in &request.secrets {
         insert_secret(tx, registry, id, secret).await?;
+    }
+    let is_there = |name: &str| request.secrets.iter().any(|one| one.kind == SecretKind::Value && one.name == name);
+    for (name, text) in texts.into_iter().filter(|(name, _)| !is_there(name)) {
+        let sealed = (request.seal.0)(&name, &text);
+        insert_secret(tx, registry, id, &SealedSecret { kind: SecretKind::Value, name, sealed }).await?;
+    }
+    let mut log = LogEnd { frame_offset: 0, text_offset: 0, complete: false };
+    if !notes.is_empty() {
+        let frames = notes.iter().map(|note| NewFrame::service(now, note)).collect();
+        log = log_written(append(tx, registry, id, Author::Server, frames).await)?.end;
     }
     events::insert(tx, registry, "run.accepted", &serde_json::json!({ "run": id }), now).await?;
     let record = RunRecord {
         run,
         run_type: request.run_type,
         updated: now,
-        log: LogEnd { frame_offset: 0, text_offset: 0, complete: false },
+        log,
         output_images: Vec::new(),
         base_images: Vec::new(),
     };
@@ -143,7 +151,7 @@ async fn insert(
     .during(ACCEPT)
 }
 
-async fn insert_secret(
+pub(super) async fn insert_secret(
     tx: &mut SqliteConnection,
     registry: RegistryId,
     run: RunId,

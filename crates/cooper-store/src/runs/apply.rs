@@ -3,16 +3,17 @@
 use std::collections::BTreeSet;
 
 use cooper_engine::message::BaseImage;
-use cooper_engine::run::{Effect, Placement, Policy, Run, RunEvent, TagTarget};
+use cooper_engine::run::{Effect, Placement, Policy, Run, RunEvent, SealedText, TagTarget};
 use cooper_ports::logs::{AppendError, LogEnd, NewFrame};
 use cooper_ports::registry::{AttemptRef, PromoteError, PromotedTag, StagedTarget};
-use cooper_ports::runs::{Applied, ApplyError};
+use cooper_ports::runs::{AcceptError, Applied, ApplyError, SealedSecret, SecretKind};
 use cooper_ports::store_error::StoreError;
 use cooper_types::{
     AgentName, AttemptNumber, ContextId, Digest, Fence, ImageRef, RegistryId, RunId, StepId, Timestamp,
 };
 use sqlx::{Row, SqliteConnection};
 
+use super::accept::insert_secret;
 use crate::contexts::{run_number, snapshots};
 use crate::events;
 use crate::logs::append::{Author, append, complete};
@@ -130,6 +131,7 @@ impl Change<'_> {
             Effect::Planned { attempt, context, digest, size, .. } => {
                 self.planned(attempt, context, &digest, size).await?;
             }
+            Effect::KeepSecrets(texts) => self.keep_secrets(texts).await?,
             Effect::LogLine(line) => self.log(NewFrame::service(self.now, &line)).await?,
             Effect::LogGap(reason) => self.log(NewFrame::gap(self.now, None, &reason)).await?,
             Effect::Finished => self.finished().await?,
@@ -269,6 +271,19 @@ impl Change<'_> {
         Err(ApplyError::NotUploaded { run, attempt, context })
     }
 
+    async fn keep_secrets(&mut self, texts: Vec<SealedText>) -> Result<(), StoreError> {
+        for SealedText { name, sealed } in texts {
+            let secret = SealedSecret { kind: SecretKind::Value, name, sealed };
+            match insert_secret(self.tx, self.registry, self.run.id, &secret).await {
+                // Planned is once, and what came with the request keeps its value.
+                Ok(()) | Err(AcceptError::SecretTwice(_)) => {}
+                Err(AcceptError::Store(error)) => return Err(error),
+                Err(error) => return Err(StoreError::corrupt("keep secret texts", error)),
+            }
+        }
+        Ok(())
+    }
+
     async fn log(&mut self, frame: NewFrame) -> Result<(), StoreError> {
         let appended = append(self.tx, self.registry, self.run.id, Author::Server, vec![frame]).await;
         self.log_end = Some(log_written(appended)?.end);
@@ -293,7 +308,7 @@ impl Change<'_> {
 }
 
 /// The state machine writes to the log of a run that is there and has not ended, so anything else is a fault of ours.
-fn log_written<T>(result: Result<T, AppendError>) -> Result<T, StoreError> {
+pub(super) fn log_written<T>(result: Result<T, AppendError>) -> Result<T, StoreError> {
     match result {
         Ok(value) => Ok(value),
         Err(AppendError::Store(error)) => Err(error),

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cooper_engine::run::{AgentRef, Effect, NewRun, Policy, Run, RunEvent};
+use cooper_engine::run::{AgentRef, Asked, Effect, NewRun, Policy, Run, RunEvent};
 use cooper_ports::clock::{Clock, ManualClock};
 use cooper_ports::contexts::ContextStore;
-use cooper_ports::runs::{AcceptRun, Applied, ApplyError, RunRecord, RunStore, RunType};
+use cooper_ports::runs::{AcceptRun, Applied, ApplyError, RunRecord, RunStore, RunType, Seal};
 use cooper_spec::quick_build::{BuildSource, QuickBuild};
 use cooper_store::{OpenError, Store, StoreOptions};
 use cooper_types::{
@@ -126,11 +126,18 @@ pub(crate) fn quick_build(owner: &str, source: &str) -> AcceptRun {
         scopes: Scopes(vec![Scope::Admin]),
         registry: registry(),
         pool: PoolName::default_pool(),
-        build,
-        source: BuildSource::Context(context(source)),
+        asked: Asked::Build { build, source: BuildSource::Context(context(source)) },
         timeout: Duration::from_secs(3600),
     };
-    AcceptRun { run, run_type: RunType::QuickBuild, idempotency: None, secrets: Vec::new() }
+    AcceptRun { run, run_type: RunType::QuickBuild, idempotency: None, secrets: Vec::new(), seal: Seal::nothing() }
+}
+
+/// The build that a request asks for.
+pub(crate) fn build_of(request: &mut AcceptRun) -> (&mut QuickBuild, &mut BuildSource) {
+    match &mut request.run.asked {
+        Asked::Build { build, source } => (build, source),
+        Asked::Task(_) => unreachable!("the fixture asks for builds"),
+    }
 }
 
 pub(crate) async fn open(directory: &Path) -> Result<Store, OpenError> {

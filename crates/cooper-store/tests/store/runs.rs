@@ -16,7 +16,7 @@ use cooper_ports::runs::{
 };
 use cooper_types::{AgentName, AttemptNumber, Digest, Fence, IdempotencyKey, RepositoryName, RunId, StepId, Tag};
 
-use crate::fixture::{Fixture, Started, agent, context, principal, quick_build, upload};
+use crate::fixture::{Fixture, Started, agent, build_of, context, principal, quick_build, upload};
 
 fn keyed(key: &str, content: &str) -> AcceptRun {
     let key = IdempotencyKey::parse(key).unwrap();
@@ -105,7 +105,7 @@ async fn a_refused_run_leaves_nothing() {
     let refused = store.accept_run(AcceptRun { secrets, ..keyed("k1", "a") }).await.unwrap_err();
     assert!(matches!(refused, AcceptError::SecretTwice(name) if name == "twice"));
     let mut unplannable = keyed("k1", "a");
-    unplannable.run.build.image_names = vec!["Not An Image".to_owned()];
+    build_of(&mut unplannable).0.image_names = vec!["Not An Image".to_owned()];
     assert!(matches!(store.accept_run(unplannable).await.unwrap_err(), AcceptError::Plan(_)));
 
     for table in ["SELECT count(*) FROM runs", "SELECT count(*) FROM run_secrets", "SELECT count(*) FROM events"] {

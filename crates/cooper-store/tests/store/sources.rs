@@ -12,12 +12,13 @@ use cooper_spec::quick_build::BuildSource;
 use cooper_spec::source::GitSource;
 use cooper_types::{AttemptNumber, Digest, SourceHost};
 
-use crate::fixture::{Fixture, Started, context, principal, quick_build};
+use crate::fixture::{Fixture, Started, build_of, context, principal, quick_build};
 
 /// A request whose source is to be fetched.
 fn from_git(owner: &str) -> AcceptRun {
     let mut request = quick_build(owner, "none");
-    request.run.source = BuildSource::Remote(GitSource::parse("https://git.example/app.git#main").unwrap().into());
+    *build_of(&mut request).1 =
+        BuildSource::Remote(GitSource::parse("https://git.example/app.git#main").unwrap().into());
     request
 }
 
@@ -107,7 +108,7 @@ async fn snapshots_are_kept_for_live_attempts_and_unfinished_runs() {
     // Nobody starts another run from it, nor uploads another in its place.
     assert!(store.find_context(&context("second"), &principal("alice")).await.unwrap().is_none());
     let mut request = quick_build("alice", "second");
-    request.run.source = BuildSource::Context(context("second"));
+    *build_of(&mut request).1 = BuildSource::Context(context("second"));
     assert!(store.accept_run(request).await.is_err());
 
     fixture.apply(started.run, prepared(started, "second")).await.unwrap();

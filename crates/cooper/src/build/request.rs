@@ -174,7 +174,8 @@ mod tests {
         let request = Request::from_flags(&flags, &Environment::of(variables))?;
         let warnings = request.warnings.clone();
         let context = ContextId::parse("ctx-1").expect("id");
-        let RunRequest::DockerBuildRequest(build) = request.of_context(&context, "Dockerfile".to_owned());
+        let request = request.of_context(&context, "Dockerfile".to_owned());
+        let RunRequest::DockerBuildRequest(build) = request else { panic!("{request:?}") };
         Ok((build, warnings))
     }
 

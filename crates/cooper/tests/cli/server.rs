@@ -115,7 +115,9 @@ async fn upload(State(script): State<Arc<Script>>, body: Bytes) -> Response {
 
 async fn create_run(State(script): State<Arc<Script>>, headers: HeaderMap, body: Bytes) -> Response {
     assert!(headers.contains_key("idempotency-key"));
-    let RunRequest::DockerBuildRequest(request) = serde_json::from_slice(&body).expect("a request");
+    let RunRequest::DockerBuildRequest(request) = serde_json::from_slice(&body).expect("a request") else {
+        panic!("only builds are asked for here");
+    };
     if request.image_names.iter().any(|name| name.contains(' ')) {
         return problem(ProblemCode::InvalidReference, "image name `a b` is not valid");
     }

@@ -1,0 +1,185 @@
+//! Runs of task files: asked for, planned at once or when their source has been prepared.
+//!
+//! Owns what such a run adds to the life of a run. What a file means is `cooper_spec::task`'s, what its steps become
+//! `cooper_spec::task_plan`'s. Secrets and URLs are fetched by the shell before either planning.
+
+use std::time::Duration;
+
+use cooper_spec::plan::{Plan, PlannedPlacement, PlannedStep, PrepareWork, Work};
+use cooper_spec::quick_build::PlanError;
+use cooper_spec::source::RemoteSource;
+use cooper_spec::task::{Fault, TaskInputs};
+use cooper_spec::task_plan::{self, PlannedTask, TaskPlanError, TaskPlanRequest};
+use cooper_spec::task_request::{Fetched, MissingText, TaskRequest};
+use cooper_spec::template::RunVariables;
+use cooper_types::{Access, AttemptNumber, ContextId, PrincipalName, RegistryName, RepositoryName, Scopes, StepId};
+
+use super::source::one_line;
+use super::{Effect, PendingReason, Placement, Run, RunSource, Step};
+use crate::message::PreparedSource;
+
+/// How long it may take to fetch a source; the run's own timeout counts too.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(1_800);
+/// Warnings beyond these are counted and not told.
+const MAX_NOTES: usize = 20;
+
+/// A task file that somebody wants to be run.
+#[derive(Clone, Debug)]
+pub struct AskedTask {
+    /// What was asked for.
+    pub request: TaskRequest,
+    /// Where the workspace's files come from.
+    pub source: TaskSource,
+}
+
+/// Where the files of a task's workspace come from.
+#[derive(Clone, Debug)]
+pub enum TaskSource {
+    /// They are here, or there are none: everything is known that planning needs.
+    Here {
+        /// An uploaded context.
+        context: Option<ContextId>,
+        /// What has been fetched for the task file.
+        fetched: Fetched,
+    },
+    /// An agent fetches them.
+    Remote(RemoteSource),
+}
+
+/// What the shell made of a prepared source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedRun {
+    /// What is done.
+    pub plan: Plan,
+    /// The secret texts of the plan.
+    pub secrets: Vec<SealedText>,
+    /// Lines for the log.
+    pub notes: Vec<String>,
+}
+
+/// A secret text of a plan, encrypted by the shell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedText {
+    /// The plan's name for it.
+    pub name: String,
+    /// Nonce and ciphertext.
+    pub sealed: Vec<u8>,
+}
+
+/// Why a task file can't be planned.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// A file is not there.
+    #[error(transparent)]
+    Missing(#[from] MissingText),
+    /// The file is wrong.
+    #[error(transparent)]
+    Plan(#[from] TaskPlanError),
+    /// The run's token may not push there.
+    #[error("the run may not push to repository `{0}`: its token has no such scope")]
+    PushDenied(RepositoryName),
+}
+
+impl TaskError {
+    /// The same as an answer to who asked.
+    pub(super) fn of(self, principal: &PrincipalName) -> PlanError {
+        match self {
+            Self::Missing(error) => PlanError::Missing(error),
+            Self::Plan(error) => PlanError::Task(error),
+            Self::PushDenied(repository) => PlanError::PushDenied { principal: principal.clone(), repository },
+        }
+    }
+}
+
+/// Plans a task file with everything that was fetched for it.
+pub(super) fn plan(
+    request: &TaskRequest,
+    variables: RunVariables,
+    fetched: &Fetched,
+    context: Option<&ContextId>,
+    registry: &RegistryName,
+    scopes: &Scopes,
+) -> Result<PlannedTask, TaskError> {
+    let inputs = request.inputs(variables, fetched)?;
+    let planned =
+        task_plan::plan(&TaskPlanRequest { inputs: &inputs, platform: &request.platform, registry, context })?;
+    for image in planned.plan.pushed_images().filter(|image| image.registry.as_ref() == Some(registry)) {
+        if !scopes.repository(&image.repository, Access::Push) {
+            return Err(TaskError::PushDenied(image.repository.clone()));
+        }
+    }
+    Ok(planned)
+}
+
+/// The plan of a run whose source is to be fetched: that alone.
+pub(super) fn prepare(request: &TaskRequest, location: &RemoteSource) -> Plan {
+    let values = request.values.as_ref().and_then(|values| values.path());
+    let work = Work::Prepare(PrepareWork {
+        source: location.clone(),
+        dockerfile: None,
+        files: values.map(str::to_owned).into_iter().collect(),
+        task_file: request.file.path().map(str::to_owned),
+    });
+    let id = StepId::parse("prepare").expect("a constant that is one");
+    let step = PlannedStep::new(id, 0, Vec::new(), PREPARE_TIMEOUT, work);
+    Plan { placements: vec![PlannedPlacement::new(request.platform.clone())], steps: vec![step] }
+}
+
+/// Lines for the log of what a file's author should know.
+pub fn notes(warnings: &[Fault]) -> Vec<String> {
+    let told = warnings.iter().take(MAX_NOTES).map(|warning| one_line(&format!("warning: {warning}")));
+    let more = warnings.len().saturating_sub(MAX_NOTES);
+    told.chain((more > 0).then(|| format!("warning: and {more} more"))).collect()
+}
+
+impl Run {
+    /// What a prepared source's task file is loaded with; nothing if the run waits for no such source.
+    pub fn task_inputs(&self, found: &PreparedSource, fetched: &Fetched) -> Option<Result<TaskInputs, MissingText>> {
+        let Some(RunSource::TaskWanted { location, task }) = &self.source else { return None };
+        Some(task.inputs(self.variables(location, task, found), fetched))
+    }
+
+    /// Plans what a prepared source's task file says.
+    pub fn plan_task(&self, found: &PreparedSource, fetched: &Fetched) -> Option<Result<PlannedTask, TaskError>> {
+        let Some(RunSource::TaskWanted { location, task }) = &self.source else { return None };
+        let variables = self.variables(location, task, found);
+        Some(plan(task, variables, fetched, Some(&found.context), &self.registry, &self.scopes))
+    }
+
+    fn variables(&self, location: &RemoteSource, task: &TaskRequest, found: &PreparedSource) -> RunVariables {
+        RunVariables {
+            commit: found.commit.clone().unwrap_or_default(),
+            branch: found.branch.clone().unwrap_or_default(),
+            git_tag: found.tag.clone().unwrap_or_default(),
+            repository: location.repository().map(ToString::to_string).unwrap_or_default(),
+            ..RunVariables::quick_build(self.id, &self.registry, &task.platform, self.created)
+        }
+    }
+
+    /// Takes the plan that the shell made of a prepared source. The error says why there is none.
+    pub(super) fn take_plan(
+        &mut self,
+        step: usize,
+        attempt: AttemptNumber,
+        found: &PreparedSource,
+        planned: Result<PlannedRun, String>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), String> {
+        let Some(RunSource::TaskWanted { location, .. }) = &self.source else {
+            return Err("the source was prepared before".to_owned());
+        };
+        let location = location.clone();
+        effects.push(Effect::LogLine(super::source::found_line(&location, found)));
+        self.source = Some(RunSource::Prepared { location, found: found.recorded() });
+        let planned = planned.map_err(|error| one_line(&format!("the run can't be planned: {error}")))?;
+        effects.extend(planned.notes.into_iter().map(Effect::LogLine));
+        effects.push(Effect::KeepSecrets(planned.secrets));
+        let (context, digest, size) = (found.context.clone(), found.digest.clone(), found.size);
+        effects.push(Effect::Planned { step, attempt, context, digest, size });
+        self.placements
+            .extend(planned.plan.placements.iter().map(|_| Placement::Waiting { reason: PendingReason::New }));
+        self.steps.extend(planned.plan.steps.iter().map(|_| Step::NEW));
+        self.plan.append(planned.plan);
+        Ok(())
+    }
+}

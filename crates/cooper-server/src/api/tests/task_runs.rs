@@ -1,0 +1,81 @@
+//! Task files over the API: planned as they are accepted, or refused with everything that is wrong with them.
+
+use axum::http::StatusCode;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use cooper_api::rest;
+use cooper_spec::plan::{CommandImage, Text, Work};
+use cooper_types::RunId;
+use http_body_util::BodyExt as _;
+
+use super::Fixture;
+
+fn request(task: &str, more: &str) -> String {
+    let task = STANDARD.encode(task);
+    format!(r#"{{"type":"EncodedTaskRunRequest","encodedTaskContent":"{task}"{more}}}"#)
+}
+
+#[tokio::test]
+async fn a_task_is_planned_as_it_is_accepted_and_its_secrets_are_sealed() {
+    let fixture = Fixture::new().await;
+    let token = fixture.token(&["admin"]).await;
+    let task = "steps:\n  - id: hello\n    cmd: busybox echo {{.Values.who}} {{.Values.key}}\n  - id: next\n    cmd: busybox\n";
+    let values = r#","values":[{"name":"who","value":"world"},{"name":"key","value":"hunter22","isSecret":true}]"#;
+    let body = request(task, values);
+    let response = fixture.call("POST", "/api/v1/runs", Some(token.expose()), Some(&body)).await;
+    assert_eq!(response.status(), StatusCode::CREATED);
+    let bytes = response.into_body().collect().await.expect("body").to_bytes();
+    let view: rest::Run = serde_json::from_slice(&bytes).expect("a run");
+    let kinds: Vec<rest::StepType> = view.steps.iter().map(|step| step.step_type).collect();
+    assert_eq!(kinds, [rest::StepType::Cmd, rest::StepType::Cmd]);
+    assert_eq!(view.run_type, rest::RunType::QuickRun);
+    let id = RunId::parse(&view.run_id.to_string()).expect("an id");
+    let run = fixture.core.runs.find_run(id).await.expect("store").expect("run").run;
+    let Work::Command(command) = &run.plan.steps[0].work else { panic!("a command") };
+    assert_eq!(command.image, CommandImage::Named("busybox:latest".to_owned()));
+    assert_eq!(command.arguments[1], Text::Plain("world".to_owned()));
+    assert!(matches!(command.arguments[2], Text::Secret(_)), "{command:?}");
+    assert!(!serde_json::to_string(&run).expect("json").contains("hunter22"));
+    assert_eq!(run.plan.steps[1].after, [0]);
+}
+
+#[tokio::test]
+async fn a_wrong_task_is_refused_with_its_places() {
+    let fixture = Fixture::new().await;
+    let token = fixture.token(&["admin"]).await;
+    let wrong = async |body: &str, parts: &[&str]| {
+        let problem = fixture.problem("POST", "/api/v1/runs", Some(token.expose()), Some(body)).await;
+        assert_eq!(problem.code.as_str(), "invalid-request", "{problem:?}");
+        for part in parts {
+            assert!(problem.detail.contains(part), "{problem:?} lacks {part}");
+        }
+    };
+    let two = "steps:\n  - id: a\n    cmd: busybox\n    retries: -1\n  - id: a b\n    cmd: busybox\n";
+    wrong(&request(two, r#","taskFilePath":"ci/task.yaml""#), &["ci/task.yaml:4:", "ci/task.yaml:5:"]).await;
+    wrong(&request("steps: []\n", r#","sourceLocation":"-""#), &["sourceLocation `-`"]).await;
+    wrong(&request("steps: []\n", r#","timeout":0"#), &["timeout is 0 s"]).await;
+    let alias = "version: v1.1.0\nalias:\n  src: ['http://127.0.0.1:9/a.yaml']\nsteps:\n  - cmd: busybox\n";
+    wrong(&request(alias, ""), &["http://127.0.0.1:9/a.yaml"]).await;
+    let file = r#"{"type":"FileTaskRunRequest","taskFilePath":"acb.yaml"}"#;
+    wrong(file, &["`acb.yaml`", "encodedTaskContent"]).await;
+}
+
+#[tokio::test]
+async fn a_task_in_a_repository_waits_for_its_source() {
+    let fixture = Fixture::new().await;
+    let token = fixture.token(&["admin"]).await;
+    let body = r#"{"type":"FileTaskRunRequest","taskFilePath":"acb.yaml","valuesFilePath":"v.yaml",
+        "sourceLocation":"https://git.example/app.git#main"}"#;
+    let response = fixture.call("POST", "/api/v1/runs", Some(token.expose()), Some(body)).await;
+    assert_eq!(response.status(), StatusCode::CREATED);
+    let bytes = response.into_body().collect().await.expect("body").to_bytes();
+    let view: rest::Run = serde_json::from_slice(&bytes).expect("a run");
+    let id = RunId::parse(&view.run_id.to_string()).expect("an id");
+    let run = fixture.core.runs.find_run(id).await.expect("store").expect("run").run;
+    let Work::Prepare(prepare) = &run.plan.steps[0].work else { panic!("a source") };
+    assert_eq!(
+        (prepare.task_file.as_deref(), prepare.files.as_slice()),
+        (Some("acb.yaml"), &["v.yaml".to_owned()][..])
+    );
+    assert_eq!(prepare.dockerfile, None, "everything goes into the workspace");
+}

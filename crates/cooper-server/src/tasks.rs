@@ -1,0 +1,76 @@
+//! What has to be fetched before a task file can be planned: alias URLs and secrets, and the planning of a source that an
+//! agent has prepared.
+//!
+//! Owns the order of it (contract §4.1, §1.10). What a file means is `cooper_spec`'s; who may have a secret is `secrets`'.
+
+mod alias_urls;
+mod prepared;
+
+use cooper_api::problem::ProblemCode;
+use cooper_ports::access::Token;
+use cooper_ports::secrets::Asker;
+use cooper_spec::task::{self, Faults, TaskInputs};
+use cooper_spec::task_request::{Fetched, MissingText, TaskRequest, alias_urls};
+use cooper_spec::template::RunVariables;
+use cooper_types::{RunId, Timestamp};
+
+use crate::core::Core;
+use crate::problem::{ApiError, chain};
+use crate::secrets::{ResolveError, Wanted};
+
+pub(crate) use prepared::Plannings;
+
+/// Why not everything could be fetched.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FetchError {
+    /// The task file is not valid.
+    #[error("{0}")]
+    File(Faults),
+    /// A file is not there.
+    #[error(transparent)]
+    Missing(#[from] MissingText),
+    /// Aliases can't be fetched.
+    #[error(transparent)]
+    Alias(#[from] alias_urls::AliasUrlError),
+    /// Secrets can't be had.
+    #[error(transparent)]
+    Secret(#[from] ResolveError),
+}
+
+impl From<FetchError> for ApiError {
+    fn from(error: FetchError) -> Self {
+        Self::new(ProblemCode::InvalidRequest, chain(&error))
+    }
+}
+
+/// Fetches what the planning of a request needs. The run has no id yet: what depends on one is as if it had the first.
+pub(crate) async fn fetch_for_request(
+    core: &Core,
+    token: &Token,
+    request: &TaskRequest,
+    fetched: Fetched,
+) -> Result<Fetched, FetchError> {
+    let guess =
+        RunVariables::quick_build(RunId::from_number(1), &core.registry, &request.platform, Timestamp::from_micros(0));
+    let asker = Asker { principal: token.principal.clone(), scopes: token.scopes.clone() };
+    fetch(core, &asker, fetched, |fetched| request.inputs(guess.clone(), fetched)).await
+}
+
+/// Adds to `fetched` what the task file names: aliases first, because secrets may stand behind them.
+async fn fetch(
+    core: &Core,
+    asker: &Asker,
+    mut fetched: Fetched,
+    inputs: impl Fn(&Fetched) -> Result<TaskInputs, MissingText>,
+) -> Result<Fetched, FetchError> {
+    fetched.image_aliases = core.image_aliases.clone();
+    let sources = task::alias_sources(&inputs(&fetched)?).map_err(FetchError::File)?;
+    fetched.urls = alias_urls::fetch(&core.egress, alias_urls(&sources)).await?;
+    let wanted = task::wanted_secrets(&inputs(&fetched)?).map_err(FetchError::File)?;
+    let wanted: Vec<Wanted> =
+        wanted.into_iter().map(|wanted| Wanted { id: wanted.id, place: wanted.keyvault.to_string() }).collect();
+    for resolved in core.secrets.resolve(asker, &wanted).await? {
+        fetched.secrets.insert(resolved.id, resolved.value);
+    }
+    Ok(fetched)
+}

@@ -1,0 +1,146 @@
+//! The planning of a run whose source an agent has prepared. It fetches, so it goes on beside the agent's stream, once for
+//! each attempt; an agent that hears nothing says its result again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cooper_api::agent::to_agent;
+use cooper_engine::message::{PlacementKey, PreparedSource, StepResult, ToAgent};
+use cooper_engine::run::{AgentRef, PlannedRun, Run, RunEvent, RunSource, SealedText, notes};
+use cooper_ports::runs::{ApplyError, SecretKind, SecretsError};
+use cooper_ports::secrets::Asker;
+use cooper_spec::task_request::{Fetched, MissingText, set_secret_name};
+use cooper_types::{AttemptNumber, SecretString};
+
+use super::{FetchError, fetch};
+use crate::core::Core;
+use crate::orders::sealing_purpose;
+use crate::problem::chain;
+
+/// Which attempts' sources are being planned.
+#[derive(Debug, Default)]
+pub(crate) struct Plannings(Mutex<BTreeSet<(PlacementKey, AttemptNumber)>>);
+
+impl Plannings {
+    fn begin(&self, key: PlacementKey, attempt: AttemptNumber) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((key, attempt))
+    }
+
+    fn end(&self, key: PlacementKey, attempt: AttemptNumber) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&(key, attempt));
+    }
+}
+
+/// How a planning can't be made.
+enum Unplanned {
+    /// The file or what it names is wrong: that is a result.
+    Told(String),
+    /// The server can't tell now; the agent says its result again.
+    Later(String),
+}
+
+impl Core {
+    /// Whether a result is for [`Self::plan_prepared`]: the source of a task file.
+    pub(crate) fn is_task_source(run: &Run) -> bool {
+        matches!(run.source, Some(RunSource::TaskWanted { .. }))
+    }
+
+    /// Plans a run with what an attempt prepared, stores that as the attempt's end, and tells its agent.
+    pub(crate) fn plan_prepared(
+        self: &Arc<Self>,
+        agent: AgentRef,
+        run: Run,
+        key: PlacementKey,
+        attempt: AttemptNumber,
+        found: PreparedSource,
+    ) {
+        if !self.plannings.begin(key, attempt) {
+            return;
+        }
+        let core = Arc::clone(self);
+        self.beside(async move {
+            let stored = core.store_plan(&run, key, attempt, found).await;
+            core.plannings.end(key, attempt);
+            if stored {
+                core.agents.send(&agent, to_agent(ToAgent::ResultStored { key, attempt }));
+            }
+        });
+    }
+
+    async fn store_plan(&self, run: &Run, key: PlacementKey, attempt: AttemptNumber, found: PreparedSource) -> bool {
+        let planned = match self.plan_source(run, attempt, &found).await {
+            Ok(planned) => Ok(planned),
+            Err(Unplanned::Told(reason)) => Err(reason),
+            Err(Unplanned::Later(reason)) => {
+                tracing::error!(run = %run.id, error = reason, "prepared source can't be planned now");
+                return false;
+            }
+        };
+        let (fence, found, planned) = (key.fence, Box::new(found), Box::new(planned));
+        match self.apply(run.id, RunEvent::SourcePlanned { fence, attempt, found, planned }).await {
+            Ok(_) | Err(ApplyError::Refused { .. } | ApplyError::Unknown(_)) => true,
+            Err(ApplyError::NotUploaded { .. } | ApplyError::NotPushed { .. }) => {
+                let reason = "the source was reported and the server has nothing of it".to_owned();
+                let result = StepResult::Lost { reason };
+                self.apply(run.id, RunEvent::StepEnded { fence, attempt, result }).await.is_ok()
+            }
+            Err(error @ ApplyError::Store(_)) => {
+                tracing::error!(run = %run.id, error = chain(&error), "plan can't be stored");
+                false
+            }
+        }
+    }
+
+    async fn plan_source(
+        &self,
+        run: &Run,
+        attempt: AttemptNumber,
+        found: &PreparedSource,
+    ) -> Result<PlannedRun, Unplanned> {
+        let mut fetched = Fetched { set_secrets: self.set_secrets(run, attempt).await?, ..Fetched::default() };
+        for file in &found.files {
+            let Some(content) = &file.content else { continue };
+            let text = String::from_utf8(content.clone())
+                .map_err(|_| Unplanned::Told(format!("file `{}` of the source is no text in UTF-8", file.name)))?;
+            fetched.files.insert(file.name.clone(), text);
+        }
+        let asker = Asker { principal: run.principal.clone(), scopes: run.scopes.clone() };
+        let inputs = |fetched: &Fetched| {
+            let waits = "only runs that wait for a task file's source come here";
+            run.task_inputs(found, fetched).unwrap_or_else(|| Err(MissingText::File(waits.to_owned())))
+        };
+        let fetched = fetch(self, &asker, fetched, inputs).await.map_err(|error| match &error {
+            FetchError::Secret(secret) if secret.may_pass() => Unplanned::Later(chain(&error)),
+            _ => Unplanned::Told(chain(&error)),
+        })?;
+        let planned =
+            run.plan_task(found, &fetched).ok_or_else(|| Unplanned::Told("it was planned before".to_owned()))?;
+        let planned = planned.map_err(|error| Unplanned::Told(chain(&error)))?;
+        let secrets = planned.texts.iter();
+        let secrets = secrets.map(|(name, text)| SealedText { name: name.clone(), sealed: self.seal_text(name, text) });
+        Ok(PlannedRun { secrets: secrets.collect(), notes: notes(&planned.warnings), plan: planned.plan })
+    }
+
+    /// The values of `--set-secret` that came with the request.
+    async fn set_secrets(
+        &self,
+        run: &Run,
+        attempt: AttemptNumber,
+    ) -> Result<BTreeMap<String, SecretString>, Unplanned> {
+        let sealed = self.runs.run_secrets(run.id, attempt).await.map_err(|error| match error {
+            SecretsError::NotLive { .. } => Unplanned::Told("the attempt is over".to_owned()),
+            SecretsError::Store(error) => Unplanned::Later(chain(&error)),
+        })?;
+        let mut values = BTreeMap::new();
+        let prefix = set_secret_name("");
+        for secret in sealed {
+            let (SecretKind::Value, Some(name)) = (secret.kind, secret.name.strip_prefix(&prefix)) else { continue };
+            let value = self.key.unseal(&sealing_purpose(secret.kind, &secret.name), &secret.sealed);
+            let value = value.map_err(|error| Unplanned::Told(chain(&error)))?;
+            let text = String::from_utf8(value.expose().to_vec())
+                .map_err(|_| Unplanned::Told(format!("`--set-secret {name}` is no text")))?;
+            values.insert(name.to_owned(), SecretString::new(text));
+        }
+        Ok(values)
+    }
+}

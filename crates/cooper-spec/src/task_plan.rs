@@ -1,0 +1,141 @@
+//! From a loaded task file to a plan: placements, resolved images, and texts without secrets.
+//!
+//! Owns what a file's steps become on agents. What a file means is `task`'s, what an agent does with a step its own.
+//!
+//! A plan holds no secret. The file is therefore loaded twice, with the secrets' values and with others in their place: a
+//! text that differs holds a secret, and stands in the plan by a name alone (`texts`). See docs/decisions/0029.
+
+mod error;
+mod images;
+mod isolation;
+mod steps;
+mod texts;
+
+use std::collections::BTreeMap;
+
+use cooper_types::{ContextId, Platform, RegistryName, SecretString};
+
+pub use error::TaskPlanError;
+
+use crate::plan::{Environment, Network, Plan, PlannedPlacement, SecretVolume, Text};
+use crate::task::{self, Fault, Loaded, Task, TaskInputs};
+
+/// What stands for a secret in the second load. Letters, digits and base64 of such, so that what the first load takes
+/// the second one takes as well.
+const FILLER: &str = "Q29vcGVyRmlsbGVy";
+
+/// What is to be planned.
+#[derive(Clone, Debug)]
+pub struct TaskPlanRequest<'a> {
+    /// The file with everything that was fetched for it.
+    pub inputs: &'a TaskInputs,
+    /// What steps run for that don't say it themselves.
+    pub platform: &'a Platform,
+    /// The embedded registry's name.
+    pub registry: &'a RegistryName,
+    /// What the workspace is filled with.
+    pub context: Option<&'a ContextId>,
+}
+
+/// A planned task.
+#[derive(Clone, Debug)]
+pub struct PlannedTask {
+    /// What is done.
+    pub plan: Plan,
+    /// The secret texts by the names that the plan has for them, and the secrets themselves: all are to be masked.
+    pub texts: BTreeMap<String, SecretString>,
+    /// What the file's author should know.
+    pub warnings: Vec<Fault>,
+}
+
+/// Plans a task file.
+pub fn plan(request: &TaskPlanRequest<'_>) -> Result<PlannedTask, TaskPlanError> {
+    let loaded = load(request.inputs)?;
+    let shown = load_shown(request.inputs, &loaded)?;
+    let mut texts = texts::Texts::new(request.inputs);
+    let placements = placements(&loaded.task, request.platform);
+    let steps = steps::plan(&loaded.task, &shown.task, request, &placements, &mut texts)?;
+    let volumes = volumes(&loaded.task, &mut texts);
+    let networks = networks(&loaded.task);
+    let placements = placements.into_iter().map(|platform| {
+        let environment =
+            Environment { context: request.context.cloned(), networks: networks.clone(), volumes: volumes.clone() };
+        PlannedPlacement { platform, environment: Some(environment) }
+    });
+    let plan = Plan { placements: placements.collect(), steps };
+    Ok(PlannedTask { plan, texts: texts.into_inner(), warnings: loaded.warnings })
+}
+
+fn load(inputs: &TaskInputs) -> Result<Loaded, TaskPlanError> {
+    task::load(inputs).map_err(|faults| match has_secrets(inputs) {
+        false => TaskPlanError::File(faults),
+        // A fault shows its line, and the line may show a secret: the file is told as it reads with fillers.
+        true => match task::load(&filled(inputs)) {
+            Err(faults) => TaskPlanError::File(faults),
+            Ok(_) => TaskPlanError::OnlyWithSecrets,
+        },
+    })
+}
+
+/// The file with fillers in place of its secrets; itself, if it has none.
+fn load_shown(inputs: &TaskInputs, loaded: &Loaded) -> Result<Loaded, TaskPlanError> {
+    if !has_secrets(inputs) {
+        return Ok(loaded.clone());
+    }
+    task::load(&filled(inputs)).map_err(|_| TaskPlanError::ShapeOfSecret)
+}
+
+fn has_secrets(inputs: &TaskInputs) -> bool {
+    !inputs.secrets.is_empty() || inputs.set.iter().any(|set| set.secret)
+}
+
+fn filled(inputs: &TaskInputs) -> TaskInputs {
+    let mut inputs = inputs.clone();
+    inputs.secrets.values_mut().for_each(|value| *value = SecretString::new(FILLER.to_owned()));
+    inputs.set.iter_mut().filter(|set| set.secret).for_each(|set| set.value = FILLER.to_owned());
+    inputs
+}
+
+/// The platforms of the run, each once, in the order of their first steps; the run's own if there is no step.
+fn placements(task: &Task, default: &Platform) -> Vec<Platform> {
+    let mut platforms: Vec<Platform> = Vec::new();
+    for step in &task.steps {
+        let own = if step.platforms.is_empty() { std::slice::from_ref(default) } else { &step.platforms };
+        for platform in own {
+            if !platforms.contains(platform) {
+                platforms.push(platform.clone());
+            }
+        }
+    }
+    if platforms.is_empty() {
+        platforms.push(default.clone());
+    }
+    platforms
+}
+
+fn volumes(task: &Task, texts: &mut texts::Texts) -> Vec<SecretVolume> {
+    let files = |volume: &task::TaskVolume, texts: &mut texts::Texts| {
+        let file = |(name, data): (&String, _)| (name.clone(), texts.file(&volume.name, name, data));
+        volume.files.iter().map(file).collect::<Vec<(String, Text)>>()
+    };
+    task.volumes.iter().map(|volume| SecretVolume { name: volume.name.clone(), files: files(volume, texts) }).collect()
+}
+
+/// The networks of each placement; none where nothing can tell whether steps have namespaces of their own.
+fn networks(task: &Task) -> Vec<Network> {
+    let declared = task.networks.iter().map(|network| Network {
+        name: network.name.clone(),
+        driver: network.driver.clone(),
+        ipv6: network.ipv6,
+        external: network.skip_creation,
+    });
+    let declared: Vec<Network> = declared.collect();
+    if !declared.is_empty() || !isolation::is_observable(task) {
+        return declared;
+    }
+    let name = task::DEFAULT_NETWORK.to_owned();
+    vec![Network { name, driver: None, ipv6: false, external: false }]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! Why a task can't be planned.
+
+use cooper_types::{ImageRef, ImageRefError, Platform, StepId};
+
+use crate::task::Faults;
+
+/// Why a task file that was fetched can't be planned. Each names the step and the way out.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum TaskPlanError {
+    /// The file is not valid.
+    #[error("{0}")]
+    File(Faults),
+    /// With its secrets filled in, the file is not valid; which line says so may show a secret.
+    #[error(
+        "the task file is not valid with its secrets filled in, and the place is not shown because it may hold one; quote \
+         secrets in the file: `{{{{.Secrets.NAME | quote}}}}` for YAML, `{{{{.Secrets.NAME | squote}}}}` for words of a `cmd`"
+    )]
+    OnlyWithSecrets,
+    /// The file's steps are others with other secrets.
+    #[error(
+        "the task file's steps depend on the values of secrets; let only env, cmd, build arguments and volumes hold them"
+    )]
+    ShapeOfSecret,
+    /// A secret stands where everybody sees it.
+    #[error("step {step}: property `{property}` holds a secret; only env, cmd, build arguments and volumes may")]
+    SecretInProperty {
+        /// The step.
+        step: StepId,
+        /// Its property.
+        property: &'static str,
+    },
+    /// A name of an image is none.
+    #[error("step {step}: image `{text}` can't be used")]
+    Image {
+        /// The step.
+        step: StepId,
+        /// The name.
+        text: String,
+        /// What is wrong with it.
+        #[source]
+        source: ImageRefError,
+    },
+    /// A digest can't be pushed.
+    #[error("step {step}: `{image}` holds a digest; push a tag")]
+    PushOfDigest {
+        /// The step.
+        step: StepId,
+        /// The image.
+        image: Box<ImageRef>,
+    },
+    /// No step that the push waits for builds it.
+    #[error(
+        "step {step}: no step before it builds `{image}`; name the image in a build step with `-t {image}`, and the build step \
+         in `when`"
+    )]
+    NotBuilt {
+        /// The step that pushes.
+        step: StepId,
+        /// The image.
+        image: Box<ImageRef>,
+    },
+    /// An image of one platform's engine is wanted on another's.
+    #[error(
+        "step {step} for {wanted} uses `{image}`, which step {built_by} builds for {built}; build it for {wanted} as well"
+    )]
+    OtherPlatform {
+        /// The step.
+        step: StepId,
+        /// What it is for.
+        wanted: Box<Platform>,
+        /// The image.
+        image: Box<ImageRef>,
+        /// The step that builds it.
+        built_by: StepId,
+        /// What that builds for.
+        built: Box<Platform>,
+    },
+    /// A local context outside the workspace.
+    #[error("step {step}: `{path}` is outside the workspace; use a path below /workspace")]
+    OutsideWorkspace {
+        /// The step.
+        step: StepId,
+        /// The path.
+        path: String,
+    },
+    /// A build secret that is no file of a mounted secret volume.
+    #[error(
+        "step {step}: build secret `{id}` is file `{path}`, which is in none of the step's volumeMounts; secrets of builds come \
+         from secret volumes or from env"
+    )]
+    SecretFile {
+        /// The step.
+        step: StepId,
+        /// The secret's id.
+        id: String,
+        /// The file.
+        path: String,
+    },
+}

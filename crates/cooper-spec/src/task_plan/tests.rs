@@ -1,0 +1,203 @@
+use std::collections::BTreeMap;
+
+use cooper_types::{RunId, Timestamp};
+
+use super::*;
+use crate::plan::{ArgumentValue, BuildContext, BuildWork, CommandImage, CommandWork, Work};
+use crate::task::{NamedText, SetValue};
+use crate::template::RunVariables;
+
+fn inputs(text: &str) -> TaskInputs {
+    let registry = RegistryName::parse("localhost:5000").expect("valid");
+    let created = Timestamp::from_micros(0);
+    TaskInputs {
+        file: NamedText { name: "acr-task.yaml".to_owned(), text: text.to_owned() },
+        values: None,
+        set: Vec::new(),
+        alias_sources: BTreeMap::new(),
+        image_aliases: BTreeMap::new(),
+        run: RunVariables::quick_build(RunId::from_number(1), &registry, &Platform::LINUX_AMD64, created),
+        secrets: BTreeMap::new(),
+        working_directory: None,
+        environment: Vec::new(),
+    }
+}
+
+fn plan_of(inputs: &TaskInputs) -> Result<PlannedTask, TaskPlanError> {
+    let registry = RegistryName::parse("localhost:5000").expect("valid");
+    let context = ContextId::parse("c1").expect("valid");
+    plan(&TaskPlanRequest { inputs, platform: &Platform::LINUX_AMD64, registry: &registry, context: Some(&context) })
+}
+
+fn planned(text: &str) -> PlannedTask {
+    plan_of(&inputs(text)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn command(planned: &PlannedTask, index: usize) -> &CommandWork {
+    match &planned.plan.steps[index].work {
+        Work::Command(command) => command,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn build(planned: &PlannedTask, index: usize) -> &BuildWork {
+    match &planned.plan.steps[index].work {
+        Work::Build(build) => build,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn networks(planned: &PlannedTask) -> Vec<&str> {
+    let environment = planned.plan.placements[0].environment.as_ref().expect("a task's");
+    environment.networks.iter().map(|network| network.name.as_str()).collect()
+}
+
+#[test]
+fn steps_share_a_namespace_where_nobody_can_tell() {
+    let alone = "steps:\n  - cmd: busybox true\n  - build: -t a .\n  - cmd: busybox true\n";
+    let planned_alone = planned(alone);
+    assert_eq!(networks(&planned_alone), [""; 0]);
+    assert_eq!(command(&planned_alone, 0).network, None);
+    for text in [
+        "steps:\n  - cmd: busybox true\n  - cmd: busybox true\n    when: ['-']\n",
+        "steps:\n  - cmd: busybox true\n    detach: true\n",
+        "steps:\n  - cmd: busybox true\n    ports: ['8080:80']\n",
+        "steps:\n  - cmd: busybox true\n    expose: ['80']\n",
+        "steps:\n  - cmd: busybox true\n    privileged: true\n",
+    ] {
+        let planned = planned(text);
+        assert_eq!(networks(&planned), ["acb_default_network"], "{text}");
+        assert_eq!(command(&planned, 0).network.as_deref(), Some("acb_default_network"), "{text}");
+    }
+    let declared =
+        planned("networks:\n  - name: back\nsteps:\n  - cmd: busybox true\n    network: back\n  - cmd: busybox true\n");
+    assert_eq!(networks(&declared), ["back"]);
+    assert_eq!(command(&declared, 0).network.as_deref(), Some("back"));
+    assert_eq!(command(&declared, 1).network, None, "declared networks without a default one: the engine's own");
+}
+
+#[test]
+fn names_that_the_run_builds_are_its_own() {
+    let planned = planned(
+        "steps:\n  - id: one\n    build: -t localhost:5000/app:v1 -t tool .\n  - cmd: tool --version\n  - cmd: busybox true\n  \
+         - build: -t app:v2 sub\n  - push: ['localhost:5000/app:v1', 'tool', 'app:v2', 'tool:latest']\n",
+    );
+    assert_eq!(command(&planned, 1).image, CommandImage::Built { step: 0 });
+    assert_eq!(command(&planned, 2).image, CommandImage::Named("busybox:latest".to_owned()));
+    let known: Vec<(&str, usize)> =
+        build(&planned, 3).own_bases.iter().map(|(name, step)| (name.as_str(), *step)).collect();
+    assert_eq!(known, [("localhost:5000/app:v1", 0), ("tool:latest", 0)]);
+    let Work::Push(push) = &planned.plan.steps[4].work else { panic!("no push") };
+    let pushed: Vec<(String, usize)> = push.names.iter().map(|name| (name.image.to_string(), name.built_by)).collect();
+    let name = |name: &str, step| (format!("localhost:5000/{name}"), step);
+    assert_eq!(pushed, [name("app:v1", 0), name("tool:latest", 0), name("app:v2", 3)]);
+}
+
+#[test]
+fn only_what_has_been_built_for_sure_counts() {
+    let beside =
+        "steps:\n  - id: one\n    build: -t app .\n    when: ['-']\n  - id: two\n    cmd: app run\n    when: ['-']\n";
+    assert_eq!(command(&planned(beside), 1).image, CommandImage::Named("app:latest".to_owned()));
+    let error = plan_of(&inputs("steps:\n  - push: ['app:v1']\n")).expect_err("nothing builds it");
+    assert!(error.to_string().contains("no step before it builds `app:v1`"), "{error}");
+}
+
+#[test]
+fn contexts_are_folders_of_the_workspace_and_dockerfiles_are_found_from_them() {
+    let table = [
+        ("-t a .", "", "Dockerfile"),
+        ("-t a src", "src", "Dockerfile"),
+        ("-t a -f src/D src", "src", "D"),
+        ("-t a -f D src", "src", "/D"),
+        ("-t a -f docker/D .", "", "docker/D"),
+        ("-t a /workspace/src/./x/..", "src", "Dockerfile"),
+    ];
+    for (line, folder, dockerfile) in table {
+        let planned = planned(&format!("steps:\n  - build: {line}\n"));
+        let work = build(&planned, 0);
+        assert_eq!(work.context, BuildContext::Workspace { folder: folder.to_owned() }, "{line}");
+        assert_eq!(work.dockerfile, dockerfile, "{line}");
+    }
+    let below = planned("steps:\n  - build: -t a -f D .\n    workingDirectory: sub\n");
+    assert_eq!(build(&below, 0).context, BuildContext::Workspace { folder: "sub".to_owned() });
+    assert_eq!(build(&below, 0).dockerfile, "D");
+    for line in ["-t a ..", "-t a /etc", "-t a -f ../../D ."] {
+        let error = plan_of(&inputs(&format!("steps:\n  - build: {line}\n"))).expect_err(line);
+        assert!(matches!(error, TaskPlanError::OutsideWorkspace { .. }), "{line}: {error}");
+    }
+}
+
+#[test]
+fn what_holds_a_secret_stands_in_the_plan_by_name_alone() {
+    let text = "steps:\n  - id: login\n    cmd: busybox echo user {{.Secrets.password}} {{.Values.user}}\n    env:\n      - \
+                TOKEN={{.Secrets.password | b64enc}}\n      - PLAIN=1\n  - id: image\n    build: -t app --build-arg \
+                KEY={{.Values.key}} --build-arg V=1 .\nvolumes:\n  - name: keys\n    secret:\n      id: c2VjcmV0LWZpbGU=\n";
+    let mut inputs = inputs(text);
+    inputs.secrets.insert("password".to_owned(), SecretString::new("hunter22".to_owned()));
+    let set = |name: &str, value: &str, secret| SetValue { name: name.to_owned(), value: value.to_owned(), secret };
+    inputs.set = vec![set("user", "ann", false), set("key", "k3y-value", true)];
+    let planned = plan_of(&inputs).unwrap_or_else(|error| panic!("{error}"));
+    let json = serde_json::to_string(&planned.plan).expect("json");
+    for secret in ["hunter22", "aHVudGVyMjI", "k3y-value", "c2VjcmV0"] {
+        assert!(!json.contains(secret), "{json}");
+    }
+    let arguments = &command(&planned, 0).arguments;
+    assert_eq!(arguments[..2], [Text::Plain("echo".to_owned()), Text::Plain("user".to_owned())]);
+    assert_eq!(arguments[3], Text::Plain("ann".to_owned()), "what is no secret stays to be seen");
+    let kept = |name: &str| planned.texts.get(name).map(|text| text.expose().to_owned());
+    let Text::Secret(name) = &arguments[2] else { panic!("{arguments:?}") };
+    assert_eq!(kept(name).as_deref(), Some("hunter22"));
+    let environment = &command(&planned, 0).environment;
+    assert!(matches!(&environment[0].1, Text::Secret(name) if kept(name).as_deref() == Some("aHVudGVyMjI=")));
+    assert!(matches!(&environment[1].1, Text::Plain(text) if text == "1"));
+    let arguments = &build(&planned, 1).arguments;
+    assert!(matches!(&arguments[0].value, ArgumentValue::Kept(name) if kept(name).as_deref() == Some("k3y-value")));
+    assert_eq!(arguments[1].value, ArgumentValue::Plain("1".to_owned()));
+    assert!(planned.texts.values().any(|text| text.expose() == "secret-file"), "a file's text is masked");
+}
+
+#[test]
+fn secrets_where_everybody_sees_them_are_refused_without_showing_them() {
+    let table = [
+        ("steps:\n  - id: a{{.Secrets.s}}\n    cmd: busybox true\n", "depend on the values of secrets"),
+        (
+            "steps:\n  - id: a\n    cmd: busybox:{{.Secrets.s}} true\n",
+            "step a: property `cmd (its image)` holds a secret",
+        ),
+        ("steps:\n  - id: a\n    build: -t app:{{.Secrets.s}} .\n", "step a: property `build"),
+        (
+            "steps:\n  - id: a\n    cmd: busybox true\n    user: u{{.Secrets.s}}\n",
+            "step a: property `one of its settings`",
+        ),
+        (
+            "steps:\n  - id: a\n    cmd: busybox true\n{{if eq .Secrets.s \"hunter22\"}}  - cmd: busybox\n{{end}}",
+            "depend",
+        ),
+    ];
+    for (text, message) in table {
+        let mut inputs = inputs(text);
+        inputs.secrets.insert("s".to_owned(), SecretString::new("hunter22".to_owned()));
+        let error = plan_of(&inputs).expect_err(text).to_string();
+        assert!(error.contains(message), "{error}");
+        assert!(!error.contains("hunter22"), "{error}");
+    }
+    let mut broken = inputs("steps:\n  - id: a\n    cmd: \"busybox echo {{.Secrets.s}}\"\n");
+    broken.secrets.insert("s".to_owned(), SecretString::new("hunter\"22".to_owned()));
+    let error = plan_of(&broken).expect_err("no YAML with it").to_string();
+    assert!(error.contains("with its secrets filled in") && !error.contains("hunter"), "{error}");
+}
+
+#[test]
+fn each_platform_is_a_placement() {
+    let text =
+        "steps:\n  - cmd: busybox true\n  - cmd: busybox true\n    platform: linux/arm64\n  - cmd: busybox true\n";
+    let planned = planned(text);
+    let platforms: Vec<String> =
+        planned.plan.placements.iter().map(|placement| placement.platform.to_string()).collect();
+    assert_eq!(platforms, ["linux/amd64", "linux/arm64"]);
+    let placements: Vec<usize> = planned.plan.steps.iter().map(|step| step.placement).collect();
+    assert_eq!(placements, [0, 1, 0]);
+    let crossing = "steps:\n  - build: -t app .\n  - cmd: app run\n    platform: linux/arm64\n";
+    let error = plan_of(&inputs(crossing)).expect_err("the image is on another engine");
+    assert!(matches!(error, TaskPlanError::OtherPlatform { .. }), "{error}");
+}
