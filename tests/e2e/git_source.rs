@@ -237,12 +237,23 @@ fn cancelling_ends_a_fetch_that_hangs() {
 }
 
 #[test]
-fn a_host_that_breaks_off_is_no_failure_of_the_user() {
+fn a_host_that_is_away_fails_the_run_with_one_sentence() {
     let world = World::new();
     world.commit("x");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let source = format!("http://{free}/app.git");
+    let refused = world.server.cooper(&["build", "--no-logs", "--no-push", &source]).expect(1);
+    let host = format!("host `{free}` refuses connections; check the URL's host and port, and that the server runs");
+    refused.error_names(&[&host]);
+
+    // One that breaks off is asked a few times by the same attempt.
     world.git.behave("app.git", &[GitBehaviour::DieAfter(60)]);
-    let ended = world.try_build("", "x", &["--no-push"]).expect(6);
-    ended.error_names(&["lost 3 times", "source can't be fetched"]);
-    let run = world.server.run("ca2");
-    assert_eq!((&run["status"], &run["steps"][0]["attempts"]), (&Value::from("Error"), &Value::from(3)));
+    let ended = world.try_build("", "x", &["--no-push"]).expect(1);
+    ended.error_names(&["broke off"]);
+    let log = world.server.cooper(&["logs", "ca3"]).ok().stdout;
+    assert_eq!(log.matches("trying again in").count(), 2, "{log}");
+    for run in ["ca2", "ca3"] {
+        let run = world.server.run(run);
+        assert_eq!((&run["status"], &run["steps"][0]["attempts"]), (&Value::from("Failed"), &Value::from(1)), "{run}");
+    }
 }

@@ -10,6 +10,7 @@ mod heard;
 mod limit;
 mod prepare;
 mod push;
+mod retry;
 mod step_log;
 mod tries;
 mod turns;

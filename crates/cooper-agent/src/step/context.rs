@@ -11,15 +11,12 @@ use cooper_api::agent::{attempt_message, wire};
 use cooper_ports::context_tree::ContextTree;
 use cooper_source::{UnpackError, unpack};
 use tokio::io::AsyncWriteExt as _;
-use tonic::{Code, Status};
+use tonic::Status;
 
+use super::retry::{Tries, may_pass};
 use super::{Attempt, Ended};
 use crate::link;
 
-/// How often a context is asked for before the attempt counts as lost.
-const TRIES: u32 = 6;
-/// The pause after the first failure; it doubles.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// A server that sends nothing for so long is asked again.
 const STALL: Duration = Duration::from_secs(60);
 
@@ -39,16 +36,7 @@ enum FetchError {
 impl FetchError {
     fn is_retryable(&self) -> bool {
         match self {
-            Self::Server(status) => matches!(
-                status.code(),
-                Code::Unavailable
-                    | Code::Unknown
-                    | Code::Internal
-                    | Code::Cancelled
-                    | Code::DeadlineExceeded
-                    | Code::ResourceExhausted
-                    | Code::Aborted
-            ),
+            Self::Server(status) => may_pass(status),
             Self::Stalled => true,
             Self::Disk(_) | Self::TooLarge { .. } => false,
         }
@@ -96,28 +84,20 @@ impl Attempt<'_> {
 
     /// Fetches the archive, again if the stream to the server breaks.
     async fn fetch(&self, dir: &std::path::Path) -> Result<File, Ended> {
-        let mut pause = FIRST_PAUSE;
-        let mut tries = 0;
+        let mut tries = Tries::at_the_server();
         loop {
             let error = match self.fetch_once(dir).await {
                 Ok(file) => return Ok(file),
+                Err(FetchError::TooLarge { limit }) => {
+                    let reason = format!("context can't be fetched: {}", FetchError::TooLarge { limit });
+                    return Err(Ended::Failed { exit_code: None, reason });
+                }
                 Err(error) => error,
             };
-            tries += 1;
-            match error {
-                FetchError::TooLarge { .. } => {
-                    return Err(Ended::Failed {
-                        exit_code: None,
-                        reason: format!("context can't be fetched: {error}"),
-                    });
-                }
-                error if tries >= TRIES || !error.is_retryable() => {
-                    return Err(Ended::lost("context can't be fetched", &error));
-                }
-                error => tracing::warn!(error = crate::error::chain(&error), "context can't be fetched; trying again"),
+            if !error.is_retryable() || !tries.again().await {
+                return Err(Ended::lost("context can't be fetched", &error));
             }
-            tokio::time::sleep(pause).await;
-            pause *= 2;
+            tracing::warn!(error = crate::error::chain(&error), "context couldn't be fetched; trying again");
         }
     }
 

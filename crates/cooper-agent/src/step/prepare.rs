@@ -2,7 +2,8 @@
 //!
 //! The server keeps what was fetched, so that everything after this builds the same bytes, on whatever agent. A host's
 //! credential is asked of the server when the host wants one, shown to that host alone, and masked from then on. What the
-//! user or the repository has wrong fails the step; a host or network that is away is a loss, and the step is repeated.
+//! user or the repository has wrong fails the step. So does a host that is away, or the network on the way to it, after a few
+//! tries: to start again on another agent would help neither. What the agent itself has wrong is a loss.
 
 mod credentials;
 mod upload;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cooper_api::agent::{MAX_PREPARED_BYTES, MAX_PREPARED_FILE_BYTES, PrepareOrder, RegistryAccess};
@@ -24,11 +26,16 @@ use cooper_spec::source::{GitSource, RemoteSource};
 use cooper_types::Digest;
 use tokio::sync::mpsc;
 
+use super::retry::Tries;
 use super::{Attempt, Ended};
 use credentials::ServerCredentials;
 
 /// Lines of progress that may wait for the log; a host that says more is not shown in full.
 const LINE_QUEUE: usize = 256;
+/// How often a source is fetched where the network or its host breaks off.
+const TRIES: u32 = 3;
+/// The pause after the first failure; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A source on this agent's disk, packed.
 pub(super) struct Packed {
@@ -69,15 +76,30 @@ impl Attempt<'_> {
         let dir = self.runner.placement_dir(self.key);
         let disk = |error: &std::io::Error| Ended::lost("agent's work folder can't be used", error);
         tokio::fs::create_dir_all(&dir).await.map_err(|error| disk(&error))?;
-        // Removed with everything in it, however this ends.
-        let scratch = tempfile::tempdir_in(&dir).map_err(|error| disk(&error))?;
         let allow = order.allowed_networks.iter().map(|text| Cidr::parse(text)).collect::<Result<_, _>>();
         let allow = allow.map_err(|error| Ended::lost("the server's list of networks can't be read", &error))?;
         let egress = Egress::new(EgressOptions { policy: EgressPolicy { allow }, ..EgressOptions::default() });
-        let mut packed = match &order.source {
-            RemoteSource::Git(source) => self.fetch_git(&egress, source, order, scratch.path(), credentials).await?,
-            RemoteSource::Archive(_) | RemoteSource::Artifact(_) => {
-                self.fetch_remote(&egress, order, registry, scratch.path(), credentials).await?
+        let mut tries = Tries::new(TRIES, FIRST_PAUSE);
+        // Removed with everything in it, however this ends.
+        let (_scratch, mut packed) = loop {
+            let scratch = tempfile::tempdir_in(&dir).map_err(|error| disk(&error))?;
+            let fetched = match &order.source {
+                RemoteSource::Git(source) => self.fetch_git(&egress, source, order, scratch.path(), credentials).await,
+                RemoteSource::Archive(_) | RemoteSource::Artifact(_) => {
+                    self.fetch_remote(&egress, order, registry, scratch.path(), credentials).await
+                }
+            };
+            let fault = match fetched {
+                Ok(packed) => break (scratch, packed),
+                Err(fault) => fault,
+            };
+            let pause = if fault.may_pass { tries.next_pause() } else { None };
+            let Some(pause) = pause else { return Err(fault.ended) };
+            let line = format!("{}; trying again in {} s", fault.line, pause.as_secs());
+            self.log.service(&credentials.mask(&line)).await;
+            tokio::select! {
+                () = self.stop.cancelled() => return Err(Ended::Stopped),
+                () = tokio::time::sleep(pause) => {}
             }
         };
         if packed.size > order.max_bytes {
@@ -112,7 +134,7 @@ impl Attempt<'_> {
         order: &PrepareOrder,
         scratch: &Path,
         credentials: &ServerCredentials,
-    ) -> Result<Packed, Ended> {
+    ) -> Result<Packed, Fault> {
         let unpack = &self.runner.settings.unpack;
         let request = FetchRequest {
             source: source.clone(),
@@ -134,7 +156,7 @@ impl Attempt<'_> {
         let fetch = git::fetch(egress, credentials, request, listener, &self.stop);
         let (fetched, ()) = tokio::join!(fetch, self.show_lines(shown, credentials));
         let Snapshot { commit, branch, reference, archive, digest, size, dockerfile, files, .. } =
-            fetched.map_err(|error| ended(&error))?;
+            fetched.map_err(|error| Fault::of_git(&error))?;
         let tag = reference.and_then(|name| name.strip_prefix("refs/tags/").map(str::to_owned));
         Ok(Packed { archive, digest, size, commit: Some(commit), branch, tag, pinned: None, dockerfile, files })
     }
@@ -146,7 +168,7 @@ impl Attempt<'_> {
         registry: &RegistryAccess,
         scratch: &Path,
         credentials: &ServerCredentials,
-    ) -> Result<Packed, Ended> {
+    ) -> Result<Packed, Fault> {
         let settings = &self.runner.settings;
         let request = RemoteRequest {
             dockerfile: order.dockerfile.clone(),
@@ -156,6 +178,7 @@ impl Attempt<'_> {
             received: settings.max_archive_bytes,
             named_file_len: MAX_PREPARED_FILE_BYTES as u64,
         };
+        let is_own = matches!(&order.source, RemoteSource::Artifact(source) if *source.registry() == registry.name);
         let (lines, shown) = mpsc::channel(LINE_QUEUE);
         let fetch = async move {
             let say = |line: String| {
@@ -164,7 +187,7 @@ impl Attempt<'_> {
             let fetch = async {
                 match &order.source {
                     RemoteSource::Archive(source) => fetch_archive(egress, credentials, source, request, &say).await,
-                    RemoteSource::Artifact(source) if *source.registry() == registry.name => {
+                    RemoteSource::Artifact(source) if is_own => {
                         // The server's own registry is where this agent reaches it, and is no place that a user chose.
                         let (egress, login) = own_registry(registry);
                         fetch_artifact(&egress, &login, source, request, &say).await
@@ -180,11 +203,7 @@ impl Attempt<'_> {
         };
         let (fetched, ()) = tokio::join!(fetch, self.show_lines(shown, credentials));
         let RemoteSnapshot { pinned, archive, digest, size, dockerfile, files } =
-            fetched.map_err(|error| match error {
-                RemoteError::Cancelled => Ended::Stopped,
-                error if error.is_transient() => Ended::Lost(format!("source can't be fetched: {}", error.line())),
-                error => Ended::Failed { exit_code: None, reason: error.line() },
-            })?;
+            fetched.map_err(|error| Fault::of_remote(&error, is_own))?;
         let pinned = Some(pinned);
         Ok(Packed { archive, digest, size, commit: None, branch: None, tag: None, pinned, dockerfile, files })
     }
@@ -228,12 +247,35 @@ fn masked(found: PreparedSource, mask: impl Fn(&str) -> String) -> PreparedSourc
     PreparedSource { branch: name(found.branch), tag: name(found.tag), dockerfile: name(found.dockerfile), ..found }
 }
 
-/// Whose trouble it is that a source can't be fetched.
-fn ended(error: &GitError) -> Ended {
-    match error {
-        GitError::Cancelled => Ended::Stopped,
-        error if error.is_transient() => Ended::Lost(format!("source can't be fetched: {}", error.line())),
-        error => Ended::Failed { exit_code: None, reason: error.line() },
+/// Why a source was not fetched.
+struct Fault {
+    /// The same in a line.
+    line: String,
+    /// Whether another try may do better.
+    may_pass: bool,
+    /// How the attempt ends, if there is no other try.
+    ended: Ended,
+}
+
+impl Fault {
+    fn of_git(error: &GitError) -> Self {
+        let cancelled = matches!(error, GitError::Cancelled);
+        Self::new(error.line(), error.is_transient(), cancelled, error.is_fetchers_own())
+    }
+
+    /// `is_own` says whether it was the server's own registry, whose absence is the machinery's trouble.
+    fn of_remote(error: &RemoteError, is_own: bool) -> Self {
+        let (cancelled, may_pass) = (matches!(error, RemoteError::Cancelled), error.is_transient());
+        Self::new(error.line(), may_pass, cancelled, error.is_fetchers_own() || (is_own && may_pass))
+    }
+
+    fn new(line: String, may_pass: bool, cancelled: bool, lost: bool) -> Self {
+        let ended = match (cancelled, lost) {
+            (true, _) => Ended::Stopped,
+            (false, true) => Ended::Lost(format!("source can't be fetched: {line}")),
+            (false, false) => Ended::Failed { exit_code: None, reason: line.clone() },
+        };
+        Self { line, may_pass, ended }
     }
 }
 

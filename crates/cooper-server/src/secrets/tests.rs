@@ -256,7 +256,7 @@ async fn vault_is_read_in_both_forms_and_trusted_with_nothing_more() {
     // A port that was free a moment ago: nobody listens.
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
     let absent = Fixture::new(settings(format!("http://{free}"))).await;
-    assert!(absent.refused(&boss, &npm, &["can't be asked", "can't connect"]).await.may_pass());
+    assert!(absent.refused(&boss, &npm, &["can't be asked", "refuses connections"]).await.may_pass());
 }
 
 /// A provider that answers when five ask at once, and one question never.

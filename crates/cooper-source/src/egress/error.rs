@@ -45,6 +45,12 @@ pub enum EgressError {
         /// The scheme.
         scheme: String,
     },
+    /// Nothing listens there.
+    #[error("host `{host}` refuses connections; check the URL's host and port, and that the server runs")]
+    RefusesConnections {
+        /// The host.
+        host: String,
+    },
     /// The connection was not made.
     #[error("can't connect to `{host}`")]
     Connect {
@@ -120,7 +126,11 @@ impl EgressError {
     /// Whether the same request may succeed later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::ConnectTimeout { .. } | Self::Silent { .. } | Self::Cut { .. } => true,
+            Self::RefusesConnections { .. }
+            | Self::Connect { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::Silent { .. }
+            | Self::Cut { .. } => true,
             // A resolver that can't be asked is not the same as a name that isn't there, but can't be told from it
             // everywhere: trying again does no harm to either.
             Self::HostNotFound { source, .. } => source.is_some() && !self.is_unknown_name(),
@@ -153,6 +163,11 @@ impl EgressError {
         }
         if let Some(tls) = find::<rustls::Error>(&error) {
             return Self::Tls { host, reason: tls.to_string() };
+        }
+        if error.is_connect()
+            && find::<io::Error>(&error).is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        {
+            return Self::RefusesConnections { host };
         }
         match (error.is_connect(), error.is_timeout()) {
             (true, true) => Self::ConnectTimeout { host },

@@ -243,15 +243,54 @@ pub enum GitError {
 }
 
 impl GitError {
-    /// Whether the same fetch may succeed later without anybody changing anything: the machinery's or the network's
-    /// trouble. Otherwise it is the user's, the repository's or the operator's.
+    /// Whether the same fetch may succeed a moment later without anybody changing anything: the network's trouble, or
+    /// the host's.
     pub fn is_transient(&self) -> bool {
         match self {
+            // Who listens nowhere is as little there as who has no address.
+            Self::Egress(EgressError::RefusesConnections { .. }) => false,
             Self::Egress(error) => error.is_transient(),
             Self::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..),
-            Self::CredentialLookup { .. } | Self::Disk { .. } => true,
             Self::Submodule { source, .. } => source.is_transient(),
-            Self::CredentialsNeeded { .. }
+            Self::CredentialLookup { .. }
+            | Self::Disk { .. }
+            | Self::CredentialsNeeded { .. }
+            | Self::CredentialsRefused { .. }
+            | Self::RepositoryNotFound { .. }
+            | Self::NotGit { .. }
+            | Self::Protocol { .. }
+            | Self::Remote { .. }
+            | Self::ObjectFormat { .. }
+            | Self::Empty { .. }
+            | Self::ReferenceNotFound { .. }
+            | Self::CommitNotFound { .. }
+            | Self::CommitAmbiguous { .. }
+            | Self::NotACommit { .. }
+            | Self::SubdirectoryNotFound { .. }
+            | Self::SubdirectoryIsFile { .. }
+            | Self::NoDockerfile { .. }
+            | Self::Ignore(_)
+            | Self::IgnoreNotText { .. }
+            | Self::Name { .. }
+            | Self::Lfs { .. }
+            | Self::FileTooLarge { .. }
+            | Self::Limit { .. }
+            | Self::SubmoduleUnknown { .. }
+            | Self::SubmoduleUrl { .. }
+            | Self::Objects { .. }
+            | Self::TooSlow { .. }
+            | Self::Cancelled => false,
+        }
+    }
+
+    /// Whether it is the trouble of the machine that fetches, or of who knows the credentials, and of no source.
+    pub fn is_fetchers_own(&self) -> bool {
+        match self {
+            Self::Egress(EgressError::Setup { .. }) | Self::CredentialLookup { .. } | Self::Disk { .. } => true,
+            Self::Submodule { source, .. } => source.is_fetchers_own(),
+            Self::Egress(_)
+            | Self::Status { .. }
+            | Self::CredentialsNeeded { .. }
             | Self::CredentialsRefused { .. }
             | Self::RepositoryNotFound { .. }
             | Self::NotGit { .. }

@@ -134,14 +134,39 @@ pub enum RemoteError {
 }
 
 impl RemoteError {
-    /// Whether the same fetch may succeed later without anybody changing anything.
+    /// Whether the same fetch may succeed a moment later without anybody changing anything: the network's trouble, or
+    /// the host's.
     pub fn is_transient(&self) -> bool {
         match self {
+            // Who listens nowhere is as little there as who has no address.
+            Self::Request { source: EgressError::RefusesConnections { .. }, .. } => false,
             Self::Request { source, .. } => source.is_transient(),
             Self::Status { status, .. } => *status >= 500 || *status == 429,
+            Self::Unpack { .. }
+            | Self::Credential { .. }
+            | Self::Disk { .. }
+            | Self::Cancelled
+            | Self::Unauthorized { .. }
+            | Self::TooLarge { .. }
+            | Self::Artifact { .. }
+            | Self::Digest { .. }
+            | Self::NoSubdirectory { .. }
+            | Self::NoDockerfile { .. }
+            | Self::Ignore(_)
+            | Self::IgnoreNotText { .. }
+            | Self::FileTooLarge { .. } => false,
+        }
+    }
+
+    /// Whether it is the trouble of the machine that fetches, or of who knows the credentials, and of no source.
+    pub fn is_fetchers_own(&self) -> bool {
+        match self {
+            Self::Request { source, .. } => matches!(source, EgressError::Setup { .. }),
             Self::Unpack { source, .. } => !source.is_in_archive(),
-            Self::Credential { .. } | Self::Disk { .. } | Self::Cancelled => true,
-            Self::Unauthorized { .. }
+            Self::Credential { .. } | Self::Disk { .. } => true,
+            Self::Status { .. }
+            | Self::Cancelled
+            | Self::Unauthorized { .. }
             | Self::TooLarge { .. }
             | Self::Artifact { .. }
             | Self::Digest { .. }

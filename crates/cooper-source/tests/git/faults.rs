@@ -140,7 +140,7 @@ async fn servers_that_are_not_there_or_are_something_else() {
     assert!(world.fails("none.git").await.contains("was not found"));
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for (url, expected, transient) in [
-        (format!("http://{free}/app.git"), "can't connect to `127.0.0.1:", true),
+        (format!("http://{free}/app.git"), "refuses connections; check the URL's host and port", false),
         ("https://nowhere.invalid/app.git".to_owned(), "host `nowhere.invalid` was not found", false),
         (format!("https://{}/app.git", world.server.host()), "127.0.0.1", true),
     ] {

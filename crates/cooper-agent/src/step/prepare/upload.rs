@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
+use super::super::retry::{Tries, may_pass};
 use super::super::{Attempt, Ended};
 use super::Packed;
 use crate::error::chain;
@@ -18,10 +19,6 @@ use crate::link;
 
 /// Bytes in one message.
 const CHUNK: usize = 256 * 1024;
-/// How often an upload is tried before the attempt counts as lost.
-const TRIES: u32 = 6;
-/// The pause after the first failure; it doubles.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// A server that takes nothing for so long is asked again.
 const STALL: Duration = Duration::from_secs(60);
 
@@ -41,36 +38,23 @@ enum UploadError {
 impl Attempt<'_> {
     /// Uploads the archive; gives the context that it is now.
     pub(super) async fn upload(&self, snapshot: &Packed) -> Result<ContextId, Ended> {
-        let mut pause = FIRST_PAUSE;
-        let mut tries = 0;
+        let mut tries = Tries::at_the_server();
         loop {
             let error = match self.upload_once(snapshot).await {
                 Ok(context) => return Ok(context),
                 Err(error) => error,
             };
-            tries += 1;
             let retry = match &error {
-                UploadError::Server(status) => match status.code() {
-                    // More bytes than the server takes: its user can help it, another try can't.
-                    Code::OutOfRange => return Err(Ended::failed(&error)),
-                    Code::Unavailable
-                    | Code::Unknown
-                    | Code::Internal
-                    | Code::Cancelled
-                    | Code::DeadlineExceeded
-                    | Code::ResourceExhausted
-                    | Code::Aborted => true,
-                    _ => false,
-                },
+                // More bytes than the server takes: its user can help it, another try can't.
+                UploadError::Server(status) if status.code() == Code::OutOfRange => return Err(Ended::failed(&error)),
+                UploadError::Server(status) => may_pass(status),
                 UploadError::Stalled | UploadError::Changed => true,
                 UploadError::Disk(_) => false,
             };
-            if !retry || tries >= TRIES {
+            if !retry || !tries.again().await {
                 return Err(Ended::lost("source can't be uploaded", &error));
             }
-            tracing::warn!(error = chain(&error), "source can't be uploaded; trying again");
-            tokio::time::sleep(pause).await;
-            pause *= 2;
+            tracing::warn!(error = chain(&error), "source couldn't be uploaded; trying again");
         }
     }
 
