@@ -127,6 +127,9 @@ pub trait ContextStore: Send + Sync {
     /// come back, so that a crash in between leaves no bytes behind.
     async fn expire_contexts(&self, limit: u32) -> Result<Vec<ContextId>, StoreError>;
 
+    /// Those of these that the store knows nothing of: nobody will ever ask for their bytes.
+    async fn unknown_contexts(&self, ids: Vec<ContextId>) -> Result<Vec<ContextId>, StoreError>;
+
     /// Forgets deleted contexts, after their bytes are gone.
     async fn forget_contexts(&self, ids: &[ContextId]) -> Result<(), StoreError>;
 }

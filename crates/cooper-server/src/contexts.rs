@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cooper_ports::contexts::ContextStore;
+use cooper_ports::store_error::StoreError;
 use cooper_types::{ContextId, Digest, DigestAlgorithm, Hasher};
 use futures::{Stream, StreamExt as _};
 use tokio::io::AsyncWriteExt as _;
@@ -54,6 +56,17 @@ impl From<std::io::Error> for ReceiveError {
     }
 }
 
+/// Why bytes without a record were left.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SweepError {
+    /// The file system failed.
+    #[error("contexts' files can't be listed or removed")]
+    Io(#[from] std::io::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Removes a half-written file, however its writer ended.
 #[derive(Debug)]
 struct Partial(Option<PathBuf>);
@@ -78,6 +91,28 @@ impl ContextFiles {
             }
         }
         Ok(Self { directory, max_bytes, turns: Arc::default() })
+    }
+
+    /// The contexts whose bytes are here. Files with other names are nobody's business.
+    pub(crate) async fn ids(&self) -> std::io::Result<Vec<ContextId>> {
+        let mut entries = tokio::fs::read_dir(&self.directory).await?;
+        let mut ids = Vec::new();
+        while let Some(entry) = entries.next_entry().await? {
+            let name = entry.file_name();
+            let id = name.to_str().and_then(|name| ContextId::parse(name.strip_suffix(".tar.gz")?).ok());
+            ids.extend(id);
+        }
+        Ok(ids)
+    }
+
+    /// Removes the bytes that no record is about: a crash came between keeping and recording them, and the record was
+    /// refused later. For the start of the server, when nothing is being uploaded.
+    pub(crate) async fn sweep(&self, contexts: &dyn ContextStore) -> Result<(), SweepError> {
+        for id in contexts.unknown_contexts(self.ids().await?).await? {
+            tracing::info!(context = %id, "bytes that are no context's are removed");
+            self.remove(&id).await?;
+        }
+        Ok(())
     }
 
     /// The most bytes that one context may have.
@@ -184,6 +219,7 @@ mod tests {
         assert_eq!(names(directory.path()), ["abc-1.tar.gz"]);
         assert_eq!(std::fs::read(files.path(&id())).expect("read"), b"hellothere");
 
+        assert_eq!(files.ids().await.expect("listed"), [id()]);
         files.remove(&id()).await.expect("removed");
         files.remove(&id()).await.expect("twice is fine");
     }

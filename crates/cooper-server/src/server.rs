@@ -139,6 +139,9 @@ impl Server {
         let context_files = ContextFiles::open(contexts.clone(), settings.max_context_bytes)
             .await
             .map_err(|source| StartError::Data { path: contexts, source })?;
+        if let Err(error) = context_files.sweep(&store).await {
+            tracing::warn!(error = chain(&error), "contexts' folder may hold what is no context's");
+        }
         let access = Access::new(Arc::new(store.clone()), store.clock().clone());
         let admin_file = data.join("admin-token");
         if access.ensure_admin(&admin_file).await? {

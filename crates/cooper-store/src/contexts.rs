@@ -160,6 +160,21 @@ impl ContextStore for Store {
         .await
     }
 
+    async fn unknown_contexts(&self, ids: Vec<ContextId>) -> Result<Vec<ContextId>, StoreError> {
+        const READ: &str = "look for contexts";
+        let asked = serde_json::to_string(&ids).stored(READ)?;
+        let unknown: Vec<String> = sqlx::query_scalar(
+            "SELECT value FROM json_each(?2)
+             WHERE value NOT IN (SELECT id FROM contexts WHERE registry_id = ?1)",
+        )
+        .bind(self.registry_id().0)
+        .bind(asked)
+        .fetch_all(self.readers())
+        .await
+        .during(READ)?;
+        Ok(ids.into_iter().filter(|id| unknown.iter().any(|unknown| unknown == id.as_str())).collect())
+    }
+
     async fn forget_contexts(&self, ids: &[ContextId]) -> Result<(), StoreError> {
         let registry = self.registry_id();
         let ids = serde_json::to_string(ids).stored("write context ids")?;

@@ -55,6 +55,10 @@ async fn expiry_spares_what_an_unfinished_run_needs_and_survives_a_crash() {
     assert_eq!(fixture.store.expire_contexts(10).await.unwrap(), [context("unused")]);
     assert_eq!(fixture.store.find_context(&context("unused"), &principal("alice")).await.unwrap(), None);
 
+    // Who finds bytes of a context asks whether anybody knows of it.
+    let asked = ["used", "unused", "never"].map(context).to_vec();
+    assert_eq!(fixture.store.unknown_contexts(asked).await.unwrap(), [context("never")]);
+
     // The bytes were not removed before the crash: the id comes back until it is forgotten.
     fixture.reopen().await;
     assert_eq!(fixture.store.expire_contexts(10).await.unwrap(), [context("unused")]);
