@@ -92,7 +92,11 @@ fn the_compose_file_says_what_the_image_needs() {
     assert!(file["volumes"].as_object().unwrap().contains_key(state));
     assert!(text("docker/Dockerfile").contains("\nVOLUME /var/lib/cooper-agent\n"));
     for secret in strings(&agent["secrets"]) {
-        assert!(strings(&agent["command"]).contains(&format!("/run/secrets/{secret}").as_str()));
+        let path = format!("/run/secrets/{secret}");
+        let variables = agent["environment"].as_object().unwrap().values();
+        let named = strings(&agent["command"]).contains(&path.as_str())
+            || variables.into_iter().any(|value| value.as_str().unwrap().ends_with(&format!(":+{path}}}")));
+        assert!(named, "{path} is for nobody");
         assert!(file["secrets"][secret]["file"].is_string());
     }
     assert_eq!(agent["read_only"], true);
@@ -140,6 +144,12 @@ fn the_kubernetes_manifest_is_consistent() {
     let value = |flag| arguments[arguments.iter().position(|word| *word == flag).unwrap() + 1];
     assert!(strings(&engine["args"]).contains(&format!("--host=unix://{}", value("--engine")).as_str()));
     assert!(value("--token-file").starts_with(mount(&agent, "token").as_str().unwrap()));
+    let ca = named(&agent["env"], "COOPER_CA_FILE");
+    assert_eq!(ca["valueFrom"]["configMapKeyRef"]["optional"], true);
+    let folder = mount(&agent, "ca");
+    let hint = format!("--from-file=ca.pem --from-literal=path={}/ca.pem", folder.as_str().unwrap());
+    assert!(text("kubernetes/agent.yaml").contains(&hint) && text("README.md").contains(&hint));
+    assert_eq!(named(&pod["volumes"], "ca")["configMap"]["optional"], true);
     for variable in agent["env"].as_array().unwrap() {
         check_variable(variable["name"].as_str().unwrap());
     }
