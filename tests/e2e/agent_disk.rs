@@ -31,6 +31,10 @@ fn a_disk_that_is_nearly_full_is_told_and_work_goes_on_when_there_is_space() {
         reason.contains("low disk: ") && reason.contains("needs 48.0 MiB") && reason.contains("local")
     });
     assert_eq!(server.run(&id)["status"], "Queued");
+    let listed = server.cooper(&["agent", "list"]).ok().stdout;
+    assert!(listed.contains("connected, low disk "), "{listed}");
+    let shown = server.cooper(&["agent", "show", "local"]).ok().stdout;
+    assert!(shown.contains("Takes no work: low disk: "), "{shown}");
 
     std::fs::remove_file(&filler).unwrap();
     wait_until("the run ends", BUILT, || server.run(&id)["status"] == "Succeeded");

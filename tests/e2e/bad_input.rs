@@ -30,6 +30,12 @@ fn mistakes_in_a_build_are_named() {
     refused(&server, build(&good, &["-t", "a:1", "--platform", "plan9/mips"]), 2, &["plan9/mips"]);
     refused(&server, build(&good, &["-t", "a:1", "--platform", "windows/amd64"]), 2, &["windows/amd64"]);
     refused(&server, build(&good, &["-t", "a:1", "--secret", "id=x,src=/does/not/exist"]), 2, &["/does/not/exist"]);
+    let nowhere = build(&good, &["-t", "a:1", "--agent-pool", "gpu"]).expect(5);
+    nowhere.error_names(&["agent pool `gpu` does not exist", "cooper pool list"]);
+    for flags in [&["-t", "Not A Name"][..], &["-t", "elsewhere.example/a:1"], &["-t", "a", "--agent-pool", "gpu"]] {
+        let early = build(&good, flags);
+        assert!(!early.stderr.contains("Packing"), "before anything is sent: {early}");
+    }
     let gone = server.cooper(&["build", "-t", "a:1", "/does/not/exist"]);
     refused(&server, gone, 2, &["/does/not/exist"]);
 
@@ -141,6 +147,14 @@ fn a_build_without_an_engine_waits_and_says_for_what() {
     let run = server.run(&id);
     assert_eq!(run["status"], "Queued", "{run:#}");
     assert!(run["pendingReason"].as_str().is_some_and(|reason| !reason.is_empty()), "{run:#}");
+    wait_until("it says which engine is missing", Duration::from_secs(30), || {
+        server.run(&id)["pendingReason"].as_str().is_some_and(|reason| reason.contains("/does/not/exist.sock"))
+    });
+    let shown = server.cooper(&["agent", "show", "local"]).ok().stdout;
+    assert!(
+        shown.contains("connected") && shown.contains("Takes no work: ") && shown.contains("exist.sock"),
+        "{shown}"
+    );
     // A run that waits can be cancelled.
     server.cooper(&["runs", "cancel", &id]).ok();
     assert_eq!(server.run(&id)["status"], "Canceled");

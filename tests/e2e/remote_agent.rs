@@ -131,3 +131,41 @@ fn what_keeps_an_agent_from_its_server_is_said() {
     says(&wrong, "lacks the scope `agent`");
     wrong.stop();
 }
+
+#[test]
+fn an_agent_that_dies_is_missed_at_once_and_its_loss_is_told() {
+    let server = TestServer::with(ServerOptions { arguments: vec!["--no-agent".into()], ..Default::default() });
+    let mut agent = RemoteAgent::start(&server, "frail", &server.url(), None, &["--slots", "1"]);
+    let shown = || server.cooper(&["agent", "show", "frail", "--output", "json"]).ok().json();
+    wait_until("the agent tells of its disk", Duration::from_secs(30), || {
+        server.cooper(&["agent", "show", "frail"]).code == Some(0) && shown()["diskTotalBytes"].as_u64().is_some()
+    });
+    assert!(server.cooper(&["agent", "show", "frail"]).ok().stdout.contains(" GiB free of "));
+    assert!(agent.log().contains(&format!("server=\"{}\"", server.url())), "{}", agent.log());
+
+    // Its host is well, and its token good for what it is for.
+    let token = agent.token_file().display().to_string();
+    let doctor = ["doctor", "--output", "json", "--server", &server.url(), "--token-file", &token];
+    let report = server.cooper(&doctor).json();
+    let of_token = report["checks"].as_array().unwrap().iter().find(|check| check["name"] == "token").unwrap();
+    assert_eq!(of_token["status"], "ok", "{report:#}");
+
+    let base = server.base_image();
+    let context = Context::new(&format!("FROM {base}\nRUN sleep 30 && echo {}\n", unique()));
+    let queued = server.cooper(&["build", "--no-wait", "-t", "frail:1", &context.display()]).ok();
+    let id = queued.stdout.trim();
+    wait_until("the step runs", Duration::from_secs(60), || server.run(id)["steps"][0]["status"] == "Running");
+    agent.crash();
+    let log = || server.cooper(&["logs", id]).ok().stdout;
+    let gone = "The connection to agent 'frail' is gone; waiting ";
+    // Long before its lease is over.
+    wait_until("the log says it", Duration::from_secs(10), || log().contains(gone));
+    agent.launch();
+    let lost = "agent frail lost the run (the agent was restarted); loss 1 of 3";
+    wait_until("the loss is told", Duration::from_secs(30), || log().contains(lost));
+    assert!(server.log().contains("agent lost a run"), "{}", server.log());
+    assert!(!log().contains("is connected again"), "{}", log());
+    server.cooper(&["runs", "cancel", id]).ok();
+    wait_until("the run ends", Duration::from_secs(40), || !server.run(id)["finishTime"].is_null());
+    agent.stop();
+}

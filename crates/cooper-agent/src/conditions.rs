@@ -15,6 +15,8 @@ pub(crate) enum Condition {
     Disk,
     /// The registry can't be reached by its name from this machine.
     Registry,
+    /// The engine holds what an earlier life left.
+    Leftovers,
 }
 
 /// The reasons that there are now. Clones share them.

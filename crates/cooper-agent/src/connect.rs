@@ -19,6 +19,9 @@ pub struct ConnectError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 /// Opens channels to one server.
 #[async_trait::async_trait]
 pub trait Connector: Send + Sync {
+    /// Where the server is, for the log.
+    fn server(&self) -> String;
+
     /// Opens a new channel. An agent uses one until it breaks.
     async fn connect(&self) -> Result<Channel, ConnectError>;
 }
@@ -59,6 +62,10 @@ impl InProcessConnector {
 
 #[async_trait::async_trait]
 impl Connector for InProcessConnector {
+    fn server(&self) -> String {
+        "in this process".to_owned()
+    }
+
     async fn connect(&self) -> Result<Channel, ConnectError> {
         let (ours, theirs) = tokio::io::duplex(DUPLEX_BYTES);
         (self.hand_over)(theirs);

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cooper_ports::agents::DiskSpace;
 use cooper_ports::engine::{ContainerEngine, EngineStorage};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -42,6 +43,8 @@ pub(crate) struct DiskWatch {
     idle: watch::Receiver<bool>,
     /// Told when a build found the engine's disk full.
     was_full: Arc<Notify>,
+    /// How full the engine's disk is, for the server.
+    space: watch::Sender<Option<DiskSpace>>,
     /// Where the engine keeps its data, once it has said so.
     root: Option<PathBuf>,
     measured: Option<Instant>,
@@ -57,7 +60,13 @@ impl DiskWatch {
         idle: watch::Receiver<bool>,
         was_full: Arc<Notify>,
     ) -> Self {
-        Self { engine, conditions, settings, work_dir, idle, was_full, root: None, measured: None, cleaned: None }
+        let (space, root, measured, cleaned) = (watch::Sender::new(None), None, None, None);
+        Self { engine, conditions, settings, work_dir, idle, was_full, space, root, measured, cleaned }
+    }
+
+    /// Where to see how full the engine's disk is: the agent's own, while the engine has not said where it keeps its data.
+    pub(crate) fn space(&self) -> watch::Receiver<Option<DiskSpace>> {
+        self.space.subscribe()
     }
 
     /// Watches until it is dropped.
@@ -178,6 +187,8 @@ impl DiskWatch {
             None => None,
         };
         let own = Space::of(&self.work_dir).await.map(|space| (self.work_dir.as_path(), space));
+        let told = if self.root.is_some() { engine } else { own };
+        self.space.send_replace(told.map(|(_, space)| DiskSpace { free: space.free, total: space.total }));
         [engine, own].into_iter().flatten().find_map(|(folder, space)| {
             let (what, why) = space.lacks(space.needed(self.settings.min_free), folder)?;
             let cache_is_there = engine.is_some_and(|(_, engine)| engine.device == space.device);

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cooper_api::agent::{SpokenByAgent, wire};
+use cooper_ports::agents::DiskSpace;
 use cooper_ports::engine::EngineDescription;
 use cooper_types::Platform;
 use tokio::sync::watch;
@@ -18,7 +19,9 @@ pub(crate) struct Greeting {
     hello: wire::Hello,
     /// The platforms that work is taken for; all if empty.
     wanted: BTreeSet<Platform>,
-    engine: watch::Receiver<Arc<EngineDescription>>,
+    /// Absent while there is no engine.
+    engine: Option<watch::Receiver<Arc<EngineDescription>>>,
+    disk: watch::Receiver<Option<DiskSpace>>,
 }
 
 impl Greeting {
@@ -27,45 +30,82 @@ impl Greeting {
     pub(crate) fn new(
         settings: &AgentSettings,
         engine: watch::Receiver<Arc<EngineDescription>>,
+        disk: watch::Receiver<Option<DiskSpace>>,
+        incarnation: &str,
     ) -> Result<Self, AgentError> {
         let known = Arc::clone(&engine.borrow());
         let can = || std::iter::once(&known.native).chain(&known.emulated);
         if let Some(platform) = settings.platforms.iter().find(|platform| can().all(|has| has != *platform)) {
             return Err(AgentError::Platform { platform: platform.clone(), has: can().cloned().collect() });
         }
-        let hello = wire::Hello {
+        let hello = Self::of(settings, incarnation);
+        Ok(Self { hello, wanted: settings.platforms.clone(), engine: Some(engine), disk })
+    }
+
+    /// The greetings of a life of an agent that has no engine yet: for the platforms that it is wanted for, or the
+    /// machine's own, so that whoever waits for such a platform hears why.
+    pub(crate) fn without_engine(settings: &AgentSettings, incarnation: &str) -> Self {
+        let (hello, disk) = (Self::of(settings, incarnation), watch::Sender::new(None).subscribe());
+        Self { hello, wanted: settings.platforms.clone(), engine: None, disk }
+    }
+
+    fn of(settings: &AgentSettings, incarnation: &str) -> wire::Hello {
+        wire::Hello {
             protocol: SpokenByAgent::THIS.newest,
             oldest_protocol: SpokenByAgent::THIS.oldest,
             pool: settings.pool.to_string(),
             name: settings.name.to_string(),
-            incarnation: uuid::Uuid::new_v4().to_string(),
+            incarnation: incarnation.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             slots: settings.slots,
             ..wire::Hello::default()
-        };
-        Ok(Self { hello, wanted: settings.platforms.clone(), engine })
+        }
     }
 
     /// The greeting for a stream that opens now; [`Greeting::outdated`] is about it from then on.
     pub(crate) fn hello(&mut self) -> wire::Hello {
-        let engine = self.engine.borrow_and_update();
+        let Some(engine) = &mut self.engine else {
+            let native = match self.wanted.is_empty() {
+                true => own_platform().into_iter().map(|platform| platform.to_string()).collect(),
+                false => self.wanted.iter().map(Platform::to_string).collect(),
+            };
+            return wire::Hello { engine: "none".to_owned(), native_platforms: native, ..self.hello.clone() };
+        };
+        let engine = engine.borrow_and_update();
+        let disk = *self.disk.borrow();
         let wanted = |platform: &&Platform| self.wanted.is_empty() || self.wanted.contains(*platform);
         wire::Hello {
             engine: format!("{} {}", engine.name, engine.version),
             native_platforms: Some(&engine.native).filter(wanted).map(Platform::to_string).into_iter().collect(),
             capabilities: engine.features.iter().map(|feature| feature.as_str().to_owned()).collect(),
             emulated_platforms: engine.emulated.iter().filter(wanted).map(Platform::to_string).collect(),
+            disk_free_bytes: disk.map(|disk| disk.free),
+            disk_total_bytes: disk.map(|disk| disk.total),
             ..self.hello.clone()
         }
     }
 
     /// Returns when the last greeting is no longer true. Cancel-safe.
     pub(crate) async fn outdated(&mut self) {
-        if self.engine.changed().await.is_err() {
-            // Nobody looks after the engine any more: the agent ends.
+        let changed = match &mut self.engine {
+            Some(engine) => engine.changed().await.is_ok(),
+            None => false,
+        };
+        if !changed {
+            // There is none, or nobody looks after it any more: the agent ends.
             std::future::pending::<()>().await;
         }
     }
+}
+
+/// What engines of this machine run without emulation, as far as that has a name.
+fn own_platform() -> Option<Platform> {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    Platform::parse(&format!("linux/{architecture}")).ok()
 }
 
 #[cfg(test)]
@@ -95,12 +135,14 @@ mod tests {
                 EngineOwner::new("test"),
             );
             settings.platforms = wanted.iter().map(|text| platform(text)).collect();
-            Greeting::new(&settings, watch::Sender::new(Arc::new(engine.clone())).subscribe())
+            let disk = watch::Sender::new(Some(DiskSpace { free: 5, total: 7 })).subscribe();
+            Greeting::new(&settings, watch::Sender::new(Arc::new(engine.clone())).subscribe(), disk, "1")
         };
         let check = |wanted: &[&str], native: &[&str], emulated: &[&str]| {
             let hello = greeting(wanted).expect("a greeting").hello();
             assert_eq!(hello.native_platforms, native, "{wanted:?}");
             assert_eq!(hello.emulated_platforms, emulated, "{wanted:?}");
+            assert_eq!((hello.disk_free_bytes, hello.disk_total_bytes), (Some(5), Some(7)));
         };
         check(&[], &["linux/amd64"], &["linux/386", "linux/arm64"]);
         check(&["linux/arm64"], &[], &["linux/arm64"]);

@@ -8,7 +8,8 @@ use cooper_ports::clock::Clock;
 use cooper_ports::engine::EngineError;
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::Agent;
+use crate::absent::Absent;
+use crate::agent::{Agent, new_life};
 use crate::connect::Connector;
 use crate::error::{AgentError, chain};
 use crate::remote::RemoteServer;
@@ -32,12 +33,15 @@ pub struct AgentHost {
 }
 
 impl AgentHost {
-    /// Runs the agent until `stop` fires. Without an engine there is none: this says so, and looks again. An error means
-    /// that the agent can't begin as things stand.
+    /// Runs the agent until `stop` fires. Without an engine it is connected and declines everything with the reason, and the
+    /// engine is looked for again. An error means that the agent can't begin as things stand.
     pub async fn run(&self, stop: &CancellationToken) -> Result<(), AgentError> {
         let mut complained = false;
-        while let Some(engine) = self.connect(&mut complained, stop).await {
-            let mut agent = Agent::new(self.settings.clone(), Arc::new(engine), self.clock.clone());
+        loop {
+            let life = new_life();
+            let Some(engine) = self.connect(&life, &mut complained, stop).await? else { return Ok(()) };
+            let agent = Agent::new(self.settings.clone(), Arc::new(engine), self.clock.clone());
+            let mut agent = agent.living_as(life);
             if let Some(server) = &self.forward {
                 agent = agent.forwarding(server.clone());
             }
@@ -47,32 +51,44 @@ impl AgentHost {
                 Err(error) => tracing::error!(%error, "agent failed; it is started again"),
             }
             tokio::select! {
-                () = stop.cancelled() => break,
+                () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(ENGINE_PERIOD) => {}
             }
         }
-        Ok(())
     }
 
     /// Waits for the engine; `None` when it is time to stop before it is there.
-    async fn connect(&self, complained: &mut bool, stop: &CancellationToken) -> Option<DockerEngine> {
-        loop {
-            match self.try_connect().await {
-                Ok(engine) => {
-                    *complained = false;
-                    return Some(engine);
-                }
-                Err(error) if !*complained => {
-                    *complained = true;
-                    tracing::warn!(error = chain(&error), "no container engine: runs wait until there is one");
-                }
-                Err(_) => {}
+    async fn connect(
+        &self,
+        life: &str,
+        complained: &mut bool,
+        stop: &CancellationToken,
+    ) -> Result<Option<DockerEngine>, AgentError> {
+        let mut absent: Option<Absent> = None;
+        let found = loop {
+            let why = match self.try_connect().await {
+                Ok(engine) => break Some(engine),
+                Err(error) => chain(&error),
+            };
+            if !std::mem::replace(complained, true) {
+                tracing::warn!(error = why, "no container engine: runs wait until there is one");
+            }
+            match &absent {
+                Some(absent) => absent.because(why),
+                None => absent = Some(Absent::begin(&self.settings, self.connector.clone(), life, why)?),
             }
             tokio::select! {
-                () = stop.cancelled() => return None,
+                () = stop.cancelled() => break None,
                 () = tokio::time::sleep(ENGINE_PERIOD) => {}
             }
+        };
+        if let Some(absent) = absent {
+            absent.end().await;
         }
+        if found.is_some() {
+            *complained = false;
+        }
+        Ok(found)
     }
 
     async fn try_connect(&self) -> Result<DockerEngine, EngineError> {

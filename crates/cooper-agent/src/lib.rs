@@ -11,6 +11,7 @@
 //!   └── log frames ◀─────────────────┘
 //! ```
 
+mod absent;
 mod agent;
 mod cleanup;
 mod clock;

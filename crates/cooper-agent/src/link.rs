@@ -35,6 +35,8 @@ const WELCOME_TIMEOUT: Duration = Duration::from_secs(15);
 const CONTROL_QUEUE: usize = 1024;
 /// Batches of log frames that may wait for the stream.
 const LOG_QUEUE: usize = 4;
+/// How long a first stream waits for the engine to be cleaned up; then offers are declined until it is.
+const READY_TIMEOUT: Duration = Duration::from_secs(4);
 /// Between which bounds a server may set the heartbeat.
 const HEARTBEATS: std::ops::RangeInclusive<u32> = 50..=60_000;
 
@@ -80,6 +82,8 @@ pub(crate) struct Link {
     /// The channel of the open stream, for other calls.
     pub(crate) channel: watch::Sender<Option<Channel>>,
     pub(crate) events: mpsc::Sender<LinkEvent>,
+    /// Whether the engine has been cleaned up, which begins with the first stream.
+    pub(crate) ready: watch::Receiver<bool>,
     /// The registry's name, said anew with each stream.
     pub(crate) registry: watch::Sender<Option<String>>,
 }
@@ -159,7 +163,8 @@ impl Link {
                 _ => backoff.next_pause(),
             };
             if !self.events.is_closed() && !matches!(error, LinkError::Outdated) {
-                tracing::warn!(error = chain(&error), retry_in = ?pause, "no stream to the server");
+                let server = self.connector.server();
+                tracing::warn!(server, error = chain(&error), retry_in = ?pause, "no stream to the server");
             }
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -200,7 +205,8 @@ impl Link {
             return Err(LinkError::Protocol(welcome.protocol));
         }
         tracing::info!(
-            server = welcome.server_version,
+            server = self.connector.server(),
+            version = welcome.server_version,
             registry = %welcome.registry_name,
             "stream to the server is open"
         );
@@ -210,6 +216,8 @@ impl Link {
         let heartbeat = Duration::from_millis(heartbeat_ms.into());
         *up_since = Some(Instant::now());
         self.channel.send_replace(Some(channel));
+        // Offers wait in the stream meanwhile.
+        let _ = tokio::time::timeout(READY_TIMEOUT, self.ready.wait_for(|ready| *ready)).await;
         let uplink = Uplink { control, heartbeat, cut: cut.clone() };
         if self.events.send(LinkEvent::Up(uplink)).await.is_err() {
             return Err(LinkError::Closed);

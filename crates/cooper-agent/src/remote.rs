@@ -142,6 +142,10 @@ async fn timely<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
 
 #[async_trait::async_trait]
 impl Connector for RemoteServer {
+    fn server(&self) -> String {
+        self.url.to_string()
+    }
+
     async fn connect(&self) -> Result<Channel, ConnectError> {
         let uri = |scheme: &str| -> Result<Uri, ConnectError> {
             let uri = format!("{scheme}://{}", self.authority()).parse::<Uri>();

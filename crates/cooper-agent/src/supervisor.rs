@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cooper_api::agent::wire::agent_message;
 use cooper_api::agent::{StepOrder, to_server};
 use cooper_engine::agent::{AgentEffect, AgentEvent, AgentState};
 use cooper_engine::message::{PlacementKey, StepResult, ToServer};
+use cooper_ports::agents::DiskSpace;
 use cooper_types::AttemptNumber;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
@@ -28,6 +30,8 @@ type StepKey = (PlacementKey, AttemptNumber);
 pub(crate) struct Supervisor {
     state: AgentState,
     conditions: Conditions,
+    /// How full the engine's disk is.
+    disk: watch::Receiver<Option<DiskSpace>>,
     runner: Arc<StepRunner>,
     uplink: Option<(Uplink, Interval)>,
     placements: BTreeMap<PlacementKey, PlacementTasks>,
@@ -44,9 +48,16 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    pub(crate) fn new(slots: u32, runner: Arc<StepRunner>, conditions: Conditions, idle: watch::Sender<bool>) -> Self {
+    pub(crate) fn new(
+        slots: u32,
+        runner: Arc<StepRunner>,
+        conditions: Conditions,
+        disk: watch::Receiver<Option<DiskSpace>>,
+        idle: watch::Sender<bool>,
+    ) -> Self {
         Self {
             idle,
+            disk,
             conditions,
             state: AgentState::new(usize::try_from(slots).unwrap_or(usize::MAX)),
             runner,
@@ -131,7 +142,14 @@ impl Supervisor {
             self.placements.entry(*key).or_default();
         }
         let Some((uplink, _)) = &self.uplink else { return };
-        if uplink.control.try_send(to_server(message)).is_err() {
+        let mut message = to_server(message);
+        if let Some(agent_message::Message::Holding(report)) = &mut message.message {
+            let disk = *self.disk.borrow();
+            report.unavailable = self.conditions.why().unwrap_or_default();
+            report.disk_free_bytes = disk.map(|disk| disk.free);
+            report.disk_total_bytes = disk.map(|disk| disk.total);
+        }
+        if uplink.control.try_send(message).is_err() {
             uplink.cut.cancel();
             self.uplink = None;
         }
@@ -198,6 +216,8 @@ impl Supervisor {
             self.remove_leftovers();
         }
         self.apply(AgentEvent::Unavailable(why));
+        // Whoever looks at the agents is to see it now.
+        self.apply(AgentEvent::ReportDue);
     }
 
     fn remove_leftovers(&mut self) {
@@ -217,7 +237,7 @@ impl Supervisor {
 }
 
 /// Returns when a report is due; never without a stream.
-async fn beat(uplink: &mut Option<(Uplink, Interval)>) {
+pub(crate) async fn beat(uplink: &mut Option<(Uplink, Interval)>) {
     match uplink {
         Some((_, beats)) => {
             beats.tick().await;

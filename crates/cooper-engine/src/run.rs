@@ -23,6 +23,7 @@ mod expect;
 mod new_run;
 mod outcome;
 mod source;
+mod stream;
 mod task;
 mod view;
 

@@ -27,6 +27,8 @@ pub struct AgentView {
     pub slots: u32,
     /// It ends what it holds and takes nothing new.
     pub draining: bool,
+    /// It has said that it takes nothing at the moment.
+    pub unavailable: bool,
 }
 
 /// A placement that waits.
@@ -117,8 +119,8 @@ pub fn waiting<'a>(runs: impl IntoIterator<Item = &'a Run>, now: Timestamp, poli
 
 /// Decides for every waiting placement, oldest run first, among the agents of its pool that are not being drained: native
 /// before emulated, then the least loaded for its size. One that an agent just failed to take goes to the next after that
-/// agent, whatever the load: each is asked before one is asked again, so that some that decline can't keep it from the one
-/// that would do.
+/// agent, whatever the load: each is asked before one is asked again, those that emulate after the native ones, so that some
+/// that decline can't keep it from the one that would do.
 ///
 /// The work grows with the number of placements and with that of agents, not with their product.
 pub fn schedule(mut waiting: Vec<WaitingView>, agents: &[AgentView], load: &BTreeMap<AgentRef, u32>) -> Vec<Decision> {
@@ -128,7 +130,7 @@ pub fn schedule(mut waiting: Vec<WaitingView>, agents: &[AgentView], load: &BTre
     for view in &waiting {
         let (run, placement) = (view.run, view.placement);
         let class = choice.class(&view.pool, &view.platform);
-        decisions.push(match choice.choose(class, view.avoid.as_ref()) {
+        decisions.push(match choice.choose(class, &view.platform, view.avoid.as_ref()) {
             Some(agent) => Decision::Offer { run, placement, agent },
             None => Decision::Wait { run, placement, reason: choice.explain(class) },
         });
@@ -181,12 +183,17 @@ impl Candidates {
         self.in_order.remove(&index);
     }
 
-    /// The one after an agent, or else the least loaded.
-    fn best(&self, after: Option<usize>) -> Option<usize> {
-        match after {
-            Some(after) => self.in_order.range(after + 1..).next().or_else(|| self.in_order.first()).copied(),
-            None => self.by_load.first().map(|(_, index)| *index),
-        }
+    /// The least loaded.
+    fn best(&self) -> Option<usize> {
+        self.by_load.first().map(|(_, index)| *index)
+    }
+
+    fn first(&self) -> Option<usize> {
+        self.in_order.first().copied()
+    }
+
+    fn after(&self, agent: usize) -> Option<usize> {
+        self.in_order.range(agent + 1..).next().copied()
     }
 }
 
@@ -207,8 +214,11 @@ impl<'a> Choice<'a> {
         let (native, emulated) = (Candidates::default(), Candidates::default());
         let barred = self.barred(pool, platform);
         let mut class = Class { native, emulated, slots: 0, held: 0, ahead: 0, barred };
+        let able = |agent: &AgentView| agent.pool == *pool && !agent.draining && agent.can_do(platform);
+        // Who would decline is asked where there is nobody else, and says why.
+        let all_unavailable = !self.agents.iter().any(|agent| able(agent) && !agent.unavailable);
         for (index, agent) in self.agents.iter().enumerate() {
-            if agent.pool != *pool || agent.draining || !agent.can_do(platform) {
+            if !able(agent) || (agent.unavailable && !all_unavailable) {
                 continue;
             }
             let emulated = !agent.native.contains(platform);
@@ -225,10 +235,19 @@ impl<'a> Choice<'a> {
     }
 
     /// Takes a slot of the best agent of a class.
-    fn choose(&mut self, class: usize, avoid: Option<&AgentName>) -> Option<AgentRef> {
+    fn choose(&mut self, class: usize, platform: &Platform, avoid: Option<&AgentName>) -> Option<AgentRef> {
         let class = &self.classes[class];
         let after = avoid.and_then(|name| self.positions.get(name).copied());
-        let index = class.native.best(after).or_else(|| class.emulated.best(after))?;
+        let (native, emulated) = (&class.native, &class.emulated);
+        let index = match after {
+            None => native.best().or_else(|| emulated.best()),
+            // Round and round, first the native ones and then those that emulate: a native one that would decline for ever
+            // keeps nobody from an idle one that emulates.
+            Some(agent) if self.agents[agent].native.contains(platform) => {
+                native.after(agent).or_else(|| emulated.first()).or_else(|| native.first())
+            }
+            Some(agent) => emulated.after(agent).or_else(|| native.first()).or_else(|| emulated.first()),
+        }?;
         let agent = &self.agents[index];
         let before = self.held[index];
         self.held[index] += 1;
@@ -323,6 +342,7 @@ mod tests {
             emulated: emulated.iter().map(|text| parse(text)).collect(),
             slots,
             draining: false,
+            unavailable: false,
         }
     }
 
@@ -363,6 +383,34 @@ mod tests {
         let agents = [agent("a", "linux/amd64", &[], 2), agent("b", "linux/amd64", &[], 2)];
         check(vec![waits(1, "linux/amd64", Some("a"))], &agents, &["ca1 -> b"]);
         check(vec![waits(1, "linux/amd64", Some("a"))], &agents[..1], &["ca1 -> a"]);
+    }
+
+    #[test]
+    fn who_takes_nothing_is_asked_only_where_there_is_nobody_else() {
+        let mut agents = [agent("a", "linux/amd64", &[], 2), agent("b", "linux/amd64", &[], 1)];
+        agents[0].unavailable = true;
+        let two = || vec![waits(1, "linux/amd64", None), waits(2, "linux/amd64", None)];
+        let busy = PendingReason::AllBusy { held: 1, slots: 1, ahead: 0 };
+        check(two(), &agents, &["ca1 -> b", &format!("ca2 waits: {busy}")]);
+        check(two(), &agents[..1], &["ca1 -> a", "ca2 -> a"]);
+    }
+
+    #[test]
+    fn a_native_agent_that_declines_does_not_keep_an_idle_one_from_emulating() {
+        let agents = [
+            agent("a", "linux/amd64", &["linux/arm64"], 1),
+            agent("b", "linux/arm64", &[], 1),
+            agent("c", "linux/arm64", &[], 1),
+        ];
+        let mut asked = Vec::new();
+        let mut last: Option<String> = None;
+        for _ in 0..4 {
+            let decisions = schedule(vec![waits(1, "linux/arm64", last.as_deref())], &agents, &BTreeMap::new());
+            let [Decision::Offer { agent, .. }] = &decisions[..] else { panic!("{decisions:?}") };
+            asked.push(agent.name.to_string());
+            last = Some(agent.name.to_string());
+        }
+        assert_eq!(asked, ["b", "c", "a", "b"]);
     }
 
     #[test]

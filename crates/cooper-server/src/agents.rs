@@ -8,7 +8,7 @@ mod sources;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use cooper_api::agent::wire;
 use cooper_engine::message::PlacementKey;
 use cooper_engine::run::AgentRef;
 use cooper_engine::schedule::AgentView;
+use cooper_ports::agents::DiskSpace;
 use cooper_types::{AgentName, PrincipalName, TokenId};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -42,6 +43,8 @@ struct State {
     connections: HashMap<AgentName, Connection>,
     /// The views of them all, until one changes: the scheduler asks many times a second.
     views: Option<Arc<[AgentView]>>,
+    /// Lives of agents whose runs were told that the stream is gone.
+    missed: HashSet<AgentRef>,
     /// The server stops: a connection that is still open must not bring a new stream.
     closed: bool,
 }
@@ -60,8 +63,19 @@ struct Connection {
     heard: Instant,
     /// What it was offered and has not spoken of yet.
     offers: BTreeSet<PlacementKey>,
+    /// What it said of itself then.
+    says: Says,
     /// Ends the stream when the connection leaves the table, for whatever reason.
     _stop: DropGuard,
+}
+
+/// What a connected agent says of itself with each report.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Says {
+    /// Why it takes no work, if it takes none.
+    pub(crate) unavailable: Option<String>,
+    /// How full its engine's disk is.
+    pub(crate) disk: Option<DiskSpace>,
 }
 
 /// Who opens a stream, and with what.
@@ -122,8 +136,8 @@ impl AgentTable {
         state.check(&view.agent, &principal, heard)?;
         let stop = CancellationToken::new();
         let _stop = stop.clone().drop_guard();
-        let offers = BTreeSet::new();
-        let connection = Connection { serial, view, principal, token, outbox, outdated, heard, offers, _stop };
+        let (offers, says) = (BTreeSet::new(), Says::default());
+        let connection = Connection { serial, view, principal, token, outbox, outdated, heard, offers, says, _stop };
         state.connections.insert(name, connection);
         state.views = None;
         Ok((receiver, stop))
@@ -147,6 +161,24 @@ impl AgentTable {
         }
     }
 
+    /// Whether an agent whose stream has ended is to be missed: it has no other one, and the server goes on.
+    fn miss(&self, agent: &AgentRef) -> bool {
+        let mut state = self.lock();
+        let missed = !state.closed && !state.connections.contains_key(&agent.name);
+        if missed {
+            state.missed.insert(agent.clone());
+        }
+        missed
+    }
+
+    /// Whether a life of an agent that has a stream now was missed. No other life of it will be heard of.
+    fn was_missed(&self, agent: &AgentRef) -> bool {
+        let mut state = self.lock();
+        let was = state.missed.remove(agent);
+        state.missed.retain(|missed| missed.name != agent.name);
+        was
+    }
+
     /// Closes the stream of an agent, whichever life of it has one.
     pub(crate) fn remove(&self, name: &AgentName) {
         self.lock().remove(name);
@@ -159,13 +191,36 @@ impl AgentTable {
         state.views = None;
     }
 
-    /// This life of an agent has said what it holds.
-    fn heard(&self, agent: &AgentRef) {
-        if let Some(connection) = self.lock().connections.get_mut(&agent.name)
-            && connection.view.agent == *agent
-        {
-            connection.heard = Instant::now();
+    /// This life of an agent has said what it holds, and this of itself.
+    /// Tells whether it can take work now and could not before, or the other way round.
+    fn heard(&self, agent: &AgentRef, says: Says) -> bool {
+        let mut state = self.lock();
+        let Some(connection) = state.connections.get_mut(&agent.name) else { return false };
+        if connection.view.agent != *agent {
+            return false;
         }
+        connection.heard = Instant::now();
+        let turned = connection.view.unavailable != says.unavailable.is_some();
+        connection.view.unavailable = says.unavailable.is_some();
+        connection.says = says;
+        if turned {
+            state.views = None;
+        }
+        turned
+    }
+
+    /// What an agent last said of itself; nothing if it has no stream.
+    pub(crate) fn says(&self, name: &AgentName) -> Option<Says> {
+        self.lock().connections.get(name).map(|connection| connection.says.clone())
+    }
+
+    /// Whether this life of an agent gets nothing new.
+    pub(crate) fn is_draining(&self, agent: &AgentRef) -> bool {
+        let state = self.lock();
+        state
+            .connections
+            .get(&agent.name)
+            .is_some_and(|connection| connection.view.agent == *agent && connection.view.draining)
     }
 
     /// Whether an agent may get new work, as its administrator wishes.
@@ -175,11 +230,6 @@ impl AgentTable {
             connection.view.draining = draining || connection.outdated;
             state.views = None;
         }
-    }
-
-    /// Whether an agent has a stream.
-    pub(crate) fn is_connected(&self, name: &AgentName) -> bool {
-        self.lock().connections.contains_key(name)
     }
 
     /// Who is connected.

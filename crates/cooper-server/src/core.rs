@@ -161,6 +161,7 @@ impl Core {
             RunEvent::StepEnded { result: StepResult::Succeeded { output: StepOutput::Pushed { .. } }, .. }
         );
         let accepted = matches!(event, RunEvent::Accepted { .. });
+        let before = self.clock.now();
         let applied = self.runs.apply_event(run, event, &self.policy).await;
         if let Err(ApplyError::Store(_)) = &applied {
             self.refused_writes.store(true, Ordering::Relaxed);
@@ -177,6 +178,10 @@ impl Core {
         let stops = applied.send.iter().any(|effect| matches!(effect, Effect::SendStop { .. }));
         if waits || stops || accepted {
             self.wake.notify_one();
+        }
+        for loss in applied.run.losses.iter().filter(|loss| loss.at >= before) {
+            let (agent, reason) = (&loss.agent, &loss.reason);
+            tracing::warn!(run = %run, agent = %agent, reason, "agent lost a run; it starts again, until that was too often");
         }
         if applied.run.finished().is_some() {
             self.metrics.run_finished(applied.run.status());
@@ -199,11 +204,17 @@ impl Core {
         }
     }
 
-    /// Sends messages, and returns what became of the steps that can't be ordered.
+    /// Sends messages, and returns what became of the steps and offers that can't be sent.
     async fn send(&self, run: &Run, effects: &[Effect]) -> Vec<RunEvent> {
         let mut lost = Vec::new();
         for effect in effects {
             let (agent, message) = match effect {
+                // It was drained while it was chosen.
+                Effect::SendOffer { agent, key, .. } if self.agents.is_draining(agent) => {
+                    let why = "it is being drained".to_owned();
+                    lost.push(RunEvent::Declined { fence: key.fence, why });
+                    continue;
+                }
                 Effect::SendOffer { agent, key, placement } => {
                     let Some(planned) = run.plan.placements.get(*placement) else { continue };
                     self.agents.note_offer(agent, *key);

@@ -10,6 +10,8 @@ struct Fixture {
     idle: watch::Sender<bool>,
     was_full: Arc<Notify>,
     folder: tempfile::TempDir,
+    /// What the last watch tells.
+    space: std::cell::RefCell<Option<watch::Receiver<Option<DiskSpace>>>>,
 }
 
 const QUICK: Duration = Duration::from_millis(5);
@@ -21,7 +23,7 @@ impl Fixture {
         let engine = Arc::new(ScriptedEngine::new());
         engine.set_storage(EngineStorage { root: folder.path().to_owned(), cache_bytes });
         let (conditions, was_full) = (Conditions::default(), Arc::default());
-        Self { engine, conditions, idle: watch::Sender::new(true), was_full, folder }
+        Self { engine, conditions, idle: watch::Sender::new(true), was_full, folder, space: Default::default() }
     }
 
     fn start(&self, settings: DiskSettings) -> tokio_util::task::AbortOnDropHandle<()> {
@@ -33,6 +35,7 @@ impl Fixture {
             self.idle.subscribe(),
             Arc::clone(&self.was_full),
         );
+        self.space.replace(Some(watch.space()));
         tokio_util::task::AbortOnDropHandle::new(tokio::spawn(watch.run()))
     }
 
@@ -99,6 +102,8 @@ async fn a_disk_that_is_nearly_full_is_cleaned_and_then_told() {
     let watch = fixture.start(settings(CacheBudget::Bytes(1 << 40), MinFree::Bytes(u64::MAX)));
     fixture.until("the reason", |fixture| fixture.conditions.why().is_some()).await;
     let why = fixture.conditions.why().expect("a reason");
+    let told = fixture.space.borrow().as_ref().and_then(|space| *space.borrow()).expect("told");
+    assert!(told.total >= told.free && told.free > 0, "{told:?}");
     assert!(why.starts_with("low disk: ") && why.contains(&fixture.folder.path().display().to_string()), "{why}");
     fixture.until("a clean-up", |fixture| fixture.shrunk() == [0]).await;
     drop(watch);

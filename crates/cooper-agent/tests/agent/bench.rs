@@ -109,10 +109,15 @@ impl Bench {
 }
 
 impl TestStream {
-    /// Offers a placement, which must be taken.
+    /// Offers a placement, which must be taken as soon as the engine is cleaned up.
     pub(crate) async fn place(&mut self, key: PlacementKey) {
-        self.say(ToAgent::Offer { key, platform: Platform::LINUX_AMD64 }).await;
-        assert_eq!(soon("answer", self.message()).await, ToServer::Accepted(key));
+        loop {
+            self.say(ToAgent::Offer { key, platform: Platform::LINUX_AMD64 }).await;
+            match soon("answer", self.message()).await {
+                ToServer::Declined(_, why) if why.contains("its earlier life left") => {}
+                answer => return assert_eq!(answer, ToServer::Accepted(key)),
+            }
+        }
     }
 
     /// Starts an attempt, which must begin.

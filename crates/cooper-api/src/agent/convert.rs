@@ -90,7 +90,7 @@ pub fn to_server(message: ToServer) -> wire::AgentMessage {
                     attempts: held.attempts.into_iter().map(|attempt| attempt.0).collect(),
                 })
                 .collect();
-            agent_message::Message::Holding(wire::Holding { held })
+            agent_message::Message::Holding(wire::Holding { held, ..wire::Holding::default() })
         }
         ToServer::Accepted(key) => agent_message::Message::Accepted(key_message(key)),
         ToServer::Declined(key, why) => {

@@ -70,7 +70,10 @@ pub struct AgentView {
     #[serde(with = "rfc3339")]
     #[schema(value_type = String, format = DateTime)]
     pub last_seen: Timestamp,
-    /// What was free where its engine keeps its data, in bytes, when it connected.
+    /// Why it takes no work at the moment, if it is connected and takes none.
+    #[serde(default)]
+    pub unavailable: Option<String>,
+    /// What was free where its engine keeps its data, in bytes, when it was last heard.
     #[serde(default)]
     pub disk_free_bytes: Option<u64>,
     /// How large that file system is, in bytes.

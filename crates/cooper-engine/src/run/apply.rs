@@ -79,6 +79,13 @@ pub enum RunEvent {
         /// Its name.
         name: AgentName,
     },
+    /// An agent's stream ended or is open again, while the agent lives on as far as anybody knows. The log says so.
+    Stream {
+        /// Which life of which agent.
+        agent: AgentRef,
+        /// Whether there is one now.
+        open: bool,
+    },
     /// Somebody wants the run to end.
     CancelRequested {
         /// Who.
@@ -249,6 +256,7 @@ impl Run {
                 let gone = |lease: &Lease| lease.agent.name == name;
                 self.agent_gone(gone, "the agent was removed", now, policy, &mut effects)?;
             }
+            RunEvent::Stream { agent, open } => self.stream(&agent, open, now, &mut effects)?,
             RunEvent::CancelRequested { by } => match self.phase {
                 Phase::Live => self.end_early(Verdict::Canceled { by }, now, policy, &mut effects),
                 Phase::Ending { .. } | Phase::Finished { .. } => return Err(Refusal::Over),

@@ -7,6 +7,25 @@ use cooper_engine::schedule;
 use super::fixture::{agent, at, build, does, live, plan, push, pushed, refuses, run_of, succeeds, taken};
 
 #[test]
+fn the_log_says_when_the_agents_stream_is_gone_and_back() {
+    let mut run = run_of(plan(1, &[build(0, &[])]));
+    let life = agent("a", 1);
+    taken(&mut run, 1, 0, &life);
+    let before = run.clone();
+    let line = |effects: &[Effect]| match effects {
+        [Effect::LogLine(line)] => line.clone(),
+        other => panic!("{other:?}"),
+    };
+    let effects = does(&mut run, 5, RunEvent::Stream { agent: life.clone(), open: false });
+    assert_eq!(line(&effects), "The connection to agent 'a' is gone; waiting 16 s for it");
+    let effects = does(&mut run, 6, RunEvent::Stream { agent: life, open: true });
+    assert_eq!(line(&effects), "Agent 'a' is connected again");
+    assert_eq!(run, before, "the lease decides");
+    let refusal = refuses(&mut run, 7, RunEvent::Stream { agent: agent("a", 2), open: false });
+    assert_eq!(refusal, Refusal::NothingToDo);
+}
+
+#[test]
 fn the_third_loss_ends_the_run_with_the_story() {
     let mut run = run_of(plan(1, &[build(0, &[])]));
     taken(&mut run, 1, 0, &agent("a", 1));

@@ -32,6 +32,7 @@ fn any_agents() -> impl Strategy<Value = Vec<AgentView>> {
                 emulated: set(emulated),
                 slots,
                 draining,
+                unavailable: false,
             });
         views.collect()
     })
@@ -73,9 +74,12 @@ fn plainly(
             let emulated = !agent.native.contains(&view.platform);
             let share = u64::from(held[*index]) * 1000 / u64::from(agent.slots);
             let failed = agents.iter().position(|agent| view.avoid.as_ref() == Some(&agent.agent.name));
-            // After one that failed, those behind it in the list count before those up to it, and load does not.
-            let turn = failed.map_or((false, share), |failed| (*index <= failed, 0));
-            (emulated, turn, *index)
+            // After one that failed, those behind it count before those up to it, native ones in their order and then those
+            // that emulate, and load does not.
+            let place = (emulated, *index);
+            let behind =
+                failed.is_some_and(|failed| place <= (!agents[failed].native.contains(&view.platform), failed));
+            (behind, emulated, if failed.is_some() { 0 } else { share }, *index)
         })?;
         held[chosen] += 1;
         Some(agents[chosen].agent.clone())

@@ -80,6 +80,7 @@ impl Machine {
             emulated: self.emulated.clone(),
             slots: self.slots,
             draining: false,
+            unavailable: false,
         }
     }
 

@@ -201,11 +201,13 @@ impl AgentService for AgentGateway {
                 Err(status) => Some(status),
                 Ok(()) => {
                     core.wake.notify_one();
+                    session.tell_of_stream(true).await;
                     let heartbeat = Duration::from_millis(HEARTBEAT_MS.into());
                     read_messages(&mut session, incoming, heartbeat, &stop).await
                 }
             };
             drop(registration);
+            session.tell_of_stream(false).await;
             if let Err(error) = core.agent_store.agents_seen(vec![agent.name.clone()]).await {
                 tracing::debug!(agent = %agent, error = chain(&error), "agent's end can't be written down");
             }

@@ -17,6 +17,7 @@ use cooper_ports::runs::ApplyError;
 use cooper_types::{AgentName, AttemptNumber, Platform, PoolName, RunId, Timestamp, TokenId};
 use tonic::Status;
 
+use super::Says;
 use crate::core::Core;
 use crate::problem::chain;
 
@@ -45,7 +46,7 @@ impl Greeting {
     /// What the scheduler has to know.
     pub(super) fn view(&self, draining: bool) -> AgentView {
         let AgentDescription { pool, native, emulated, slots, .. } = self.description.clone();
-        AgentView { agent: self.agent.clone(), pool, native, emulated, slots, draining }
+        AgentView { agent: self.agent.clone(), pool, native, emulated, slots, draining, unavailable: false }
     }
 }
 
@@ -111,12 +112,15 @@ pub(super) struct Session {
     silent: u32,
     /// All looks since then.
     unheard: u32,
+    /// What it said of itself with its last report.
+    says: Says,
 }
 
 impl Session {
     pub(super) fn new(core: Arc<Core>, agent: AgentRef, token: TokenId) -> Self {
         let (placements, attempts) = (BTreeSet::new(), BTreeSet::new());
-        Self { core, agent, token, farewell: None, placements, attempts, silent: 0, unheard: 0 }
+        let says = Says::default();
+        Self { core, agent, token, farewell: None, placements, attempts, silent: 0, unheard: 0, says }
     }
 
     /// Ends the stream with these words once the agent holds nothing; at once, if it holds nothing now.
@@ -137,6 +141,21 @@ impl Session {
             self.apply(run.id, RunEvent::AgentReplaced { agent: self.agent.clone() }).await;
         }
         Ok(())
+    }
+
+    /// Tells the runs that the agent holds of an end of its stream, or of a new one after that.
+    pub(super) async fn tell_of_stream(&self, open: bool) {
+        let told = match open {
+            true => self.core.agents.was_missed(&self.agent),
+            false => self.core.agents.miss(&self.agent),
+        };
+        if !told {
+            return;
+        }
+        let Ok(runs) = self.runs().await else { return };
+        for run in runs.iter().filter(|run| run.placements.iter().any(|placement| self.is_mine(placement))) {
+            self.apply(run.id, RunEvent::Stream { agent: self.agent.clone(), open }).await;
+        }
     }
 
     /// Looks after the agent, once in a heartbeat's time: its token must be good, and it must say what it holds. Where the
@@ -162,6 +181,9 @@ impl Session {
     pub(super) async fn receive(&mut self, message: wire::AgentMessage) -> Result<(), Status> {
         if let Some(agent_message::Message::LogFrames(frames)) = message.message {
             return self.log_frames(frames).await;
+        }
+        if let Some(agent_message::Message::Holding(report)) = &message.message {
+            self.says = read_says(report);
         }
         let message = read_agent_message(message).map_err(|error| Status::invalid_argument(chain(&error)))?;
         match message {
@@ -304,7 +326,9 @@ impl Session {
     async fn holding(&mut self, held: Vec<Held>) -> Result<(), Status> {
         self.check_token().await?;
         (self.silent, self.unheard) = (0, 0);
-        self.core.agents.heard(&self.agent);
+        if self.core.agents.heard(&self.agent, self.says.clone()) {
+            self.core.wake.notify_one();
+        }
         let keys: BTreeSet<PlacementKey> = held.iter().map(|report| report.key).collect();
         self.placements.retain(|key| keys.contains(key));
         self.attempts.retain(|(key, _)| keys.contains(key));
@@ -404,6 +428,12 @@ enum Outcome {
     Nothing,
     /// What it is about is over.
     Over,
+}
+
+/// What a report says of the agent itself.
+fn read_says(report: &wire::Holding) -> Says {
+    let disk = report.disk_free_bytes.zip(report.disk_total_bytes).map(|(free, total)| DiskSpace { free, total });
+    Says { unavailable: Some(plain(&report.unavailable)).filter(|why| !why.is_empty()), disk }
 }
 
 fn read_frame(frame: wire::log_frames::Frame) -> NewFrame {

@@ -329,6 +329,7 @@ async fn an_agent_that_does_not_read_loses_its_stream() {
         emulated: Vec::new(),
         slots: 1,
         draining: false,
+        unavailable: false,
     };
     let token = TokenId::parse("aaaa").expect("valid");
     let newcomer =

@@ -78,7 +78,10 @@ pub(super) async fn removed(core: &Core, record: AgentRecord) -> ApiResult<Agent
 
 fn view(core: &Core, record: AgentRecord) -> AgentView {
     let AgentRecord { name, principal, token, description, draining, runs, first_seen, last_seen } = record;
-    let connected = core.agents.is_connected(&name);
+    let says = core.agents.says(&name);
+    let connected = says.is_some();
+    let (unavailable, disk) = says.map_or((None, None), |says| (says.unavailable, says.disk));
+    let disk = disk.or(description.disk);
     let text = |platforms: &[cooper_types::Platform]| platforms.iter().map(ToString::to_string).collect();
     AgentView {
         name,
@@ -97,7 +100,8 @@ fn view(core: &Core, record: AgentRecord) -> AgentView {
         token_id: token,
         first_seen,
         last_seen: if connected { core.clock.now() } else { last_seen },
-        disk_free_bytes: description.disk.map(|disk| disk.free),
-        disk_total_bytes: description.disk.map(|disk| disk.total),
+        unavailable,
+        disk_free_bytes: disk.map(|disk| disk.free),
+        disk_total_bytes: disk.map(|disk| disk.total),
     }
 }

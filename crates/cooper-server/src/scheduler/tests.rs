@@ -89,6 +89,7 @@ fn agent_with(slots: u32) -> AgentView {
         emulated: Vec::new(),
         slots,
         draining: false,
+        unavailable: false,
     }
 }
 

@@ -113,6 +113,7 @@ fn a_silent_process_makes_room() {
         emulated: Vec::new(),
         slots: 1,
         draining: false,
+        unavailable: false,
     };
     let (owner, token) = (principal("builders"), TokenId::parse("aaaa").expect("valid"));
     let newcomer = Newcomer { serial: 1, view, principal: owner.clone(), token, outdated: false };
@@ -146,6 +147,11 @@ async fn a_drained_agent_stays_so_and_a_removed_one_loses_what_it_holds() {
     assert!(core.agents.views()[0].draining, "a new stream does not end it");
     let now = shown(core, "one").await;
     assert_eq!((now.draining, now.runs), (true, 1));
+    // The scheduler had chosen it before it was drained.
+    let late = accept(core, Vec::new()).await;
+    core.apply(late, RunEvent::Offer { placement: 0, agent: agent.agent.clone() }).await.expect("offered");
+    let reason = fixture.run(late).await.pending_reason().map(ToString::to_string).unwrap_or_default();
+    assert!(reason.contains("it is being drained"), "{reason}");
     let (_, body) = api(core, "POST", "/api/v1/agents/one/drain", r#"{"draining":false}"#).await;
     assert!(body.contains(r#""draining":false"#) && !core.agents.views()[0].draining, "{body}");
 

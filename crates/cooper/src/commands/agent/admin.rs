@@ -11,6 +11,9 @@ use crate::exit::Exit;
 use crate::fault::{Fault, Stop};
 use crate::{output, table};
 
+/// How much of what keeps an agent from work a list shows, in characters.
+const MAX_WHY: usize = 40;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum AdminCommand {
     /// List the agents, connected or not
@@ -30,7 +33,13 @@ pub(crate) enum AdminCommand {
         undo: bool,
     },
     /// Forget an agent and free its name; what it holds starts again on another one
-    Remove(OneAgent),
+    Remove {
+        #[command(flatten)]
+        agent: OneAgent,
+        /// Revoke the token that it showed last, so that it can't come back; others that show the same can't either
+        #[arg(long)]
+        revoke: bool,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -80,16 +89,29 @@ pub(super) async fn run(command: &AdminCommand, server: &ServerArgs, environment
                 }
             }
         }
-        AdminCommand::Remove(one) => {
-            let agent = server.connect(environment)?.remove_agent(&one.name()?).await?;
+        AdminCommand::Remove { agent: one, revoke } => {
+            let (name, client) = (one.name()?, server.connect(environment)?);
+            if *revoke {
+                // First: an agent that lives would be back before its token is gone.
+                client.revoke_token(&client.get_agent(&name).await?.token_id).await?;
+            }
+            let agent = client.remove_agent(&name).await?;
             match one.output {
                 OutputForm::Json => output::json(&agent)?,
                 OutputForm::Text => {
                     output::note(&format!("Agent {} is removed.", agent.name));
-                    output::note(&format!(
-                        "It can come back with its token; `cooper token revoke {}` prevents that (a token of {}).",
-                        agent.token_id, agent.principal
-                    ));
+                    let (token, whose) = (&agent.token_id, &agent.principal);
+                    output::note(&match (*revoke, agent.state) {
+                        (true, _) => format!("Its token {token} of {whose} no longer works: it can't come back."),
+                        (false, AgentState::Connected) => format!(
+                            "It is running and comes back by itself. To keep it away, stop it, or revoke its token: \
+                             `cooper token revoke {token}` (a token of {whose})."
+                        ),
+                        (false, AgentState::Away) => format!(
+                            "It can come back with its token; `cooper token revoke {token}` prevents that (a token of \
+                             {whose})."
+                        ),
+                    });
                 }
             }
         }
@@ -110,6 +132,15 @@ fn state(agent: &AgentView) -> String {
     format!("{}{draining}", agent.state.name())
 }
 
+/// The state for a list: what keeps it from work stands there in a few words.
+fn short_state(agent: &AgentView) -> String {
+    let why = agent.unavailable.as_deref().map(|why| why.split(':').next().unwrap_or_default());
+    match why.map(|why| why.chars().take(MAX_WHY).collect::<String>()) {
+        Some(why) => format!("{}, {why}", state(agent)),
+        None => state(agent),
+    }
+}
+
 fn platforms(agent: &AgentView) -> String {
     let emulated = agent.emulated_platforms.iter().map(|platform| format!("({platform})"));
     agent.platforms.iter().cloned().chain(emulated).collect::<Vec<_>>().join(" ")
@@ -122,13 +153,13 @@ fn row(agent: &AgentView) -> [String; 7] {
     };
     let slots = format!("{}/{}", agent.runs, agent.slots);
     let (name, pool) = (agent.name.to_string(), agent.pool.to_string());
-    [name, pool, state(agent), slots, platforms(agent), agent.engine.clone(), seen]
+    [name, pool, short_state(agent), slots, platforms(agent), agent.engine.clone(), seen]
 }
 
 fn details(agent: &AgentView) -> String {
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     let disk = match (agent.disk_free_bytes, agent.disk_total_bytes) {
-        (Some(free), Some(total)) => format!("{:.1} GiB free of {:.1} when it connected", gib(free), gib(total)),
+        (Some(free), Some(total)) => format!("{:.1} GiB free of {:.1}", gib(free), gib(total)),
         _ => "not known".to_owned(),
     };
     let lines = [
@@ -145,5 +176,8 @@ fn details(agent: &AgentView) -> String {
         ("First seen", agent.first_seen.to_string()),
         ("Last seen", agent.last_seen.to_string()),
     ];
-    lines.map(|(key, value)| format!("{:<14}{value}", format!("{key}:"))).join("\n")
+    let unavailable = agent.unavailable.iter().map(|why| ("Takes no work", why.clone()));
+    let [name, pool, state, rest @ ..] = lines;
+    let lines = [name, pool, state].into_iter().chain(unavailable).chain(rest);
+    lines.map(|(key, value)| format!("{:<15}{value}", format!("{key}:"))).collect::<Vec<_>>().join("\n")
 }
