@@ -135,11 +135,14 @@ fn stored_credentials_open_a_repository_and_are_never_seen() {
         let file = world.root.path().join("password");
         std::fs::write(&file, format!("{SECRET}\n")).unwrap();
         command.stdin(std::fs::File::open(&file).unwrap());
-        cooper_e2e::run_to_end(&mut command, Duration::from_secs(30)).ok()
+        cooper_e2e::run_to_end(&mut command, Duration::from_secs(30))
     };
-    set(&["--username", "bot", "--principal", "somebody-else"]);
+    let for_another = ["--username", "bot", "--principal", "somebody-else"];
+    set(&for_another).expect(5).error_names(&["principal `somebody-else` does not exist"]);
+    world.server.cooper(&["token", "create", "somebody-else", "--scope", "run"]).ok();
+    set(&for_another).ok();
     world.try_build("", "private", &["--no-push"]).expect(1).error_names(&["asks for credentials"]);
-    set(&["--username", "bot"]);
+    set(&["--username", "bot"]).ok();
     let run = world.build("", "private", &["--no-push"]);
     let id = run["runId"].as_str().unwrap();
 

@@ -37,14 +37,21 @@ fn a_run_waits_for_an_agent_of_its_pool_that_takes_work() {
     wait_until("the run ends", Duration::from_secs(60), || server.run(&id)["status"] == "Succeeded");
 
     // A pool without agents.
-    queue(&["--agent-pool", "gpu"]).expect(2).error_names(&["`gpu`", "cooper pool list"]);
+    queue(&["--agent-pool", "gpu"]).expect(5).error_names(&["`gpu`", "cooper pool list"]);
+    let token = || server.cooper(&["token", "create", "cards", "--scope", "agent:gpu"]);
+    let homeless = token().expect(5);
+    homeless.error_names(&["agent pool `gpu` does not exist"]);
+    assert!(homeless.stderr.contains("cooper pool create gpu"), "{homeless}");
     server.cooper(&["pool", "create", "gpu", "--description", "with cards"]).ok();
     let elsewhere = queue(&["--agent-pool", "gpu"]).ok().json()["runId"].as_str().unwrap().to_owned();
     assert_eq!(server.run(&elsewhere)["agentPoolName"], "gpu");
     wait_until("the run says that its pool is empty", Duration::from_secs(20), || {
         pending(&elsewhere).contains("no agent of pool gpu")
     });
-    server.cooper(&["pool", "delete", "gpu"]).expect(5).error_names(&["`gpu`", "1 unfinished runs"]);
+    token().ok();
+    let in_use = server.cooper(&["pool", "delete", "gpu"]).expect(5);
+    in_use.error_names(&["`gpu`", "1 unfinished runs"]);
+    assert!(in_use.stderr.contains("cooper pool delete NAME --force"), "{in_use}");
     server.cooper(&["pool", "delete", "default", "--force"]).expect(5).error_names(&["default pool"]);
     server.cooper(&["pool", "delete", "gpu", "--force"]).ok();
     assert_eq!(server.run(&elsewhere)["status"], "Canceled");
@@ -53,7 +60,7 @@ fn a_run_waits_for_an_agent_of_its_pool_that_takes_work() {
 
     // Removed, it comes back by itself, because its token still works; nothing else goes by its name.
     let removed = server.cooper(&["agent", "remove", "local"]).ok().stderr;
-    assert!(removed.contains("cooper token revoke"), "{removed}");
+    assert!(removed.contains("comes back by itself") && removed.contains("cooper token revoke"), "{removed}");
     server.cooper(&["agent", "remove", "nobody"]).expect(5).error_names(&["`nobody`"]);
     wait_until("the local agent is back", Duration::from_secs(30), || {
         let back = server.cooper(&["agent", "list", "--output", "json"]).ok().json();

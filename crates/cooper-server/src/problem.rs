@@ -112,9 +112,8 @@ impl From<AcceptError> for ApiError {
                 Self::new(ProblemCode::ContextNotFound, error.to_string())
             }
             AcceptError::KeyReused { .. } => Self::new(ProblemCode::IdempotencyConflict, error.to_string()),
-            AcceptError::SecretTwice(_) | AcceptError::UnknownPool(_) => {
-                Self::new(ProblemCode::InvalidRequest, error.to_string())
-            }
+            AcceptError::SecretTwice(_) => Self::new(ProblemCode::InvalidRequest, error.to_string()),
+            AcceptError::UnknownPool(_) => Self::new(ProblemCode::NotFound, error.to_string()),
             AcceptError::Plan(error) => error.into(),
             AcceptError::Store(error) => error.into(),
         }
@@ -189,7 +188,7 @@ impl From<DeletePoolError> for ApiError {
             DeletePoolError::Unknown(_) => Self::new(ProblemCode::NotFound, error.to_string()),
             DeletePoolError::Default(_) => Self::new(ProblemCode::Conflict, error.to_string()),
             DeletePoolError::InUse { .. } => Self::new(ProblemCode::Conflict, error.to_string()).with_hint(
-                "let the runs end and remove the agents, or delete all with it by `--force` (`?force=true`)",
+                "let the runs end and remove the agents, or delete all with it: `cooper pool delete NAME --force`",
             ),
             DeletePoolError::Store(error) => error.into(),
         }

@@ -1,5 +1,6 @@
 //! What `cooper build` does before there is a run: flags to a request, SOURCE to what the server builds from.
 
+mod check;
 mod request;
 mod secret_flag;
 mod source;

@@ -31,11 +31,16 @@ use crate::cli::{Cli, Command};
 use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::fault::{Fault, Stop, chain};
+use crate::output;
+use crate::settings::unknown_variables;
 
 /// Runs the command that was asked for.
 pub(crate) fn run(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
     if let Some(point) = environment.text("COOPER_FAILPOINT")? {
         failpoint::arm(&point).map_err(|error| Fault::usage(format!("COOPER_FAILPOINT is not valid: {error}")))?;
+    }
+    for line in unknown_variables(environment) {
+        output::warning(&line);
     }
     match cli.command {
         Command::Agent(args) => agent::run(&args, environment),

@@ -7,6 +7,7 @@ mod key;
 mod secrets;
 mod shown;
 mod value;
+mod variables;
 
 use std::path::Path;
 
@@ -20,6 +21,7 @@ pub(crate) use agent::{AgentProgramSettings, resolve_agent};
 use file::FileValues;
 pub(crate) use key::Key;
 pub(crate) use shown::shown;
+pub(crate) use variables::unknown_variables;
 
 /// Everything that `cooper serve` needs to know.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,7 +53,7 @@ pub(crate) fn resolve(
 ) -> Result<ServeSettings, Vec<Fault>> {
     let mut faults = Vec::new();
     let file = read_file(file, environment, &mut faults);
-    let mut layers = Layers { flags, environment, file: &file, faults };
+    let mut layers = Layers { flags, environment, file: &file, faults, flag: Key::flag };
 
     let listen = layers.take(Key::Listen, value::listen).unwrap_or_else(value::default_listen);
     let tls = tls(&mut layers);
@@ -185,10 +187,10 @@ enum Origin {
 }
 
 impl Origin {
-    /// The origin of this key's value, as messages begin with it.
-    fn of(&self, key: Key) -> String {
+    /// The origin of this key's value, as messages begin with it; `flag` names the key's flag.
+    fn of(&self, key: Key, flag: fn(Key) -> String) -> String {
         match self {
-            Self::Flag => key.flag(),
+            Self::Flag => flag(key),
             Self::Variable(name) => name.clone(),
             Self::File(line) => format!("{line}: key `{}`", key.name()),
         }
@@ -200,6 +202,8 @@ struct Layers<'a> {
     environment: &'a Environment,
     file: &'a FileValues,
     faults: Vec<Fault>,
+    /// How the command whose settings these are names a key's flag.
+    flag: fn(Key) -> String,
 }
 
 impl Layers<'_> {
@@ -209,7 +213,7 @@ impl Layers<'_> {
         match parse(&text) {
             Ok(value) => Some(value),
             Err(reason) => {
-                self.faults.push(Fault::usage(format!("{}: {reason}", origin.of(key))));
+                self.faults.push(Fault::usage(format!("{}: {reason}", origin.of(key, self.flag))));
                 None
             }
         }

@@ -45,6 +45,11 @@ pub(super) async fn set(
     if principals.len() > MAX_PRINCIPALS {
         return Err(invalid("too many principals are named; use allPrincipals"));
     }
+    let known = core.access.store().list_tokens().await?;
+    if let Some(stranger) = principals.iter().find(|name| known.iter().all(|token| token.principal != **name)) {
+        let hint = "`cooper token list` shows the principals; one begins to exist with its first token";
+        return Err(ApiError::not_found(format!("principal `{stranger}`")).with_hint(hint));
+    }
     let usable_by = match (all_principals, principals.is_empty()) {
         (true, _) => UsableBy::Everybody,
         (false, true) => UsableBy::Principals([token.principal.clone()].into()),

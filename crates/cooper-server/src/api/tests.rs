@@ -134,7 +134,7 @@ async fn refusals_name_what_is_wrong() {
     check("POST", "/api/v1/runs", Some(&build(r#","timeout":0"#)), "invalid-request", "timeout is 0").await;
     let platform = build(r#","platform":{"os":"plan9"}"#);
     check("POST", "/api/v1/runs", Some(&platform), "unsupported-platform", "plan9").await;
-    check("POST", "/api/v1/runs", Some(&build(r#","agentPoolName":"p""#)), "invalid-request", "`p`").await;
+    check("POST", "/api/v1/runs", Some(&build(r#","agentPoolName":"p""#)), "not-found", "`p`").await;
     check("POST", "/api/v1/tokens", Some(r#"{"principal":"p","scopes":[]}"#), "invalid-request", "no scopes").await;
     check("POST", "/api/v1/tokens", Some(r#"{"principal":"p","scopes":["root"]}"#), "invalid-request", "`root`").await;
     let many = format!(r#"{{"principal":"p","scopes":[{}"read"]}}"#, r#""repository:a:pull","#.repeat(300));

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use cooper_api::problem::ProblemCode;
 use cooper_api::rest::{CreateToken, CreatedToken, TokenList, TokenView};
-use cooper_types::TokenId;
+use cooper_types::{Scope, TokenId};
 
 use super::{ApiState, JsonBody, PathId};
 use crate::problem::{ApiError, ApiResult};
@@ -33,6 +33,16 @@ pub(super) async fn create(
     }
     if expires_in_seconds == Some(0) {
         return Err(ApiError::new(ProblemCode::InvalidRequest, "expiresInSeconds is 0; the shortest is 1"));
+    }
+    // An agent with such a token would be refused, far from whoever made it.
+    let pools = state.core.agent_store.list_pools().await?;
+    let unknown = scopes.0.iter().find_map(|scope| match scope {
+        Scope::AgentOf(pool) if pools.iter().all(|record| record.pool.name != *pool) => Some(pool),
+        _ => None,
+    });
+    if let Some(pool) = unknown {
+        let hint = format!("`cooper pool list` shows the pools, `cooper pool create {pool}` makes it");
+        return Err(ApiError::not_found(format!("agent pool `{pool}`")).with_hint(hint));
     }
     let lifetime = expires_in_seconds.map(Duration::from_secs);
     let (token, secret) = state.core.access.create(principal, scopes, lifetime).await?;

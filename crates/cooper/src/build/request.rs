@@ -7,7 +7,7 @@ use cooper_api::rest::{
     PlatformView, RunRequest,
 };
 use cooper_spec::source::RemoteSource;
-use cooper_types::{ContextId, Platform};
+use cooper_types::{ContextId, Platform, PoolName};
 
 use super::secret_flag::SecretFlag;
 use crate::environment::Environment;
@@ -63,7 +63,9 @@ pub(crate) struct BuildFlags {
 /// A checked request that lacks its context only.
 #[derive(Debug)]
 pub(crate) struct Request {
-    build: DockerBuildRequest,
+    pub(super) build: DockerBuildRequest,
+    /// The pool that was named.
+    pub(super) pool: Option<PoolName>,
     /// What the user should know, one line each.
     pub(crate) warnings: Vec<String>,
 }
@@ -105,6 +107,8 @@ impl Request {
             None => None,
             Some(text) => Some(Platform::parse(text).map_err(|error| Fault::usage(error.to_string()))?),
         };
+        let pool = flags.agent_pool.as_deref().map(PoolName::parse).transpose();
+        let pool = pool.map_err(|error| Fault::usage(format!("--agent-pool: {error}")))?;
         let build = DockerBuildRequest {
             image_names: flags.images.clone(),
             is_push_enabled,
@@ -120,7 +124,7 @@ impl Request {
             source_location: String::new(),
             agent_pool_name: flags.agent_pool.clone(),
         };
-        Ok(Self { build, warnings })
+        Ok(Self { build, pool, warnings })
     }
 
     /// The request for a build of this Dockerfile in this context.
@@ -224,6 +228,7 @@ mod tests {
         check(BuildFlags { build_args: strings(&["=x"]), ..BuildFlags::default() }, "--build-arg");
         check(BuildFlags { labels: strings(&["=x"]), ..BuildFlags::default() }, "--label");
         check(BuildFlags { platform: Some("plan9".to_owned()), ..BuildFlags::default() }, "platform `plan9`");
+        check(BuildFlags { agent_pool: Some("a b".to_owned()), ..BuildFlags::default() }, "--agent-pool");
         check(BuildFlags { secrets: strings(&["id=a,src=/nonexistent"]), ..BuildFlags::default() }, "/nonexistent");
     }
 }

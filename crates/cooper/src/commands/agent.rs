@@ -126,9 +126,11 @@ pub(crate) fn run(args: &AgentArgs, environment: &Environment) -> Result<Exit, S
     let mut flags = run.flags();
     if let Some(command) = command {
         if let Some((key, _)) = flags.first() {
-            return Err(
-                Fault::usage(format!("{} is for being an agent, not for asking about agents", key.flag())).into()
-            );
+            return Err(Fault::usage(format!(
+                "{} is for being an agent, not for asking about agents",
+                key.agent_flag()
+            ))
+            .into());
         }
         return super::block_on(admin::run(command, server, environment));
     }

@@ -108,15 +108,24 @@ pub(crate) async fn run(args: &BuildArgs, environment: &Environment) -> Result<E
     let request = match source {
         Source::Remote(source) => request.of_remote(&source, dockerfile_in_source(args.flags.file.as_deref())?),
         Source::Stdin => {
+            request.check(&client).await?;
             let packed = keep_stdin(dockerfile_in_source(args.flags.file.as_deref())?, live).await?;
             let dockerfile = packed.dockerfile.clone();
             let context = upload_context(&client, packed, live).await?;
             request.of_context(&context, dockerfile)
         }
         Source::Folder(folder) => {
-            output::note("Packing source code into tar to upload...");
             let options = PackOptions { folder, dockerfile: args.flags.file.clone() };
+            // Packing may take long; but what is wrong on this machine is told first.
+            let early = has_dockerfile(&options);
+            if early {
+                request.check(&client).await?;
+            }
+            output::note("Packing source code into tar to upload...");
             let packed = pack_folder(options, live).await?;
+            if !early {
+                request.check(&client).await?;
+            }
             let dockerfile = packed.dockerfile.clone();
             let context = upload_context(&client, packed, live).await?;
             request.of_context(&context, dockerfile)
@@ -144,6 +153,12 @@ pub(crate) async fn run(args: &BuildArgs, environment: &Environment) -> Result<E
         }
         Outcome::Ended(run) => ended(&run, args.output),
     }
+}
+
+/// Whether a folder looks as if it could be packed.
+fn has_dockerfile(options: &PackOptions) -> bool {
+    let usual = || options.folder.join("Dockerfile");
+    options.folder.is_dir() && options.dockerfile.clone().unwrap_or_else(usual).is_file()
 }
 
 /// A live display needs a terminal that we may paint on, and data on standard output must not get mixed into it.

@@ -45,7 +45,7 @@ pub(crate) fn resolve_agent(
 ) -> Result<AgentProgramSettings, Vec<Fault>> {
     let mut faults = Vec::new();
     let file = read_file(file, environment, &mut faults);
-    let mut layers = Layers { flags, environment, file: &file, faults };
+    let mut layers = Layers { flags, environment, file: &file, faults, flag: Key::agent_flag };
 
     let insecure = layers.take(Key::AgentInsecure, value::boolean).unwrap_or(false);
     let server = server(&mut layers, insecure);
@@ -145,6 +145,8 @@ mod tests {
         let faults = resolve(&[(Key::Slots, "0"), (Key::AgentPlatform, "linux/amd64,beos")], &[]).expect_err("faults");
         let begins =
             ["no server", "no token", "this machine has no name", "--platform: platform `beos`", "--slots: `0`"];
+        let misnamed = resolve(&[(Key::AgentName, "a b")], &[]).expect_err("a blank in the name");
+        assert!(misnamed.iter().any(|fault| fault.starts_with("--name: ")), "{misnamed:?}");
         assert_eq!(faults.len(), begins.len(), "{faults:?}");
         for (fault, begin) in faults.iter().zip(begins) {
             assert!(fault.starts_with(begin), "{fault}");

@@ -179,6 +179,14 @@ impl Key {
         }
     }
 
+    /// The flag of `cooper agent`, whose own name is `--name`.
+    pub(crate) fn agent_flag(self) -> String {
+        match self {
+            Self::AgentName => "--name".to_owned(),
+            key => key.flag(),
+        }
+    }
+
     /// Whether `cooper agent` knows the key and `cooper serve` does not.
     pub(crate) fn is_agents_own(self) -> bool {
         match self {

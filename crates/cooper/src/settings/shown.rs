@@ -30,7 +30,7 @@ pub(crate) fn shown(
     let resolved = resolve(flags, file, environment)?;
     let mut faults = Vec::new();
     let file = read_file(file, environment, &mut faults);
-    let mut layers = Layers { flags, environment, file: &file, faults };
+    let mut layers = Layers { flags, environment, file: &file, faults, flag: Key::flag };
     let settings = Key::ALL.into_iter().filter(|key| !key.is_agents_own()).map(|key| {
         let (value, origin) = match layers.find(key) {
             Some((Origin::Flag, text)) => (text, key.flag()),

@@ -90,7 +90,22 @@ pub(super) fn networks(text: &str) -> Result<Vec<Cidr>, String> {
         return Ok(Vec::new());
     }
     let parts = text.split([',', ' ']).filter(|part| !part.is_empty());
-    parts.map(|part| Cidr::parse(part).map_err(|error| error.to_string())).collect()
+    parts.map(network).collect()
+}
+
+/// A network, or an address that is not a network's: a forgotten prefix would make one address of a whole network.
+fn network(text: &str) -> Result<Cidr, String> {
+    let first_of_many = match text.parse() {
+        Ok(IpAddr::V4(address)) => (address.octets()[3] == 0).then_some(32),
+        Ok(IpAddr::V6(address)) => (address.segments()[7] == 0).then_some(128),
+        Err(_) => None,
+    };
+    match first_of_many {
+        Some(bits) => Err(format!(
+            "`{text}` has no prefix: write {text}/{bits} for this address alone, or the network's prefix, as in 10.0.0.0/8"
+        )),
+        None => Cidr::parse(text).map_err(|error| error.to_string()),
+    }
 }
 
 /// Names of an engine's networks with blanks or commas between them, or `none`.
@@ -155,6 +170,10 @@ mod tests {
         assert_eq!(listen("[::]:5000").map(|address| address.to_string()), Ok("[::]:5000".to_owned()));
         for text in ["", ":5000", "5000", "localhost", "localhost:99999", "example.com:1"] {
             assert!(listen(text).is_err(), "{text}");
+        }
+        assert_eq!(networks("10.0.0.0/8, 10.1.2.3 fd00::1").map(|all| all.len()), Ok(3));
+        for (text, way_out) in [("10.0.0.0", "10.0.0.0/32"), ("fd00::", "fd00::/128"), ("0.0.0.0", "0.0.0.0/32")] {
+            assert!(networks(text).expect_err(text).contains(way_out), "{text}");
         }
         assert!(socket("tcp://1.2.3.4:2375").is_err() && socket("unix://").is_err());
         assert!(slots("0").is_err() && slots("257").is_err() && slots("256").is_ok());

@@ -131,7 +131,7 @@ async fn json_is_alone_on_standard_output() {
 async fn refusals_are_one_line_with_a_hint() {
     let server = Server::start(RunStatus::Succeeded, false).await;
     let cooper = logged_in(&server).await;
-    cooper.run(["build", "-t", "a b", "src"]).await.fails_with(2, &["image name `a b` is not valid"]);
+    cooper.run(["build", "-t", "a b", "src"]).await.fails_with(2, &["image name `a b` can't be used"]);
     cooper.run(["runs", "show", "ca9"]).await.fails_with(5, &["run `ca9` does not exist"]);
     let mut command = cooper.command(["runs", "list"]);
     command.env("COOPER_TOKEN", "wrong");

@@ -69,8 +69,10 @@ pub(super) async fn look(args: &ServerArgs, environment: &Environment, checks: &
             });
             let scopes: Vec<String> = info.scopes.0.iter().map(ToString::to_string).collect();
             let text = format!("speaks for {}, may {}", info.principal, scopes.join(" "));
-            let may_run = info.scopes.0.iter().any(|scope| matches!(scope, Scope::Run | Scope::Admin));
-            checks.push(match may_run {
+            // An agent's token is no worse for starting no builds.
+            let may_work =
+                |scope: &Scope| matches!(scope, Scope::Run | Scope::Admin | Scope::Agent | Scope::AgentOf(_));
+            checks.push(match info.scopes.0.iter().any(may_work) {
                 true => Check::ok("token", text),
                 false => {
                     Check::warning("token", text, "builds need a token with the scope `run`: `cooper token create`")
@@ -130,11 +132,16 @@ fn clock(server: Option<i64>) -> Check {
 /// The registry's name as images bear it: from here it must lead to the server's registry.
 async fn registry(client: &Client, trust: &Trust, name: &RegistryName) -> Check {
     let here = if client.server().is_loopback() { "" } else { " (an agent's host forwards that port to the server)" };
-    let url = format!("{}://{name}", if client.server().is_https() { "https" } else { "http" });
-    let Ok(url) = ServerUrl::parse(&url) else {
+    let parse = |scheme: &str| ServerUrl::parse(&format!("{scheme}://{name}"));
+    let Ok(plain) = parse("http") else {
         return Check::failed("registry", format!("{name} is no address"), "choose another --registry-name");
     };
-    let is_loopback = url.is_loopback();
+    // To a loopback name, engines and what listens there (a server, an agent's forwarder) speak in clear.
+    let is_loopback = plain.is_loopback();
+    let url = match client.server().is_https() && !is_loopback {
+        true => parse("https").unwrap_or(plain),
+        false => plain,
+    };
     let probe = match url == *client.server() {
         true => client.probe("/v2/").await,
         // Without a token: it is the server's, and this may be somebody else.
