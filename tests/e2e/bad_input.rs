@@ -146,7 +146,6 @@ fn a_build_without_an_engine_waits_and_says_for_what() {
     let id = queued.json()["runId"].as_str().unwrap().to_owned();
     let run = server.run(&id);
     assert_eq!(run["status"], "Queued", "{run:#}");
-    assert!(run["pendingReason"].as_str().is_some_and(|reason| !reason.is_empty()), "{run:#}");
     wait_until("it says which engine is missing", Duration::from_secs(30), || {
         server.run(&id)["pendingReason"].as_str().is_some_and(|reason| reason.contains("/does/not/exist.sock"))
     });
