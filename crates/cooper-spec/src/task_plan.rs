@@ -18,7 +18,7 @@ use cooper_types::{ContextId, Platform, RegistryName, SecretString};
 pub use error::TaskPlanError;
 
 use crate::plan::{Environment, Network, Plan, PlannedPlacement, SecretVolume, Text};
-use crate::task::{self, Fault, Loaded, Task, TaskInputs};
+use crate::task::{self, AliasSource, Fault, Faults, Loaded, Task, TaskInputs, WantedSecret};
 
 /// What stands for a secret in the second load. Letters, digits and base64 of such, so that what the first load takes
 /// the second one takes as well.
@@ -52,6 +52,7 @@ pub struct PlannedTask {
 pub fn plan(request: &TaskPlanRequest<'_>) -> Result<PlannedTask, TaskPlanError> {
     let loaded = load(request.inputs)?;
     let shown = load_shown(request.inputs, &loaded)?;
+    check_shared(&loaded.task, &shown.task)?;
     let mut texts = texts::Texts::new(request.inputs);
     let placements = placements(&loaded.task, request.platform);
     let steps = steps::plan(&loaded.task, &shown.task, request, &placements, &mut texts)?;
@@ -63,7 +64,50 @@ pub fn plan(request: &TaskPlanRequest<'_>) -> Result<PlannedTask, TaskPlanError>
         PlannedPlacement { platform, environment: Some(environment) }
     });
     let plan = Plan { placements: placements.collect(), steps };
-    Ok(PlannedTask { plan, texts: texts.into_inner(), warnings: loaded.warnings })
+    // Warnings go into the log, and they may quote what a template made of a secret.
+    Ok(PlannedTask { plan, texts: texts.into_inner(), warnings: shown.warnings })
+}
+
+/// The files and URLs that a file takes aliases from. None depends on a secret: URLs and errors would show it.
+pub fn alias_sources(inputs: &TaskInputs) -> Result<Vec<AliasSource>, TaskPlanError> {
+    without_secrets(inputs, "alias.src", task::alias_sources)
+}
+
+/// The secrets that a file names. None of the places depends on a secret: errors and records show them.
+pub fn wanted_secrets(inputs: &TaskInputs) -> Result<Vec<WantedSecret>, TaskPlanError> {
+    without_secrets(inputs, "secrets", task::wanted_secrets)
+}
+
+/// What a file says with its secrets and with fillers alike. Its faults are told with fillers.
+fn without_secrets<T: PartialEq>(
+    inputs: &TaskInputs,
+    property: &'static str,
+    read: impl Fn(&TaskInputs) -> Result<T, Faults>,
+) -> Result<T, TaskPlanError> {
+    if !has_secrets(inputs) {
+        return read(inputs).map_err(TaskPlanError::File);
+    }
+    let shown = read(&filled(inputs)).map_err(TaskPlanError::File)?;
+    match read(inputs) {
+        Ok(real) if real == shown => Ok(shown),
+        Ok(_) => Err(TaskPlanError::SecretInFile { property }),
+        Err(_) => Err(TaskPlanError::OnlyWithSecrets),
+    }
+}
+
+/// Refuses secrets in the names of what all steps share. The contents of volumes may be some.
+fn check_shared(task: &Task, shown: &Task) -> Result<(), TaskPlanError> {
+    let names = |task: &Task| -> Vec<(String, Vec<String>)> {
+        let name = |volume: &task::TaskVolume| (volume.name.clone(), volume.files.keys().cloned().collect());
+        task.volumes.iter().map(name).collect()
+    };
+    if names(task) != names(shown) {
+        return Err(TaskPlanError::SecretInFile { property: "volumes (its names)" });
+    }
+    if task.networks != shown.networks {
+        return Err(TaskPlanError::SecretInFile { property: "networks" });
+    }
+    Ok(())
 }
 
 fn load(inputs: &TaskInputs) -> Result<Loaded, TaskPlanError> {

@@ -29,6 +29,12 @@ pub enum TaskPlanError {
         /// Its property.
         property: &'static str,
     },
+    /// A secret stands where everybody sees it, outside of the steps.
+    #[error("property `{property}` of the task file holds a secret; only env, cmd, build arguments and volumes' contents may")]
+    SecretInFile {
+        /// The property.
+        property: &'static str,
+    },
     /// A name of an image is none.
     #[error("step {step}: image `{text}` can't be used")]
     Image {

@@ -188,6 +188,46 @@ fn secrets_where_everybody_sees_them_are_refused_without_showing_them() {
 }
 
 #[test]
+fn what_all_steps_share_is_named_without_secrets() {
+    let plan_with = |text: &str| {
+        let mut inputs = inputs(text);
+        inputs.secrets.insert("s".to_owned(), SecretString::new("hunter22".to_owned()));
+        plan_of(&inputs)
+    };
+    for text in [
+        "volumes:\n  - name: v{{.Secrets.s}}\n    secret:\n      f: YQ==\nsteps: []\n",
+        "volumes:\n  - name: v\n    secret:\n      f{{.Secrets.s}}: YQ==\nsteps: []\n",
+        "networks:\n  - name: n{{.Secrets.s}}\nsteps: []\n",
+        "networks:\n  - name: n\n    driver: d{{.Secrets.s}}\nsteps: []\n",
+    ] {
+        let error = plan_with(text).expect_err(text);
+        assert!(matches!(error, TaskPlanError::SecretInFile { .. }), "{error}");
+    }
+    let told = plan_with("steps:\n  - cmd: busybox true\n    k{{.Secrets.s | b64enc}}: 1\n").expect("a warning");
+    let told: Vec<String> = told.warnings.iter().map(Fault::to_string).collect();
+    assert!(told.len() == 1 && !told[0].contains("aHVudGVy"), "{told:?}");
+}
+
+#[test]
+fn what_is_fetched_for_a_file_depends_on_no_secret_and_no_fault_shows_one() {
+    let with = |text: &str| {
+        let mut inputs = inputs(text);
+        inputs.set = vec![SetValue { name: "key".to_owned(), value: "hunter22".to_owned(), secret: true }];
+        inputs
+    };
+    let source = with("version: v1.1.0\nalias:\n  src: ['https://x.example/{{.Values.key}}']\nsteps: []\n");
+    assert_eq!(alias_sources(&source), Err(TaskPlanError::SecretInFile { property: "alias.src" }));
+    let place = with("secrets:\n  - id: a\n    keyvault: cooper://{{.Values.key}}\nsteps: []\n");
+    assert_eq!(wanted_secrets(&place), Err(TaskPlanError::SecretInFile { property: "secrets" }));
+    let fails = "version: v1.1.0\nalias:\n  values:\n    a: {{fail (b64enc .Values.key)}}\nsecrets: []\nsteps: []\n";
+    for error in [alias_sources(&with(fails)).expect_err("fails"), wanted_secrets(&with(fails)).expect_err("fails")] {
+        assert!(!error.to_string().contains("aHVudGVy"), "{error}");
+    }
+    let plain = with("secrets:\n  - id: a\n    keyvault: cooper://name\nsteps:\n  - cmd: a {{.Values.key}}\n");
+    assert_eq!(wanted_secrets(&plain).expect("one").len(), 1);
+}
+
+#[test]
 fn each_platform_is_a_placement() {
     let text =
         "steps:\n  - cmd: busybox true\n  - cmd: busybox true\n    platform: linux/arm64\n  - cmd: busybox true\n";
