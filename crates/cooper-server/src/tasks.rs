@@ -9,7 +9,8 @@ mod prepared;
 use cooper_api::problem::ProblemCode;
 use cooper_ports::access::Token;
 use cooper_ports::secrets::Asker;
-use cooper_spec::task::{self, Faults, TaskInputs};
+use cooper_spec::task::TaskInputs;
+use cooper_spec::task_plan::{self, TaskPlanError};
 use cooper_spec::task_request::{Fetched, MissingText, TaskRequest, alias_urls};
 use cooper_spec::template::RunVariables;
 use cooper_types::{RunId, Timestamp};
@@ -24,8 +25,8 @@ pub(crate) use prepared::Plannings;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchError {
     /// The task file is not valid.
-    #[error("{0}")]
-    File(Faults),
+    #[error(transparent)]
+    File(#[from] TaskPlanError),
     /// A file is not there.
     #[error(transparent)]
     Missing(#[from] MissingText),
@@ -64,13 +65,23 @@ async fn fetch(
     inputs: impl Fn(&Fetched) -> Result<TaskInputs, MissingText>,
 ) -> Result<Fetched, FetchError> {
     fetched.image_aliases = core.image_aliases.clone();
-    let sources = task::alias_sources(&inputs(&fetched)?).map_err(FetchError::File)?;
+    let now = inputs(&fetched)?;
+    let sources = off_the_loop(move || task_plan::alias_sources(&now)).await?;
     fetched.urls = alias_urls::fetch(&core.egress, alias_urls(&sources)).await?;
-    let wanted = task::wanted_secrets(&inputs(&fetched)?).map_err(FetchError::File)?;
+    let now = inputs(&fetched)?;
+    let wanted = off_the_loop(move || task_plan::wanted_secrets(&now)).await?;
     let wanted: Vec<Wanted> =
         wanted.into_iter().map(|wanted| Wanted { id: wanted.id, place: wanted.keyvault.to_string() }).collect();
     for resolved in core.secrets.resolve(asker, &wanted).await? {
         fetched.secrets.insert(resolved.id, resolved.value);
     }
     Ok(fetched)
+}
+
+/// Does what takes a processor for a while, as templates may, where it keeps no connection waiting. A panic goes on.
+async fn off_the_loop<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
 }

@@ -2,6 +2,7 @@
 //! each attempt; an agent that hears nothing says its result again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cooper_api::agent::to_agent;
@@ -11,8 +12,9 @@ use cooper_ports::runs::{ApplyError, SecretKind, SecretsError};
 use cooper_ports::secrets::Asker;
 use cooper_spec::task_request::{Fetched, MissingText, set_secret_name};
 use cooper_types::{AttemptNumber, SecretString};
+use futures::FutureExt as _;
 
-use super::{FetchError, fetch};
+use super::{FetchError, fetch, off_the_loop};
 use crate::core::Core;
 use crate::orders::sealing_purpose;
 use crate::problem::chain;
@@ -59,12 +61,24 @@ impl Core {
         }
         let core = Arc::clone(self);
         self.beside(async move {
-            let stored = core.store_plan(&run, key, attempt, found).await;
+            let planning = AssertUnwindSafe(core.store_plan(&run, key, attempt, found)).catch_unwind().await;
+            let stored = match planning {
+                Ok(stored) => stored,
+                // Said again, it would fail again: like any failure of the machinery, it counts as a loss.
+                Err(_) => core.planning_failed(key, attempt).await,
+            };
             core.plannings.end(key, attempt);
             if stored {
                 core.agents.send(&agent, to_agent(ToAgent::ResultStored { key, attempt }));
             }
         });
+    }
+
+    async fn planning_failed(&self, key: PlacementKey, attempt: AttemptNumber) -> bool {
+        tracing::error!(run = %key.run, "planning a prepared source panicked");
+        let result = StepResult::Lost { reason: "the server failed to plan the run; its log says why".to_owned() };
+        let ended = self.apply(key.run, RunEvent::StepEnded { fence: key.fence, attempt, result }).await;
+        matches!(ended, Ok(_) | Err(ApplyError::Refused { .. } | ApplyError::Unknown(_)))
     }
 
     async fn store_plan(&self, run: &Run, key: PlacementKey, attempt: AttemptNumber, found: PreparedSource) -> bool {
@@ -113,8 +127,9 @@ impl Core {
             FetchError::Secret(secret) if secret.may_pass() => Unplanned::Later(chain(&error)),
             _ => Unplanned::Told(chain(&error)),
         })?;
-        let planned =
-            run.plan_task(found, &fetched).ok_or_else(|| Unplanned::Told("it was planned before".to_owned()))?;
+        let (planner, source) = (run.clone(), found.clone());
+        let planned = off_the_loop(move || planner.plan_task(&source, &fetched)).await;
+        let planned = planned.ok_or_else(|| Unplanned::Told("it was planned before".to_owned()))?;
         let planned = planned.map_err(|error| Unplanned::Told(chain(&error)))?;
         let secrets = planned.texts.iter();
         let secrets = secrets.map(|(name, text)| SealedText { name: name.clone(), sealed: self.seal_text(name, text) });
