@@ -2,6 +2,48 @@
 
 use cooper_e2e::{Context, Engine, TestServer, repository_path};
 
+/// Runs every task file of `examples/tasks` as its first lines say.
+fn every_task_works(server: &TestServer) {
+    let folder = repository_path("examples/tasks");
+    let source = folder.display().to_string();
+    let secret = Context::empty().file("token", "s3cret-value");
+    let token = secret.join("token").display().to_string();
+    server.cooper(&["secret", "set", "example-token", "--from-file", &token]).ok();
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let Some(task) = name.strip_suffix(".yaml") else { continue };
+        let file = folder.join(&name).display().to_string();
+        let run = |more: &[&str], source: &str| {
+            let arguments = [&["run", "-f", file.as_str()], more, &[source]].concat();
+            server.cooper(&arguments).ok().stdout
+        };
+        match task {
+            "hello" => assert!(run(&[], "/dev/null").contains("hello from run c"), "{task}"),
+            "parallel" => assert!(run(&[], "/dev/null").contains("one\ntwo\nthree\n"), "{task}"),
+            "diamond" => assert!(run(&[], "/dev/null").contains("\n61\n"), "{task}"),
+            "retries" => {
+                let log = run(&[], "/dev/null");
+                assert_eq!(log.matches("waiting 1 seconds before retrying").count(), 2, "{log}");
+                assert!(log.contains("is set to ignore errors"), "{log}");
+            }
+            "working-directory" => assert!(run(&[], &source).contains("\n/workspace/app\n"), "{task}"),
+            "secrets-volumes" => {
+                let log = run(&["--set-secret", "user=mememe"], "/dev/null");
+                assert!(log.contains("token *** has 12 characters") && !log.contains("mememe"), "{log}");
+            }
+            "build-push" => {
+                run(&[], &source);
+                assert_eq!(server.registry("/v2/tasks/app/manifests/latest").status, 200);
+            }
+            "build-run-test" => {
+                let log = run(&[], &source);
+                assert!(log.contains("hello from a task"), "{log}");
+            }
+            other => panic!("examples/tasks/{other}.yaml has no test: add one here"),
+        }
+    }
+}
+
 const REGISTRY: &str = "REGISTRY={{.Run.Registry}}";
 
 #[test]
@@ -37,8 +79,7 @@ fn every_example_works() {
                 // The beginning of SHA-256("abc").
                 assert_eq!(engine.run(&image), "ba7816bf8f01\n");
             }
-            // Task files: `cooper-spec` reads each of them in its tests.
-            "tasks" => {}
+            "tasks" => every_task_works(&server),
             other => panic!("examples/{other} has no test: add one here"),
         }
         seen.push(name);

@@ -25,5 +25,6 @@ mod restart;
 mod runs;
 mod secrets;
 mod sources;
+mod task_runs;
 mod tls;
 mod two_machines;

@@ -32,6 +32,8 @@ pub struct PackOptions {
     /// The Dockerfile as the user wrote it: looked for as written (so, from the working directory), then inside the
     /// folder. `Dockerfile` inside the folder if nothing is given. It may lie outside the folder.
     pub dockerfile: Option<PathBuf>,
+    /// Whether the folder is packed as the beginning of a workspace: no Dockerfile is looked for.
+    pub whole: bool,
 }
 
 /// How far packing has come.

@@ -30,7 +30,7 @@ fn folder(lines: &[&str]) -> TempDir {
 }
 
 fn options(folder: &Path, dockerfile: Option<&Path>) -> PackOptions {
-    PackOptions { folder: folder.to_owned(), dockerfile: dockerfile.map(Path::to_owned) }
+    PackOptions { folder: folder.to_owned(), dockerfile: dockerfile.map(Path::to_owned), whole: false }
 }
 
 fn packed(folder: &Path, dockerfile: Option<&Path>) -> (PackReport, ContextTree, Vec<u8>) {

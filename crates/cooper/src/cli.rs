@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
     agent, backup, build, completions, config, credential, doctor, graph, lint, login, logout, logs, pool, render,
-    restore, runs, secret, serve, token,
+    restore, run, runs, secret, serve, token,
 };
 use crate::exit::EXIT_CODES_HELP;
 
@@ -28,6 +28,9 @@ pub(crate) enum Command {
     /// Build an image from a folder or a Git repository with a Dockerfile, and push it
     #[command(after_help = EXIT_CODES_HELP)]
     Build(Box<build::BuildArgs>),
+    /// Run a task file, or one command, on the server's agents
+    #[command(after_help = EXIT_CODES_HELP)]
+    Run(Box<run::RunArgs>),
     /// Log in to a server
     Login(login::LoginArgs),
     /// Forget a login

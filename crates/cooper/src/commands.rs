@@ -16,6 +16,7 @@ mod openapi;
 pub(crate) mod pool;
 pub(crate) mod render;
 pub(crate) mod restore;
+pub(crate) mod run;
 pub(crate) mod runs;
 mod schema;
 pub(crate) mod secret;
@@ -46,6 +47,7 @@ pub(crate) fn run(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
         Command::Agent(args) => agent::run(&args, environment),
         Command::Serve(args) => serve::run(&args, environment),
         Command::Build(args) => block_on(build::run(&args, environment)),
+        Command::Run(args) => block_on(run::run(&args, environment)),
         Command::Login(args) => block_on(login::run(&args, environment)),
         Command::Logout(args) => logout::run(&args, environment),
         Command::Pool(args) => block_on(pool::run(&args, environment)),

@@ -1,6 +1,7 @@
 //! `cooper`: arguments to settings to a command, and its end to an exit code.
 
 mod agent;
+mod azure;
 mod build;
 mod cli;
 mod commands;
@@ -16,6 +17,7 @@ mod output;
 mod serve;
 mod settings;
 mod signals;
+mod started;
 mod table;
 mod task;
 

@@ -4,9 +4,10 @@
 
 mod faults;
 mod files;
+mod local;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use cooper_spec::task::{self, AliasSource, Loaded, NamedText, SetValue, TaskInputs};
@@ -16,6 +17,7 @@ use cooper_types::{Platform, RegistryName, RunId, SecretString, Timestamp};
 use crate::fault::{Fault, Stop};
 
 pub(crate) use faults::{show_faults, show_warnings};
+pub(crate) use local::LocalTask;
 
 /// What stands for the value of a secret that is not given. It is base64, so that volumes can be read too.
 const UNKNOWN_SECRET: &str = "c2VjcmV0LW5vdC1naXZlbg==";
@@ -68,7 +70,7 @@ impl TaskFileArgs {
         let mut inputs = TaskInputs {
             file: NamedText { name: self.file.clone(), text: files::read_or_stdin(&self.file)? },
             values,
-            set: self.set()?,
+            set: read_values(&self.set, &self.set_secret)?,
             alias_sources: BTreeMap::new(),
             image_aliases: pairs(&self.image_alias, "--image-alias", "NAME=IMAGE")?.into_iter().collect(),
             run: RunVariables::quick_build(RunId::from_number(1), &registry, &platform, created),
@@ -82,14 +84,6 @@ impl TaskFileArgs {
         Ok(inputs)
     }
 
-    fn set(&self) -> Result<Vec<SetValue>, Fault> {
-        let parse = |flag: &str, text: &String, secret| {
-            SetValue::parse(text, secret).map_err(|error| Fault::usage(format!("{flag}: {error}")))
-        };
-        let plain = self.set.iter().map(|text| parse("--set", text, false));
-        plain.chain(self.set_secret.iter().map(|text| parse("--set-secret", text, true))).collect()
-    }
-
     /// Reads the alias files that the task file names, and gives secrets that it names a stand-in. What can't be read is left
     /// out: loading says so, at the place that names it.
     pub(crate) fn complete(&self, inputs: &mut TaskInputs) -> Result<(), task::Faults> {
@@ -97,17 +91,8 @@ impl TaskFileArgs {
             Some(folder) => folder.clone(),
             None => PathBuf::from(&self.file).parent().map(PathBuf::from).unwrap_or_default(),
         };
-        for source in task::alias_sources(inputs)? {
-            if let AliasSource::File(path) = &source
-                && let Ok(text) = files::read(&folder.join(path), "alias source")
-            {
-                inputs.alias_sources.entry(path.clone()).or_insert(text);
-            }
-        }
-        for secret in task::wanted_secrets(inputs)? {
-            inputs.secrets.insert(secret.id, SecretString::new(UNKNOWN_SECRET.to_owned()));
-        }
-        Ok(())
+        read_alias_files(inputs, &folder)?;
+        stand_in_for_secrets(inputs)
     }
 
     /// Loads the file, or shows what is wrong with it; warnings are shown in any case.
@@ -126,6 +111,15 @@ impl TaskFileArgs {
     }
 }
 
+/// The values of `--set` and `--set-secret`.
+pub(crate) fn read_values(set: &[String], set_secret: &[String]) -> Result<Vec<SetValue>, Fault> {
+    let parse = |flag: &str, text: &String, secret| {
+        SetValue::parse(text, secret).map_err(|error| Fault::usage(format!("{flag}: {error}")))
+    };
+    let plain = set.iter().map(|text| parse("--set", text, false));
+    plain.chain(set_secret.iter().map(|text| parse("--set-secret", text, true))).collect()
+}
+
 /// Texts that are `NAME=VALUE`; a URL may hold `=` itself, and a file's name hardly does.
 fn pairs(texts: &[String], flag: &str, form: &str) -> Result<Vec<(String, String)>, Fault> {
     let pair = |text: &String| match text.rsplit_once('=') {
@@ -133,6 +127,26 @@ fn pairs(texts: &[String], flag: &str, form: &str) -> Result<Vec<(String, String
         _ => Err(Fault::usage(format!("{flag} `{text}` is not {form}"))),
     };
     texts.iter().map(pair).collect()
+}
+
+/// Reads the alias files that the task file names, relative to a folder; what can't be read is left out.
+fn read_alias_files(inputs: &mut TaskInputs, folder: &Path) -> Result<(), task::Faults> {
+    for source in task::alias_sources(inputs)? {
+        if let AliasSource::File(path) = &source
+            && let Ok(text) = files::read(&folder.join(path), "alias source")
+        {
+            inputs.alias_sources.entry(path.clone()).or_insert(text);
+        }
+    }
+    Ok(())
+}
+
+/// Gives the secrets that the task file names a stand-in.
+fn stand_in_for_secrets(inputs: &mut TaskInputs) -> Result<(), task::Faults> {
+    for secret in task::wanted_secrets(inputs)? {
+        inputs.secrets.insert(secret.id, SecretString::new(UNKNOWN_SECRET.to_owned()));
+    }
+    Ok(())
 }
 
 /// A text without the values of secrets.

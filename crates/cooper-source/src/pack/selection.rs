@@ -39,6 +39,14 @@ impl Selection {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(PackError::FolderMissing { folder }),
             Err(source) => return Err(PackError::InputUnreadable { path: folder, source }),
         }
+        if options.whole {
+            let of_folder = folder.join(".dockerignore");
+            let text = read_ignore_file(&of_folder)?;
+            let rules = IgnoreRules::parse(&of_folder.display().to_string(), text.as_deref().unwrap_or_default())?;
+            let ignore_file = text.map(|_| of_folder);
+            let (dockerfile_name, always, added) = (String::new(), Vec::new(), Vec::new());
+            return Ok(Self { folder, dockerfile_name, ignore_file, rules, always, added });
+        }
         let dockerfile = find_dockerfile(&folder, options.dockerfile.as_deref())?;
         let inside = path_inside(&folder, &dockerfile)?;
         let beside = with_suffix(&dockerfile, ".dockerignore");

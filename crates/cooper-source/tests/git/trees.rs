@@ -125,7 +125,7 @@ async fn what_a_folder_packs_a_repository_packs() {
         .await
         .unwrap();
     let mut bytes = Vec::new();
-    let options = cooper_source::PackOptions { folder: repository.work().to_owned(), dockerfile: None };
+    let options = cooper_source::PackOptions { folder: repository.work().to_owned(), dockerfile: None, whole: false };
     let report = cooper_source::pack(&options, &mut bytes, &mut |_| {}).unwrap();
     let spool = tempfile::tempfile().unwrap();
     let packed = unpack(bytes.as_slice(), spool, &UnpackLimits::default(), &AtomicBool::new(false)).unwrap();

@@ -81,6 +81,15 @@ pub enum TaskPlanError {
         /// What that builds for.
         built: Box<Platform>,
     },
+    /// A build for several platforms at once.
+    #[error(
+        "step {step}: a build for several platforms in one step can't be run yet; write a build step with `platform:` for each, \
+         and push each under a tag of its own"
+    )]
+    SeveralPlatforms {
+        /// The step.
+        step: StepId,
+    },
     /// A local context outside the workspace.
     #[error("step {step}: `{path}` is outside the workspace; use a path below /workspace")]
     OutsideWorkspace {

@@ -54,6 +54,9 @@ struct Planner<'a> {
 impl Planner<'_> {
     fn step(&mut self, index: usize, step: &TaskStep, shown: &TaskStep) -> Result<PlannedStep, TaskPlanError> {
         check_shown(step, shown)?;
+        if step.platforms.len() > 1 {
+            return Err(TaskPlanError::SeveralPlatforms { step: step.id.clone() });
+        }
         let placement = self.placement(step);
         let work = match (&step.work, &shown.work) {
             (TaskWork::Cmd(line), TaskWork::Cmd(shown_line)) => {

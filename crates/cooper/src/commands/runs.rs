@@ -181,7 +181,10 @@ fn describe(run: &Run) -> String {
         let reason = step.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
         let agent = step.agent.as_ref().map(|agent| format!(" on {agent}")).unwrap_or_default();
         let tries = if step.attempts > 1 { format!(" after {} attempts", step.attempts) } else { String::new() };
-        field("Step", format!("{} {:?}{agent}{tries}{reason}", step.id, step.status));
+        let took = step.start_time.zip(step.finish_time).map(|(start, finish)| output::duration(finish.since(start)));
+        let took = took.map(|took| format!(", {took}")).unwrap_or_default();
+        let exit = step.exit_code.map(|code| format!(", exit code {code}")).unwrap_or_default();
+        field("Step", format!("{} {:?}{agent}{tries}{took}{exit}{reason}", step.id, step.status));
     }
     lines.join("\n")
 }

@@ -5,10 +5,11 @@ use super::Cooper;
 #[tokio::test]
 async fn help_texts() {
     let cooper = Cooper::new();
-    let pages: [(&str, &[&str]); 32] = [
+    let pages: [(&str, &[&str]); 33] = [
         ("cooper", &["--help"]),
         ("serve", &["serve", "--help"]),
         ("build", &["build", "--help"]),
+        ("run", &["run", "--help"]),
         ("login", &["login", "--help"]),
         ("logout", &["logout", "--help"]),
         ("token", &["token", "--help"]),

@@ -1,0 +1,211 @@
+//! `cooper run`: runs a task file, or one command, in a folder's files, a remote source's, or none.
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use cooper_api::rest::{
+    DEFAULT_TIMEOUT_SECONDS, EncodedTaskRunRequest, EncodedText, FileTaskRunRequest, MAX_TIMEOUT_SECONDS,
+    MIN_TIMEOUT_SECONDS, PlatformView, RunRequest, SetValue, TaskRunCommon,
+};
+use cooper_client::Client;
+use cooper_source::PackOptions;
+use cooper_spec::source::{RemoteSource, SourceLocation};
+use cooper_types::Platform;
+
+use crate::azure::AzureFlags;
+use crate::build::{dockerfile_in_source, keep_stdin, pack_folder, upload_context};
+use crate::connection::ServerArgs;
+use crate::environment::Environment;
+use crate::exit::Exit;
+use crate::fault::{Fault, Stop, chain};
+use crate::output;
+use crate::started::{WaitFlags, new_key, see_through};
+use crate::task::{LocalTask, read_values};
+
+/// What a task file is called where nothing is said.
+const DEFAULT_FILES: [&str; 2] = ["acr-task.yaml", "acb.yaml"];
+
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// What the workspace begins with: a folder; `https://HOST/PATH.git#REFERENCE:FOLDER` in a Git repository; the URL of a
+    /// tar archive; `oci://HOST/REPOSITORY:TAG`; `-` for a tar archive on the standard input; or /dev/null for nothing
+    #[arg(value_name = "SOURCE")]
+    source: String,
+    /// The task file: of this machine, or inside SOURCE where that is remote; - is the standard input [default:
+    /// acr-task.yaml or acb.yaml in SOURCE]
+    #[arg(long, short, value_name = "FILE", conflicts_with = "cmd")]
+    file: Option<String>,
+    /// Run one container instead of a task file: an image and its arguments
+    #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
+    cmd: Option<String>,
+    /// A YAML file of values for templates; it is where the task file is
+    #[arg(long, value_name = "FILE")]
+    values: Option<String>,
+    /// A value for templates, over the file's; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    set: Vec<String>,
+    /// A value for templates that is kept out of logs and records; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    set_secret: Vec<String>,
+    /// What steps run for that don't say it themselves, as os[/architecture[/variant]] [default: linux/amd64]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<String>,
+    /// The pool whose agents may run it [default: default]
+    #[arg(long, value_name = "POOL")]
+    agent_pool: Option<String>,
+    /// After how many seconds of work the run ends [default: 3600]
+    #[arg(long, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u32).range(i64::from(MIN_TIMEOUT_SECONDS)..=i64::from(MAX_TIMEOUT_SECONDS)))]
+    timeout: Option<u32>,
+    #[command(flatten)]
+    wait: WaitFlags,
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(flatten)]
+    azure: AzureFlags,
+}
+
+/// Where the workspace's files are.
+enum Place {
+    Nothing,
+    Folder(PathBuf),
+    Stdin,
+    Remote(RemoteSource),
+}
+
+/// The task, where this machine has it.
+enum Task {
+    Here(LocalTask),
+    InSource { file: String, values: Option<String> },
+}
+
+pub(crate) async fn run(args: &RunArgs, environment: &Environment) -> Result<Exit, Stop> {
+    let place = place(&args.source)?;
+    if matches!(place, Place::Stdin) && args.file.as_deref() == Some("-") {
+        return Err(Fault::usage("the standard input can't be both task file and source")
+            .with_hint("name the task file with -f FILE")
+            .into());
+    }
+    if matches!(place, Place::Stdin) && std::io::stdin().is_terminal() {
+        return Err(Fault::usage("the standard input is a terminal")
+            .with_hint("pipe a tar archive into it: `tar -c . | cooper run -f FILE -`")
+            .into());
+    }
+    let mut common = common(args)?;
+    let Some(task) = task(args, &place, &common)? else { return Ok(Exit::Usage) };
+    let client = args.server.connect(environment)?;
+    for warning in args.azure.warnings() {
+        output::warning(&warning);
+    }
+    common.source_location = source_location(&client, place, args.wait.is_live(environment)).await?;
+    let request = match task {
+        Task::Here(task) => RunRequest::EncodedTaskRunRequest(EncodedTaskRunRequest {
+            encoded_task_content: EncodedText(task.file.text),
+            task_file_path: Some(task.file.name),
+            values_file_path: task.values.as_ref().map(|values| values.name.clone()),
+            encoded_values_content: task.values.map(|values| EncodedText(values.text)),
+            files: task.alias_files.into_iter().map(|(name, text)| (name, EncodedText(text))).collect(),
+            common,
+        }),
+        Task::InSource { file, values } => RunRequest::FileTaskRunRequest(FileTaskRunRequest {
+            task_file_path: file,
+            values_file_path: values,
+            common,
+        }),
+    };
+    let run = client.create_run(&request, &new_key()?).await?;
+    output::note(&format!("Queued a run with ID: {}", run.run_id));
+    see_through(&client, run, &args.wait, environment).await
+}
+
+fn place(text: &str) -> Result<Place, Fault> {
+    match SourceLocation::parse(text) {
+        Ok(SourceLocation::Nothing) => Ok(Place::Nothing),
+        Ok(SourceLocation::Local(path)) => Ok(Place::Folder(PathBuf::from(path))),
+        Ok(SourceLocation::Stdin) => Ok(Place::Stdin),
+        Ok(SourceLocation::Remote(source)) => Ok(Place::Remote(source)),
+        Err(error) => Err(Fault::usage(chain(&error))),
+    }
+}
+
+fn common(args: &RunArgs) -> Result<TaskRunCommon, Fault> {
+    let platform = match &args.platform {
+        None => None,
+        Some(text) => Some(Platform::parse(text).map_err(|error| Fault::usage(error.to_string()))?),
+    };
+    let values = read_values(&args.set, &args.set_secret)?;
+    let values = values.into_iter().map(|set| SetValue { name: set.name, value: set.value, is_secret: set.secret });
+    Ok(TaskRunCommon {
+        values: values.collect(),
+        timeout: args.timeout.unwrap_or(DEFAULT_TIMEOUT_SECONDS),
+        platform: platform.as_ref().map(PlatformView::from),
+        source_location: None,
+        agent_pool_name: args.agent_pool.clone(),
+        working_directory: None,
+    })
+}
+
+/// The task, checked as far as this machine can; nothing if it is wrong, which has been shown.
+fn task(args: &RunArgs, place: &Place, common: &TaskRunCommon) -> Result<Option<Task>, Stop> {
+    let folder = match place {
+        Place::Folder(folder) => Some(folder.as_path()),
+        Place::Nothing | Place::Stdin | Place::Remote(_) => None,
+    };
+    if let Some(command) = &args.cmd {
+        let task = LocalTask::of_command(command, common.timeout);
+        return Ok(task.checked(folder, &args.set, &args.set_secret)?.map(Task::Here));
+    }
+    if let Place::Remote(_) = place
+        && args.file.as_deref() != Some("-")
+    {
+        let in_source = |path: &str| dockerfile_in_source(Some(Path::new(path)));
+        let file = in_source(args.file.as_deref().unwrap_or(DEFAULT_FILES[0]))?;
+        let values = args.values.as_deref().map(in_source).transpose()?;
+        return Ok(Some(Task::InSource { file, values }));
+    }
+    let file = match (&args.file, folder) {
+        (Some(file), _) if file == "-" => file.clone(),
+        (Some(file), _) => find(file, folder),
+        (None, Some(folder)) => {
+            let candidates = DEFAULT_FILES.map(|name| folder.join(name));
+            let found = candidates.iter().find(|path| path.exists());
+            found.unwrap_or(&candidates[0]).display().to_string()
+        }
+        (None, None) => {
+            return Err(Fault::usage("no task file is named")
+                .with_hint("name it with -f FILE, or a command with --cmd")
+                .into());
+        }
+    };
+    let values = args.values.as_ref().map(|values| find(values, folder));
+    let task = LocalTask::read(&file, values.as_deref())?;
+    Ok(task.checked(folder, &args.set, &args.set_secret)?.map(Task::Here))
+}
+
+/// A file of this machine: as it is named, or else in the source's folder, as `az acr run` looks for it.
+fn find(file: &str, folder: Option<&Path>) -> String {
+    match folder.map(|folder| folder.join(file)) {
+        Some(inside) if !Path::new(file).exists() && inside.exists() => inside.display().to_string(),
+        _ => file.to_owned(),
+    }
+}
+
+/// What the request names as its source; a folder or an archive is sent first.
+async fn source_location(client: &Client, place: Place, live: bool) -> Result<Option<String>, Stop> {
+    let packed = match place {
+        Place::Nothing => return Ok(None),
+        Place::Remote(source) => {
+            if let Some(warning) = source.warning() {
+                output::warning(&warning);
+            }
+            return Ok(Some(source.to_string()));
+        }
+        Place::Stdin => keep_stdin(String::new(), live).await?,
+        Place::Folder(folder) => {
+            output::note("Packing source code into tar to upload...");
+            pack_folder(PackOptions { folder, dockerfile: None, whole: true }, live).await?
+        }
+    };
+    Ok(Some(upload_context(client, packed, live).await?.to_string()))
+}

@@ -1,0 +1,124 @@
+//! A run that was just asked for: waited for or not, shown or not, until its verdict is an exit code.
+
+use std::io::IsTerminal as _;
+
+use clap::Args;
+use cooper_api::rest::{Run, RunStatus};
+use cooper_client::{Client, FollowOptions};
+use cooper_types::{IdempotencyKey, RunId};
+
+use crate::cli::OutputForm;
+use crate::display::{Display, LogTarget};
+use crate::environment::Environment;
+use crate::exit::Exit;
+use crate::fault::{Fault, Stop};
+use crate::follow::{self, OnInterrupt, Outcome};
+use crate::output;
+
+/// How a command waits for the run that it asked for.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct WaitFlags {
+    /// Queue the run and return
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// Wait for the end without showing the log
+    #[arg(long)]
+    pub(crate) no_logs: bool,
+    /// Plain lines even on a terminal
+    #[arg(long)]
+    pub(crate) no_format: bool,
+    /// The form of the result; as json, standard output holds the run's record alone
+    #[arg(long, short, value_enum, default_value_t)]
+    pub(crate) output: OutputForm,
+}
+
+impl WaitFlags {
+    /// A live display needs a terminal that we may paint on, and data on standard output must not get mixed into it.
+    pub(crate) fn is_live(&self, environment: &Environment) -> bool {
+        let painted = std::io::stderr().is_terminal()
+            && !environment.is_set("NO_COLOR")
+            && environment.raw("TERM").is_none_or(|term| term != "dumb");
+        painted && !self.no_format && (self.output == OutputForm::Json || std::io::stdout().is_terminal())
+    }
+}
+
+/// Waits for a run as the flags say.
+pub(crate) async fn see_through(
+    client: &Client,
+    run: Run,
+    flags: &WaitFlags,
+    environment: &Environment,
+) -> Result<Exit, Stop> {
+    let live = flags.is_live(environment);
+    if flags.no_wait {
+        match flags.output {
+            OutputForm::Json => output::json(&run)?,
+            OutputForm::Text => output::line(&run.run_id.to_string())?,
+        }
+        return Ok(Exit::Success);
+    }
+    let target = match (flags.no_logs, flags.output) {
+        (true, _) => LogTarget::Nowhere,
+        (false, OutputForm::Text) => LogTarget::Stdout,
+        (false, OutputForm::Json) => LogTarget::Stderr,
+    };
+    let mut display = if live && !flags.no_logs { Display::live() } else { Display::plain(target) };
+    match follow::follow(client, run.run_id, &mut display, FollowOptions::default(), on_interrupt()).await? {
+        Outcome::Left => {
+            output::note(&left(run.run_id));
+            Ok(Exit::Canceled)
+        }
+        Outcome::Ended(run) => ended(&run, flags.output),
+    }
+}
+
+fn on_interrupt() -> OnInterrupt {
+    match std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
+        true => OnInterrupt::Ask,
+        false => OnInterrupt::Leave,
+    }
+}
+
+fn left(run: RunId) -> String {
+    format!("Run {run} goes on. Follow it with `cooper logs {run} --follow`; end it with `cooper runs cancel {run}`.")
+}
+
+/// A key that no other request has. A fresh name is what counts, not its form.
+pub(crate) fn new_key() -> Result<IdempotencyKey, Stop> {
+    let key = uuid::Uuid::new_v4().to_string();
+    Ok(IdempotencyKey::parse(&key).map_err(|error| Fault::machinery(error.to_string()))?)
+}
+
+fn ended(run: &Run, form: OutputForm) -> Result<Exit, Stop> {
+    if form == OutputForm::Json {
+        output::json(run)?;
+    }
+    let took = run.finish_time.zip(run.start_time).map(|(finish, start)| output::duration(finish.since(start)));
+    let took = took.map(|took| format!(" after {took}")).unwrap_or_default();
+    let exit = Exit::of_run(run.status);
+    let what = match run.status {
+        RunStatus::Succeeded => {
+            output::note(&format!("Run {} succeeded{took}.", run.run_id));
+            for image in &run.output_images {
+                let tag = image.tag.as_ref().map(|tag| format!(":{tag}")).unwrap_or_default();
+                let digest = image.digest.as_ref().map(|digest| format!("@{digest}")).unwrap_or_default();
+                output::note(&format!("Pushed {}/{}{tag}{digest}", image.registry, image.repository));
+            }
+            return Ok(exit);
+        }
+        RunStatus::Failed => "failed",
+        RunStatus::Canceled => "was cancelled",
+        RunStatus::Timeout => "timed out",
+        RunStatus::Error => "was ended by a failure of the machinery",
+        RunStatus::Queued | RunStatus::Started | RunStatus::Running => "goes on",
+    };
+    let reason = run.run_error_message.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let reason: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let fault = Fault { exit, message: format!("run {} {what}{took}{reason}", run.run_id), hint: None };
+    Err(match run.status {
+        RunStatus::Canceled => fault,
+        RunStatus::Timeout => fault.with_hint("give it more time with --timeout SECONDS"),
+        _ => fault.with_hint(format!("read its log again with `cooper logs {}`", run.run_id)),
+    }
+    .into())
+}

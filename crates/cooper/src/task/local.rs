@@ -1,0 +1,103 @@
+//! A task that this machine sends along with its request: read, checked as far as that goes without the server, complete
+//! with the files that its aliases name.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use cooper_spec::task::{self, AliasSource, NamedText, TaskInputs};
+use cooper_spec::template::RunVariables;
+use cooper_types::{Platform, RegistryName, RunId, Timestamp};
+
+use super::{files, read_alias_files, read_values, show_faults, show_warnings, stand_in_for_secrets};
+use crate::fault::{Fault, Stop};
+
+/// What the registry is called as long as nobody has asked the server.
+const SOME_REGISTRY: &str = "localhost:5000";
+
+/// A task as it is sent.
+#[derive(Debug)]
+pub(crate) struct LocalTask {
+    pub(crate) file: NamedText,
+    pub(crate) values: Option<NamedText>,
+    /// What the file takes aliases from, by the paths that it names.
+    pub(crate) alias_files: BTreeMap<String, String>,
+}
+
+impl LocalTask {
+    /// The task of one container, as `az acr run --cmd` makes it: it works where its image says.
+    pub(crate) fn of_command(command: &str, timeout: u32) -> Self {
+        let quoted = serde_json::Value::from(command);
+        let text = format!(
+            "version: v1.1.0\nsteps:\n  - cmd: {quoted}\n    disableWorkingDirectoryOverride: true\n    timeout: {timeout}\n"
+        );
+        Self { file: NamedText { name: "--cmd".to_owned(), text }, values: None, alias_files: BTreeMap::new() }
+    }
+
+    /// Reads the task file, or the standard input for `-`, and the values file.
+    pub(crate) fn read(file: &str, values: Option<&str>) -> Result<Self, Fault> {
+        let text = files::read_or_stdin(file)?;
+        let values = match values {
+            None => None,
+            Some(path) => Some(NamedText { name: path.to_owned(), text: files::read(Path::new(path), "values file")? }),
+        };
+        Ok(Self { file: NamedText { name: file.to_owned(), text }, values, alias_files: BTreeMap::new() })
+    }
+
+    /// Reads the alias files and looks for what is wrong, before anything is sent. What is wrong is shown, and nothing is
+    /// given back then. Alias files lie in the source's folder, else beside the task file.
+    pub(crate) fn checked(
+        mut self,
+        folder: Option<&Path>,
+        set: &[String],
+        set_secret: &[String],
+    ) -> Result<Option<Self>, Stop> {
+        let beside = Path::new(&self.file.name).parent().map(PathBuf::from).unwrap_or_default();
+        let folder = folder.map_or(beside, Path::to_owned);
+        let registry = RegistryName::parse(SOME_REGISTRY).expect("a constant that is one");
+        let created = Timestamp::from_micros(946_684_800_000_000);
+        let mut inputs = TaskInputs {
+            file: self.file.clone(),
+            values: self.values.clone(),
+            set: read_values(set, set_secret)?,
+            alias_sources: BTreeMap::new(),
+            image_aliases: BTreeMap::new(),
+            run: RunVariables::quick_build(RunId::from_number(1), &registry, &Platform::LINUX_AMD64, created),
+            secrets: BTreeMap::new(),
+            working_directory: None,
+            environment: Vec::new(),
+        };
+        let read = read_alias_files(&mut inputs, &folder).and_then(|()| {
+            let sources = task::alias_sources(&inputs)?;
+            if sources.iter().any(|source| matches!(source, AliasSource::Url(_))) {
+                // The server fetches what is behind URLs, and says what is wrong then.
+                return Ok(None);
+            }
+            stand_in_for_secrets(&mut inputs)?;
+            task::load(&inputs).map(Some)
+        });
+        match read {
+            Ok(loaded) => {
+                self.alias_files = std::mem::take(&mut inputs.alias_sources);
+                show_warnings(&loaded.map(|loaded| loaded.warnings).unwrap_or_default());
+                Ok(Some(self))
+            }
+            Err(faults) => {
+                show_faults(&faults);
+                Ok(None)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_a_task_of_one_step_whatever_stands_in_it() {
+        for command in ["busybox echo hi", "busybox sh -c 'echo \"a: b\" #c'", "busybox echo 'x\ty'"] {
+            let task = LocalTask::of_command(command, 60).checked(None, &[], &[]).expect("no fault of ours");
+            assert!(task.is_some(), "{command}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Task files as their users run them: steps, failures, sources, secrets, and nothing left behind.
+
+use std::time::{Duration, Instant};
+
+use cooper_e2e::{Context, Engine, GitRepository, GitServer, ServerOptions, TestServer, wait_until};
+use serde_json::Value;
+
+/// A server whose registry has the image that steps run in.
+fn server() -> TestServer {
+    let server = TestServer::start();
+    server.base_image();
+    server
+}
+
+fn sh(script: &str) -> String {
+    format!("$Registry/base/busybox:1 sh -c '{script}'")
+}
+
+fn states(run: &Value) -> Vec<(String, String)> {
+    let text = |step: &Value, key: &str| step[key].as_str().unwrap().to_owned();
+    run["steps"].as_array().unwrap().iter().map(|step| (text(step, "id"), text(step, "status"))).collect()
+}
+
+/// What the engine has of a run: containers, networks and volumes by the run's label.
+fn left_of(engine: &Engine, run: &str) -> Vec<String> {
+    let filter = format!("label=dev.cooperage.run={run}");
+    let lists: [&[&str]; 3] = [&["ps", "-aq"], &["network", "ls", "-q"], &["volume", "ls", "-q"]];
+    let of_list = |list: &&[&str]| engine.docker(&[*list, &["--filter", filter.as_str()]].concat()).ok().stdout;
+    lists.iter().map(of_list).collect::<String>().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_failure_stops_the_run_and_is_told_step_by_step() {
+    let (server, engine) = (server(), Engine::new());
+    let task = format!(
+        "version: v1.1.0\nsteps:\n  - id: beside\n    cmd: {}\n    when: ['-']\n  - id: wrong\n    cmd: {}\n    when: ['-']\n  \
+         - id: after\n    cmd: {}\n",
+        sh("sleep 60"),
+        sh("sleep 1; exit 7"),
+        sh("true")
+    );
+    let context = Context::empty().file("acr-task.yaml", &task);
+    let begun = Instant::now();
+    let finished = server.cooper(&["run", "--no-logs", "--output", "json", &context.display()]).expect(1);
+    assert!(begun.elapsed() < Duration::from_secs(50), "the step beside it is stopped");
+    finished.error_names(&["failed to run step ID: wrong", "code 7"]);
+    let run = finished.json();
+    let id = run["runId"].as_str().unwrap();
+    let state = |id: &str, state: &str| (id.to_owned(), state.to_owned());
+    assert_eq!(states(&run), [state("beside", "Canceled"), state("wrong", "Failed"), state("after", "Skipped")]);
+    assert_eq!(run["steps"][1]["exitCode"], 7);
+    let shown = server.cooper(&["runs", "show", id]).ok().stdout;
+    for part in ["beside", "wrong", "after", "exit code 7", "Canceled", "Skipped"] {
+        assert!(shown.contains(part), "{shown}");
+    }
+    wait_until("nothing is left of the run", Duration::from_secs(30), || left_of(&engine, id).is_empty());
+}
+
+#[test]
+fn a_cancel_and_a_timeout_really_stop_the_container() {
+    let (server, engine) = (server(), Engine::new());
+    let slow = format!("steps:\n  - id: slow\n    cmd: {}\n    timeout: 2\n", sh("echo begun; sleep 600"));
+    let slow = format!("version: v1.1.0\n{slow}");
+    let context = Context::empty().file("slow.yaml", &slow);
+    let finished =
+        server.cooper(&["run", "-f", "slow.yaml", "--no-logs", "--output", "json", &context.display()]).expect(1);
+    finished.error_names(&["slow", "timed out after 2 s"]);
+    let id = finished.json()["runId"].as_str().unwrap().to_owned();
+    wait_until("the container is gone", Duration::from_secs(30), || left_of(&engine, &id).is_empty());
+
+    let cmd = format!("{}/base/busybox:1 sleep 600", server.authority().replace("127.0.0.1", "localhost"));
+    let id = server.cooper(&["run", "--no-wait", "--cmd", &cmd, "/dev/null"]).ok().stdout.trim().to_owned();
+    let running = || server.run(&id)["steps"][0]["status"] == "Running" && !left_of(&engine, &id).is_empty();
+    wait_until("the command runs", Duration::from_secs(60), running);
+    server.cooper(&["runs", "cancel", &id]).ok();
+    wait_until("the run is over", Duration::from_secs(15), || server.run(&id)["status"] == "Canceled");
+    wait_until("the container is gone", Duration::from_secs(30), || left_of(&engine, &id).is_empty());
+}
+
+#[test]
+fn a_task_in_a_repository_is_planned_from_what_is_there() {
+    let root = tempfile::TempDir::new().unwrap();
+    let repository = GitRepository::new(root.path(), "app.git");
+    let git = GitServer::start(root.path());
+    let arguments = ["--allow-source", "127.0.0.1/32"].map(str::to_owned).to_vec();
+    let server = TestServer::with(ServerOptions { arguments, ..ServerOptions::default() });
+    server.base_image();
+    let task = format!(
+        "version: v1.1.0\nsteps:\n  - id: show\n    cmd: {}\n",
+        sh("echo commit={{.Run.Commit}} branch={{.Run.Branch}} who={{.Values.who}} key={{.Values.key}}; cat note")
+    );
+    let commit =
+        repository.commit_files(&[("acr-task.yaml", &task), ("v.yaml", "who: world\n"), ("note", "from the source\n")]);
+    let source = git.url("app.git");
+    let run =
+        |more: &[&str]| server.cooper(&[&["run", "--set-secret", "key=hunter22"], more, &[source.as_str()]].concat());
+    let log = run(&["--values", "v.yaml"]).ok().stdout;
+    assert!(log.contains(&format!("commit={commit} branch=main who=world key=***\n")), "{log}");
+    assert!(log.contains("from the source\n"), "the workspace holds the source: {log}");
+    assert!(!log.contains("hunter22"), "{log}");
+    run(&["-f", "missing.yaml"]).expect(1).error_names(&["`missing.yaml`"]);
+
+    repository.commit_files(&[("acr-task.yaml", "version: v1.1.0\nsteps:\n  - id: a b\n    cmd: busybox\n")]);
+    run(&[]).expect(1).error_names(&["acr-task.yaml:3:", "can't be planned"]);
+}
+
+#[test]
+fn two_runs_of_one_file_at_once_never_meet() {
+    let (server, engine) = (server(), Engine::new());
+    let dockerfile = "ARG BASE\nFROM $BASE\nARG WHO\nRUN echo $WHO > /who\n";
+    let task = "version: v1.1.0\nsteps:\n  - id: image\n    build: -t $Registry/same:1 --build-arg \
+                BASE=$Registry/base/busybox:1 --build-arg WHO={{.Values.who}} .\n  - id: service\n    cmd: $Registry/same:1 \
+                sh -c 'mkdir /w && cp /who /w/ && httpd -f -p 80 -h /w'\n    detach: true\n  - id: ask\n    cmd: \
+                $Registry/base/busybox:1 sh -c 'sleep 1; wget -q -O - http://service/who'\n    retries: 5\n    retryDelay: 1\n";
+    let context = Context::new(dockerfile).file("acr-task.yaml", task);
+    let begin = |who: &str| {
+        let value = format!("who={who}");
+        server.cooper_running(&["run", "--set", &value, &context.display()])
+    };
+    let runs = [("ann", begin("ann-was-here")), ("bob", begin("bob-was-here"))];
+    for (who, run) in runs {
+        let log = run.end(Duration::from_secs(120)).ok().stdout;
+        let other = if who == "ann" { "bob" } else { "ann" };
+        assert!(
+            log.contains(&format!("\n{who}-was-here\n")) && !log.contains(&format!("\n{other}-was-here\n")),
+            "{log}"
+        );
+    }
+    let labelled = || engine.docker(&["ps", "-aq", "--filter", "label=dev.cooperage.step=service"]).ok().stdout;
+    wait_until("the services are gone", Duration::from_secs(30), || labelled().trim().is_empty());
+}
+
+#[test]
+fn what_is_wrong_is_told_before_anything_is_sent() {
+    let server = TestServer::start();
+    let context = Context::empty().file("acr-task.yaml", "steps:\n  - id: a\n    cmd: busybox\n    retries: -1\n");
+    let finished = server.cooper(&["run", &context.display()]).expect(2);
+    finished.error_names(&["acr-task.yaml:4:", "retries"]);
+    assert!(!finished.stderr.contains("Sending"), "{}", finished.stderr);
+    server.cooper(&["run", "-f", "nothing.yaml", "/dev/null"]).expect(2).error_names(&["`nothing.yaml`"]);
+    server.cooper(&["run", "/dev/null"]).expect(2).error_names(&["no task file is named"]);
+    server.cooper(&["run", "--cmd", "-v /:/host busybox", "/dev/null"]).expect(2).error_names(&["volumeMounts"]);
+}
