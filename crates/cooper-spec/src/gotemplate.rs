@@ -50,8 +50,21 @@ impl Limits {
 /// Renders `text`, which errors call `name`, over `data`. What is missing renders as nothing; `now` is what the template
 /// takes for the present time.
 pub fn render(name: &str, text: &str, data: &Value, now: Timestamp, limits: &Limits) -> Result<String, RenderError> {
+    render_some(name, text, data, now, &mut { *limits })
+}
+
+/// The same for one of several texts: what it has used is gone from `limits.fuel`.
+pub fn render_some(
+    name: &str,
+    text: &str,
+    data: &Value,
+    now: Timestamp,
+    limits: &mut Limits,
+) -> Result<String, RenderError> {
     let mut heap = heap::Heap::new(limits, now);
-    parser::parse(text, &heap)
+    let rendered = parser::parse(text, &heap)
         .and_then(|program| eval::run(&program, data, &mut heap, limits))
-        .map_err(|fault| fault.locate(name, text))
+        .map_err(|fault| fault.locate(name, text));
+    limits.fuel = heap.fuel();
+    rendered
 }

@@ -15,6 +15,7 @@ mod flags;
 mod inputs;
 mod json;
 mod keys;
+mod limits;
 mod lines;
 mod load;
 mod model;

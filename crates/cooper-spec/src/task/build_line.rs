@@ -4,6 +4,7 @@ use cooper_types::{ImageRef, Platform};
 
 use super::fields::clip;
 use super::flags::{self, Flag, Means, Note, Takes};
+use super::limits;
 
 /// What a `build` step's text asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,6 +216,10 @@ impl ReadBuild {
         match part {
             Part::Tag => match image(&value) {
                 Ok(image) if line.images.contains(&image) => {}
+                Ok(_) if line.images.len() == limits::IMAGES => self.notes.push(Note::fault(
+                    format!("a build has more than {} images", limits::IMAGES),
+                    "give it fewer names with `-t`",
+                )),
                 Ok(image) => line.images.push(image),
                 Err(note) => self.notes.push(note),
             },

@@ -4,13 +4,14 @@
 
 use super::fields::{Fields, Report, Told, clip};
 use super::inputs::TaskInputs;
+use super::limits;
 use super::words::unquoted;
 
 /// What all steps get that don't set it themselves: the task's, then the run's.
 pub(super) fn of_task(fields: &Fields<'_>, inputs: &TaskInputs, report: &mut Report<'_>) -> Vec<(String, String)> {
     let windows = inputs.run.platform.os() == "windows";
     let mut merged = Vec::new();
-    for told in fields.texts("env", report) {
+    for told in limits::limited(fields, "env", fields.texts("env", report), limits::VARIABLES, report) {
         for piece in pieces(&told.value) {
             match pair(piece, windows) {
                 Some(pair) => add(&mut merged, pair),
@@ -29,6 +30,7 @@ pub(super) fn of_task(fields: &Fields<'_>, inputs: &TaskInputs, report: &mut Rep
             }
         }
     }
+    limits::check_variables(merged.len(), fields.at("env"), report);
     merged
 }
 
@@ -40,7 +42,7 @@ pub(super) fn of_step(
     report: &mut Report<'_>,
 ) -> Vec<(String, String)> {
     let mut merged: Vec<(String, String)> = Vec::new();
-    for told in fields.texts("env", report) {
+    for told in limits::limited(fields, "env", fields.texts("env", report), limits::VARIABLES, report) {
         match pair(&told.value, windows) {
             // As with docker, the last one of a name counts.
             Some(pair) => {
@@ -55,6 +57,7 @@ pub(super) fn of_step(
         }
     }
     task.iter().for_each(|pair| add(&mut merged, pair.clone()));
+    limits::check_variables(merged.len(), fields.at("env"), report);
     merged
 }
 
@@ -66,9 +69,9 @@ fn refuse(piece: &str, told: &Told<String>, report: &mut Report<'_>) {
     );
 }
 
-/// Adds a variable unless its name is there.
+/// Adds a variable unless its name is there, or there are too many already.
 fn add(merged: &mut Vec<(String, String)>, pair: (String, String)) {
-    if !merged.iter().any(|(name, _)| *name == pair.0) {
+    if merged.len() <= limits::VARIABLES && !merged.iter().any(|(name, _)| *name == pair.0) {
         merged.push(pair);
     }
 }

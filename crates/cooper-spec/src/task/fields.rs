@@ -261,19 +261,23 @@ impl<'n> Fields<'n> {
             return None;
         };
         let mut pairs: Vec<(Told<String>, Told<String>)> = Vec::new();
+        let mut known: BTreeMap<&str, usize> = BTreeMap::new();
         for (key, value) in entries {
             match (&key.kind, &value.kind) {
                 (Kind::Scalar { text: name, .. }, Kind::Scalar { text, .. }) => {
                     let text = if value.is_null() { String::new() } else { text.clone() };
                     let told = (Told { value: name.clone(), at: key.at }, Told { value: text, at: value.at });
-                    match pairs.iter().position(|(before, _)| before.value == *name) {
+                    match known.get(name.as_str()).copied() {
                         Some(index) => {
                             let line = pairs[index].0.at.line;
                             let message = format!("key `{}` is there twice", clip(name));
                             report.warn(key.at, message, format!("this one counts, the one in line {line} does not"));
                             pairs[index] = told;
                         }
-                        None => pairs.push(told),
+                        None => {
+                            known.insert(name, pairs.len());
+                            pairs.push(told);
+                        }
                     }
                 }
                 (Kind::Scalar { text, .. }, _) => {

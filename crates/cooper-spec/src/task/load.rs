@@ -1,5 +1,6 @@
 //! The way from a file's text to its task: comments, aliases, templates, YAML (contract §4.1).
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use cooper_types::SecretString;
@@ -13,6 +14,9 @@ use super::inputs::{AliasSource, Loaded, TaskInputs, WantedSecret};
 use super::lines::{Lines, Source};
 use super::yaml::{self, At, Document};
 use super::{data, keys, read, version};
+
+/// Steps of work that an alias's rendering costs whatever it does: values are handed to each.
+const EACH_ALIAS: u64 = 2_000;
 
 /// A file, rendered.
 struct Rendered<'a> {
@@ -121,10 +125,16 @@ fn render<'a>(
             let at = block.as_ref().unwrap_or(&rest);
             let mut report = Report::new(at);
             let read: Option<Block> = block.as_ref().and_then(|block| alias::read(block, &mut report));
+            // Sources may have thousands of values that are templates: all of them share what one may use.
+            let limits = Cell::new(Limits::DEFAULT);
             let render = |name: &str, text: &str| {
                 let source = Source::new(name, text);
                 let lines = source.lines();
-                rendered(&lines, &data, inputs).map(|lines| lines.text())
+                let mut left = limits.get();
+                left.fuel = left.fuel.saturating_sub(EACH_ALIAS);
+                let text = rendered_some(&lines, &data, inputs, &mut left).map(|lines| lines.text());
+                limits.set(left);
+                text
             };
             let aliases = alias::all(read.as_ref(), inputs, &mut report, render);
             if !report.faults.is_empty() {
@@ -145,11 +155,21 @@ fn render<'a>(
 
 /// The lines as a template, rendered.
 fn rendered<'a>(lines: &Lines<'a>, data: &Value, inputs: &TaskInputs) -> Result<Lines<'a>, Fault> {
+    rendered_some(lines, data, inputs, &mut { Limits::DEFAULT })
+}
+
+/// The same for one of several texts that share limits.
+fn rendered_some<'a>(
+    lines: &Lines<'a>,
+    data: &Value,
+    inputs: &TaskInputs,
+    limits: &mut Limits,
+) -> Result<Lines<'a>, Fault> {
     let text = lines.text();
     if !text.contains("{{") {
         return Ok(lines.clone());
     }
-    match gotemplate::render(&inputs.file.name, &text, data, inputs.run.created, &Limits::DEFAULT) {
+    match gotemplate::render_some(&inputs.file.name, &text, data, inputs.run.created, limits) {
         Ok(text) => Ok(lines.rendered(&text)),
         Err(error) => {
             let at = At { line: error.line, column: error.column, length: 1 };
@@ -166,13 +186,14 @@ fn parse(lines: &Lines<'_>) -> Result<Document, Faults> {
 }
 
 /// Faults as they may be told: without the values of secrets.
-fn told(mut faults: Vec<Fault>, inputs: &TaskInputs) -> Faults {
+fn told(faults: Vec<Fault>, inputs: &TaskInputs) -> Faults {
+    let mut told = Faults::new(faults);
     let of_set = inputs.set.iter().filter(|set| set.secret).map(|set| set.value.as_str());
     let mut secrets: Vec<&str> = inputs.secrets.values().map(SecretString::expose).chain(of_set).collect();
     // Below that, a value would be found everywhere.
     secrets.retain(|secret| secret.len() >= 3);
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-    for fault in &mut faults {
+    for fault in &mut told.faults {
         for secret in &secrets {
             mask(&mut fault.message, secret);
             if let Some(help) = &mut fault.help {
@@ -183,7 +204,7 @@ fn told(mut faults: Vec<Fault>, inputs: &TaskInputs) -> Faults {
             }
         }
     }
-    Faults::new(faults)
+    told
 }
 
 fn mask(text: &mut String, secret: &str) {

@@ -12,6 +12,7 @@ use super::environment;
 use super::fields::{Fields, Report, Told, clip};
 use super::inputs::{TaskInputs, WantedSecret};
 use super::keys;
+use super::limits;
 use super::model::{DEFAULT_NETWORK, StepNetwork, Task, TaskNetwork, TaskVersion, TaskVolume};
 use super::nearest::nearest;
 use super::order;
@@ -81,7 +82,8 @@ pub(super) fn task(
         network: default_network(&networks),
     };
     shared.working_directory = shared.working_directory.or_else(|| inputs.working_directory.clone());
-    let read = fields.maps("steps", report);
+    let read = limits::limited(&fields, "steps", fields.maps("steps", report), limits::STEPS, report);
+    limits::check_environment(&shared.environment, read.len(), fields.at("env"), report);
     let ids = order::ids(&read, report);
     let mut steps = Vec::new();
     for (index, fields) in read.iter().enumerate() {
@@ -97,6 +99,7 @@ pub(super) fn task(
         return None;
     }
     step::across(&steps, &read, report);
+    limits::check_images(&steps, fields.at("steps"), report);
     Some(Task { version, steps, networks, volumes, secrets })
 }
 
@@ -135,7 +138,7 @@ pub(super) fn count(fields: &Fields<'_>, name: &'static str, report: &mut Report
 /// The `secrets` of a file.
 pub(super) fn secrets(fields: &Fields<'_>, report: &mut Report<'_>) -> Vec<WantedSecret> {
     let mut secrets: Vec<WantedSecret> = Vec::new();
-    for fields in fields.maps("secrets", report) {
+    for fields in limits::limited(fields, "secrets", fields.maps("secrets", report), limits::SECRETS, report) {
         let id = fields.text("id", report);
         let keyvault = fields.text("keyvault", report);
         let client = fields.text("clientID", report);
@@ -196,7 +199,7 @@ fn is_uuid(text: &str) -> bool {
 
 fn networks(fields: &Fields<'_>, report: &mut Report<'_>) -> Vec<TaskNetwork> {
     let mut networks: Vec<TaskNetwork> = Vec::new();
-    for fields in fields.maps("networks", report) {
+    for fields in limits::limited(fields, "networks", fields.maps("networks", report), limits::NETWORKS, report) {
         let Some(name) = fields.text("name", report) else {
             report.fault(fields.at, "a network has no name", "write `name: NAME`");
             continue;
@@ -255,7 +258,7 @@ pub(super) fn network(name: &Told<String>, shared: &Shared<'_>, report: &mut Rep
 
 fn volumes(fields: &Fields<'_>, report: &mut Report<'_>) -> Vec<TaskVolume> {
     let mut volumes: Vec<TaskVolume> = Vec::new();
-    for fields in fields.maps("volumes", report) {
+    for fields in limits::limited(fields, "volumes", fields.maps("volumes", report), limits::VOLUMES, report) {
         let Some(name) = fields.text("name", report) else {
             report.fault(fields.at, "a volume has no name", "write `name: NAME`");
             continue;
@@ -284,7 +287,7 @@ fn files(volume: &str, fields: &Fields<'_>, report: &mut Report<'_>) -> BTreeMap
         report.fault(fields.at, message, "write `secret:` with a line `FILE: BASE64` for each file");
     }
     let mut seen = BTreeSet::new();
-    for (name, value) in pairs.unwrap_or_default() {
+    for (name, value) in limits::limited(fields, "secret", pairs.unwrap_or_default(), limits::FILES, report) {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         let named = !name.value.is_empty() && name.value.chars().all(allowed) && name.value.len() <= 255;
         if !named || matches!(name.value.as_str(), "." | "..") {

@@ -14,7 +14,7 @@ use super::nearest::nearest;
 use super::read::{LONGEST_RUN, Shared, count, network, seconds};
 use super::words::{self, Rules, unquoted};
 use super::yaml::At;
-use super::{cache, environment, keys, paths};
+use super::{cache, environment, keys, limits, paths};
 
 const DEFAULT_RETRY_DELAY: Duration = Duration::from_secs(5);
 /// ACR's own image aliases: without one of the operator's they mean images of Docker Hub.
@@ -230,6 +230,11 @@ fn pushed(fields: &Fields<'_>, report: &mut Report<'_>) -> Vec<cooper_types::Ima
     for told in fields.texts("push", report) {
         match build_line::image(&unquoted(told.value.trim(), false)) {
             Ok(image) if images.contains(&image) => {}
+            Ok(_) if images.len() == limits::IMAGES => {
+                let message = format!("a push step has more than {} images", limits::IMAGES);
+                report.fault(told.at, message, "write several push steps");
+                break;
+            }
             Ok(image) => images.push(image),
             Err(note) => notes(told.at, vec![note], report),
         }

@@ -30,7 +30,7 @@ fn inputs(text: &str) -> TaskInputs {
     }
 }
 
-fn task(text: &str) -> Task {
+pub(super) fn task(text: &str) -> Task {
     load(&inputs(text)).unwrap_or_else(|faults| panic!("{text}\n{faults}")).task
 }
 
@@ -51,7 +51,7 @@ fn a_plain_file_has_its_defaults() {
 }
 
 /// The faults of a file, a line each.
-fn faults(text: &str) -> String {
+pub(super) fn faults(text: &str) -> String {
     load(&inputs(text)).map(|loaded| loaded.rendered).expect_err(text).to_string()
 }
 

@@ -30,7 +30,9 @@ pub enum TaskPlanError {
         property: &'static str,
     },
     /// A secret stands where everybody sees it, outside of the steps.
-    #[error("property `{property}` of the task file holds a secret; only env, cmd, build arguments and volumes' contents may")]
+    #[error(
+        "property `{property}` of the task file holds a secret; only env, cmd, build arguments and volumes' contents may"
+    )]
     SecretInFile {
         /// The property.
         property: &'static str,

@@ -1,5 +1,7 @@
 //! The run's own map of image names: which step built what a later step names.
 
+use std::collections::BTreeSet;
+
 use cooper_types::{ImageRef, RegistryName, Tag};
 
 use super::isolation::ancestors;
@@ -29,10 +31,11 @@ impl<'a> OwnImages<'a> {
     /// Every name that has been built when `step` begins, with its builder; the last builder of a name counts.
     pub(super) fn known(&self, step: usize) -> Vec<(&ImageRef, usize)> {
         let mut known: Vec<(&ImageRef, usize)> = Vec::new();
+        let mut names = BTreeSet::new();
         for index in (0..step).rev().filter(|index| self.before[step][*index]) {
             let TaskWork::Build(build) = &self.task.steps[index].work else { continue };
             for image in &build.images {
-                if !known.iter().any(|(other, _)| self.plain(other) == self.plain(image)) {
+                if names.insert(self.plain(image).to_string()) {
                     known.push((image, index));
                 }
             }

@@ -359,6 +359,19 @@ fn wanted_secrets_are_found_without_values() {
     assert_eq!(wanted_secrets(&self::inputs("steps: {}\n")).expect("none"), []);
 }
 
+#[test]
+fn the_templates_of_alias_sources_share_what_one_may_use() {
+    let with = |text: &str, count: usize| {
+        let mut inputs = inputs("version: v1.1.0\nalias:\n  src: [a.yaml]\nsteps: []\n");
+        let source: String = (0..count).map(|n| format!("a{n}: '{text}'\n")).collect();
+        inputs.alias_sources.insert("a.yaml".to_owned(), source);
+        load(&inputs).map(|loaded| loaded.task.steps.len()).map_err(|faults| faults.to_string())
+    };
+    assert_eq!(with("{{.Run.ID}}", 300), Ok(0));
+    let told = with("{{range until 9999}}{{end}}", 9_000).expect_err("too much");
+    assert!(told.contains("more steps than it may"), "{told}");
+}
+
 proptest::proptest! {
     #[test]
     fn no_file_makes_it_panic(text in "(version: v1.1.0\n)?(alias: [a-z{}: ]*\n)?steps:\n(- (cmd|build|push|id|when|env): [a-z$|'\"\\[\\]{}., -]*\n){0,4}\\PC{0,20}") {
