@@ -136,6 +136,8 @@ fn combine(
     let output = BufWriter::with_capacity(256 << 10, File::create(combined).map_err(disk)?);
     let mut ignore = |_| {};
     let mut archive = Archive::new(output, &mut ignore);
+    // All layers together may come to what one archive may.
+    let mut limits = request.unpack.clone();
     for (layer, place, size) in parts {
         let mut bytes = File::open(&place).map_err(disk)?;
         match layer.file {
@@ -145,7 +147,9 @@ fn combine(
             }
             None => {
                 let reader = BufReader::with_capacity(256 << 10, bytes);
-                let tree = unpack(reader, spool(request)?, &request.unpack, stop).map_err(failed)?;
+                let tree = unpack(reader, spool(request)?, &limits, stop).map_err(failed)?;
+                limits.entries = limits.entries.saturating_sub(tree.entries().len() as u64);
+                limits.bytes = limits.bytes.saturating_sub(bytes_of(&tree));
                 append(&mut archive, &tree)?;
             }
         }
@@ -153,6 +157,11 @@ fn combine(
     }
     let (mut output, _) = archive.finish().map_err(of_archive)?;
     output.flush().map_err(disk)
+}
+
+fn bytes_of(tree: &ContextTree) -> u64 {
+    let size = |kind: &EntryKind| if let EntryKind::File { size, .. } = kind { *size } else { 0 };
+    tree.entries().iter().map(|entry| size(&entry.kind)).sum()
 }
 
 fn append<W: Write>(archive: &mut Archive<'_, W>, tree: &ContextTree) -> Result<(), RemoteError> {
@@ -169,4 +178,47 @@ fn append<W: Write>(archive: &mut Archive<'_, W>, tree: &ContextTree) -> Result<
         .map_err(of_archive)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::unpack::{UnpackError, UnpackLimits};
+
+    #[test]
+    fn layers_together_come_to_no_more_than_one_archive_may() {
+        let scratch = tempfile::tempdir().unwrap();
+        let combined = scratch.path().join("combined");
+        let mut request = RemoteRequest {
+            dockerfile: None,
+            files: Vec::new(),
+            scratch: scratch.path().to_owned(),
+            unpack: UnpackLimits { bytes: 10_000, ..UnpackLimits::default() },
+            received: 1 << 20,
+            named_file_len: 0,
+        };
+        let mut run = |layers: usize, entries: u64| {
+            let parts = (0..layers).map(|index| {
+                let place = scratch.path().join(index.to_string());
+                let mut archive = tar::Builder::new(File::create(&place).unwrap());
+                let mut header = tar::Header::new_gnu();
+                header.set_size(3_000);
+                header.set_mode(0o644);
+                archive.append_data(&mut header, format!("f{index}"), [7; 3_000].as_slice()).unwrap();
+                archive.finish().unwrap();
+                (Layer { digest: Digest::sha256(b""), file: None }, place, 0)
+            });
+            request.unpack.entries = entries;
+            let failed = |source| RemoteError::Unpack { what: "it".to_owned(), source };
+            combine(parts.collect(), &combined, &request, &AtomicBool::new(false), &failed)
+        };
+        run(2, 2).unwrap();
+        let too_large = run(3, 10).unwrap_err();
+        assert!(matches!(too_large, RemoteError::Unpack { source: UnpackError::TooLarge { .. }, .. }), "{too_large:?}");
+        let too_many = run(2, 1).unwrap_err();
+        let told = matches!(too_many, RemoteError::Unpack { source: UnpackError::TooManyEntries { .. }, .. });
+        assert!(told, "{too_many:?}");
+    }
 }
