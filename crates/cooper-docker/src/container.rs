@@ -165,7 +165,16 @@ async fn network(
         }
         ContainerNetwork::Own(own) => own,
     };
+    // What is on the engine's own default network reaches everything else there, other runs' steps included. The
+    // agent's network lets nothing through; nor does it tell names, which others on it could take.
+    let mut own = own.clone();
     let mode = match &own.on {
+        NetworkChoice::Default if room.engine.current().description.native.os() == "linux" => {
+            own.aliases.clear();
+            // Looked for each time, as it may have been removed by somebody.
+            room.engine.shared_networks().forget(&room.scope.owner).await;
+            room.engine.shared_networks().ready(&room.engine, &room.scope.owner).await?
+        }
         NetworkChoice::Default => request::DEFAULT_NETWORK.to_owned(),
         NetworkChoice::Placement(name) => {
             let known = room.networks.get(name).cloned();
@@ -173,11 +182,11 @@ async fn network(
         }
     };
     let Some(registry) = &room.registry else {
-        return Ok((Network { mode, own: Some(own.clone()) }, None));
+        return Ok((Network { mode, own: Some(own) }, None));
     };
     let mut host = HostConfig { network_mode: Some(mode), ..Default::default() };
     let mut placed = helper::body(request::labels(&room.scope, Some(&request.step)), HostConfig::default());
-    request::place(&mut placed, &mut host, own)?;
+    request::place(&mut placed, &mut host, &own)?;
     let mut body = helper::body(placed.labels.take().unwrap_or_default(), host);
     body.exposed_ports = placed.exposed_ports;
     body.networking_config = placed.networking_config;

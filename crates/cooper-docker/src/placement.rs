@@ -57,9 +57,9 @@ struct DockerPlacement {
 pub(crate) struct SharedNetworks(Mutex<HashMap<String, ()>>);
 
 impl SharedNetworks {
-    /// The engine's name of the owner's network. All of an owner's shared namespaces are on one, which lets nothing
-    /// through from one to another: making one for each placement takes a quarter of a second.
-    async fn ready(&self, engine: &DockerEngine, owner: &EngineOwner) -> Result<String, EngineError> {
+    /// The engine's name of the owner's network. All of an owner's shared namespaces are on one, and containers that are
+    /// to be on none of their placement's; it lets nothing through from one to another. Making one for each placement takes a quarter of a second.
+    pub(crate) async fn ready(&self, engine: &DockerEngine, owner: &EngineOwner) -> Result<String, EngineError> {
         const OPERATION: &str = "make the agent's network";
         let name = format!("cooper-{}-shared", owner.label());
         let mut known = self.0.lock().await;

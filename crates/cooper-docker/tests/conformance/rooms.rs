@@ -125,6 +125,39 @@ async fn a_service_is_reached_by_its_alias_and_only_in_its_placement() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn steps_on_the_default_network_do_not_meet() {
+    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
+        let image = bench.shell().await;
+        let echo = Echo::start().await;
+        for registry in [None, Some(echo.forward())] {
+            let mut request = bench.placement();
+            request.registry = registry;
+            let placement = bench.open(request).await;
+            let other = bench.open(bench.placement()).await;
+            let default = |aliases: &[&str]| on(NetworkChoice::Default, aliases);
+            let text = format!("busybox hostname -i; {SERVICE}");
+            let mut service = in_network(script(&image, &text), default(&["web"]));
+            service.detach = true;
+            let (sink, mut events) = mpsc::channel(64);
+            let ended = placement.run(service, sink, CancellationToken::new()).await;
+            assert!(matches!(ended, Ok(ContainerEnd::Detached)), "{ended:?}");
+            let address = loop {
+                match events.recv().await.expect("it says its address") {
+                    ContainerEvent::Started { .. } => {}
+                    ContainerEvent::Output { bytes, .. } => break String::from_utf8(bytes.to_vec()).expect("UTF-8"),
+                }
+            };
+            for host in [address.trim(), "web"] {
+                let text = format!("busybox nc -w 2 {host} 8080 < /dev/null; echo $?");
+                let client = in_network(script(&image, &text), default(&[]));
+                assert_eq!(output_of(&*other, client).await, "1\n", "{host}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_shared_namespace_is_the_placements_own() {
     run(DockerBench::start().await, |bench: Arc<Bench>| async move {
         let image = bench.shell().await;

@@ -103,7 +103,7 @@ pub enum ContainerNetwork {
 pub struct OwnNetwork {
     /// What it is on.
     pub on: NetworkChoice,
-    /// Names by which the others on the network resolve it. The engine's default network knows none.
+    /// Names by which the others on the network resolve it; on the default one nobody does.
     pub aliases: Vec<String>,
     /// Ports of the engine's host that lead to it.
     pub ports: Vec<PortMapping>,
@@ -116,7 +116,8 @@ pub struct OwnNetwork {
 pub enum NetworkChoice {
     /// One of the placement's: it was opened with it.
     Placement(NetworkName),
-    /// The engine's default network, which knows no names.
+    /// One that leads outwards only: nothing on it reaches anything else on it, and it knows no names. A Windows engine
+    /// has its own default network for that, which does not keep containers apart.
     Default,
 }
 
