@@ -17,6 +17,8 @@ use crate::attach::{Input, Output};
 
 /// How long a way to the registry may take to open.
 const CONNECT: Duration = Duration::from_secs(30);
+/// How long a helper that was started may take to listen: no step's time has begun to run by then.
+const READY: Duration = Duration::from_secs(60);
 /// Frames on their way to the helper: enough to keep the pipe busy.
 const QUEUE: usize = 64;
 
@@ -50,7 +52,8 @@ where
     R: AsyncRead + Send + Unpin + 'static,
 {
     let mut frames = Frames { output, buffer: BytesMut::new() };
-    match frames.next().await? {
+    let first = tokio::time::timeout(READY, frames.next()).await;
+    match first.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "it does not listen in time")))? {
         Some((Head { kind: Kind::Ready, .. }, _)) => {}
         Some((Head { kind: Kind::Failed, .. }, why)) => return Err(io::Error::other(one_line(&why))),
         Some(_) => return Err(io::ErrorKind::InvalidData.into()),

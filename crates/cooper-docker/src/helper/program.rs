@@ -132,19 +132,24 @@ fn accept(listener: &TcpListener, output: &Output, connections: &Connections, nu
 fn outwards(connection: &Connection, output: &Output) {
     let mut buffer = vec![0; MAX_PAYLOAD];
     while connection.wait_for(|progress| progress.credit > 0) {
+        // Spent before the frame goes out: the agent may give it back before the sending returns, and what it gives
+        // above the window is lost.
+        lock(&connection.state).credit -= 1;
         let sent = match (&connection.socket).read(&mut buffer) {
             Ok(0) => {
                 let _ = output.send(Kind::End, connection.number, &[]);
                 return;
             }
             Ok(length) => output.send(Kind::Data, connection.number, &buffer[..length]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                lock(&connection.state).credit += 1;
+                continue;
+            }
             Err(error) => Err(error),
         };
         if sent.is_err() {
             return connection.give_up(output);
         }
-        lock(&connection.state).credit -= 1;
     }
 }
 
