@@ -53,6 +53,15 @@ fn sort(request: &ContainerRequest, message: &str) -> Option<ContainerFailure> {
     if message.contains("unable to find user") || message.contains("unable to find group") {
         return Some(ContainerFailure::UserMissing { user: request.user.clone().unwrap_or_default() });
     }
+    // What no engine could do for anybody: a folder that is a file, a number that no user has, an address that the
+    // machine has not, a variable that can't be one.
+    let never = (message.starts_with("Cannot mkdir: ") && message.ends_with("is not a directory"))
+        || message.contains("uids and gids must be in range")
+        || message.contains("bind: cannot assign requested address")
+        || message.contains("can't contain null");
+    if never {
+        return Some(ContainerFailure::Invalid { message: message.to_owned() });
+    }
     if request.privileges == Privileges::All && message.contains("operation not permitted") {
         let message = format!("the agent's machine does not let its engine give all privileges: {message}");
         return Some(ContainerFailure::Invalid { message });
@@ -150,6 +159,17 @@ mod tests {
             "linux spec user: unable to find user ann: no matching entries in passwd file",
             "user: user `ann:staff`",
         );
+        for message in [
+            "Cannot mkdir: /etc/passwd is not a directory",
+            "uids and gids must be in range 0-2147483647",
+            "driver failed programming external connectivity on endpoint x (12): Error starting userland proxy: listen \
+             tcp4 192.0.2.1:81: bind: cannot assign requested address",
+            "failed to create shim task: OCI runtime create failed: runc create failed: unable to start container \
+             process: error during container init: environment variable value can't contain null(\\x00): \"A=b\\x00c\": \
+             unknown",
+        ] {
+            check(500, message, &format!("user: container can't be started: {message}"));
+        }
         check(
             400,
             "Range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available",
