@@ -18,7 +18,7 @@ use hyper::header::{
     UPGRADE, VIA,
 };
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode, Uri};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -75,7 +75,7 @@ struct Inner {
     server: RemoteServer,
     /// The registry's name.
     name: String,
-    /// What is shown for requests that show nothing themselves.
+    /// What is shown for requests that read and show nothing themselves.
     logins: Option<Arc<Logins>>,
 }
 
@@ -84,7 +84,7 @@ impl Proxy {
         Self(Arc::new(Inner { server, name, logins: None }))
     }
 
-    /// One that logs in for those who don't.
+    /// One that logs in for those who read and don't.
     pub(super) fn logging_in(server: RemoteServer, name: String, logins: Arc<Logins>) -> Self {
         Self(Arc::new(Inner { server, name, logins: Some(logins) }))
     }
@@ -176,7 +176,9 @@ impl Proxy {
         head.headers.insert(HeaderName::from_static(ORIGIN_HEADER), origin);
         // A proxy before the server may choose by this.
         head.headers.insert(HOST, HeaderValue::try_from(self.0.server.authority())?);
-        if let Some(login) = self.0.logins.as_ref().and_then(|logins| logins.newest())
+        // For reading alone. What would write is asked for a login of its own, as it may have one.
+        if matches!(head.method, Method::GET | Method::HEAD)
+            && let Some(login) = self.0.logins.as_ref().and_then(|logins| logins.newest())
             && !head.headers.contains_key(AUTHORIZATION)
             && head.uri.path().starts_with("/v2")
         {

@@ -74,20 +74,25 @@ mod tests {
         let logins = Arc::new(Logins::default());
         let name = RegistryName::parse("localhost:5000").expect("valid");
         let forward = within_containers(&name, Some(&server), Arc::clone(&logins)).expect("a loopback name");
-        let ask = async |path: &str, header: &str| {
+        let send = async |method: &str, path: &str, header: &str| {
             let mut connection = forward.connector.connect().await.expect("a connection");
-            let request = format!("GET {path} HTTP/1.1\r\nHost: localhost:5000\r\nConnection: close\r\n{header}\r\n");
+            let request =
+                format!("{method} {path} HTTP/1.1\r\nHost: localhost:5000\r\nConnection: close\r\n{header}\r\n");
             connection.write_all(request.as_bytes()).await.expect("written");
             let mut answer = String::new();
             connection.read_to_string(&mut answer).await.expect("read");
             answer.rsplit("\r\n").next().map(str::to_owned).expect("a body")
         };
+        let ask = async |path: &str, header: &str| send("GET", path, header).await;
         assert_eq!(ask("/v2/", "").await, "nobody");
         let credential = RegistryCredential { username: "run".into(), password: SecretString::new("a".into()) };
         let login = logins.add(AttemptNumber(1), &credential);
         assert_eq!(ask("/v2/", "").await, "Basic cnVuOmE=");
         assert_eq!(ask("/v2/", "Authorization: Bearer own\r\n").await, "Bearer own");
         assert_eq!(ask("/oauth2/token", "").await, "nobody");
+        for method in ["POST", "PUT", "PATCH", "DELETE"] {
+            assert_eq!(send(method, "/v2/app/manifests/v1", "").await, "nobody", "{method}");
+        }
         assert!(ask("/api/v1/runs", "").await.contains("only the registry"));
         drop(login);
         assert_eq!(ask("/v2/", "").await, "nobody");
