@@ -13,17 +13,25 @@ use tokio_util::sync::CancellationToken;
 
 /// Bytes that may wait; a container that says more waits itself.
 const MAX_BYTES: usize = 1 << 20;
+/// What a frame takes besides its bytes, however few they are.
+const FRAME_BYTES: usize = 128;
 
 /// Frames that wait for an attempt.
 #[derive(Debug, Default)]
 pub(crate) struct DetachedOutput {
-    waiting: Mutex<VecDeque<NewFrame>>,
+    waiting: Mutex<Waiting>,
     added: Notify,
     taken: Notify,
 }
 
+#[derive(Debug, Default)]
+struct Waiting {
+    frames: VecDeque<NewFrame>,
+    bytes: usize,
+}
+
 impl DetachedOutput {
-    fn waiting(&self) -> MutexGuard<'_, VecDeque<NewFrame>> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -36,8 +44,9 @@ impl DetachedOutput {
             let taken = self.taken.notified();
             {
                 let mut waiting = self.waiting();
-                if waiting.iter().map(|frame| frame.data.len()).sum::<usize>() < MAX_BYTES {
-                    waiting.extend(frames);
+                if waiting.bytes < MAX_BYTES {
+                    waiting.bytes += frames.iter().map(|frame| frame.data.len() + FRAME_BYTES).sum::<usize>();
+                    waiting.frames.extend(frames);
                     break;
                 }
             }
@@ -48,7 +57,7 @@ impl DetachedOutput {
 
     /// What waits.
     pub(crate) fn take(&self) -> Vec<NewFrame> {
-        let frames: Vec<_> = self.waiting().drain(..).collect();
+        let frames: Vec<_> = std::mem::take(&mut *self.waiting()).frames.into();
         if !frames.is_empty() {
             self.taken.notify_waiters();
         }
@@ -98,7 +107,7 @@ mod tests {
                 }
             }
         });
-        while output.waiting().len() < 16 {
+        while output.waiting().frames.len() < 16 {
             tokio::task::yield_now().await;
         }
         assert!(!speaker.is_finished());
@@ -111,5 +120,15 @@ mod tests {
         assert_eq!(got, 64);
         done.cancel();
         assert_eq!(output.next(&done).await.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn many_small_words_are_much_too() {
+        let output = DetachedOutput::default();
+        let mut words = 0;
+        while futures::FutureExt::now_or_never(output.push(vec![frame(1)])).is_some() {
+            words += 1;
+        }
+        assert!(words > 100 && words * FRAME_BYTES <= MAX_BYTES, "{words}");
     }
 }
