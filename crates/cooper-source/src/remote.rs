@@ -1,6 +1,6 @@
 //! Fetching archives behind URLs and artifacts of OCI registries into an archive that a build can be served from.
 //!
-//! What comes is written to a file, judged by [`crate::unpack`] as an uploaded context is, and packed again: the
+//! What comes is written to a file, judged by [`crate::unpack()`] as an uploaded context is, and packed again: the
 //! directory that was named, without what its ignore file leaves out. Nothing is created on disk under a name that came
 //! from outside. Repositories are [`crate::git`]'s; where requests may go is [`crate::egress`]'s.
 
