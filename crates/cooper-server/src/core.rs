@@ -24,6 +24,7 @@ use cooper_source::Cidr;
 use cooper_source::egress::{Egress, EgressOptions, EgressPolicy};
 use cooper_types::{AgentName, RegistryName, RunId, SecretBytes, SecretString};
 use tokio::sync::{Notify, RwLock, broadcast};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
@@ -86,6 +87,8 @@ pub(crate) struct Core {
     changed: Mutex<BTreeMap<RunId, (u64, Run)>>,
     news: broadcast::Sender<RunId>,
     changes: TaskTracker,
+    /// The server waits for changes alone, and for nobody else any more.
+    pub(crate) stopping: CancellationToken,
 }
 
 /// The parts that a core is made of.
@@ -141,6 +144,7 @@ impl Core {
             changed: Mutex::default(),
             news: broadcast::Sender::new(NEWS_CAPACITY),
             changes: TaskTracker::new(),
+            stopping: CancellationToken::new(),
         }
     }
 
@@ -283,6 +287,7 @@ impl Core {
 
     /// Waits for the changes that requests have begun; no new ones may come.
     pub(crate) async fn changes_finished(&self) {
+        self.stopping.cancel();
         self.changes.close();
         self.changes.wait().await;
     }

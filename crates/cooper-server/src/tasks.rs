@@ -36,11 +36,26 @@ pub(crate) enum FetchError {
     /// Secrets can't be had.
     #[error(transparent)]
     Secret(#[from] ResolveError),
+    /// There is no time left to wait for other servers.
+    #[error("the server is stopping; ask again")]
+    Stopping,
+}
+
+impl FetchError {
+    /// Whether the same may succeed later without anybody changing anything.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Secret(error) => error.may_pass(),
+            Self::Stopping => true,
+            Self::File(_) | Self::Missing(_) | Self::Alias(_) => false,
+        }
+    }
 }
 
 impl From<FetchError> for ApiError {
     fn from(error: FetchError) -> Self {
-        Self::new(ProblemCode::InvalidRequest, chain(&error))
+        let code = if error.may_pass() { ProblemCode::Unavailable } else { ProblemCode::InvalidRequest };
+        Self::new(code, chain(&error))
     }
 }
 
@@ -57,8 +72,21 @@ pub(crate) async fn fetch_for_request(
     fetch(core, &asker, fetched, |fetched| request.inputs(guess.clone(), fetched)).await
 }
 
-/// Adds to `fetched` what the task file names: aliases first, because secrets may stand behind them.
+/// Adds to `fetched` what the task file names. The server's stop waits for what was begun, but not for what others keep.
 async fn fetch(
+    core: &Core,
+    asker: &Asker,
+    fetched: Fetched,
+    inputs: impl Fn(&Fetched) -> Result<TaskInputs, MissingText>,
+) -> Result<Fetched, FetchError> {
+    tokio::select! {
+        () = core.stopping.cancelled() => Err(FetchError::Stopping),
+        fetched = fetch_all(core, asker, fetched, inputs) => fetched,
+    }
+}
+
+/// Aliases first, because secrets may stand behind them.
+async fn fetch_all(
     core: &Core,
     asker: &Asker,
     mut fetched: Fetched,

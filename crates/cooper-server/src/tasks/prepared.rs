@@ -14,7 +14,7 @@ use cooper_spec::task_request::{Fetched, MissingText, set_secret_name};
 use cooper_types::{AttemptNumber, SecretString};
 use futures::FutureExt as _;
 
-use super::{FetchError, fetch, off_the_loop};
+use super::{fetch, off_the_loop};
 use crate::core::Core;
 use crate::orders::sealing_purpose;
 use crate::problem::chain;
@@ -123,9 +123,9 @@ impl Core {
             let waits = "only runs that wait for a task file's source come here";
             run.task_inputs(found, fetched).unwrap_or_else(|| Err(MissingText::File(waits.to_owned())))
         };
-        let fetched = fetch(self, &asker, fetched, inputs).await.map_err(|error| match &error {
-            FetchError::Secret(secret) if secret.may_pass() => Unplanned::Later(chain(&error)),
-            _ => Unplanned::Told(chain(&error)),
+        let fetched = fetch(self, &asker, fetched, inputs).await.map_err(|error| match error.may_pass() {
+            true => Unplanned::Later(chain(&error)),
+            false => Unplanned::Told(chain(&error)),
         })?;
         let (planner, source) = (run.clone(), found.clone());
         let planned = off_the_loop(move || planner.plan_task(&source, &fetched)).await;

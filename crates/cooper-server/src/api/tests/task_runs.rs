@@ -79,3 +79,14 @@ async fn a_task_in_a_repository_waits_for_its_source() {
     );
     assert_eq!(prepare.dockerfile, None, "everything goes into the workspace");
 }
+
+#[tokio::test]
+async fn a_server_that_stops_waits_for_nothing_that_a_task_names() {
+    let fixture = Fixture::new().await;
+    let token = fixture.token(&["admin"]).await;
+    fixture.core.stopping.cancel();
+    let body = request("steps:\n  - cmd: busybox\n", "");
+    let problem = fixture.problem("POST", "/api/v1/runs", Some(token.expose()), Some(&body)).await;
+    assert_eq!(problem.code.as_str(), "unavailable", "{problem:?}");
+    assert!(problem.detail.contains("the server is stopping"), "{problem:?}");
+}
