@@ -172,6 +172,12 @@ impl Run {
         effects.push(Effect::LogLine(super::source::found_line(&location, found)));
         self.source = Some(RunSource::Prepared { location, found: found.recorded() });
         let planned = planned.map_err(|error| one_line(&format!("the run can't be planned: {error}")))?;
+        if let Some(twice) = planned.plan.steps.iter().find(|next| self.plan.step_index(&next.id).is_some()) {
+            let id = &twice.id;
+            return Err(format!(
+                "the run can't be planned: step id `{id}` is the step's that fetches the source; name it otherwise"
+            ));
+        }
         effects.extend(planned.notes.into_iter().map(Effect::LogLine));
         effects.push(Effect::KeepSecrets(planned.secrets));
         let (context, digest, size) = (found.context.clone(), found.digest.clone(), found.size);

@@ -175,5 +175,5 @@ fn every_example_is_right() {
         assert_eq!(loaded.warnings, [], "{}", path.display());
         seen += 1;
     }
-    assert!(seen >= 9, "{seen} examples");
+    assert!(seen >= 8, "{seen} examples");
 }
