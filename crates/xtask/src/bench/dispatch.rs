@@ -20,7 +20,7 @@ pub(super) struct Load {
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     agents: u32,
     /// `dispatch`: how many runs wait before the first agent comes.
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(16..))]
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(16..))]
     queued: u32,
     /// `dispatch`: how many runs are timed one by one.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
