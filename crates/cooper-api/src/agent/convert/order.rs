@@ -1,0 +1,151 @@
+//! What a step is told to do.
+
+use std::time::Duration;
+
+use cooper_engine::message::PlacementKey;
+use cooper_spec::source::RemoteSource;
+use cooper_types::{
+    AttemptNumber, Digest, ImageRef, Platform, RegistryName, RepositoryName, SecretBytes, SecretString, StepId, Tag,
+};
+
+use super::super::wire::{self, start_step};
+use super::super::work::{
+    BuildContextOrder, BuildOrder, PrepareOrder, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork,
+};
+use super::{ProtocolError, bad, key_message, task};
+
+/// A build that is to take its files from two places.
+#[derive(Debug, thiserror::Error)]
+#[error("it names a workspace folder and a remote source")]
+struct TwoContexts;
+
+pub(super) fn start_message(key: PlacementKey, attempt: AttemptNumber, order: StepOrder) -> wire::StartStep {
+    let pair = |name: String, value: String| wire::build_work::Pair { name, value };
+    let work = match order.work {
+        StepWork::Prepare(prepare) => start_step::Work::Prepare(wire::PrepareWork {
+            source: prepare.source.to_string(),
+            dockerfile: prepare.dockerfile.unwrap_or_default(),
+            allowed_networks: prepare.allowed_networks,
+            max_bytes: prepare.max_bytes,
+            files: prepare.files,
+            task_file: prepare.task_file.unwrap_or_default(),
+        }),
+        StepWork::Command(command) => start_step::Work::Command(task::command_message(command)),
+        StepWork::Build(build) => start_step::Work::Build(wire::BuildWork {
+            workspace_folder: match &build.context {
+                BuildContextOrder::Workspace(folder) => Some(folder.clone()),
+                BuildContextOrder::Fetched | BuildContextOrder::Remote(_) => None,
+            },
+            remote_source: match build.context {
+                BuildContextOrder::Remote(source) => Some(source),
+                BuildContextOrder::Fetched | BuildContextOrder::Workspace(_) => None,
+            },
+            network: build.network,
+            add_hosts: build.add_hosts,
+            cache: build.cache.map(|reference| reference.to_string()),
+            own_bases: build.own_bases.into_iter().map(|(name, image)| pair(name, image.to_string())).collect(),
+            dockerfile: build.dockerfile,
+            target: build.target.unwrap_or_default(),
+            arguments: build.arguments.into_iter().map(|(name, value)| pair(name, value.expose().to_owned())).collect(),
+            labels: build.labels.into_iter().map(|(name, value)| pair(name, value)).collect(),
+            no_cache: build.no_cache,
+            secrets: build
+                .secrets
+                .into_iter()
+                .map(|(id, value)| wire::build_work::Secret { id, value: value.expose().to_vec() })
+                .collect(),
+            platform: build.platform.to_string(),
+            shared_key: build.shared_key,
+        }),
+        StepWork::Push(push) => start_step::Work::Push(wire::PushWork {
+            image: String::new(),
+            targets: push
+                .targets
+                .into_iter()
+                .map(|target| wire::push_work::Target {
+                    repository: target.repository.to_string(),
+                    staging_tag: target.staging_tag.to_string(),
+                    image: target.image.to_string(),
+                    registry: target.registry.map(|registry| registry.to_string()).unwrap_or_default(),
+                })
+                .collect(),
+        }),
+    };
+    wire::StartStep {
+        key: Some(key_message(key)),
+        attempt: attempt.0,
+        step: order.step.to_string(),
+        timeout_ms: u64::try_from(order.timeout.as_millis()).unwrap_or(u64::MAX),
+        masked: order.masked.iter().map(|value| value.expose().to_vec()).collect(),
+        registry: order.registry.name.to_string(),
+        registry_username: order.registry.username,
+        registry_password: order.registry.password.expose().to_owned(),
+        work: Some(work),
+        environment: order.environment.map(task::environment_message),
+        tries: (!order.tries.is_plain()).then(|| task::tries_message(order.tries)),
+    }
+}
+
+pub(super) fn read_order(start: wire::StartStep) -> Result<StepOrder, ProtocolError> {
+    let work = match start.work.ok_or(ProtocolError::Missing("work"))? {
+        start_step::Work::Prepare(prepare) => StepWork::Prepare(PrepareOrder {
+            source: RemoteSource::parse(&prepare.source).map_err(bad("source"))?,
+            dockerfile: Some(prepare.dockerfile).filter(|path| !path.is_empty()),
+            files: prepare.files,
+            task_file: Some(prepare.task_file).filter(|path| !path.is_empty()),
+            allowed_networks: prepare.allowed_networks,
+            max_bytes: prepare.max_bytes,
+        }),
+        start_step::Work::Command(command) => StepWork::Command(task::read_command(command)?),
+        start_step::Work::Build(build) => StepWork::Build(BuildOrder {
+            context: match (build.workspace_folder, build.remote_source) {
+                (Some(folder), None) => BuildContextOrder::Workspace(folder),
+                (None, Some(source)) => BuildContextOrder::Remote(source),
+                (None, None) => BuildContextOrder::Fetched,
+                (Some(_), Some(_)) => return Err(bad("context")(TwoContexts)),
+            },
+            network: build.network,
+            add_hosts: build.add_hosts,
+            cache: build.cache.map(|text| ImageRef::parse(&text)).transpose().map_err(bad("cache reference"))?,
+            own_bases: build
+                .own_bases
+                .into_iter()
+                .map(|base| Ok((base.name, Digest::parse(&base.value).map_err(bad("image id"))?)))
+                .collect::<Result<_, ProtocolError>>()?,
+            dockerfile: build.dockerfile,
+            target: Some(build.target).filter(|target| !target.is_empty()),
+            arguments: build.arguments.into_iter().map(|p| (p.name, SecretString::new(p.value))).collect(),
+            labels: build.labels.into_iter().map(|p| (p.name, p.value)).collect(),
+            no_cache: build.no_cache,
+            secrets: build.secrets.into_iter().map(|s| (s.id, SecretBytes::new(s.value))).collect(),
+            platform: Platform::parse(&build.platform).map_err(bad("platform"))?,
+            shared_key: build.shared_key,
+        }),
+        start_step::Work::Push(push) => {
+            let targets = push.targets.into_iter().map(|target| {
+                let image = if target.image.is_empty() { &push.image } else { &target.image };
+                let registry = Some(&target.registry).filter(|registry| !registry.is_empty());
+                Ok(PushTarget {
+                    image: Digest::parse(image).map_err(bad("image id"))?,
+                    registry: registry.map(|name| RegistryName::parse(name)).transpose().map_err(bad("registry"))?,
+                    repository: RepositoryName::parse(&target.repository).map_err(bad("repository"))?,
+                    staging_tag: Tag::parse(&target.staging_tag).map_err(bad("tag"))?,
+                })
+            });
+            StepWork::Push(PushOrder { targets: targets.collect::<Result<_, ProtocolError>>()? })
+        }
+    };
+    Ok(StepOrder {
+        environment: start.environment.map(task::read_environment),
+        tries: start.tries.map(task::read_tries).unwrap_or_default(),
+        step: StepId::parse(&start.step).map_err(bad("step id"))?,
+        timeout: Duration::from_millis(start.timeout_ms),
+        masked: start.masked.into_iter().map(SecretBytes::new).collect(),
+        registry: RegistryAccess {
+            name: RegistryName::parse(&start.registry).map_err(bad("registry name"))?,
+            username: start.registry_username,
+            password: SecretString::new(start.registry_password),
+        },
+        work,
+    })
+}

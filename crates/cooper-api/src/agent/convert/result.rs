@@ -1,0 +1,146 @@
+//! How an attempt ended. Agents are not trusted: texts are clipped to a line, lists and files are limited.
+
+use cooper_engine::message::{BaseImage, PreparedFile, PreparedSource, PushedManifest, StepOutput, StepResult};
+use cooper_types::{ContextId, Digest, RepositoryName, Tag};
+
+use super::super::wire::step_ended;
+use super::super::{MAX_PREPARED_BYTES, MAX_PREPARED_FILE_BYTES, MAX_PREPARED_FILES};
+use super::{MAX_TEXT, ProtocolError, bad, clip, few};
+
+/// The most base images or manifests that one result may name.
+const MAX_RESULTS: usize = 1024;
+
+/// A text that is no commit's id.
+#[derive(Debug, thiserror::Error)]
+#[error("it is not 40 or 64 hexadecimal digits in lower case")]
+struct NoCommit;
+
+pub(super) fn result_message(result: StepResult) -> step_ended::Result {
+    match result {
+        StepResult::Succeeded { output: StepOutput::Prepared(found) } => {
+            step_ended::Result::Prepared(step_ended::Prepared {
+                commit: found.commit.unwrap_or_default(),
+                branch: found.branch.unwrap_or_default(),
+                tag: found.tag.unwrap_or_default(),
+                context: found.context.to_string(),
+                digest: found.digest.to_string(),
+                size: found.size,
+                dockerfile: found.dockerfile.unwrap_or_default(),
+                files: found
+                    .files
+                    .into_iter()
+                    .map(|file| step_ended::SourceFile { name: file.name, content: file.content })
+                    .collect(),
+                pinned: found.pinned.map(|digest| digest.to_string()).unwrap_or_default(),
+            })
+        }
+        StepResult::Succeeded { output: StepOutput::Built { image, bases } } => {
+            let bases = bases.into_iter().map(base_message).collect();
+            step_ended::Result::Built(step_ended::Built { image: image.to_string(), bases })
+        }
+        StepResult::Succeeded { output: StepOutput::Pushed { manifests } } => {
+            let manifests = manifests
+                .into_iter()
+                .map(|manifest| step_ended::Manifest {
+                    repository: manifest.repository.to_string(),
+                    staging_tag: manifest.staging_tag.to_string(),
+                    digest: manifest.digest.to_string(),
+                })
+                .collect();
+            step_ended::Result::Pushed(step_ended::Pushed { manifests })
+        }
+        StepResult::Succeeded { output: StepOutput::Ran { image } } => {
+            step_ended::Result::Ran(step_ended::Ran { image: image.map(base_message) })
+        }
+        StepResult::Failed { exit_code, reason } => {
+            step_ended::Result::Failed(step_ended::Failed { exit_code, reason })
+        }
+        StepResult::TimedOut => step_ended::Result::TimedOut(step_ended::TimedOut {}),
+        StepResult::Lost { reason } => step_ended::Result::Lost(step_ended::Lost { reason }),
+    }
+}
+
+fn base_message(base: BaseImage) -> step_ended::BaseImage {
+    step_ended::BaseImage {
+        reference: base.reference,
+        digest: base.digest.map(|digest| digest.to_string()).unwrap_or_default(),
+        runtime: base.runtime,
+    }
+}
+
+fn read_base(base: step_ended::BaseImage) -> Result<BaseImage, ProtocolError> {
+    let digest = match base.digest.as_str() {
+        "" => None,
+        text => Some(Digest::parse(text).map_err(bad("base image digest"))?),
+    };
+    Ok(BaseImage { reference: clip(base.reference), digest, runtime: base.runtime })
+}
+
+pub(super) fn read_result(result: step_ended::Result) -> Result<StepResult, ProtocolError> {
+    Ok(match result {
+        step_ended::Result::Prepared(prepared) => {
+            let pinned = match prepared.pinned.as_str() {
+                "" => None,
+                text => Some(Digest::parse(text).map_err(bad("source digest"))?),
+            };
+            let is_commit = (prepared.commit.len() == 40 || prepared.commit.len() == 64)
+                && prepared.commit.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+            if !is_commit && (pinned.is_none() || !prepared.commit.is_empty()) {
+                return Err(bad("commit")(NoCommit));
+            }
+            // Clipped, it would name another file.
+            few("length of the Dockerfile's path", prepared.dockerfile.len(), MAX_TEXT)?;
+            let name = |text: String| Some(clip(text)).filter(|text| !text.is_empty());
+            StepResult::Succeeded {
+                output: StepOutput::Prepared(PreparedSource {
+                    commit: Some(prepared.commit).filter(|commit| !commit.is_empty()),
+                    branch: name(prepared.branch),
+                    tag: name(prepared.tag),
+                    context: ContextId::parse(&prepared.context).map_err(bad("context id"))?,
+                    digest: Digest::parse(&prepared.digest).map_err(bad("archive digest"))?,
+                    size: prepared.size,
+                    dockerfile: Some(prepared.dockerfile).filter(|path| !path.is_empty()),
+                    pinned,
+                    files: read_files(prepared.files)?,
+                }),
+            }
+        }
+        step_ended::Result::Built(built) => {
+            few("number of base images", built.bases.len(), MAX_RESULTS)?;
+            let bases = built.bases.into_iter().map(read_base).collect::<Result<_, ProtocolError>>()?;
+            let image = Digest::parse(&built.image).map_err(bad("image id"))?;
+            StepResult::Succeeded { output: StepOutput::Built { image, bases } }
+        }
+        step_ended::Result::Pushed(pushed) => {
+            few("number of manifests", pushed.manifests.len(), MAX_RESULTS)?;
+            let manifests = pushed.manifests.into_iter().map(|manifest| {
+                Ok(PushedManifest {
+                    repository: RepositoryName::parse(&manifest.repository).map_err(bad("repository"))?,
+                    staging_tag: Tag::parse(&manifest.staging_tag).map_err(bad("tag"))?,
+                    digest: Digest::parse(&manifest.digest).map_err(bad("digest"))?,
+                })
+            });
+            let manifests = manifests.collect::<Result<_, ProtocolError>>()?;
+            StepResult::Succeeded { output: StepOutput::Pushed { manifests } }
+        }
+        step_ended::Result::Ran(ran) => {
+            StepResult::Succeeded { output: StepOutput::Ran { image: ran.image.map(read_base).transpose()? } }
+        }
+        step_ended::Result::Failed(failed) => {
+            StepResult::Failed { exit_code: failed.exit_code, reason: clip(failed.reason) }
+        }
+        step_ended::Result::TimedOut(_) => StepResult::TimedOut,
+        step_ended::Result::Lost(lost) => StepResult::Lost { reason: clip(lost.reason) },
+    })
+}
+
+fn read_files(files: Vec<step_ended::SourceFile>) -> Result<Vec<PreparedFile>, ProtocolError> {
+    few("number of files", files.len(), MAX_PREPARED_FILES)?;
+    let len = |file: &step_ended::SourceFile| file.content.as_ref().map_or(0, Vec::len);
+    for file in &files {
+        few("length of a file's name", file.name.len(), MAX_TEXT)?;
+        few("length of a file", len(file), MAX_PREPARED_FILE_BYTES)?;
+    }
+    few("length of all files", files.iter().map(len).sum(), MAX_PREPARED_BYTES)?;
+    Ok(files.into_iter().map(|file| PreparedFile { name: file.name, content: file.content }).collect())
+}
