@@ -13,4 +13,4 @@ pub mod agent;
 pub mod message;
 pub mod run;
 pub mod schedule;
-pub mod timer;
+pub mod trigger;
