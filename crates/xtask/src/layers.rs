@@ -37,6 +37,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("cooper-blobs", Layer::Adapter),
     ("cooper-source", Layer::Adapter),
     ("cooper-docker", Layer::Adapter),
+    ("cooper-forge", Layer::Adapter),
     ("cooper-registry", Layer::Service),
     ("cooper-client", Layer::Service),
     ("cooper-agent", Layer::Wiring),

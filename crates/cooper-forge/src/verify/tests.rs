@@ -1,0 +1,161 @@
+//! Each form of signature: made by others' tools and published examples, altered, doubled, missing, late.
+
+use super::*;
+
+const BODY: &[u8] = br#"{"ref":"refs/heads/main"}"#;
+/// `printf %s BODY | openssl dgst -sha256 -hmac 's3cret'`.
+const DIGITS: &str = "232a5e067b6a5aa567ed5a1d21a0dffaf6ef0eeecb6bd9bcf43b3d5ef3fc4f43";
+
+fn secrets(texts: &[&str]) -> Vec<SecretBytes> {
+    texts.iter().map(|text| SecretBytes::new(text.as_bytes().to_vec())).collect()
+}
+
+fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in pairs {
+        let name: http::HeaderName = name.parse().unwrap();
+        map.append(name, value.parse().unwrap());
+    }
+    map
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_micros(seconds * 1_000_000)
+}
+
+fn check(provider: Provider, pairs: &[(&str, &str)], body: &[u8]) -> Result<(), Unsigned> {
+    verify(provider, &secrets(&["s3cret"]), &headers(pairs), body, at(1_700_000_000))
+}
+
+#[test]
+fn digits_over_the_body_are_githubs_giteas_and_bitbuckets() {
+    let hub = format!("sha256={DIGITS}");
+    let upper = format!("sha256={}", DIGITS.to_uppercase());
+    for (provider, header, value) in [
+        (Provider::GitHub, "X-Hub-Signature-256", &hub),
+        (Provider::GitHub, "x-hub-signature-256", &upper),
+        (Provider::Gitea, "X-Gitea-Signature", &DIGITS.to_owned()),
+        (Provider::Gitea, "X-Forgejo-Signature", &DIGITS.to_owned()),
+        (Provider::Gitea, "X-Hub-Signature-256", &hub),
+        (Provider::BitbucketCloud, "X-Hub-Signature", &hub),
+        (Provider::BitbucketServer, "X-Hub-Signature", &hub),
+    ] {
+        assert_eq!(check(provider, &[(header, value)], BODY), Ok(()), "{provider} {header}");
+        let altered = check(provider, &[(header, value)], br#"{"ref":"refs/heads/mian"}"#);
+        assert!(matches!(altered, Err(Unsigned::Mismatch { .. })), "{provider} {header}");
+        let doubled = check(provider, &[(header, value), (header, value)], BODY);
+        assert!(matches!(doubled, Err(Unsigned::Doubled { .. })), "{provider} {header}");
+        for broken in [&value[..value.len() - 1], "", "sha256=", "sha1=0123", &value.replace('4', "x")] {
+            let broken = check(provider, &[(header, broken)], BODY);
+            assert!(matches!(broken, Err(Unsigned::Malformed { .. })), "{provider} {header}: {broken:?}");
+        }
+        assert!(matches!(check(provider, &[], BODY), Err(Unsigned::Missing { .. })));
+        let others = verify(provider, &secrets(&["other", ""]), &headers(&[(header, value)]), BODY, at(0));
+        assert!(matches!(others, Err(Unsigned::Mismatch { .. })));
+        let rotated = verify(provider, &secrets(&["new", "s3cret"]), &headers(&[(header, value)]), BODY, at(0));
+        assert_eq!(rotated, Ok(()));
+        for none in [&[][..], &[""]] {
+            let none = verify(provider, &secrets(none), &headers(&[(header, value)]), BODY, at(0));
+            assert_eq!(none, Err(Unsigned::NoSecret));
+        }
+    }
+}
+
+#[test]
+fn githubs_published_example_holds() {
+    // From GitHub's page on validating webhook deliveries.
+    let pairs = [("X-Hub-Signature-256", "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17")];
+    let secrets = secrets(&["It's a Secret to Everybody"]);
+    assert_eq!(verify(Provider::GitHub, &secrets, &headers(&pairs), b"Hello, World!", at(0)), Ok(()));
+}
+
+#[test]
+fn sha1_alone_is_not_enough_for_github() {
+    let pairs = [("X-Hub-Signature", "sha1=0000000000000000000000000000000000000000")];
+    assert_eq!(check(Provider::GitHub, &pairs, BODY), Err(Unsigned::Missing { header: "X-Hub-Signature-256" }));
+}
+
+#[test]
+fn a_wrong_header_is_not_made_good_by_another() {
+    let wrong = "0".repeat(64);
+    for pairs in [
+        [("X-Forgejo-Signature", wrong.as_str()), ("X-Gitea-Signature", DIGITS)],
+        [("X-Gitea-Signature", wrong.as_str()), ("X-Hub-Signature-256", DIGITS)],
+    ] {
+        assert!(matches!(check(Provider::Gitea, &pairs, BODY), Err(Unsigned::Mismatch { .. })));
+    }
+    let pairs = [
+        ("webhook-signature", "v1,AAAA"),
+        ("webhook-id", "1"),
+        ("webhook-timestamp", "1700000000"),
+        ("X-Gitlab-Token", "s3cret"),
+    ];
+    assert_eq!(check(Provider::GitLab, &pairs, BODY), Err(Unsigned::Mismatch { header: "webhook-signature" }));
+}
+
+#[test]
+fn gitlabs_token_is_the_secret() {
+    assert_eq!(check(Provider::GitLab, &[("x-gitlab-token", "s3cret")], BODY), Ok(()));
+    for (pairs, expect) in [
+        (&[("X-Gitlab-Token", "s3cre")][..], Unsigned::Mismatch { header: "X-Gitlab-Token" }),
+        (&[("X-Gitlab-Token", "s3crets")], Unsigned::Mismatch { header: "X-Gitlab-Token" }),
+        (&[("X-Gitlab-Token", "")], Unsigned::Mismatch { header: "X-Gitlab-Token" }),
+        (&[], Unsigned::Missing { header: "X-Gitlab-Token" }),
+        (&[("X-Gitlab-Token", "s3cret"), ("X-Gitlab-Token", "x")], Unsigned::Doubled { header: "X-Gitlab-Token" }),
+    ] {
+        assert_eq!(check(Provider::GitLab, pairs, BODY), Err(expect));
+    }
+}
+
+#[test]
+fn gitlabs_signing_token_follows_standard_webhooks() {
+    // The example of the Standard Webhooks specification's libraries.
+    let secrets = secrets(&["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]);
+    let body = br#"{"test": 2432232314}"#;
+    let signature = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+    let both = format!("v2,x {signature}");
+    let ask = |signature: &str, id: &str, time: &str, now: i64| {
+        let pairs = [("webhook-id", id), ("webhook-timestamp", time), ("webhook-signature", signature)];
+        verify(Provider::GitLab, &secrets, &headers(&pairs), body, at(now))
+    };
+    let (id, time) = ("msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330");
+    for now in [1_614_265_330, 1_614_265_630, 1_614_265_030] {
+        assert_eq!(ask(signature, id, time, now), Ok(()));
+        assert_eq!(ask(&both, id, time, now), Ok(()));
+    }
+    let stale = Err(Unsigned::Stale { header: "webhook-timestamp" });
+    assert_eq!(ask(signature, id, time, 1_614_265_631), stale);
+    assert_eq!(ask(signature, id, time, 1_614_265_029), stale);
+    let mismatch = Err(Unsigned::Mismatch { header: "webhook-signature" });
+    assert_eq!(ask(signature, "msg_other", time, 1_614_265_330), mismatch);
+    assert_eq!(ask(signature, id, "1614265331", 1_614_265_330), mismatch);
+    assert!(matches!(ask(signature, id, "-5", 0), Err(Unsigned::Malformed { header: "webhook-timestamp", .. })));
+    assert!(matches!(ask("v1,§", id, time, 0), Err(Unsigned::Malformed { .. })));
+    assert!(matches!(ask("v2,AAAA", id, time, 0), Err(Unsigned::Malformed { .. })));
+}
+
+#[test]
+fn azures_password_is_the_secret() {
+    use base64::Engine as _;
+    let basic = |pair: &str| format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
+    for pair in ["cooper:s3cret", ":s3cret", "any one:s3cret"] {
+        assert_eq!(check(Provider::AzureDevops, &[("Authorization", &basic(pair))], BODY), Ok(()), "{pair}");
+    }
+    for pair in ["cooper:s3cret ", "s3cret:cooper", "cooper:", "cooper:x:s3cret"] {
+        let found = check(Provider::AzureDevops, &[("Authorization", &basic(pair))], BODY);
+        assert_eq!(found, Err(Unsigned::Mismatch { header: "Authorization" }), "{pair}");
+    }
+    for value in ["s3cret", "Bearer s3cret", "Basic s3cret!", &basic("s3cret")] {
+        let found = check(Provider::AzureDevops, &[("Authorization", value)], BODY);
+        assert!(matches!(found, Err(Unsigned::Malformed { .. })), "{value}");
+    }
+}
+
+#[test]
+fn no_message_tells_a_secret() {
+    for pairs in [&[("X-Gitlab-Token", "wr0ng")][..], &[], &[("X-Gitlab-Token", "wr0ng"), ("X-Gitlab-Token", "wr0ng")]]
+    {
+        let said = check(Provider::GitLab, pairs, BODY).unwrap_err();
+        assert!(!format!("{said} {said:?}").contains("wr0ng") && !said.to_string().contains("s3cret"));
+    }
+}
