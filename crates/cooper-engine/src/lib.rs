@@ -13,4 +13,5 @@ pub mod agent;
 pub mod message;
 pub mod run;
 pub mod schedule;
+pub mod timer;
 pub mod trigger;
