@@ -107,6 +107,22 @@ fn packs_by_the_rules() {
 }
 
 #[test]
+fn a_workspace_has_the_dockerfile_that_a_step_may_build() {
+    let whole = |lines: &[&str]| {
+        let folder = folder(lines);
+        let mut bytes = Vec::new();
+        let options = PackOptions { whole: true, ..options(folder.path(), None) };
+        pack(&options, &mut bytes, &mut |_| {}).unwrap();
+        let spool = tempfile::tempfile().unwrap();
+        let tree = unpack(bytes.as_slice(), spool, &UnpackLimits::default(), &AtomicBool::new(false)).unwrap();
+        paths(&tree).iter().map(|path| (*path).to_owned()).collect::<Vec<_>>()
+    };
+    let ignored = ["Dockerfile=", ".dockerignore=*\n!a\n", "a=", "b="];
+    assert_eq!(whole(&ignored), [".dockerignore", "Dockerfile", "a"]);
+    assert_eq!(whole(&["a="]), ["a"], "none is asked for");
+}
+
+#[test]
 fn a_dockerfile_in_the_folder_keeps_its_name() {
     let folder = folder(&["Dockerfile=no", "build/web.Dockerfile=yes", "build/web.Dockerfile.dockerignore=*", "a="]);
     let expected = ["build", "build/web.Dockerfile", "build/web.Dockerfile.dockerignore"];

@@ -44,7 +44,9 @@ impl Selection {
             let text = read_ignore_file(&of_folder)?;
             let rules = IgnoreRules::parse(&of_folder.display().to_string(), text.as_deref().unwrap_or_default())?;
             let ignore_file = text.map(|_| of_folder);
-            let (dockerfile_name, always, added) = (String::new(), Vec::new(), Vec::new());
+            // A step that builds the folder reads these, ignored or not, as `docker build` does.
+            let always = [".dockerignore", "Dockerfile"].map(str::to_owned).into();
+            let (dockerfile_name, added) = (String::new(), Vec::new());
             return Ok(Self { folder, dockerfile_name, ignore_file, rules, always, added });
         }
         let dockerfile = find_dockerfile(&folder, options.dockerfile.as_deref())?;
