@@ -17,6 +17,7 @@ mod doctor;
 mod emulation;
 mod examples;
 mod git_source;
+mod local;
 mod packaging;
 mod pools;
 mod quick_build;

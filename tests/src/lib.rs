@@ -32,7 +32,7 @@ pub use outcome::{Finished, Running, run_to_end, wait_until};
 pub use private_engine::PrivateEngine;
 pub use product::{cooper_binary, repository_path};
 pub use remote_agent::RemoteAgent;
-pub use server::{ServerOptions, TestServer};
+pub use server::{ServerOptions, TestServer, hermetic};
 pub use small_disk::SmallDisk;
 pub use submission::{Submission, is_final};
 pub use wall_clock::WallClock;

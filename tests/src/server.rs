@@ -313,7 +313,7 @@ impl Drop for TestServer {
 }
 
 /// The product with nothing of the caller's settings.
-pub(crate) fn hermetic(program: &Path, folder: &Path, namespace: Option<&Namespace>) -> Command {
+pub fn hermetic(program: &Path, folder: &Path, namespace: Option<&Namespace>) -> Command {
     let mut command = namespace.map_or_else(|| quiet(program), |namespace| namespace.command(program));
     for name in variables("COOPER_") {
         command.env_remove(name);

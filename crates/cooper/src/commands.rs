@@ -46,8 +46,8 @@ pub(crate) fn run(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
     match cli.command {
         Command::Agent(args) => agent::run(&args, environment),
         Command::Serve(args) => serve::run(&args, environment),
-        Command::Build(args) => block_on(build::run(&args, environment)),
-        Command::Run(args) => block_on(run::run(&args, environment)),
+        Command::Build(args) => block_on_for(args.local(), build::run(&args, environment)),
+        Command::Run(args) => block_on_for(args.local(), run::run(&args, environment)),
         Command::Login(args) => block_on(login::run(&args, environment)),
         Command::Logout(args) => logout::run(&args, environment),
         Command::Pool(args) => block_on(pool::run(&args, environment)),
@@ -72,10 +72,17 @@ pub(crate) fn run(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
 
 /// Runs a client's command: one thread is enough for one conversation.
 fn block_on(command: impl Future<Output = Result<Exit, Stop>>) -> Result<Exit, Stop> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Fault::machinery(format!("no runtime: {}", chain(&error))))?;
+    block_on_for(false, command)
+}
+
+/// Runs a client's command, with threads for a server in this process where there is to be one.
+fn block_on_for(serves: bool, command: impl Future<Output = Result<Exit, Stop>>) -> Result<Exit, Stop> {
+    let mut builder = match serves {
+        true => tokio::runtime::Builder::new_multi_thread(),
+        false => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime =
+        builder.enable_all().build().map_err(|error| Fault::machinery(format!("no runtime: {}", chain(&error))))?;
     let result = runtime.block_on(command);
     // A name look-up that hangs must not keep the command alive.
     runtime.shutdown_background();

@@ -1,7 +1,8 @@
 //! Follows a run on a display, and decides what Ctrl-C means meanwhile.
 //!
 //! The first Ctrl-C on a terminal asks whether to cancel the run. A second one, at any time, stops waiting and leaves
-//! the run alone. Away from a terminal the first one does that.
+//! the run alone. Away from a terminal the first one does that. Where the server ends with the command, the first signal
+//! cancels the run, and the second one leaves it to the server's own end.
 
 use std::io::BufRead as _;
 
@@ -14,13 +15,23 @@ use tokio::sync::oneshot;
 use crate::display::Display;
 use crate::fault::{Fault, Stop, chain};
 use crate::output;
+use crate::signals::Signals;
 
 /// What the first Ctrl-C does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OnInterrupt {
+pub(crate) enum OnInterrupt<'a> {
     /// Ask whether to cancel the run.
     Ask,
     /// Stop waiting; the run goes on.
+    Leave,
+    /// Cancel the run; so do the other signals to stop.
+    Cancel(&'a mut Signals),
+}
+
+/// What the next signal does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Ask,
+    Cancel,
     Leave,
 }
 
@@ -39,9 +50,13 @@ pub(crate) async fn follow(
     run: RunId,
     display: &mut Display,
     options: FollowOptions,
-    mut on_interrupt: OnInterrupt,
+    on_interrupt: OnInterrupt<'_>,
 ) -> Result<Outcome, Stop> {
-    let mut interrupt = Interrupt::listen()?;
+    let (mut interrupt, mut next) = match on_interrupt {
+        OnInterrupt::Ask => (Interrupt::listen()?, Next::Ask),
+        OnInterrupt::Leave => (Interrupt::listen()?, Next::Leave),
+        OnInterrupt::Cancel(signals) => (Interrupt::Any(signals), Next::Cancel),
+    };
     let mut events = std::pin::pin!(client.follow(run, options));
     let (mut is_lost, mut has_begun) = (false, false);
     loop {
@@ -49,11 +64,17 @@ pub(crate) async fn follow(
         let event = tokio::select! {
             event = events.next() => event,
             () = interrupt.next() => {
-                if on_interrupt == OnInterrupt::Leave {
-                    display.leave()?;
-                    return Ok(Outcome::Left);
+                match std::mem::replace(&mut next, Next::Leave) {
+                    Next::Leave => {
+                        display.leave()?;
+                        return Ok(Outcome::Left);
+                    }
+                    Next::Cancel => {
+                        cancel(client, run, display).await;
+                        continue;
+                    }
+                    Next::Ask => {}
                 }
-                on_interrupt = OnInterrupt::Leave;
                 display.pause();
                 let answer = ask(run, &mut interrupt).await;
                 display.resume();
@@ -63,11 +84,7 @@ pub(crate) async fn follow(
                         return Ok(Outcome::Left);
                     }
                     Answer::No => {}
-                    Answer::Cancel => match client.cancel_run(run).await {
-                        Ok(_) => display.notice(&format!("Cancelling run {run}...")),
-                        // The run may have ended meanwhile, which the log will tell.
-                        Err(error) => display.notice(&format!("run {run} can't be cancelled: {}", chain(&error))),
-                    },
+                    Answer::Cancel => cancel(client, run, display).await,
                 }
                 continue;
             }
@@ -98,6 +115,14 @@ pub(crate) async fn follow(
     }
 }
 
+async fn cancel(client: &Client, run: RunId, display: &mut Display) {
+    match client.cancel_run(run).await {
+        Ok(_) => display.notice(&format!("Cancelling run {run}...")),
+        // The run may have ended meanwhile, which the log will tell.
+        Err(error) => display.notice(&format!("run {run} can't be cancelled: {}", chain(&error))),
+    }
+}
+
 /// The answer to the question whether to cancel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
@@ -106,7 +131,7 @@ enum Answer {
     Leave,
 }
 
-async fn ask(run: RunId, interrupt: &mut Interrupt) -> Answer {
+async fn ask(run: RunId, interrupt: &mut Interrupt<'_>) -> Answer {
     output::note_bytes(format!("\nCancel run {run}? [y/N] (Ctrl-C again: stop waiting, the run goes on) ").as_bytes());
     let (sender, answer) = oneshot::channel();
     // A thread of its own, which nobody waits for: a read from a terminal can't be called off.
@@ -132,26 +157,36 @@ fn is_yes(line: &str) -> bool {
     matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }
 
-/// Ctrl-C as a stream: one that comes while nobody listens is not lost.
-struct Interrupt {
+/// Signals as a stream: one that comes while nobody listens is not lost.
+enum Interrupt<'a> {
+    /// Ctrl-C alone.
     #[cfg(unix)]
-    signal: tokio::signal::unix::Signal,
+    Keyboard(tokio::signal::unix::Signal),
     #[cfg(windows)]
-    signal: tokio::signal::windows::CtrlC,
+    Keyboard(tokio::signal::windows::CtrlC),
+    /// Every signal to stop.
+    Any(&'a mut Signals),
 }
 
-impl Interrupt {
+impl Interrupt<'_> {
     fn listen() -> Result<Self, Fault> {
         #[cfg(unix)]
         let signal = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt());
         #[cfg(windows)]
         let signal = tokio::signal::windows::ctrl_c();
         let signal = signal.map_err(|error| Fault::machinery(format!("Ctrl-C can't be listened for: {error}")))?;
-        Ok(Self { signal })
+        Ok(Self::Keyboard(signal))
     }
 
     async fn next(&mut self) {
-        if self.signal.recv().await.is_none() {
+        let received = match self {
+            Self::Keyboard(signal) => signal.recv().await,
+            Self::Any(signals) => {
+                signals.next_or_hang_up().await;
+                Some(())
+            }
+        };
+        if received.is_none() {
             // The runtime is shutting down: no signal will come.
             std::future::pending::<()>().await;
         }

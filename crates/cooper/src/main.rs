@@ -12,6 +12,7 @@ mod environment;
 mod exit;
 mod fault;
 mod follow;
+mod local;
 mod logging;
 mod output;
 mod serve;

@@ -38,7 +38,23 @@ impl Signals {
         self.next_but_reload(|| ()).await
     }
 
-    /// The same; a signal to read files again is answered by `reload`.
+    /// Waits for the next signal to stop, the end of the terminal included; gives its name.
+    pub(crate) async fn next_or_hang_up(&mut self) -> &'static str {
+        #[cfg(unix)]
+        {
+            tokio::select! {
+                _ = self.interrupt.recv() => "interrupted",
+                _ = self.terminate.recv() => "told to end",
+                _ = self.hang_up.recv() => "hung up",
+            }
+        }
+        #[cfg(windows)]
+        {
+            self.next().await
+        }
+    }
+
+    /// The same as [`Self::next`]; a signal to read files again is answered by `reload`.
     pub(crate) async fn next_but_reload(&mut self, reload: impl Fn()) -> &'static str {
         #[cfg(unix)]
         {

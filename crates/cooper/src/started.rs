@@ -14,6 +14,7 @@ use crate::exit::Exit;
 use crate::fault::{Fault, Stop};
 use crate::follow::{self, OnInterrupt, Outcome};
 use crate::output;
+use crate::signals::Signals;
 
 /// How a command waits for the run that it asked for.
 #[derive(Args, Clone, Debug)]
@@ -42,12 +43,26 @@ impl WaitFlags {
     }
 }
 
+/// Whose server a run is on.
+pub(crate) enum Whose<'a> {
+    /// Somebody's, where it goes on without us.
+    Theirs,
+    /// This command's own, which ends with it.
+    Ours {
+        /// What ends both.
+        signals: &'a mut Signals,
+        /// The name of its registry.
+        registry: String,
+    },
+}
+
 /// Waits for a run as the flags say.
 pub(crate) async fn see_through(
     client: &Client,
     run: Run,
     flags: &WaitFlags,
     environment: &Environment,
+    whose: Whose<'_>,
 ) -> Result<Exit, Stop> {
     let live = flags.is_live(environment);
     if flags.no_wait {
@@ -63,16 +78,24 @@ pub(crate) async fn see_through(
         (false, OutputForm::Json) => LogTarget::Stderr,
     };
     let mut display = if live && !flags.no_logs { Display::live() } else { Display::plain(target) };
-    match follow::follow(client, run.run_id, &mut display, FollowOptions::default(), on_interrupt()).await? {
+    let (on_interrupt, ours) = match whose {
+        Whose::Ours { signals, registry } => (OnInterrupt::Cancel(signals), Some(registry)),
+        Whose::Theirs => (on_interrupt(), None),
+    };
+    match follow::follow(client, run.run_id, &mut display, FollowOptions::default(), on_interrupt).await? {
+        Outcome::Left if ours.is_some() => {
+            output::note(&format!("Run {} is stopped at once.", run.run_id));
+            Ok(Exit::Canceled)
+        }
         Outcome::Left => {
             output::note(&left(run.run_id));
             Ok(Exit::Canceled)
         }
-        Outcome::Ended(run) => ended(&run, flags.output),
+        Outcome::Ended(run) => ended(&run, flags.output, ours.as_deref()),
     }
 }
 
-fn on_interrupt() -> OnInterrupt {
+fn on_interrupt() -> OnInterrupt<'static> {
     match std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
         true => OnInterrupt::Ask,
         false => OnInterrupt::Leave,
@@ -89,7 +112,8 @@ pub(crate) fn new_key() -> Result<IdempotencyKey, Stop> {
     Ok(IdempotencyKey::parse(&key).map_err(|error| Fault::machinery(error.to_string()))?)
 }
 
-fn ended(run: &Run, form: OutputForm) -> Result<Exit, Stop> {
+/// The verdict. `ours` is the registry that ends with this command.
+fn ended(run: &Run, form: OutputForm, ours: Option<&str>) -> Result<Exit, Stop> {
     if form == OutputForm::Json {
         output::json(run)?;
     }
@@ -103,6 +127,11 @@ fn ended(run: &Run, form: OutputForm) -> Result<Exit, Stop> {
                 let tag = image.tag.as_ref().map(|tag| format!(":{tag}")).unwrap_or_default();
                 let digest = image.digest.as_ref().map(|digest| format!("@{digest}")).unwrap_or_default();
                 output::note(&format!("Pushed {}/{}{tag}{digest}", image.registry, image.repository));
+            }
+            if let Some(ours) = ours
+                && run.output_images.iter().any(|image| image.registry == ours)
+            {
+                output::note(&format!("What was pushed to {ours} goes now: push to another registry to keep it."));
             }
             return Ok(exit);
         }
@@ -118,6 +147,7 @@ fn ended(run: &Run, form: OutputForm) -> Result<Exit, Stop> {
     Err(match run.status {
         RunStatus::Canceled => fault,
         RunStatus::Timeout => fault.with_hint("give it more time with --timeout SECONDS"),
+        _ if ours.is_some() => fault,
         _ => fault.with_hint(format!("read its log again with `cooper logs {}`", run.run_id)),
     }
     .into())

@@ -3,6 +3,8 @@
 use std::io::IsTerminal as _;
 
 use clap::Args;
+use cooper_api::rest::Run;
+use cooper_client::Client;
 use cooper_source::PackOptions;
 
 use crate::azure::AzureFlags;
@@ -11,8 +13,9 @@ use crate::connection::ServerArgs;
 use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::fault::{Fault, Stop};
+use crate::local::{self, LocalArgs};
 use crate::output;
-use crate::started::{WaitFlags, new_key, see_through};
+use crate::started::{WaitFlags, Whose, new_key, see_through};
 
 #[derive(Args, Debug)]
 pub(crate) struct BuildArgs {
@@ -25,9 +28,18 @@ pub(crate) struct BuildArgs {
     #[command(flatten)]
     wait: WaitFlags,
     #[command(flatten)]
+    local: LocalArgs,
+    #[command(flatten)]
     server: ServerArgs,
     #[command(flatten)]
     azure: AzureFlags,
+}
+
+impl BuildArgs {
+    /// Whether a server in this process is to do it.
+    pub(crate) fn local(&self) -> bool {
+        self.local.local
+    }
 }
 
 pub(crate) async fn run(args: &BuildArgs, environment: &Environment) -> Result<Exit, Stop> {
@@ -42,7 +54,18 @@ pub(crate) async fn run(args: &BuildArgs, environment: &Environment) -> Result<E
             .into());
     }
     let request = Request::from_flags(&args.flags, environment)?;
+    let live = args.wait.is_live(environment);
+    let queue = async |client: &Client| queue(client, args, source, request, live).await;
+    if args.local() {
+        return local::run(&args.local, &args.wait, environment, queue).await;
+    }
     let client = args.server.connect(environment)?;
+    let run = queue(&client).await?;
+    see_through(&client, run, &args.wait, environment, Whose::Theirs).await
+}
+
+/// Sends what the build needs from this machine, and asks for it.
+async fn queue(client: &Client, args: &BuildArgs, source: Source, request: Request, live: bool) -> Result<Run, Stop> {
     for warning in args.azure.warnings().iter().chain(&request.warnings) {
         output::warning(warning);
     }
@@ -51,14 +74,13 @@ pub(crate) async fn run(args: &BuildArgs, environment: &Environment) -> Result<E
     {
         output::warning(&warning);
     }
-    let live = args.wait.is_live(environment);
     let request = match source {
         Source::Remote(source) => request.of_remote(&source, dockerfile_in_source(args.flags.file.as_deref())?),
         Source::Stdin => {
-            request.check(&client).await?;
+            request.check(client).await?;
             let packed = keep_stdin(dockerfile_in_source(args.flags.file.as_deref())?, live).await?;
             let dockerfile = packed.dockerfile.clone();
-            let context = upload_context(&client, packed, live).await?;
+            let context = upload_context(client, packed, live).await?;
             request.of_context(&context, dockerfile)
         }
         Source::Folder(folder) => {
@@ -66,21 +88,21 @@ pub(crate) async fn run(args: &BuildArgs, environment: &Environment) -> Result<E
             // Packing may take long; but what is wrong on this machine is told first.
             let early = has_dockerfile(&options);
             if early {
-                request.check(&client).await?;
+                request.check(client).await?;
             }
             output::note("Packing source code into tar to upload...");
             let packed = pack_folder(options, live).await?;
             if !early {
-                request.check(&client).await?;
+                request.check(client).await?;
             }
             let dockerfile = packed.dockerfile.clone();
-            let context = upload_context(&client, packed, live).await?;
+            let context = upload_context(client, packed, live).await?;
             request.of_context(&context, dockerfile)
         }
     };
     let run = client.create_run(&request, &new_key()?).await?;
     output::note(&format!("Queued a build with ID: {}", run.run_id));
-    see_through(&client, run, &args.wait, environment).await
+    Ok(run)
 }
 
 /// Whether a folder looks as if it could be packed.

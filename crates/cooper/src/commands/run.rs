@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use cooper_api::rest::{
     DEFAULT_TIMEOUT_SECONDS, EncodedTaskRunRequest, EncodedText, FileTaskRunRequest, MAX_TIMEOUT_SECONDS,
-    MIN_TIMEOUT_SECONDS, PlatformView, RunRequest, SetValue, TaskRunCommon,
+    MIN_TIMEOUT_SECONDS, PlatformView, Run, RunRequest, SetValue, TaskRunCommon,
 };
 use cooper_client::Client;
 use cooper_source::PackOptions;
@@ -19,8 +19,9 @@ use crate::connection::ServerArgs;
 use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::fault::{Fault, Stop, chain};
+use crate::local::{self, LocalArgs};
 use crate::output;
-use crate::started::{WaitFlags, new_key, see_through};
+use crate::started::{WaitFlags, Whose, new_key, see_through};
 use crate::task::{LocalTask, read_values};
 
 /// What a task file is called where nothing is said.
@@ -61,6 +62,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     wait: WaitFlags,
     #[command(flatten)]
+    local: LocalArgs,
+    #[command(flatten)]
     server: ServerArgs,
     #[command(flatten)]
     azure: AzureFlags,
@@ -80,6 +83,13 @@ enum Task {
     InSource { file: String, values: Option<String> },
 }
 
+impl RunArgs {
+    /// Whether a server in this process is to do it.
+    pub(crate) fn local(&self) -> bool {
+        self.local.local
+    }
+}
+
 pub(crate) async fn run(args: &RunArgs, environment: &Environment) -> Result<Exit, Stop> {
     let place = place(&args.source)?;
     if matches!(place, Place::Stdin) && args.file.as_deref() == Some("-") {
@@ -92,13 +102,31 @@ pub(crate) async fn run(args: &RunArgs, environment: &Environment) -> Result<Exi
             .with_hint("pipe a tar archive into it: `tar -c . | cooper run -f FILE -`")
             .into());
     }
-    let mut common = common(args)?;
+    let common = common(args)?;
     let Some(task) = task(args, &place, &common)? else { return Ok(Exit::Usage) };
+    let live = args.wait.is_live(environment);
+    let queue = async |client: &Client| queue(client, args, place, task, common, live).await;
+    if args.local() {
+        return local::run(&args.local, &args.wait, environment, queue).await;
+    }
     let client = args.server.connect(environment)?;
+    let run = queue(&client).await?;
+    see_through(&client, run, &args.wait, environment, Whose::Theirs).await
+}
+
+/// Sends what the run needs from this machine, and asks for it.
+async fn queue(
+    client: &Client,
+    args: &RunArgs,
+    place: Place,
+    task: Task,
+    mut common: TaskRunCommon,
+    live: bool,
+) -> Result<Run, Stop> {
     for warning in args.azure.warnings() {
         output::warning(&warning);
     }
-    common.source_location = source_location(&client, place, args.wait.is_live(environment)).await?;
+    common.source_location = source_location(client, place, live).await?;
     let request = match task {
         Task::Here(task) => RunRequest::EncodedTaskRunRequest(EncodedTaskRunRequest {
             encoded_task_content: EncodedText(task.file.text),
@@ -116,7 +144,7 @@ pub(crate) async fn run(args: &RunArgs, environment: &Environment) -> Result<Exi
     };
     let run = client.create_run(&request, &new_key()?).await?;
     output::note(&format!("Queued a run with ID: {}", run.run_id));
-    see_through(&client, run, &args.wait, environment).await
+    Ok(run)
 }
 
 fn place(text: &str) -> Result<Place, Fault> {

@@ -15,17 +15,24 @@ pub(crate) const KEY_VARIABLE: &str = "COOPER_SECRET_KEY";
 /// Resolves everything about secrets. What is wrong goes to the layers' faults.
 pub(super) fn take(layers: &mut Layers<'_>) -> SecretSettings {
     let environment = layers.environment;
-    let listed = layers.take(Key::SecretEnv, variables).unwrap_or_default();
+    let listed = layers.take(Key::SecretEnv, |names| listed(names, environment)).unwrap_or_default();
     let vaults = layers.take(Key::SecretVault, vaults).unwrap_or_default();
-    let listed = listed.into_iter().map(|(name, users)| {
-        let value = text(environment, &name);
-        (name, (value, users))
-    });
-    let listed = listed.collect();
     let vaults = vaults.into_iter().map(|(host, (target, users))| (host, (with_values(target, environment), users)));
     let vaults: BTreeMap<_, _> = vaults.collect();
     let vault = vault(layers, vaults.values().any(|(target, _)| needs_vault(target)));
     SecretSettings { key: key(layers), environment: listed, vaults, vault }
+}
+
+/// The variables that tasks may name, with their values.
+pub(super) fn listed(
+    names: &str,
+    environment: &Environment,
+) -> Result<BTreeMap<String, (Option<SecretString>, SecretUsers)>, String> {
+    let with_value = |(name, users): (String, SecretUsers)| {
+        let value = text(environment, &name);
+        (name, (value, users))
+    };
+    Ok(variables(names)?.into_iter().map(with_value).collect())
 }
 
 /// The server's key, if the environment has it.

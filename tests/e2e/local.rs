@@ -1,0 +1,109 @@
+//! `cooper run --local`: a run without a server, and nothing left of it whatever ends it.
+
+use std::process::Command;
+use std::time::Duration;
+
+use cooper_e2e::{Context, Engine, Running, cooper_binary, hermetic, run_to_end, unique, wait_until};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// A user without a server, whose temporary files are in a folder of the test's own.
+struct User {
+    folder: TempDir,
+}
+
+impl User {
+    fn new() -> Self {
+        let folder = TempDir::with_prefix("cooper-e2e-").unwrap();
+        std::fs::create_dir(folder.path().join("tmp")).unwrap();
+        Self { folder }
+    }
+
+    fn cooper(&self, arguments: &[&str]) -> Command {
+        let mut command = hermetic(cooper_binary(), self.folder.path(), None);
+        command.args(arguments).env("TMPDIR", self.folder.path().join("tmp"));
+        command
+    }
+
+    fn expect_nothing_left(&self) {
+        let left: Vec<_> = std::fs::read_dir(self.folder.path().join("tmp")).unwrap().flatten().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+/// A folder whose task builds the image of busybox and runs a script in it, in a step of this name.
+fn task(step: &str, script: &str) -> Context {
+    let task = format!(
+        "version: v1.1.0\nsteps:\n  - id: image\n    build: -t base:1 .\n  - push: [base:1]\n    id: pushed\n  - id: {step}\n    cmd: base:1 sh -c '{script}'\n"
+    );
+    Context::busybox().file("acr-task.yaml", task)
+}
+
+/// What the engine has of this owner: containers, networks, volumes.
+fn left_of(engine: &Engine, owner: &str) -> String {
+    let filter = format!("label=dev.cooperage.owner={owner}");
+    let lists: [&[&str]; 3] = [&["ps", "-aq"], &["network", "ls", "-q"], &["volume", "ls", "-q"]];
+    lists.iter().map(|list| engine.docker(&[list, &["--filter", filter.as_str()][..]].concat()).ok().stdout).collect()
+}
+
+/// Whose the container of a step is that runs.
+fn owner_of(engine: &Engine, step: &str) -> Option<String> {
+    let filter = format!("label=dev.cooperage.step={step}");
+    let format = "{{.Label \"dev.cooperage.owner\"}}";
+    let found = engine.docker(&["ps", "--filter", &filter, "--format", format]).ok().stdout;
+    Some(found.trim().to_owned()).filter(|owner| !owner.is_empty())
+}
+
+#[test]
+fn a_task_runs_without_a_server_and_ends_with_its_verdict() {
+    let user = User::new();
+    let good = task("greet", "echo it works");
+    let finished = run_to_end(&mut user.cooper(&["run", "--local", &good.display()]), LIMIT).ok();
+    assert!(finished.stdout.contains("\nit works\n"), "{finished}");
+    assert!(finished.stderr.contains("goes now") && !finished.stderr.contains("WARN"), "{finished}");
+    user.expect_nothing_left();
+
+    let bad = task("fail", "exit 7");
+    let finished =
+        run_to_end(&mut user.cooper(&["run", "--local", "--no-logs", "-o", "json", &bad.display()]), LIMIT).expect(1);
+    finished.error_names(&["failed to run step ID: fail", "code 7"]);
+    assert_eq!(finished.json()["steps"][2]["exitCode"], 7);
+    user.expect_nothing_left();
+}
+
+#[test]
+fn a_signal_ends_it_and_leaves_nothing() {
+    let (user, engine) = (User::new(), Engine::new());
+    let runs = [Signal::INT, Signal::TERM].map(|signal| {
+        let step = unique();
+        let context = task(&step, "sleep 39575");
+        let run = Running::start(&mut user.cooper(&["run", "--local", "--no-logs", &context.display()]));
+        (signal, step, run, context)
+    });
+    let begun = runs.map(|(signal, step, run, context)| {
+        wait_until("the step runs", LIMIT, || owner_of(&engine, &step).is_some());
+        (signal, owner_of(&engine, &step).unwrap(), run, context)
+    });
+    let owners = begun.map(|(signal, owner, run, _context)| {
+        run.signal(signal);
+        run.end(Duration::from_secs(30)).expect(3).error_names(&["was cancelled"]);
+        assert_eq!(left_of(&engine, &owner), "", "nothing is left when the command has ended");
+        owner
+    });
+    assert_ne!(owners[0], owners[1], "two of them never take each other's things for their own");
+    user.expect_nothing_left();
+}
+
+#[test]
+fn what_it_can_not_do_is_told_at_once() {
+    let user = User::new();
+    let run = |arguments: &[&str]| run_to_end(&mut user.cooper(arguments), LIMIT);
+    let none = ["run", "--local", "--engine", "/nonexistent/engine.sock", "--cmd", "busybox true", "/dev/null"];
+    run(&none).expect(6).error_names(&["/nonexistent/engine.sock", "does not answer"]);
+    run(&["run", "--local", "--no-wait", "--cmd", "busybox true", "/dev/null"]).expect(2);
+    run(&["build", "--local", "--server", "http://localhost:1", "."]).expect(2);
+    run(&["run", "--allow-ports", "--cmd", "busybox true", "/dev/null"]).expect(2);
+    user.expect_nothing_left();
+}
