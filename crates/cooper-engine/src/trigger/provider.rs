@@ -58,6 +58,18 @@ impl Provider {
         }
     }
 
+    /// The reference in the base repository that holds a pull request's head, where the forge keeps one: a fork's code can
+    /// be fetched without its repository. Azure DevOps keeps only the merge with the base, Bitbucket Cloud nothing.
+    pub fn pull_request_reference(self, number: u64) -> Option<String> {
+        match self {
+            Self::GitHub | Self::Gitea => Some(format!("refs/pull/{number}/head")),
+            Self::GitLab => Some(format!("refs/merge-requests/{number}/head")),
+            Self::BitbucketServer => Some(format!("refs/pull-requests/{number}/from")),
+            Self::AzureDevops => Some(format!("refs/pull/{number}/merge")),
+            Self::BitbucketCloud | Self::Generic => None,
+        }
+    }
+
     /// Reads a name; `forgejo` is `gitea`.
     pub fn parse(text: &str) -> Result<Self, ProviderError> {
         if text == "forgejo" {
