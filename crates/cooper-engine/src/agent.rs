@@ -60,6 +60,14 @@ pub enum AgentEffect<W> {
     CleanUp(PlacementKey),
 }
 
+impl HeldPlacement {
+    /// What is only being cleaned up takes no slot: back-to-back runs must not wait for it. Nor does what waits for steps
+    /// of other placements: they may need this slot.
+    fn takes_slot(&self) -> bool {
+        !self.stopping && (self.begun.is_empty() || !self.attempts.is_empty())
+    }
+}
+
 impl AgentState {
     /// An agent that takes up to `slots` placements at a time.
     pub fn new(slots: usize) -> Self {
@@ -121,8 +129,7 @@ impl AgentState {
             ToServer::Accepted(key)
         } else if let Some(why) = &self.unavailable {
             ToServer::Declined(key, why.clone())
-        } else if self.placements.values().filter(|placement| !placement.stopping).count() >= self.slots {
-            // What is only being cleaned up takes no slot: back-to-back runs must not wait for it.
+        } else if self.placements.values().filter(|placement| placement.takes_slot()).count() >= self.slots {
             ToServer::Declined(key, format!("all {} slots are in use", self.slots))
         } else {
             self.placements.insert(key, HeldPlacement::default());

@@ -71,11 +71,11 @@ pub enum Decision {
     },
 }
 
-/// How many placements each agent holds, counted from the unfinished runs.
+/// How many slots of each agent are taken, counted from the unfinished runs.
 pub fn load<'a>(runs: impl IntoIterator<Item = &'a Run>) -> BTreeMap<AgentRef, u32> {
     let mut load = BTreeMap::new();
-    for lease in runs.into_iter().flat_map(|run| run.placements.iter().filter_map(Placement::lease)) {
-        *load.entry(lease.agent.clone()).or_default() += 1;
+    for agent in runs.into_iter().flat_map(Run::slots) {
+        *load.entry(agent.clone()).or_default() += 1;
     }
     load
 }
@@ -90,7 +90,7 @@ pub fn waiting<'a>(runs: impl IntoIterator<Item = &'a Run>, now: Timestamp, poli
     live.flat_map(move |run| {
         run.placements.iter().enumerate().filter_map(move |(index, placement)| {
             let Placement::Waiting { reason } = placement else { return None };
-            if run.pause_ends(index, &policy).is_some_and(|end| now < end) {
+            if !run.has_work(index) || run.pause_ends(index, &policy).is_some_and(|end| now < end) {
                 return None;
             }
             let avoid = match reason {

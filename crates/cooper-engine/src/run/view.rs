@@ -4,7 +4,7 @@ use std::fmt;
 
 use cooper_types::Timestamp;
 
-use super::{PendingReason, Phase, Placement, Policy, Run, Step, StepState, Verdict};
+use super::{AgentRef, PendingReason, Phase, Placement, Policy, Run, Step, StepState, Verdict};
 
 /// A run's status, in ACR's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -195,9 +195,35 @@ impl Run {
         if self.phase != Phase::Live {
             return None;
         }
-        self.placements.iter().find_map(|placement| match placement {
-            Placement::Waiting { reason } => Some(reason),
+        self.placements.iter().enumerate().find_map(|(index, placement)| match placement {
+            Placement::Waiting { reason } if self.has_work(index) => Some(reason),
             _ => None,
+        })
+    }
+
+    /// Whether a placement has a step that runs or could: one without waits for steps of other placements.
+    ///
+    /// Only one with work is offered to an agent, and takes a slot of it. Otherwise runs with several placements could hold
+    /// each other's slots, or their own, and wait for ever.
+    pub fn has_work(&self, placement: usize) -> bool {
+        let done = |step: &usize| self.steps[*step].state.lets_go_on();
+        let mut own = self.steps.iter().zip(&self.plan.steps).filter(|(_, planned)| planned.placement == placement);
+        own.any(|(step, planned)| match step.state {
+            StepState::Running { .. } => true,
+            StepState::Waiting => planned.after.iter().all(done),
+            StepState::Succeeded { .. }
+            | StepState::Failed { .. }
+            | StepState::Cancelled { .. }
+            | StepState::Skipped => false,
+        })
+    }
+
+    /// The agents' slots that the run's placements take, one for each that has work, is offered, or is being stopped.
+    pub fn slots(&self) -> impl Iterator<Item = &AgentRef> {
+        self.placements.iter().enumerate().filter_map(|(index, placement)| match placement {
+            Placement::Offered(lease) | Placement::Stopping(lease) => Some(&lease.agent),
+            Placement::Accepted(lease) | Placement::Running(lease) => self.has_work(index).then_some(&lease.agent),
+            Placement::Waiting { .. } | Placement::Done => None,
         })
     }
 

@@ -1,10 +1,13 @@
 //! Runs of task files: steps side by side, failures that don't matter, containers that are lost with their agent.
 
-use cooper_engine::run::{Effect, RunEvent, RunStatus, StepState, StepStatus};
+use cooper_engine::run::{Effect, Policy, Run, RunEvent, RunStatus, StepState, StepStatus};
 
-use super::fixture::{agent, build, carefree, command, does, fails, live, plan, push, run_of, succeeds, taken};
+use cooper_engine::schedule::{self, AgentView, Decision};
+use cooper_types::{PoolName, RunId};
 
-fn statuses(run: &cooper_engine::run::Run) -> Vec<StepStatus> {
+use super::fixture::{agent, at, build, carefree, command, does, fails, live, plan, push, run_of, succeeds, taken};
+
+fn statuses(run: &Run) -> Vec<StepStatus> {
     run.steps.iter().map(|step| step.state.status()).collect()
 }
 
@@ -69,4 +72,39 @@ fn a_lost_placement_does_its_containers_again_and_its_pushes_not() {
     succeeds(&mut run, 63, 3);
     assert_eq!(run.status(), RunStatus::Succeeded);
     assert!(matches!(run.steps[1].state, StepState::Succeeded { attempt, .. } if attempt == pushed));
+}
+
+#[test]
+fn placements_that_wait_for_each_other_share_one_slot() {
+    // Each of the two platforms waits for the other in turn, and two such runs compete.
+    let steps = [build(0, &[]), build(1, &[0]), command(0, &[1]), command(1, &[2]), command(0, &[3])];
+    let mut runs = [1, 2].map(|number| Run { id: RunId::from_number(number), ..run_of(plan(2, &steps)) });
+    let platforms = runs[0].plan.placements.iter().map(|placement| placement.platform.clone()).collect();
+    let only = AgentView {
+        agent: agent("a", 1),
+        pool: PoolName::default_pool(),
+        native: platforms,
+        emulated: Vec::new(),
+        slots: 1,
+        draining: false,
+        unavailable: false,
+    };
+    for second in 1..20 {
+        let waiting = schedule::waiting(&runs, at(second), &Policy::DEFAULT);
+        assert!(waiting.iter().all(|view| runs.iter().any(|run| run.id == view.run && run.has_work(view.placement))));
+        for decision in schedule::schedule(waiting, std::slice::from_ref(&only), &schedule::load(&runs)) {
+            let Decision::Offer { run, placement, agent } = decision else { continue };
+            let run = runs.iter_mut().find(|other| other.id == run).expect("one of them");
+            taken(run, second, placement, &agent);
+        }
+        for run in &mut runs {
+            let running: Vec<usize> =
+                (0..steps.len()).filter(|step| run.steps[*step].state.live_attempt().is_some()).collect();
+            running.into_iter().for_each(|step| drop(succeeds(run, second, step)));
+        }
+        if runs.iter().all(|run| run.status() == RunStatus::Succeeded) {
+            return;
+        }
+    }
+    panic!("{:?}", runs.map(|run| statuses(&run)));
 }

@@ -25,7 +25,7 @@ pub(super) struct Queue {
     runs: BTreeMap<RunId, Run>,
     /// In which generation each was read; runs that can't be read are here as well, so that each is told of once.
     generations: BTreeMap<RunId, u64>,
-    /// How many placements each agent holds.
+    /// How many slots of each agent are taken.
     load: BTreeMap<AgentRef, u32>,
     /// The runs with placements that wait, by what they wait for, oldest first.
     waiting: BTreeMap<(PoolName, Platform), BTreeSet<(Timestamp, RunId)>>,
@@ -75,7 +75,7 @@ impl Queue {
         self.runs.get(&run)
     }
 
-    /// How many placements each agent holds or is asked to.
+    /// How many slots of each agent are taken.
     pub(super) fn load(&self) -> &BTreeMap<AgentRef, u32> {
         &self.load
     }
@@ -96,10 +96,10 @@ impl Queue {
     fn put(&mut self, generation: u64, run: Run) {
         self.remove(run.id);
         self.generations.insert(run.id, generation);
+        for agent in run.slots() {
+            *self.load.entry(agent.clone()).or_default() += 1;
+        }
         for placement in &run.placements {
-            if let Some(lease) = placement.lease() {
-                *self.load.entry(lease.agent.clone()).or_default() += 1;
-            }
             if let Placement::Offered(lease) = placement {
                 self.offers.entry(run.id).or_default().push(lease.until);
             }
@@ -113,11 +113,11 @@ impl Queue {
     fn remove(&mut self, id: RunId) {
         let Some(run) = self.runs.remove(&id) else { return };
         self.offers.remove(&id);
-        for lease in run.placements.iter().filter_map(Placement::lease) {
-            if let Some(held) = self.load.get_mut(&lease.agent) {
+        for agent in run.slots() {
+            if let Some(held) = self.load.get_mut(agent) {
                 *held -= 1;
                 if *held == 0 {
-                    self.load.remove(&lease.agent);
+                    self.load.remove(agent);
                 }
             }
         }
@@ -135,10 +135,8 @@ impl Queue {
 /// What a run's placements wait for, each thing once.
 fn classes(run: &Run) -> BTreeSet<(PoolName, Platform)> {
     let live = run.phase == Phase::Live;
-    let waiting = run
-        .placements
-        .iter()
-        .zip(&run.plan.placements)
-        .filter(|(placement, _)| live && matches!(placement, Placement::Waiting { .. }));
-    waiting.map(|(_, planned)| (run.pool.clone(), planned.platform.clone())).collect()
+    let waiting = run.placements.iter().zip(&run.plan.placements).enumerate().filter(|(index, (placement, _))| {
+        live && matches!(placement, Placement::Waiting { .. }) && run.has_work(*index)
+    });
+    waiting.map(|(_, (_, planned))| (run.pool.clone(), planned.platform.clone())).collect()
 }
