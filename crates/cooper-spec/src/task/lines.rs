@@ -79,9 +79,14 @@ impl<'a> Lines<'a> {
     /// The place in the file that a place in this text stands for.
     pub(super) fn place(&self, at: At) -> Place {
         let file = self.source.name.clone();
-        let (line, origin) = match self.lines.get(at.line.saturating_sub(1)) {
-            Some((line, origin)) => (line.as_str(), *origin),
-            None => ("", None),
+        // Parsers find some faults behind the last line: that one's end is meant then, or the file's if none is left.
+        let (line, origin, at) = match (self.lines.get(at.line.saturating_sub(1)), self.lines.last()) {
+            (Some((line, origin)), _) => (line.as_str(), *origin, at),
+            (None, Some((line, origin))) => {
+                let at = At { line: self.lines.len(), column: line.chars().count() + 1, length: 1 };
+                (line.as_str(), *origin, at)
+            }
+            (None, None) => ("", Some(1), At { line: 1, column: 1, length: 1 }),
         };
         let shown = |text: &str| text.chars().take(MAX_SHOWN).collect::<String>();
         match origin.and_then(|number| Some((number, self.source.lines.get(number - 1)?))) {

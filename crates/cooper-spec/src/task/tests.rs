@@ -1,6 +1,7 @@
 //! Whole files: what they become, and what is said of those that are wrong.
 
 mod faults;
+mod hostile;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

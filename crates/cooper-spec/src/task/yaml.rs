@@ -105,7 +105,12 @@ pub(super) fn parse(text: &str) -> Result<Document, YamlFault> {
     for next in Parser::new_from_str_with_options(text, options) {
         let (event, span) = next.map_err(|error| {
             let (line, column) = (error.marker().line(), error.marker().col() + 1);
-            YamlFault { at: At { line, column, length: 1 }, message: error.info() }
+            let message = match error.info() {
+                // The parser's own words for its limits of nesting.
+                info if info.contains("recursion limit") => too_deep(),
+                info => info,
+            };
+            YamlFault { at: At { line, column, length: 1 }, message }
         })?;
         if let Event::DocumentStart(..) = event {
             documents += 1;
@@ -116,6 +121,10 @@ pub(super) fn parse(text: &str) -> Result<Document, YamlFault> {
         reader.take(event, at(&span))?;
     }
     Ok(Document { root: reader.root, second: None })
+}
+
+fn too_deep() -> String {
+    format!("nodes stand more than {MAX_DEPTH} deep in each other")
 }
 
 fn at(span: &Span) -> At {
@@ -210,7 +219,7 @@ impl Reader {
             return Err(YamlFault { at, message });
         }
         if depth + self.open.len() > MAX_DEPTH {
-            return Err(YamlFault { at, message: format!("nodes stand more than {MAX_DEPTH} deep in each other") });
+            return Err(YamlFault { at, message: too_deep() });
         }
         Ok(())
     }
