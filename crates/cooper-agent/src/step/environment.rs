@@ -15,6 +15,7 @@ use cooper_types::{NetworkName, RegistryName};
 use super::{Attempt, Ended, workspace};
 use crate::forward::within_containers;
 use crate::placement;
+use crate::settings::StepPolicy;
 
 /// Networks of these kinds are the engine's own affair; others are a part of what is around its machine.
 const USUAL_DRIVERS: [&str; 2] = ["bridge", "nat"];
@@ -83,7 +84,8 @@ impl Attempt<'_> {
             volumes
                 .push(VolumeRequest { name, content: VolumeContent::Secret(volume.files.iter().cloned().collect()) });
         }
-        let networks = order.networks.iter().map(|network| self.network(network).map_err(fail));
+        let networks =
+            order.networks.iter().map(|network| made_or_taken(network, &self.runner.settings.steps).map_err(fail));
         Ok(PlacementRequest {
             scope: self.runner.scope(self.key),
             volumes,
@@ -91,23 +93,6 @@ impl Attempt<'_> {
             shared_network: order.networks.is_empty(),
             registry: within_containers(registry, self.runner.forward.as_ref(), Arc::clone(&self.shared.logins)),
         })
-    }
-
-    fn network(&self, network: &Network) -> Result<NetworkRequest, String> {
-        let name = NetworkName::parse(&network.name).map_err(|error| error.to_string())?;
-        if network.external {
-            return match self.runner.settings.steps.networks.contains(&network.name) {
-                true => Ok(NetworkRequest { name, origin: NetworkOrigin::Existing }),
-                false => Err(placement::network_refused(&network.name)),
-            };
-        }
-        let driver = network.driver.clone().filter(|driver| !driver.is_empty());
-        if let Some(driver) = driver.as_deref().filter(|driver| !USUAL_DRIVERS.contains(driver)) {
-            return Err(format!(
-                "network `{name}` has driver `{driver}`, and steps' networks have `bridge` (or `nat`)"
-            ));
-        }
-        Ok(NetworkRequest { name, origin: NetworkOrigin::Made { driver, ipv6: network.ipv6 } })
     }
 
     fn not_opened(&self, error: PlacementError) -> Ended {
@@ -133,5 +118,56 @@ pub(super) fn not_archived(doing: &str, error: &ArchiveError) -> Ended {
             Ended::Failed { exit_code: None, reason: format!("folder `{folder}` is not in the workspace") }
         }
         error => Ended::lost(doing, error),
+    }
+}
+
+/// A declared network as the engine's: one to make, or one that is there and that the operator lets steps use.
+fn made_or_taken(network: &Network, policy: &StepPolicy) -> Result<NetworkRequest, String> {
+    let name = NetworkName::parse(&network.name).map_err(|error| error.to_string())?;
+    if network.external {
+        return match policy.networks.contains(&network.name) {
+            true => Ok(NetworkRequest { name, origin: NetworkOrigin::Existing }),
+            false => Err(placement::network_refused(&network.name)),
+        };
+    }
+    let driver = network.driver.clone().filter(|driver| !driver.is_empty());
+    if let Some(driver) = driver.as_deref().filter(|driver| !USUAL_DRIVERS.contains(driver)) {
+        return Err(format!(
+            "network `{name}` has driver `{driver}`, and steps' networks have `bridge` (`nat` on Windows): write that, or leave `driver` out"
+        ));
+    }
+    Ok(NetworkRequest { name, origin: NetworkOrigin::Made { driver, ipv6: network.ipv6 } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(name: &str, driver: Option<&str>, external: bool, policy: &StepPolicy) -> Result<NetworkOrigin, String> {
+        let network = Network { name: name.into(), driver: driver.map(str::to_owned), ipv6: false, external };
+        made_or_taken(&network, policy).map(|request| request.origin)
+    }
+
+    #[test]
+    fn networks_are_made_or_the_operators_to_give() {
+        let usual = StepPolicy::default();
+        let open = StepPolicy { networks: ["corp".to_owned()].into(), ..StepPolicy::default() };
+        for driver in [None, Some(""), Some("bridge"), Some("nat")] {
+            let origin = made("n", driver, false, &usual).expect("made");
+            let driver = driver.filter(|driver| !driver.is_empty()).map(str::to_owned);
+            assert_eq!(origin, NetworkOrigin::Made { driver, ipv6: false });
+        }
+        assert_eq!(made("corp", None, true, &open), Ok(NetworkOrigin::Existing));
+        let refused = [
+            (made("corp", None, true, &usual), "network `corp` is the agent's machine's own", "--allow-network corp"),
+            (made("other", None, true, &open), "network `other` is the agent's machine's own", "--allow-network other"),
+            (made("n", Some("host"), false, &open), "network `n` has driver `host`", "leave `driver` out"),
+            (made("n", Some("macvlan"), false, &open), "network `n` has driver `macvlan`", "write that"),
+            (made("a b", None, false, &open), "a b", "network"),
+        ];
+        for (refused, object, way_out) in refused {
+            let told = refused.expect_err(object);
+            assert!(told.contains(object) && told.contains(way_out), "{told}");
+        }
     }
 }

@@ -127,7 +127,8 @@ fn exposed_ports(text: &str) -> Result<Vec<String>, ContainerFailure> {
     let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
     let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
     let (Some(first), Some(last)) = (port(first), port(last)) else { return Err(invalid()) };
-    let known = matches!(protocol, "tcp" | "udp" | "sctp");
+    let protocol = protocol.to_ascii_lowercase();
+    let known = matches!(protocol.as_str(), "tcp" | "udp" | "sctp");
     if !known || first > last || usize::from(last - first) >= MAX_EXPOSED {
         return Err(invalid());
     }

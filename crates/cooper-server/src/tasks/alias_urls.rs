@@ -78,3 +78,61 @@ async fn one(egress: &Egress, url: &str) -> Result<String, AliasUrlError> {
     }
     String::from_utf8(body).map_err(|_| AliasUrlError::Unusable { url: named() })
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+    use axum::response::IntoResponse as _;
+    use cooper_source::{Cidr, EgressOptions, EgressPolicy};
+
+    use super::*;
+    use crate::problem::chain;
+
+    /// A server with sources, good and bad ones.
+    async fn sources() -> String {
+        let answer = async |request: axum::extract::Request| match request.uri().path() {
+            "/good" => "a: b\n".into_response(),
+            "/large" => "x".repeat(MAX_BYTES + 1).into_response(),
+            "/binary" => vec![0xff_u8, 0xfe].into_response(),
+            "/private" => (StatusCode::UNAUTHORIZED, "the body of an error is not told").into_response(),
+            "/never" => std::future::pending().await,
+            _ => StatusCode::NOT_FOUND.into_response(),
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+        format!("http://{address}")
+    }
+
+    #[tokio::test]
+    async fn each_source_that_is_not_had_is_named_with_the_way_out() {
+        let base = sources().await;
+        let policy = EgressPolicy { allow: vec![Cidr::parse("127.0.0.1/32").expect("a network")] };
+        let egress = Egress::new(EgressOptions { policy, ..EgressOptions::default() });
+        let good = format!("{base}/good");
+        let found = fetch(&egress, [good.as_str()].into_iter()).await.expect("fetched");
+        assert_eq!(found, BTreeMap::from([(good.clone(), "a: b\n".to_owned())]));
+        let closed = "http://127.0.0.1:1/a".to_owned();
+        for (url, words) in [
+            (format!("{base}/missing"), "was answered with 404; the URL must be one that needs no sign-in"),
+            (format!("{base}/private"), "was answered with 401"),
+            (format!("{base}/large"), "is larger than 262144 bytes, or no text in UTF-8"),
+            (format!("{base}/binary"), "or no text in UTF-8"),
+            (format!("{base}/never"), "took longer than 2 s; keep the file in the source instead"),
+            ("http://".to_owned(), "is not a URL that can be fetched; write http(s)://HOST/PATH"),
+            (closed, "can't be fetched"),
+        ] {
+            let told = chain(&fetch(&egress, [url.as_str()].into_iter()).await.expect_err(&url));
+            assert!(told.contains(&format!("alias source `{url}`")) && told.contains(words), "{told}");
+            assert!(!told.contains("not told"), "{told}");
+        }
+        // A place that the operator has not listed is not asked at all.
+        let told = chain(
+            &fetch(&Egress::new(EgressOptions::default()), [good.as_str()].into_iter()).await.expect_err("closed"),
+        );
+        assert!(told.contains("can't be fetched") && told.contains("127.0.0.1"), "{told}");
+        let many = vec!["http://h/a"; MAX_SOURCES + 1];
+        let told = fetch(&egress, many.into_iter()).await.expect_err("too many").to_string();
+        assert!(told.contains("names 33 alias sources by URL; at most 32 are fetched"), "{told}");
+    }
+}

@@ -16,6 +16,10 @@ use super::words::{self, Rules, unquoted};
 use super::yaml::At;
 use super::{cache, environment, keys, limits, paths};
 
+/// How many ports one entry of `expose` names.
+const MOST_EXPOSED: u16 = 4096;
+/// How many ports one entry of `ports` names: each costs the engine a process.
+const MOST_PUBLISHED: u16 = 256;
 const DEFAULT_RETRY_DELAY: Duration = Duration::from_secs(5);
 /// ACR's own image aliases: without one of the operator's they mean images of Docker Hub.
 const IMAGE_ALIASES: &[&str] = &["acr", "az", "bash", "curl", "cssc"];
@@ -107,8 +111,20 @@ pub(super) fn read(
         cpus: cpus(fields, report),
         entry_point: fields.text("entryPoint", report).map(|told| unquoted(&told.value, windows)),
         env,
-        expose: ports(fields, "expose", is_exposed, "write PORT or PORT/udp", report),
-        ports: ports(fields, "ports", is_published, "write \"PORT:PORT\", or ADDRESS:PORT:PORT/udp", report),
+        expose: ports(
+            fields,
+            "expose",
+            is_exposed,
+            "write PORT, PORT-PORT or PORT/udp; a range has at most 4096 ports",
+            report,
+        ),
+        ports: ports(
+            fields,
+            "ports",
+            is_published,
+            "write \"PORT:PORT\", ADDRESS:PORT:PORT/udp, or ranges of the same length, of at most 256 ports",
+            report,
+        ),
         volume_mounts: mounts(fields, kind, windows, shared, report),
         working_directory: paths::working_directory(directory, windows),
         disable_working_directory_override: !override_directory,
@@ -367,21 +383,29 @@ fn ports(
 
 /// `PORT[-PORT][/PROTOCOL]`
 fn is_exposed(text: &str) -> bool {
+    exposed(text).is_some_and(|count| count <= MOST_EXPOSED)
+}
+
+/// How many ports `PORT[-PORT][/PROTOCOL]` names.
+fn exposed(text: &str) -> Option<u16> {
     let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    is_range(range) && ["tcp", "udp", "sctp"].contains(&protocol.to_ascii_lowercase().as_str())
+    let known = ["tcp", "udp", "sctp"].contains(&protocol.to_ascii_lowercase().as_str());
+    range_of(range).filter(|_| known)
 }
 
-fn is_range(text: &str) -> bool {
+/// How many ports `PORT[-PORT]` names.
+fn range_of(text: &str) -> Option<u16> {
     let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0 && !text.starts_with('+'));
-    match text.split_once('-') {
-        Some((first, last)) => matches!((port(first), port(last)), (Some(first), Some(last)) if first <= last),
-        None => port(text).is_some(),
-    }
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (port(first)?, port(last)?);
+    (first <= last).then(|| last - first + 1)
 }
 
-/// `[[ADDRESS:][PORT[-PORT]]:]PORT[-PORT][/PROTOCOL]`
+/// `[[ADDRESS:][PORT[-PORT]]:]PORT[-PORT][/PROTOCOL]`, with as many ports on one side as on the other.
 fn is_published(text: &str) -> bool {
-    let Some((host, container)) = text.rsplit_once(':') else { return is_exposed(text) };
+    let (host, container) = text.rsplit_once(':').map_or((None, text), |(host, container)| (Some(host), container));
+    let Some(count) = exposed(container).filter(|count| *count <= MOST_PUBLISHED) else { return false };
+    let Some(host) = host else { return true };
     let (address, port) = match host.rsplit_once(':') {
         Some((address, port)) => (address, port),
         None => ("", host),
@@ -389,8 +413,8 @@ fn is_published(text: &str) -> bool {
     let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
     let address_fits = address.is_empty() || bare.parse::<std::net::IpAddr>().is_ok();
     // Nothing between two colons means any port of the machine.
-    let port_fits = is_range(port) || port.is_empty() && !address.is_empty();
-    is_exposed(container) && address_fits && port_fits
+    let port_fits = range_of(port) == Some(count) || port.is_empty() && !address.is_empty();
+    address_fits && port_fits
 }
 
 fn cache(

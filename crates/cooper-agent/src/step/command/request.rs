@@ -91,9 +91,9 @@ fn network(
         Some("default" | "bridge" | "nat") => NetworkChoice::Default,
         Some(name) => return Err(format!("network `{name}` is none of the task's: declare it under `networks`")),
     };
-    let ports = order.ports.iter().map(|text| port(text)).collect::<Result<Vec<_>, _>>()?;
+    let ports = order.ports.iter().map(|text| ports(text)).collect::<Result<Vec<_>, _>>()?;
     let ports = if policy.ports {
-        ports
+        ports.concat()
     } else {
         notes.extend(order.ports.iter().map(|text| {
             format!(
@@ -110,9 +110,16 @@ fn network_name(name: &str) -> Result<NetworkName, String> {
     NetworkName::parse(name).map_err(|error| error.to_string())
 }
 
-/// `[[address:]host:]container[/protocol]`, an IPv6 address in brackets.
-fn port(text: &str) -> Result<PortMapping, String> {
-    let wrong = || format!("port `{text}` is not of the form `[[address:]host:]container[/tcp|udp|sctp]`");
+/// `[[address:]host:]container[/protocol]`, an IPv6 address in brackets; host and container may be ranges of one length.
+fn ports(text: &str) -> Result<Vec<PortMapping>, String> {
+    /// How many ports a range has. Each costs the engine a process.
+    const MOST: usize = 256;
+    let wrong = || {
+        format!(
+            "port `{text}` is not of the form `[[address:]host:]container[/tcp|udp|sctp]`, each a port or a range of one \
+             length, of at most {MOST} ports"
+        )
+    };
     let (rest, protocol) = match text.split_once('/') {
         None => (text, PortProtocol::Tcp),
         Some((rest, protocol)) => match protocol.to_ascii_lowercase().as_str() {
@@ -123,21 +130,32 @@ fn port(text: &str) -> Result<PortMapping, String> {
         },
     };
     let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(wrong);
-    let (rest, container) = match rest.rsplit_once(':') {
-        Some((rest, container)) => (Some(rest), number(container)?),
-        None => (None, number(rest)?),
+    let range = |text: &str| {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let range = number(first)?..=number(last)?;
+        if (1..=MOST).contains(&range.len()) { Ok(range) } else { Err(wrong()) }
     };
-    let Some(rest) = rest else { return Ok(PortMapping { container, protocol, host: None, address: None }) };
-    let (address, host) = match rest.rsplit_once(':') {
-        Some((address, host)) => {
-            let address: IpAddr = address.trim_matches(['[', ']']).parse().map_err(|_| wrong())?;
-            (Some(address), host)
-        }
-        None => (None, rest),
+    let (rest, containers) = match rest.rsplit_once(':') {
+        Some((rest, container)) => (Some(rest), range(container)?),
+        None => (None, range(rest)?),
     };
-    // `127.0.0.1::80` leaves the host's port open.
-    let host = if host.is_empty() && address.is_some() { None } else { Some(number(host)?) };
-    Ok(PortMapping { container, protocol, host, address })
+    let (address, host) = match rest.map(|rest| rest.rsplit_once(':').map_or((None, rest), |(a, h)| (Some(a), h))) {
+        None => (None, None),
+        // `127.0.0.1::80` leaves the host's port open.
+        Some((Some(address), "")) => (Some(address), None),
+        Some((address, host)) => (address, Some(range(host)?)),
+    };
+    let address: Option<IpAddr> =
+        address.map(|text| text.trim_matches(['[', ']']).parse().map_err(|_| wrong())).transpose()?;
+    if host.as_ref().is_some_and(|host| host.len() != containers.len()) {
+        return Err(wrong());
+    }
+    let first = host.map(|host| *host.start());
+    let mapping = |(index, container)| {
+        let host = first.map(|first| first + u16::try_from(index).expect("a range has at most 256 ports"));
+        PortMapping { container, protocol, host, address }
+    };
+    Ok(containers.enumerate().map(mapping).collect())
 }
 
 /// A decimal number of processors in billionths.

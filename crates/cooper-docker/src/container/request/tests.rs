@@ -84,6 +84,7 @@ fn ports_lead_in_one_by_one() {
     };
     check("8080", Some(&["8080/tcp"]));
     check("53/udp", Some(&["53/udp"]));
+    check("53/UDP", Some(&["53/udp"]));
     check("3000-3002/sctp", Some(&["3000/sctp", "3001/sctp", "3002/sctp"]));
     for bad in ["", "0", "x", "80/http", "3-2", "1-65535", "-1", "80:80", "70000"] {
         check(bad, None);

@@ -12,6 +12,10 @@ fn check(text: &str, expected: &str) {
 fn versions() {
     check("version: 1.1.0\nsteps: []\n", "task.yaml:1:10: version `1.1.0` is not known; did you mean `v1.1.0`?");
     check("version: v1.2.0\n", "version `v1.2.0` is not known; known are v1.0.0 and v1.1.0");
+    check("version: 1.0.0\n", "version `1.0.0` is not known; did you mean `v1.0.0`?");
+    check("version: v2\n", "version `v2` is not known; known are v1.0.0 and v1.1.0");
+    check("version: latest\n", "version `latest` is not known");
+    check("version: [v1.1.0]\n", "`version` of a task is a list; write one text");
     check("version: 1.0\n", "version `1.0` is not known");
     for (text, version) in [
         ("steps: []", TaskVersion::V1_0_0),
@@ -28,6 +32,23 @@ fn kinds_of_values() {
     let steps = [
         ("steps: x\n", "task.yaml:1:8: `steps` of a task is a text, not a list; write `steps: [\"x\"]`"),
         ("steps: {a: b}\n", "`steps` of a task is a map; write a list"),
+        ("steps: 5\n", "`steps` of a task is a text, not a list"),
+        ("just a text\n", "task.yaml:1:1: a task is a text; write a map with the keys version, alias,"),
+        ("stepTimeout: '5'\n", "`stepTimeout` of a task is `5`, which is no number"),
+        ("workingDirectory: [a]\n", "`workingDirectory` of a task is a list; write one text"),
+        ("env: {A: 1}\n", "`env` of a task is a map; write a list"),
+        ("secrets: {id: a}\n", "`secrets` of a task is a map; write a list"),
+        ("networks: [a]\n", "a network is a text; write a map with the keys name, driver,"),
+        ("networks: [{name: n, ipv6: 1}]\n", "`ipv6` of a network is `1`, which is no boolean"),
+        (
+            "volumes: [{name: v, secret: [a]}]\n",
+            "`secret` of a volume is a list; write a map: `NAME: TEXT` in each line",
+        ),
+        ("steps: [a]\n", "a step is a text; write a map with the keys id, cmd,"),
+        ("steps:\n- cmd: a\n  ignoreErrors: maybe\n", "`ignoreErrors` of a step is `maybe`, which is no boolean"),
+        ("steps:\n- cmd: a\n  retryOnErrors: x\n", "`retryOnErrors` of a step is a text, not a list"),
+        ("steps:\n- cmd: a\n  volumeMounts: [v]\n", "a mount is a text; write a map with the keys name, mountPath"),
+        ("steps:\n- cmd: a\n  network: {name: n}\n", "`network` of a step is a map; write one text"),
         ("- a\n", "task.yaml:1:1: a task is a list; write a map with the keys version, alias,"),
         ("steps: [~]\n", "a step is nothing; write a map"),
         ("steps: [[]]\n", "a step is a list"),
@@ -72,12 +93,19 @@ fn steps() {
         ("- cmd: a\n  repeat: -1\n", "`repeat` of a step is -1; write 0 or more"),
         ("- cmd: a\n  cmdDownloadRetries: -1\n", "`cmdDownloadRetries` of a step is -1"),
         ("- cmd: a\n  id: a b\n", "step id `a b` holds a blank"),
+        ("- cmd: a\n  id: \"a\\tb\"\n", "holds a blank; write letters, digits, `-`, `_` and `.`"),
+        ("- cmd: a\n  id: [x]\n", "`id` of a step is a list; write one text"),
+        ("- build: .\n  push: [b]\n", "step `acb_step_0` has build and push; a step does one thing"),
+        ("- build: .\n  cmd: a\n  push: [b]\n", "step `acb_step_0` has build and cmd and push"),
+        ("- cmd: '  '\n", "step `acb_step_0` has no `cmd`, `build` or `push`; give it one of them"),
+        ("- when: ['-']\n", "step `acb_step_0` has no `cmd`, `build` or `push`"),
         ("- cmd: a\n  id: \"a\\u00a0b\"\n", "holds a blank"),
         ("- cmd: a\n  id: a/b\n", "step id `a/b` is not one; write at most 128 letters"),
         ("- cmd: a\n  id: acb_root\n", "step id `acb_root` is reserved"),
         ("- cmd: a\n  id: '-'\n", "step id `-` is reserved"),
         ("- cmd: a\n  cache: maybe\n", "`cache` of a step is `maybe`; write enabled or disabled"),
         ("- push: [a]\n  cache: maybe\n", "`cache` of a step is `maybe`"),
+        ("- build: .\n  cache: yes\n", "`cache` of a step is `yes`; write enabled or disabled"),
         ("- cmd: a\n  isolation: jail\n", "`isolation` of a step is `jail`; write default or process or hyperv"),
         ("- build: --isolation jail .\n", "flag `--isolation` is `jail`; write default, process or hyperv"),
         ("- cmd: a\n  cpus: lots\n", "`cpus` is `lots`; write a number above 0"),
@@ -85,6 +113,14 @@ fn steps() {
         ("- cmd: a\n  ports: [http]\n", "entry `http` of `ports` is no port; write \"PORT:PORT\""),
         ("- cmd: a\n  ports: ['0:80', 'x:1:2']\n", "entry `x:1:2` of `ports` is no port"),
         ("- cmd: a\n  expose: ['70000']\n", "entry `70000` of `expose` is no port"),
+        ("- cmd: a\n  ports: ['8000-8001:80-85']\n", "entry `8000-8001:80-85` of `ports` is no port"),
+        ("- cmd: a\n  ports: ['80-70']\n", "entry `80-70` of `ports` is no port"),
+        ("- cmd: a\n  ports: ['8000-8001:80']\n", "entry `8000-8001:80` of `ports` is no port"),
+        ("- cmd: a\n  ports: ['1-257']\n", "entry `1-257` of `ports` is no port"),
+        ("- cmd: a\n  expose: ['1-4097']\n", "entry `1-4097` of `expose` is no port"),
+        ("- cmd: a\n  ports: ['host:80:80']\n", "entry `host:80:80` of `ports` is no port"),
+        ("- cmd: a\n  ports: ['80/icmp']\n", "entry `80/icmp` of `ports` is no port"),
+        ("- cmd: a\n  expose: [http]\n", "entry `http` of `expose` is no port; write PORT, PORT-PORT or PORT/udp"),
         ("- cmd: a | b\n", "`cmd` can't be read: `|` is a shell's, and no shell reads this text; quote it"),
         ("- cmd: a 'b\n", "`cmd` can't be read: a single quote is not closed"),
         ("- cmd: a $(date)\n", "`cmd` can't be read: `$(` would run a command on the agent"),
@@ -113,6 +149,10 @@ fn steps() {
     for (text, expected) in table {
         check(&format!("steps:\n{text}"), expected);
     }
+    for ports in ["1-256", "8000-8001:80-81", "127.0.0.1::80", "[::1]:8080:80/UDP", "80/sctp", "1-4096/TCP"] {
+        let property = if ports == "1-4096/TCP" { "expose" } else { "ports" };
+        task(&format!("steps:\n- cmd: a\n  {property}: ['{ports}']\n"));
+    }
 }
 
 #[test]
@@ -130,6 +170,28 @@ fn order() {
         ("- {id: a, cmd: x, when: [a]}\n", "step `a` waits for itself; name steps above it"),
         ("- {id: a, cmd: x}\n- {id: b, cmd: x, when: ['-', a]}\n", "`when` of step `b` holds `-` and other entries"),
         ("- {id: a, cmd: x}\n- {id: b, cmd: x, when: ['']}\n", "`when` of step `b` has an empty entry"),
+        (
+            "- {id: a, cmd: x}\n- {id: b, cmd: x, when: [~]}\n",
+            "`when` of step `b` has an empty entry; name a step above",
+        ),
+        (
+            "- {id: a, cmd: x, when: ['-', '-']}\n",
+            "`when` of step `a` holds `-` and other entries; write `[\"-\"]` alone",
+        ),
+        (
+            "- {id: a, cmd: x, when: [b]}\n",
+            "waits for `b`, which there is not; it is the first step, and waits for nothing",
+        ),
+        ("- {cmd: x, when: [acb_root]}\n", "step `acb_step_0` waits for `acb_root`, which there is not"),
+        ("- {id: a, cmd: x}\n- {id: b, cmd: x, when: {a: b}}\n", "`when` of a step is a map; write a list"),
+        (
+            "- {id: a, cmd: x, when: [b]}\n- {id: b, cmd: x, when: [a]}\n",
+            "step `a` waits for `b`, which comes later, in line 3; a step can wait only for steps above it",
+        ),
+        (
+            "- {cmd: x}\n- {id: acb_step_0, cmd: x}\n",
+            "step id `acb_step_0` is there twice; give it another id than the step in line 2",
+        ),
         (
             "- {id: a, cmd: x}\n- {id: a, cmd: x}\n",
             "task.yaml:3:8: step id `a` is there twice; give it another id than the step in line 2",
@@ -156,6 +218,18 @@ fn secrets_networks_and_volumes() {
     let table = [
         ("secrets: [{keyvault: 'cooper://a'}]\n", "a secret has no id; write `id: NAME`"),
         ("secrets: [{id: a b, keyvault: 'cooper://a'}]\n", "secret id `a b` holds a blank"),
+        ("secrets: [{id: '', keyvault: 'cooper://a'}]\n", "a secret has no id; write `id: NAME`"),
+        ("secrets: [{id: a, keyvault: ''}]\n", "secret `a` says nowhere where it is kept"),
+        ("secrets: [{id: a, clientID: 6f1a2b3c-0000-4000-8000-000000000000}]\n", "secret `a` says nowhere where it is"),
+        ("secrets: [{id: a, keyvault: 'https://v/secrets'}]\n", "is not of the form https://VAULT/secrets/NAME"),
+        ("secrets: [{id: a, keyvault: 'https://v/secrets/a/1/2'}]\n", "is not of the form https://VAULT/secrets/NAME"),
+        ("secrets: [{id: a, keyvault: 'vault/a'}]\n", "`vault/a` is not a place of a secret; write https://VAULT"),
+        (
+            "secrets: [{id: a, keyvault: 'env://1'}]\n",
+            "keyvault of secret `a` is not one; `env://1` is not of the form",
+        ),
+        ("secrets: [{id: a, keyvault: 'cooper://a/x'}]\n", "`cooper://a/x` is not of the form cooper://NAME"),
+        ("secrets: [a]\n", "a secret is a text; write a map with the keys id, keyvault, clientID"),
         (
             "secrets: [{id: a}]\n",
             "secret `a` says nowhere where it is kept; write `keyvault: https://VAULT/secrets/NAME`",
@@ -172,6 +246,8 @@ fn secrets_networks_and_volumes() {
         ),
         ("networks: [{driver: bridge}]\n", "a network has no name"),
         ("networks: [{name: a b}]\n", "network name `a b` is not one"),
+        ("networks: [{name: ''}]\n", "a network has no name; write `name: NAME`"),
+        ("networks: [{name: -a}]\n", "network name `-a` is not one; write letters, digits, `-`, `_` and `.`"),
         ("networks: [{name: a}, {name: a}]\n", "network `a` is there twice"),
         ("volumes: [{secret: {a: YQ==}}]\n", "a volume has no name"),
         ("volumes: [{name: a.b, secret: {a: YQ==}}]\n", "volume name `a.b` is not one"),
@@ -180,6 +256,10 @@ fn secrets_networks_and_volumes() {
         ("volumes: [{name: a, secret: {}}]\n", "volume `a` has no files"),
         ("volumes: [{name: a, secret: {a/b: YQ==}}]\n", "file name `a/b` of volume `a` is not one"),
         ("volumes: [{name: a, secret: {..: YQ==}}]\n", "file name `..` of volume `a` is not one"),
+        ("volumes: [{name: a, secret: {'': YQ==}}]\n", "file name `` of volume `a` is not one"),
+        ("volumes: [{name: '', secret: {a: YQ==}}]\n", "a volume has no name; write `name: NAME`"),
+        ("volumes: [{name: a, secret: {a: [x]}}]\n", "`a` is a list; write one text"),
+        ("volumes: [{name: a, secret: ~}]\n", "volume `a` has no files"),
         (
             "volumes: [{name: a, secret: {a: '?'}}]\n",
             "file `a` of volume `a` is not base64; write `{{ .Secrets.ID | b64enc }}`",
@@ -195,6 +275,8 @@ fn secrets_networks_and_volumes() {
             "volume `kyes` is not declared; did you mean `keys`?",
         ),
         ("- cmd: x\n  volumeMounts: [{name: keys}]\n", "a mount needs `name` and `mountPath`"),
+        ("- cmd: x\n  volumeMounts: [{name: keys, mountPath: ''}]\n", "a mount needs `name` and `mountPath`"),
+        ("- build: .\n  volumeMounts: [{name: other, mountPath: /a}]\n", "volume `other` is not declared; declare it"),
         ("- cmd: x\n  volumeMounts: [{name: '', mountPath: /a}]\n", "a mount needs `name` and `mountPath`"),
         (
             "- cmd: x\n  volumeMounts: [{name: keys, mountPath: a}]\n",
@@ -221,14 +303,30 @@ fn aliases_and_templates() {
     let table = [
         ("alias:\n  directive: ab\n", "task.yaml:3:14: directive `ab` can't be one"),
         ("alias:\n  directive: a\n", "directive `a` is a letter or digit"),
+        ("alias:\n  directive: '7'\n", "directive `7` is a letter or digit; write another character, such as `!`"),
+        ("alias:\n  directive: '{'\n", "directive `{` can't be one; write one character that is no letter, digit,"),
+        ("alias:\n  directive: [x]\n", "`directive` of an alias block is a list; write one text"),
+        ("alias: text\n", "an alias block is a text; write a map with the keys src, values, directive"),
+        ("alias:\n  values: {a: [x]}\n", "`a` is a list; write one text"),
+        ("alias:\n  values: {'': x}\n", "alias name `` is not one"),
         ("alias:\n  values: {a-b: x}\n", "alias name `a-b` is not one; write letters and digits alone"),
         ("alias:\n  values: [a]\n", "`values` of an alias block is a list"),
         ("alias:\n  src: x\n", "`src` of an alias block is a text, not a list"),
         ("alias:\n  src: [nowhere.yaml]\n", "alias source `nowhere.yaml` is not there; name a file of the source"),
+        (
+            "alias:\n  src: ['https://h/a.yaml']\n",
+            "alias source `https://h/a.yaml` is not there; it must answer within two seconds; or put the file beside",
+        ),
         ("alias:\n  values: {a: [}\n", "the alias block is no YAML"),
         ("steps:\n- cmd: {{ .Values.x\n", "task.yaml:3:"),
         ("steps:\n- cmd: a {{ frobnicate }}\n", "task.yaml:3:13: function `frobnicate` is unknown"),
         ("steps:\n- cmd: a {{ .Values.a.b }}\n", "task.yaml:3:"),
+        ("steps:\n- cmd: a {{ if }}\n", "task.yaml:3:"),
+        ("steps:\n- cmd: a {{ end }}\n", "task.yaml:3:"),
+        ("steps:\n- cmd: a {{ fail \"no tag\" }}\n", "task.yaml:3:13: the template fails: no tag"),
+        ("steps:\n- cmd: a {{ env \"HOME\" }}\n", "task.yaml:3:13: function `env`"),
+        ("alias:\n  values: {a: '{{ .Values.a.b }}'}\n", "task.yaml:3:"),
+        ("alias:\n  values: {a: '{{ frobnicate }}'}\n", "function `frobnicate` is unknown"),
     ];
     for (text, expected) in table {
         check(&format!("version: v1.1.0\n{text}"), expected);
@@ -239,6 +337,15 @@ fn aliases_and_templates() {
     let told = load(&inputs).expect_err("faults").to_string();
     assert!(told.contains("a.yaml:2:1: alias name `a_b` is not one"), "{told}");
     assert!(told.contains("a.yaml:3:7: an alias stands for something other than a text"), "{told}");
+    for (source, expected) in [
+        ("- a\n", "a.yaml:1:1: the source is no map; a source of aliases is a flat map: `NAME: TEXT` in each line"),
+        ("a: [\n", "a.yaml:"),
+        ("a: '{{ frobnicate }}'\n", "function `frobnicate` is unknown"),
+    ] {
+        inputs.alias_sources.insert("a.yaml".to_owned(), source.to_owned());
+        let told = load(&inputs).expect_err(source).to_string();
+        assert!(told.contains(expected), "{source}: {told}");
+    }
     inputs.alias_sources.insert("a.yaml".to_owned(), String::new());
     assert!(load(&inputs).is_ok());
 }
@@ -274,6 +381,16 @@ fn what_has_no_effect_is_told() {
             "a step has no key `downloadRetries`; it has no effect; did you mean `cmdDownloadRetries`?",
         ),
         ("- cmd: a\n  volumeMount: []\n", "did you mean `volumeMounts`?"),
+        ("- cmd: a\n  secret: x\n", "a step has no key `secret`; it has no effect"),
+        ("- build: .\n  tags: [a]\n  buildargs: [b]\n", "a step has no key `tags`; it has no effect"),
+        ("- build: .\n  isbuildtask: true\n", "a step has no key `isbuildtask`; it has no effect"),
+        ("- build: .\n  pull: true\n", "`pull` has no effect on a build step; it counts for cmd steps"),
+        ("- push: [a]\n  env: [A=1]\n", "`env` has no effect on a push step; it counts for build and cmd steps"),
+        ("- cmd: a\n  exitedWithout: [1]\n", "`exitedWithout` has no effect on a cmd step"),
+        (
+            "- cmd: a\n  platform: windows/amd64\n  isolation: process\n- build: -t a .\n  platform: windows/amd64\n  cache: enabled\n",
+            "`cache` has no effect on Windows",
+        ),
         ("- cmd: a\n  cmd: b\n", "key `cmd` is there twice; this one counts, the one in line 2 does not"),
         ("- cmd: a $HOME\n", "`$HOME` in `cmd` is not replaced; ACR's agent would replace it"),
         ("- cmd: a\n  network: host\n", "network `host` is not declared; declare it under `networks`"),
@@ -379,4 +496,36 @@ proptest::proptest! {
         let _ = alias_sources(&inputs(&text));
         let _ = wanted_secrets(&inputs(&text));
     }
+}
+
+#[test]
+fn values_from_the_command_line_and_from_a_file() {
+    let refused = |text: &str| SetValue::parse(text, false).expect_err(text).to_string();
+    assert_eq!(refused("a"), "a value has no `=`; write NAME=VALUE");
+    assert_eq!(refused(""), "a value has no `=`; write NAME=VALUE");
+    assert_eq!(refused("=secret"), "a value has no name; write NAME=VALUE");
+    // ACR's documents tell of a comma form, which its parser doesn't have.
+    assert_eq!(SetValue::parse("a=1,b=2", false).map(|set| set.value), Ok("1,b=2".to_owned()));
+    let with_values = |text: &str| {
+        let mut inputs = inputs("steps:\n- cmd: a {{ .Values.a }}\n");
+        inputs.values = Some(NamedText { name: "values.yaml".to_owned(), text: text.to_owned() });
+        load(&inputs).map(|loaded| cmd(&loaded.task.steps[0])).map_err(|faults| faults.to_string())
+    };
+    assert_eq!(with_values("a: {b: c}\n").as_deref(), Ok("a:latest map[b:c]"));
+    for (text, expected) in [
+        ("text\n", "values.yaml:1:1: the values are a text; a values file is a YAML map: `NAME: VALUE` in each line"),
+        ("a: b: c\n", "values.yaml:1:"),
+        ("a: *x\n", "values.yaml:1:"),
+    ] {
+        let told = with_values(text).expect_err(text);
+        assert!(told.contains(expected), "{text}: {told}");
+    }
+}
+
+#[test]
+fn a_cache_that_can_have_no_name_is_told_of() {
+    let long = "s".repeat(120);
+    let told = warnings(&format!("steps:\n- id: {long}\n  build: -t a .\n  cache: enabled\n"));
+    assert!(told[0].contains("the cache's tag `cache_quickrun_ss"), "{told:?}");
+    assert!(told[0].contains("the build goes on without; give the step a shorter id"), "{told:?}");
 }

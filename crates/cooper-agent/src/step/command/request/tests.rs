@@ -108,16 +108,21 @@ fn networks_are_the_tasks_and_a_steps_id_is_its_name_there() {
 fn ports_have_every_form_and_need_leave() {
     let mapping = |container, protocol, host, address: Option<&str>| {
         let address = address.map(|address| address.parse().expect("an address"));
-        Ok(PortMapping { container, protocol, host, address })
+        Ok(vec![PortMapping { container, protocol, host, address }])
     };
-    assert_eq!(port("80"), mapping(80, PortProtocol::Tcp, None, None));
-    assert_eq!(port("8080:80"), mapping(80, PortProtocol::Tcp, Some(8080), None));
-    assert_eq!(port("53:53/udp"), mapping(53, PortProtocol::Udp, Some(53), None));
-    assert_eq!(port("127.0.0.1::80"), mapping(80, PortProtocol::Tcp, None, Some("127.0.0.1")));
-    assert_eq!(port("[::1]:8080:80/TCP"), mapping(80, PortProtocol::Tcp, Some(8080), Some("::1")));
-    for wrong in ["", "0", "x", "80/icmp", ":80", "65536", "1:2:3", "8000-8010:80"] {
-        assert!(port(wrong).is_err(), "{wrong}");
+    assert_eq!(ports("80"), mapping(80, PortProtocol::Tcp, None, None));
+    assert_eq!(ports("8080:80"), mapping(80, PortProtocol::Tcp, Some(8080), None));
+    assert_eq!(ports("53:53/udp"), mapping(53, PortProtocol::Udp, Some(53), None));
+    assert_eq!(ports("127.0.0.1::80"), mapping(80, PortProtocol::Tcp, None, Some("127.0.0.1")));
+    assert_eq!(ports("[::1]:8080:80/TCP"), mapping(80, PortProtocol::Tcp, Some(8080), Some("::1")));
+    for wrong in ["", "0", "x", "80/icmp", ":80", "65536", "1:2:3", "8000-8010:80", "80-70", "1-257", "-80", "x:1:2"] {
+        assert!(ports(wrong).is_err(), "{wrong}");
     }
+    let range = ports("8000-8002:80-82/udp").expect("a range");
+    let pairs: Vec<_> = range.iter().map(|mapping| (mapping.host, mapping.container, mapping.protocol)).collect();
+    let udp = PortProtocol::Udp;
+    assert_eq!(pairs, [(Some(8000), 80, udp), (Some(8001), 81, udp), (Some(8002), 82, udp)]);
+    assert_eq!(ports("1-256").map(|mappings| mappings.len()), Ok(256));
     let mut order = order();
     order.network = Some("run".into());
     order.ports = vec!["8080:80".into()];
