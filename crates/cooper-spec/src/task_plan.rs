@@ -8,6 +8,7 @@
 mod error;
 mod images;
 mod isolation;
+mod places;
 mod steps;
 mod texts;
 
@@ -57,10 +58,10 @@ pub fn plan(request: &TaskPlanRequest<'_>) -> Result<PlannedTask, TaskPlanError>
     let placements = placements(&loaded.task, request.platform);
     let steps = steps::plan(&loaded.task, &shown.task, request, &placements, &mut texts)?;
     let volumes = volumes(&loaded.task, &mut texts);
-    let networks = networks(&loaded.task);
-    let placements = placements.into_iter().map(|platform| {
-        let environment =
-            Environment { context: request.context.cloned(), networks: networks.clone(), volumes: volumes.clone() };
+    let networks: Vec<Vec<Network>> =
+        placements.iter().map(|platform| networks(&loaded.task, &placements, platform)).collect();
+    let placements = placements.into_iter().zip(networks).map(|(platform, networks)| {
+        let environment = Environment { context: request.context.cloned(), networks, volumes: volumes.clone() };
         PlannedPlacement { platform, environment: Some(environment) }
     });
     let plan = Plan { placements: placements.collect(), steps };
@@ -165,8 +166,8 @@ fn volumes(task: &Task, texts: &mut texts::Texts) -> Vec<SecretVolume> {
     task.volumes.iter().map(|volume| SecretVolume { name: volume.name.clone(), files: files(volume, texts) }).collect()
 }
 
-/// The networks of each placement; none where nothing can tell whether steps have namespaces of their own.
-fn networks(task: &Task) -> Vec<Network> {
+/// The networks of a placement; none where nothing can tell whether steps have namespaces of their own.
+fn networks(task: &Task, placements: &[Platform], own: &Platform) -> Vec<Network> {
     let declared = task.networks.iter().map(|network| Network {
         name: network.name.clone(),
         driver: network.driver.clone(),
@@ -174,11 +175,12 @@ fn networks(task: &Task) -> Vec<Network> {
         external: network.skip_creation,
     });
     let declared: Vec<Network> = declared.collect();
-    if !declared.is_empty() || !isolation::is_observable(task) {
+    if !declared.is_empty() || !isolation::is_observable(task, placements) {
         return declared;
     }
-    let name = task::DEFAULT_NETWORK.to_owned();
-    vec![Network { name, driver: None, ipv6: false, external: false }]
+    // Engines on Linux have `bridge` by themselves (contract §1.8).
+    let driver = (own.os() == "windows").then(|| "nat".to_owned());
+    vec![Network { name: task::DEFAULT_NETWORK.to_owned(), driver, ipv6: false, external: false }]
 }
 
 #[cfg(test)]

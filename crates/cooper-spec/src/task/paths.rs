@@ -10,6 +10,25 @@ pub(super) fn working_directory(path: Option<&str>, windows: bool) -> String {
     if windows { on_windows(path) } else { on_linux(path) }
 }
 
+/// Where a volume is mounted: an absolute path, cleaned. None if it is none, or the root, or no engine would take it.
+pub(super) fn mount_path(path: &str, windows: bool) -> Option<String> {
+    let rest = match path.as_bytes().get(1) {
+        Some(b':') if windows && path.as_bytes()[0].is_ascii_alphabetic() => &path[2..],
+        _ => path,
+    };
+    let absolute = rest.starts_with('/') || windows && rest.starts_with('\\');
+    // A colon is the end of a path to engines, and a few signs are in no name of Windows.
+    let wrong = |c: char| c == ':' || c.is_control() || windows && matches!(c, '*' | '?' | '"' | '<' | '>' | '|');
+    let cleaned = working_directory(Some(path), windows);
+    let root = if windows { cleaned.len() == 3 } else { cleaned == "/" };
+    (absolute && !root && !rest.contains(wrong)).then_some(cleaned)
+}
+
+/// Whether two cleaned paths are the same directory.
+pub(super) fn same(one: &str, other: &str, windows: bool) -> bool {
+    if windows { one.eq_ignore_ascii_case(other) } else { one == other }
+}
+
 fn on_linux(path: &str) -> String {
     let joined = if path.starts_with('/') { path.to_owned() } else { format!("{WORKSPACE}/{path}") };
     format!("/{}", cleaned(joined.split('/')).join("/"))
@@ -64,5 +83,23 @@ mod tests {
         assert_eq!(working_directory(Some(r"d:\x\..\y"), true), r"d:\y");
         assert_eq!(working_directory(Some(r"a\b"), true), r"c:\workspace\a\b");
         assert_eq!(working_directory(None, false), "/workspace");
+    }
+
+    #[test]
+    fn volumes_are_mounted_at_absolute_paths() {
+        let check = |path: &str, linux: Option<&str>, windows: Option<&str>| {
+            assert_eq!(mount_path(path, false).as_deref(), linux, "{path} on Linux");
+            assert_eq!(mount_path(path, true).as_deref(), windows, "{path} on Windows");
+        };
+        check("/run/keys/", Some("/run/keys"), Some(r"c:\run\keys"));
+        check(r"c:\keys", None, Some(r"c:\keys"));
+        check("C:/keys/../x", None, Some(r"C:\x"));
+        check(r"d:\keys", None, Some(r"d:\keys"));
+        check(r"\keys", None, Some(r"c:\keys"));
+        for path in ["", ".", "keys", "/", "/..", r"c:\", "c:", "c:keys", "1:/x", "/a:b", r"c:\a:b", "/a\nb"] {
+            check(path, None, None);
+        }
+        check("/a?", Some("/a?"), None);
+        assert!(same(r"C:\Keys", r"c:\keys", true) && !same("/Keys", "/keys", false));
     }
 }

@@ -345,16 +345,13 @@ fn mounts(
             report.fault(name.at, message, help);
             continue;
         };
-        let absolute = path.value.starts_with('/')
-            || windows && (path.value.starts_with('\\') || path.value.as_bytes().get(1) == Some(&b':'));
-        let mount_path = paths::working_directory(Some(&path.value), windows);
-        let root = mount_path == "/" || windows && mount_path.len() == 3;
-        if !absolute || root || path.value.contains(|c: char| c == ':' && !windows || c.is_control()) {
+        let Some(mount_path) = paths::mount_path(&path.value, windows) else {
             let message = format!("mountPath `{}` is not one", clip(&path.value));
-            report.fault(path.at, message, "write the absolute path of a directory, such as /run/keys");
+            let example = if windows { r"c:\keys" } else { "/run/keys" };
+            report.fault(path.at, message, format!("write the absolute path of a directory, such as {example}"));
             continue;
-        }
-        if mounts.iter().any(|before| before.mount_path == mount_path) {
+        };
+        if mounts.iter().any(|before| paths::same(&before.mount_path, &mount_path, windows)) {
             let message = format!("mountPath `{}` is there twice", clip(&path.value));
             report.fault(path.at, message, "give each mount a directory of its own");
             continue;

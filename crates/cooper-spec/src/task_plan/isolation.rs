@@ -1,10 +1,15 @@
 //! Whether anybody can tell that the steps of a run share one network namespace. Where nobody can, they do: it is up to
 //! half a second faster for each step (DESIGN §8).
 
+use cooper_types::Platform;
+
 use crate::task::{StepNetwork, Task, TaskStep, TaskWork};
 
-/// Whether steps need namespaces of their own.
-pub(super) fn is_observable(task: &Task) -> bool {
+/// Whether steps need namespaces of their own. Windows has none that containers could share.
+pub(super) fn is_observable(task: &Task, placements: &[Platform]) -> bool {
+    if placements.iter().any(|platform| platform.os() == "windows") {
+        return true;
+    }
     let seen = |step: &TaskStep| {
         step.detach
             || step.privileged

@@ -4,17 +4,15 @@ use cooper_types::{ImageRef, Platform, Tag};
 
 use super::images::OwnImages;
 use super::texts::Texts;
-use super::{TaskPlanError, TaskPlanRequest, isolation};
+use super::{TaskPlanError, TaskPlanRequest, isolation, places};
 use crate::plan::{
     ArgumentValue, BuildArgument, BuildContext, BuildWork, CommandImage, CommandWork, Mount, PlannedStep, PushWork,
     PushedName, SecretFile, Text, Tries, Work,
 };
 use crate::task::{
-    self, BuildLine, BuildSecretSource, Cache, CmdLine, DEFAULT_NETWORK, StepNetwork, Task, TaskStep, TaskWork,
+    self, BuildLine, BuildSecretSource, Cache, CmdLine, DEFAULT_NETWORK, Isolation, StepNetwork, Task, TaskStep,
+    TaskWork,
 };
-
-/// Where the workspace is in every container.
-const WORKSPACE: &str = "/workspace";
 
 /// Plans the steps of `task`; `shown` is the same file with other secrets.
 pub(super) fn plan(
@@ -28,7 +26,7 @@ pub(super) fn plan(
         return Err(TaskPlanError::ShapeOfSecret);
     }
     let images = OwnImages::new(task, request.registry);
-    let shared = task.networks.is_empty() && !isolation::is_observable(task);
+    let shared = task.networks.is_empty() && !isolation::is_observable(task, placements);
     let mut planner = Planner { task, request, placements, images, shared, texts };
     task.steps
         .iter()
@@ -95,6 +93,10 @@ impl Planner<'_> {
         step.platforms.first().unwrap_or(self.request.platform)
     }
 
+    fn is_windows(&self, step: &TaskStep) -> bool {
+        self.platform(step).os() == "windows"
+    }
+
     fn placement(&self, step: &TaskStep) -> usize {
         let platform = self.platform(step);
         self.placements.iter().position(|one| one == platform).expect("a placement was made for each platform")
@@ -137,7 +139,7 @@ impl Planner<'_> {
             expose: step.expose.clone(),
             mounts: mounts.collect(),
             cpus: step.cpus.clone(),
-            isolation: step.isolation.map(|isolation| isolation.as_str().to_owned()),
+            isolation: self.isolation(step).map(|isolation| isolation.as_str().to_owned()),
             privileged: step.privileged,
             keep: step.keep,
             detach: step.detach,
@@ -145,6 +147,11 @@ impl Planner<'_> {
             pull_retries: step.cmd_download_retries,
             pull_retry_delay: step.cmd_download_retry_delay,
         })
+    }
+
+    /// Containers of Windows are virtual machines where nobody says otherwise (contract §1.4).
+    fn isolation(&self, step: &TaskStep) -> Option<Isolation> {
+        step.isolation.or(self.is_windows(step).then_some(Isolation::Hyperv))
     }
 
     fn environment(&mut self, step: &TaskStep, shown: &TaskStep) -> Vec<(String, Text)> {
@@ -169,7 +176,7 @@ impl Planner<'_> {
                 let dockerfile = match &line.dockerfile {
                     None => "Dockerfile".to_owned(),
                     // It is relative to where the step works, not to the context (contract §2.6).
-                    Some(path) => relative_to(&folder, &self.in_workspace(step, path)?),
+                    Some(path) => places::relative_to(&folder, &self.in_workspace(step, path)?),
                 };
                 (BuildContext::Workspace { folder }, dockerfile)
             }
@@ -221,7 +228,8 @@ impl Planner<'_> {
         for secret in &line.secrets {
             match &secret.source {
                 BuildSecretSource::File(path) => {
-                    let file = self.mounted_file(step, path).map(|(volume, file)| SecretFile {
+                    let file = places::mounted_file(self.task, step, path, self.is_windows(step));
+                    let file = file.map(|(volume, file)| SecretFile {
                         id: secret.id.clone(),
                         volume: volume.to_owned(),
                         file: file.to_owned(),
@@ -237,15 +245,6 @@ impl Planner<'_> {
             }
         }
         Ok((files, values))
-    }
-
-    /// The volume and the file in it that a path of the step's container names.
-    fn mounted_file<'p>(&self, step: &TaskStep, path: &'p str) -> Option<(&str, &'p str)> {
-        step.volume_mounts.iter().find_map(|mount| {
-            let file = path.strip_prefix(mount.mount_path.trim_end_matches('/'))?.strip_prefix('/')?;
-            let volume = &self.task.volumes[mount.volume];
-            volume.files.contains_key(file).then_some((volume.name.as_str(), file))
-        })
     }
 
     fn push(&self, index: usize, step: &TaskStep, names: &[ImageRef]) -> Result<PushWork, TaskPlanError> {
@@ -284,34 +283,8 @@ impl Planner<'_> {
 
     /// A path of the step, relative to the workspace's root.
     fn in_workspace(&self, step: &TaskStep, path: &str) -> Result<String, TaskPlanError> {
-        let outside = || TaskPlanError::OutsideWorkspace { step: step.id.clone(), path: path.to_owned() };
-        let whole = if path.starts_with('/') { path.to_owned() } else { format!("{}/{path}", step.working_directory) };
-        let mut parts: Vec<&str> = Vec::new();
-        for part in whole.split('/') {
-            match part {
-                "" | "." => {}
-                ".." => {
-                    parts.pop().ok_or_else(outside)?;
-                }
-                part => parts.push(part),
-            }
-        }
-        match parts.split_first() {
-            Some((first, rest)) if *first == WORKSPACE.trim_start_matches('/') => Ok(rest.join("/")),
-            _ => Err(outside()),
-        }
-    }
-}
-
-/// A path of the workspace as a build of `folder` names its Dockerfile: relative to the folder where it lies in it, else
-/// absolute from the workspace's root.
-fn relative_to(folder: &str, path: &str) -> String {
-    match folder {
-        "" => path.to_owned(),
-        folder => match path.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/')) {
-            Some(rest) => rest.to_owned(),
-            None => format!("/{path}"),
-        },
+        places::in_workspace(&step.working_directory, path, self.is_windows(step))
+            .ok_or_else(|| TaskPlanError::OutsideWorkspace { step: step.id.clone(), path: path.to_owned() })
     }
 }
 

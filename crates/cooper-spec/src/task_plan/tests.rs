@@ -241,3 +241,54 @@ fn each_platform_is_a_placement() {
     let error = plan_of(&inputs(crossing)).expect_err("the image is on another engine");
     assert!(matches!(error, TaskPlanError::OtherPlatform { .. }), "{error}");
 }
+
+#[test]
+fn windows_has_its_own_paths_networks_and_isolation() {
+    let windows = Platform::parse("windows/amd64").expect("valid");
+    let registry = RegistryName::parse("localhost:5000").expect("valid");
+    let context = ContextId::parse("c1").expect("valid");
+    let plan_of = |text: &str| {
+        let mut inputs = inputs(text);
+        inputs.run.platform = windows.clone();
+        let request =
+            TaskPlanRequest { inputs: &inputs, platform: &windows, registry: &registry, context: Some(&context) };
+        plan(&request)
+    };
+    let text = "steps:\n- cmd: 'tool c:\\data\\x'\n  workingDirectory: src\n- cmd: tool\n  isolation: process\n  cpus: 1.5\n- \
+                build: -t app -f docker\\D src\n- build: -t app C:\\Workspace\\lib\n";
+    let planned = plan_of(text).unwrap_or_else(|error| panic!("{error}"));
+    let first = command(&planned, 0);
+    assert_eq!(first.arguments, [Text::Plain(r"c:\data\x".to_owned())], "a backslash is a part of a path");
+    assert_eq!(first.working_directory.as_deref(), Some(r"c:\workspace\src"));
+    assert_eq!(first.isolation.as_deref(), Some("hyperv"));
+    assert_eq!(first.network.as_deref(), Some("acb_default_network"), "no namespace can be shared there");
+    let second = command(&planned, 1);
+    assert_eq!((second.isolation.as_deref(), second.cpus.as_deref()), (Some("process"), Some("1.5")));
+    assert_eq!(second.working_directory.as_deref(), Some(r"c:\workspace"));
+    let environment = planned.plan.placements[0].environment.as_ref().expect("a task's");
+    assert_eq!(environment.networks[0].driver.as_deref(), Some("nat"));
+    let work = build(&planned, 2);
+    assert_eq!(work.context, BuildContext::Workspace { folder: "src".to_owned() });
+    assert_eq!(work.dockerfile, "/docker/D");
+    assert_eq!(build(&planned, 3).context, BuildContext::Workspace { folder: "lib".to_owned() });
+    for line in [r"-t app ..", r"-t app d:\workspace", r"-t app c:\windows"] {
+        let error = plan_of(&format!("steps:\n- build: '{line}'\n")).expect_err(line);
+        assert!(matches!(error, TaskPlanError::OutsideWorkspace { .. }), "{line}: {error}");
+    }
+    let secret = "volumes: [{name: v, secret: {f: YQ==}}]\nsteps:\n- build: --secret id=s,src=c:\\keys\\f .\n  volumeMounts: \
+                  [{name: v, mountPath: 'c:\\keys'}]\n";
+    let planned = plan_of(secret).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(build(&planned, 0).secret_files[0].file, "f");
+    // A task of both has each one's own.
+    let both = "steps:\n- cmd: tool\n- cmd: tool\n  platform: linux/amd64\n  when: ['-']\n";
+    let planned = plan_of(both).unwrap_or_else(|error| panic!("{error}"));
+    let drivers: Vec<Option<&str>> = planned
+        .plan
+        .placements
+        .iter()
+        .map(|placement| placement.environment.as_ref().expect("a task's").networks[0].driver.as_deref())
+        .collect();
+    assert_eq!(drivers, [Some("nat"), None]);
+    assert_eq!(command(&planned, 1).isolation, None);
+    assert_eq!(command(&planned, 1).working_directory.as_deref(), Some("/workspace"));
+}
