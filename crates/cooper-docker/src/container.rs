@@ -145,7 +145,26 @@ async fn start(
     let (output, _) = attach::attach(wire, name, request.terminal, false).await?;
     stop.check()?;
     docker.start_container(name, None).await.map_err(refused(START))?;
+    holds(room, current, request).await?;
     Ok(Running { output, helper })
+}
+
+/// Fails if what holds the memory of the container's volumes has ended: an engine mounts them anew then, empty. Asked once
+/// the container holds them itself: from then on they stay.
+async fn holds(room: &Room, current: &Connected, request: &ContainerRequest) -> Result<(), ContainerError> {
+    const OPERATION: &str = "mount a volume in memory";
+    let Some(mount) = request.mounts.iter().find(|mount| room.in_memory.contains(&mount.volume)) else { return Ok(()) };
+    let Some(holder) = &room.holder else { return Ok(()) };
+    let runs = match current.docker.inspect_container(holder, None).await {
+        Ok(inspected) => inspected.state.and_then(|state| state.running).unwrap_or(false),
+        Err(Error::DockerResponseServerError { status_code: 404, .. }) => false,
+        Err(error) => return Err(engine_error(room.engine.socket(), OPERATION, error).into()),
+    };
+    if runs {
+        return Ok(());
+    }
+    let message = format!("the helper that held what is in volume `{}` has ended", mount.volume);
+    Err(EngineError::Refused { operation: OPERATION, message }.into())
 }
 
 /// Finds the container's network, and makes a namespace for it where the registry is to be in it.

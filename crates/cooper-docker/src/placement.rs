@@ -2,7 +2,7 @@
 
 mod volumes;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 
@@ -38,6 +38,10 @@ pub(crate) struct Room {
     pub(crate) networks: BTreeMap<NetworkName, String>,
     /// What holds the shared namespace.
     pub(crate) shared: Option<Arc<Helper>>,
+    /// Volumes in memory. They are what they were as long as the container runs that holds them.
+    pub(crate) in_memory: BTreeSet<VolumeName>,
+    /// The id of that container, or of the shared namespace's.
+    pub(crate) holder: Option<String>,
     pub(crate) registry: Option<RegistryForward>,
     pub(crate) tasks: TaskTracker,
     /// The container that archives go through.
@@ -150,6 +154,8 @@ async fn make(
     let room = Room {
         engine: engine.clone(),
         scope,
+        in_memory: volumes.in_memory_names(),
+        holder: holder.as_ref().map(|holder| holder.container.clone()),
         volumes: volumes.names(),
         networks,
         shared: holder.clone().filter(|_| shared_network),

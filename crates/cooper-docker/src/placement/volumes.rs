@@ -1,6 +1,6 @@
 //! Volumes of a placement: on disk, with archives in and out, and in memory, with secrets.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 
 use bollard::errors::Error;
@@ -88,6 +88,10 @@ impl Volumes {
 
     pub(super) fn any_in_memory(&self) -> bool {
         !self.in_memory.is_empty()
+    }
+
+    pub(super) fn in_memory_names(&self) -> BTreeSet<VolumeName> {
+        self.in_memory.keys().cloned().collect()
     }
 
     /// The volumes in memory as mounts of the helper that holds them.

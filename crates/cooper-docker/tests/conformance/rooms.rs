@@ -420,6 +420,29 @@ async fn secret_files_are_in_memory_only() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_volume_whose_helper_has_died_is_a_loss_and_not_empty() {
+    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
+        let image = bench.shell().await;
+        for shared_network in [true, false] {
+            let mut request = with_secret(&bench);
+            request.shared_network = shared_network;
+            let holder = request.scope.object_name("hold0");
+            let placement = bench.open(request).await;
+            let mut with_keys = script(&image, "busybox cat /run/keys/token; exec busybox sleep 20");
+            with_keys.mounts = vec![VolumeMount { volume: volume("keys"), path: "/run/keys".into(), read_only: true }];
+            docker().await.kill_container(&holder, None).await.expect("it is killed");
+            let (sink, mut events) = mpsc::channel(64);
+            let ended = placement.run(with_keys, sink, CancellationToken::new()).await;
+            assert!(matches!(&ended, Err(ContainerError::Machinery(_))), "{shared_network}: {ended:?}");
+            assert!(events.try_recv().is_err(), "nothing of it was told");
+            placement.close().await.expect("it closes");
+        }
+        nothing_is_left(&bench).await;
+    })
+    .await;
+}
+
 #[test]
 fn an_agents_death_takes_the_secrets_with_it() {
     let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("one");
