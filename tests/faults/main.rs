@@ -14,3 +14,5 @@ mod machines;
 mod network;
 mod server_killed;
 mod soak;
+mod task_chaos;
+mod task_killed;

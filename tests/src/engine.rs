@@ -57,6 +57,20 @@ impl Engine {
         command
     }
 
+    /// What the engine has with all of these labels (`NAME=VALUE`): containers, networks and volumes, a line each.
+    #[track_caller]
+    pub fn held(&self, labels: &[&str]) -> Vec<String> {
+        let filters: Vec<String> = labels.iter().map(|label| format!("label={label}")).collect();
+        let filters: Vec<&str> = filters.iter().flat_map(|filter| ["--filter", filter.as_str()]).collect();
+        let kinds: [&[&str]; 3] = [
+            &["ps", "--all", "--format", "container {{.Names}}"],
+            &["network", "ls", "--format", "network {{.Name}}"],
+            &["volume", "ls", "--format", "volume {{.Name}}"],
+        ];
+        let of_kind = |kind: &&[&str]| self.docker(&[*kind, &filters].concat()).ok().stdout;
+        kinds.iter().map(of_kind).collect::<String>().lines().map(str::to_owned).collect()
+    }
+
     /// Logs the client in at a registry.
     #[track_caller]
     pub fn login(&self, registry: &str, token_file: &Path) {

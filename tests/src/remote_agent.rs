@@ -81,19 +81,33 @@ impl RemoteAgent {
         self.process = Some(Running::start(&mut command));
     }
 
+    /// What `cooper-ports` makes of the agent's identity. Other servers' agents share the engine, and run ids.
+    #[track_caller]
+    fn owner(&self, server: &TestServer) -> String {
+        let name = self.arguments.iter().skip_while(|argument| *argument != "--name").nth(1).expect("it has a name");
+        let digest = Sha256::digest(format!("{}/{name}", server.url()));
+        digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// The names of images that a run's attempts on this agent have left in an engine.
     #[track_caller]
     pub fn names_in(&self, engine: &Engine, server: &TestServer, run: &str) -> Vec<String> {
-        let name = self.arguments.iter().skip_while(|argument| *argument != "--name").nth(1).expect("it has a name");
-        // What `cooper-ports` makes of the agent's identity; other servers' agents share the engine, and run ids.
-        let owner: String = Sha256::digest(format!("{}/{name}", server.url()))
-            .iter()
-            .take(8)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
         let images = engine.docker(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).ok().stdout;
-        let own = format!("cooper.invalid/{owner}/{run}:");
+        let own = format!("cooper.invalid/{}/{run}:", self.owner(server));
         images.lines().filter(|image| image.starts_with(&own)).map(str::to_owned).collect()
+    }
+
+    /// Containers, networks and volumes that a run's placements on this agent have in an engine.
+    #[track_caller]
+    pub fn held_in(&self, engine: &Engine, server: &TestServer, run: &str) -> Vec<String> {
+        engine.held(&[&format!("dev.cooperage.owner={}", self.owner(server)), &format!("dev.cooperage.run={run}")])
+    }
+
+    /// The same of all its runs.
+    #[track_caller]
+    pub fn all_held_in(&self, engine: &Engine, server: &TestServer) -> Vec<String> {
+        // What is of no run is the agent's own, for as long as it lives.
+        engine.held(&[&format!("dev.cooperage.owner={}", self.owner(server)), "dev.cooperage.run"])
     }
 
     /// The process.

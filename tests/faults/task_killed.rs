@@ -1,0 +1,131 @@
+//! An agent is killed, or falls silent, in the middle of a task's steps: the placement begins anew elsewhere.
+
+use std::time::Duration;
+
+use cooper_e2e::{Context, Engine, RemoteAgent, ServerOptions, TestServer, is_final, wait_until};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::machine::{BEGIN, END, runs_somewhere};
+
+/// Within which a lost placement is made again: a lease, the pause after a loss, two looks.
+const AGAIN: Duration = Duration::from_secs(40);
+/// Within which nothing of a placement that is over is in the engine.
+const CLEAN: Duration = Duration::from_secs(30);
+
+struct Pair {
+    // The agents end before their server.
+    agents: [RemoteAgent; 2],
+    server: TestServer,
+    engine: Engine,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let options = ServerOptions { arguments: vec!["--no-agent".into()], ..Default::default() };
+        let server = TestServer::with(options);
+        let agent = |name: &str| RemoteAgent::start(&server, name, &server.url(), None, &[]);
+        let agents = [agent("one"), agent("two")];
+        server.base_image();
+        Self { agents, server, engine: Engine::new() }
+    }
+
+    fn begin(&self, task: &str) -> String {
+        let context = Context::new("FROM scratch\nCOPY Dockerfile /\n").file("acr-task.yaml", task);
+        self.server.cooper(&["run", "--no-wait", &context.display()]).ok().stdout.trim().to_owned()
+    }
+
+    /// Which of the agents has the step.
+    fn holder(&self, run: &str, step: usize) -> usize {
+        usize::from(self.server.run(run)["steps"][step]["agent"] == "two")
+    }
+
+    fn end(&self, run: &str) -> (Value, String) {
+        wait_until("the run ends", END, || is_final(&self.server.run(run)));
+        (self.server.run(run), self.server.cooper(&["logs", run]).ok().stdout)
+    }
+
+    /// Nothing of the run is in the engine, whoever made it.
+    fn is_gone(&self, run: &str) {
+        let left = || {
+            let of = |agent: &RemoteAgent| agent.held_in(&self.engine, &self.server, run);
+            self.agents.iter().flat_map(of).collect::<Vec<_>>()
+        };
+        wait_until("nothing of the run is in the engine", CLEAN, || left().is_empty());
+    }
+}
+
+#[test]
+fn killed_between_tries_and_nobodys_retries_are_spent() {
+    let mut pair = Pair::new();
+    let sleep = ["sleep", "4.0625"];
+    // In each life the first try fails, the second one sleeps and fails, and the third one would be the last: with the
+    // retry that the first life has spent, the second life would not get there.
+    let script = format!(
+        "echo x >> tries; n=$(wc -l < tries); echo try $n $(wc -l < note); test $n -ge 2 || exit 1; test $n -ge 3 && exit \
+         0; {}; exit 1",
+        sleep.join(" ")
+    );
+    let task = format!(
+        "version: v1.1.0\nvolumes:\n- name: keys\n  secret: {{key: aHVudGVyMjI=}}\nsteps:\n- id: image\n  build: -t \
+         $Registry/killed:1 .\n- id: push\n  push: [$Registry/killed:1]\n- id: write\n  cmd: $Registry/base/busybox:1 sh -c \
+         'echo made >> note'\n  volumeMounts: [{{name: keys, mountPath: /keys}}]\n- id: serve\n  cmd: \
+         $Registry/base/busybox:1 sleep 600\n  detach: true\n- id: slow\n  cmd: $Registry/base/busybox:1 sh -c '{script}'\n  \
+         retries: 2\n  retryDelay: 1\n"
+    );
+    let run = pair.begin(&task);
+    wait_until("the second try runs", BEGIN, || runs_somewhere(&sleep));
+    let holder = pair.holder(&run, 4);
+    let held = pair.agents[holder].held_in(&pair.engine, &pair.server, &run);
+    assert!(
+        ["container", "network", "volume"].iter().all(|kind| held.iter().any(|one| one.starts_with(kind))),
+        "{held:?}"
+    );
+    pair.agents[holder].crash();
+    let (record, log) = pair.end(&run);
+    assert_eq!(record["status"], "Succeeded", "{record:#}\n{log}");
+    let attempts: Vec<u64> =
+        record["steps"].as_array().unwrap().iter().map(|step| step["attempts"].as_u64().unwrap()).collect();
+    assert_eq!(attempts, [2, 1, 2, 2, 2], "what was pushed is not pushed again: {record:#}\n{log}");
+    assert_eq!(record["steps"][4]["agent"], ["two", "one"][holder], "{record:#}");
+    assert_eq!(log.matches("Executing step ID: push.").count(), 1, "{log}");
+    // The second life begins with an empty workspace and all its tries.
+    let tries: Vec<&str> = log.lines().filter(|line| line.starts_with("try ")).collect();
+    assert_eq!(tries, ["try 1 1", "try 2 1", "try 1 1", "try 2 1", "try 3 1"], "{log}");
+    assert_eq!(log.matches("waiting 1 seconds before retrying").count(), 3, "{log}");
+    assert!(log.contains(&format!("agent {} lost the run", ["one", "two"][holder])), "{log}");
+    assert!(log.contains("loss 1 of 3") && !log.contains("loss 2 of 3"), "{log}");
+    // The one that was killed comes back, and clears what its last life has left.
+    assert_ne!(pair.agents[holder].held_in(&pair.engine, &pair.server, &run), [""; 0]);
+    pair.agents[holder].launch();
+    pair.is_gone(&run);
+}
+
+#[test]
+fn silent_for_longer_than_its_lease_and_told_to_stop() {
+    let pair = Pair::new();
+    let sleep = ["sleep", "300.0625"];
+    let task = format!(
+        "version: v1.1.0\nsteps:\n- id: write\n  cmd: $Registry/base/busybox:1 sh -c 'echo made >> note'\n- id: slow\n  cmd: \
+         $Registry/base/busybox:1 sh -c 'wc -l < note; exec {}'\n",
+        sleep.join(" ")
+    );
+    let run = pair.begin(&task);
+    wait_until("the step runs", BEGIN, || runs_somewhere(&sleep));
+    let (old, new) = (pair.holder(&run, 1), 1 - pair.holder(&run, 1));
+    let held = |agent: usize| pair.agents[agent].held_in(&pair.engine, &pair.server, &run);
+    pair.agents[old].process().signal(Signal::STOP);
+    wait_until("the other one has it", AGAIN, || {
+        pair.server.run(&run)["steps"][1]["attempts"] == 2 && !held(new).is_empty()
+    });
+    assert_ne!(held(old), [""; 0], "the silent one still runs it");
+    pair.agents[old].process().signal(Signal::CONT);
+    wait_until("it is told to stop", CLEAN, || held(old).is_empty());
+    assert_eq!(pair.server.run(&run)["steps"][1]["status"], "Running");
+    wait_until("the new one goes on", BEGIN, || runs_somewhere(&sleep));
+    pair.server.cooper(&["runs", "cancel", &run]).ok();
+    let (record, log) = pair.end(&run);
+    assert_eq!(record["status"], "Canceled", "{record:#}\n{log}");
+    assert_eq!(record["steps"][1]["agent"], ["one", "two"][new], "{record:#}");
+    pair.is_gone(&run);
+}
