@@ -1,0 +1,89 @@
+//! Two runs of one task file at once on one engine: they share every name, and nothing else.
+
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use cooper_e2e::{Context, Engine, RemoteAgent, ServerOptions, TestServer, is_final, wait_until};
+
+/// Names of every kind: a step's id, a network, a volume, a file of the workspace, an exposed and a published port.
+const TASK: &str = "\
+version: v1.1.0
+networks: [{name: back, isDefault: true}]
+volumes: [{name: keys, secret: {who: '{{.Values.who | b64enc}}'}}]
+steps:
+- id: write
+  cmd: $Registry/base/busybox:1 sh -c 'test ! -e note && echo workspace {{.Values.who}} > note && mkdir www && echo site {{.Values.who}} > www/who'
+- id: web
+  cmd: $Registry/base/busybox:1 httpd -f -p 80 -h www
+  detach: true
+  expose: ['80']
+  ports: ['{{.Values.port}}:80']
+- id: ask
+  cmd: $Registry/base/busybox:1 sh -c 'sleep 4; cat note; echo volume $(cat /keys/who); wget -q -O - http://web/who'
+  retries: 5
+  retryDelay: 1
+  volumeMounts: [{name: keys, mountPath: /keys}]
+";
+
+fn begin(server: &TestServer, who: &str, port: u16) -> String {
+    let context = Context::empty().file("acr-task.yaml", TASK);
+    let (who, port) = (format!("who={who}"), format!("port={port}"));
+    let asked = server.cooper(&["run", "--no-wait", "--set", &who, "--set", &port, &context.display()]);
+    asked.ok().stdout.trim().to_owned()
+}
+
+fn server() -> TestServer {
+    TestServer::with(ServerOptions { arguments: vec!["--no-agent".into()], ..Default::default() })
+}
+
+/// A port that nobody has.
+fn free_port() -> u16 {
+    TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn networks_volumes_ports_and_workspaces_are_each_runs_own() {
+    let (server, engine) = (server(), Engine::new());
+    let agent = RemoteAgent::start(&server, "both", &server.url(), None, &[]);
+    server.base_image();
+    let port = free_port();
+    let runs = ["ann", "bob"].map(|who| (who, begin(&server, who, port)));
+    wait_until("both ask", Duration::from_secs(90), || {
+        runs.iter().all(|(_, run)| server.run(run)["steps"][2]["status"] == "Running")
+    });
+    for (who, run) in &runs {
+        wait_until("the run ends", Duration::from_secs(60), || is_final(&server.run(run)));
+        let record = server.run(run);
+        let log = server.cooper(&["logs", run]).ok().stdout;
+        assert_eq!(record["status"], "Succeeded", "{record:#}\n{log}");
+        let said: Vec<&str> = log.lines().filter(|line| line.ends_with("ann") || line.ends_with("bob")).collect();
+        assert_eq!(said, [format!("workspace {who}"), format!("volume {who}"), format!("site {who}")], "{log}");
+        // The machine's ports are nobody's where the operator gives no leave.
+        assert!(log.contains(&format!("port {port}:80 is not opened on the agent's machine")), "{log}");
+        wait_until("nothing is left of the run", Duration::from_secs(30), || {
+            agent.held_in(&engine, &server, run).is_empty()
+        });
+    }
+}
+
+#[test]
+fn a_port_of_the_machine_is_the_first_ones() {
+    let server = server();
+    let agent = RemoteAgent::start(&server, "open", &server.url(), None, &["--allow-ports"]);
+    server.base_image();
+    let port = free_port();
+    let first = begin(&server, "ann", port);
+    let asks = || server.run(&first)["steps"][2]["status"] == "Running";
+    wait_until("the first one serves", Duration::from_secs(60), asks);
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_ok(), "the machine's port leads to the step");
+    let second = begin(&server, "bob", port);
+    wait_until("the second one ends", Duration::from_secs(60), || is_final(&server.run(&second)));
+    let record = server.run(&second);
+    assert_eq!(record["status"], "Failed", "{record:#}");
+    let reason = record["runErrorMessage"].as_str().unwrap();
+    assert!(reason.contains(&format!("step ID: web: port {port} of the agent's machine is taken")), "{reason}");
+    assert!(!reason.contains("loss"), "{reason}");
+    wait_until("the first one ends", Duration::from_secs(60), || is_final(&server.run(&first)));
+    assert_eq!(server.run(&first)["status"], "Succeeded", "{:#}", server.run(&first));
+    drop(agent);
+}
