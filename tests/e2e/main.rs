@@ -21,6 +21,7 @@ mod local;
 mod packaging;
 mod pools;
 mod quick_build;
+mod registries;
 mod registry_in_steps;
 mod remote_agent;
 mod restart;

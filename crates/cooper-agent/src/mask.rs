@@ -1,12 +1,13 @@
 //! Masking of secret values in streams of bytes, across all edges of chunks.
 //!
-//! Pure. A [`MaskSet`] knows what to look for, a [`Masker`] is one stream's state. Everything that an agent says of a
+//! Without IO. A [`MaskSet`] knows what to look for, a [`Masker`] is one stream's state. Everything that an agent says of a
 //! step passes through here; what the step itself does with a secret (reversing it, say) is beyond masking.
 
 mod patterns;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use aho_corasick::automaton::{Automaton, StateID};
 use aho_corasick::nfa::contiguous::NFA;
@@ -18,9 +19,19 @@ const MASK: &[u8] = b"***";
 /// secrets of 500 KB.
 const MAX_PATTERN_BYTES: usize = 2 * 1024 * 1024;
 
-/// What to look for. Cheap to clone.
+/// What to look for. Cheap to clone; what is added to one is looked for by all its clones, and by their maskers.
 #[derive(Clone)]
-pub(crate) struct MaskSet {
+pub(crate) struct MaskSet(Arc<Shared>);
+
+struct Shared {
+    /// Grows with every addition.
+    generation: AtomicU64,
+    known: RwLock<Known>,
+}
+
+#[derive(Clone, Default)]
+struct Known {
+    patterns: BTreeSet<Vec<u8>>,
     tables: Option<Arc<Tables>>,
     too_short: usize,
 }
@@ -42,49 +53,95 @@ pub(crate) struct TooLarge;
 impl MaskSet {
     /// A set for these values in all their forms.
     pub(crate) fn new<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, TooLarge> {
-        let mut patterns = BTreeSet::new();
-        let mut too_short = 0;
+        let known = RwLock::new(Known::default().with(values)?);
+        Ok(Self(Arc::new(Shared { generation: AtomicU64::new(0), known })))
+    }
+
+    /// Has more values looked for, from now on.
+    pub(crate) fn add<'a>(&self, values: impl IntoIterator<Item = &'a [u8]>) -> Result<(), TooLarge> {
+        let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
+        *known = known.with(values)?;
+        self.0.generation.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    /// How many of the values are too short to be masked.
+    pub(crate) fn too_short(&self) -> usize {
+        self.0.known.read().unwrap_or_else(PoisonError::into_inner).too_short
+    }
+
+    /// What is looked for now, and since which addition.
+    fn tables(&self) -> (u64, Option<Arc<Tables>>) {
+        let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
+        (self.0.generation.load(Ordering::Acquire), known.tables.clone())
+    }
+
+    /// A text that is whole, masked.
+    pub(crate) fn text(&self, text: &str) -> String {
+        let mut masker = Masker::new(self.clone());
+        if masker.tables.is_none() {
+            return text.to_owned();
+        }
+        let mut out = Vec::with_capacity(text.len());
+        masker.feed(text.as_bytes(), &mut out);
+        masker.finish(&mut out);
+        // A secret of arbitrary bytes can end inside a character.
+        String::from_utf8_lossy(&out).into_owned()
+    }
+}
+
+impl Known {
+    /// The same and these values in all their forms.
+    fn with<'a>(&self, values: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, TooLarge> {
+        let mut known = self.clone();
         for value in values {
-            too_short += usize::from(patterns::add(value, &mut patterns));
-            if patterns.iter().map(Vec::len).sum::<usize>() > MAX_PATTERN_BYTES {
+            known.too_short += usize::from(patterns::add(value, &mut known.patterns));
+            if known.patterns.iter().map(Vec::len).sum::<usize>() > MAX_PATTERN_BYTES {
                 return Err(TooLarge);
             }
         }
+        known.tables = Tables::new(&known.patterns)?.map(Arc::new);
+        Ok(known)
+    }
+}
+
+impl Tables {
+    fn new(patterns: &BTreeSet<Vec<u8>>) -> Result<Option<Self>, TooLarge> {
         if patterns.is_empty() {
-            return Ok(Self { tables: None, too_short });
+            return Ok(None);
         }
         let automaton =
-            NFA::builder().match_kind(MatchKind::Standard).prefilter(false).build(&patterns).map_err(|_| TooLarge)?;
+            NFA::builder().match_kind(MatchKind::Standard).prefilter(false).build(patterns).map_err(|_| TooLarge)?;
         let start = automaton.start_state(Anchored::No).map_err(|_| TooLarge)?;
         let mut begins = [false; 256];
         patterns.iter().filter_map(|pattern| pattern.first()).for_each(|byte| begins[usize::from(*byte)] = true);
         let mut depths = HashMap::from([(start, 0)]);
-        for pattern in &patterns {
+        for pattern in patterns {
             let mut state = start;
             for (index, byte) in pattern.iter().enumerate() {
                 state = automaton.next_state(Anchored::No, state, *byte);
                 depths.insert(state, index + 1);
             }
         }
-        Ok(Self { tables: Some(Arc::new(Tables { automaton, start, begins, depths })), too_short })
+        Ok(Some(Self { automaton, start, begins, depths }))
     }
+}
 
-    /// How many of the values are too short to be masked.
-    pub(crate) fn too_short(&self) -> usize {
-        self.too_short
-    }
-
-    /// A text that is whole, masked.
-    pub(crate) fn text(&self, text: &str) -> String {
-        if self.tables.is_none() {
-            return text.to_owned();
+impl Tables {
+    /// How long the longest secret is that ends in this state.
+    fn longest_match(&self, state: StateID) -> Option<usize> {
+        if !self.automaton.is_match(state) {
+            return None;
         }
-        let mut masker = Masker::new(self.clone());
-        let mut out = Vec::with_capacity(text.len());
-        masker.feed(text.as_bytes(), &mut out);
-        masker.finish(&mut out);
-        // A secret of arbitrary bytes can end inside a character.
-        String::from_utf8_lossy(&out).into_owned()
+        (0..self.automaton.match_len(state))
+            .map(|index| self.automaton.pattern_len(self.automaton.match_pattern(state, index)))
+            .max()
+    }
+}
+
+impl std::fmt::Debug for Tables {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tables")
     }
 }
 
@@ -98,6 +155,9 @@ impl std::fmt::Debug for MaskSet {
 #[derive(Debug)]
 pub(crate) struct Masker {
     set: MaskSet,
+    /// Since which addition `tables` are what is looked for.
+    generation: u64,
+    tables: Option<Arc<Tables>>,
     state: Option<StateID>,
     held: Vec<u8>,
     /// Secrets within `held`, in order, apart from each other.
@@ -115,13 +175,32 @@ struct Span {
 impl Masker {
     /// The start of a stream.
     pub(crate) fn new(set: MaskSet) -> Self {
-        let state = set.tables.as_ref().map(|tables| tables.start);
-        Self { set, state, held: Vec::new(), spans: VecDeque::new() }
+        let (generation, tables) = set.tables();
+        let state = tables.as_ref().map(|tables| tables.start);
+        Self { set, generation, tables, state, held: Vec::new(), spans: VecDeque::new() }
+    }
+
+    /// Takes up what has been added since; what is held back is looked through once more.
+    fn look_for_more(&mut self) {
+        if self.set.0.generation.load(Ordering::Acquire) == self.generation {
+            return;
+        }
+        (self.generation, self.tables) = self.set.tables();
+        let Some(tables) = self.tables.clone() else { return };
+        let mut state = tables.start;
+        for index in 0..self.held.len() {
+            state = tables.automaton.next_state(Anchored::No, state, self.held[index]);
+            if let Some(longest) = tables.longest_match(state) {
+                self.cover(index + 1 - longest, index + 1);
+            }
+        }
+        self.state = Some(state);
     }
 
     /// Takes the next bytes of the stream and appends to `out` what is certain by now.
     pub(crate) fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        let (Some(tables), Some(mut state)) = (self.set.tables.clone(), self.state) else {
+        self.look_for_more();
+        let (Some(tables), Some(mut state)) = (self.tables.clone(), self.state) else {
             out.extend_from_slice(bytes);
             return;
         };
@@ -138,11 +217,8 @@ impl Masker {
             rest = more;
             self.held.push(*byte);
             state = tables.automaton.next_state(Anchored::No, state, *byte);
-            if tables.automaton.is_match(state) {
-                let longest = (0..tables.automaton.match_len(state))
-                    .map(|index| tables.automaton.pattern_len(tables.automaton.match_pattern(state, index)))
-                    .max();
-                self.cover(self.held.len() - longest.unwrap_or(0), self.held.len());
+            if let Some(longest) = tables.longest_match(state) {
+                self.cover(self.held.len() - longest, self.held.len());
             }
             if state == tables.start {
                 self.release(self.held.len(), out);
@@ -155,16 +231,18 @@ impl Masker {
 
     /// Ends the stream, appending what was held back. Another may begin after it.
     pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
+        self.look_for_more();
         self.release(self.held.len(), out);
         self.spans.clear();
-        self.state = self.set.tables.as_ref().map(|tables| tables.start);
+        self.state = self.tables.as_ref().map(|tables| tables.start);
     }
 
-    /// Marks a secret that ends where `held` ends. What overlaps becomes one: neither's rest may show.
+    /// Marks a secret. What overlaps becomes one: neither's rest may show.
     fn cover(&mut self, start: usize, end: usize) {
         let mut span = Span { start, end, said: false };
         while let Some(last) = self.spans.pop_back_if(|last| last.end > span.start) {
             span.start = span.start.min(last.start);
+            span.end = span.end.max(last.end);
             span.said |= last.said;
         }
         self.spans.push_back(span);

@@ -4,10 +4,12 @@ mod bases;
 mod build;
 mod command;
 mod context;
+mod credentials;
 mod dockerfile;
 mod environment;
 mod heard;
 mod limit;
+mod logins;
 mod prepare;
 mod push;
 mod retry;
@@ -41,7 +43,9 @@ use crate::mask::MaskSet;
 use crate::placement::SharedPlacement;
 use crate::remote::RemoteServer;
 use crate::settings::AgentSettings;
+use credentials::HostCredentials;
 use limit::Limit;
+use logins::AttemptLogins;
 use step_log::StepLog;
 pub(crate) use turns::Turns;
 
@@ -94,6 +98,7 @@ struct Surroundings<'a> {
     tries: &'a Tries,
     registry: &'a RegistryName,
     credential: &'a RegistryCredential,
+    logins: &'a Arc<AttemptLogins>,
 }
 
 /// How work ended without doing what it was for.
@@ -274,6 +279,8 @@ impl Attempt<'_> {
         }
         let credential =
             RegistryCredential { username: order.registry.username.clone(), password: order.registry.password.clone() };
+        let hosts = HostCredentials::new(self);
+        let logins = Arc::new(AttemptLogins::new(order.registry.name.clone(), credential.clone(), hosts));
         let environment = order.environment.unwrap_or_default();
         let around = Surroundings {
             step: &order.step,
@@ -281,6 +288,7 @@ impl Attempt<'_> {
             tries,
             registry: &order.registry.name,
             credential: &credential,
+            logins: &logins,
         };
         match order.work {
             StepWork::Prepare(prepare) => self.prepare(prepare, &order.registry).await,

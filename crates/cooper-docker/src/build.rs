@@ -1,6 +1,7 @@
 //! One build: a session, `POST /build` on it, and what comes back, until the image is there or will not be.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::Docker;
@@ -8,9 +9,9 @@ use bollard::auth::DockerCredentials;
 use bollard::errors::Error;
 use cooper_ports::engine::{
     BaseImages, BuildError, BuildEvent, BuildFailure, BuildNetwork, BuildRequest, BuiltImage, EngineDescription,
-    EngineError, EngineFeature, LocalName, RegistryCredential, ResolvedBase,
+    EngineError, EngineFeature, LocalName, RegistryLogins, ResolvedBase,
 };
-use cooper_types::{Digest, ImageRef, RegistryName};
+use cooper_types::{Digest, ImageRef};
 use hyper::body::Incoming;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::mpsc;
@@ -38,13 +39,17 @@ const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_'
 /// Where the digests of images are asked for that the engine did not tell.
 struct Registries<'a> {
     docker: &'a Docker,
-    credentials: BTreeMap<RegistryName, RegistryCredential>,
+    logins: Arc<dyn RegistryLogins>,
 }
 
 impl Registries<'_> {
     async fn digest_of(&self, reference: &str) -> Result<Digest, String> {
         let registry = ImageRef::parse(reference).ok().and_then(|image| image.registry);
-        let login = registry.and_then(|registry| self.credentials.get(&registry)).map(|login| DockerCredentials {
+        let login = match registry {
+            Some(registry) => self.logins.login(&registry).await.map_err(|error| error.to_string())?,
+            None => None,
+        };
+        let login = login.map(|login| DockerCredentials {
             username: Some(login.username.clone()),
             password: Some(login.password.expose().to_owned()),
             ..DockerCredentials::default()
@@ -126,12 +131,12 @@ async fn build_once(
     blame.before_the_build()?;
     let build_id = random_id();
     let query = query(&request, &build_id)?;
-    let registry = Registries { docker, credentials: request.credentials.clone() };
+    let registry = Registries { docker, logins: Arc::clone(&request.logins) };
     let contents = SessionContents {
         context: request.context,
         dockerfile: request.dockerfile_tree,
         secrets: request.secrets,
-        credentials: request.credentials,
+        logins: request.logins,
         shared_key: request.shared_key,
     };
     let opened = cancel.run_until_cancelled(Session::open(wire, contents)).await.ok_or(BuildError::Cancelled)?;
@@ -364,7 +369,7 @@ mod tests {
             labels: vec![("l".into(), "v".into())],
             no_cache: true,
             secrets: BTreeMap::new(),
-            credentials: BTreeMap::new(),
+            logins: Arc::new(BTreeMap::new()),
             dockerfile_tree: None,
             bases: cooper_ports::engine::BaseImages::default(),
             network: cooper_ports::engine::BuildNetwork::default(),

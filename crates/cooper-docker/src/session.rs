@@ -19,13 +19,13 @@ use bollard_buildkit_proto::moby::buildkit::secrets::v1::secrets_server::Secrets
 use bollard_buildkit_proto::moby::filesync::packet::file_sync_server::FileSyncServer;
 use bollard_buildkit_proto::moby::filesync::v1::auth_server::AuthServer;
 use cooper_ports::context_tree::ContextTree;
-use cooper_types::{RegistryName, SecretBytes};
+use cooper_types::SecretBytes;
 use http::{HeaderName, HeaderValue};
 use hyper_util::service::TowerToHyperService;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use cooper_ports::engine::{EngineError, RegistryCredential};
+use cooper_ports::engine::{EngineError, RegistryLogins};
 
 use self::context_files::{ContextFault, ContextFiles};
 use crate::wire::{EngineWire, RequestError};
@@ -55,7 +55,7 @@ pub(crate) struct SessionContents {
     /// Where the Dockerfile is read from, if not from the context.
     pub(crate) dockerfile: Option<ContextTree>,
     pub(crate) secrets: BTreeMap<String, SecretBytes>,
-    pub(crate) credentials: BTreeMap<RegistryName, RegistryCredential>,
+    pub(crate) logins: Arc<dyn RegistryLogins>,
     pub(crate) shared_key: String,
 }
 
@@ -92,7 +92,7 @@ impl Session {
         let files = ContextFiles::new(contents.context, contents.dockerfile, Arc::clone(&fault), tasks.clone());
         let routes = tonic::service::Routes::new(HealthServer::new(health::Serving))
             .add_service(FileSyncServer::new(files))
-            .add_service(AuthServer::new(auth::Logins::new(contents.credentials)))
+            .add_service(AuthServer::new(auth::Logins::new(contents.logins)))
             .add_service(SecretsServer::new(secrets::BuildSecrets::new(contents.secrets)))
             .prepare();
         let executor = SessionExecutor { tasks: tasks.clone(), stop: stop.clone() };

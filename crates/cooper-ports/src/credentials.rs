@@ -1,6 +1,6 @@
-//! Credentials for the hosts that sources are fetched from: one for each host, for the runs of some principals.
+//! Credentials for the hosts of sources and registries: one for each host, for the runs of some principals.
 //!
-//! A secret comes sealed and leaves sealed: the store never sees one, and gives it to live prepare attempts alone.
+//! A secret comes sealed and leaves sealed: the store never sees one, and gives it to live attempts alone.
 
 use std::collections::BTreeSet;
 
@@ -49,6 +49,17 @@ pub struct NewSourceCredential {
     pub set_by: PrincipalName,
 }
 
+/// What is kept for a host, as an attempt finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostCredential {
+    /// A credential that the run's principal may use.
+    Usable(SealedCredential),
+    /// One that only others may use.
+    ForOthers,
+    /// None.
+    Nothing,
+}
+
 /// What an attempt is given.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SealedCredential {
@@ -84,11 +95,11 @@ pub trait SourceCredentialStore: Send + Sync {
     /// Forgets a host's credential. Whether there was one.
     async fn delete_credential(&self, host: &SourceHost) -> Result<bool, StoreError>;
 
-    /// The credential for a host that the run's principal may use, for a live attempt of it.
+    /// What is kept for a host, for a live attempt of a run.
     async fn credential_for(
         &self,
         run: RunId,
         attempt: AttemptNumber,
         host: &SourceHost,
-    ) -> Result<Option<SealedCredential>, SecretsError>;
+    ) -> Result<HostCredential, SecretsError>;
 }

@@ -6,6 +6,7 @@
 mod build;
 mod container;
 mod error;
+mod logins;
 mod names;
 mod placement;
 mod pull;
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use build::{
     BaseImages, BuildError, BuildEvent, BuildFailure, BuildNetwork, BuildRequest, BuiltImage, OutputStream,
-    RegistryCredential, ResolvedBase, VertexEvent,
+    ResolvedBase, VertexEvent,
 };
 pub use container::{
     ContainerEnd, ContainerError, ContainerEvent, ContainerFailure, ContainerLimits, ContainerNetwork,
@@ -30,6 +31,7 @@ pub use container::{
     VolumeMount,
 };
 pub use error::EngineError;
+pub use logins::{LoginError, RegistryCredential, RegistryLogins};
 pub use names::{EngineOwner, LocalName, OWNER_LABEL, PLACEMENT_LABEL, PlacementScope, RUN_LABEL, STEP_LABEL};
 pub use placement::{
     ArchiveError, ArchiveStream, Connection, Connector, NetworkOrigin, NetworkRequest, Placement, PlacementError,

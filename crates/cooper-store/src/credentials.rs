@@ -1,10 +1,10 @@
-//! Credentials for Git hosts in SQLite. They arrive sealed.
+//! Credentials for hosts in SQLite. They arrive sealed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use cooper_ports::credentials::{
-    NewSourceCredential, SealedCredential, SourceCredential, SourceCredentialStore, UsableBy,
+    HostCredential, NewSourceCredential, SealedCredential, SourceCredential, SourceCredentialStore, UsableBy,
 };
 use cooper_ports::runs::SecretsError;
 use cooper_ports::store_error::StoreError;
@@ -107,18 +107,18 @@ impl SourceCredentialStore for Store {
         run: RunId,
         attempt: AttemptNumber,
         host: &SourceHost,
-    ) -> Result<Option<SealedCredential>, SecretsError> {
+    ) -> Result<HostCredential, SecretsError> {
         let mut tx = self.readers().begin().await.during(READ)?;
         if !is_live(&mut tx, self.registry_id(), run, attempt).await? {
             return Err(SecretsError::NotLive { run, attempt });
         }
         let row = sqlx::query(
-            "SELECT c.username, c.sealed, r.principal FROM runs r
-             JOIN source_credentials c ON c.registry_id = r.registry_id AND c.host = ?3
-             WHERE r.registry_id = ?1 AND r.number = ?2 AND (c.everybody = 1 OR EXISTS (
+            "SELECT c.username, c.sealed, r.principal, (c.everybody = 1 OR EXISTS (
                  SELECT 1 FROM source_credential_principals p
                  WHERE p.registry_id = c.registry_id AND p.host = c.host AND p.principal = r.principal
-             ))",
+             )) AS usable FROM runs r
+             JOIN source_credentials c ON c.registry_id = r.registry_id AND c.host = ?3
+             WHERE r.registry_id = ?1 AND r.number = ?2",
         )
         .bind(self.registry_id().0)
         .bind(run_number(run))
@@ -126,8 +126,11 @@ impl SourceCredentialStore for Store {
         .fetch_optional(&mut *tx)
         .await
         .during(READ)?;
-        let Some(row) = row else { return Ok(None) };
-        Ok(Some(SealedCredential {
+        let Some(row) = row else { return Ok(HostCredential::Nothing) };
+        if !row.try_get::<bool, _>("usable").during(READ)? {
+            return Ok(HostCredential::ForOthers);
+        }
+        Ok(HostCredential::Usable(SealedCredential {
             username: row.try_get("username").during(READ)?,
             sealed: row.try_get("sealed").during(READ)?,
             principal: PrincipalName::parse(row.try_get("principal").during(READ)?).stored(READ)?,

@@ -1,15 +1,22 @@
-//! The host that a source is fetched from: what credentials are kept for.
+//! The host of a source or of a registry: what credentials are kept for.
 
 use std::fmt;
 
 use crate::parsed::text_form;
+use crate::{ImageRef, RegistryName};
 
 /// The longest name of a host with its port.
 const MAX_LEN: usize = 261;
 /// The port that https needs no mention of.
 const USUAL_PORT: &str = "443";
 
-/// `host` or `host:port`, in lower case and without https's own port: the form that a URL's host has.
+/// The registry that references mean which name none.
+const DOCKER_HUB: &str = "docker.io";
+/// Its other names: an older one, and the one that it answers under.
+const DOCKER_HUB_ALIASES: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
+
+/// `host` or `host:port`, in lower case and without https's own port: the form that a URL's host has. Docker Hub's names
+/// are one host, `docker.io`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceHost(Box<str>);
 
@@ -68,8 +75,19 @@ impl SourceHost {
         };
         Ok(Self(match port.filter(|port| port != USUAL_PORT) {
             Some(port) => format!("{host}:{port}").into(),
+            None if DOCKER_HUB_ALIASES.contains(&host.as_str()) => DOCKER_HUB.into(),
             None => host.into(),
         }))
+    }
+
+    /// The host of a registry; `None` for what no host can be called.
+    pub fn of_registry(registry: &RegistryName) -> Option<Self> {
+        Self::parse(registry.as_str()).ok()
+    }
+
+    /// The host of the registry that a reference means: Docker Hub where it names none.
+    pub fn of_image(image: &ImageRef) -> Option<Self> {
+        image.registry.as_ref().map_or_else(|| Some(Self(DOCKER_HUB.into())), Self::of_registry)
     }
 
     /// The text.
@@ -107,6 +125,9 @@ mod tests {
             ("127.0.0.1:80", "127.0.0.1:80"),
             ("[::1]:3000", "[::1]:3000"),
             ("[0:0:0:0:0:0:0:1]", "[::1]"),
+            ("index.docker.io", "docker.io"),
+            ("Registry-1.Docker.io:443", "docker.io"),
+            ("index.docker.io:8080", "index.docker.io:8080"),
         ] {
             assert_eq!(SourceHost::parse(text).map(|host| host.to_string()), Ok(expect.to_owned()), "{text}");
         }
@@ -127,6 +148,11 @@ mod tests {
             "a\n",
         ] {
             assert!(SourceHost::parse(text).is_err(), "{text}");
+        }
+        for (image, expect) in [("busybox", "docker.io"), ("index.docker.io/a/b", "docker.io"), ("R.io:443/a", "r.io")]
+        {
+            let image = ImageRef::parse(image).expect("valid");
+            assert_eq!(SourceHost::of_image(&image).map(|host| host.to_string()).as_deref(), Some(expect), "{image}");
         }
         let error = SourceHost::parse("ann:secret@git.example").expect_err("refused").to_string();
         assert_eq!(error, "`git.example` is no host: write the host without a user name");

@@ -41,7 +41,7 @@ pub(crate) enum Command {
     /// Make, list and revoke access tokens
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Token(token::TokenArgs),
-    /// Keep, list and forget credentials for Git hosts
+    /// Keep, list and forget credentials for Git hosts and registries
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Credential(credential::CredentialArgs),
     /// Keep, list and forget secrets that task files name

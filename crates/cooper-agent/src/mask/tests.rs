@@ -55,6 +55,35 @@ proptest! {
         prop_assert_eq!(masked(&set, &chunks), model(&patterns, &text));
     }
 
+    /// What is added in between counts from there on, also for what is held back.
+    #[test]
+    fn what_is_added_is_masked_from_then_on(
+        first in proptest::collection::vec(0u8..3, 4..9),
+        second in proptest::collection::vec(0u8..3, 4..9),
+        before in proptest::collection::vec(0u8..3, 0..12),
+        after in proptest::collection::vec(0u8..3, 0..24),
+    ) {
+        let set = set(&[&first]);
+        let mut masker = Masker::new(set.clone());
+        let mut out = Vec::new();
+        masker.feed(&before, &mut out);
+        set.add([&second[..]]).expect("small enough");
+        let said = out.len();
+        masker.feed(&after, &mut out);
+        masker.finish(&mut out);
+        let mut patterns = BTreeSet::new();
+        patterns::add(&first, &mut patterns);
+        patterns::add(&second, &mut patterns);
+        // Masks are no bytes of the input's kind: pieces between them are bytes that were said as they came.
+        for piece in out[said..].split(|byte| *byte == MASK[0]) {
+            prop_assert!(!patterns.iter().any(|pattern| piece.windows(pattern.len()).any(|part| part == pattern)));
+        }
+        let whole = masked(&set, &[&before, &after]);
+        if before.is_empty() {
+            prop_assert_eq!(out, whole);
+        }
+    }
+
     #[test]
     fn no_form_of_a_secret_gets_through(
         secret in "[ -~]{6,60}",

@@ -3,7 +3,6 @@
 mod own;
 mod source;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cooper_api::agent::BuildOrder;
@@ -12,6 +11,7 @@ use cooper_ports::engine::{
     BaseImages, BuildError, BuildEvent, BuildFailure, BuildNetwork, BuildRequest, BuiltImage, EngineError,
 };
 use cooper_ports::failpoint::{self, Failpoint};
+use cooper_types::ImageRef;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
@@ -59,7 +59,7 @@ impl Attempt<'_> {
             labels: order.labels,
             no_cache: order.no_cache,
             secrets: order.secrets.into_iter().collect(),
-            credentials: BTreeMap::from([(around.registry.clone(), around.credential.clone())]),
+            logins: around.logins.clone(),
             bases: BaseImages::FromRegistries,
             network,
             hosts: order.add_hosts,
@@ -154,6 +154,10 @@ impl Attempt<'_> {
                 Ok(Ok(built))
             }
             Err(BuildError::Cancelled) => Err(Ended::Stopped),
+            // The engine takes a login that can't be had now for a refusal.
+            Err(BuildError::Failed(_)) if let Some(error) = around.logins.take_fault() => {
+                Err(Ended::Lost(error.to_string()))
+            }
             // Our own registry being away is nothing that the user could mend.
             Err(BuildError::Failed(failure)) if is_ours(&failure, &own_images) => Err(Ended::Lost(failure.to_string())),
             Err(BuildError::Failed(failure)) => {
@@ -161,7 +165,13 @@ impl Attempt<'_> {
                     BuildFailure::Exited { code, .. } => i32::try_from(*code).ok(),
                     _ => None,
                 };
-                let reason = own.shown(&failure.to_string());
+                let advice = match &failure {
+                    BuildFailure::BaseDenied { reference, .. } => {
+                        ImageRef::parse(reference).map(|image| around.logins.advice(&image)).unwrap_or_default()
+                    }
+                    _ => String::new(),
+                };
+                let reason = own.shown(&format!("{failure}{advice}"));
                 heard.feed("", reason.as_bytes());
                 Ok(Err(TryFailure { exit_code, reason, has_retryable_output: heard.found() }))
             }

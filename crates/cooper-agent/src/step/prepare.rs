@@ -5,7 +5,6 @@
 //! user or the repository has wrong fails the step. So does a host that is away, or the network on the way to it, after a few
 //! tries: to start again on another agent would help neither. What the agent itself has wrong is a loss.
 
-mod credentials;
 mod upload;
 
 use std::collections::BTreeMap;
@@ -26,9 +25,9 @@ use cooper_spec::source::{GitSource, RemoteSource};
 use cooper_types::Digest;
 use tokio::sync::mpsc;
 
+use super::credentials::HostCredentials;
 use super::retry::Tries;
 use super::{Attempt, Ended};
-use credentials::ServerCredentials;
 
 /// Lines of progress that may wait for the log; a host that says more is not shown in full.
 const LINE_QUEUE: usize = 256;
@@ -53,25 +52,21 @@ pub(super) struct Packed {
 impl Attempt<'_> {
     /// Fetches, packs and uploads a source.
     pub(super) async fn prepare(&self, order: PrepareOrder, registry: &RegistryAccess) -> Result<StepOutput, Ended> {
-        let credentials = ServerCredentials::new(self);
+        let credentials = HostCredentials::new(self);
         if let RemoteSource::Archive(source) = &order.source {
-            credentials.hide(source.url.query().unwrap_or_default());
+            // One that is too large for that is left.
+            let _ = self.log.masks().add([source.url.query().unwrap_or_default().as_bytes()]);
         }
-        let found = self.prepare_with(&order, registry, &credentials).await;
+        let found = self.prepare_with(&order, registry, &credentials).await?;
         // The host's own words may repeat what it was shown.
-        let found = found.map(|found| StepOutput::Prepared(masked(found, |text| credentials.mask(text))));
-        found.map_err(|ended| match ended {
-            Ended::Failed { exit_code, reason } => Ended::Failed { exit_code, reason: credentials.mask(&reason) },
-            Ended::Lost(reason) => Ended::Lost(credentials.mask(&reason)),
-            Ended::Stopped => Ended::Stopped,
-        })
+        Ok(StepOutput::Prepared(masked(found, |text| self.log.masks().text(text))))
     }
 
     async fn prepare_with(
         &self,
         order: &PrepareOrder,
         registry: &RegistryAccess,
-        credentials: &ServerCredentials,
+        credentials: &HostCredentials,
     ) -> Result<PreparedSource, Ended> {
         let dir = self.runner.placement_dir(self.key);
         let disk = |error: &std::io::Error| Ended::lost("agent's work folder can't be used", error);
@@ -96,7 +91,7 @@ impl Attempt<'_> {
             let pause = if fault.may_pass { tries.next_pause() } else { None };
             let Some(pause) = pause else { return Err(fault.ended) };
             let line = format!("{}; trying again in {} s", fault.line, pause.as_secs());
-            self.log.service(&credentials.mask(&line)).await;
+            self.log.service(&line).await;
             tokio::select! {
                 () = self.stop.cancelled() => return Err(Ended::Stopped),
                 () = tokio::time::sleep(pause) => {}
@@ -133,7 +128,7 @@ impl Attempt<'_> {
         source: &GitSource,
         order: &PrepareOrder,
         scratch: &Path,
-        credentials: &ServerCredentials,
+        credentials: &HostCredentials,
     ) -> Result<Packed, Fault> {
         let unpack = &self.runner.settings.unpack;
         let request = FetchRequest {
@@ -154,7 +149,7 @@ impl Attempt<'_> {
             let _ = lines.try_send(event.to_string());
         });
         let fetch = git::fetch(egress, credentials, request, listener, &self.stop);
-        let (fetched, ()) = tokio::join!(fetch, self.show_lines(shown, credentials));
+        let (fetched, ()) = tokio::join!(fetch, self.show_lines(shown));
         let Snapshot { commit, branch, reference, archive, digest, size, dockerfile, files, .. } =
             fetched.map_err(|error| Fault::of_git(&error))?;
         let tag = reference.and_then(|name| name.strip_prefix("refs/tags/").map(str::to_owned));
@@ -167,7 +162,7 @@ impl Attempt<'_> {
         order: &PrepareOrder,
         registry: &RegistryAccess,
         scratch: &Path,
-        credentials: &ServerCredentials,
+        credentials: &HostCredentials,
     ) -> Result<Packed, Fault> {
         let settings = &self.runner.settings;
         let request = RemoteRequest {
@@ -201,7 +196,7 @@ impl Attempt<'_> {
                 fetched = fetch => fetched,
             }
         };
-        let (fetched, ()) = tokio::join!(fetch, self.show_lines(shown, credentials));
+        let (fetched, ()) = tokio::join!(fetch, self.show_lines(shown));
         let RemoteSnapshot { pinned, archive, digest, size, dockerfile, files } =
             fetched.map_err(|error| Fault::of_remote(&error, is_own))?;
         let pinned = Some(pinned);
@@ -209,9 +204,9 @@ impl Attempt<'_> {
     }
 
     /// Puts progress into the log, until there is no more.
-    async fn show_lines(&self, mut lines: mpsc::Receiver<String>, credentials: &ServerCredentials) {
+    async fn show_lines(&self, mut lines: mpsc::Receiver<String>) {
         while let Some(line) = lines.recv().await {
-            self.log.service(&credentials.mask(&line)).await;
+            self.log.service(&line).await;
         }
     }
 }

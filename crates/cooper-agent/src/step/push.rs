@@ -63,12 +63,13 @@ impl Attempt<'_> {
     ) -> Result<PushedImage, Ended> {
         // An engine has one image under a name: two runs that push to one name outside wait for each other.
         let turn = if is_ours { None } else { Some(self.runner.outside_pushes.lock(&reference.to_string()).await) };
+        let credential = around.logins.of(reference.registry.as_ref().unwrap_or(around.registry)).await?.credential;
         let mut pauses = PAUSES.iter();
         loop {
             let request = PushRequest {
                 image: target.image.clone(),
                 reference: reference.clone(),
-                credential: is_ours.then(|| around.credential.clone()),
+                credential: credential.clone(),
             };
             let (sink, events) = mpsc::channel(EVENT_QUEUE);
             let push = self.runner.engine.push(request, sink, self.stop.clone());
@@ -88,6 +89,10 @@ impl Attempt<'_> {
                     // It goes to the server's own registry, and that the run may push there was settled when it was
                     // accepted: a full disk or a refusal is not the user's.
                     error if is_ours => Ended::lost("push failed", &error),
+                    error @ PushError::Unauthorized { .. } => {
+                        let reason = format!("{error}{}", around.logins.advice(&reference));
+                        Ended::Failed { exit_code: None, reason }
+                    }
                     error => Ended::failed(&error),
                 });
             };

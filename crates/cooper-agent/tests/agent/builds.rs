@@ -13,7 +13,9 @@ use cooper_ports::engine::{
     BuildError, BuildEvent, BuildFailure, EngineDescription, EngineError, EngineFeature, OutputStream, PushError,
     ResolvedBase, VertexEvent,
 };
-use cooper_types::{Digest, ImageRef, Platform, RepositoryName, SecretBytes, SecretString, Tag, Timestamp};
+use cooper_types::{
+    Digest, ImageRef, Platform, RegistryName, RepositoryName, SecretBytes, SecretString, Tag, Timestamp,
+};
 
 use crate::bench::{Bench, REGISTRY, archive, build, build_of, key, push, soon};
 
@@ -121,8 +123,9 @@ async fn the_engine_gets_what_was_ordered() {
     assert!(request.no_cache && request.shared_key == "shared");
     assert_eq!(request.platform, Some(Platform::LINUX_AMD64));
     assert_eq!(request.secrets.get("id").map(SecretBytes::expose), Some(&b"value of it"[..]));
-    let credential = request.credentials.iter().next().expect("one");
-    assert_eq!((credential.0.as_str(), credential.1.password.expose()), (REGISTRY, "registry-password"));
+    let registry = RegistryName::parse(REGISTRY).expect("valid");
+    let login = request.logins.login(&registry).await.expect("known").expect("one");
+    assert_eq!(login.password.expose(), "registry-password");
     let paths: Vec<&str> = request.context.entries().iter().map(|entry| entry.path.as_str()).collect();
     assert_eq!(paths, ["other", "sub", "sub/File"]);
     bench.shut_down().await;

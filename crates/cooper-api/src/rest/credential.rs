@@ -1,4 +1,4 @@
-//! Credentials for the hosts that sources are fetched from, as an administrator sets, lists and deletes them. No answer
+//! Credentials for the hosts of sources and registries, as an administrator sets, lists and deletes them. No answer
 //! holds a secret.
 
 use std::fmt;

@@ -24,7 +24,7 @@ fn blame(dockerfile: &str) -> Blame {
         labels: Vec::new(),
         no_cache: false,
         secrets: BTreeMap::new(),
-        credentials: BTreeMap::new(),
+        logins: std::sync::Arc::new(BTreeMap::new()),
         dockerfile_tree: None,
         bases: cooper_ports::engine::BaseImages::default(),
         network: cooper_ports::engine::BuildNetwork::default(),

@@ -132,7 +132,7 @@ impl Bench {
             labels: vec![("bench".into(), self.owner.label().into())],
             no_cache: false,
             secrets: BTreeMap::new(),
-            credentials: BTreeMap::new(),
+            logins: Arc::new(BTreeMap::new()),
             dockerfile_tree: None,
             bases: cooper_ports::engine::BaseImages::default(),
             network: cooper_ports::engine::BuildNetwork::default(),

@@ -31,7 +31,7 @@ async fn bases_behind_a_login_are_pulled_with_the_builds_own() {
 
         let mut request = bench.request(Context::new(&dockerfile));
         let login = bench.registry.credential().expect("a login");
-        request.credentials = BTreeMap::from([(registry.clone(), login)]);
+        request.logins = Arc::new(BTreeMap::from([(registry.clone(), login)]));
         let built = bench.build(request).await.0.expect("it builds");
         assert_eq!(built.bases.len(), 1);
         assert_eq!(built.bases[0].digest, pushed.digest);
@@ -39,7 +39,7 @@ async fn bases_behind_a_login_are_pulled_with_the_builds_own() {
         let wrong = RegistryCredential { username: "somebody".into(), password: SecretString::new("wrong".into()) };
         for credentials in [BTreeMap::new(), BTreeMap::from([(registry, wrong)])] {
             let mut request = bench.request(Context::new(&dockerfile));
-            request.credentials = credentials;
+            request.logins = Arc::new(credentials);
             let (built, _) = bench.build(request).await;
             match built {
                 Err(BuildError::Failed(BuildFailure::BaseDenied { reference, .. })) => assert_eq!(reference, base),

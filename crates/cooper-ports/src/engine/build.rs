@@ -1,11 +1,12 @@
 //! What a build takes, tells and gives, and how it fails.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use cooper_types::{Digest, Platform, RegistryName, SecretBytes, SecretString, Timestamp};
+use cooper_types::{Digest, Platform, SecretBytes, Timestamp};
 
-use super::{EngineError, EngineFeature, LocalName};
+use super::{EngineError, EngineFeature, LocalName, RegistryLogins};
 use crate::context_tree::ContextTree;
 
 /// One build.
@@ -32,8 +33,8 @@ pub struct BuildRequest {
     pub no_cache: bool,
     /// What `RUN --mount=type=secret,id=…` gets.
     pub secrets: BTreeMap<String, SecretBytes>,
-    /// How to log in to registries of base images.
-    pub credentials: BTreeMap<RegistryName, RegistryCredential>,
+    /// How to log in to registries of base images, each when it asks.
+    pub logins: Arc<dyn RegistryLogins>,
     /// Which bases may be images that the engine has.
     pub bases: BaseImages,
     /// The network of what `RUN` runs.
@@ -68,15 +69,6 @@ pub enum BuildNetwork {
     None,
     /// The machine's own. The pool's leave is the caller's to ask.
     Host,
-}
-
-/// A login for one registry.
-#[derive(Clone, Debug)]
-pub struct RegistryCredential {
-    /// User name.
-    pub username: String,
-    /// Password or token.
-    pub password: SecretString,
 }
 
 /// What a build says while it runs.

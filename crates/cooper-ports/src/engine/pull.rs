@@ -64,7 +64,7 @@ pub enum PullError {
         reference: ImageRef,
     },
     /// The registry wants other credentials, allows less, or hides that the image is not there.
-    #[error("image `{reference}` may not be pulled, or is not there: {message}; give a credential for its registry")]
+    #[error("image `{reference}` may not be pulled, or is not there: {message}")]
     Unauthorized {
         /// What was asked for.
         reference: ImageRef,

@@ -22,6 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::credentials::NeededHost;
 use super::session::{Greeting, HEARTBEAT_MS, Session, read_hello, version_refused};
 use super::sources::{self, PrepareAttempt};
 use super::{ConnectError, Newcomer, Speaker};
@@ -247,8 +248,10 @@ impl AgentService for AgentGateway {
     ) -> Result<Response<wire::SourceCredential>, Status> {
         let token = self.authenticate(&request).await?;
         let request = request.into_inner();
-        let attempt = self.prepare_attempt(&token.id, request.key.as_ref(), request.attempt).await?;
-        attempt.credential(&self.core, &request.host).await.map(Response::new)
+        let (key, attempt) = (read_key(request.key.as_ref())?, AttemptNumber(request.attempt));
+        let (run, step) = self.live_step(&token.id, key, attempt).await?;
+        let needed = NeededHost::new(&run, step, key, attempt, &request.host)?;
+        needed.credential(&self.core).await.map(Response::new)
     }
 
     async fn fetch_context(

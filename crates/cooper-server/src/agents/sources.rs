@@ -1,5 +1,5 @@
-//! What prepare attempts ask for beside their stream: a place for what they have made of a source, and credentials for the
-//! hosts that it comes from. Both for live attempts of the agent that asks, and for nothing else.
+//! What prepare attempts ask for beside their stream: a place for what they have made of a source. For live attempts of the
+//! agent that asks, and for nothing else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,16 +9,14 @@ use cooper_api::agent::wire;
 use cooper_engine::message::PlacementKey;
 use cooper_engine::run::Run;
 use cooper_ports::contexts::SnapshotError;
-use cooper_ports::runs::SecretsError;
 use cooper_spec::plan::Work;
-use cooper_types::{AttemptNumber, ContextId, RunId, SourceHost};
+use cooper_types::{AttemptNumber, ContextId, RunId};
 use futures::{Stream, StreamExt as _};
 use tokio::sync::broadcast;
 use tonic::{Code, Status};
 
 use crate::contexts::{ReceiveError, Received};
 use crate::core::Core;
-use crate::orders::credential_purpose;
 use crate::problem::chain;
 
 /// How often an upload looks whether it is still wanted, where no news make it look at once.
@@ -99,32 +97,6 @@ impl PrepareAttempt {
         }
         tracing::info!(run = %run, attempt = %attempt, context = %id, size, "source uploaded");
         Ok(wire::SnapshotStored { context: id.to_string(), digest: digest.to_string(), size })
-    }
-
-    /// The credential for a host, if the run's principal may use one.
-    pub(super) async fn credential(self, core: &Core, host: &str) -> Result<wire::SourceCredential, Status> {
-        let (run, attempt) = (self.key.run, self.attempt);
-        let host = SourceHost::parse(host).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let sealed = core.credentials.credential_for(run, attempt, &host).await.map_err(|error| match error {
-            SecretsError::NotLive { .. } => Status::failed_precondition(error.to_string()),
-            SecretsError::Store(error) => Status::unavailable(chain(&error)),
-        })?;
-        let Some(sealed) = sealed else {
-            tracing::info!(run = %run, attempt = %attempt, host = %host, "no credential is stored for the run's source");
-            return Ok(wire::SourceCredential::default());
-        };
-        let unreadable = |why: String| {
-            tracing::error!(host = %host, why, "stored credential can't be read");
-            Status::internal(format!("the credential for {host} can't be read; set it again"))
-        };
-        let value =
-            core.key.unseal(&credential_purpose(&host), &sealed.sealed).map_err(|error| unreadable(chain(&error)))?;
-        let password =
-            String::from_utf8(value.expose().to_vec()).map_err(|_| unreadable("it is no text".to_owned()))?;
-        tracing::info!(
-            run = %run, attempt = %attempt, host = %host, principal = %sealed.principal, "credential handed to a prepare step"
-        );
-        Ok(wire::SourceCredential { found: true, username: sealed.username, password })
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cooper_engine::message::{PreparedSource, StepOutput, StepResult};
 use cooper_engine::run::{RunEvent, RunStatus};
 use cooper_ports::contexts::{ContextState, ContextStore, SnapshotError};
-use cooper_ports::credentials::{NewSourceCredential, SourceCredentialStore, UsableBy};
+use cooper_ports::credentials::{HostCredential, NewSourceCredential, SourceCredentialStore, UsableBy};
 use cooper_ports::runs::{AcceptRun, ApplyError, RunStore, SecretsError};
 use cooper_spec::plan::{BuildContext, Work};
 use cooper_spec::quick_build::BuildSource;
@@ -165,16 +165,20 @@ async fn credentials_are_for_live_attempts_of_whom_they_are_for() {
     let (alice, bob) = (fixture.start_of(from_git("alice")).await, fixture.start_of(from_git("bob")).await);
     let given = async |of: Started, text: &str| {
         let found = store.credential_for(of.run, of.attempt, &host(text)).await.unwrap();
-        found.map(|found| String::from_utf8(found.sealed).unwrap())
+        match found {
+            HostCredential::Usable(found) => String::from_utf8(found.sealed).unwrap(),
+            HostCredential::ForOthers => "for others".to_owned(),
+            HostCredential::Nothing => "nothing".to_owned(),
+        }
     };
-    assert_eq!(given(alice, "git.example").await.as_deref(), Some("one"));
-    assert_eq!(given(bob, "git.example").await, None);
-    assert_eq!(given(bob, "other.example:8443").await.as_deref(), Some("two"));
-    assert_eq!(given(alice, "other.example").await, None, "another port is another host");
+    assert_eq!(given(alice, "git.example").await, "one");
+    assert_eq!(given(bob, "git.example").await, "for others");
+    assert_eq!(given(bob, "other.example:8443").await, "two");
+    assert_eq!(given(alice, "other.example").await, "nothing", "another port is another host");
     let over = store.credential_for(alice.run, AttemptNumber(99), &host("git.example")).await.unwrap_err();
     assert!(matches!(over, SecretsError::NotLive { .. }));
 
     assert!(store.delete_credential(&host("git.example")).await.unwrap());
     assert!(!store.delete_credential(&host("git.example")).await.unwrap());
-    assert_eq!(given(alice, "git.example").await, None);
+    assert_eq!(given(alice, "git.example").await, "nothing");
 }

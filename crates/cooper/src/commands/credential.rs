@@ -1,4 +1,4 @@
-//! `cooper credential`: what runs may show to Git hosts, for administrators.
+//! `cooper credential`: what runs may show to Git hosts and registries, for administrators.
 
 use std::io::{self, IsTerminal as _, Read as _};
 
@@ -26,7 +26,7 @@ pub(crate) struct CredentialArgs {
 
 #[derive(Debug, Subcommand)]
 enum CredentialCommand {
-    /// Keep a credential for a Git host, in place of its earlier one
+    /// Keep a credential for a Git host or registry, in place of its earlier one
     Set(SetArgs),
     /// List the hosts that there are credentials for
     List {
@@ -44,7 +44,7 @@ enum CredentialCommand {
 
 #[derive(Args, Debug)]
 struct SetArgs {
-    /// The host that sources are fetched from, such as github.com
+    /// The host that sources, images or both are on, such as github.com or registry.example:5000
     #[arg(value_name = "HOST[:PORT]")]
     host: String,
     /// The user name; many forges take any with a token

@@ -99,8 +99,8 @@ impl Attempt<'_> {
         let reference = in_full(reference);
         let is_ours = reference.registry.as_ref() == Some(around.registry);
         let request = PullRequest {
-            reference,
-            credential: is_ours.then(|| around.credential.clone()),
+            reference: reference.clone(),
+            credential: around.logins.of(reference.registry.as_ref().unwrap_or(around.registry)).await?.credential,
             platform: Some(order.platform.clone()),
             retries: 0,
             retry_delay: std::time::Duration::ZERO,
@@ -116,7 +116,13 @@ impl Attempt<'_> {
             Err(error @ PullError::Unreachable { .. }) if is_ours => {
                 Err(Ended::lost("base image can't be pulled", &error))
             }
-            Err(error) => Err(Ended::Failed { exit_code: None, reason: format!("base image: {error}") }),
+            Err(error) => {
+                let advice = match &error {
+                    PullError::Unauthorized { .. } => around.logins.advice(&reference),
+                    _ => String::new(),
+                };
+                Err(Ended::Failed { exit_code: None, reason: format!("base image: {error}{advice}") })
+            }
         }
     }
 }

@@ -1,12 +1,13 @@
-//! The image of a `cmd` step: found in the engine, or pulled with the attempt's credential.
+//! The image of a `cmd` step: found in the engine, or pulled with what the attempt may show its registry.
 
 use cooper_api::agent::{CommandImageOrder, CommandOrder};
 use cooper_engine::message::BaseImage;
-use cooper_ports::engine::{EngineError, LocalImage, PullError, PullEvent, PullRequest, RegistryCredential};
+use cooper_ports::engine::{EngineError, LocalImage, PullError, PullEvent, PullRequest};
 use cooper_types::{Digest, ImageRef, RegistryName};
 use tokio::sync::mpsc;
 
 use crate::step::bases::in_full;
+use crate::step::logins::{AttemptLogins, Login};
 use crate::step::{Attempt, Ended};
 
 /// Events of the engine that may wait for the log.
@@ -23,13 +24,14 @@ pub(super) struct StepImage {
 }
 
 impl Attempt<'_> {
-    /// The image that an order names. What the embedded registry has is always asked for there: the engine may hold
-    /// images that this run may not pull. Others are taken from the engine if it has them, unless the step says `pull`.
+    /// The image that an order names. Of registries for which a credential is kept, the embedded one included, it is
+    /// always asked for there: the engine may hold images that this run may not pull. Others are taken from the engine if
+    /// it has them, unless the step says `pull`.
     pub(super) async fn step_image(
         &self,
         order: &CommandOrder,
         registry: &RegistryName,
-        credential: &RegistryCredential,
+        logins: &AttemptLogins,
     ) -> Result<StepImage, Ended> {
         let name = match &order.image {
             CommandImageOrder::Built(image) => return Ok(StepImage { image: image.clone(), base: None }),
@@ -43,7 +45,9 @@ impl Attempt<'_> {
             return Err(fail(format!("image `{name}` is in no registry: names below `{NO_REGISTRY}` are nobody's")));
         }
         let is_ours = reference.registry.as_ref() == Some(registry);
-        if !order.pull && !is_ours {
+        // A reference in full has one.
+        let Login { credential, kept } = logins.of(reference.registry.as_ref().unwrap_or(registry)).await?;
+        if !order.pull && !kept {
             let found = self.runner.engine.find_image(&reference).await;
             let found = found.map_err(|error| Ended::lost("images can't be looked for", &error))?;
             if let Some(local) = found.filter(|local| fits(local, order)) {
@@ -53,11 +57,11 @@ impl Attempt<'_> {
             }
         }
         let request = PullRequest {
-            credential: is_ours.then(|| credential.clone()),
+            credential,
             platform: Some(order.platform.clone()),
             retries: order.pull_retries,
             retry_delay: order.pull_retry_delay,
-            reference,
+            reference: reference.clone(),
         };
         self.log.service(&format!("pulling image {name}")).await;
         let (sink, events) = mpsc::channel(EVENT_QUEUE);
@@ -78,6 +82,10 @@ impl Attempt<'_> {
             }
             // Our own registry being away is nothing that the user could mend.
             Err(error @ PullError::Unreachable { .. }) if is_ours => Err(Ended::lost("pull failed", &error)),
+            Err(error @ PullError::Unauthorized { .. }) => {
+                let reason = format!("{error}{}", logins.advice(&reference));
+                Err(fail(reason))
+            }
             Err(error) => Err(Ended::failed(&error)),
         }
     }

@@ -140,8 +140,20 @@ async fn uploads_are_taken_from_live_prepare_attempts_alone() {
     let key = fixture.offer(built, &agent.agent).await;
     let attempt = agent.take(key).await;
     assert_eq!(code(fixture.put(&agent.token, key, attempt, &[b"x"]).await), Code::PermissionDenied);
-    let status = fixture.credential(&agent.token, key, attempt, "git.example").await.expect_err("a build has none");
-    assert_eq!(status.code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn a_build_may_log_in_where_its_bases_are() {
+    let fixture = Fixture::new().await;
+    let mut agent = fixture.agent("one", &token(&fixture.core, "builders", &["agent"]).await).await;
+    fixture.keep_credential("index.docker.io", "s3cret", UsableBy::Principals([principal("alice")].into())).await;
+    let built = accept(&fixture.core, Vec::new()).await;
+    let key = fixture.offer(built, &agent.agent).await;
+    let attempt = agent.take(key).await;
+    let given = fixture.credential(&agent.token, key, attempt, "registry-1.docker.io").await.expect("answered");
+    assert_eq!((given.found, given.password.as_str()), (true, "s3cret"));
+    let status = fixture.credential(&agent.token, key, attempt, "https://docker.io/").await.expect_err("no host");
+    assert_eq!(status.code(), Code::InvalidArgument);
 }
 
 #[tokio::test]
@@ -182,7 +194,7 @@ async fn an_upload_that_nobody_needs_any_more_ends() {
 }
 
 #[tokio::test]
-async fn credentials_are_handed_to_live_prepare_attempts_alone() {
+async fn credentials_are_handed_to_live_attempts_alone() {
     let fixture = Fixture::new().await;
     let mut agent = fixture.agent("one", &token(&fixture.core, "builders", &["agent"]).await).await;
     fixture.keep_credential("git.example", "s3cret", UsableBy::Principals([principal("alice")].into())).await;
@@ -192,9 +204,9 @@ async fn credentials_are_handed_to_live_prepare_attempts_alone() {
     let attempt = agent.take(key).await;
     let given = fixture.credential(&agent.token, key, attempt, "git.example").await.expect("answered");
     assert_eq!((given.found, given.username.as_str(), given.password.as_str()), (true, "bot", "s3cret"));
-    for host in ["bobs.example", "git.example:8443", "nowhere.example"] {
+    for (host, kept) in [("bobs.example", true), ("git.example:8443", false), ("nowhere.example", false)] {
         let given = fixture.credential(&agent.token, key, attempt, host).await.expect("answered");
-        assert_eq!(given, wire::SourceCredential::default(), "{host}");
+        assert_eq!(given, wire::SourceCredential { kept, ..wire::SourceCredential::default() }, "{host}");
     }
     let stranger = token(&fixture.core, "others", &["agent"]).await;
     let status = fixture.credential(&stranger, key, attempt, "git.example").await.expect_err("another's");
@@ -208,7 +220,7 @@ async fn credentials_are_handed_to_live_prepare_attempts_alone() {
     let moved = NewSourceCredential { host: to, username, sealed, usable_by, set_by };
     fixture.core.credentials.put_credential(moved).await.expect("kept");
     let status = fixture.credential(&agent.token, key, attempt, "evil.example").await.expect_err("moved");
-    assert_eq!(status.code(), Code::Internal);
+    assert_eq!(status.code(), Code::DataLoss);
     assert!(!status.message().contains("s3cret"));
 
     agent.say(ToServer::StepEnded(key, attempt, StepResult::TimedOut)).await;

@@ -1,0 +1,129 @@
+//! Credentials for hosts, asked of the server one by one. What was given is masked from then on.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use cooper_api::agent::{attempt_message, wire};
+use cooper_engine::message::PlacementKey;
+use cooper_ports::engine::RegistryCredential;
+use cooper_source::git::{CredentialSource, GitCredential};
+use cooper_types::{AttemptNumber, SecretString, SourceHost};
+use tokio::sync::watch;
+use tonic::transport::Channel;
+
+use super::Attempt;
+use super::retry::{Tries, may_pass};
+use crate::connect::Bearer;
+use crate::link;
+use crate::mask::MaskSet;
+
+/// How long the server may take to answer, once there is a stream to it.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// The server's credentials for one attempt.
+pub(super) struct HostCredentials {
+    channels: watch::Receiver<Option<Channel>>,
+    bearer: Bearer,
+    key: PlacementKey,
+    attempt: AttemptNumber,
+    masks: MaskSet,
+    /// What has been answered: a host is asked about once.
+    known: Mutex<BTreeMap<String, Kept>>,
+}
+
+/// What the server keeps for a host.
+#[derive(Clone)]
+pub(super) enum Kept {
+    /// A credential that this run may use.
+    Given(RegistryCredential),
+    /// One that this run may not use.
+    ForOthers,
+    /// None.
+    Nothing,
+}
+
+/// The server did not answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LookupError {
+    #[error("{}", .0.message())]
+    Server(tonic::Status),
+    #[error("the server did not answer within {} s", ANSWER.as_secs())]
+    Silent,
+    #[error("the agent shuts down")]
+    ShutDown,
+    #[error("the credential is too large")]
+    TooLarge,
+}
+
+impl HostCredentials {
+    pub(super) fn new(attempt: &Attempt<'_>) -> Self {
+        Self {
+            channels: attempt.runner.channels.clone(),
+            bearer: attempt.runner.bearer.clone(),
+            key: attempt.key,
+            attempt: attempt.attempt,
+            masks: attempt.log.masks().clone(),
+            known: Mutex::default(),
+        }
+    }
+
+    /// What is kept for a host, in whatever form its name is written. It is masked before it is given.
+    pub(super) async fn of(&self, host: &str) -> Result<Kept, LookupError> {
+        // What is no host's name is said so by the server.
+        let host = SourceHost::parse(host).map_or_else(|_| host.to_owned(), |host| host.to_string());
+        if let Some(kept) = self.known(&host) {
+            return Ok(kept);
+        }
+        let mut tries = Tries::at_the_server();
+        let answer = loop {
+            match self.ask(&host).await {
+                Err(LookupError::Server(status)) if may_pass(&status) && tries.again().await => {}
+                answer => break answer?,
+            }
+        };
+        let kept = match (answer.found, answer.kept) {
+            (true, _) => {
+                // As it goes over the wire, too: a host may send back what it was sent.
+                let pair = STANDARD.encode(format!("{}:{}", answer.username, answer.password));
+                let password = SecretString::new(answer.password);
+                let values = [password.expose().as_bytes(), pair.as_bytes()];
+                self.masks.add(values).map_err(|_| LookupError::TooLarge)?;
+                Kept::Given(RegistryCredential { username: answer.username, password })
+            }
+            (false, true) => Kept::ForOthers,
+            (false, false) => Kept::Nothing,
+        };
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(host, kept.clone());
+        Ok(kept)
+    }
+
+    /// What has been answered about a host.
+    pub(super) fn known(&self, host: &str) -> Option<Kept> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(host).cloned()
+    }
+
+    async fn ask(&self, host: &str) -> Result<wire::SourceCredential, LookupError> {
+        let mut channels = self.channels.clone();
+        let channel = channels.wait_for(Option::is_some).await.ok().and_then(|channel| channel.clone());
+        let mut client = link::client(channel.ok_or(LookupError::ShutDown)?, self.bearer.clone());
+        let named = attempt_message(self.key, self.attempt);
+        let request = wire::SourceCredentialRequest { key: named.key, attempt: named.attempt, host: host.to_owned() };
+        let answer = tokio::time::timeout(ANSWER, client.get_source_credential(request)).await;
+        Ok(answer.map_err(|_| LookupError::Silent)?.map_err(LookupError::Server)?.into_inner())
+    }
+}
+
+#[async_trait]
+impl CredentialSource for HostCredentials {
+    async fn for_host(&self, host: &str) -> Result<Option<GitCredential>, Box<dyn Error + Send + Sync>> {
+        Ok(match self.of(host).await? {
+            Kept::Given(RegistryCredential { username, password }) => Some(GitCredential { username, password }),
+            Kept::ForOthers | Kept::Nothing => None,
+        })
+    }
+}
