@@ -7,6 +7,7 @@
 
 mod cidr;
 mod error;
+mod outgoing;
 mod policy;
 mod resolver;
 mod response;

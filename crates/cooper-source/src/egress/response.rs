@@ -1,7 +1,7 @@
 //! An answer: its head, and its body piece by piece.
 
 use bytes::Bytes;
-use reqwest::header::HeaderName;
+use reqwest::header::{HeaderMap, HeaderName};
 use reqwest::{Response, StatusCode, Url};
 
 use super::{EgressError, host_of};
@@ -37,6 +37,11 @@ impl EgressResponse {
     /// The status.
     pub fn status(&self) -> StatusCode {
         self.response.status()
+    }
+
+    /// The headers.
+    pub fn headers(&self) -> &HeaderMap {
+        self.response.headers()
     }
 
     /// A header's text; nothing if it is missing or no text.
