@@ -4,6 +4,7 @@
 //! it is read ([`parse`]), and becomes events in one form for all forges ([`cooper_engine::trigger::event`]). The contract
 //! for senders is `docs/webhooks.md`.
 
+pub mod api;
 mod headers;
 mod parse;
 mod verify;
