@@ -181,7 +181,7 @@ fn rendered_some<'a>(
 fn parse(lines: &Lines<'_>) -> Result<Document, Faults> {
     yaml::parse(&lines.text()).map_err(|fault| {
         let help = "the file is YAML: see the indentation, and quote a text that holds `: ` or begins with a sign";
-        lines.fault(fault.at, fault.message, Some(help.to_owned())).into()
+        lines.fault(fault.at, fault.message, Some(fault.help.unwrap_or(help).to_owned())).into()
     })
 }
 

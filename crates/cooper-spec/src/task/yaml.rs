@@ -14,6 +14,9 @@ const MAX_DEPTH: usize = 64;
 /// How much a document may be, aliases expanded: the bytes of its texts, and some for each node.
 const MAX_WEIGHT: usize = 8 << 20;
 const NODE_WEIGHT: usize = 64;
+const SHORTER: Option<&str> = Some("write fewer and shorter entries; put data into files of the source");
+const FLATTER: Option<&str> = Some("nothing that a task file means is that deep: take brackets and indentation away");
+const OUTSIDE: Option<&str> = Some("write the alias outside of its anchor");
 
 /// A place in a text. Lines and columns are counted from 1, columns in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +53,8 @@ pub(super) enum Kind {
 pub(super) struct YamlFault {
     pub(super) at: At,
     pub(super) message: String,
+    /// The way out, where it is not better spelling.
+    pub(super) help: Option<&'static str>,
 }
 
 /// A document.
@@ -96,7 +101,11 @@ enum Open {
 pub(super) fn parse(text: &str) -> Result<Document, YamlFault> {
     let start = At { line: 1, column: 1, length: 1 };
     if text.len() > MAX_TEXT {
-        return Err(YamlFault { at: start, message: format!("the text is longer than {} KiB", MAX_TEXT >> 10) });
+        return Err(YamlFault {
+            at: start,
+            message: format!("the text is longer than {} KiB", MAX_TEXT >> 10),
+            help: SHORTER,
+        });
     }
     let mut options = options! { flow_nesting_limit: MAX_DEPTH, block_nesting_limit: MAX_DEPTH };
     options.set_emit_comments(false);
@@ -110,7 +119,8 @@ pub(super) fn parse(text: &str) -> Result<Document, YamlFault> {
                 info if info.contains("recursion limit") => too_deep(),
                 info => info,
             };
-            YamlFault { at: At { line, column, length: 1 }, message }
+            let help = if message == too_deep() { FLATTER } else { None };
+            YamlFault { at: At { line, column, length: 1 }, message, help }
         })?;
         if let Event::DocumentStart(..) = event {
             documents += 1;
@@ -178,7 +188,9 @@ impl Reader {
                     self.place(node);
                     Ok(())
                 }
-                None => Err(YamlFault { at, message: "an alias stands inside of what it names".to_owned() }),
+                None => {
+                    Err(YamlFault { at, message: "an alias stands inside of what it names".to_owned(), help: OUTSIDE })
+                }
             },
             _ => Ok(()),
         }
@@ -216,10 +228,10 @@ impl Reader {
     fn check(&self, at: At, depth: usize) -> Result<(), YamlFault> {
         if self.weight > MAX_WEIGHT {
             let message = format!("with its aliases expanded, the text is more than {} MiB", MAX_WEIGHT >> 20);
-            return Err(YamlFault { at, message });
+            return Err(YamlFault { at, message, help: SHORTER });
         }
         if depth + self.open.len() > MAX_DEPTH {
-            return Err(YamlFault { at, message: too_deep() });
+            return Err(YamlFault { at, message: too_deep(), help: FLATTER });
         }
         Ok(())
     }
