@@ -283,8 +283,15 @@ impl ReadBuild {
                 Ok(secret) => line.secrets.push(secret),
                 Err(note) => self.notes.push(note),
             },
-            Part::CacheFrom => line.cache_from.push(value),
-            Part::CacheTo => line.cache_to.push(value),
+            Part::CacheFrom | Part::CacheTo => {
+                let (flag, values) = match part {
+                    Part::CacheFrom => ("--cache-from", &mut line.cache_from),
+                    _ => ("--cache-to", &mut line.cache_to),
+                };
+                values.push(value);
+                let message = format!("flag `{flag}` has no effect");
+                self.notes.push(Note::warning(message, "keep the build's cache with the property `cache: enabled`"));
+            }
             Part::Isolation => self.isolation = Some(value),
         }
     }

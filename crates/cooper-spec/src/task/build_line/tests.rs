@@ -93,6 +93,11 @@ fn what_is_wrong_is_told_with_the_way_out() {
         ("--image a .", "flag `--image` is not allowed; name the image with `-t`"),
         ("--memory 1g .", "flag `--memory` has no effect; BuildKit"),
         ("-m 1g .", "flag `-m` has no effect"),
+        (
+            "--cache-from r.io/a .",
+            "flag `--cache-from` has no effect; keep the build's cache with the property `cache: enabled`",
+        ),
+        ("--cache-to type=inline .", "flag `--cache-to` has no effect"),
         ("--biuld-arg A=1 .", "`docker build` has no flag `--biuld-arg`; did you mean `--build-arg`?"),
         ("https://github.com/o/r", "context `https://github.com/o/r` is taken for an archive; end the URL"),
     ];
