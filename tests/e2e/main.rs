@@ -28,6 +28,7 @@ mod restart;
 mod runs;
 mod secrets;
 mod sources;
+mod task_faults;
 mod task_runs;
 mod tasks_at_once;
 mod tls;

@@ -58,7 +58,8 @@ fn sort(request: &ContainerRequest, message: &str) -> Option<ContainerFailure> {
     let never = (message.starts_with("Cannot mkdir: ") && message.ends_with("is not a directory"))
         || message.contains("uids and gids must be in range")
         || message.contains("bind: cannot assign requested address")
-        || message.contains("can't contain null");
+        || message.contains("can't contain null")
+        || message.to_ascii_lowercase().contains("invalid isolation");
     if never {
         return Some(ContainerFailure::Invalid { message: message.to_owned() });
     }
@@ -161,6 +162,7 @@ mod tests {
         );
         for message in [
             "Cannot mkdir: /etc/passwd is not a directory",
+            "Invalid isolation: \"hyperv\" - linux only supports 'default'",
             "uids and gids must be in range 0-2147483647",
             "driver failed programming external connectivity on endpoint x (12): Error starting userland proxy: listen \
              tcp4 192.0.2.1:81: bind: cannot assign requested address",

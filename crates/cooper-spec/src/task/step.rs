@@ -41,6 +41,10 @@ pub(super) fn read(
         _ => environment::of_step(fields, &shared.environment, windows, report),
     };
     let mut isolation = fields.choice("isolation", report).map(|told| told.value);
+    if let Some(text) = isolation.filter(|text| kind == "cmd" && !windows && *text != "default") {
+        let message = format!("`isolation` of a step is `{text}`, and the step runs on Linux");
+        report.fault(fields.at("isolation"), message, "leave it out: only containers of Windows are kept apart so");
+    }
     let mut directory = fields.text("workingDirectory", report).map(|told| told.value);
     let mut override_directory = !fields.flag("disableWorkingDirectoryOverride", report);
     let work = match kind {

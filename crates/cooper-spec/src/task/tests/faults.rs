@@ -106,6 +106,11 @@ fn steps() {
         ("- cmd: a\n  cache: maybe\n", "`cache` of a step is `maybe`; write enabled or disabled"),
         ("- push: [a]\n  cache: maybe\n", "`cache` of a step is `maybe`"),
         ("- build: .\n  cache: yes\n", "`cache` of a step is `yes`; write enabled or disabled"),
+        (
+            "- cmd: a\n  isolation: hyperv\n",
+            "`isolation` of a step is `hyperv`, and the step runs on Linux; leave it out",
+        ),
+        ("- cmd: a\n  isolation: Process\n", "`isolation` of a step is `process`, and the step runs on Linux"),
         ("- cmd: a\n  isolation: jail\n", "`isolation` of a step is `jail`; write default or process or hyperv"),
         ("- build: --isolation jail .\n", "flag `--isolation` is `jail`; write default, process or hyperv"),
         ("- cmd: a\n  cpus: lots\n", "`cpus` is `lots`; write a number above 0"),

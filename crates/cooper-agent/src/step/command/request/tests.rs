@@ -144,3 +144,20 @@ fn processors_are_decimal_numbers() {
         assert!(nano_cpus(wrong).is_err(), "{wrong}");
     }
 }
+
+#[test]
+fn a_step_of_windows_has_its_own_folders_and_isolation() {
+    let mut order = order();
+    order.platform = Platform::parse("windows/amd64").expect("valid");
+    order.working_directory = Some(r"c:\workspace\src".into());
+    (order.isolation, order.cpus) = (Some("hyperv".into()), Some("2".into()));
+    order.network = Some("run".into());
+    order.mounts = vec![Mount { volume: "keys".into(), path: r"c:\keys".into() }];
+    let request = made(&order, &["run"], &StepPolicy::default()).expect("valid").request;
+    let mounts: Vec<_> = request.mounts.iter().map(|mount| (mount.volume.as_str(), mount.path.as_str())).collect();
+    assert_eq!(mounts, [("workspace", r"c:\workspace"), ("home", r"c:\acb\home"), ("secret-keys", r"c:\keys")]);
+    assert_eq!(request.environment[0].1.expose(), r"c:\acb\home");
+    assert_eq!((request.isolation, request.limits.nano_cpus), (Some(Isolation::HyperV), Some(2_000_000_000)));
+    assert_eq!(request.working_directory.as_deref(), Some(r"c:\workspace\src"));
+    assert_eq!(isolation("jail").expect_err("none"), "`isolation` is `default`, `process` or `hyperv`, not `jail`");
+}
