@@ -45,7 +45,7 @@ fn private_images_of_another_registry_are_pulled_and_pushed() {
         .file("Own", "FROM scratch\nCOPY Own /\n")
         .file(
             "Two",
-            &format!("ARG BASE\nFROM $BASE AS base\nFROM {host}/out/app:1\nCOPY --from=base /bin/busybox /again\n"),
+            format!("ARG BASE\nFROM $BASE AS base\nFROM {host}/out/app:1\nCOPY --from=base /bin/busybox /again\n"),
         )
         .file("build.yaml", &build)
         .file("push.yaml", &push)
