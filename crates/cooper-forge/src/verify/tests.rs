@@ -159,3 +159,44 @@ fn no_message_tells_a_secret() {
         assert!(!format!("{said} {said:?}").contains("wr0ng") && !said.to_string().contains("s3cret"));
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn whatever_comes_unsigned_is_refused(
+        which in 0..Provider::ALL.len(),
+        values in proptest::collection::vec("[ -~]{0,80}", 8),
+        body in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40),
+    ) {
+        let names = [
+            "X-Hub-Signature-256", "X-Hub-Signature", "X-Gitea-Signature", "X-Gitlab-Token", "Authorization", "Cooper-Signature",
+            "Cooper-Timestamp", "webhook-timestamp",
+        ];
+        let pairs: Vec<(&str, &str)> = names.into_iter().zip(values.iter().map(String::as_str)).collect();
+        proptest::prop_assert!(check(Provider::ALL[which], &pairs, &body).is_err());
+    }
+
+    #[test]
+    fn what_is_signed_is_believed_and_nothing_beside_it(
+        body in proptest::collection::vec(proptest::prelude::any::<u8>(), 1..200),
+        secret in proptest::collection::vec(proptest::prelude::any::<u8>(), 1..100),
+        at in proptest::prelude::any::<proptest::sample::Index>(),
+    ) {
+        use hmac::Mac as _;
+        let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(&secret).unwrap();
+        mac.update(&body);
+        let digits = format!("sha256={:x}", mac.finalize().into_bytes());
+        let headers = headers(&[("X-Hub-Signature-256", &digits)]);
+        let mut secrets = vec![SecretBytes::new(b"another".to_vec()), SecretBytes::new(secret)];
+        proptest::prop_assert_eq!(verify(Provider::GitHub, &secrets, &headers, &body, at_zero()), Ok(()));
+        let mut other = body.clone();
+        let index = at.index(other.len());
+        other[index] ^= 1;
+        proptest::prop_assert!(verify(Provider::GitHub, &secrets, &headers, &other, at_zero()).is_err());
+        secrets.pop();
+        proptest::prop_assert!(verify(Provider::GitHub, &secrets, &headers, &body, at_zero()).is_err());
+    }
+}
+
+fn at_zero() -> Timestamp {
+    at(0)
+}

@@ -51,3 +51,38 @@ impl Outgoing for Egress {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::Request;
+
+    use super::super::{Cidr, EgressOptions, EgressPolicy};
+    use super::*;
+
+    async fn ask(egress: &Egress, url: &str) -> OutgoingError {
+        let request = Request::get(url).body(Bytes::new()).unwrap();
+        let asked = OutgoingRequest { request, body_limit: 10, deadline: Duration::from_millis(200) };
+        Outgoing::send(egress, asked).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn silence_ends_at_the_deadline_and_private_places_are_not_reached() {
+        // It accepts connections, as the system does for any listener, and says nothing.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let allow = vec![Cidr::parse("127.0.0.1").unwrap()];
+        let open = Egress::new(EgressOptions { policy: EgressPolicy { allow }, ..EgressOptions::default() });
+        let late = ask(&open, &format!("http://{address}/")).await;
+        assert!(matches!(&late, OutgoingError::Late { host, .. } if *host == address.to_string()), "{late:?}");
+        assert!(late.is_transient());
+        let closed = Egress::new(EgressOptions::default());
+        for url in [format!("http://{address}/"), "https://[::1]/".to_owned(), "https://169.254.169.254/".to_owned()] {
+            let refused = ask(&closed, &url).await;
+            assert!(!refused.is_transient(), "{refused:?}");
+            let source = std::error::Error::source(&refused).unwrap().to_string();
+            assert!(source.contains("which is not public"), "{source}");
+        }
+    }
+}
