@@ -1,6 +1,6 @@
 //! Every folder of `examples/` is built and run.
 
-use cooper_e2e::{Context, Engine, TestServer, repository_path};
+use cooper_e2e::{Context, Emulation, EmulationTurn, Engine, TestServer, repository_path};
 
 /// Runs every task file of `examples/tasks` as its first lines say.
 fn every_task_works(server: &TestServer) {
@@ -39,6 +39,14 @@ fn every_task_works(server: &TestServer) {
                 let log = run(&[], &source);
                 assert!(log.contains("hello from a task"), "{log}");
             }
+            "multi-platform" => {
+                let log = run(&[], &source);
+                let id = log.split("Run ID: ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+                let index = server.registry(&format!("/v2/tasks/page/manifests/{id}"));
+                for part in ["amd64", "arm64"] {
+                    assert!(index.body.contains(part), "{log}\n{}", index.body);
+                }
+            }
             other => panic!("examples/tasks/{other}.yaml has no test: add one here"),
         }
     }
@@ -49,6 +57,9 @@ const REGISTRY: &str = "REGISTRY={{.Run.Registry}}";
 #[test]
 fn every_example_works() {
     let engine = Engine::new();
+    // The agent asks its engine at its start what it emulates.
+    let turn = EmulationTurn::wait();
+    let _emulation = Emulation::register(&turn);
     let server = TestServer::start();
     let base = server.base_image();
     let registry = base.split('/').next().unwrap();

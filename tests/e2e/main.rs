@@ -19,6 +19,7 @@ mod examples;
 mod git_source;
 mod local;
 mod packaging;
+mod platforms;
 mod pools;
 mod quick_build;
 mod registries;

@@ -12,23 +12,30 @@ use tempfile::TempDir;
 const FORGE: &str = "10.78.0.1";
 
 /// An agent with its engine, on a machine of its own.
-struct Machine {
+pub(crate) struct Machine {
     name: &'static str,
     // Ends before its engine.
     agent: RemoteAgent,
-    engine: PrivateEngine,
+    pub(crate) engine: PrivateEngine,
     _cable: Cable,
 }
 
 impl Machine {
-    fn new(server: &TestServer, here: &Namespace, name: &'static str) -> Self {
+    /// An agent of this name, with more flags.
+    pub(crate) fn new(server: &TestServer, here: &Namespace, name: &'static str, more: &[&str]) -> Self {
         let there = Namespace::new();
         let cable = here.connect(&there);
         there.ip(&["route", "add", FORGE, "via", &cable.first]);
         let engine = PrivateEngine::start(&there);
         let url = format!("http://{}:{}", cable.first, server.port());
         let socket = engine.socket().display().to_string();
-        let agent = RemoteAgent::start(server, name, &url, Some(&there), &["--insecure", "--engine", &socket]);
+        let agent = RemoteAgent::start(
+            server,
+            name,
+            &url,
+            Some(&there),
+            &[&["--insecure", "--engine", &socket], more].concat(),
+        );
         wait_until("the agent is at work", Duration::from_secs(30), || {
             agent.log().contains("stream to the server is open")
         });
@@ -45,7 +52,7 @@ fn a_build_from_git_survives_the_death_of_its_agent() {
     let git = here.enter(|| GitServer::start_on(&format!("{FORGE}:0"), root.path()));
     let arguments = ["--no-agent", "--allow-source", FORGE].map(str::to_owned).to_vec();
     let server = TestServer::with(ServerOptions { arguments, namespace: Some(here.clone()), ..Default::default() });
-    let mut machines = vec![Machine::new(&server, &here, "east"), Machine::new(&server, &here, "west")];
+    let mut machines = vec![Machine::new(&server, &here, "east", &[]), Machine::new(&server, &here, "west", &[])];
     let base = server.base_image();
 
     let word = unique();

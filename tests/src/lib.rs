@@ -6,6 +6,7 @@
 mod archive;
 mod chance;
 mod context;
+mod emulation;
 mod engine;
 mod file_server;
 mod git_server;
@@ -23,6 +24,7 @@ mod wall_clock;
 pub use archive::Archive;
 pub use chance::Chance;
 pub use context::{Context, unique};
+pub use emulation::{Emulation, EmulationTurn, amd64_program, arm64_program};
 pub use engine::Engine;
 pub use file_server::FileServer;
 pub use git_server::{GitBehaviour, GitRepository, GitRequest, GitServer};

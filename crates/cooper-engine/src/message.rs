@@ -4,7 +4,7 @@
 //! what a server must not forget stands in the run, from which it is said again when the agent reports what it holds.
 
 use cooper_spec::source::RemoteSource;
-use cooper_types::{AttemptNumber, ContextId, Digest, Fence, Platform, RepositoryName, RunId, Tag};
+use cooper_types::{AttemptNumber, ContextId, Digest, Fence, Platform, RegistryName, RepositoryName, RunId, Tag};
 use serde::{Deserialize, Serialize};
 
 /// Names one placement of one run, once: the fence grows with every offer.
@@ -187,9 +187,12 @@ pub struct BaseImage {
     pub runtime: bool,
 }
 
-/// A manifest that a push left in the registry under its staging tag.
+/// A manifest that a push left in a registry: in the embedded one under its staging tag.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PushedManifest {
+    /// A registry that is not the embedded one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<RegistryName>,
     /// The repository.
     pub repository: RepositoryName,
     /// The tag that the attempt pushed under.

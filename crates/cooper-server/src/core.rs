@@ -244,6 +244,7 @@ impl Core {
                 Effect::AttemptBegan { .. }
                 | Effect::AttemptEnded { .. }
                 | Effect::PublishTags { .. }
+                | Effect::KeepStaged { .. }
                 | Effect::BasesResolved { .. }
                 | Effect::Planned { .. }
                 | Effect::KeepSecrets(_)

@@ -9,17 +9,19 @@ use std::collections::BTreeSet;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cooper_api::agent::{
-    EnvironmentOrder, PrepareOrder, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork, VolumeOrder,
+    EnvironmentOrder, PrepareOrder, PushFrom, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork, VolumeOrder,
 };
 use cooper_engine::message::StepOutput;
 use cooper_engine::run::{Run, StepState};
 use cooper_ports::runs::SecretKind;
 use cooper_ports::store_error::StoreError;
 use cooper_registry::AttemptCredential;
-use cooper_spec::plan::{Environment, PlannedStep, PrepareWork, PushWork, PushedName, SecretVolume, Text, Work};
+use cooper_spec::plan::{
+    Environment, IndexPart, PlannedStep, PrepareWork, PushWork, PushedFrom, PushedName, SecretVolume, Text, Work,
+};
 use cooper_spec::source::RemoteSource;
 use cooper_types::{
-    Access as RepositoryAccess, AttemptNumber, Digest, RepositoryName, RepositoryPattern, Scope, SecretBytes,
+    Access as RepositoryAccess, AttemptNumber, Digest, ImageRef, RepositoryName, RepositoryPattern, Scope, SecretBytes,
     SecretString, SourceHost, Tag,
 };
 use secrets::RunSecrets;
@@ -114,7 +116,10 @@ pub(crate) async fn make(core: &Core, run: &Run, step: usize, attempt: AttemptNu
         Work::Build(build) => {
             StepWork::Build(build::order(core, run, build, environment.as_ref(), &placement.platform, &secrets)?)
         }
-        Work::Push(push) => StepWork::Push(push_order(run, step, push, attempt)?),
+        Work::Push(push) => StepWork::Push(PushOrder {
+            targets: push_targets(run, step, push, attempt)?,
+            allowed_networks: core.allowed_sources.iter().map(ToString::to_string).collect(),
+        }),
         Work::Command(command) => StepWork::Command(command::order(run, command, &placement.platform, &secrets)?),
     };
     Ok(StepOrder {
@@ -151,27 +156,55 @@ fn environment_order(environment: &Environment, secrets: &RunSecrets) -> Result<
     })
 }
 
-fn push_order(run: &Run, step: usize, push: &PushWork, attempt: AttemptNumber) -> Result<PushOrder, OrderError> {
+fn push_targets(
+    run: &Run,
+    step: usize,
+    push: &PushWork,
+    attempt: AttemptNumber,
+) -> Result<Vec<PushTarget>, OrderError> {
     let mut targets = Vec::new();
     for target in run.tag_targets(step, attempt) {
+        let image = ImageRef {
+            registry: Some(run.registry.clone()),
+            repository: target.repository.clone(),
+            tag: None,
+            digest: None,
+        };
         targets.push(PushTarget {
-            image: built_image(run, target.built_by)?,
+            from: pushed_from(run, &target.from, &image)?,
             registry: None,
             repository: target.repository,
             staging_tag: target.staging_tag,
         });
     }
-    for PushedName { image, built_by } in &push.names {
+    for PushedName { image, from } in &push.names {
         if image.registry.as_ref() != Some(&run.registry) {
             targets.push(PushTarget {
-                image: built_image(run, *built_by)?,
+                from: pushed_from(run, from, image)?,
                 registry: image.registry.clone(),
                 repository: image.repository.clone(),
                 staging_tag: image.tag.clone().unwrap_or_else(Tag::latest),
             });
         }
     }
-    Ok(PushOrder { targets })
+    Ok(targets)
+}
+
+/// What goes to the repository of `image`.
+fn pushed_from(run: &Run, from: &PushedFrom, image: &ImageRef) -> Result<PushFrom, OrderError> {
+    Ok(match from {
+        PushedFrom::Built(step) => PushFrom::Image(built_image(run, *step)?),
+        PushedFrom::Staged(stage) => PushFrom::Manifest(staged_digest(run, *stage, image)?),
+        PushedFrom::Index(parts) => {
+            let part = |part: &IndexPart| Ok((part.platform.clone(), staged_digest(run, part.staged_by, image)?));
+            PushFrom::Index(parts.iter().map(part).collect::<Result<_, OrderError>>()?)
+        }
+    })
+}
+
+/// The digest under which a stage left something in the repository of `image`.
+fn staged_digest(run: &Run, stage: usize, image: &ImageRef) -> Result<Digest, OrderError> {
+    run.staged_image(stage, image).and_then(|image| image.digest).ok_or(OrderError::NoImage)
 }
 
 /// The id of what a step has built, on the engine that built it.

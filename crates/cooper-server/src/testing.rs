@@ -109,6 +109,7 @@ async fn accept_from(core: &Core, source: BuildSource, secrets: Vec<SealedSecret
         labels: Vec::new(),
         secrets: secrets.iter().map(|secret| secret.name.clone()).collect(),
         platform: Platform::LINUX_AMD64,
+        platforms: Vec::new(),
     };
     let run = NewRun {
         principal: principal("alice"),

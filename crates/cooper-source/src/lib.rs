@@ -14,5 +14,8 @@ pub mod unpack;
 pub use egress::{Cidr, CidrError, Egress, EgressOptions, EgressPolicy};
 pub use git::{FetchEvent, FetchLimits, FetchListener, FetchRequest, GitError, Snapshot};
 pub use pack::{PackError, PackOptions, PackProgress, PackReport, pack};
-pub use remote::{RemoteError, RemoteRequest, RemoteSnapshot, fetch_archive, fetch_artifact};
+pub use remote::{
+    Publish, PublishError, Published, RemoteError, RemoteRequest, RemoteSnapshot, fetch_archive, fetch_artifact,
+    publish,
+};
 pub use unpack::{UnpackError, UnpackLimits, unpack};

@@ -1,4 +1,5 @@
-//! Fetching archives behind URLs and artifacts of OCI registries into an archive that a build can be served from.
+//! Fetching archives behind URLs and artifacts of OCI registries into an archive that a build can be served from; and
+//! publishing indexes of images that registries have.
 //!
 //! What comes is written to a file, judged by [`crate::unpack()`] as an uploaded context is, and packed again: the
 //! directory that was named, without what its ignore file leaves out. Nothing is created on disk under a name that came
@@ -9,6 +10,8 @@ mod artifact;
 mod download;
 mod error;
 mod place;
+mod publish;
+mod registry;
 mod repack;
 
 use std::collections::BTreeMap;
@@ -21,6 +24,7 @@ use cooper_types::Digest;
 pub use archive::fetch_archive;
 pub use artifact::fetch_artifact;
 pub use error::RemoteError;
+pub use publish::{Publish, PublishError, Published, publish};
 
 use crate::unpack::UnpackLimits;
 

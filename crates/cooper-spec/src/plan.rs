@@ -5,13 +5,15 @@
 
 mod command;
 mod environment;
+mod nodes;
 mod push;
 
 use std::time::Duration;
 
 pub use command::{CommandImage, CommandWork, Mount};
 pub use environment::{DEFAULT_NETWORK, Environment, Network, SecretFile, SecretVolume};
-pub use push::{PushWork, PushedName};
+pub(crate) use nodes::{NodeIds, platform_tag, stage};
+pub use push::{IndexPart, PushWork, PushedFrom, PushedName};
 
 use cooper_types::{ContextId, ImageRef, Platform, StepId};
 use serde::{Deserialize, Serialize};
@@ -106,6 +108,7 @@ impl BuildWork {
             add_hosts: Vec::new(),
             cache: None,
             own_bases: Vec::new(),
+            staged_bases: Vec::new(),
         }
     }
 }
@@ -183,6 +186,20 @@ pub struct BuildWork {
     /// Names in `FROM` that stand for images of earlier steps of this run, and the index of the step that built each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub own_bases: Vec<(String, usize)>,
+    /// Names in `FROM` that stand for images that other placements of this run built.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub staged_bases: Vec<StagedBase>,
+}
+
+/// A base that another placement built: it is read from where a stage left it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagedBase {
+    /// The name in the Dockerfile.
+    pub name: String,
+    /// Where it is: a registry and a repository.
+    pub image: ImageRef,
+    /// Index of the stage that left it there.
+    pub staged_by: usize,
 }
 
 /// Where the files of a build come from.
@@ -235,15 +252,20 @@ pub enum Text {
 }
 
 impl Plan {
-    /// Every image that a step of the plan pushes.
+    /// Every image that a step of the plan pushes under a name of the user's.
     pub fn pushed_images(&self) -> impl Iterator<Item = &ImageRef> {
-        self.steps.iter().flat_map(|step| {
-            match &step.work {
-                Work::Push(push) => push.names.as_slice(),
-                Work::Prepare(_) | Work::Build(_) | Work::Command(_) => &[],
-            }
-            .iter()
-            .map(|name| &name.image)
+        self.pushes().filter(|push| !push.is_stage).flat_map(|push| push.names.iter().map(|name| &name.image))
+    }
+
+    /// Every place that a step of the plan writes to: pushed images, and what stages leave for other placements.
+    pub fn written_images(&self) -> impl Iterator<Item = &ImageRef> {
+        self.pushes().flat_map(|push| push.names.iter().map(|name| &name.image))
+    }
+
+    fn pushes(&self) -> impl Iterator<Item = &PushWork> {
+        self.steps.iter().filter_map(|step| match &step.work {
+            Work::Push(push) => Some(push),
+            Work::Prepare(_) | Work::Build(_) | Work::Command(_) => None,
         })
     }
 
@@ -260,8 +282,11 @@ impl Plan {
             step.placement += placements;
             step.after.iter_mut().for_each(|index| *index += steps);
             match &mut step.work {
-                Work::Push(push) => push.names.iter_mut().for_each(|name| name.built_by += steps),
-                Work::Build(build) => build.own_bases.iter_mut().for_each(|(_, built_by)| *built_by += steps),
+                Work::Push(push) => push.names.iter_mut().for_each(|name| name.from.shift(steps)),
+                Work::Build(build) => {
+                    build.own_bases.iter_mut().for_each(|(_, built_by)| *built_by += steps);
+                    build.staged_bases.iter_mut().for_each(|base| base.staged_by += steps);
+                }
                 Work::Command(CommandWork { image: CommandImage::Built { step }, .. }) => *step += steps,
                 Work::Command(_) | Work::Prepare(_) => {}
             }

@@ -11,8 +11,8 @@ use cooper_types::{ContextId, ImageRef, ImageRefError, Platform, PrincipalName, 
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{
-    ArgumentValue, BuildArgument, BuildContext, BuildWork, Plan, PlannedPlacement, PlannedStep, PrepareWork, PushWork,
-    Work,
+    ArgumentValue, BuildArgument, BuildContext, BuildWork, IndexPart, NodeIds, Plan, PlannedPlacement, PlannedStep,
+    PrepareWork, PushWork, PushedFrom, PushedName, Work, stage,
 };
 use crate::source::RemoteSource;
 use crate::task_plan::TaskPlanError;
@@ -59,8 +59,11 @@ pub struct QuickBuild {
     pub labels: Vec<(String, String)>,
     /// Ids of the secrets that come with the request.
     pub secrets: Vec<String>,
-    /// What the image is for.
+    /// What the image is for; the first of several.
     pub platform: Platform,
+    /// All that it is for, where that is more than one: each is built, and the names are given to an index of all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<Platform>,
 }
 
 /// Why a quick build can't be planned. Each names the part of the request that is wrong.
@@ -219,20 +222,74 @@ impl QuickBuild {
         self.check()?;
         let mut room = MAX_TEXT;
         let images = self.images(variables, registry, &mut room)?;
-        let build = BuildWork {
-            target: self.target.clone(),
-            arguments: self.arguments(variables, &mut room)?,
-            labels: self.labels(variables, &mut room)?,
-            no_cache: self.no_cache,
-            secrets: self.secrets.clone(),
-            ..BuildWork::new(BuildContext::Uploaded(context.clone()), &self.dockerfile)
-        };
-        let mut steps = vec![step("build", Vec::new(), BUILD_STEP_TIMEOUT, Work::Build(build))];
-        if self.push && !images.is_empty() {
-            let push = Work::Push(PushWork::of_one(0, images));
-            steps.push(step("push", vec![0], PUSH_STEP_TIMEOUT, push));
+        let pushed = self.push && !images.is_empty();
+        let platforms = self.all_platforms();
+        let mut ids = NodeIds::beside([&step_id("build"), &step_id("push")]);
+        let mut steps = Vec::new();
+        for (placement, platform) in platforms.iter().enumerate() {
+            // Its own variables; the names are the whole image's.
+            let variables = RunVariables { platform: platform.clone(), ..variables.clone() };
+            let build = BuildWork {
+                target: self.target.clone(),
+                arguments: self.arguments(&variables, &mut room)?,
+                labels: self.labels(&variables, &mut room)?,
+                no_cache: self.no_cache,
+                secrets: self.secrets.clone(),
+                ..BuildWork::new(BuildContext::Uploaded(context.clone()), &self.dockerfile)
+            };
+            let mut step = step("build", Vec::new(), BUILD_STEP_TIMEOUT, Work::Build(build));
+            if platforms.len() > 1 {
+                step.id = ids.of_platform(&step.id, platform);
+            }
+            steps.push(PlannedStep { placement, ..step });
         }
-        Ok(Plan { placements: vec![PlannedPlacement::new(self.platform.clone())], steps })
+        if pushed {
+            let push = if platforms.len() > 1 {
+                self.push_of_several(&platforms, images, &mut ids, &mut steps)
+            } else {
+                step("push", vec![0], PUSH_STEP_TIMEOUT, Work::Push(PushWork::of_one(0, images)))
+            };
+            steps.push(push);
+        }
+        let placements = platforms.into_iter().map(PlannedPlacement::new).collect();
+        Ok(Plan { placements, steps })
+    }
+
+    /// What the image is for, each once.
+    fn all_platforms(&self) -> Vec<Platform> {
+        let mut all = vec![self.platform.clone()];
+        for platform in &self.platforms {
+            if !all.contains(platform) {
+                all.push(platform.clone());
+            }
+        }
+        all
+    }
+
+    /// Adds a stage for each platform, and gives the step that pushes the index of all.
+    fn push_of_several(
+        &self,
+        platforms: &[Platform],
+        images: Vec<ImageRef>,
+        ids: &mut NodeIds,
+        steps: &mut Vec<PlannedStep>,
+    ) -> PlannedStep {
+        let mut repositories: Vec<ImageRef> = Vec::new();
+        for image in &images {
+            let repository = ImageRef { tag: None, ..image.clone() };
+            if !repositories.contains(&repository) {
+                repositories.push(repository);
+            }
+        }
+        let mut parts = Vec::with_capacity(platforms.len());
+        for (built_by, platform) in platforms.iter().enumerate() {
+            parts.push(IndexPart { platform: platform.clone(), staged_by: steps.len(), built_by });
+            steps.push(stage(ids, built_by, &steps[built_by], repositories.clone()));
+        }
+        let after = parts.iter().map(|part| part.staged_by).collect();
+        let name = |image| PushedName { image, from: PushedFrom::Index(parts.clone()) };
+        let push = PushWork::new(images.into_iter().map(name).collect());
+        step("push", after, PUSH_STEP_TIMEOUT, Work::Push(push))
     }
 
     /// The build arguments, rendered.
@@ -258,8 +315,8 @@ impl QuickBuild {
     }
 
     fn check(&self) -> Result<(), PlanError> {
-        if self.platform.os() != "linux" {
-            return Err(PlanError::Platform(self.platform.clone()));
+        if let Some(platform) = self.all_platforms().into_iter().find(|platform| platform.os() != "linux") {
+            return Err(PlanError::Platform(platform));
         }
         let path = &self.dockerfile;
         if path.is_empty() {
@@ -381,8 +438,11 @@ fn unique<'a>(part: &'static str, names: impl Iterator<Item = &'a String>) -> Re
 }
 
 fn step(id: &str, after: Vec<usize>, timeout: Duration, work: Work) -> PlannedStep {
-    let id = StepId::parse(id).expect("`prepare`, `build` and `push` are step ids");
-    PlannedStep::new(id, 0, after, timeout, work)
+    PlannedStep::new(step_id(id), 0, after, timeout, work)
+}
+
+fn step_id(id: &str) -> StepId {
+    StepId::parse(id).expect("`prepare`, `build` and `push` are step ids")
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Owns the language: versions, aliases, values, YAML, properties, the words of `build` and `cmd`, and the order of steps.
 //! It reads nothing itself: the caller fetches what [`alias_sources`] and [`wanted_secrets`] name, and then calls [`load`].
 
+mod across;
 mod alias;
 mod build_line;
 mod cache;

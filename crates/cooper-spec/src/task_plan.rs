@@ -5,6 +5,7 @@
 //! A plan holds no secret. The file is therefore loaded twice, with the secrets' values and with others in their place: a
 //! text that differs holds a secret, and stands in the plan by a name alone (`texts`). See docs/decisions/0029.
 
+mod crossing;
 mod error;
 mod images;
 mod isolation;
@@ -16,7 +17,9 @@ use std::collections::BTreeMap;
 
 use cooper_types::{ContextId, Platform, RegistryName, SecretString};
 
+use crossing::Crossing;
 pub use error::TaskPlanError;
+use images::OwnImages;
 
 use crate::plan::{Environment, Network, Plan, PlannedPlacement, SecretVolume, Text};
 use crate::task::{self, AliasSource, Fault, Faults, Loaded, Task, TaskInputs, WantedSecret};
@@ -55,9 +58,11 @@ pub fn plan(request: &TaskPlanRequest<'_>) -> Result<PlannedTask, TaskPlanError>
     let shown = load_shown(request.inputs, &loaded)?;
     check_shared(&loaded.task, &shown.task)?;
     let mut texts = texts::Texts::new(request.inputs);
-    let placements = placements(&loaded.task, request.platform);
-    let steps = steps::plan(&loaded.task, &shown.task, request, &placements, &mut texts)?;
+    let images = OwnImages::new(&loaded.task, request.registry);
+    let crossing = Crossing::new(&loaded.task, &images, request.platform);
+    let steps = steps::plan(&loaded.task, &shown.task, &images, &crossing, &mut texts)?;
     let volumes = volumes(&loaded.task, &mut texts);
+    let placements = crossing.placements();
     let networks: Vec<Vec<Network>> =
         placements.iter().map(|platform| networks(&loaded.task, &placements, platform)).collect();
     let placements = placements.into_iter().zip(networks).map(|(platform, networks)| {
@@ -139,23 +144,6 @@ fn filled(inputs: &TaskInputs) -> TaskInputs {
     inputs.secrets.values_mut().for_each(|value| *value = SecretString::new(FILLER.to_owned()));
     inputs.set.iter_mut().filter(|set| set.secret).for_each(|set| set.value = FILLER.to_owned());
     inputs
-}
-
-/// The platforms of the run, each once, in the order of their first steps; the run's own if there is no step.
-fn placements(task: &Task, default: &Platform) -> Vec<Platform> {
-    let mut platforms: Vec<Platform> = Vec::new();
-    for step in &task.steps {
-        let own = if step.platforms.is_empty() { std::slice::from_ref(default) } else { &step.platforms };
-        for platform in own {
-            if !platforms.contains(platform) {
-                platforms.push(platform.clone());
-            }
-        }
-    }
-    if platforms.is_empty() {
-        platforms.push(default.clone());
-    }
-    platforms
 }
 
 fn volumes(task: &Task, texts: &mut texts::Texts) -> Vec<SecretVolume> {

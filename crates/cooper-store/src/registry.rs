@@ -24,7 +24,7 @@ use crate::Store;
 use crate::contexts::run_number;
 use crate::sql_error::{During, Stored};
 
-pub(crate) use staged::{drop_staged, promote_staged};
+pub(crate) use staged::{check_staged, drop_staged, promote_staged};
 pub(crate) use uploads::expire_of_attempt;
 
 #[async_trait]

@@ -68,7 +68,9 @@ impl Attempt<'_> {
         };
         if let Some(tree) = &own.dockerfile {
             request.dockerfile_tree = Some(tree.clone());
-            request.bases = BaseImages::OfTheEngineFirst;
+            if own.of_the_engine {
+                request.bases = BaseImages::OfTheEngineFirst;
+            }
         }
         if let Some(cache) = &order.cache {
             // The engines that are reached by a session export no cache to a registry (measured with 20.10 and 26.1).

@@ -218,10 +218,14 @@ fn wanted_files(order: &PrepareOrder) -> Vec<String> {
 
 /// A client for the server's registry alone, with the attempt's credential.
 fn own_registry(registry: &RegistryAccess) -> (Egress, RegistryLogin) {
+    (own_registry_egress(), RegistryLogin(registry.clone()))
+}
+
+/// A client that goes wherever the server's registry is.
+pub(super) fn own_registry_egress() -> Egress {
     let everywhere = ["0.0.0.0/0", "::/0"].map(|range| Cidr::parse(range).expect("it is a range"));
     let policy = EgressPolicy { allow: everywhere.to_vec() };
-    let egress = Egress::new(EgressOptions { policy, ..EgressOptions::default() });
-    (egress, RegistryLogin(registry.clone()))
+    Egress::new(EgressOptions { policy, ..EgressOptions::default() })
 }
 
 /// The attempt's credential, for the server's registry and no other host.

@@ -1,14 +1,17 @@
 //! A push: the image to each repository; in the embedded registry under the tag that the attempt has there for itself,
 //! elsewhere under the user's. Each image has three tries (ACR contract §3); what a step says of retries is not for it.
+//! What the repository has already, from other placements, gets its tag there (`publish`).
+
+mod publish;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cooper_api::agent::{PushOrder, PushTarget};
+use cooper_api::agent::{PushFrom, PushOrder};
 use cooper_engine::message::{PushedManifest, StepOutput};
 use cooper_ports::engine::{PushError, PushEvent, PushRequest, PushedImage};
 use cooper_ports::failpoint::{self, Failpoint};
-use cooper_types::{ImageRef, RepositoryName, Timestamp};
+use cooper_types::{Digest, ImageRef, RepositoryName, Timestamp};
 use tokio::sync::mpsc;
 
 use super::{Attempt, Ended, Surroundings};
@@ -38,24 +41,31 @@ impl Attempt<'_> {
             // A staging tag is nobody's business.
             let shown = if is_ours { format!("{registry}/{}", target.repository) } else { reference.to_string() };
             self.log.service(&format!("push to {shown}")).await;
-            let pushed = self.push_one(&target, reference, &shown, is_ours, &around).await?;
+            let pushed = match &target.from {
+                PushFrom::Image(image) => {
+                    self.push_one(image, &target.repository, reference, &shown, is_ours, &around).await?
+                }
+                PushFrom::Manifest(_) | PushFrom::Index(_) => {
+                    self.publish_one(&target, &reference, &order.allowed_networks, is_ours, &around).await?
+                }
+            };
             failpoint::pass(Failpoint::ImagePushed);
             let repository = format!("{registry}/{}", target.repository);
             self.log.service(&format!("pushed {repository}@{}, {}", pushed.digest, size(pushed.size))).await;
-            if is_ours {
-                manifests.push(PushedManifest {
-                    repository: target.repository,
-                    staging_tag: target.staging_tag,
-                    digest: pushed.digest,
-                });
-            }
+            manifests.push(PushedManifest {
+                registry: target.registry.filter(|_| !is_ours),
+                repository: target.repository,
+                staging_tag: target.staging_tag,
+                digest: pushed.digest,
+            });
         }
         Ok(StepOutput::Pushed { manifests })
     }
 
     async fn push_one(
         &self,
-        target: &PushTarget,
+        image: &Digest,
+        repository: &RepositoryName,
         reference: ImageRef,
         shown: &str,
         is_ours: bool,
@@ -66,14 +76,11 @@ impl Attempt<'_> {
         let credential = around.logins.of(reference.registry.as_ref().unwrap_or(around.registry)).await?.credential;
         let mut pauses = PAUSES.iter();
         loop {
-            let request = PushRequest {
-                image: target.image.clone(),
-                reference: reference.clone(),
-                credential: credential.clone(),
-            };
+            let request =
+                PushRequest { image: image.clone(), reference: reference.clone(), credential: credential.clone() };
             let (sink, events) = mpsc::channel(EVENT_QUEUE);
             let push = self.runner.engine.push(request, sink, self.stop.clone());
-            let (pushed, ()) = tokio::join!(push, self.show_layers(events, &target.repository));
+            let (pushed, ()) = tokio::join!(push, self.show_layers(events, repository));
             let error = match pushed {
                 Ok(pushed) => {
                     drop(turn);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cooper_agent::{Agent, AgentError, AgentSettings};
 use cooper_api::agent::{
-    BuildContextOrder, BuildOrder, CommandImageOrder, CommandOrder, EnvironmentOrder, PushOrder, PushTarget,
+    BuildContextOrder, BuildOrder, CommandImageOrder, CommandOrder, EnvironmentOrder, PushFrom, PushOrder, PushTarget,
     RegistryAccess, StepOrder, StepWork,
 };
 use cooper_engine::message::{PlacementKey, StepResult, ToAgent, ToServer};
@@ -183,6 +183,7 @@ pub(crate) fn build_of(dockerfile: &str, masked: &[&str]) -> StepOrder {
         add_hosts: Vec::new(),
         cache: None,
         own_bases: Vec::new(),
+        staged_bases: Vec::new(),
     };
     order(StepWork::Build(build), masked)
 }
@@ -229,10 +230,11 @@ pub(crate) fn push(image: Digest, repositories: &[&str]) -> StepOrder {
     let target = |name: &&str| PushTarget {
         repository: RepositoryName::parse(name).expect("valid"),
         staging_tag: Tag::parse("staged.1.2").expect("valid"),
-        image: image.clone(),
+        from: PushFrom::Image(image.clone()),
         registry: None,
     };
-    order(StepWork::Push(PushOrder { targets: repositories.iter().map(target).collect() }), &[])
+    let targets = repositories.iter().map(target).collect();
+    order(StepWork::Push(PushOrder { targets, allowed_networks: Vec::new() }), &[])
 }
 
 /// A tar.gz of these files.

@@ -79,6 +79,7 @@ async fn a_run_goes_from_offer_to_clean_engine() {
 
     stream.start(key(1), 2, push(image, &["team/app", "team/copy"])).await;
     let manifest = |name: &str| PushedManifest {
+        registry: None,
         repository: RepositoryName::parse(name).expect("valid"),
         staging_tag: Tag::parse("staged.1.2").expect("valid"),
         digest: Digest::sha256(Digest::sha256(b"app").as_str().as_bytes()),

@@ -10,7 +10,7 @@ use cooper_api::agent::{BuildContextOrder, BuildOrder, EnvironmentOrder, StepOrd
 use cooper_engine::message::{StepOutput, StepResult};
 use cooper_ports::context_tree::{ContextTree, EntryKind};
 use cooper_ports::engine::scripted::{EngineCall, ScriptedBuild, ScriptedEngine, ScriptedPush};
-use cooper_ports::engine::{BaseImages, BuildFailure, BuildNetwork, BuildRequest, PushError};
+use cooper_ports::engine::{BaseImages, BuildFailure, BuildNetwork, BuildRequest, PushError, ResolvedBase};
 use cooper_spec::plan::Tries;
 use cooper_types::{Digest, ImageRef, RegistryName};
 
@@ -155,6 +155,34 @@ async fn a_base_that_the_run_built_is_the_runs_own() {
 }
 
 #[tokio::test]
+async fn a_base_of_another_placement_is_read_where_it_was_left() {
+    let engine = Arc::new(ScriptedEngine::new());
+    let mut bench = Bench::start(engine.clone());
+    let dockerfile = b"FROM alpine:3\nCOPY --from=team/data:v1 /a /a\n";
+    bench.server.serve_context(archive(&[("Dockerfile", dockerfile)]));
+    let mut stream = bench.stream().await;
+    stream.place(key(1)).await;
+    let left = format!("localhost:5000/team/data@{}", Digest::sha256(b"data"));
+    let order = from_workspace("", "Dockerfile", |build| {
+        build.staged_bases = vec![("team/data:v1".into(), ImageRef::parse(&left).expect("valid"))];
+    });
+    let resolved = ResolvedBase { reference: left.clone(), digest: Digest::sha256(b"data") };
+    engine.script_build(ScriptedBuild::success("app", vec![resolved]));
+    stream.start(key(1), 1, order).await;
+    let result = stream.result(key(1), 1).await;
+    let StepResult::Succeeded { output: StepOutput::Built { bases, .. } } = result else { panic!("{result:?}") };
+    let names: Vec<_> = bases.iter().map(|base| base.reference.as_str()).collect();
+    assert_eq!(names, ["alpine:3"], "the run's own images are no bases of others");
+    let last = builds(&engine).pop().expect("a build");
+    assert_eq!(last.bases, BaseImages::FromRegistries, "all of its bases are in registries");
+    let text = text_of(&last.dockerfile_tree.expect("a tree"), "Dockerfile");
+    assert_eq!(text, format!("FROM alpine:3\nCOPY --from={left} /a /a\n"));
+    assert!(!engine.calls().iter().any(|call| matches!(call, EngineCall::Pull(_))), "nothing is pulled before");
+    stream.stop(key(1)).await;
+    bench.shut_down().await;
+}
+
+#[tokio::test]
 async fn builds_are_tried_again_too() {
     let engine = Arc::new(ScriptedEngine::new());
     let mut bench = Bench::start(engine.clone());
@@ -208,7 +236,8 @@ async fn a_push_outside_has_the_users_tag_and_three_tries() {
     stream.start(key(1), 2, order.clone()).await;
     let result = stream.result(key(1), 2).await;
     let StepResult::Succeeded { output: StepOutput::Pushed { manifests } } = result else { panic!("{result:?}") };
-    assert_eq!(manifests.len(), 1, "only the embedded registry's are staged");
+    let registries: Vec<_> = manifests.iter().map(|one| one.registry.as_ref().map(ToString::to_string)).collect();
+    assert_eq!(registries, [None, Some("registry.example".to_owned())], "what went outside is on record, too");
     let log = bench.server.log("ca1", 2).text();
     assert!(log.contains("pushed registry.example/team/out@sha256:"), "{log}");
     assert_eq!(log.matches("tried again").count(), 2, "{log}");

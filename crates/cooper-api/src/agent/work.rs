@@ -95,6 +95,8 @@ pub struct BuildOrder {
     pub cache: Option<ImageRef>,
     /// Names in `FROM` that stand for images of the run on the agent's engine.
     pub own_bases: Vec<(String, Digest)>,
+    /// Names in `FROM` that stand for images of the run on other engines, and where a registry has them, by digest.
+    pub staged_bases: Vec<(String, ImageRef)>,
 }
 
 /// Where the files of a build come from.
@@ -113,19 +115,32 @@ pub enum BuildContextOrder {
 pub struct PushOrder {
     /// Where what goes.
     pub targets: Vec<PushTarget>,
+    /// Networks that may be reached although they are not public, where an index is made in another registry.
+    pub allowed_networks: Vec<String>,
 }
 
 /// One repository to push an image to, and the tag there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PushTarget {
-    /// The image's id on the agent's engine.
-    pub image: Digest,
+    /// What goes there.
+    pub from: PushFrom,
     /// A registry that is not the embedded one.
     pub registry: Option<RegistryName>,
     /// The repository.
     pub repository: RepositoryName,
     /// In the embedded registry the tag that the attempt has for itself, elsewhere the user's.
     pub staging_tag: Tag,
+}
+
+/// What goes to a repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PushFrom {
+    /// An image by its id on the agent's engine.
+    Image(Digest),
+    /// A manifest that the repository has already.
+    Manifest(Digest),
+    /// An index of manifests that the repository has already, by platform.
+    Index(Vec<(Platform, Digest)>),
 }
 
 /// What the steps of a placement share.

@@ -72,6 +72,10 @@ pub struct DockerBuildRequest {
     /// What to build for; `linux/amd64` if absent.
     #[serde(default)]
     pub platform: Option<PlatformView>,
+    /// What to build for, where that is more than one: each is built, and the names are given to an index of all. Instead of
+    /// `platform`; an addition to ACR's request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<PlatformView>,
     /// The id of an uploaded context, or a place in a Git repository: `https://host/repository.git#reference:folder`.
     pub source_location: String,
     /// The pool to send the run to.

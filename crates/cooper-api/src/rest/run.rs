@@ -310,6 +310,13 @@ pub struct RunStep {
     pub reason: Option<String>,
     /// The agent of the last attempt.
     pub agent: Option<String>,
+    /// What it runs for, as `os/architecture[/variant]`.
+    #[serde(default)]
+    pub platform: Option<String>,
+    /// What a push wrote, by digest: the images, or the index of several platforms. What a build left for other placements,
+    /// too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pushed: Vec<OutputImage>,
 }
 
 /// What a step does.

@@ -3,7 +3,7 @@
 //! Owns events, effects and refusals. A refused event changes nothing; the caller decides what to answer to its sender.
 //! How a step's result and a loss are worked into the state stands in `outcome`.
 
-use cooper_spec::plan::PlannedStep;
+use cooper_spec::plan::{PlannedStep, PushedFrom};
 use cooper_types::{AgentName, AttemptNumber, ContextId, Digest, Fence, PrincipalName, RepositoryName, Tag, Timestamp};
 
 use super::task::{PlannedRun, SealedText};
@@ -117,7 +117,7 @@ pub enum Effect {
         /// Under which offer.
         fence: Fence,
     },
-    /// An attempt is over. What it staged and was not published is dropped.
+    /// An attempt is over. What it staged and was neither published nor kept is dropped.
     AttemptEnded {
         /// Index of the step.
         step: usize,
@@ -131,6 +131,15 @@ pub enum Effect {
         /// Which.
         attempt: AttemptNumber,
         /// What each staging tag stands for.
+        targets: Vec<TagTarget>,
+    },
+    /// What a stage left stays until it expires: the attempt's end does not drop it. Comes before that end.
+    KeepStaged {
+        /// Index of the step.
+        step: usize,
+        /// Which.
+        attempt: AttemptNumber,
+        /// What must be there.
         targets: Vec<TagTarget>,
     },
     /// A build resolved these base images.
@@ -196,11 +205,11 @@ pub enum Effect {
 pub struct TagTarget {
     /// The repository.
     pub repository: RepositoryName,
-    /// Index of the step that built the image.
-    pub built_by: usize,
+    /// What goes there.
+    pub from: PushedFrom,
     /// The tag that the attempt pushes under.
     pub staging_tag: Tag,
-    /// The tags that it stands for.
+    /// The tags that it stands for; a stage's stands for none.
     pub tags: Vec<Tag>,
 }
 

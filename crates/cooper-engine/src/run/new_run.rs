@@ -119,7 +119,7 @@ impl NewRun {
         let plan = build.plan_first(source, &variables, &self.registry)?;
         let repositories = match source {
             // All is known: variables of a source are empty, and the names are what they come to without them.
-            BuildSource::Context(_) => plan.pushed_images().map(|image| image.repository.clone()).collect(),
+            BuildSource::Context(_) => plan.written_images().map(|image| image.repository.clone()).collect(),
             BuildSource::Remote(_) => build.certain_repositories(&variables, &self.registry),
         };
         for repository in repositories {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use cooper_spec::plan::{PlannedStep, PushedName, Work};
-use cooper_types::{AttemptNumber, StepId, Tag, Timestamp};
+use cooper_spec::plan::{PlannedStep, PushWork, PushedName, Work};
+use cooper_types::{AttemptNumber, ImageRef, StepId, Tag, Timestamp};
 
 use super::task::PlannedRun;
 use super::{Effect, Loss, PendingReason, Phase, Placement, Policy, Run, RunSource, StepState, TagTarget, Verdict};
-use crate::message::{PlacementKey, PreparedSource, StepOutput, StepResult};
+use crate::message::{PlacementKey, PreparedSource, PushedManifest, StepOutput, StepResult};
 
 impl Run {
     /// Starts every step that waits for nothing any more, on the placements that an agent holds.
@@ -79,6 +79,11 @@ impl Run {
                         // A task file's source is planned before the state machine hears of it.
                         Some(RunSource::TaskWanted { .. } | RunSource::Prepared { .. }) | None => false,
                     },
+                    // Others name what a stage left by its digest, so it has to say them all.
+                    (Work::Push(push), StepOutput::Pushed { manifests }) if push.is_stage => {
+                        let told = |name: &PushedName| self.pushed_manifest(manifests, &name.image).is_some();
+                        push.names.iter().all(told)
+                    }
                     (Work::Build(_), StepOutput::Built { .. })
                     | (Work::Push(_), StepOutput::Pushed { .. })
                     | (Work::Command(_), StepOutput::Ran { .. }) => true,
@@ -108,7 +113,12 @@ impl Run {
                     }
                     StepOutput::Pushed { .. } => {
                         let targets = self.tag_targets(step, attempt);
-                        effects.push(Effect::PublishTags { step, attempt, targets });
+                        effects.push(match &self.plan.steps[step].work {
+                            Work::Push(PushWork { is_stage: true, .. }) => {
+                                Effect::KeepStaged { step, attempt, targets }
+                            }
+                            _ => Effect::PublishTags { step, attempt, targets },
+                        });
                     }
                     StepOutput::Ran { image } => {
                         let bases = image.iter().cloned().collect();
@@ -220,14 +230,14 @@ impl Run {
     pub fn tag_targets(&self, step: usize, attempt: AttemptNumber) -> Vec<TagTarget> {
         let Work::Push(push) = &self.plan.steps[step].work else { return Vec::new() };
         let mut targets: Vec<TagTarget> = Vec::new();
-        for PushedName { image, built_by } in &push.names {
+        for PushedName { image, from } in &push.names {
             if image.registry.as_ref() != Some(&self.registry) {
                 continue;
             }
-            let tag = image.tag.clone().unwrap_or_else(Tag::latest);
-            let same = |target: &&mut TagTarget| target.repository == image.repository && target.built_by == *built_by;
+            let tags = if push.is_stage { Vec::new() } else { vec![image.tag.clone().unwrap_or_else(Tag::latest)] };
+            let same = |target: &&mut TagTarget| target.repository == image.repository && target.from == *from;
             if let Some(target) = targets.iter_mut().find(same) {
-                target.tags.push(tag);
+                target.tags.extend(tags);
                 continue;
             }
             let others = targets.iter().filter(|target| target.repository == image.repository).count();
@@ -236,10 +246,34 @@ impl Run {
                 others => format!("staged.{}.{attempt}.{others}", self.id),
             };
             let staging_tag = Tag::parse(&staging_tag).expect("a run id and numbers with dots between make a tag");
-            let (repository, built_by) = (image.repository.clone(), *built_by);
-            targets.push(TagTarget { repository, built_by, staging_tag, tags: vec![tag] });
+            targets.push(TagTarget { repository: image.repository.clone(), from: from.clone(), staging_tag, tags });
         }
         targets
+    }
+
+    /// Whether what an attempt staged stays when it ends: it was a stage, and did its work.
+    pub fn keeps_staged(&self, step: usize, attempt: AttemptNumber) -> bool {
+        let is_stage = matches!(&self.plan.steps[step].work, Work::Push(push) if push.is_stage);
+        is_stage && matches!(&self.steps[step].state, StepState::Succeeded { attempt: done, .. } if *done == attempt)
+    }
+
+    /// Where a stage left an image that is to be found at `place`, by its digest.
+    pub fn staged_image(&self, stage: usize, place: &ImageRef) -> Option<ImageRef> {
+        let StepState::Succeeded { output: StepOutput::Pushed { manifests }, .. } = &self.steps.get(stage)?.state
+        else {
+            return None;
+        };
+        let digest = self.pushed_manifest(manifests, place)?.digest.clone();
+        Some(ImageRef { tag: None, digest: Some(digest), ..place.clone() })
+    }
+
+    /// What was pushed to an image's repository.
+    fn pushed_manifest<'m>(&self, manifests: &'m [PushedManifest], image: &ImageRef) -> Option<&'m PushedManifest> {
+        let outside = image.registry.as_ref().filter(|registry| **registry != self.registry);
+        let is_there = |manifest: &&PushedManifest| {
+            manifest.repository == image.repository && manifest.registry.as_ref() == outside
+        };
+        manifests.iter().find(is_there)
     }
 
     /// Something of the machinery failed under a held placement: it starts again, until there were too many losses.
@@ -263,8 +297,8 @@ impl Run {
             if self.plan.steps[index].placement != placement {
                 continue;
             }
-            // Images and workspaces are on the lost agent, so steps start again. Pushes that completed are not repeated,
-            // nor is the source prepared anew: the server has it, and another clone may find another commit.
+            // Images and workspaces are on the lost agent, so steps start again. Pushes that completed are not repeated, nor
+            // are stages: what they left is there, and others may have taken it. Nor is the source prepared anew: the server has it, and another clone may find another commit.
             let redo = match &self.steps[index].state {
                 StepState::Running { attempt, .. } => {
                     effects.push(Effect::AttemptEnded { step: index, attempt: *attempt });

@@ -105,7 +105,7 @@ impl Run {
             build.dockerfile.clone_from(dockerfile);
         }
         let plan = build.plan(&found.context, &variables, &self.registry)?;
-        for image in plan.pushed_images() {
+        for image in plan.written_images() {
             if !self.scopes.repository(&image.repository, Access::Push) {
                 let (principal, repository) = (self.principal.clone(), image.repository.clone());
                 return Err(PlanError::PushDenied { principal, repository });

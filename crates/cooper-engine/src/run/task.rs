@@ -103,7 +103,7 @@ pub(super) fn plan(
     let inputs = request.inputs(variables, fetched)?;
     let planned =
         task_plan::plan(&TaskPlanRequest { inputs: &inputs, platform: &request.platform, registry, context })?;
-    for image in planned.plan.pushed_images().filter(|image| image.registry.as_ref() == Some(registry)) {
+    for image in planned.plan.written_images().filter(|image| image.registry.as_ref() == Some(registry)) {
         if !scopes.repository(&image.repository, Access::Push) {
             return Err(TaskError::PushDenied(image.repository.clone()));
         }

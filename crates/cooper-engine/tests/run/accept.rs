@@ -30,6 +30,7 @@ fn request(scopes: &[&str]) -> NewRun {
                 labels: vec![("k".to_owned(), "v".to_owned())],
                 secrets: vec!["npm".to_owned()],
                 platform: Platform::parse("linux/arm/v7").expect("valid"),
+                platforms: Vec::new(),
             },
             source: BuildSource::Context(ContextId::parse("c1").expect("valid")),
         },

@@ -7,7 +7,8 @@ use cooper_engine::run::{
     AgentRef, Asked, Effect, NewRun, PendingReason, Phase, Placement, Policy, Refusal, Run, RunEvent, Step,
 };
 use cooper_spec::plan::{
-    BuildContext, BuildWork, CommandImage, CommandWork, Plan, PlannedPlacement, PlannedStep, PushWork, Work,
+    BuildContext, BuildWork, CommandImage, CommandWork, IndexPart, Plan, PlannedPlacement, PlannedStep, PushWork,
+    PushedFrom, PushedName, Work,
 };
 use cooper_spec::quick_build::{BuildSource, PlanError, QuickBuild};
 use cooper_spec::source::GitSource;
@@ -26,10 +27,26 @@ pub(super) const RUN_TIMEOUT: Duration = Duration::from_secs(3600);
 pub(super) struct Shape {
     pub(super) placement: usize,
     pub(super) after: Vec<usize>,
-    pub(super) pushes: Option<usize>,
+    pub(super) pushes: Option<Pushes>,
     pub(super) is_command: bool,
     pub(super) ignores_errors: bool,
 }
+
+/// What a push step pushes.
+#[derive(Clone, Debug)]
+pub(super) enum Pushes {
+    /// What a step built.
+    Image(usize),
+    /// The same, for other placements.
+    Stage(usize),
+    /// What a stage left.
+    Staged(usize),
+    /// An index of what stages left.
+    Index(Vec<usize>),
+}
+
+/// Where stages leave things, and where what comes of them is pushed to.
+pub(super) const SHARED: &str = "localhost:5000/shared";
 
 pub(super) fn build(placement: usize, after: &[usize]) -> Shape {
     Shape { placement, after: after.to_vec(), pushes: None, is_command: false, ignores_errors: false }
@@ -45,15 +62,43 @@ pub(super) fn carefree(placement: usize, after: &[usize]) -> Shape {
 }
 
 pub(super) fn push(placement: usize, of: usize) -> Shape {
-    Shape { pushes: Some(of), ..build(placement, &[of]) }
+    Shape { pushes: Some(Pushes::Image(of)), ..build(placement, &[of]) }
+}
+
+pub(super) fn stage(placement: usize, of: usize) -> Shape {
+    Shape { pushes: Some(Pushes::Stage(of)), ..build(placement, &[of]) }
+}
+
+pub(super) fn staged(placement: usize, stage: usize) -> Shape {
+    Shape { pushes: Some(Pushes::Staged(stage)), ..build(placement, &[stage]) }
+}
+
+pub(super) fn index_of(placement: usize, stages: &[usize]) -> Shape {
+    Shape { pushes: Some(Pushes::Index(stages.to_vec())), ..build(placement, stages) }
 }
 
 pub(super) fn plan(placements: usize, shapes: &[Shape]) -> Plan {
     let steps = shapes.iter().enumerate().map(|(index, shape)| {
-        let work = match shape.pushes {
-            Some(built_by) => {
-                let image = |tag: &str| ImageRef::parse(&format!("localhost:5000/app{index}:{tag}")).expect("valid");
-                Work::Push(PushWork::of_one(built_by, [image("v1"), image("v2")]))
+        let image = |text: &str| ImageRef::parse(text).expect("valid");
+        let of_stages = |from: PushedFrom| {
+            let names = ["v1", "v2"]
+                .map(|tag| PushedName { image: image(&format!("{SHARED}:s{index}-{tag}")), from: from.clone() });
+            Work::Push(PushWork::new(names.to_vec()))
+        };
+        let work = match &shape.pushes {
+            Some(Pushes::Image(built_by)) => {
+                let image = |tag: &str| image(&format!("localhost:5000/app{index}:{tag}"));
+                Work::Push(PushWork::of_one(*built_by, [image("v1"), image("v2")]))
+            }
+            Some(Pushes::Stage(built_by)) => Work::Push(PushWork::stage_of(*built_by, [image(SHARED)])),
+            Some(Pushes::Staged(stage)) => of_stages(PushedFrom::Staged(*stage)),
+            Some(Pushes::Index(stages)) => {
+                let part = |stage: &usize| IndexPart {
+                    platform: Platform::LINUX_AMD64,
+                    staged_by: *stage,
+                    built_by: shapes[*stage].after[0],
+                };
+                of_stages(PushedFrom::Index(stages.iter().map(part).collect()))
             }
             None if shape.is_command => Work::Command(CommandWork {
                 image: CommandImage::Named("busybox".to_owned()),
@@ -130,6 +175,7 @@ pub(super) fn wanted(image: &str, scopes: &[&str]) -> Result<Run, PlanError> {
                 labels: vec![("at".to_owned(), "{{.Run.Repository}}@{{.Run.Commit}}".to_owned())],
                 secrets: Vec::new(),
                 platform: Platform::LINUX_AMD64,
+                platforms: Vec::new(),
             },
             source: BuildSource::Remote(
                 GitSource::parse("https://git.example/app.git#main:sub").expect("valid").into(),
@@ -176,6 +222,7 @@ pub(super) fn built() -> StepResult {
 
 pub(super) fn pushed(run: &Run, step: usize, attempt: AttemptNumber) -> StepResult {
     let manifests = run.tag_targets(step, attempt).into_iter().map(|target| PushedManifest {
+        registry: None,
         repository: target.repository,
         staging_tag: target.staging_tag,
         digest: Digest::sha256(b"manifest"),

@@ -8,7 +8,9 @@ use cooper_spec::plan::{Plan, Work};
 use cooper_types::{AttemptNumber, Digest, Fence};
 use proptest::prelude::*;
 
-use super::fixture::{Shape, agent, build, built, by, plan, prepared, push, pushed, ran, run_of, wanted};
+use super::fixture::{
+    Pushes, Shape, agent, build, built, by, index_of, plan, prepared, push, pushed, ran, run_of, stage, staged, wanted,
+};
 
 /// An event before it is known what the run looks like.
 #[derive(Clone, Copy, Debug)]
@@ -50,17 +52,23 @@ pub(super) enum Pick {
     Back(u64, u64),
 }
 
-/// One to five steps on one to three placements; a placement may be without steps.
+/// One to seven steps on one to three placements; a placement may be without steps.
 pub(super) fn any_plan() -> impl Strategy<Value = Plan> {
     let shape = (any::<u8>(), any::<u8>(), any::<bool>(), any::<u8>());
-    (1usize..=3, prop::collection::vec(shape, 1..=5)).prop_map(|(placements, raw)| {
+    (1usize..=3, prop::collection::vec(shape, 1..=7)).prop_map(|(placements, raw)| {
         let mut shapes: Vec<Shape> = Vec::new();
         for (index, (place, bits, pushes, more)) in raw.into_iter().enumerate() {
             let after: Vec<usize> = (0..index).filter(|earlier| bits >> earlier & 1 == 1).collect();
             let placement = usize::from(place) % placements;
             let builds = |step: &usize| shapes[*step].pushes.is_none() && !shapes[*step].is_command;
             let builder = (0..index).rev().find(builds);
+            let stages: Vec<usize> =
+                (0..index).filter(|step| matches!(shapes[*step].pushes, Some(Pushes::Stage(_)))).collect();
             shapes.push(match builder {
+                // A build's placement has its image; whatever is staged can be taken anywhere.
+                Some(of) if pushes && more & 3 == 1 => stage(shapes[of].placement, of),
+                Some(_) if pushes && more & 3 == 2 && !stages.is_empty() => index_of(placement, &stages),
+                Some(_) if pushes && more & 3 == 3 && !stages.is_empty() => staged(placement, stages[0]),
                 Some(of) if pushes => push(placement, of),
                 _ => Shape { is_command: more & 1 == 1, ignores_errors: more & 6 == 6, ..build(placement, &after) },
             });

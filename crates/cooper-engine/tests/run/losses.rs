@@ -1,10 +1,12 @@
 //! Losses of the machinery: never the user's failure, told as what they are, three of them at most.
 
-use cooper_engine::message::StepResult;
+use cooper_engine::message::{StepOutput, StepResult};
 use cooper_engine::run::{Effect, Placement, Policy, Refusal, Run, RunEvent, RunStatus, StepState};
 use cooper_engine::schedule;
 
-use super::fixture::{agent, at, build, does, live, plan, push, pushed, refuses, run_of, succeeds, taken};
+use super::fixture::{
+    agent, at, build, command, does, index_of, live, plan, push, pushed, refuses, run_of, stage, succeeds, taken,
+};
 
 #[test]
 fn the_log_says_when_the_agents_stream_is_gone_and_back() {
@@ -96,6 +98,46 @@ fn a_lost_placement_builds_again_and_does_not_push_again() {
     assert!(run.steps[1].state.live_attempt().is_none());
     succeeds(&mut run, 25, 2);
     assert_eq!(run.status(), RunStatus::Succeeded);
+}
+
+#[test]
+fn what_a_stage_left_is_taken_by_others_after_its_placement_is_lost() {
+    let steps = [build(0, &[]), build(1, &[]), stage(0, 0), stage(1, 1), command(1, &[3]), index_of(0, &[2, 3])];
+    let mut run = run_of(plan(2, &steps));
+    taken(&mut run, 1, 0, &agent("a", 1));
+    taken(&mut run, 1, 1, &agent("b", 1));
+    for (seconds, step) in [(2, 0), (3, 1)] {
+        succeeds(&mut run, seconds, step);
+    }
+    let attempt = live(&run, 3);
+    let effects = succeeds(&mut run, 4, 3);
+    let kept = effects.iter().any(|effect| matches!(effect, Effect::KeepStaged { step: 3, .. }));
+    assert!(kept && run.keeps_staged(3, attempt), "{effects:?}");
+    // The agent of the second placement is gone: its image is built again, what it staged stands.
+    does(&mut run, 5, RunEvent::AgentReplaced { agent: agent("b", 2) });
+    assert_eq!(run.steps[1].state, StepState::Waiting);
+    assert!(matches!(run.steps[3].state, StepState::Succeeded { .. }));
+    let effects = succeeds(&mut run, 6, 2);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::SendStart { step: 5, .. })), "{effects:?}");
+    let effects = succeeds(&mut run, 7, 5);
+    let published =
+        |effect: &Effect| matches!(effect, Effect::PublishTags { targets, .. } if targets[0].tags.len() == 2);
+    assert!(effects.iter().any(published), "{effects:?}");
+    taken(&mut run, 8, 1, &agent("c", 1));
+    succeeds(&mut run, 9, 1);
+    succeeds(&mut run, 10, 4);
+    assert_eq!(run.status(), RunStatus::Succeeded);
+}
+
+#[test]
+fn a_stage_that_does_not_say_what_it_left_is_a_loss() {
+    let mut run = run_of(plan(1, &[build(0, &[]), stage(0, 0), index_of(0, &[1])]));
+    let fence = taken(&mut run, 1, 0, &agent("a", 1));
+    succeeds(&mut run, 2, 0);
+    let result = StepResult::Succeeded { output: StepOutput::Pushed { manifests: Vec::new() } };
+    let attempt = live(&run, 1);
+    let effects = does(&mut run, 3, RunEvent::StepEnded { fence, attempt, result });
+    assert!(!run.keeps_staged(1, attempt) && run.losses.len() == 1, "{effects:?}");
 }
 
 #[test]

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cooper_engine::message::{Held, PlacementKey, StepOutput, StepResult};
 use cooper_engine::run::{Effect, Phase, Placement, Policy, Refusal, Run, RunEvent, RunStatus, StepState, Verdict};
-use cooper_spec::plan::{BuildContext, Work};
-use cooper_types::{AttemptNumber, Fence, Timestamp};
+use cooper_spec::plan::{BuildContext, PushedFrom, Work};
+use cooper_types::{AttemptNumber, Fence, ImageRef, Timestamp};
 
+use super::fixture::SHARED;
 use super::generate::is_held;
 
 /// A run and what has been seen of it.
@@ -14,13 +15,16 @@ pub(super) struct Watched {
     pub(super) run: Run,
     live: BTreeMap<usize, AttemptNumber>,
     published: BTreeMap<usize, AttemptNumber>,
+    /// What stages have left.
+    staged: BTreeSet<usize>,
     planned: bool,
     finished: bool,
 }
 
 impl Watched {
     pub(super) fn new(run: Run) -> Self {
-        Self { run, live: BTreeMap::new(), published: BTreeMap::new(), planned: false, finished: false }
+        let (live, published, staged) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { run, live, published, staged, planned: false, finished: false }
     }
 
     /// Applies an event and checks what must hold.
@@ -40,6 +44,9 @@ impl Watched {
             self.effect(&before, effect);
         }
         self.attempts_are_held();
+        let shared = ImageRef::parse(SHARED).expect("valid");
+        let there = |stage: &usize| self.run.staged_image(*stage, &shared).is_some();
+        assert!(self.staged.iter().all(there), "what was staged is forgotten");
         assert_eq!(
             (self.run.steps.len(), self.run.placements.len()),
             (self.run.plan.steps.len(), self.run.plan.placements.len())
@@ -75,6 +82,13 @@ impl Watched {
                 let placement = &self.run.placements[self.run.plan.steps[*step].placement];
                 assert_eq!(placement.lease().map(|lease| lease.fence), Some(*fence));
                 assert!(self.run.plan.steps[*step].after.iter().all(|earlier| is_done(&self.run, *earlier)));
+                if let Work::Push(push) = &self.run.plan.steps[*step].work {
+                    let taken = push.names.iter().filter(|name| !matches!(name.from, PushedFrom::Built(_)));
+                    for name in taken {
+                        let there = |stage: usize| self.run.staged_image(stage, &name.image).is_some();
+                        assert!(name.from.steps().into_iter().all(there), "step {step} begins without what was staged");
+                    }
+                }
             }
             Effect::AttemptEnded { step, attempt } => {
                 assert_eq!(self.live.remove(step), Some(*attempt), "an end without a beginning");
@@ -84,6 +98,13 @@ impl Watched {
                 assert_eq!(*targets, self.run.tag_targets(*step, *attempt));
                 assert_eq!(self.published.insert(*step, *attempt), None, "step {step} publishes twice");
                 assert_eq!(before.phase, Phase::Live, "a decided run publishes");
+            }
+            Effect::KeepStaged { step, attempt, targets } => {
+                assert_eq!(self.live.get(step), Some(attempt), "an attempt that is not live stages");
+                assert_eq!(*targets, self.run.tag_targets(*step, *attempt));
+                assert!(targets.iter().all(|target| target.tags.is_empty()), "a stage gives a tag");
+                assert!(self.run.keeps_staged(*step, *attempt), "what step {step} staged is dropped");
+                assert!(self.staged.insert(*step), "step {step} stages twice");
             }
             Effect::Planned { step, attempt, context, .. } => {
                 assert!(!std::mem::replace(&mut self.planned, true), "a run is planned twice");
@@ -156,7 +177,11 @@ impl Watched {
         assert!(self.run.placements.iter().all(|placement| *placement == Placement::Done));
         for (index, step) in self.run.steps.iter().enumerate() {
             assert!(!matches!(step.state, StepState::Waiting | StepState::Running { .. }), "step {index} is not over");
-            if let (StepState::Succeeded { attempt, .. }, Work::Push(_)) =
+            if let (StepState::Succeeded { .. }, Work::Push(push)) = (&step.state, &self.run.plan.steps[index].work)
+                && push.is_stage
+            {
+                assert!(self.staged.contains(&index), "step {index} succeeded and left nothing");
+            } else if let (StepState::Succeeded { attempt, .. }, Work::Push(_)) =
                 (&step.state, &self.run.plan.steps[index].work)
             {
                 assert_eq!(self.published.get(&index), Some(attempt), "step {index} succeeded and did not publish");

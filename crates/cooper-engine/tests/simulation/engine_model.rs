@@ -246,6 +246,7 @@ impl World {
         };
         let result = if taken {
             let manifests = job.order.targets.iter().map(|target| PushedManifest {
+                registry: None,
                 repository: target.repository.clone(),
                 staging_tag: target.staging_tag.clone(),
                 digest: Digest::sha256(b"manifest"),

@@ -207,6 +207,15 @@ impl World {
 
     fn judge_tags(&self, run: &Run, say: &mut impl FnMut(String)) {
         for (index, step) in run.steps.iter().enumerate() {
+            if let StepState::Succeeded { attempt, .. } = &step.state
+                && run.keeps_staged(index, *attempt)
+                && !run
+                    .tag_targets(index, *attempt)
+                    .iter()
+                    .all(|target| self.store.has_staged(run.id, *attempt, target))
+            {
+                say(format!("promise 3: what step {index} staged is gone"));
+            }
             let moves: Vec<&TagMove> =
                 self.store.moves.iter().filter(|one| (one.run, one.step) == (run.id, index)).collect();
             let wanted = match (&step.state, &run.plan.steps[index].work) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cooper_engine::run::{Effect, Policy, Refusal, Run, RunEvent};
+use cooper_engine::run::{Effect, Policy, Refusal, Run, RunEvent, TagTarget};
 use cooper_types::{AttemptNumber, ContextId, RepositoryName, RunId, Tag, Timestamp};
 
 /// The durable state.
@@ -99,7 +99,7 @@ impl Store {
             {
                 return Err(ApplyError::NotPushed);
             }
-            if let Effect::PublishTags { attempt, targets, .. } = effect {
+            if let Effect::PublishTags { attempt, targets, .. } | Effect::KeepStaged { attempt, targets, .. } = effect {
                 for target in targets {
                     let key = (target.repository.clone(), target.staging_tag.clone());
                     if self.staged.get(&key) != Some(&(id, *attempt)) {
@@ -123,9 +123,10 @@ impl Store {
             Effect::AttemptBegan { step, attempt, .. } => {
                 self.live.insert((run, *attempt), *step);
             }
-            Effect::AttemptEnded { attempt, .. } => {
+            Effect::AttemptEnded { step, attempt } => {
                 self.live.remove(&(run, *attempt));
-                self.staged.retain(|_, owner| *owner != (run, *attempt));
+                let kept = self.runs.get(&run).is_some_and(|state| state.keeps_staged(*step, *attempt));
+                self.staged.retain(|_, owner| *owner != (run, *attempt) || kept);
                 log.entries.push(Entry::AttemptEnded(*attempt));
             }
             Effect::PublishTags { step, attempt, targets } => {
@@ -145,6 +146,7 @@ impl Store {
             Effect::LogGap(_) => log.entries.push(Entry::Gap),
             Effect::Finished => log.complete = true,
             Effect::BasesResolved { .. }
+            | Effect::KeepStaged { .. }
             | Effect::KeepSecrets(_)
             | Effect::SendOffer { .. }
             | Effect::SendStart { .. }
@@ -160,8 +162,18 @@ impl Store {
         self.live.len()
     }
 
+    /// Staged tags that nobody keeps.
     pub(super) fn staged_count(&self) -> usize {
-        self.staged.len()
+        let kept = |(run, attempt): &(RunId, AttemptNumber)| {
+            let run = &self.runs[run];
+            (0..run.steps.len()).any(|step| run.keeps_staged(step, *attempt))
+        };
+        self.staged.values().filter(|owner| !kept(owner)).count()
+    }
+
+    /// Whether an attempt has this staged tag.
+    pub(super) fn has_staged(&self, run: RunId, attempt: AttemptNumber, target: &TagTarget) -> bool {
+        self.staged.get(&(target.repository.clone(), target.staging_tag.clone())) == Some(&(run, attempt))
     }
 
     /// A push under an attempt's staging tag; the caller has checked the attempt, in the same transaction.

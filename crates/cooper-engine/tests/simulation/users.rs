@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use cooper_engine::run::{Asked, NewRun, PendingReason, Phase, Placement, Run, RunEvent, Step};
 use cooper_spec::plan::{
-    BuildContext, BuildWork, CommandImage, CommandWork, Plan, PlannedPlacement, PlannedStep, PushWork, Work,
+    BuildContext, BuildWork, CommandImage, CommandWork, IndexPart, Plan, PlannedPlacement, PlannedStep, PushWork,
+    PushedFrom, PushedName, Work,
 };
 use cooper_spec::quick_build::{BuildSource, QuickBuild};
 use cooper_spec::source::GitSource;
@@ -101,6 +102,7 @@ fn fetched(id: RunId, now: Timestamp, timeout: Duration) -> Run {
                 labels: Vec::new(),
                 secrets: Vec::new(),
                 platform: Platform::LINUX_AMD64,
+                platforms: Vec::new(),
             },
             source: BuildSource::Remote(GitSource::parse("https://git.example/app.git").expect("valid").into()),
         },
@@ -116,6 +118,9 @@ fn plan(id: RunId, random: &mut Random) -> Plan {
         4 => &["linux/arm64"],
         _ => &["linux/amd64", "linux/arm64"],
     };
+    if platforms.len() > 1 && random.chance(500) {
+        return image_for_all(id, platforms, random);
+    }
     let mut steps = Vec::new();
     for placement in 0..platforms.len() {
         let built_by = steps.len();
@@ -137,6 +142,31 @@ fn plan(id: RunId, random: &mut Random) -> Plan {
     }
     let platform = |text: &&str| PlannedPlacement::new(Platform::parse(text).expect("valid"));
     Plan { placements: platforms.iter().map(platform).collect(), steps }
+}
+
+/// One image for several platforms: each is built and staged, and an index is pushed.
+fn image_for_all(id: RunId, platforms: &[&str], random: &mut Random) -> Plan {
+    let platform = |text: &str| Platform::parse(text).expect("valid");
+    let image = |end: &str| ImageRef::parse(&format!("localhost:5000/{id}/all{end}")).expect("valid");
+    let mut steps = Vec::new();
+    let mut parts = Vec::new();
+    for (placement, name) in platforms.iter().enumerate() {
+        let built_by = steps.len();
+        let context = BuildContext::Uploaded(ContextId::parse("c").expect("valid"));
+        steps.push(step(built_by, placement, Vec::new(), Work::Build(BuildWork::new(context, "Dockerfile"))));
+        let stage = PushWork::stage_of(built_by, [image("")]);
+        steps.push(step(built_by + 1, placement, vec![built_by], Work::Push(stage)));
+        parts.push(IndexPart { platform: platform(name), staged_by: built_by + 1, built_by });
+        if random.chance(400) {
+            steps.extend(containers(steps.len(), placement, random));
+        }
+    }
+    let after = parts.iter().map(|part| part.staged_by).collect();
+    let name = |end: &str| PushedName { image: image(end), from: PushedFrom::Index(parts.clone()) };
+    let push = PushWork::new(vec![name(":v1"), name(":latest")]);
+    let placement = usize::from(random.chance(500));
+    steps.push(step(steps.len(), placement, after, Work::Push(push)));
+    Plan { placements: platforms.iter().map(|name| PlannedPlacement::new(platform(name))).collect(), steps }
 }
 
 /// What a task file may hold: containers after one another and side by side, some of whose failures don't matter.

@@ -5,11 +5,11 @@ use std::time::Duration;
 use axum::body::Body;
 use cooper_ports::registry::StagedTarget;
 use cooper_types::{Digest, RepositoryName, Tag};
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Method, StatusCode};
 use serde_json::json;
 
-use crate::harness::{ADMIN, Answer, TestRegistry, basic, request};
+use crate::harness::{ADMIN, Answer, OCI_INDEX, OCI_MANIFEST, TestRegistry, basic, request};
 
 async fn send(registry: &TestRegistry, method: Method, path: &str, authorization: &str) -> Answer {
     let request = request(method, path).header(AUTHORIZATION, authorization);
@@ -58,6 +58,59 @@ async fn a_staged_tag_is_its_run_s_until_it_is_promoted() {
     for (tag, content) in [("latest", &manifest), ("v2", &manifest), ("v1", &old)] {
         // The attempt had pushed `v1` too, and the plan does not name it.
         assert_eq!(registry.get(&format!("/v2/team/app/manifests/{tag}")).await.body, *content, "{tag}");
+    }
+}
+
+#[tokio::test]
+async fn an_index_of_two_platforms_is_put_of_what_stages_left_and_nobody_else_sees_it_before_it_is_promoted() {
+    let registry = TestRegistry::new();
+    let images =
+        [registry.push_image_blobs("team/app", "amd64").await, registry.push_image_blobs("team/app", "arm64").await];
+    let mut digests = Vec::new();
+    for (attempt, image) in (1..).zip(&images) {
+        let (_, password) = registry.start_attempt(1, attempt, "team/app");
+        let path = format!("/v2/team/app/manifests/staged.ca1.{attempt}");
+        assert_eq!(registry.put_manifest(&path, &basic(&password), image).await.status, StatusCode::CREATED);
+        digests.push(Digest::sha256(image));
+    }
+    let part = |architecture: &str, digest: &Digest, size: usize| {
+        json!({ "mediaType": OCI_MANIFEST, "digest": digest, "size": size,
+                "platform": { "os": "linux", "architecture": architecture } })
+    };
+    let index = |second: &Digest| {
+        let parts = [part("amd64", &digests[0], images[0].len()), part("arm64", second, images[1].len())];
+        json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": parts }).to_string().into_bytes()
+    };
+    let (attempt, password) = registry.start_attempt(1, 3, "team/app");
+    let put = async |index: &[u8]| {
+        let request = request(Method::PUT, "/v2/team/app/manifests/staged.ca1.3")
+            .header(AUTHORIZATION, basic(&password))
+            .header(CONTENT_TYPE, OCI_INDEX);
+        registry.send(request.body(Body::from(index.to_vec())).unwrap()).await
+    };
+    let missing = put(&index(&Digest::sha256(b"never pushed"))).await;
+    missing.is_error(400, "MANIFEST_BLOB_UNKNOWN");
+    let whole = index(&digests[1]);
+    let stored = put(&whole).await;
+    assert_eq!(stored.status, StatusCode::CREATED, "{stored:?}");
+
+    let (_, stranger) = registry.start_attempt(2, 1, "team/app");
+    for other in [basic(ADMIN), basic(&stranger)] {
+        let path = "/v2/team/app/manifests/staged.ca1.3";
+        send(&registry, Method::GET, path, &other).await.is_error(404, "MANIFEST_UNKNOWN");
+        let list = send(&registry, Method::GET, "/v2/team/app/tags/list", &other).await;
+        assert_eq!(list.json()["tags"], json!([]));
+    }
+    let target = StagedTarget {
+        repository: RepositoryName::parse("team/app").unwrap(),
+        staging: Tag::parse("staged.ca1.3").unwrap(),
+        tags: vec![Tag::parse("v1").unwrap()],
+    };
+    registry.store.promote_staged(&attempt, &[target]).unwrap();
+    let seen = registry.get("/v2/team/app/manifests/v1").await;
+    assert_eq!((seen.body.as_ref(), seen.header("content-type")), (whole.as_slice(), OCI_INDEX));
+    for (digest, image) in digests.iter().zip(&images) {
+        assert_eq!(registry.get(&format!("/v2/team/app/manifests/{digest}")).await.body, *image, "by platform");
     }
 }
 

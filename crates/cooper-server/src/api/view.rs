@@ -1,7 +1,8 @@
 //! A stored run as the API shows it.
 
 use cooper_api::rest;
-use cooper_engine::run::{RunSource, RunStatus, StepState};
+use cooper_engine::message::{PushedManifest, StepOutput};
+use cooper_engine::run::{Run, RunSource, RunStatus, Step, StepState};
 use cooper_ports::runs::{OutputImage, RunRecord, RunType, StepBase};
 use cooper_spec::plan::{PlannedStep, PushedName, Work};
 use cooper_types::{ImageRef, StepId, Tag};
@@ -44,7 +45,7 @@ pub(crate) fn run_view(record: &RunRecord) -> rest::Run {
         pending_reason: run.pending_reason().map(ToString::to_string),
         principal: run.principal.clone(),
         timeout: u32::try_from(run.timeout.as_secs()).unwrap_or(u32::MAX),
-        steps: run.steps.iter().zip(&run.plan.steps).map(|(step, planned)| step_view(step, planned)).collect(),
+        steps: run.steps.iter().zip(&run.plan.steps).map(|(step, planned)| step_view(run, step, planned)).collect(),
         dependencies: dependencies(record),
         image_names: run.plan.pushed_images().map(ToString::to_string).collect(),
         source_location: run.source.as_ref().map(|source| source.location().shown()),
@@ -53,7 +54,7 @@ pub(crate) fn run_view(record: &RunRecord) -> rest::Run {
     }
 }
 
-fn step_view(step: &cooper_engine::run::Step, planned: &PlannedStep) -> rest::RunStep {
+fn step_view(run: &Run, step: &Step, planned: &PlannedStep) -> rest::RunStep {
     let (exit_code, reason) = match &step.state {
         StepState::Failed { exit_code, reason, ignored: false, .. } => (*exit_code, Some(reason.clone())),
         StepState::Failed { exit_code, reason, ignored: true, .. } => {
@@ -85,7 +86,22 @@ fn step_view(step: &cooper_engine::run::Step, planned: &PlannedStep) -> rest::Ru
         exit_code,
         reason,
         agent: step.agent.as_ref().map(ToString::to_string),
+        platform: run.plan.placements.get(planned.placement).map(|placement| placement.platform.to_string()),
+        pushed: pushed(run, step),
     }
+}
+
+/// What a push wrote.
+fn pushed(run: &Run, step: &Step) -> Vec<rest::OutputImage> {
+    let StepState::Succeeded { output: StepOutput::Pushed { manifests }, .. } = &step.state else { return Vec::new() };
+    let image = |manifest: &PushedManifest| rest::OutputImage {
+        registry: manifest.registry.as_ref().unwrap_or(&run.registry).to_string(),
+        repository: manifest.repository.to_string(),
+        // In the embedded registry it was pushed under a tag that is nobody's business.
+        tag: manifest.registry.as_ref().map(|_| manifest.staging_tag.to_string()),
+        digest: Some(manifest.digest.to_string()),
+    };
+    manifests.iter().map(image).collect()
 }
 
 /// What each image stood on (contract §2.8): one record for each tag that a build's push moved, or one without an image.
@@ -101,11 +117,12 @@ fn dependencies(record: &RunRecord) -> Vec<rest::Dependency> {
             continue;
         }
         let bases: Vec<&StepBase> = record.base_images.iter().filter(|base| base.step == planned.id).collect();
-        let of_this = |name: &&PushedName| name.built_by == index;
+        let of_this = |name: &&PushedName| name.from.is_of(index);
         let pushed: Vec<(&StepId, &ImageRef)> = plan
             .steps
             .iter()
             .filter_map(|step| match &step.work {
+                Work::Push(push) if push.is_stage => None,
                 Work::Push(push) => Some(push.names.iter().filter(of_this).map(|name| (&step.id, &name.image))),
                 Work::Prepare(_) | Work::Build(_) | Work::Command(_) => None,
             })

@@ -36,6 +36,10 @@ pub(super) fn order(
     });
     let texts = texts.collect::<Result<Vec<_>, OrderError>>()?;
     let own_bases = build.own_bases.iter().map(|(name, step)| Ok((name.clone(), built_image(run, *step)?)));
+    let staged_bases = build.staged_bases.iter().map(|base| {
+        let image = run.staged_image(base.staged_by, &base.image).ok_or(OrderError::NoImage)?;
+        Ok((base.name.clone(), image))
+    });
     Ok(BuildOrder {
         context: match &build.context {
             BuildContext::Uploaded(_) => BuildContextOrder::Fetched,
@@ -54,6 +58,7 @@ pub(super) fn order(
         add_hosts: build.add_hosts.clone(),
         cache: build.cache.clone(),
         own_bases: own_bases.collect::<Result<_, OrderError>>()?,
+        staged_bases: staged_bases.collect::<Result<_, OrderError>>()?,
     })
 }
 

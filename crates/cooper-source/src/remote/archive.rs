@@ -30,7 +30,7 @@ pub async fn fetch_archive(
     let url = Url::parse(source.url.expose()).expect("an archive's URL has been parsed before");
     // The bytes as they are stored: an encoding on the way would be one more to see through.
     let headers = vec![(ACCEPT_ENCODING, HeaderValue::from_static("identity"))];
-    let mut wanted = Wanted { what: what.clone(), url, headers, authorization: None, egress, follow: true };
+    let mut wanted = Wanted { headers, ..Wanted::new(what.clone(), url, egress) };
     let place = request.scratch.join("download");
     let mut before = None;
     for left in (0..TRIES).rev() {

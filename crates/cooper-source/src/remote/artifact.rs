@@ -2,8 +2,6 @@
 //! push` makes them; one whose title is marked as packed, and one without a title that is a tar, is unpacked. Every
 //! byte is checked against the digest that names it.
 
-mod registry;
-
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
 use std::path::PathBuf;
@@ -15,13 +13,13 @@ use serde::Deserialize;
 
 use super::archive::spool;
 use super::place::content;
+use super::registry::{Access, Fetched, Registry};
 use super::repack::{of_archive, repack};
 use super::{RemoteError, RemoteRequest, RemoteSnapshot, Say, blocking};
 use crate::egress::Egress;
 use crate::git::CredentialSource;
 use crate::pack::archive::{Archive, EntryHead};
 use crate::unpack::unpack;
-use registry::Registry;
 
 /// More layers than any artifact has that is meant.
 const MAX_LAYERS: usize = 1024;
@@ -68,8 +66,9 @@ pub async fn fetch_artifact(
 ) -> Result<RemoteSnapshot, RemoteError> {
     let what = format!("oci://{}", source.reference());
     say(format!("Fetching {what}"));
-    let registry = Registry::new(egress, credentials, source, what.clone())?;
-    let (manifest, pinned) = registry.manifest(source.reference()).await?;
+    let place = (source.registry(), &source.reference().repository);
+    let registry = Registry::new(egress, credentials, place, Access::Pull, what.clone())?;
+    let Fetched { bytes: manifest, digest: pinned, .. } = registry.manifest(source.reference()).await?;
     say(format!("{what} is {pinned}"));
     let layers = layers(&manifest, &what)?;
     let combined = request.scratch.join("artifact.tar");

@@ -29,7 +29,9 @@ const SAID_CHARS: usize = 200;
 pub(super) struct Wanted<'run> {
     /// Its name in messages: no query, no credential.
     pub(super) what: String,
+    pub(super) method: Method,
     pub(super) url: Url,
+    pub(super) body: Bytes,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) authorization: Option<HeaderValue>,
     pub(super) egress: &'run Egress,
@@ -44,14 +46,20 @@ pub(super) struct Downloaded {
     pub(super) size: u64,
 }
 
-impl Wanted<'_> {
+impl<'run> Wanted<'run> {
+    /// What is at a URL, asked for without a credential.
+    pub(super) fn new(what: String, url: Url, egress: &'run Egress) -> Self {
+        let (method, body, headers) = (Method::GET, Bytes::new(), Vec::new());
+        Self { what, method, url, body, headers, authorization: None, egress, follow: true }
+    }
+
     /// The head of the answer: a success, or a refusal that is for the caller to understand.
     pub(super) async fn ask(&self) -> Result<EgressResponse, RemoteError> {
         let request = EgressRequest {
-            method: Method::GET,
+            method: self.method.clone(),
             url: self.url.clone(),
             headers: self.headers.clone(),
-            body: Bytes::new(),
+            body: self.body.clone(),
             authorization: self.authorization.clone(),
             follow: self.follow,
         };

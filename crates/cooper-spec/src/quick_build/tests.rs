@@ -19,6 +19,7 @@ fn request() -> QuickBuild {
         labels: Vec::new(),
         secrets: Vec::new(),
         platform: Platform::LINUX_AMD64,
+        platforms: Vec::new(),
     }
 }
 
@@ -75,7 +76,9 @@ fn a_push_follows_the_build_where_there_is_something_to_push() {
     let plan = plan_of(|request| request.image_names = texts(&["app"]));
     assert_eq!(ids(&plan), ["build", "push"]);
     assert_eq!((plan.steps[0].after.as_slice(), plan.steps[1].after.as_slice()), (&[][..], &[0][..]));
-    assert!(matches!(&plan.steps[1].work, Work::Push(push) if push.names.iter().all(|name| name.built_by == 0)));
+    assert!(
+        matches!(&plan.steps[1].work, Work::Push(push) if push.names.iter().all(|name| name.from == PushedFrom::Built(0)))
+    );
     assert_eq!(plan.step_index(&plan.steps[1].id), Some(1));
     assert_eq!(plan.step_index(&StepId::parse("other").expect("valid")), None);
     assert_eq!(ids(&plan_of(|_| {})), ["build"], "nothing has a name");
@@ -203,4 +206,49 @@ fn limits_are_where_they_are_said_to_be() {
     (full.labels, full.arguments) = (label(MAX_TEXT), vec![plain("A", "x")]);
     let error = planned(&full).expect_err("too much together");
     assert!(matches!(error, PlanError::Template { source: TemplateError::TooLong, .. }), "{error}");
+}
+
+#[test]
+fn several_platforms_are_built_each_staged_and_pushed_as_an_index() {
+    let both = || ["linux/arm64", "linux/amd64", "linux/arm64"].map(|text| Platform::parse(text).expect("valid"));
+    let several = |push| {
+        plan_of(|request| {
+            request.image_names = texts(&["app:v1", "app:{{.Run.ID}}", "other"]);
+            request.push = push;
+            request.platform = both()[0].clone();
+            request.platforms = both().to_vec();
+            request.arguments = vec![plain("ARCH", "{{.Run.Architecture}}"), plain("ID", "{{.Run.ID}}")];
+        })
+    };
+    let plan = several(true);
+    let shown = |step: &PlannedStep| (step.id.to_string(), step.placement, step.after.clone());
+    let expect = [
+        ("build-linux-arm64", 0, vec![]),
+        ("build-linux-amd64", 1, vec![]),
+        ("build-linux-arm64-stage", 0, vec![0]),
+        ("build-linux-amd64-stage", 1, vec![1]),
+        ("push", 0, vec![2, 3]),
+    ];
+    let expect = expect.map(|(id, placement, after)| (id.to_owned(), placement, after));
+    assert_eq!(plan.steps.iter().map(shown).collect::<Vec<_>>(), expect);
+    let platforms: Vec<String> = plan.placements.iter().map(|placement| placement.platform.to_string()).collect();
+    assert_eq!(platforms, ["linux/arm64", "linux/amd64"]);
+    for (step, architecture) in plan.steps.iter().zip(["arm64", "amd64"]) {
+        let Work::Build(build) = &step.work else { panic!("{step:?}") };
+        assert_eq!(build.arguments, [plain("ARCH", architecture), plain("ID", "ca1")]);
+    }
+    let Work::Push(stage) = &plan.steps[2].work else { panic!("{plan:?}") };
+    let staged: Vec<String> = stage.names.iter().map(|name| name.image.to_string()).collect();
+    assert_eq!((stage.is_stage, staged), (true, texts(&["localhost:5000/app", "localhost:5000/other"])));
+    let Work::Push(push) = &plan.steps[4].work else { panic!("{plan:?}") };
+    let part = |platform: &Platform, staged_by, built_by| IndexPart { platform: platform.clone(), staged_by, built_by };
+    let index = PushedFrom::Index(vec![part(&both()[0], 2, 0), part(&both()[1], 3, 1)]);
+    assert!(!push.is_stage && push.names.iter().all(|name| name.from == index), "{push:?}");
+    let images: Vec<String> = plan.pushed_images().map(ToString::to_string).collect();
+    assert_eq!(images, ["localhost:5000/app:v1", "localhost:5000/app:ca1", "localhost:5000/other:latest"]);
+
+    let unpushed = several(false);
+    assert_eq!((unpushed.steps.len(), unpushed.written_images().count()), (2, 0));
+    let once = plan_of(|request| request.platforms = vec![Platform::LINUX_AMD64]);
+    assert_eq!(once.steps[0].id.as_str(), "build", "one platform that is named twice is one");
 }

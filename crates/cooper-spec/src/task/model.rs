@@ -178,6 +178,24 @@ pub struct TaskVolume {
     pub files: BTreeMap<String, SecretBytes>,
 }
 
+impl Task {
+    /// For each step, which steps have ended when it begins.
+    pub(crate) fn ancestors(steps: &[TaskStep]) -> Vec<Vec<bool>> {
+        let mut all: Vec<Vec<bool>> = Vec::with_capacity(steps.len());
+        for step in steps {
+            let mut own = vec![false; steps.len()];
+            for parent in &step.after {
+                own[*parent] = true;
+                for (index, is_before) in all[*parent].iter().enumerate() {
+                    own[index] |= is_before;
+                }
+            }
+            all.push(own);
+        }
+        all
+    }
+}
+
 impl TaskVersion {
     /// As it stands in a file.
     pub fn as_str(self) -> &'static str {

@@ -8,6 +8,7 @@ use cooper_types::SecretBytes;
 
 use crate::secret_place::SecretPlace;
 
+use super::across;
 use super::environment;
 use super::fields::{Fields, Report, Told, clip};
 use super::inputs::{TaskInputs, WantedSecret};
@@ -98,7 +99,7 @@ pub(super) fn task(
     if !report.faults.is_empty() {
         return None;
     }
-    step::across(&steps, &read, report);
+    across::warn(&steps, &read, &inputs.run.platform, report);
     limits::check_images(&steps, fields.at("steps"), report);
     Some(Task { version, steps, networks, volumes, secrets })
 }

@@ -450,23 +450,3 @@ fn cache(
         }
     }
 }
-
-/// Tells of what doesn't cross platforms: a workspace and host names are of one placement.
-pub(super) fn across(steps: &[TaskStep], read: &[Fields<'_>], report: &mut Report<'_>) {
-    for (step, fields) in steps.iter().zip(read) {
-        if matches!(step.work, TaskWork::Push(_)) {
-            continue;
-        }
-        let other = |parent: &&TaskStep| matches!(parent.work, TaskWork::Cmd(_)) && parent.platforms != step.platforms;
-        if let Some(parent) = step.after.iter().map(|index| &steps[*index]).find(other) {
-            let of = |step: &TaskStep| match step.platforms.as_slice() {
-                [] => "the run's platform".to_owned(),
-                many => many.iter().map(Platform::to_string).collect::<Vec<_>>().join(", "),
-            };
-            let (own, theirs) = (of(step), of(parent));
-            let message = format!("step `{}` ({own}) follows `{}` ({theirs})", step.id, parent.id);
-            let help = "files in the workspace and steps' ids as host names don't cross platforms; images do, through the registry";
-            report.warn(fields.at, message, help);
-        }
-    }
-}

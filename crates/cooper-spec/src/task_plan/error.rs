@@ -67,9 +67,11 @@ pub enum TaskPlanError {
         /// The image.
         image: Box<ImageRef>,
     },
-    /// An image of one platform's engine is wanted on another's.
+    /// An image is wanted for a platform that it is not built for.
     #[error(
-        "step {step} for {wanted} uses `{image}`, which step {built_by} builds for {built}; build it for {wanted} as well"
+        "step {step} for {wanted} runs `{image}`, which step {built_by} builds for {}; add {wanted} to its `platforms`, or say \
+         `platform: {}` in step {step}",
+        listed(.built), .built.first().map(Platform::to_string).unwrap_or_default()
     )]
     OtherPlatform {
         /// The step.
@@ -81,16 +83,7 @@ pub enum TaskPlanError {
         /// The step that builds it.
         built_by: StepId,
         /// What that builds for.
-        built: Box<Platform>,
-    },
-    /// A build for several platforms at once.
-    #[error(
-        "step {step}: a build for several platforms in one step can't be run yet; write a build step with `platform:` for each, \
-         and push each under a tag of its own"
-    )]
-    SeveralPlatforms {
-        /// The step.
-        step: StepId,
+        built: Vec<Platform>,
     },
     /// A local context outside the workspace.
     #[error("step {step}: `{path}` is outside the workspace; use a path below /workspace")]
@@ -113,4 +106,8 @@ pub enum TaskPlanError {
         /// The file.
         path: String,
     },
+}
+
+fn listed(platforms: &[Platform]) -> String {
+    platforms.iter().map(Platform::to_string).collect::<Vec<_>>().join(" and ")
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use cooper_types::{ImageRef, RegistryName, Tag};
 
-use super::isolation::ancestors;
 use crate::task::{Task, TaskWork};
 
 /// Which steps build which names.
@@ -16,31 +15,33 @@ pub(super) struct OwnImages<'a> {
 
 impl<'a> OwnImages<'a> {
     pub(super) fn new(task: &'a Task, registry: &'a RegistryName) -> Self {
-        Self { task, registry, before: ancestors(task) }
+        Self { task, registry, before: Task::ancestors(&task.steps) }
     }
 
-    /// The last step that has built this name for sure when `step` begins.
-    pub(super) fn builder(&self, step: usize, image: &ImageRef) -> Option<usize> {
+    /// The steps that have built this name for sure when `step` begins, the last one first.
+    pub(super) fn builders(&self, step: usize, image: &ImageRef) -> impl Iterator<Item = usize> {
         let wanted = self.plain(image);
-        (0..step).rev().filter(|index| self.before[step][*index]).find(|index| match &self.task.steps[*index].work {
+        let builds = move |index: &usize| match &self.task.steps[*index].work {
             TaskWork::Build(build) => build.images.iter().any(|image| self.plain(image) == wanted),
             TaskWork::Cmd(_) | TaskWork::Push(_) => false,
-        })
+        };
+        (0..step).rev().filter(move |index| self.before[step][*index]).filter(builds)
     }
 
-    /// Every name that has been built when `step` begins, with its builder; the last builder of a name counts.
-    pub(super) fn known(&self, step: usize) -> Vec<(&ImageRef, usize)> {
-        let mut known: Vec<(&ImageRef, usize)> = Vec::new();
+    /// Every name that has been built when `step` begins, as it was written; each once, those of later steps first.
+    pub(super) fn known(&self, step: usize) -> Vec<&'a ImageRef> {
+        let mut known: Vec<&ImageRef> = Vec::new();
         let mut names = BTreeSet::new();
         for index in (0..step).rev().filter(|index| self.before[step][*index]) {
             let TaskWork::Build(build) = &self.task.steps[index].work else { continue };
-            for image in &build.images {
-                if names.insert(self.plain(image).to_string()) {
-                    known.push((image, index));
-                }
-            }
+            known.extend(build.images.iter().filter(|image| names.insert(image.to_string())));
         }
         known
+    }
+
+    /// Whether a name is the embedded registry's.
+    pub(super) fn is_ours(&self, image: &ImageRef) -> bool {
+        image.registry.as_ref().is_none_or(|registry| registry == self.registry)
     }
 
     /// A name in its longest form. One without a registry is the embedded one's: nothing else can be meant by `-t app`.

@@ -26,26 +26,10 @@ fn is_container(step: &TaskStep) -> bool {
 
 /// Whether two `cmd` steps may run at the same time: neither waits for the other.
 fn may_overlap(task: &Task) -> bool {
-    let before = ancestors(task);
+    let before = Task::ancestors(&task.steps);
     let containers: Vec<usize> = (0..task.steps.len()).filter(|index| is_container(&task.steps[*index])).collect();
     containers
         .iter()
         .enumerate()
         .any(|(position, later)| containers[..position].iter().any(|earlier| !before[*later][*earlier]))
-}
-
-/// For each step, which steps have ended when it begins.
-pub(super) fn ancestors(task: &Task) -> Vec<Vec<bool>> {
-    let mut all: Vec<Vec<bool>> = Vec::with_capacity(task.steps.len());
-    for step in &task.steps {
-        let mut own = vec![false; task.steps.len()];
-        for parent in &step.after {
-            own[*parent] = true;
-            for (index, is_before) in all[*parent].iter().enumerate() {
-                own[index] |= is_before;
-            }
-        }
-        all.push(own);
-    }
-    all
 }

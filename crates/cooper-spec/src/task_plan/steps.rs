@@ -1,13 +1,16 @@
 //! Each step's work on its agent.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use cooper_types::{ImageRef, Platform, Tag};
 
+use super::crossing::{Base, Crossing, Node, Pushed};
 use super::images::OwnImages;
 use super::texts::Texts;
-use super::{TaskPlanError, TaskPlanRequest, isolation, places};
+use super::{TaskPlanError, isolation, places};
 use crate::plan::{
-    ArgumentValue, BuildArgument, BuildContext, BuildWork, CommandImage, CommandWork, Mount, PlannedStep, PushWork,
-    PushedName, SecretFile, Text, Tries, Work,
+    ArgumentValue, BuildArgument, BuildContext, BuildWork, CommandImage, CommandWork, IndexPart, Mount, NodeIds,
+    PlannedStep, PushWork, PushedFrom, PushedName, SecretFile, StagedBase, Text, Tries, Work, stage,
 };
 use crate::task::{
     self, BuildLine, BuildSecretSource, Cache, CmdLine, DEFAULT_NETWORK, Isolation, StepNetwork, Task, TaskStep,
@@ -18,22 +21,41 @@ use crate::task::{
 pub(super) fn plan(
     task: &Task,
     shown: &Task,
-    request: &TaskPlanRequest<'_>,
-    placements: &[Platform],
+    images: &OwnImages<'_>,
+    crossing: &Crossing<'_>,
     texts: &mut Texts,
 ) -> Result<Vec<PlannedStep>, TaskPlanError> {
     if task.steps.len() != shown.steps.len() {
         return Err(TaskPlanError::ShapeOfSecret);
     }
-    let images = OwnImages::new(task, request.registry);
-    let shared = task.networks.is_empty() && !isolation::is_observable(task, placements);
-    let mut planner = Planner { task, request, placements, images, shared, texts };
-    task.steps
-        .iter()
-        .zip(&shown.steps)
-        .enumerate()
-        .map(|(index, (step, shown))| planner.step(index, step, shown))
-        .collect()
+    let (placements, stages) = (crossing.placements(), crossing.stages());
+    let shared = task.networks.is_empty() && !isolation::is_observable(task, &placements);
+    let ids = NodeIds::beside(task.steps.iter().map(|step| &step.id));
+    let mut planner = Planner {
+        task,
+        placements,
+        images,
+        crossing,
+        shared,
+        texts,
+        ids,
+        nodes: BTreeMap::new(),
+        stages: BTreeMap::new(),
+        planned: Vec::with_capacity(task.steps.len()),
+    };
+    for (index, (step, shown)) in task.steps.iter().zip(&shown.steps).enumerate() {
+        check_shown(step, shown)?;
+        for at in 0..crossing.platforms(index).len() {
+            planner.node(Node { step: index, at }, step, shown)?;
+        }
+        for at in 0..crossing.platforms(index).len() {
+            let node = Node { step: index, at };
+            if let Some(images) = stages.get(&node) {
+                planner.stage(node, images.clone());
+            }
+        }
+    }
+    Ok(planner.planned)
 }
 
 /// A build's secrets: files of the run, and texts by their ids.
@@ -41,29 +63,37 @@ type BuildSecrets = (Vec<SecretFile>, Vec<(String, Text)>);
 
 struct Planner<'a> {
     task: &'a Task,
-    request: &'a TaskPlanRequest<'a>,
-    placements: &'a [Platform],
-    images: OwnImages<'a>,
+    placements: Vec<Platform>,
+    images: &'a OwnImages<'a>,
+    crossing: &'a Crossing<'a>,
     /// Whether the steps share one network namespace.
     shared: bool,
     texts: &'a mut Texts,
+    ids: NodeIds,
+    /// Indexes in the plan of what was planned of the file's steps.
+    nodes: BTreeMap<Node, usize>,
+    /// And of the stages.
+    stages: BTreeMap<Node, usize>,
+    planned: Vec<PlannedStep>,
 }
 
 impl Planner<'_> {
-    fn step(&mut self, index: usize, step: &TaskStep, shown: &TaskStep) -> Result<PlannedStep, TaskPlanError> {
-        check_shown(step, shown)?;
-        if step.platforms.len() > 1 {
-            return Err(TaskPlanError::SeveralPlatforms { step: step.id.clone() });
-        }
-        let placement = self.placement(step);
-        let work = match (&step.work, &shown.work) {
+    /// Plans a step's part for one of its platforms.
+    fn node(&mut self, node: Node, step: &TaskStep, shown: &TaskStep) -> Result<(), TaskPlanError> {
+        let (work, needed) = match (&step.work, &shown.work) {
             (TaskWork::Cmd(line), TaskWork::Cmd(shown_line)) => {
-                Work::Command(self.command(index, step, line, shown, shown_line)?)
+                (Work::Command(self.command(node, step, line, shown, shown_line)?), Vec::new())
             }
             (TaskWork::Build(line), TaskWork::Build(shown_line)) => {
-                Work::Build(self.build(index, step, line, shown, shown_line)?)
+                let build = self.build(node, step, line, shown, shown_line)?;
+                let needed = build.staged_bases.iter().map(|base| base.staged_by).collect();
+                (Work::Build(build), needed)
             }
-            (TaskWork::Push(names), TaskWork::Push(_)) => Work::Push(self.push(index, step, names)?),
+            (TaskWork::Push(names), TaskWork::Push(_)) => {
+                let push = self.push(node, step, names)?;
+                let needed = push.names.iter().flat_map(|name| name.from.steps()).collect();
+                (Work::Push(push), needed)
+            }
             (TaskWork::Cmd(_) | TaskWork::Build(_) | TaskWork::Push(_), _) => return Err(TaskPlanError::ShapeOfSecret),
         };
         let tries = Tries {
@@ -73,10 +103,17 @@ impl Planner<'_> {
             retry_on_errors: step.retry_on_errors.clone(),
             repeat: step.repeat,
         };
-        Ok(PlannedStep {
-            id: step.id.clone(),
-            placement,
-            after: step.after.clone(),
+        // Who waits for a step waits for all that became of it; for a stage waits who needs what it left.
+        let waits = |parent: &usize| self.nodes.range(Node { step: *parent, at: 0 }..Node { step: parent + 1, at: 0 });
+        let after: BTreeSet<usize> = step.after.iter().flat_map(waits).map(|(_, index)| *index).chain(needed).collect();
+        let id = match self.crossing.platforms(node.step) {
+            [_] => step.id.clone(),
+            many => self.ids.of_platform(&step.id, &many[node.at]),
+        };
+        let planned = PlannedStep {
+            id,
+            placement: self.placement(node),
+            after: after.into_iter().collect(),
             timeout: step.timeout,
             ignore_errors: step.ignore_errors,
             // What is tried once needs no rules for more.
@@ -86,36 +123,57 @@ impl Planner<'_> {
                 tries
             },
             work,
-        })
+        };
+        self.nodes.insert(node, self.planned.len());
+        self.planned.push(planned);
+        Ok(())
     }
 
-    fn platform<'s>(&'s self, step: &'s TaskStep) -> &'s Platform {
-        step.platforms.first().unwrap_or(self.request.platform)
+    /// Plans what leaves a node's image for other placements.
+    fn stage(&mut self, node: Node, images: Vec<ImageRef>) {
+        let built_by = self.nodes[&node];
+        let stage = stage(&mut self.ids, built_by, &self.planned[built_by], images);
+        self.stages.insert(node, self.planned.len());
+        self.planned.push(stage);
     }
 
+    fn platform(&self, node: Node) -> &Platform {
+        &self.crossing.platforms(node.step)[node.at]
+    }
+
+    /// Whether a step's paths are Windows': those of a build for several platforms are the first one's.
     fn is_windows(&self, step: &TaskStep) -> bool {
-        self.platform(step).os() == "windows"
+        step.platforms.first().unwrap_or(self.crossing.default_platform()).os() == "windows"
     }
 
-    fn placement(&self, step: &TaskStep) -> usize {
-        let platform = self.platform(step);
+    fn placement(&self, node: Node) -> usize {
+        let platform = self.platform(node);
         self.placements.iter().position(|one| one == platform).expect("a placement was made for each platform")
     }
 
     fn command(
         &mut self,
-        index: usize,
+        node: Node,
         step: &TaskStep,
         line: &CmdLine,
         shown: &TaskStep,
         shown_line: &CmdLine,
     ) -> Result<CommandWork, TaskPlanError> {
-        let image = match self.images.builder(index, &line.image) {
-            Some(built_by) => {
-                self.same_platform(step, &line.image, built_by)?;
-                CommandImage::Built { step: built_by }
-            }
-            None => CommandImage::Named(line.image.to_string()),
+        let wanted = self.platform(node);
+        let image = match self.crossing.built_for(node.step, &line.image, wanted) {
+            Some(built) => CommandImage::Built { step: self.nodes[&built] },
+            None => match self.images.builders(node.step, &line.image).next() {
+                Some(builder) => {
+                    return Err(TaskPlanError::OtherPlatform {
+                        step: step.id.clone(),
+                        wanted: Box::new(wanted.clone()),
+                        image: Box::new(line.image.clone()),
+                        built_by: self.task.steps[builder].id.clone(),
+                        built: self.crossing.platforms(builder).to_vec(),
+                    });
+                }
+                None => CommandImage::Named(line.image.to_string()),
+            },
         };
         let network = match &step.network {
             _ if self.shared => None,
@@ -164,7 +222,7 @@ impl Planner<'_> {
 
     fn build(
         &mut self,
-        index: usize,
+        node: Node,
         step: &TaskStep,
         line: &BuildLine,
         shown: &TaskStep,
@@ -196,9 +254,17 @@ impl Planner<'_> {
             arguments.push(BuildArgument { name: name.clone(), value });
         }
         let (secret_files, secret_texts) = self.build_secrets(step, line, shown)?;
-        let own_bases = self.images.known(index).into_iter();
-        let here = |built_by: &usize| self.platform(&self.task.steps[*built_by]) == self.platform(step);
-        let own_bases = own_bases.filter(|(_, built_by)| here(built_by));
+        let (mut own_bases, mut staged_bases) = (Vec::new(), Vec::new());
+        for image in self.images.known(node.step) {
+            let name = image.to_string();
+            match self.crossing.base(node.step, image, self.platform(node)) {
+                Some(Base::Here(built)) => own_bases.push((name, self.nodes[&built])),
+                Some(Base::Elsewhere(built, image)) => {
+                    staged_bases.push(StagedBase { name, image, staged_by: self.stages[&built] });
+                }
+                None => {}
+            }
+        }
         Ok(BuildWork {
             target: line.target.clone(),
             arguments,
@@ -212,7 +278,8 @@ impl Planner<'_> {
                 Cache::Enabled(reference) => reference.clone(),
                 Cache::Disabled => None,
             },
-            own_bases: own_bases.map(|(image, built_by)| (image.to_string(), built_by)).collect(),
+            own_bases,
+            staged_bases,
             ..BuildWork::new(context, &dockerfile)
         })
     }
@@ -247,38 +314,33 @@ impl Planner<'_> {
         Ok((files, values))
     }
 
-    fn push(&self, index: usize, step: &TaskStep, names: &[ImageRef]) -> Result<PushWork, TaskPlanError> {
+    fn push(&self, node: Node, step: &TaskStep, names: &[ImageRef]) -> Result<PushWork, TaskPlanError> {
         let mut pushed: Vec<PushedName> = Vec::with_capacity(names.len());
         for name in names {
             let image = self.images.plain(name);
             if image.digest.is_some() {
                 return Err(TaskPlanError::PushOfDigest { step: step.id.clone(), image: Box::new(image) });
             }
-            let built_by = self.images.builder(index, name);
-            let built_by = built_by
-                .ok_or_else(|| TaskPlanError::NotBuilt { step: step.id.clone(), image: Box::new(name.clone()) })?;
-            self.same_platform(step, name, built_by)?;
+            let found = self.crossing.pushed(node.step, name);
+            let not_built = || TaskPlanError::NotBuilt { step: step.id.clone(), image: Box::new(name.clone()) };
+            let from = match found.ok_or_else(not_built)? {
+                Pushed::Here(built) => PushedFrom::Built(self.nodes[&built]),
+                Pushed::Elsewhere(built) => PushedFrom::Staged(self.stages[&built]),
+                Pushed::Several(built) => {
+                    let part = |built: Node| IndexPart {
+                        platform: self.platform(built).clone(),
+                        staged_by: self.stages[&built],
+                        built_by: self.nodes[&built],
+                    };
+                    PushedFrom::Index(built.into_iter().map(part).collect())
+                }
+            };
             let image = ImageRef { tag: Some(image.tag.unwrap_or_else(Tag::latest)), ..image };
             if !pushed.iter().any(|other| other.image == image) {
-                pushed.push(PushedName { image, built_by });
+                pushed.push(PushedName { image, from });
             }
         }
-        Ok(PushWork { names: pushed })
-    }
-
-    /// An image is on the engine that built it.
-    fn same_platform(&self, step: &TaskStep, image: &ImageRef, built_by: usize) -> Result<(), TaskPlanError> {
-        let builder = &self.task.steps[built_by];
-        if self.platform(builder) == self.platform(step) {
-            return Ok(());
-        }
-        Err(TaskPlanError::OtherPlatform {
-            step: step.id.clone(),
-            wanted: Box::new(self.platform(step).clone()),
-            image: Box::new(image.clone()),
-            built_by: builder.id.clone(),
-            built: Box::new(self.platform(builder).clone()),
-        })
+        Ok(PushWork::new(pushed))
     }
 
     /// A path of the step, relative to the workspace's root.

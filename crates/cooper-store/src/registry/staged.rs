@@ -60,16 +60,13 @@ pub(crate) async fn promote_staged(
     targets: &[StagedTarget],
     now: Timestamp,
 ) -> Result<Vec<PromotedTag>, PromoteError> {
-    let staged = take(tx, registry, attempt).await?;
+    let staged = of_attempt(tx, registry, attempt).await?;
+    drop_staged(tx, registry, attempt.run, attempt.attempt).await?;
     let mut promoted = Vec::new();
     // A tag moves once: what the plan says of it counts before what the step pushed under its name.
     let mut moved = BTreeSet::new();
     for target in targets {
-        let row = staged.iter().find(|row| row.stands_for(target)).ok_or_else(|| PromoteError::NotPushed {
-            attempt: attempt.clone(),
-            repository: target.repository.clone(),
-            staging: target.staging.clone(),
-        })?;
+        let row = find_target(&staged, attempt, target)?;
         for tag in &target.tags {
             if moved.insert((&row.repository, tag)) {
                 promoted.push(row.promote(tx, registry, attempt, tag, now).await?);
@@ -82,6 +79,29 @@ pub(crate) async fn promote_staged(
         }
     }
     Ok(promoted)
+}
+
+/// Looks whether an attempt has staged all of this. It stays staged.
+pub(crate) async fn check_staged(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    attempt: &AttemptRef,
+    targets: &[StagedTarget],
+) -> Result<(), PromoteError> {
+    let staged = of_attempt(tx, registry, attempt).await?;
+    targets.iter().try_for_each(|target| find_target(&staged, attempt, target).map(drop))
+}
+
+fn find_target<'s>(
+    staged: &'s [StagedRow],
+    attempt: &AttemptRef,
+    target: &StagedTarget,
+) -> Result<&'s StagedRow, PromoteError> {
+    staged.iter().find(|row| row.stands_for(target)).ok_or_else(|| PromoteError::NotPushed {
+        attempt: attempt.clone(),
+        repository: target.repository.clone(),
+        staging: target.staging.clone(),
+    })
 }
 
 /// Drops what an attempt has staged: it was lost, or its step ended without it.
@@ -144,8 +164,8 @@ impl StagedRow {
     }
 }
 
-/// Takes an attempt's staged tags out, in order of repository and tag.
-async fn take(
+/// An attempt's staged tags, in order of repository and tag.
+async fn of_attempt(
     tx: &mut SqliteConnection,
     registry: RegistryId,
     attempt: &AttemptRef,
@@ -171,7 +191,5 @@ async fn take(
             digest: Digest::parse(row.try_get("digest").during(PROMOTE)?).stored(PROMOTE)?,
         })
     });
-    let staged = staged.collect::<Result<_, StoreError>>()?;
-    drop_staged(tx, registry, attempt.run, attempt.attempt).await?;
-    Ok(staged)
+    staged.collect::<Result<_, StoreError>>()
 }

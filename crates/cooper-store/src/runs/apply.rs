@@ -17,7 +17,7 @@ use super::accept::insert_secret;
 use crate::contexts::{run_number, snapshots};
 use crate::events;
 use crate::logs::append::{Author, append, complete};
-use crate::registry::{drop_staged, expire_of_attempt, promote_staged};
+use crate::registry::{check_staged, drop_staged, expire_of_attempt, promote_staged};
 use crate::sql_error::{During, Stored, UnknownValue};
 
 const APPLY: &str = "change run";
@@ -127,6 +127,7 @@ impl Change<'_> {
             Effect::AttemptBegan { step, attempt, fence } => self.attempt_began(step, attempt, fence).await?,
             Effect::AttemptEnded { step, attempt } => self.attempt_ended(step, attempt).await?,
             Effect::PublishTags { step, attempt, targets } => self.publish_tags(step, attempt, targets).await?,
+            Effect::KeepStaged { step, attempt, targets } => self.keep_staged(step, attempt, targets).await?,
             Effect::BasesResolved { step, bases } => self.bases_resolved(step, &bases).await?,
             Effect::Planned { attempt, context, digest, size, .. } => {
                 self.planned(attempt, context, &digest, size).await?;
@@ -161,18 +162,21 @@ impl Change<'_> {
     }
 
     async fn attempt_ended(&mut self, step: usize, attempt: AttemptNumber) -> Result<(), StoreError> {
-        let step = self.step(step)?.clone();
+        let id = self.step(step)?.clone();
         sqlx::query(
             "DELETE FROM live_attempts WHERE registry_id = ?1 AND run_number = ?2 AND attempt = ?3 AND step_id = ?4",
         )
         .bind(self.registry.0)
         .bind(run_number(self.run.id))
         .bind(i64::try_from(attempt.0).stored(APPLY)?)
-        .bind(step.as_str())
+        .bind(id.as_str())
         .execute(&mut *self.tx)
         .await
         .during("end attempt")?;
         expire_of_attempt(self.tx, self.registry, self.run.id, attempt, self.now).await?;
+        if self.run.keeps_staged(step, attempt) {
+            return Ok(());
+        }
         drop_staged(self.tx, self.registry, self.run.id, attempt).await
     }
 
@@ -185,21 +189,24 @@ impl Change<'_> {
     ) -> Result<(), ApplyError> {
         let step = self.step(step)?.clone();
         let attempt = AttemptRef { run: self.run.id, step, attempt };
-        let targets: Vec<StagedTarget> = targets
-            .into_iter()
-            .map(|TagTarget { repository, staging_tag: staging, tags, .. }| StagedTarget { repository, staging, tags })
-            .collect();
-        let promoted = promote_staged(self.tx, self.registry, &attempt, &targets, self.now).await;
-        let promoted = promoted.map_err(|error| match error {
-            PromoteError::NotPushed { attempt, repository, staging } => {
-                ApplyError::NotPushed { run: attempt.run, attempt: attempt.attempt, repository, staging_tag: staging }
-            }
-            PromoteError::Store(error) => ApplyError::Store(error),
-        })?;
+        let promoted = promote_staged(self.tx, self.registry, &attempt, &staged(targets), self.now).await;
+        let promoted = promoted.map_err(not_pushed)?;
         for tag in &promoted {
             self.output_image(&attempt.step, tag).await?;
         }
         Ok(())
+    }
+
+    /// Looks whether a stage left what it should have.
+    async fn keep_staged(
+        &mut self,
+        step: usize,
+        attempt: AttemptNumber,
+        targets: Vec<TagTarget>,
+    ) -> Result<(), ApplyError> {
+        let step = self.step(step)?.clone();
+        let attempt = AttemptRef { run: self.run.id, step, attempt };
+        check_staged(self.tx, self.registry, &attempt, &staged(targets)).await.map_err(not_pushed)
     }
 
     async fn output_image(&mut self, step: &StepId, image: &PromotedTag) -> Result<(), StoreError> {
@@ -304,6 +311,20 @@ impl Change<'_> {
         self.log_end = Some(log_written(complete(self.tx, self.registry, self.run.id).await)?);
         let payload = serde_json::json!({ "run": self.run.id, "status": self.run.status().as_str() });
         events::insert(self.tx, self.registry, "run.finished", &payload, self.now).await
+    }
+}
+
+fn staged(targets: Vec<TagTarget>) -> Vec<StagedTarget> {
+    let target = |TagTarget { repository, staging_tag: staging, tags, .. }| StagedTarget { repository, staging, tags };
+    targets.into_iter().map(target).collect()
+}
+
+fn not_pushed(error: PromoteError) -> ApplyError {
+    match error {
+        PromoteError::NotPushed { attempt, repository, staging } => {
+            ApplyError::NotPushed { run: attempt.run, attempt: attempt.attempt, repository, staging_tag: staging }
+        }
+        PromoteError::Store(error) => ApplyError::Store(error),
     }
 }
 

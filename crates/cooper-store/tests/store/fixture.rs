@@ -120,6 +120,7 @@ pub(crate) fn quick_build(owner: &str, source: &str) -> AcceptRun {
         labels: Vec::new(),
         secrets: Vec::new(),
         platform: Platform::LINUX_AMD64,
+        platforms: Vec::new(),
     };
     let run = NewRun {
         principal: principal(owner),

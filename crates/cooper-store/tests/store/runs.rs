@@ -300,7 +300,7 @@ fn app() -> RepositoryName {
 
 fn pushed(digest: &Digest) -> StepResult {
     let staging_tag = Tag::parse("staged").unwrap();
-    let manifests = vec![PushedManifest { repository: app(), staging_tag, digest: digest.clone() }];
+    let manifests = vec![PushedManifest { registry: None, repository: app(), staging_tag, digest: digest.clone() }];
     StepResult::Succeeded { output: StepOutput::Pushed { manifests } }
 }
 

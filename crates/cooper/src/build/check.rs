@@ -31,8 +31,9 @@ impl Request {
 
 /// Plans the build as the server will, with values for what is not known yet.
 fn planned(build: &DockerBuildRequest, registry: RegistryName) -> Result<(), PlanError> {
-    let platform = build.platform.as_ref().and_then(|view| Platform::try_from(view).ok());
-    let platform = platform.unwrap_or(Platform::LINUX_AMD64);
+    let views = build.platform.iter().chain(&build.platforms);
+    let platforms: Vec<Platform> = views.filter_map(|view| Platform::try_from(view).ok()).collect();
+    let platform = platforms.first().cloned().unwrap_or(Platform::LINUX_AMD64);
     let arguments = build.arguments.iter().map(|argument| {
         let value = match argument.is_secret {
             true => ArgumentValue::Secret,
@@ -51,6 +52,7 @@ fn planned(build: &DockerBuildRequest, registry: RegistryName) -> Result<(), Pla
         labels: build.labels.iter().map(|label| (label.name.clone(), label.value.clone())).collect(),
         secrets: build.secrets.iter().map(|secret| secret.id.clone()).collect(),
         platform: platform.clone(),
+        platforms,
     };
     let variables = RunVariables::quick_build(RunId::from_number(1), &registry, &platform, Timestamp::from_micros(0));
     let context = ContextId::parse("unknown").expect("a word is a context's id");

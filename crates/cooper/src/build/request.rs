@@ -39,9 +39,10 @@ pub(crate) struct BuildFlags {
     /// The stage to build [default: the last one]
     #[arg(long, value_name = "STAGE")]
     pub(crate) target: Option<String>,
-    /// What to build for, as os[/architecture[/variant]] [default: linux/amd64]
-    #[arg(long, value_name = "PLATFORM")]
-    pub(crate) platform: Option<String>,
+    /// What to build for, as os[/architecture[/variant]]; several, with commas between them, make one image for all
+    /// [default: linux/amd64]
+    #[arg(long, value_name = "PLATFORM[,PLATFORM]", value_delimiter = ',')]
+    pub(crate) platform: Vec<String>,
     /// Build without pushing
     #[arg(long)]
     pub(crate) no_push: bool,
@@ -103,10 +104,7 @@ impl Request {
             secrets.push(secret);
         }
         let labels = flags.labels.iter().map(|text| label(text)).collect::<Result<Vec<_>, _>>()?;
-        let platform = match &flags.platform {
-            None => None,
-            Some(text) => Some(Platform::parse(text).map_err(|error| Fault::usage(error.to_string()))?),
-        };
+        let (platform, platforms) = platforms(&flags.platform)?;
         let pool = flags.agent_pool.as_deref().map(PoolName::parse).transpose();
         let pool = pool.map_err(|error| Fault::usage(format!("--agent-pool: {error}")))?;
         let build = DockerBuildRequest {
@@ -120,7 +118,8 @@ impl Request {
             labels,
             secrets,
             timeout: flags.timeout.unwrap_or(DEFAULT_TIMEOUT_SECONDS),
-            platform: platform.as_ref().map(PlatformView::from),
+            platform,
+            platforms,
             source_location: String::new(),
             agent_pool_name: flags.agent_pool.clone(),
         };
@@ -140,6 +139,23 @@ impl Request {
     fn of_source(self, source_location: String, docker_file_path: String) -> RunRequest {
         RunRequest::DockerBuildRequest(DockerBuildRequest { docker_file_path, source_location, ..self.build })
     }
+}
+
+/// One platform, or several, in the order in which they were named.
+fn platforms(texts: &[String]) -> Result<(Option<PlatformView>, Vec<PlatformView>), Fault> {
+    let mut platforms: Vec<Platform> = Vec::new();
+    for text in texts {
+        let platform = Platform::parse(text.trim()).map_err(|error| Fault::usage(error.to_string()))?;
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
+    }
+    let views = platforms.iter().map(PlatformView::from).collect::<Vec<_>>();
+    Ok(match views.as_slice() {
+        [] => (None, Vec::new()),
+        [one] => (Some(one.clone()), Vec::new()),
+        _ => (None, views),
+    })
 }
 
 fn argument(flag: &str, text: &str, is_secret: bool, environment: &Environment) -> Result<Argument, Fault> {
@@ -227,7 +243,8 @@ mod tests {
         check(BuildFlags { images: strings(&[""]), ..BuildFlags::default() }, "--image");
         check(BuildFlags { build_args: strings(&["=x"]), ..BuildFlags::default() }, "--build-arg");
         check(BuildFlags { labels: strings(&["=x"]), ..BuildFlags::default() }, "--label");
-        check(BuildFlags { platform: Some("plan9".to_owned()), ..BuildFlags::default() }, "platform `plan9`");
+        check(BuildFlags { platform: strings(&["plan9"]), ..BuildFlags::default() }, "platform `plan9`");
+        check(BuildFlags { platform: strings(&["linux/amd64", ""]), ..BuildFlags::default() }, "platform ``");
         check(BuildFlags { agent_pool: Some("a b".to_owned()), ..BuildFlags::default() }, "--agent-pool");
         check(BuildFlags { secrets: strings(&["id=a,src=/nonexistent"]), ..BuildFlags::default() }, "/nonexistent");
     }

@@ -24,6 +24,8 @@ use crate::step::{Attempt, Ended, Surroundings};
 pub(super) struct OwnImages {
     /// The Dockerfile with other names for them, if it names any.
     pub(super) dockerfile: Option<ContextTree>,
+    /// Whether it names any that the engine alone has.
+    pub(super) of_the_engine: bool,
     /// Their names in full, and those in the engine.
     names: Vec<(String, String)>,
 }
@@ -32,7 +34,7 @@ impl OwnImages {
     /// Whether a name is one of theirs.
     pub(super) fn is_one(&self, reference: &str) -> bool {
         let full = full(reference);
-        self.names.iter().any(|(name, _)| *name == full)
+        self.names.iter().any(|(name, other)| *name == full || *other == full)
     }
 
     /// A text of the engine's with their names as people know them.
@@ -62,7 +64,7 @@ impl Attempt<'_> {
         arguments: &[(String, String)],
         around: &Surroundings<'_>,
     ) -> Result<OwnImages, Ended> {
-        if order.own_bases.is_empty() {
+        if order.own_bases.is_empty() && order.staged_bases.is_empty() {
             return Ok(OwnImages::default());
         }
         let mut own = OwnImages::default();
@@ -71,6 +73,9 @@ impl Attempt<'_> {
             let local = local.ok_or_else(|| Ended::Lost(format!("image `{name}` of the run is not on this engine")))?;
             own.names.push((full(name), local.to_string()));
         }
+        let on_the_engine = own.names.len();
+        // Other placements' images are read where they left them, by digest.
+        own.names.extend(order.staged_bases.iter().map(|(name, image)| (full(name), image.to_string())));
         let other = |image: &str| {
             let image = full(image);
             own.names.iter().find(|(name, _)| *name == image).map(|(_, local)| local.clone())
@@ -86,6 +91,13 @@ impl Attempt<'_> {
         let others = scanned.dependencies.iter().flat_map(|found| found.runtime.iter().chain(&found.buildtime));
         let others: Vec<&String> = others.filter(|name| !own.is_one(name)).collect();
         own.dockerfile = Some(tree);
+        let named = |name: &String| own.names[..on_the_engine].iter().any(|(own, _)| *own == full(name));
+        let all = || scanned.dependencies.iter().flat_map(|found| found.runtime.iter().chain(&found.buildtime));
+        own.of_the_engine = scanned.dependencies.is_none() || all().any(named);
+        if !own.of_the_engine {
+            // All bases are in registries: they are resolved there, as without own ones.
+            return Ok(own);
+        }
         for name in others {
             self.pull_base(name, order, around).await?;
         }

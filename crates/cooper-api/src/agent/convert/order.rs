@@ -10,7 +10,7 @@ use cooper_types::{
 
 use super::super::wire::{self, start_step};
 use super::super::work::{
-    BuildContextOrder, BuildOrder, PrepareOrder, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork,
+    BuildContextOrder, BuildOrder, PrepareOrder, PushFrom, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork,
 };
 use super::{ProtocolError, bad, key_message, task};
 
@@ -44,6 +44,7 @@ pub(super) fn start_message(key: PlacementKey, attempt: AttemptNumber, order: St
             add_hosts: build.add_hosts,
             cache: build.cache.map(|reference| reference.to_string()),
             own_bases: build.own_bases.into_iter().map(|(name, image)| pair(name, image.to_string())).collect(),
+            staged_bases: build.staged_bases.into_iter().map(|(name, image)| pair(name, image.to_string())).collect(),
             dockerfile: build.dockerfile,
             target: build.target.unwrap_or_default(),
             arguments: build.arguments.into_iter().map(|(name, value)| pair(name, value.expose().to_owned())).collect(),
@@ -59,16 +60,8 @@ pub(super) fn start_message(key: PlacementKey, attempt: AttemptNumber, order: St
         }),
         StepWork::Push(push) => start_step::Work::Push(wire::PushWork {
             image: String::new(),
-            targets: push
-                .targets
-                .into_iter()
-                .map(|target| wire::push_work::Target {
-                    repository: target.repository.to_string(),
-                    staging_tag: target.staging_tag.to_string(),
-                    image: target.image.to_string(),
-                    registry: target.registry.map(|registry| registry.to_string()).unwrap_or_default(),
-                })
-                .collect(),
+            targets: push.targets.into_iter().map(target_message).collect(),
+            allowed_networks: push.allowed_networks,
         }),
     };
     wire::StartStep {
@@ -84,6 +77,49 @@ pub(super) fn start_message(key: PlacementKey, attempt: AttemptNumber, order: St
         environment: order.environment.map(task::environment_message),
         tries: (!order.tries.is_plain()).then(|| task::tries_message(order.tries)),
     }
+}
+
+fn target_message(target: PushTarget) -> wire::push_work::Target {
+    let mut message = wire::push_work::Target {
+        repository: target.repository.to_string(),
+        staging_tag: target.staging_tag.to_string(),
+        registry: target.registry.map(|registry| registry.to_string()).unwrap_or_default(),
+        ..wire::push_work::Target::default()
+    };
+    match target.from {
+        PushFrom::Image(image) => message.image = image.to_string(),
+        PushFrom::Manifest(digest) => message.manifest = digest.to_string(),
+        PushFrom::Index(parts) => {
+            let part = |(platform, digest): (Platform, Digest)| wire::push_work::Part {
+                platform: platform.to_string(),
+                digest: digest.to_string(),
+            };
+            message.parts = parts.into_iter().map(part).collect();
+        }
+    }
+    message
+}
+
+fn read_target(target: wire::push_work::Target, image: &str) -> Result<PushTarget, ProtocolError> {
+    let from = if !target.parts.is_empty() {
+        let part = |part: wire::push_work::Part| {
+            let platform = Platform::parse(&part.platform).map_err(bad("platform"))?;
+            Ok((platform, Digest::parse(&part.digest).map_err(bad("manifest"))?))
+        };
+        PushFrom::Index(target.parts.into_iter().map(part).collect::<Result<_, ProtocolError>>()?)
+    } else if !target.manifest.is_empty() {
+        PushFrom::Manifest(Digest::parse(&target.manifest).map_err(bad("manifest"))?)
+    } else {
+        let image = if target.image.is_empty() { image } else { &target.image };
+        PushFrom::Image(Digest::parse(image).map_err(bad("image id"))?)
+    };
+    let registry = Some(&target.registry).filter(|registry| !registry.is_empty());
+    Ok(PushTarget {
+        from,
+        registry: registry.map(|name| RegistryName::parse(name)).transpose().map_err(bad("registry"))?,
+        repository: RepositoryName::parse(&target.repository).map_err(bad("repository"))?,
+        staging_tag: Tag::parse(&target.staging_tag).map_err(bad("tag"))?,
+    })
 }
 
 pub(super) fn read_order(start: wire::StartStep) -> Result<StepOrder, ProtocolError> {
@@ -112,6 +148,11 @@ pub(super) fn read_order(start: wire::StartStep) -> Result<StepOrder, ProtocolEr
                 .into_iter()
                 .map(|base| Ok((base.name, Digest::parse(&base.value).map_err(bad("image id"))?)))
                 .collect::<Result<_, ProtocolError>>()?,
+            staged_bases: build
+                .staged_bases
+                .into_iter()
+                .map(|base| Ok((base.name, ImageRef::parse(&base.value).map_err(bad("base image"))?)))
+                .collect::<Result<_, ProtocolError>>()?,
             dockerfile: build.dockerfile,
             target: Some(build.target).filter(|target| !target.is_empty()),
             arguments: build.arguments.into_iter().map(|p| (p.name, SecretString::new(p.value))).collect(),
@@ -122,17 +163,9 @@ pub(super) fn read_order(start: wire::StartStep) -> Result<StepOrder, ProtocolEr
             shared_key: build.shared_key,
         }),
         start_step::Work::Push(push) => {
-            let targets = push.targets.into_iter().map(|target| {
-                let image = if target.image.is_empty() { &push.image } else { &target.image };
-                let registry = Some(&target.registry).filter(|registry| !registry.is_empty());
-                Ok(PushTarget {
-                    image: Digest::parse(image).map_err(bad("image id"))?,
-                    registry: registry.map(|name| RegistryName::parse(name)).transpose().map_err(bad("registry"))?,
-                    repository: RepositoryName::parse(&target.repository).map_err(bad("repository"))?,
-                    staging_tag: Tag::parse(&target.staging_tag).map_err(bad("tag"))?,
-                })
-            });
-            StepWork::Push(PushOrder { targets: targets.collect::<Result<_, ProtocolError>>()? })
+            let targets = push.targets.into_iter().map(|target| read_target(target, &push.image));
+            let targets = targets.collect::<Result<_, ProtocolError>>()?;
+            StepWork::Push(PushOrder { targets, allowed_networks: push.allowed_networks })
         }
     };
     Ok(StepOrder {

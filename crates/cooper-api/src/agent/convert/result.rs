@@ -1,7 +1,7 @@
 //! How an attempt ended. Agents are not trusted: texts are clipped to a line, lists and files are limited.
 
 use cooper_engine::message::{BaseImage, PreparedFile, PreparedSource, PushedManifest, StepOutput, StepResult};
-use cooper_types::{ContextId, Digest, RepositoryName, Tag};
+use cooper_types::{ContextId, Digest, RegistryName, RepositoryName, Tag};
 
 use super::super::wire::step_ended;
 use super::super::{MAX_PREPARED_BYTES, MAX_PREPARED_FILE_BYTES, MAX_PREPARED_FILES};
@@ -45,6 +45,7 @@ pub(super) fn result_message(result: StepResult) -> step_ended::Result {
                     repository: manifest.repository.to_string(),
                     staging_tag: manifest.staging_tag.to_string(),
                     digest: manifest.digest.to_string(),
+                    registry: manifest.registry.map(|registry| registry.to_string()).unwrap_or_default(),
                 })
                 .collect();
             step_ended::Result::Pushed(step_ended::Pushed { manifests })
@@ -114,7 +115,9 @@ pub(super) fn read_result(result: step_ended::Result) -> Result<StepResult, Prot
         step_ended::Result::Pushed(pushed) => {
             few("number of manifests", pushed.manifests.len(), MAX_RESULTS)?;
             let manifests = pushed.manifests.into_iter().map(|manifest| {
+                let registry = Some(manifest.registry).filter(|registry| !registry.is_empty());
                 Ok(PushedManifest {
+                    registry: registry.map(|name| RegistryName::parse(&name)).transpose().map_err(bad("registry"))?,
                     repository: RepositoryName::parse(&manifest.repository).map_err(bad("repository"))?,
                     staging_tag: Tag::parse(&manifest.staging_tag).map_err(bad("tag"))?,
                     digest: Digest::parse(&manifest.digest).map_err(bad("digest"))?,

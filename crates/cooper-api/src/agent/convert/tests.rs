@@ -9,8 +9,8 @@ use cooper_types::{ContextId, Digest, ImageRef, RegistryName, RepositoryName, Se
 
 use super::super::wire::step_ended;
 use super::super::work::{
-    BuildContextOrder, BuildOrder, CommandImageOrder, CommandOrder, EnvironmentOrder, PrepareOrder, PushOrder,
-    PushTarget, RegistryAccess, StepWork, VolumeOrder,
+    BuildContextOrder, BuildOrder, CommandImageOrder, CommandOrder, EnvironmentOrder, PrepareOrder, PushFrom,
+    PushOrder, PushTarget, RegistryAccess, StepWork, VolumeOrder,
 };
 use super::super::{MAX_PREPARED_FILE_BYTES, MAX_PREPARED_FILES};
 use super::*;
@@ -51,6 +51,10 @@ fn messages_for_agents_survive_the_wire() {
         add_hosts: vec!["db:10.0.0.1".to_owned()],
         cache: Some(ImageRef::parse("localhost:5000/app:cache_quickrun_build").expect("valid")),
         own_bases: vec![("base:v1".to_owned(), Digest::sha256(b"base"))],
+        staged_bases: vec![(
+            "data:v1".to_owned(),
+            ImageRef::parse(&format!("localhost:5000/data@{}", Digest::sha256(b"data"))).expect("valid"),
+        )],
     });
     let command = StepWork::Command(CommandOrder {
         image: CommandImageOrder::Built(Digest::sha256(b"x")),
@@ -101,12 +105,19 @@ fn messages_for_agents_survive_the_wire() {
         })
     };
     let push = StepWork::Push(PushOrder {
-        targets: vec![PushTarget {
-            image: Digest::sha256(b"x"),
+        targets: [
+            PushFrom::Image(Digest::sha256(b"x")),
+            PushFrom::Manifest(Digest::sha256(b"m")),
+            PushFrom::Index(vec![(Platform::LINUX_AMD64, Digest::sha256(b"p"))]),
+        ]
+        .map(|from| PushTarget {
+            from,
             registry: Some(RegistryName::parse("registry.example").expect("valid")),
             repository: RepositoryName::parse("a/b").expect("valid"),
             staging_tag: Tag::parse("staged.ca7.2").expect("valid"),
-        }],
+        })
+        .to_vec(),
+        allowed_networks: vec!["10.0.0.0/8".to_owned()],
     });
     let attempt = AttemptNumber(2);
     for message in [
@@ -142,6 +153,7 @@ fn messages_for_the_server_survive_the_wire() {
     let ran = StepOutput::Ran { image: Some(image) };
     let pushed = StepOutput::Pushed {
         manifests: vec![PushedManifest {
+            registry: Some(RegistryName::parse("registry.example").expect("valid")),
             repository: RepositoryName::parse("a").expect("valid"),
             staging_tag: Tag::latest(),
             digest: Digest::sha256(b"y"),

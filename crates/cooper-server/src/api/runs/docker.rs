@@ -7,15 +7,18 @@ use cooper_ports::runs::{RunType, SecretKind};
 use cooper_spec::plan::{ArgumentValue, BuildArgument};
 use cooper_spec::quick_build::{BuildSource, QuickBuild};
 use cooper_spec::source::SourceLocation;
-use cooper_types::{ContextId, SecretBytes};
+use cooper_types::{ContextId, Platform, SecretBytes};
 
-use super::{AskedRun, platform_of, seal};
+use super::{AskedRun, invalid, platform_of, seal};
 use crate::core::Core;
 use crate::problem::{ApiError, ApiResult, chain};
 
+/// More platforms than there are.
+const MAX_PLATFORMS: usize = 16;
+
 /// From the wire to a build.
 pub(super) fn asked(core: &Core, request: DockerBuildRequest) -> ApiResult<AskedRun> {
-    let platform = platform_of(request.platform.as_ref())?;
+    let (platform, platforms) = platforms(&request)?;
     let source = build_source(&request.source_location)?;
     let mut secrets = Vec::new();
     for secret in &request.secrets {
@@ -42,6 +45,7 @@ pub(super) fn asked(core: &Core, request: DockerBuildRequest) -> ApiResult<Asked
         labels: request.labels.into_iter().map(|label| (label.name, label.value)).collect(),
         secrets: request.secrets.into_iter().map(|secret| secret.id).collect(),
         platform,
+        platforms,
     };
     Ok(AskedRun {
         asked: Asked::Build { build, source },
@@ -50,6 +54,23 @@ pub(super) fn asked(core: &Core, request: DockerBuildRequest) -> ApiResult<Asked
         timeout: request.timeout,
         pool: request.agent_pool_name,
     })
+}
+
+/// What is built for: the first, and all where that is more than one.
+fn platforms(request: &DockerBuildRequest) -> ApiResult<(Platform, Vec<Platform>)> {
+    if request.platform.is_some() && !request.platforms.is_empty() {
+        return Err(invalid("platform and platforms are given; name all under platforms".to_owned()));
+    }
+    if request.platforms.len() > MAX_PLATFORMS {
+        let count = request.platforms.len();
+        return Err(invalid(format!("platforms: {count} are given, at most {MAX_PLATFORMS} are allowed")));
+    }
+    let platforms = request.platforms.iter().map(|view| platform_of(Some(view))).collect::<ApiResult<Vec<_>>>()?;
+    let first = match platforms.first() {
+        Some(first) => first.clone(),
+        None => platform_of(request.platform.as_ref())?,
+    };
+    Ok((first, platforms))
 }
 
 /// What `sourceLocation` names: a place that an agent fetches, or an uploaded context by its id.

@@ -403,14 +403,33 @@ fn what_has_no_effect_is_told() {
         ("- build: .\n  cache: enabled\n", "the cache of step `acb_step_0` has no name"),
         ("- cmd: a\n  env: [FOO]\n", "entry `FOO` of env has no value; it is left out"),
         (
-            "- cmd: a\n- cmd: b\n  platform: linux/arm64\n",
-            "step `acb_step_1` (linux/arm64) follows `acb_step_0` (the run's platform); files in",
+            "- cmd: a sh -c 'make >out/app'\n- cmd: b ./out/app\n  platform: linux/arm64\n",
+            "step `acb_step_1` (linux/arm64) names `out/app`, which step `acb_step_0` (linux/amd64) writes; each platform",
+        ),
+        (
+            "- cmd: a cc -o bin/x x.c\n- build: -t i bin\n- build: -t j -f bin/x .\n  platforms: [linux/amd64, linux/arm64]\n",
+            "step `acb_step_2` (linux/amd64, linux/arm64) names `bin/x`, which step `acb_step_0`",
+        ),
+        (
+            "- id: db\n  cmd: a\n  detach: true\n- cmd: b --url=tcp://user@db:5432\n  platform: linux/arm64\n",
+            "step `acb_step_1` (linux/arm64) names `db`, a container for linux/amd64; steps' ids are host names",
         ),
         ("- cmd: a\n---\nsteps: []\n", "a second document has no effect"),
     ];
     for (text, expected) in table {
         let told = warnings(&format!("steps:\n{text}"));
         assert!(told.iter().any(|line| line.contains(expected)), "{text}\n{told:?}\nwithout\n{expected}");
+    }
+    // What may be meant otherwise is nobody's fault.
+    for text in [
+        "- cmd: a\n- cmd: b\n  platform: linux/arm64\n",
+        "- cmd: a test -e x/y\n- build: -t i x\n  platforms: [linux/amd64, linux/arm64]\n",
+        "- cmd: a sh -c 'make >out/app'\n  platform: linux/arm64\n- cmd: b ./out/app\n  platform: linux/arm64\n",
+        "- cmd: a mkdir out\n- cmd: b mkdir -p out\n  platform: linux/arm64\n- cmd: b ls out\n  platform: linux/arm64\n",
+        "- cmd: a touch /tmp/x\n- cmd: b cat /tmp/x\n  platform: linux/arm64\n",
+        "- id: db\n  cmd: a\n  detach: true\n  platform: linux/arm64\n- cmd: b db-dump\n",
+    ] {
+        assert_eq!(warnings(&format!("steps:\n{text}")), [""; 0], "{text}");
     }
     assert!(
         warnings("alias: {values: {a: b}}\nsteps: []\n")[0]

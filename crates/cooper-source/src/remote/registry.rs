@@ -1,17 +1,18 @@
-//! The part of the distribution protocol that fetching needs: manifests, blobs, and logging in as a challenge says.
+//! The part of the distribution protocol that fetching and publishing need: manifests, blobs, and logging in as a challenge
+//! says.
 
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use cooper_spec::source::ArtifactSource;
-use cooper_types::{Digest, Hasher, ImageRef};
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderName, HeaderValue, WWW_AUTHENTICATE};
-use reqwest::{StatusCode, Url};
+use bytes::Bytes;
+use cooper_types::{Digest, Hasher, ImageRef, RegistryName, RepositoryName, Tag};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 
-use super::super::RemoteError;
-use super::super::download::{Attempts, Downloaded, Wanted, basic, credential};
+use super::RemoteError;
+use super::download::{Attempts, Downloaded, Wanted, basic, credential};
 use crate::egress::{Egress, EgressResponse};
 use crate::git::{CredentialSource, GitCredential};
 
@@ -29,8 +30,24 @@ pub(super) struct Registry<'run> {
     /// `https://HOST/v2/REPOSITORY/`
     base: Url,
     repository: String,
+    access: Access,
     what: String,
     authorization: Mutex<Option<HeaderValue>>,
+}
+
+/// What a registry is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    Pull,
+    PullAndPush,
+}
+
+/// A manifest as it came.
+pub(super) struct Fetched {
+    pub(super) bytes: Vec<u8>,
+    pub(super) digest: Digest,
+    /// What the registry says that it is; nothing if it says nothing.
+    pub(super) media_type: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -43,21 +60,22 @@ impl<'run> Registry<'run> {
     pub(super) fn new(
         egress: &'run Egress,
         credentials: &'run dyn CredentialSource,
-        source: &ArtifactSource,
+        (name, repository): (&RegistryName, &RepositoryName),
+        access: Access,
         what: String,
     ) -> Result<Self, RemoteError> {
-        let name = source.registry().as_str();
+        let name = name.as_str();
         // Docker Hub's name is not where it answers.
         let host = if matches!(name, "docker.io" | "index.docker.io") { "registry-1.docker.io" } else { name };
         let scheme = if is_loopback(host) { "http" } else { "https" };
-        let repository = source.reference().repository.to_string();
+        let repository = repository.to_string();
         let base = Url::parse(&format!("{scheme}://{host}/v2/{repository}/"))
             .map_err(|error| RemoteError::Artifact { what: what.clone(), why: error.to_string() })?;
-        Ok(Self { egress, credentials, base, repository, what, authorization: Mutex::new(None) })
+        Ok(Self { egress, credentials, base, repository, access, what, authorization: Mutex::new(None) })
     }
 
     /// The manifest and its digest, checked if one was named.
-    pub(super) async fn manifest(&self, reference: &ImageRef) -> Result<(Vec<u8>, Digest), RemoteError> {
+    pub(super) async fn manifest(&self, reference: &ImageRef) -> Result<Fetched, RemoteError> {
         let name = match (&reference.digest, &reference.tag) {
             (Some(digest), _) => digest.to_string(),
             (None, Some(tag)) => tag.to_string(),
@@ -65,9 +83,9 @@ impl<'run> Registry<'run> {
         };
         let path = format!("manifests/{name}");
         let mut attempts = Attempts::new();
-        let bytes = loop {
+        let (bytes, media_type) = loop {
             match self.read_manifest(&path).await {
-                Ok(bytes) => break bytes,
+                Ok(read) => break read,
                 Err(error) => attempts.after(error).await?,
             }
         };
@@ -76,13 +94,31 @@ impl<'run> Registry<'run> {
                 let mut hasher = Hasher::new(digest.algorithm());
                 hasher.update(&bytes);
                 match hasher.finish() == *digest {
-                    true => Ok((bytes, digest.clone())),
+                    true => Ok(Fetched { bytes, digest: digest.clone(), media_type }),
                     false => Err(RemoteError::Digest { what: self.what.clone(), digest: digest.to_string() }),
                 }
             }
             None => {
                 let digest = Digest::sha256(&bytes);
-                Ok((bytes, digest))
+                Ok(Fetched { bytes, digest, media_type })
+            }
+        }
+    }
+
+    /// Writes a manifest under a tag.
+    pub(super) async fn put_manifest(&self, tag: &Tag, media_type: &str, bytes: &[u8]) -> Result<(), RemoteError> {
+        let path = format!("manifests/{tag}");
+        let media_type = HeaderValue::from_str(media_type).map_err(|error| self.bad(error.to_string()))?;
+        let mut attempts = Attempts::new();
+        loop {
+            let mut wanted = self.wanted(self.url(&path)?);
+            wanted.method = Method::PUT;
+            wanted.headers = vec![(CONTENT_TYPE, media_type.clone())];
+            wanted.body = Bytes::copy_from_slice(bytes);
+            wanted.follow = false;
+            match self.ask(&mut wanted).await {
+                Ok(_) => return Ok(()),
+                Err(error) => attempts.after(error).await?,
             }
         }
     }
@@ -102,10 +138,11 @@ impl<'run> Registry<'run> {
         }
     }
 
-    async fn read_manifest(&self, path: &str) -> Result<Vec<u8>, RemoteError> {
+    async fn read_manifest(&self, path: &str) -> Result<(Vec<u8>, Option<String>), RemoteError> {
         let accept = (ACCEPT, HeaderValue::from_static(MANIFESTS));
         let (wanted, answer) = self.get(path, vec![accept]).await?;
-        wanted.read(answer, MAX_MANIFEST).await
+        let media_type = answer.header(CONTENT_TYPE).map(str::to_owned);
+        Ok((wanted.read(answer, MAX_MANIFEST).await?, media_type))
     }
 
     async fn keep_blob(&self, digest: &Digest, place: &Path, limit: u64) -> Result<Downloaded, RemoteError> {
@@ -114,20 +151,28 @@ impl<'run> Registry<'run> {
         wanted.keep(answer, place, limit, digest.algorithm()).await
     }
 
-    /// A successful answer; logs in once if the registry asks for it.
     async fn get(
         &self,
         path: &str,
         headers: Vec<(HeaderName, HeaderValue)>,
     ) -> Result<(Wanted<'run>, EgressResponse), RemoteError> {
-        let url = self.base.join(path).map_err(|error| self.bad(error.to_string()))?;
-        let mut wanted = self.wanted(url);
+        let mut wanted = self.wanted(self.url(path)?);
         wanted.headers = headers;
+        let answer = self.ask(&mut wanted).await?;
+        Ok((wanted, answer))
+    }
+
+    fn url(&self, path: &str) -> Result<Url, RemoteError> {
+        self.base.join(path).map_err(|error| self.bad(error.to_string()))
+    }
+
+    /// A successful answer; logs in once if the registry asks for it.
+    async fn ask(&self, wanted: &mut Wanted<'run>) -> Result<EgressResponse, RemoteError> {
         loop {
             wanted.authorization = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let answer = wanted.ask().await?;
             match answer.status() {
-                status if status.is_success() => return Ok((wanted, answer)),
+                status if status.is_success() => return Ok(answer),
                 StatusCode::UNAUTHORIZED if wanted.authorization.is_none() && answer.host() == wanted.host() => {
                     let header = self.log_in(answer.header(WWW_AUTHENTICATE).unwrap_or_default()).await?;
                     *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(header);
@@ -160,7 +205,11 @@ impl<'run> Registry<'run> {
         if let Some(service) = parameter(parameters, "service") {
             url.query_pairs_mut().append_pair("service", &service);
         }
-        url.query_pairs_mut().append_pair("scope", &format!("repository:{}:pull", self.repository));
+        let actions = match self.access {
+            Access::Pull => "pull",
+            Access::PullAndPush => "pull,push",
+        };
+        url.query_pairs_mut().append_pair("scope", &format!("repository:{}:{actions}", self.repository));
         let mut wanted = self.wanted(url);
         wanted.authorization = found.and_then(basic);
         wanted.follow = false;
@@ -178,7 +227,7 @@ impl<'run> Registry<'run> {
 
     fn wanted(&self, url: Url) -> Wanted<'run> {
         let (what, egress) = (self.what.clone(), self.egress);
-        Wanted { what, url, headers: Vec::new(), authorization: None, egress, follow: true }
+        Wanted::new(what, url, egress)
     }
 
     fn bad(&self, why: String) -> RemoteError {
