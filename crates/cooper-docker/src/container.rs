@@ -1,7 +1,10 @@
 //! A step's container from its creation to its removal.
 
 mod failure;
+mod leaving;
 pub(crate) mod request;
+
+use std::sync::Arc;
 
 use bollard::errors::Error;
 use bollard::models::HostConfig;
@@ -18,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 use crate::attach::{self, Output};
 use crate::engine::{Connected, engine_error};
 use crate::helper::{self, Helper, StartError};
-use crate::housekeeping;
 use crate::placement::Room;
+pub(crate) use leaving::Leaving;
+use leaving::Remains;
 use request::Network;
 
 const CREATE: &str = "create a container";
@@ -62,14 +66,16 @@ struct Running<R> {
     helper: Option<Helper>,
 }
 
-/// Runs it; what is to go is gone when this returns.
+/// Runs it. One that was stopped or did not start is gone when this returns; one that ended by itself goes soon, and
+/// before the placement has closed.
 pub(crate) async fn run(
-    room: &Room,
+    room: &Arc<Room>,
     request: ContainerRequest,
     sink: mpsc::Sender<ContainerEvent>,
     stop: Stop,
 ) -> Result<ContainerEnd, ContainerError> {
     stop.check()?;
+    room.leaving.until_gone(&request.step).await;
     let current = room.engine.current();
     // The names are ours, so that what was made can be removed even if the engine's answer never came.
     let unique = format!("{}-{:08x}", plain(request.step.as_str()), rand::random::<u32>());
@@ -111,12 +117,12 @@ pub(crate) async fn run(
         Err(_) => false,
     };
     let has_helper = matches!(request.network, ContainerNetwork::Own(_)) && room.registry.is_some();
-    let gone = [(!stays).then_some(name), has_helper.then_some(helper_name)];
-    for name in gone.into_iter().flatten() {
-        if let Err(error) = housekeeping::remove_container(&current.docker, room.engine.socket(), &name).await {
-            // The container's end has its own answer; what is left goes with the placement.
-            tracing::warn!(%error, name, "container is left in the engine");
-        }
+    let remains = Remains { container: (!stays).then_some(name), helper: has_helper.then_some(helper_name) };
+    let has_ports = matches!(&request.network, ContainerNetwork::Own(own) if !own.ports.is_empty());
+    match &result {
+        // The next step may want the same ports.
+        Ok(_) if !has_ports => remains.leave(room, &request.step).await,
+        Ok(_) | Err(_) => remains.remove(room).await,
     }
     result
 }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::container::request::labels;
-use crate::container::{self, Stop};
+use crate::container::{self, Leaving, Stop};
 use crate::engine::{DockerEngine, died, engine_error};
 use crate::helper::{self, Helper, StartError};
 use crate::housekeeping;
@@ -44,6 +44,7 @@ pub(crate) struct Room {
     pub(crate) holder: Option<String>,
     pub(crate) registry: Option<RegistryForward>,
     pub(crate) tasks: TaskTracker,
+    pub(crate) leaving: Leaving,
     /// The container that archives go through.
     door: Option<volumes::Door>,
     close: CancellationToken,
@@ -142,12 +143,16 @@ async fn make(
     let (volumes, networks) = (volumes?, networks?);
     let stop = || if cancel.is_cancelled() { Err(PlacementError::Cancelled) } else { Ok(()) };
     stop()?;
-    let door = volumes.door(engine, &scope).await?;
-    stop()?;
-    let holder = match shared_network || volumes.any_in_memory() {
-        true => Some(Arc::new(hold(engine, &scope, &volumes, shared_network, registry.as_ref()).await?)),
-        false => None,
+    let holder = async {
+        match shared_network || volumes.any_in_memory() {
+            true => hold(engine, &scope, &volumes, shared_network, registry.as_ref()).await.map(Arc::new).map(Some),
+            false => Ok(None),
+        }
     };
+    // As above; on the heap, as both are large.
+    let (door, holder) = tokio::join!(Box::pin(volumes.door(engine, &scope)), Box::pin(holder));
+    let (door, holder) = (door?, holder?);
+    stop()?;
     if let Some(holder) = &holder {
         volumes.fill(engine, &holder.container).await?;
     }
@@ -162,6 +167,7 @@ async fn make(
         // Without a helper there is nobody to forward; a Windows container reaches its host another way.
         registry: registry.filter(|_| os == "linux"),
         tasks: TaskTracker::new(),
+        leaving: Leaving::default(),
         door,
         close: CancellationToken::new(),
     };

@@ -305,8 +305,8 @@ async fn a_container_is_as_it_was_asked_for() {
         // Another try of a kept container meets no name that is taken.
         run_in(&*placement, request).await.0.expect("it runs again");
         let docker = docker().await;
-        let kept = containers(&bench, "dev.cooperage.step=step").await;
-        assert_eq!(kept.len(), 2, "kept, both of them");
+        // Those that are not kept are on their way out.
+        let kept = exactly(2, &bench).await;
         let inspected = docker.inspect_container(&kept[0], None).await.expect("it is there");
         let host = inspected.host_config.expect("a configuration");
         assert_eq!((host.nano_cpus, host.memory, host.pids_limit), (Some(500_000_000), Some(32 << 20), Some(20)));
@@ -519,6 +519,19 @@ async fn containers(bench: &Bench, label: &str) -> Vec<String> {
     listed.into_iter().filter_map(|container| container.id).collect()
 }
 
+/// The containers of steps, once there are so many.
+async fn exactly(count: usize, bench: &Bench) -> Vec<String> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let there = containers(bench, "dev.cooperage.step=step").await;
+        if there.len() == count {
+            return there;
+        }
+        assert!(Instant::now() < deadline, "{} containers of steps are there, not {count}", there.len());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// The engine has no container, network or volume of the bench's placements.
 async fn nothing_is_left(bench: &Bench) {
     let (docker, owner) = (docker().await, format!("{OWNER_LABEL}={}", bench.owner.label()));
@@ -528,6 +541,31 @@ async fn nothing_is_left(bench: &Bench) {
     assert_eq!(docker.list_networks(Some(options)).await.expect("a list").len(), 0);
     let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
     assert_eq!(docker.list_volumes(Some(options)).await.expect("a list").volumes.unwrap_or_default().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_ended_leaves_beside_what_comes_next() {
+    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
+        let image = bench.shell().await;
+        let echo = Echo::start().await;
+        let mut request = with_network(&bench, false);
+        request.registry = Some(echo.forward());
+        let placement: Arc<dyn Placement> = bench.open(request).await;
+        for _ in 0..3 {
+            output_of(&*placement, script(&image, "true")).await;
+        }
+        exactly(0, &bench).await;
+
+        // Its name means the newest of a step's containers, however many there were before.
+        let network = on(NetworkChoice::Placement(name("net")), &["again"]);
+        let ask = "busybox nslookup again 127.0.0.11 | busybox grep -c 'Address: '";
+        for _ in 0..3 {
+            assert_eq!(output_of(&*placement, in_network(script(&image, ask), network.clone())).await, "1\n");
+        }
+        placement.close().await.expect("it closes");
+        nothing_is_left(&bench).await;
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
