@@ -23,8 +23,9 @@ use outbox::Outbox;
 
 /// How long frames are gathered before a batch goes out, unless it is full earlier.
 const GATHER: Duration = Duration::from_millis(50);
-/// The most bytes of a batch, unless a single frame is larger.
-const BATCH_BYTES: usize = 64 * 1024;
+/// The most bytes of a batch, unless a single frame is larger. The server stores each with a sync of its disk, as a
+/// segment of about this size.
+const BATCH_BYTES: usize = 256 * 1024;
 /// After so long without news from the server, what was sent is sent again.
 const RESEND_AFTER: Duration = Duration::from_secs(5);
 

@@ -13,8 +13,8 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use cooper_ports::context_tree::ContextTree;
-use cooper_ports::engine::{ContainerEngine, EngineError, LocalName, Placement, PlacementScope};
-use cooper_types::{Digest, Platform, VolumeName};
+use cooper_ports::engine::{ContainerEngine, EngineError, LocalName, Placement, PlacementScope, PulledImage};
+use cooper_types::{Digest, ImageRef, Platform, VolumeName};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +37,8 @@ pub(crate) struct SharedPlacement {
     pub(crate) logins: Arc<Logins>,
     /// What its steps have built, and the names of that in the engine.
     images: std::sync::Mutex<HashMap<Digest, LocalName>>,
+    /// What its steps have pulled, by the names of that.
+    pulled: std::sync::Mutex<HashMap<ImageRef, PulledImage>>,
     /// Fires when it is closed.
     pub(crate) closed: CancellationToken,
     /// Whether anything of it may be in the engine.
@@ -64,6 +66,16 @@ impl SharedPlacement {
     /// The name of an image that a step has built here.
     pub(crate) fn name_of(&self, image: &Digest) -> Option<LocalName> {
         self.images.lock().unwrap_or_else(PoisonError::into_inner).get(image).cloned()
+    }
+
+    /// Notes that a step has pulled an image, which its placement may do.
+    pub(crate) fn has_pulled(&self, reference: ImageRef, image: PulledImage) {
+        self.pulled.lock().unwrap_or_else(PoisonError::into_inner).insert(reference, image);
+    }
+
+    /// The image that a step has pulled under this name.
+    pub(crate) fn pulled(&self, reference: &ImageRef) -> Option<PulledImage> {
+        self.pulled.lock().unwrap_or_else(PoisonError::into_inner).get(reference).cloned()
     }
 
     /// Whether the workspace may be something else than the context by now.

@@ -41,9 +41,12 @@ impl Attempt<'_> {
         for note in notes {
             self.log.service(&note).await;
         }
-        let image = self.step_image(&order, registry, logins).await?;
+        // Neither waits for the other, and the image's fault is told first. Opening is not broken off by one: the next
+        // step would meet what is being removed.
+        let (image, placement) =
+            tokio::join!(self.step_image(&order, registry, logins), self.open(environment, registry));
+        let (image, placement) = (image?, placement?);
         request.image = image.image;
-        let placement = self.open(environment, registry).await?;
         let _login = self.shared.logins.add(self.attempt, credential);
         self.limit.begin();
         let built = matches!(order.image, CommandImageOrder::Built(_));

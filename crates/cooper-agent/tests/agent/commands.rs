@@ -219,16 +219,18 @@ async fn a_pull_is_no_part_of_the_time_and_its_failures_have_owners() {
     let result = stream.result(key(1), 1).await;
     assert_eq!(result, failed(None, &missing().to_string()));
 
-    // The embedded registry: always asked, with the attempt's credential, and its absence is not the user's.
+    // The embedded registry: asked once in a placement or when a step says so, with the attempt's credential, and its
+    // absence is not the user's.
     let ours = format!("{REGISTRY}/team/tool:1");
-    for attempt in [2, 3] {
-        stream.start(key(1), attempt, command(&ours, &[])).await;
+    let pulling = || command_with(&ours, &[], |command, _| command.pull = true);
+    for (attempt, order) in [(2, command(&ours, &[])), (3, command(&ours, &[])), (6, pulling())] {
+        stream.start(key(1), attempt, order).await;
         assert!(matches!(stream.result(key(1), attempt).await, StepResult::Succeeded { .. }));
     }
     let away = PullError::Unreachable { reference: reference(&ours), message: "refused".into() };
     engine.script_pull(ScriptedPull::ending(Err(away)));
-    stream.start(key(1), 4, command(&ours, &[])).await;
-    assert!(matches!(stream.result(key(1), 4).await, StepResult::Lost { .. }));
+    stream.start(key(1), 7, pulling()).await;
+    assert!(matches!(stream.result(key(1), 7).await, StepResult::Lost { .. }));
     let calls = engine.calls();
     let pulls: Vec<_> = calls
         .iter()
@@ -244,7 +246,7 @@ async fn a_pull_is_no_part_of_the_time_and_its_failures_have_owners() {
     let (gate, before) = (Gate::new(), engine.calls().len());
     engine.script_pull(ScriptedPull::ending(Err(PullError::Cancelled)).waiting_at(&gate));
     let slow = StepOrder { timeout: Duration::from_millis(1), ..command("slow", &[]) };
-    stream.start(key(1), 5, slow).await;
+    stream.start(key(1), 8, slow).await;
     soon("pull", gate.arrival()).await;
     assert!(engine.calls().len() > before);
     tokio::task::yield_now().await;

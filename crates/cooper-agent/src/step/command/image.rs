@@ -25,8 +25,8 @@ pub(super) struct StepImage {
 
 impl Attempt<'_> {
     /// The image that an order names. Of registries for which a credential is kept, the embedded one included, it is
-    /// always asked for there: the engine may hold images that this run may not pull. Others are taken from the engine if
-    /// it has them, unless the step says `pull`.
+    /// asked for there, once in a placement: the engine may hold images that this run may not pull. Others are taken from
+    /// the engine if it has them, unless the step says `pull`.
     pub(super) async fn step_image(
         &self,
         order: &CommandOrder,
@@ -47,12 +47,15 @@ impl Attempt<'_> {
         let is_ours = reference.registry.as_ref() == Some(registry);
         // A reference in full has one.
         let Login { credential, kept } = logins.of(reference.registry.as_ref().unwrap_or(registry)).await?;
-        if !order.pull && !kept {
+        // What the placement has pulled before is its own, for as long as the engine knows it by that name.
+        let before = self.shared.pulled(&reference);
+        if !order.pull && (!kept || before.is_some()) {
             let found = self.runner.engine.find_image(&reference).await;
             let found = found.map_err(|error| Ended::lost("images can't be looked for", &error))?;
-            if let Some(local) = found.filter(|local| fits(local, order)) {
-                let base =
-                    BaseImage { reference: name.clone(), digest: manifest_of(&local, &reference), runtime: true };
+            let before = before.filter(|before| found.as_ref().is_some_and(|local| local.image == before.image));
+            if let Some(local) = found.filter(|local| fits(local, order) && (!kept || before.is_some())) {
+                let digest = before.map(|before| before.digest).or_else(|| manifest_of(&local, &reference));
+                let base = BaseImage { reference: name.clone(), digest, runtime: true };
                 return Ok(StepImage { image: local.image, base: Some(base) });
             }
         }
@@ -70,6 +73,7 @@ impl Attempt<'_> {
         match pulled {
             Ok(pulled) => {
                 self.log.service(&format!("pulled image {name}@{}", pulled.digest)).await;
+                self.shared.has_pulled(reference, pulled.clone());
                 let base = BaseImage { reference: name.clone(), digest: Some(pulled.digest), runtime: true };
                 Ok(StepImage { image: pulled.image, base: Some(base) })
             }
