@@ -15,8 +15,8 @@ use rustix::process::{Pid, Signal, kill_process};
 const TAIL_LINES: usize = 30;
 /// How long a program that was asked to end may take before it is killed.
 const GRACE: Duration = Duration::from_secs(20);
-/// How often a wait looks at what it waits for. Waiting costs nothing else, so this is only a matter of latency.
-const POLL: Duration = Duration::from_millis(25);
+/// How often a wait looks at what it waits for. Looking costs next to nothing, and measurements are no finer than this.
+const POLL: Duration = Duration::from_millis(2);
 
 /// Whether Ctrl-C or a termination signal has come. Once installed, those signals only set this.
 #[derive(Clone)]

@@ -31,6 +31,11 @@ pub(crate) fn build_release(workspace: &Workspace, report: &Report, interrupt: &
     interrupt.check()
 }
 
+/// Builds the binary for development, as quietly as it goes.
+pub(crate) fn build_debug(workspace: &Workspace) -> anyhow::Result<()> {
+    run_visibly(&mut workspace.cargo(["build", "--locked", "--quiet", "--package", "cooper"]))
+}
+
 /// Fails when the engine's loopback addresses, and so the registry's name, are not this machine's.
 pub(crate) fn require_local(machine: &Provisioned) -> anyhow::Result<()> {
     if !machine.engine.is_local() {
@@ -48,6 +53,7 @@ pub(crate) struct Product<'a> {
     interrupt: &'a Interrupt,
     folder: PathBuf,
     log: Log,
+    profile: &'static str,
 }
 
 impl<'a> Product<'a> {
@@ -58,7 +64,12 @@ impl<'a> Product<'a> {
                 .with_context(|| format!("remove what an earlier run left in {}", folder.display()))?;
         }
         let log = Log::create(folder.join("commands.log"))?;
-        Ok(Self { workspace, interrupt, folder, log })
+        Ok(Self { workspace, interrupt, folder, log, profile: "release" })
+    }
+
+    /// The same with the binary of another profile, which somebody has built.
+    pub(crate) fn of_profile(self, profile: &'static str) -> Self {
+        Self { profile, ..self }
     }
 
     /// The folder of this task's data, logins and logs.
@@ -83,7 +94,7 @@ impl<'a> Product<'a> {
 
     /// The product, seeing its own configuration and no setting of the person's.
     pub(crate) fn cooper(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(self.workspace.cooper("release"));
+        let mut command = Command::new(self.workspace.cooper(self.profile));
         for name in environment_names("COOPER_") {
             command.env_remove(name);
         }

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
+use super::memory::{kilobytes, memory};
 use super::times::Times;
 use crate::command::Interrupt;
 use crate::product::{Product, Server, build_release, choose_port, require_local};
@@ -82,12 +83,12 @@ pub(super) fn run(workspace: &Workspace, report: &Report, rounds: u32) -> anyhow
         let product = Product::new(workspace, &interrupt, workspace.target("bench"))?;
         let server = report.step("started `cooper serve`", || product.serve(choose_port(None)?, &[]))?;
         let bench = Bench::new(&product, &server)?;
-        let idle = memory(server.pid(), "VmRSS")?;
+        let idle = memory(server.pid())?.now;
         let seen = Scenario::ALL
             .iter()
             .map(|scenario| bench.measure(report, *scenario, rounds))
             .collect::<Result<Vec<_>, _>>();
-        let peak = memory(server.pid(), "VmHWM")?;
+        let peak = memory(server.pid())?.peak;
         bench.clean_up();
         server.stop()?;
         Ok((seen?, idle, peak))
@@ -272,20 +273,6 @@ fn loopback_bytes() -> anyhow::Result<u64> {
     let line = table.lines().find_map(|line| line.trim().strip_prefix("lo:"));
     let bytes = line.and_then(|line| line.split_whitespace().next()).context("/proc/net/dev has no line `lo:`")?;
     bytes.parse().context("read the bytes of `lo` in /proc/net/dev")
-}
-
-/// A figure of a process's memory in bytes, by its name in `/proc/PID/status`.
-fn memory(pid: u32, name: &str) -> anyhow::Result<u64> {
-    let path = format!("/proc/{pid}/status");
-    let status = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    let kilobytes =
-        value.and_then(|value| value.split_whitespace().next()).with_context(|| format!("find {name} in {path}"))?;
-    Ok(kilobytes.parse::<u64>().with_context(|| format!("read {name} in {path}"))? * 1024)
-}
-
-fn kilobytes(bytes: u64) -> String {
-    format!("{} KiB", bytes.div_ceil(1024))
 }
 
 /// Bytes that don't compress, the same for the same number.

@@ -11,9 +11,14 @@ impl Times {
     pub(super) fn measure(&mut self, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
         let start = Instant::now();
         work()?;
-        self.0.push(start.elapsed());
-        self.0.sort();
+        self.add(start.elapsed());
         Ok(())
+    }
+
+    /// Keeps a time that was measured elsewhere.
+    pub(super) fn add(&mut self, time: Duration) {
+        self.0.push(time);
+        self.0.sort();
     }
 
     /// The middle time, the later one of two.
@@ -23,9 +28,14 @@ impl Times {
 
     /// A line of a table: the name, then median, least and most in milliseconds.
     pub(super) fn row(&self, name: &str) -> String {
+        format!("  {}", self.row_of(name, 28))
+    }
+
+    /// The same without its margin, with so much room for the name.
+    pub(super) fn row_of(&self, name: &str, width: usize) -> String {
         let ms = |time: Option<&Duration>| time.map_or(0.0, |time| time.as_secs_f64() * 1000.0);
         let (median, least, most) = (self.median(), self.0.first(), self.0.last());
-        format!("  {name:<28} {:>9.1} {:>9.1} {:>9.1}", ms(Some(&median)), ms(least), ms(most))
+        format!("{name:<width$} {:>9.1} {:>9.1} {:>9.1}", ms(Some(&median)), ms(least), ms(most))
     }
 }
 
