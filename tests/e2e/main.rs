@@ -18,6 +18,7 @@ mod emulation;
 mod examples;
 mod git_source;
 mod local;
+mod network_modes;
 mod packaging;
 mod platforms;
 mod pools;
