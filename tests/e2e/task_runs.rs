@@ -86,19 +86,30 @@ fn a_task_in_a_repository_is_planned_from_what_is_there() {
     let server = TestServer::with(ServerOptions { arguments, ..ServerOptions::default() });
     server.base_image();
     let task = format!(
-        "version: v1.1.0\nsteps:\n  - id: show\n    cmd: {}\n",
-        sh("echo commit={{.Run.Commit}} branch={{.Run.Branch}} who={{.Values.who}} key={{.Values.key}}; cat note")
+        "version: v1.1.0\nalias:\n  src: ['aliases/{{{{.Run.Branch}}}}.yaml']\nsteps:\n  - id: show\n    cmd: {}\n",
+        sh(
+            "echo $Greeting; echo commit={{.Run.Commit}} branch={{.Run.Branch}} who={{.Values.who}} key={{.Values.key}}; cat note"
+        )
     );
-    let commit =
-        repository.commit_files(&[("acr-task.yaml", &task), ("v.yaml", "who: world\n"), ("note", "from the source\n")]);
+    let commit = repository.commit_files(&[
+        ("acr-task.yaml", &task),
+        ("v.yaml", "who: world\n"),
+        ("note", "from the source\n"),
+        ("aliases/main.yaml", "Greeting: from-the-alias\n"),
+    ]);
     let source = git.url("app.git");
     let run =
         |more: &[&str]| server.cooper(&[&["run", "--set-secret", "key=hunter22"], more, &[source.as_str()]].concat());
     let log = run(&["--values", "v.yaml"]).ok().stdout;
     assert!(log.contains(&format!("commit={commit} branch=main who=world key=***\n")), "{log}");
+    assert!(log.contains("\nfrom-the-alias\n"), "aliases come from the source: {log}");
     assert!(log.contains("from the source\n"), "the workspace holds the source: {log}");
     assert!(!log.contains("hunter22"), "{log}");
     run(&["-f", "missing.yaml"]).expect(1).error_names(&["`missing.yaml`"]);
+
+    let missing = "version: v1.1.0\nalias:\n  src: [../outside.yaml]\nsteps:\n  - cmd: busybox\n";
+    repository.commit_files(&[("acr-task.yaml", missing)]);
+    run(&[]).expect(1).error_names(&["acr-task.yaml:3:", "alias source `../outside.yaml` is not there"]);
 
     repository.commit_files(&[("acr-task.yaml", "version: v1.1.0\nsteps:\n  - id: a b\n    cmd: busybox\n")]);
     run(&[]).expect(1).error_names(&["acr-task.yaml:3:", "can't be planned"]);

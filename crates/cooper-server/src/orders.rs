@@ -9,10 +9,10 @@ use std::collections::BTreeSet;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cooper_api::agent::{
-    EnvironmentOrder, PrepareOrder, PushFrom, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork, VolumeOrder,
+    EnvironmentOrder, PrepareOrder, PushFrom, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork, TaskOrder, VolumeOrder,
 };
 use cooper_engine::message::StepOutput;
-use cooper_engine::run::{Run, StepState};
+use cooper_engine::run::{Run, RunSource, StepState};
 use cooper_ports::runs::SecretKind;
 use cooper_ports::store_error::StoreError;
 use cooper_registry::AttemptCredential;
@@ -110,6 +110,12 @@ pub(crate) async fn make(core: &Core, run: &Run, step: usize, attempt: AttemptNu
             dockerfile: prepare.dockerfile.clone(),
             files: prepare.files.clone(),
             task_file: prepare.task_file.clone(),
+            task: match &run.source {
+                Some(RunSource::TaskWanted { task, .. }) => {
+                    Some(TaskOrder { request: (**task).clone(), created: run.created })
+                }
+                _ => None,
+            },
             allowed_networks: core.allowed_sources.iter().map(ToString::to_string).collect(),
             max_bytes: core.context_files.max_bytes(),
         }),

@@ -37,6 +37,7 @@ use cooper_types::{Digest, SecretString};
 use tokio_util::sync::CancellationToken;
 
 use crate::egress::Egress;
+use crate::further::FurtherFiles;
 pub use error::{GitError, GitNameFault};
 use fetching::Fetching;
 use worker::Workers;
@@ -51,6 +52,8 @@ pub struct FetchRequest {
     pub dockerfile: Option<String>,
     /// Files below the subdirectory that the caller wants to read: missing ones are missing in the answer.
     pub files: Vec<String>,
+    /// More of them, by what those hold.
+    pub further: FurtherFiles,
     /// An empty directory that is this fetch's own. The caller removes it, with the archive in it.
     pub scratch: PathBuf,
     /// What it may ask for at most.

@@ -6,12 +6,14 @@
 //! source, by [`cooper_spec::source`].
 
 pub mod egress;
+mod further;
 pub mod git;
 pub mod pack;
 pub mod remote;
 pub mod unpack;
 
 pub use egress::{Cidr, CidrError, Egress, EgressOptions, EgressPolicy};
+pub use further::{Found, FurtherFiles};
 pub use git::{FetchEvent, FetchLimits, FetchListener, FetchRequest, GitError, Snapshot};
 pub use pack::{PackError, PackOptions, PackProgress, PackReport, pack};
 pub use remote::{

@@ -26,6 +26,7 @@ pub use artifact::fetch_artifact;
 pub use error::RemoteError;
 pub use publish::{Publish, PublishError, Published, publish};
 
+use crate::further::FurtherFiles;
 use crate::unpack::UnpackLimits;
 
 /// What to make of a source, and what it may ask for at most.
@@ -36,6 +37,8 @@ pub struct RemoteRequest {
     pub dockerfile: Option<String>,
     /// Files below the subdirectory that the caller wants to read: missing ones are missing in the answer.
     pub files: Vec<String>,
+    /// More of them, by what those hold.
+    pub further: FurtherFiles,
     /// An empty directory that is this fetch's own. The caller removes it, with the archive in it.
     pub scratch: PathBuf,
     /// What the source may hold once it is unpacked.

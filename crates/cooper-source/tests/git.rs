@@ -23,7 +23,9 @@ use async_trait::async_trait;
 use cooper_e2e::{GitRepository, GitServer};
 use cooper_ports::context_tree::{ContextTree, EntryKind};
 use cooper_source::git::{CredentialSource, FetchLimits, FetchRequest, GitCredential, NoCredentials, fetch};
-use cooper_source::{Cidr, Egress, EgressOptions, EgressPolicy, GitError, Snapshot, UnpackLimits, unpack};
+use cooper_source::{
+    Cidr, Egress, EgressOptions, EgressPolicy, FurtherFiles, GitError, Snapshot, UnpackLimits, unpack,
+};
 use cooper_spec::source::GitSource;
 use cooper_types::SecretString;
 
@@ -71,7 +73,14 @@ impl World {
     fn request(&self, place: &str, scratch: &Path) -> FetchRequest {
         let source = GitSource::parse(&self.server.url(place)).unwrap();
         let scratch = scratch.to_owned();
-        FetchRequest { source, dockerfile: None, files: Vec::new(), scratch, limits: FetchLimits::default() }
+        FetchRequest {
+            source,
+            dockerfile: None,
+            files: Vec::new(),
+            further: FurtherFiles::default(),
+            scratch,
+            limits: FetchLimits::default(),
+        }
     }
 
     async fn fetch(&self, place: &str) -> Result<Done, GitError> {

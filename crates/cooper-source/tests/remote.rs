@@ -12,8 +12,8 @@ use cooper_e2e::{Archive, FileServer};
 use cooper_ports::context_tree::EntryKind;
 use cooper_source::git::{CredentialSource, GitCredential, NoCredentials};
 use cooper_source::{
-    Cidr, Egress, EgressOptions, EgressPolicy, RemoteError, RemoteRequest, RemoteSnapshot, UnpackLimits, fetch_archive,
-    fetch_artifact, unpack,
+    Cidr, Egress, EgressOptions, EgressPolicy, FurtherFiles, RemoteError, RemoteRequest, RemoteSnapshot, UnpackLimits,
+    fetch_archive, fetch_artifact, unpack,
 };
 use cooper_spec::source::RemoteSource;
 use cooper_types::{Digest, SecretString};
@@ -41,13 +41,15 @@ impl CredentialSource for Ann {
 struct Ask {
     dockerfile: Option<String>,
     files: Vec<String>,
+    further: FurtherFiles,
     unpack: UnpackLimits,
     received: u64,
 }
 
 impl Default for Ask {
     fn default() -> Self {
-        Self { dockerfile: None, files: Vec::new(), unpack: UnpackLimits::default(), received: 1 << 20 }
+        let (files, further) = (Vec::new(), FurtherFiles::default());
+        Self { dockerfile: None, files, further, unpack: UnpackLimits::default(), received: 1 << 20 }
     }
 }
 
@@ -58,6 +60,7 @@ async fn fetch_as(source: &str, ask: Ask, credentials: &dyn CredentialSource) ->
     let request = RemoteRequest {
         dockerfile: ask.dockerfile,
         files: ask.files,
+        further: ask.further,
         scratch: scratch.path().to_owned(),
         unpack: ask.unpack,
         received: ask.received,
@@ -161,7 +164,11 @@ async fn a_directory_is_taken_by_its_own_rules() {
     let url = format!("{}/get?token=hunter2#:app", server.url());
     let ask = Ask {
         dockerfile: Some("Dockerfile".to_owned()),
-        files: ["values.yaml", "./values", "out", "big", "none"].map(str::to_owned).to_vec(),
+        files: ["values.yaml", "./values", "big", "none"].map(str::to_owned).to_vec(),
+        further: FurtherFiles::named_by(|found, files| {
+            assert_eq!((found.commit.as_ref(), files.len()), (None, 2));
+            ["big/kept", "out", "../secret"].map(str::to_owned).to_vec()
+        }),
         ..Ask::default()
     };
     let done = fetch(&url, ask).await.unwrap();
@@ -169,7 +176,8 @@ async fn a_directory_is_taken_by_its_own_rules() {
     assert_eq!(names, [".dockerignore", "Dockerfile", "big", "big/kept", "out", "values", "values.yaml"]);
     let found: Vec<(&str, &[u8])> =
         done.snapshot.files.iter().map(|(name, content)| (name.as_str(), content.as_slice())).collect();
-    assert_eq!(found, [("./values", &b"a: 1"[..]), ("values.yaml", &b"a: 1"[..])], "links stay in the directory");
+    let expect = [("./values", &b"a: 1"[..]), ("big/kept", &b"kept"[..]), ("values.yaml", &b"a: 1"[..])];
+    assert_eq!(found, expect, "links stay in the directory");
     assert!(!format!("{:?}", done.lines).contains("hunter2"), "{:?}", done.lines);
     assert_eq!(server.seen(), ["/get?token=hunter2"]);
 

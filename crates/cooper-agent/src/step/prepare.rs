@@ -5,6 +5,7 @@
 //! user or the repository has wrong fails the step. So does a host that is away, or the network on the way to it, after a few
 //! tries: to start again on another agent would help neither. What the agent itself has wrong is a loss.
 
+mod aliases;
 mod upload;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ use cooper_source::{
     fetch_artifact,
 };
 use cooper_spec::source::{GitSource, RemoteSource};
-use cooper_types::Digest;
+use cooper_types::{Digest, RegistryName};
 use tokio::sync::mpsc;
 
 use super::credentials::HostCredentials;
@@ -79,7 +80,9 @@ impl Attempt<'_> {
         let (_scratch, mut packed) = loop {
             let scratch = tempfile::tempdir_in(&dir).map_err(|error| disk(&error))?;
             let fetched = match &order.source {
-                RemoteSource::Git(source) => self.fetch_git(&egress, source, order, scratch.path(), credentials).await,
+                RemoteSource::Git(source) => {
+                    self.fetch_git(&egress, source, order, &registry.name, scratch.path(), credentials).await
+                }
                 RemoteSource::Archive(_) | RemoteSource::Artifact(_) => {
                     self.fetch_remote(&egress, order, registry, scratch.path(), credentials).await
                 }
@@ -113,10 +116,12 @@ impl Attempt<'_> {
             () = self.stop.cancelled() => return Err(Ended::Stopped),
             context = self.upload(&packed) => context?,
         };
-        let files = wanted_files(order)
-            .into_iter()
-            .map(|name| PreparedFile { content: packed.files.remove(&name), name })
-            .collect();
+        let wanted = wanted_files(order);
+        let wanted = wanted.into_iter().map(|name| PreparedFile { content: packed.files.remove(&name), name });
+        let mut files: Vec<PreparedFile> = wanted.collect();
+        // Those that the task file names.
+        let further = std::mem::take(&mut packed.files);
+        files.extend(further.into_iter().map(|(name, content)| PreparedFile { name, content: Some(content) }));
         let Packed { commit, branch, tag, pinned, digest, size, dockerfile, .. } = packed;
         let dockerfile = dockerfile.filter(|name| order.dockerfile.as_ref() != Some(name));
         Ok(PreparedSource { commit, branch, tag, context, digest, size, dockerfile, pinned, files })
@@ -127,6 +132,7 @@ impl Attempt<'_> {
         egress: &Egress,
         source: &GitSource,
         order: &PrepareOrder,
+        registry: &RegistryName,
         scratch: &Path,
         credentials: &HostCredentials,
     ) -> Result<Packed, Fault> {
@@ -135,6 +141,7 @@ impl Attempt<'_> {
             source: source.clone(),
             dockerfile: order.dockerfile.clone(),
             files: wanted_files(order),
+            further: aliases::named_by(order, self.key.run, registry),
             scratch: scratch.to_owned(),
             limits: FetchLimits {
                 entries: unpack.entries,
@@ -168,6 +175,7 @@ impl Attempt<'_> {
         let request = RemoteRequest {
             dockerfile: order.dockerfile.clone(),
             files: wanted_files(order),
+            further: aliases::named_by(order, self.key.run, &registry.name),
             scratch: scratch.to_owned(),
             unpack: settings.unpack.clone(),
             received: settings.max_archive_bytes,

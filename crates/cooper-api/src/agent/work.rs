@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use cooper_spec::plan::{Mount, Network, Tries};
 use cooper_spec::source::RemoteSource;
-use cooper_types::{Digest, ImageRef, Platform, RegistryName, RepositoryName, SecretBytes, SecretString, StepId, Tag};
+use cooper_spec::task_request::TaskRequest;
+use cooper_types::{
+    Digest, ImageRef, Platform, RegistryName, RepositoryName, SecretBytes, SecretString, StepId, Tag, Timestamp,
+};
 
 /// One attempt's order: the work and everything that goes with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,10 +63,21 @@ pub struct PrepareOrder {
     pub files: Vec<String>,
     /// The task file inside the source's folder: answered like those, with the files that its aliases name.
     pub task_file: Option<String>,
+    /// What the task file's aliases are found by.
+    pub task: Option<TaskOrder>,
     /// Networks that may be reached although they are not public.
     pub allowed_networks: Vec<String>,
     /// The largest archive that the server takes, in bytes.
     pub max_bytes: u64,
+}
+
+/// What the meaning of a task file depends on, as far as it is known before its source is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskOrder {
+    /// What was asked for. Values of secrets are no part of it.
+    pub request: TaskRequest,
+    /// When the run was created.
+    pub created: Timestamp,
 }
 
 /// A build.

@@ -1,5 +1,7 @@
 //! Which Dockerfile and which ignore file a build from Git uses: the same rules as for a folder (see `pack::selection`).
 
+use std::collections::BTreeMap;
+
 use cooper_spec::ignore::{IgnoreRules, IgnoreVerdict};
 use git2::Oid;
 
@@ -95,12 +97,12 @@ pub(super) fn named(
     tree: Oid,
     names: &[String],
     limits: &FetchLimits,
-) -> Result<std::collections::BTreeMap<String, Vec<u8>>, GitError> {
-    let mut files = std::collections::BTreeMap::new();
+    files: &mut BTreeMap<String, Vec<u8>>,
+) -> Result<(), GitError> {
     for name in names {
         if let Place::File { id, .. } = find(objects, tree, name, limits)? {
             files.insert(name.clone(), objects.file(id, name, limits.named_file_len)?.content().to_vec());
         }
     }
-    Ok(files)
+    Ok(())
 }

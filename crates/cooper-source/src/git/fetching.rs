@@ -1,6 +1,6 @@
 //! The course of a fetch: the repository, the subdirectory, the entries with their submodules, the archive.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -18,6 +18,7 @@ use super::tree::{Collector, Entry, Link, Place, Tally, find};
 use super::worker::Workers;
 use super::{CredentialSource, FetchEvent, FetchListener, FetchRequest, GitError, Snapshot};
 use crate::egress::Egress;
+use crate::further::Found;
 
 /// `.gitmodules` of the largest collections has some hundred KiB.
 const MODULES_LEN: u64 = 4 << 20;
@@ -73,12 +74,17 @@ impl<'run> Fetching<'run> {
         let fetched = self.fetched(context.repository)?;
         let (dockerfile, names, limits) =
             (self.request.dockerfile.clone(), self.request.files.clone(), self.request.limits.clone());
+        let further = self.request.further.clone();
+        let found =
+            Found { commit: Some(commit.clone()), branch: resolved.branch.clone(), reference: resolved.name.clone() };
         let tree = context.tree;
         let (selection, files) = self
             .workers
             .run(move |stop| {
                 let objects = fetched.open(stop)?;
-                let files = named(&objects, tree, &names, &limits)?;
+                let mut files = BTreeMap::new();
+                named(&objects, tree, &names, &limits, &mut files)?;
+                named(&objects, tree, &further.after(&found, &files), &limits, &mut files)?;
                 Ok((Selection::find(&objects, tree, dockerfile.as_deref(), &limits)?, files))
             })
             .await?;

@@ -193,6 +193,7 @@ mod tests {
         let mut request = RemoteRequest {
             dockerfile: None,
             files: Vec::new(),
+            further: crate::FurtherFiles::default(),
             scratch: scratch.path().to_owned(),
             unpack: UnpackLimits { bytes: 10_000, ..UnpackLimits::default() },
             received: 1 << 20,

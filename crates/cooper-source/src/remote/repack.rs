@@ -14,6 +14,7 @@ use flate2::{Compression, GzBuilder};
 
 use super::place::{Place, content, find, join};
 use super::{RemoteError, RemoteRequest, RemoteSnapshot};
+use crate::further::Found;
 use crate::pack::PackError;
 use crate::pack::archive::{Archive, EntryHead};
 use crate::pack::hashing::Hashing;
@@ -49,15 +50,29 @@ pub(super) fn repack(
         }
     };
     let mut files = BTreeMap::new();
-    for name in &request.files {
-        if let Place::File { offset, size, .. } = find(tree, &root, name) {
-            files.insert(name.clone(), read(tree, name, offset, size, request.named_file_len)?);
-        }
-    }
+    named(tree, &root, &request.files, request.named_file_len, &mut files)?;
+    let further = request.further.after(&Found::default(), &files);
+    named(tree, &root, &further, request.named_file_len, &mut files)?;
     let selection = select(tree, what, &root, request.dockerfile.as_deref())?;
     let archive = request.scratch.join("source.tar.gz");
     let (digest, size) = write(tree, &root, &selection, &archive, stop)?;
     Ok(RemoteSnapshot { pinned, archive, digest, size, dockerfile: selection.dockerfile, files })
+}
+
+/// Reads the files that the caller has named.
+fn named(
+    tree: &ContextTree,
+    root: &str,
+    names: &[String],
+    limit: u64,
+    files: &mut BTreeMap<String, Vec<u8>>,
+) -> Result<(), RemoteError> {
+    for name in names {
+        if let Place::File { offset, size, .. } = find(tree, root, name) {
+            files.insert(name.clone(), read(tree, name, offset, size, limit)?);
+        }
+    }
+    Ok(())
 }
 
 /// What somebody may have meant who names something that is not there.

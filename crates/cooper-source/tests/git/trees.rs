@@ -152,6 +152,18 @@ async fn named_files_are_read_without_unpacking() {
     };
     let done = named(&["acr-task.yaml", "values.yaml", "../outside"]).await.unwrap();
     assert_eq!(done.snapshot.files, BTreeMap::from([("acr-task.yaml".to_owned(), b"steps: []\n".to_vec())]));
+    let further = |request: &mut FetchRequest| {
+        request.files = vec!["acr-task.yaml".to_owned()];
+        request.further = FurtherFiles::named_by(|found, files| {
+            assert_eq!((found.branch.as_deref(), found.commit.as_ref().map(String::len)), (Some("main"), Some(40)));
+            assert_eq!(files.keys().collect::<Vec<_>>(), ["acr-task.yaml"]);
+            ["./more.yaml", "../outside", "missing"].map(str::to_owned).to_vec()
+        });
+    };
+    repository.commit_files(&[("sub/more.yaml", "a: b\n")]);
+    let done = world.fetch_with("app.git#:sub", &NoCredentials, further).await.unwrap();
+    assert_eq!(done.snapshot.files.get("./more.yaml").map(Vec::as_slice), Some(&b"a: b\n"[..]));
+    assert_eq!(done.snapshot.files.len(), 2);
     let Err(error) = named(&["big"]).await else { panic!("too large") };
     assert_eq!(error.line(), "`big` is larger than 1000 bytes");
 }

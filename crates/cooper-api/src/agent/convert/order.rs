@@ -6,11 +6,12 @@ use cooper_engine::message::PlacementKey;
 use cooper_spec::source::RemoteSource;
 use cooper_types::{
     AttemptNumber, Digest, ImageRef, Platform, RegistryName, RepositoryName, SecretBytes, SecretString, StepId, Tag,
+    Timestamp,
 };
 
 use super::super::wire::{self, start_step};
 use super::super::work::{
-    BuildContextOrder, BuildOrder, PrepareOrder, PushFrom, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork,
+    BuildContextOrder, BuildOrder, PrepareOrder, PushFrom, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork, TaskOrder,
 };
 use super::{ProtocolError, bad, key_message, task};
 
@@ -29,6 +30,11 @@ pub(super) fn start_message(key: PlacementKey, attempt: AttemptNumber, order: St
             max_bytes: prepare.max_bytes,
             files: prepare.files,
             task_file: prepare.task_file.unwrap_or_default(),
+            created_us: prepare.task.as_ref().map_or(0, |task| task.created.as_micros()),
+            task_request: prepare
+                .task
+                .map(|task| serde_json::to_vec(&task.request).expect("a struct of texts is JSON"))
+                .unwrap_or_default(),
         }),
         StepWork::Command(command) => start_step::Work::Command(task::command_message(command)),
         StepWork::Build(build) => start_step::Work::Build(wire::BuildWork {
@@ -129,6 +135,13 @@ pub(super) fn read_order(start: wire::StartStep) -> Result<StepOrder, ProtocolEr
             dockerfile: Some(prepare.dockerfile).filter(|path| !path.is_empty()),
             files: prepare.files,
             task_file: Some(prepare.task_file).filter(|path| !path.is_empty()),
+            task: match prepare.task_request.as_slice() {
+                [] => None,
+                json => Some(TaskOrder {
+                    request: serde_json::from_slice(json).map_err(bad("task request"))?,
+                    created: Timestamp::from_micros(prepare.created_us),
+                }),
+            },
             allowed_networks: prepare.allowed_networks,
             max_bytes: prepare.max_bytes,
         }),

@@ -1,16 +1,19 @@
 //! Messages survive the wire, and hostile ones are refused by name.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cooper_engine::message::{BaseImage, PreparedFile, PreparedSource, PushedManifest, StepOutput, StepResult};
 use cooper_spec::plan::{Mount, Network, Tries};
 use cooper_spec::source::RemoteSource;
-use cooper_types::{ContextId, Digest, ImageRef, RegistryName, RepositoryName, SecretBytes, SecretString, StepId, Tag};
+use cooper_spec::task_request::{RequestedValue, TaskRequest, TaskText};
+use cooper_types::{
+    ContextId, Digest, ImageRef, RegistryName, RepositoryName, SecretBytes, SecretString, StepId, Tag, Timestamp,
+};
 
 use super::super::wire::step_ended;
 use super::super::work::{
-    BuildContextOrder, BuildOrder, CommandImageOrder, CommandOrder, EnvironmentOrder, PrepareOrder, PushFrom,
-    PushOrder, PushTarget, RegistryAccess, StepWork, VolumeOrder,
+    BuildContextOrder, BuildOrder, CommandImageOrder, CommandOrder, EnvironmentOrder, PrepareOrder, PushFrom, PushOrder, PushTarget, RegistryAccess, StepWork, TaskOrder, VolumeOrder,
 };
 use super::super::{MAX_PREPARED_FILE_BYTES, MAX_PREPARED_FILES};
 use super::*;
@@ -100,6 +103,17 @@ fn messages_for_agents_survive_the_wire() {
             dockerfile: task_file.is_none().then(|| "Dockerfile".to_owned()),
             files: task_file.map(|_| "values.yaml".to_owned()).into_iter().collect(),
             task_file: task_file.map(str::to_owned),
+            task: task_file.map(|file| TaskOrder {
+                request: TaskRequest {
+                    file: TaskText::InSource(file.to_owned()),
+                    values: Some(TaskText::Given { name: "-".to_owned(), text: "a: b".to_owned() }),
+                    set: vec![RequestedValue { name: "k".to_owned(), value: None }],
+                    alias_files: BTreeMap::from([("a".to_owned(), "b: c".to_owned())]),
+                    platform: Platform::LINUX_AMD64,
+                    working_directory: None,
+                },
+                created: Timestamp::from_micros(9),
+            }),
             allowed_networks: vec!["10.0.0.0/8".to_owned()],
             max_bytes: 7,
         })
