@@ -6,6 +6,7 @@
 
 mod error;
 mod feature;
+mod frontend;
 mod lines;
 mod rewrite;
 mod stages;
@@ -15,6 +16,7 @@ use cooper_types::Platform;
 
 pub use error::DockerfileError;
 pub use feature::DockerfileFeature;
+pub use frontend::{FrontendRule, FrontendRuleError, FrontendRules, FrontendUse};
 use lines::Lines;
 use stages::Stages;
 
