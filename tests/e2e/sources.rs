@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use cooper_e2e::{Answer, Archive, FileServer, ServerOptions, TestServer, request, run_to_end};
+use cooper_e2e::{
+    Answer, Archive, Context, FileServer, GitRepository, GitServer, ServerOptions, TestServer, request, run_to_end,
+};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -60,6 +62,44 @@ fn sources_besides_folders_and_repositories_are_built() {
     assert_eq!((&run["status"], &run["sourceLocation"]), (&Value::from("Succeeded"), &Value::Null));
     piped(&["--no-push", "-"], tempfile::tempfile().unwrap()).expect(2).error_names(&["standard input is empty"]);
     server.expect_quiet_log();
+}
+
+#[test]
+fn a_step_fetches_its_own_context_and_no_frontend_is_pulled() {
+    let arguments = ["--allow-source", "127.0.0.1"].map(str::to_owned).to_vec();
+    let server = TestServer::with(ServerOptions { arguments, ..ServerOptions::default() });
+    server.base_image();
+    let dockerfile = format!("# syntax=docker/dockerfile:1\n{DOCKERFILE}");
+    let root = tempfile::TempDir::new().unwrap();
+    let repository = GitRepository::new(root.path(), "app.git");
+    let git = GitServer::start(root.path());
+    let commit =
+        repository.commit_files(&[("sub/Dockerfile", &dockerfile), ("sub/which", "right"), ("which", "wrong")]);
+    let tar = Archive::new().file("top/Dockerfile", &dockerfile).file("top/which", "right").gzip();
+    let files = FileServer::start(move |_, _| FileServer::answer("200 OK", &[], &tar));
+    let step = |tag: &str, context: String| {
+        format!("  - build: -t $Registry/{tag}:1 --build-arg BASE=$Registry/base/busybox:1 {context}\n")
+    };
+    let task = [
+        "version: v1.1.0\nsteps:\n".to_owned(),
+        step("one", git.url("app.git") + "#main:sub"),
+        step("two", files.url() + "/a?key=hunter2#:top"),
+    ];
+    let context = Context::new("FROM scratch\nCOPY . /\n").file("task.yaml", &task.concat());
+    let file = context.join("task.yaml").display().to_string();
+    let log = server.cooper(&["run", "-f", &file, "/dev/null"]).ok().stdout;
+    assert!(log.contains(&format!("#main:sub at commit {commit}\n")), "{log}");
+    assert!(log.contains("`# syntax=docker/dockerfile:1` is the engine's own Dockerfile reader here"), "{log}");
+    assert!(!log.contains("hunter2") && !server.log().contains("hunter2"), "{log}");
+
+    let folder = context.display();
+    for (flag, place) in
+        [("evil/x", "`BUILDKIT_SYNTAX=evil/x`"), ("cooper.invalid/o/ca1:1", "BUILDKIT_SYNTAX=cooper.invalid")]
+    {
+        let argument = format!("BUILDKIT_SYNTAX={flag}");
+        let failed = server.cooper(&["build", "--no-push", "--build-arg", &argument, &folder]).expect(1);
+        failed.error_names(&[place, "--frontend"]);
+    }
 }
 
 /// Puts these files into the registry as `oras push` does.

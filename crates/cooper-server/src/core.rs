@@ -22,6 +22,7 @@ use cooper_ports::secrets::SecretStore;
 use cooper_registry::SigningKey;
 use cooper_source::Cidr;
 use cooper_source::egress::{Egress, EgressOptions, EgressPolicy};
+use cooper_spec::dockerfile::FrontendRules;
 use cooper_types::{AgentName, RegistryName, RunId, SecretBytes, SecretString};
 use tokio::sync::{Notify, RwLock, broadcast};
 use tokio_util::sync::CancellationToken;
@@ -55,6 +56,8 @@ pub(crate) struct Core {
     pub(crate) allowed_sources: Vec<Cidr>,
     /// For what task files name.
     pub(crate) egress: Egress,
+    /// Which frontends may read Dockerfiles.
+    pub(crate) frontends: FrontendRules,
     /// The operator's names for images in task files.
     pub(crate) image_aliases: BTreeMap<String, String>,
     /// Which prepared sources are being planned.
@@ -101,6 +104,7 @@ pub(crate) struct CoreParts {
     pub(crate) secret_store: Arc<dyn SecretStore>,
     pub(crate) allowed_sources: Vec<Cidr>,
     pub(crate) image_aliases: BTreeMap<String, String>,
+    pub(crate) frontends: FrontendRules,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) access: Access,
     pub(crate) key: Arc<ServerKey>,
@@ -118,6 +122,7 @@ impl Core {
         Self {
             egress: Egress::new(EgressOptions { policy, ..EgressOptions::default() }),
             image_aliases: parts.image_aliases,
+            frontends: parts.frontends,
             plannings: Plannings::default(),
             runs: parts.runs,
             logs: parts.logs,

@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cooper_api::agent::{
-    EnvironmentOrder, PrepareOrder, PushFrom, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork, TaskOrder, VolumeOrder,
+    EnvironmentOrder, PrepareOrder, PushFrom, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork, TaskOrder,
+    VolumeOrder,
 };
 use cooper_engine::message::StepOutput;
 use cooper_engine::run::{Run, RunSource, StepState};

@@ -168,6 +168,7 @@ impl Server {
             secret_store: Arc::new(store.clone()),
             allowed_sources: settings.allowed_sources.clone(),
             image_aliases: settings.image_aliases.clone(),
+            frontends: settings.frontends.clone(),
             clock: store.clock().clone(),
             access,
             key,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use cooper_agent::{DiskSettings, StepPolicy};
 use cooper_source::Cidr;
+use cooper_spec::dockerfile::FrontendRules;
 use cooper_types::{AgentName, RegistryName};
 use rustls::pki_types::ServerName;
 
@@ -33,6 +34,8 @@ pub struct Settings {
     pub max_context_bytes: u64,
     /// Networks that sources may be fetched from although they are not public; only from them over plain http.
     pub allowed_sources: Vec<Cidr>,
+    /// Which frontends may read Dockerfiles in place of the engine's own reader.
+    pub frontends: FrontendRules,
     /// Where the secrets that tasks name may come from.
     pub secrets: SecretSettings,
     /// The operator's names for images in task files, such as `bash`.

@@ -56,6 +56,7 @@ pub(crate) async fn core_over(
         secret_store: Arc::new(store.clone()),
         allowed_sources: Vec::new(),
         image_aliases: std::collections::BTreeMap::new(),
+        frontends: Default::default(),
         context_files: ContextFiles::open(data.path().join("contexts"), 1024).await.expect("contexts"),
         clock: store.clock().clone(),
         access: Access::new(tokens(store.clone()), store.clock().clone()),

@@ -1,5 +1,6 @@
 //! A build: its context, its Dockerfile, the engine's work, and what came of it.
 
+mod frontend;
 mod own;
 mod source;
 
@@ -14,6 +15,7 @@ use cooper_ports::failpoint::{self, Failpoint};
 use cooper_types::ImageRef;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 
 use super::bases::bases;
 use super::dockerfile::{self, Scan};
@@ -36,18 +38,39 @@ impl Attempt<'_> {
         let BuildSource { context, dockerfile_tree, dockerfile } = self.build_source(&order, &around).await?;
         failpoint::pass(Failpoint::ContextFetched);
         let network = self.build_network(order.network.as_deref())?;
-        let arguments: Vec<(String, String)> =
+        let mut arguments: Vec<(String, String)> =
             order.arguments.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
         let engine = self.runner.engine.describe();
-        let scan = Scan {
-            dockerfile: &dockerfile,
-            target: order.target.as_deref(),
-            arguments: &arguments,
-            platform: &order.platform,
-            engine: &engine,
+        let tree = dockerfile_tree.as_ref().unwrap_or(&context);
+        let mut found = dockerfile::find(tree, &dockerfile)?;
+        let frontend = frontend::decide(&found.text, &mut arguments, &order.frontends, &engine);
+        let frontend = frontend.map_err(|reason| Ended::Failed {
+            exit_code: None,
+            reason: format!("Dockerfile `{dockerfile}`: {reason}"),
+        })?;
+        if let Some(note) = &frontend.note {
+            self.log.service(note).await;
+        }
+        let is_other = frontend.text.is_some();
+        if let Some(text) = frontend.text {
+            found.text = text;
+        }
+        let scan =
+            Scan { target: order.target.as_deref(), arguments: &arguments, platform: &order.platform, engine: &engine };
+        let scanned = dockerfile::scan(found, scan)?;
+        let mut own = self.own_images(&order, &scanned, &arguments, &around).await?;
+        if own.of_the_engine
+            && let Some(image) = &frontend.image
+        {
+            // The engine takes what it has under the name, whoever put it there.
+            self.pull_base(&image.to_string(), &order, &around).await?;
+        }
+        let preferred = if own.of_the_engine { BaseImages::OfTheEngineFirst } else { BaseImages::FromRegistries };
+        let text = own.dockerfile.take().or_else(|| is_other.then(|| scanned.text.clone()));
+        let dockerfile_tree = match text {
+            Some(text) => Some(self.rewritten(tree, &scanned.path, &text)?),
+            None => dockerfile_tree,
         };
-        let scanned = dockerfile::scan(dockerfile_tree.as_ref().unwrap_or(&context), scan)?;
-        let own = self.own_images(&order, &scanned, &arguments, &around).await?;
         let mut request = BuildRequest {
             name: self.runner.local_name(self.key, self.attempt),
             context,
@@ -60,18 +83,12 @@ impl Attempt<'_> {
             no_cache: order.no_cache,
             secrets: order.secrets.into_iter().collect(),
             logins: around.logins.clone(),
-            bases: BaseImages::FromRegistries,
+            bases: preferred,
             network,
             hosts: order.add_hosts,
             cache_from: Vec::new(),
             shared_key: order.shared_key,
         };
-        if let Some(tree) = &own.dockerfile {
-            request.dockerfile_tree = Some(tree.clone());
-            if own.of_the_engine {
-                request.bases = BaseImages::OfTheEngineFirst;
-            }
-        }
         if let Some(cache) = &order.cache {
             // The engines that are reached by a session export no cache to a registry (measured with 20.10 and 26.1).
             request.cache_from.push(cache.to_string());
@@ -148,8 +165,14 @@ impl Attempt<'_> {
         let renderer = Renderer::new(self.log.masks().clone(), request.name.to_string());
         let mut heard = Heard::new(&around.tries.retry_on_errors);
         let (sink, events) = mpsc::channel(EVENT_QUEUE);
-        let build = self.runner.engine.build(request, sink, self.stop.clone());
-        let (built, ()) = tokio::join!(build, self.show(events, renderer, own, &mut heard));
+        let cancel = self.stop.child_token();
+        let build = self.runner.engine.build(request, sink, cancel.clone());
+        let mut foreign = None;
+        let (built, ()) = tokio::join!(build, self.show(events, renderer, own, &mut heard, (&mut foreign, &cancel)));
+        if let Some(name) = foreign.filter(|_| !self.stop.is_cancelled()) {
+            let reason = format!("a base's ONBUILD names image `{name}`: names of this kind are the agent's own");
+            return Ok(Err(TryFailure { exit_code: None, reason, has_retryable_output: false }));
+        }
         match built {
             Ok(built) => {
                 failpoint::pass(Failpoint::ImageBuilt);
@@ -193,8 +216,19 @@ impl Attempt<'_> {
         mut renderer: Renderer,
         own: &OwnImages,
         heard: &mut Heard,
+        (foreign, cancel): (&mut Option<String>, &CancellationToken),
     ) {
         let mut take = |renderer: &mut Renderer, event: BuildEvent| {
+            if let BuildEvent::Vertex(vertex) = &event
+                && let Some(name) = own.foreign(&vertex.name)
+            {
+                // Before anything of it runs: images are looked up first.
+                foreign.get_or_insert(name);
+                cancel.cancel();
+            }
+            if foreign.is_some() {
+                return;
+            }
             if let BuildEvent::Log { vertex, bytes, .. } = &event {
                 heard.feed(vertex, bytes);
             }

@@ -62,6 +62,12 @@ impl Attempt<'_> {
             () = self.stop.cancelled() => return Err(Ended::Stopped),
             archive = self.fetch(&dir) => archive?,
         };
+        self.unpacked(archive).await
+    }
+
+    /// What an archive holds.
+    pub(super) async fn unpacked(&self, archive: File) -> Result<ContextTree, Ended> {
+        let dir = self.runner.placement_dir(self.key);
         let cancelled = Arc::new(AtomicBool::new(false));
         let guard = SetOnDrop(Arc::clone(&cancelled));
         let limits = self.runner.settings.unpack.clone();

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 
 use cooper_ports::context_tree::{ContextTree, EntryKind};
-use cooper_ports::engine::{EngineDescription, EngineFeature};
+use cooper_ports::engine::{EngineDescription, EngineFeature, LocalName};
 use cooper_spec::dockerfile::{Dependencies, Dockerfile, DockerfileFeature};
 use cooper_types::Platform;
 
@@ -18,7 +18,6 @@ const MAX_LINKS: usize = 20;
 /// What is to be built, and by which engine.
 #[derive(Clone, Copy)]
 pub(super) struct Scan<'a> {
-    pub(super) dockerfile: &'a str,
     pub(super) target: Option<&'a str>,
     pub(super) arguments: &'a [(String, String)],
     pub(super) platform: &'a Platform,
@@ -36,18 +35,45 @@ pub(super) struct Scanned {
     pub(super) text: String,
 }
 
-/// Looks at the Dockerfile. What is certain to fail fails here, with the line and the way out.
-pub(super) fn scan(context: &ContextTree, scan: Scan<'_>) -> Result<Scanned, Ended> {
+/// A Dockerfile's text.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Its path in the context, as it was asked for.
+    pub(super) shown: String,
+    /// Its path in the context, in its shortest form.
+    pub(super) path: String,
+    /// What it says.
+    pub(super) text: String,
+}
+
+/// Reads a Dockerfile of a context.
+pub(super) fn find(context: &ContextTree, shown: &str) -> Result<Found, Ended> {
     let fail = |reason: String| Ended::Failed { exit_code: None, reason };
-    let shown = scan.dockerfile;
     let missing = || fail(format!("Dockerfile `{shown}` is not in the context: name it with --file"));
     let path = shortest(shown).ok_or_else(missing)?;
-    let (offset, size) = find(context, &path).ok_or_else(missing)?;
+    let (offset, size) = place(context, &path).ok_or_else(missing)?;
     if size > MAX_BYTES {
         return Err(fail(format!("Dockerfile `{shown}` is longer than {MAX_BYTES} bytes")));
     }
     let bytes = read(context, offset, size).map_err(|error| Ended::lost("Dockerfile can't be read back", &error))?;
     let text = String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Found { shown: shown.to_owned(), path, text })
+}
+
+/// Looks at a Dockerfile. What is certain to fail fails here, with the line and the way out.
+pub(super) fn scan(found: Found, scan: Scan<'_>) -> Result<Scanned, Ended> {
+    let fail = |reason: String| Ended::Failed { exit_code: None, reason };
+    let Found { shown, path, text } = found;
+    let shown = shown.as_str();
+    let not_theirs = |dependencies: &Dependencies| {
+        let mut named = dependencies.runtime.iter().chain(&dependencies.buildtime);
+        let foreign = named.find(|name| LocalName::is_one(name));
+        foreign.map(|name| {
+            fail(format!(
+                "Dockerfile `{shown}`: image `{name}` is in no registry: names of this kind are the agent's own"
+            ))
+        })
+    };
     let file = match Dockerfile::parse(&text) {
         Ok(file) => file,
         Err(error) => return Err(fail(located(shown, &error.to_string()))),
@@ -55,6 +81,9 @@ pub(super) fn scan(context: &ContextTree, scan: Scan<'_>) -> Result<Scanned, End
     if file.syntax().is_some() {
         // Another frontend reads the file, and may know more than this scan: it judges, and only what is sure is used.
         let dependencies = file.dependencies(scan.target, scan.arguments, Some(scan.platform)).ok();
+        if let Some(refusal) = dependencies.as_ref().and_then(not_theirs) {
+            return Err(refusal);
+        }
         return Ok(Scanned { path, dependencies, text });
     }
     if let Some((feature, line)) = file.required_features().into_iter().find(|(feature, _)| !can(scan.engine, *feature))
@@ -67,6 +96,7 @@ pub(super) fn scan(context: &ContextTree, scan: Scan<'_>) -> Result<Scanned, End
         )));
     }
     match file.dependencies(scan.target, scan.arguments, Some(scan.platform)) {
+        Ok(dependencies) if let Some(refusal) = not_theirs(&dependencies) => Err(refusal),
         Ok(dependencies) => Ok(Scanned { path, dependencies: Some(dependencies), text }),
         Err(error) => Err(fail(located(shown, &error.to_string()))),
     }
@@ -109,7 +139,7 @@ pub(super) fn shortest(path: &str) -> Option<String> {
 }
 
 /// Where a file's bytes lie, following symbolic links inside the context as the engine does.
-fn find(context: &ContextTree, path: &str) -> Option<(u64, u64)> {
+fn place(context: &ContextTree, path: &str) -> Option<(u64, u64)> {
     let mut path = path.to_owned();
     'links: for _ in 0..MAX_LINKS {
         let ends = path.match_indices('/').map(|(index, _)| index).chain([path.len()]).collect::<Vec<_>>();

@@ -42,6 +42,11 @@ impl AttemptLogins {
         self.find(registry).await.map_err(|error| Ended::Lost(error.to_string()))
     }
 
+    /// What the server keeps for hosts.
+    pub(super) fn hosts(&self) -> &HostCredentials {
+        &self.hosts
+    }
+
     async fn find(&self, registry: &RegistryName) -> Result<Login, LoginError> {
         if *registry == self.registry {
             return Ok(Login { credential: Some(self.credential.clone()), kept: true });

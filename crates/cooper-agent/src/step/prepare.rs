@@ -24,6 +24,7 @@ use cooper_source::{
 };
 use cooper_spec::source::{GitSource, RemoteSource};
 use cooper_types::{Digest, RegistryName};
+use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::credentials::HostCredentials;
@@ -39,14 +40,14 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A source on this agent's disk, packed.
 pub(super) struct Packed {
-    archive: PathBuf,
+    pub(super) archive: PathBuf,
     digest: Digest,
     size: u64,
-    commit: Option<String>,
+    pub(super) commit: Option<String>,
     branch: Option<String>,
     tag: Option<String>,
-    pinned: Option<Digest>,
-    dockerfile: Option<String>,
+    pub(super) pinned: Option<Digest>,
+    pub(super) dockerfile: Option<String>,
     files: BTreeMap<String, Vec<u8>>,
 }
 
@@ -54,10 +55,6 @@ impl Attempt<'_> {
     /// Fetches, packs and uploads a source.
     pub(super) async fn prepare(&self, order: PrepareOrder, registry: &RegistryAccess) -> Result<StepOutput, Ended> {
         let credentials = HostCredentials::new(self);
-        if let RemoteSource::Archive(source) = &order.source {
-            // One that is too large for that is left.
-            let _ = self.log.masks().add([source.url.query().unwrap_or_default().as_bytes()]);
-        }
         let found = self.prepare_with(&order, registry, &credentials).await?;
         // The host's own words may repeat what it was shown.
         Ok(StepOutput::Prepared(masked(found, |text| self.log.masks().text(text))))
@@ -69,37 +66,8 @@ impl Attempt<'_> {
         registry: &RegistryAccess,
         credentials: &HostCredentials,
     ) -> Result<PreparedSource, Ended> {
-        let dir = self.runner.placement_dir(self.key);
-        let disk = |error: &std::io::Error| Ended::lost("agent's work folder can't be used", error);
-        tokio::fs::create_dir_all(&dir).await.map_err(|error| disk(&error))?;
-        let allow = order.allowed_networks.iter().map(|text| Cidr::parse(text)).collect::<Result<_, _>>();
-        let allow = allow.map_err(|error| Ended::lost("the server's list of networks can't be read", &error))?;
-        let egress = Egress::new(EgressOptions { policy: EgressPolicy { allow }, ..EgressOptions::default() });
-        let mut tries = Tries::new(TRIES, FIRST_PAUSE);
         // Removed with everything in it, however this ends.
-        let (_scratch, mut packed) = loop {
-            let scratch = tempfile::tempdir_in(&dir).map_err(|error| disk(&error))?;
-            let fetched = match &order.source {
-                RemoteSource::Git(source) => {
-                    self.fetch_git(&egress, source, order, &registry.name, scratch.path(), credentials).await
-                }
-                RemoteSource::Archive(_) | RemoteSource::Artifact(_) => {
-                    self.fetch_remote(&egress, order, registry, scratch.path(), credentials).await
-                }
-            };
-            let fault = match fetched {
-                Ok(packed) => break (scratch, packed),
-                Err(fault) => fault,
-            };
-            let pause = if fault.may_pass { tries.next_pause() } else { None };
-            let Some(pause) = pause else { return Err(fault.ended) };
-            let line = format!("{}; trying again in {} s", fault.line, pause.as_secs());
-            self.log.service(&line).await;
-            tokio::select! {
-                () = self.stop.cancelled() => return Err(Ended::Stopped),
-                () = tokio::time::sleep(pause) => {}
-            }
-        };
+        let (_scratch, mut packed) = self.fetched(order, registry, credentials).await?;
         if packed.size > order.max_bytes {
             let reason = format!(
                 "the source packs to {} bytes, and this server takes {}; leave files out with a .dockerignore",
@@ -125,6 +93,49 @@ impl Attempt<'_> {
         let Packed { commit, branch, tag, pinned, digest, size, dockerfile, .. } = packed;
         let dockerfile = dockerfile.filter(|name| order.dockerfile.as_ref() != Some(name));
         Ok(PreparedSource { commit, branch, tag, context, digest, size, dockerfile, pinned, files })
+    }
+
+    /// Fetches and packs a source into a folder of its own.
+    pub(super) async fn fetched(
+        &self,
+        order: &PrepareOrder,
+        registry: &RegistryAccess,
+        credentials: &HostCredentials,
+    ) -> Result<(TempDir, Packed), Ended> {
+        if let RemoteSource::Archive(source) = &order.source {
+            // One that is too large for that is left.
+            let _ = self.log.masks().add([source.url.query().unwrap_or_default().as_bytes()]);
+        }
+        let dir = self.runner.placement_dir(self.key);
+        let disk = |error: &std::io::Error| Ended::lost("agent's work folder can't be used", error);
+        tokio::fs::create_dir_all(&dir).await.map_err(|error| disk(&error))?;
+        let allow = order.allowed_networks.iter().map(|text| Cidr::parse(text)).collect::<Result<_, _>>();
+        let allow = allow.map_err(|error| Ended::lost("the server's list of networks can't be read", &error))?;
+        let egress = Egress::new(EgressOptions { policy: EgressPolicy { allow }, ..EgressOptions::default() });
+        let mut tries = Tries::new(TRIES, FIRST_PAUSE);
+        loop {
+            let scratch = tempfile::tempdir_in(&dir).map_err(|error| disk(&error))?;
+            let fetched = match &order.source {
+                RemoteSource::Git(source) => {
+                    self.fetch_git(&egress, source, order, &registry.name, scratch.path(), credentials).await
+                }
+                RemoteSource::Archive(_) | RemoteSource::Artifact(_) => {
+                    self.fetch_remote(&egress, order, registry, scratch.path(), credentials).await
+                }
+            };
+            let fault = match fetched {
+                Ok(packed) => return Ok((scratch, packed)),
+                Err(fault) => fault,
+            };
+            let pause = if fault.may_pass { tries.next_pause() } else { None };
+            let Some(pause) = pause else { return Err(fault.ended) };
+            let line = format!("{}; trying again in {} s", fault.line, pause.as_secs());
+            self.log.service(&line).await;
+            tokio::select! {
+                () = self.stop.cancelled() => return Err(Ended::Stopped),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
     }
 
     async fn fetch_git(

@@ -13,6 +13,7 @@ use cooper_api::agent::{
 use cooper_engine::message::{PlacementKey, StepResult, ToAgent, ToServer};
 use cooper_ports::clock::ManualClock;
 use cooper_ports::engine::{ContainerEngine, EngineOwner};
+use cooper_spec::dockerfile::FrontendRules;
 use cooper_spec::plan::Tries;
 use cooper_types::{
     AgentName, AttemptNumber, Digest, Fence, Platform, RegistryName, RepositoryName, RunId, SecretBytes, SecretString,
@@ -184,6 +185,8 @@ pub(crate) fn build_of(dockerfile: &str, masked: &[&str]) -> StepOrder {
         cache: None,
         own_bases: Vec::new(),
         staged_bases: Vec::new(),
+        frontends: FrontendRules::default(),
+        allowed_networks: Vec::new(),
     };
     order(StepWork::Build(build), masked)
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cooper_spec::dockerfile::FrontendRules;
 use cooper_spec::plan::{Mount, Network, Tries};
 use cooper_spec::source::RemoteSource;
 use cooper_spec::task_request::TaskRequest;
@@ -111,6 +112,10 @@ pub struct BuildOrder {
     pub own_bases: Vec<(String, Digest)>,
     /// Names in `FROM` that stand for images of the run on other engines, and where a registry has them, by digest.
     pub staged_bases: Vec<(String, ImageRef)>,
+    /// Which frontends may read the Dockerfile.
+    pub frontends: FrontendRules,
+    /// Networks that a remote source may be fetched from although they are not public.
+    pub allowed_networks: Vec<String>,
 }
 
 /// Where the files of a build come from.

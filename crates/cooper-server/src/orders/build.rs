@@ -57,6 +57,8 @@ pub(super) fn order(
         network: build.network.clone(),
         add_hosts: build.add_hosts.clone(),
         cache: build.cache.clone(),
+        frontends: core.frontends.clone(),
+        allowed_networks: core.allowed_sources.iter().map(ToString::to_string).collect(),
         own_bases: own_bases.collect::<Result<_, OrderError>>()?,
         staged_bases: staged_bases.collect::<Result<_, OrderError>>()?,
     })

@@ -26,6 +26,7 @@ fn settings(data: &std::path::Path) -> Settings {
         anonymous_pull: false,
         allowed_sources: Vec::new(),
         secrets: Default::default(),
+        frontends: Default::default(),
         image_aliases: std::collections::BTreeMap::new(),
         max_context_bytes: 1 << 20,
         shutdown_grace: GRACE,

@@ -88,6 +88,7 @@ async fn the_end_state_is_the_same() {
         anonymous_pull: false,
         allowed_sources: Vec::new(),
         secrets: Default::default(),
+        frontends: Default::default(),
         image_aliases: std::collections::BTreeMap::new(),
         max_context_bytes: Settings::DEFAULT_MAX_CONTEXT_BYTES,
         shutdown_grace: Settings::DEFAULT_SHUTDOWN_GRACE,

@@ -75,7 +75,7 @@ impl RepositoryUrl {
         let path = url.path().trim_end_matches('/');
         let parts = path.split('/').filter(|part| !part.is_empty()).count();
         path.ends_with(".git")
-            || path.contains("/_git/")
+            || path.to_ascii_lowercase().contains("/_git/")
             || (matches!(url.host_str(), Some("github.com" | "www.github.com")) && parts == 2)
     }
 

@@ -2,6 +2,8 @@
 
 use cooper_types::{ImageRef, Platform};
 
+use crate::source::{RemoteSource, SourceLocation};
+
 use super::fields::clip;
 use super::flags::{self, Flag, Means, Note, Takes};
 use super::limits;
@@ -356,6 +358,15 @@ impl BuildContext {
     pub fn of(text: &str) -> Self {
         let lower = text.to_ascii_lowercase();
         let own = text.to_owned();
+        // As it is read where it is fetched, so that nothing is one thing here and another there.
+        match SourceLocation::parse(text) {
+            Ok(SourceLocation::Remote(RemoteSource::Git(_))) => return Self::Git(own),
+            Ok(SourceLocation::Remote(RemoteSource::Archive(_))) => return Self::Tarball(own),
+            Ok(SourceLocation::Remote(RemoteSource::Artifact(_))) => return Self::Oci(own),
+            Ok(SourceLocation::Local(_) | SourceLocation::Stdin | SourceLocation::Nothing) => return Self::Local(own),
+            // What is wrong with it is said where the step is planned.
+            Err(_) => {}
+        }
         if lower.starts_with("oci://") {
             Self::Oci(own)
         } else if ["git://", "git@", "github.com/"].iter().any(|start| text.starts_with(start)) {

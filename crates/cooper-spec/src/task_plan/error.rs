@@ -2,6 +2,7 @@
 
 use cooper_types::{ImageRef, ImageRefError, Platform, StepId};
 
+use crate::source::SourceError;
 use crate::task::Faults;
 
 /// Why a task file that was fetched can't be planned. Each names the step and the way out.
@@ -84,6 +85,15 @@ pub enum TaskPlanError {
         built_by: StepId,
         /// What that builds for.
         built: Vec<Platform>,
+    },
+    /// A context that nobody could fetch.
+    #[error("step {step}: the context is no place that can be fetched")]
+    Context {
+        /// The step.
+        step: StepId,
+        /// Why.
+        #[source]
+        source: SourceError,
     },
     /// A local context outside the workspace.
     #[error("step {step}: `{path}` is outside the workspace; use a path below /workspace")]

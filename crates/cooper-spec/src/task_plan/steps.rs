@@ -12,6 +12,7 @@ use crate::plan::{
     ArgumentValue, BuildArgument, BuildContext, BuildWork, CommandImage, CommandWork, IndexPart, Mount, NodeIds,
     PlannedStep, PushWork, PushedFrom, PushedName, SecretFile, StagedBase, Text, Tries, Work, stage,
 };
+use crate::source::RemoteSource;
 use crate::task::{
     self, BuildLine, BuildSecretSource, Cache, CmdLine, DEFAULT_NETWORK, Isolation, StepNetwork, Task, TaskStep,
     TaskWork,
@@ -240,6 +241,8 @@ impl Planner<'_> {
             }
             task::BuildContext::Git(source) | task::BuildContext::Tarball(source) | task::BuildContext::Oci(source) => {
                 let dockerfile = line.dockerfile.clone().unwrap_or_else(|| "Dockerfile".to_owned());
+                RemoteSource::parse(source)
+                    .map_err(|source| TaskPlanError::Context { step: step.id.clone(), source })?;
                 (BuildContext::Remote { source: source.clone() }, dockerfile)
             }
         };

@@ -75,6 +75,10 @@ pub(crate) struct ServeArgs {
     /// plain http; may be repeated [default: none]
     #[arg(long, value_name = "NETWORK")]
     allow_source: Vec<String>,
+    /// What stands for a frontend that a Dockerfile asks for with `# syntax=`: IMAGE=builtin is the engine's own reader,
+    /// IMAGE=pull the image itself; others are refused; may be repeated [default: docker/dockerfile=builtin]
+    #[arg(long, value_name = "IMAGE=builtin|pull")]
+    frontend: Vec<String>,
     /// A variable of the server's environment that tasks may name as env://NAME: NAME, or "NAME PRINCIPAL ..." for those
     /// principals' runs, or "NAME *" for everybody's [default users: runs of tokens with the scope admin]; may be repeated
     #[arg(long, value_name = "NAME [PRINCIPAL...]")]
@@ -142,7 +146,11 @@ impl ServeArgs {
         if !self.allow_source.is_empty() {
             flags.push((Key::AllowSource, self.allow_source.join(",")));
         }
-        for (key, entries) in [(Key::SecretEnv, &self.secret_env), (Key::SecretVault, &self.secret_vault)] {
+        for (key, entries) in [
+            (Key::Frontend, &self.frontend),
+            (Key::SecretEnv, &self.secret_env),
+            (Key::SecretVault, &self.secret_vault),
+        ] {
             if !entries.is_empty() {
                 flags.push((key, entries.join(",")));
             }

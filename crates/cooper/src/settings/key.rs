@@ -22,6 +22,7 @@ pub(crate) enum Key {
     AnonymousPull,
     MaxContextSize,
     AllowSource,
+    Frontend,
     SecretEnv,
     SecretVault,
     VaultAddress,
@@ -42,7 +43,7 @@ pub(crate) enum Key {
 
 impl Key {
     /// Every key.
-    pub(crate) const ALL: [Self; 35] = [
+    pub(crate) const ALL: [Self; 36] = [
         Self::Listen,
         Self::TlsCert,
         Self::TlsKeyFile,
@@ -62,6 +63,7 @@ impl Key {
         Self::AnonymousPull,
         Self::MaxContextSize,
         Self::AllowSource,
+        Self::Frontend,
         Self::SecretEnv,
         Self::SecretVault,
         Self::VaultAddress,
@@ -102,6 +104,7 @@ impl Key {
             Self::AnonymousPull => "anonymous-pull",
             Self::MaxContextSize => "max-context-size",
             Self::AllowSource => "allow-source",
+            Self::Frontend => "frontend",
             Self::SecretEnv => "secret-env",
             Self::SecretVault => "secret-vault",
             Self::VaultAddress => "vault-address",
@@ -139,6 +142,7 @@ impl Key {
             Self::AllowPrivileged | Self::AllowPorts | Self::AnonymousPull => "false",
             Self::AllowNetwork => "none",
             Self::MaxContextSize => "4GiB",
+            Self::Frontend => "docker/dockerfile=builtin",
             Self::AllowSource | Self::SecretEnv | Self::SecretVault => "none",
             Self::VaultAddress => "no server",
             Self::VaultTokenFile | Self::VaultCaFile => "no file",
@@ -216,6 +220,7 @@ impl Key {
             | Self::AnonymousPull
             | Self::MaxContextSize
             | Self::AllowSource
+            | Self::Frontend
             | Self::SecretEnv
             | Self::SecretVault
             | Self::VaultAddress

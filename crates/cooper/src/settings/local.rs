@@ -34,6 +34,7 @@ pub(crate) fn resolve_local(
     let disk = DiskSettings { cache_budget: CacheBudget::Unlimited, min_free, ..DiskSettings::default() };
     let steps = super::steps(&mut layers);
     let allowed_sources = layers.take(Key::AllowSource, value::networks).unwrap_or_default();
+    let frontends = layers.take(Key::Frontend, value::frontends).unwrap_or_default();
     let log_format = layers.take(Key::LogFormat, value::log_format).unwrap_or_default();
     let log_filter = layers.take(Key::Log, value::log_filter).unwrap_or_else(|| "warn".to_owned());
     let max_context_bytes =
@@ -63,6 +64,7 @@ pub(crate) fn resolve_local(
                 anonymous_pull: false,
                 max_context_bytes,
                 allowed_sources,
+                frontends,
                 secrets,
                 image_aliases: std::collections::BTreeMap::new(),
                 shutdown_grace: Settings::DEFAULT_SHUTDOWN_GRACE,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::ValueEnum as _;
 use cooper_server::{CacheBudget, MinFree, TlsName};
 use cooper_source::Cidr;
+use cooper_spec::dockerfile::{FrontendRule, FrontendRules};
 use cooper_types::{AgentName, NetworkName, Platform};
 
 use super::LogFormat;
@@ -82,6 +83,13 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     let bytes = number.trim_end().parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
     let error = || format!("`{text}` is not a size from 1 byte on, such as 500MiB or 4GiB");
     bytes.filter(|bytes| *bytes > 0).ok_or_else(error)
+}
+
+/// Rules for frontends with blanks or commas between them.
+pub(super) fn frontends(text: &str) -> Result<FrontendRules, String> {
+    let parts = text.split([',', ' ']).filter(|part| !part.is_empty());
+    let rules = parts.map(|part| FrontendRule::parse(part).map_err(|error| error.to_string()));
+    rules.collect::<Result<_, _>>().map(FrontendRules)
 }
 
 /// Networks with blanks or commas between them, or `none`.

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use cooper_api::agent::BuildOrder;
 use cooper_ports::context_tree::{ContextEntry, ContextTree, EntryKind};
-use cooper_ports::engine::{BuildEvent, PullError, PullRequest};
+use cooper_ports::engine::{BuildEvent, LocalName, PullError, PullRequest};
 use cooper_spec::dockerfile::Dockerfile;
 use cooper_types::{Digest, ImageRef};
 use tokio::sync::mpsc;
@@ -19,11 +19,14 @@ use crate::step::bases::in_full;
 use crate::step::dockerfile::Scanned;
 use crate::step::{Attempt, Ended, Surroundings};
 
+/// How engines call it when they look an image up.
+const LOOK_UPS: [&str; 2] = ["[internal] load metadata for ", "resolve image config for "];
+
 /// The own images that a build stands on.
 #[derive(Debug, Default)]
 pub(super) struct OwnImages {
     /// The Dockerfile with other names for them, if it names any.
-    pub(super) dockerfile: Option<ContextTree>,
+    pub(super) dockerfile: Option<String>,
     /// Whether it names any that the engine alone has.
     pub(super) of_the_engine: bool,
     /// Their names in full, and those in the engine.
@@ -40,6 +43,14 @@ impl OwnImages {
     /// A text of the engine's with their names as people know them.
     pub(super) fn shown(&self, text: &str) -> String {
         self.names.iter().fold(text.to_owned(), |text, (name, local)| text.replace(local, name))
+    }
+
+    /// The image that a vertex looks up, if it is another run's.
+    pub(super) fn foreign(&self, vertex: &str) -> Option<String> {
+        let looked_up = LOOK_UPS.iter().find_map(|prefix| vertex.strip_prefix(prefix))?;
+        let name = looked_up.strip_prefix("docker-image://").unwrap_or(looked_up);
+        let own = self.names.iter().any(|(_, local)| local == name);
+        (LocalName::is_one(name) && !own).then(|| name.to_owned())
     }
 
     /// An event with their names as people know them.
@@ -85,12 +96,9 @@ impl Attempt<'_> {
         let Some(text) = renamed.map_err(|error| fail(format!("Dockerfile `{}`: {error}", scanned.path)))? else {
             return Ok(OwnImages::default());
         };
-        let dir = self.runner.placement_dir(self.key);
-        let tree = one_file(&dir, &scanned.path, &text);
-        let tree = tree.map_err(|error| Ended::lost("Dockerfile can't be written", &error))?;
         let others = scanned.dependencies.iter().flat_map(|found| found.runtime.iter().chain(&found.buildtime));
         let others: Vec<&String> = others.filter(|name| !own.is_one(name)).collect();
-        own.dockerfile = Some(tree);
+        own.dockerfile = Some(text);
         let named = |name: &String| own.names[..on_the_engine].iter().any(|(own, _)| *own == full(name));
         let all = || scanned.dependencies.iter().flat_map(|found| found.runtime.iter().chain(&found.buildtime));
         own.of_the_engine = scanned.dependencies.is_none() || all().any(named);
@@ -105,7 +113,12 @@ impl Attempt<'_> {
     }
 
     /// Has the engine hold what a base's name stands for at its registry now.
-    async fn pull_base(&self, name: &str, order: &BuildOrder, around: &Surroundings<'_>) -> Result<(), Ended> {
+    pub(super) async fn pull_base(
+        &self,
+        name: &str,
+        order: &BuildOrder,
+        around: &Surroundings<'_>,
+    ) -> Result<(), Ended> {
         // What is no reference fails in the build, with its line.
         let Ok(reference) = ImageRef::parse(name) else { return Ok(()) };
         let reference = in_full(reference);
@@ -143,15 +156,34 @@ fn full(reference: &str) -> String {
     ImageRef::parse(reference).map_or_else(|_| reference.to_owned(), |image| in_full(image).to_string())
 }
 
-/// A tree with one file, whose time tells its content.
-fn one_file(dir: &Path, path: &str, text: &str) -> std::io::Result<ContextTree> {
+impl Attempt<'_> {
+    /// A tree with another text of a Dockerfile, and with its own ignore file.
+    pub(super) fn rewritten(&self, tree: &ContextTree, path: &str, text: &str) -> Result<ContextTree, Ended> {
+        let ignore = format!("{path}.dockerignore");
+        let rules = crate::step::dockerfile::find(tree, &ignore).ok().map(|found| found.text);
+        let files: Vec<(&str, &str)> =
+            [(path, text)].into_iter().chain(rules.as_deref().map(|rules| (ignore.as_str(), rules))).collect();
+        let written = few_files(&self.runner.placement_dir(self.key), &files);
+        written.map_err(|error| Ended::lost("Dockerfile can't be written", &error))
+    }
+}
+
+/// A tree with files of one folder, whose times tell their contents.
+fn few_files(dir: &Path, files: &[(&str, &str)]) -> std::io::Result<ContextTree> {
     std::fs::create_dir_all(dir)?;
     let mut spool = tempfile::tempfile_in(dir)?;
-    spool.write_all(text.as_bytes())?;
-    let head: String = Digest::sha256(text.as_bytes()).hex().chars().take(12).collect();
+    let all: String = files.iter().map(|(_, text)| *text).collect();
+    spool.write_all(all.as_bytes())?;
+    let head: String = Digest::sha256(all.as_bytes()).hex().chars().take(12).collect();
     let mtime_ns = i64::from_str_radix(&head, 16).unwrap_or_default();
+    let path = files.first().map_or("", |(path, _)| *path);
     let entry = |path: &str, kind| ContextEntry { path: path.to_owned(), kind, mode: 0o755, mtime_ns };
     let mut entries: Vec<_> = path.match_indices('/').map(|(at, _)| entry(&path[..at], EntryKind::Directory)).collect();
-    entries.push(entry(path, EntryKind::File { offset: 0, size: text.len() as u64 }));
+    let mut offset = 0;
+    for (path, text) in files {
+        let size = text.len() as u64;
+        entries.push(entry(path, EntryKind::File { offset, size }));
+        offset += size;
+    }
     Ok(ContextTree::new(entries, spool))
 }

@@ -1,7 +1,10 @@
 //! Where a build's files come from: the attempt's context, the workspace as it is, or as it was at first.
 
-use cooper_api::agent::{BuildContextOrder, BuildOrder};
+use std::fs::File;
+
+use cooper_api::agent::{BuildContextOrder, BuildOrder, PrepareOrder, RegistryAccess};
 use cooper_ports::context_tree::ContextTree;
+use cooper_spec::source::RemoteSource;
 
 use crate::step::dockerfile::shortest;
 use crate::step::{Attempt, Ended, Surroundings};
@@ -29,10 +32,7 @@ impl Attempt<'_> {
                 return Ok(BuildSource { context, dockerfile_tree: None, dockerfile });
             }
             BuildContextOrder::Workspace(folder) => folder,
-            BuildContextOrder::Remote(source) => {
-                let reason = format!("context `{source}`: this agent does not fetch contexts of single steps yet");
-                return Err(Ended::Failed { exit_code: None, reason });
-            }
+            BuildContextOrder::Remote(source) => return Box::pin(self.remote_context(order, source, around)).await,
         };
         let missing =
             || Ended::Failed { exit_code: None, reason: format!("folder `{folder}` is not in the workspace") };
@@ -67,6 +67,41 @@ impl Attempt<'_> {
             Some(dockerfile) => BuildSource { context, dockerfile_tree: Some(whole), dockerfile },
             None => BuildSource { context, dockerfile_tree: None, dockerfile: inside(&order.dockerfile, &folder) },
         })
+    }
+}
+
+impl Attempt<'_> {
+    /// A source that is fetched for this build alone.
+    async fn remote_context(
+        &self,
+        order: &BuildOrder,
+        source: &str,
+        around: &Surroundings<'_>,
+    ) -> Result<BuildSource, Ended> {
+        let fail = |reason: String| Ended::Failed { exit_code: None, reason };
+        let source = RemoteSource::parse(source).map_err(|error| fail(format!("context can't be fetched: {error}")))?;
+        let order = PrepareOrder {
+            source,
+            dockerfile: Some(order.dockerfile.clone()),
+            files: Vec::new(),
+            task_file: None,
+            task: None,
+            allowed_networks: order.allowed_networks.clone(),
+            max_bytes: u64::MAX,
+        };
+        let registry = RegistryAccess {
+            name: around.registry.clone(),
+            username: around.credential.username.clone(),
+            password: around.credential.password.clone(),
+        };
+        let (_scratch, packed) = self.fetched(&order, &registry, around.logins.hosts()).await?;
+        let found = packed.commit.map(|commit| format!(" at commit {commit}"));
+        let found = found.or_else(|| packed.pinned.map(|digest| format!(", {digest}"))).unwrap_or_default();
+        self.log.service(&format!("Context: {}{found}", order.source.shown())).await;
+        let archive = File::open(&packed.archive).map_err(|error| Ended::lost("context can't be read back", &error))?;
+        let context = self.unpacked(archive).await?;
+        let dockerfile = packed.dockerfile.or(order.dockerfile).unwrap_or_default();
+        Ok(BuildSource { context, dockerfile_tree: None, dockerfile })
     }
 }
 

@@ -44,8 +44,8 @@ fn run(
     target: Option<&str>,
     engine: &EngineDescription,
 ) -> Result<Scanned, String> {
-    let scan_of = Scan { dockerfile, target, arguments: &[], platform: &Platform::LINUX_AMD64, engine };
-    scan(context, scan_of).map_err(|ended| match ended {
+    let scan_of = Scan { target, arguments: &[], platform: &Platform::LINUX_AMD64, engine };
+    find(context, dockerfile).and_then(|found| scan(found, scan_of)).map_err(|ended| match ended {
         Ended::Failed { reason, .. } => reason,
         other => panic!("{other:?}"),
     })

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cooper_engine::message::PlacementKey;
+use cooper_spec::dockerfile::{FrontendRule, FrontendRules};
 use cooper_spec::source::RemoteSource;
 use cooper_types::{
     AttemptNumber, Digest, ImageRef, Platform, RegistryName, RepositoryName, SecretBytes, SecretString, StepId, Tag,
@@ -11,7 +12,8 @@ use cooper_types::{
 
 use super::super::wire::{self, start_step};
 use super::super::work::{
-    BuildContextOrder, BuildOrder, PrepareOrder, PushFrom, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork, TaskOrder,
+    BuildContextOrder, BuildOrder, PrepareOrder, PushFrom, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork,
+    TaskOrder,
 };
 use super::{ProtocolError, bad, key_message, task};
 
@@ -51,6 +53,8 @@ pub(super) fn start_message(key: PlacementKey, attempt: AttemptNumber, order: St
             cache: build.cache.map(|reference| reference.to_string()),
             own_bases: build.own_bases.into_iter().map(|(name, image)| pair(name, image.to_string())).collect(),
             staged_bases: build.staged_bases.into_iter().map(|(name, image)| pair(name, image.to_string())).collect(),
+            frontends: build.frontends.0.iter().map(ToString::to_string).collect(),
+            allowed_networks: build.allowed_networks,
             dockerfile: build.dockerfile,
             target: build.target.unwrap_or_default(),
             arguments: build.arguments.into_iter().map(|(name, value)| pair(name, value.expose().to_owned())).collect(),
@@ -166,6 +170,11 @@ pub(super) fn read_order(start: wire::StartStep) -> Result<StepOrder, ProtocolEr
                 .into_iter()
                 .map(|base| Ok((base.name, ImageRef::parse(&base.value).map_err(bad("base image"))?)))
                 .collect::<Result<_, ProtocolError>>()?,
+            frontends: {
+                let rules = build.frontends.iter().map(|rule| FrontendRule::parse(rule));
+                FrontendRules(rules.collect::<Result<_, _>>().map_err(bad("frontend"))?)
+            },
+            allowed_networks: build.allowed_networks,
             dockerfile: build.dockerfile,
             target: Some(build.target).filter(|target| !target.is_empty()),
             arguments: build.arguments.into_iter().map(|p| (p.name, SecretString::new(p.value))).collect(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cooper_engine::message::{BaseImage, PreparedFile, PreparedSource, PushedManifest, StepOutput, StepResult};
+use cooper_spec::dockerfile::{FrontendRule, FrontendRules};
 use cooper_spec::plan::{Mount, Network, Tries};
 use cooper_spec::source::RemoteSource;
 use cooper_spec::task_request::{RequestedValue, TaskRequest, TaskText};
@@ -13,7 +14,8 @@ use cooper_types::{
 
 use super::super::wire::step_ended;
 use super::super::work::{
-    BuildContextOrder, BuildOrder, CommandImageOrder, CommandOrder, EnvironmentOrder, PrepareOrder, PushFrom, PushOrder, PushTarget, RegistryAccess, StepWork, TaskOrder, VolumeOrder,
+    BuildContextOrder, BuildOrder, CommandImageOrder, CommandOrder, EnvironmentOrder, PrepareOrder, PushFrom,
+    PushOrder, PushTarget, RegistryAccess, StepWork, TaskOrder, VolumeOrder,
 };
 use super::super::{MAX_PREPARED_FILE_BYTES, MAX_PREPARED_FILES};
 use super::*;
@@ -58,6 +60,8 @@ fn messages_for_agents_survive_the_wire() {
             "data:v1".to_owned(),
             ImageRef::parse(&format!("localhost:5000/data@{}", Digest::sha256(b"data"))).expect("valid"),
         )],
+        frontends: FrontendRules(vec![FrontendRule::parse("r.io/f:1=pull").expect("a rule")]),
+        allowed_networks: vec!["10.0.0.0/8".to_owned()],
     });
     let command = StepWork::Command(CommandOrder {
         image: CommandImageOrder::Built(Digest::sha256(b"x")),
