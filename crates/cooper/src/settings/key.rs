@@ -142,7 +142,7 @@ impl Key {
             Self::AllowPrivileged | Self::AllowPorts | Self::AnonymousPull => "false",
             Self::AllowNetwork => "none",
             Self::MaxContextSize => "4GiB",
-            Self::Frontend => "docker/dockerfile=builtin",
+            Self::Frontend => "docker/dockerfile=builtin, and others are refused",
             Self::AllowSource | Self::SecretEnv | Self::SecretVault => "none",
             Self::VaultAddress => "no server",
             Self::VaultTokenFile | Self::VaultCaFile => "no file",
