@@ -33,10 +33,13 @@ impl User {
     }
 }
 
+/// The operator's name for the image that the task builds.
+const ALIAS: [&str; 2] = ["--image-alias", "tool=base:1"];
+
 /// A folder whose task builds the image of busybox and runs a script in it, in a step of this name.
 fn task(step: &str, script: &str) -> Context {
     let task = format!(
-        "version: v1.1.0\nsteps:\n  - id: image\n    build: -t base:1 .\n  - push: [base:1]\n    id: pushed\n  - id: {step}\n    cmd: base:1 sh -c '{script}'\n"
+        "version: v1.1.0\nsteps:\n  - id: image\n    build: -t base:1 .\n  - push: [base:1]\n    id: pushed\n  - id: {step}\n    cmd: tool sh -c '{script}'\n"
     );
     Context::busybox().file("acr-task.yaml", task)
 }
@@ -60,14 +63,17 @@ fn owner_of(engine: &Engine, step: &str) -> Option<String> {
 fn a_task_runs_without_a_server_and_ends_with_its_verdict() {
     let user = User::new();
     let good = task("greet", "echo it works");
-    let finished = run_to_end(&mut user.cooper(&["run", "--local", &good.display()]), LIMIT).ok();
+    let finished = run_to_end(&mut user.cooper(&["run", "--local", ALIAS[0], ALIAS[1], &good.display()]), LIMIT).ok();
     assert!(finished.stdout.contains("\nit works\n"), "{finished}");
     assert!(finished.stderr.contains("goes now") && !finished.stderr.contains("WARN"), "{finished}");
     user.expect_nothing_left();
 
     let bad = task("fail", "exit 7");
-    let finished =
-        run_to_end(&mut user.cooper(&["run", "--local", "--no-logs", "-o", "json", &bad.display()]), LIMIT).expect(1);
+    let finished = run_to_end(
+        &mut user.cooper(&["run", "--local", ALIAS[0], ALIAS[1], "--no-logs", "-o", "json", &bad.display()]),
+        LIMIT,
+    )
+    .expect(1);
     finished.error_names(&["failed to run step ID: fail", "code 7"]);
     assert_eq!(finished.json()["steps"][2]["exitCode"], 7);
     user.expect_nothing_left();
@@ -79,7 +85,8 @@ fn a_signal_ends_it_and_leaves_nothing() {
     let runs = [Signal::INT, Signal::TERM].map(|signal| {
         let step = unique();
         let context = task(&step, "sleep 39575");
-        let run = Running::start(&mut user.cooper(&["run", "--local", "--no-logs", &context.display()]));
+        let run =
+            Running::start(&mut user.cooper(&["run", "--local", ALIAS[0], ALIAS[1], "--no-logs", &context.display()]));
         (signal, step, run, context)
     });
     let begun = runs.map(|(signal, step, run, context)| {

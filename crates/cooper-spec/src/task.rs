@@ -13,6 +13,7 @@ mod environment;
 mod fault;
 mod fields;
 mod flags;
+mod image_alias;
 mod inputs;
 mod json;
 mod keys;
@@ -33,6 +34,7 @@ mod yaml;
 pub use build_line::{BuildContext, BuildLine, BuildSecret, BuildSecretSource};
 pub use cmd_line::CmdLine;
 pub use fault::{Fault, Faults, Place};
+pub use image_alias::{ImageAlias, ImageAliasError};
 pub use inputs::{AliasSource, Loaded, NamedText, SetValue, SetValueError, TaskInputs, WantedSecret};
 pub use load::{alias_sources, load, render_text, wanted_secrets};
 pub use model::{

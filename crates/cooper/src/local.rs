@@ -3,6 +3,9 @@
 //!
 //! It is `cooper serve` with other settings: the run goes through the same client, API, scheduler and agent.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use clap::Args;
 use cooper_api::rest::Run;
 use cooper_client::{Client, ServerUrl, Trust};
@@ -44,12 +47,21 @@ pub(crate) struct LocalArgs {
     /// A network that sources may be fetched from although it is not public, such as 10.0.0.0/8; repeatable
     #[arg(long, value_name = "NETWORK", requires = "local")]
     allow_source: Vec<String>,
+    /// A name that the task may use for an image, such as bash=localhost:5000/tools/bash:5; repeatable
+    #[arg(long, value_name = "NAME=IMAGE", requires = "local")]
+    image_alias: Vec<String>,
     /// A variable of this environment that the task may name as env://NAME; repeatable
     #[arg(long, value_name = "NAME", requires = "local")]
     secret_env: Vec<String>,
 }
 
 impl LocalArgs {
+    /// The names of images that a server of one's own would have.
+    pub(crate) fn image_aliases(&self, environment: &Environment) -> Result<BTreeMap<String, String>, Stop> {
+        let settings = settings::resolve_local(&self.flags(), Path::new("/"), environment);
+        Ok(settings.map_err(Stop::Faults)?.server.image_aliases)
+    }
+
     fn flags(&self) -> Flags {
         let mut flags = Flags::new();
         flags.extend(self.engine.clone().map(|engine| (Key::Engine, engine)));
@@ -59,6 +71,7 @@ impl LocalArgs {
         let lists = [
             (Key::AllowNetwork, &self.allow_network),
             (Key::AllowSource, &self.allow_source),
+            (Key::ImageAliases, &self.image_alias),
             (Key::SecretEnv, &self.secret_env),
         ];
         flags.extend(lists.into_iter().filter(|(_, list)| !list.is_empty()).map(|(key, list)| (key, list.join(","))));

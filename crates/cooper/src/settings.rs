@@ -80,6 +80,7 @@ pub(crate) fn resolve(
         layers.take(Key::MaxContextSize, value::size).unwrap_or(Settings::DEFAULT_MAX_CONTEXT_BYTES);
     let allowed_sources = layers.take(Key::AllowSource, value::networks).unwrap_or_default();
     let frontends = layers.take(Key::Frontend, value::frontends).unwrap_or_default();
+    let image_aliases = layers.take(Key::ImageAliases, value::image_aliases).unwrap_or_default();
     let secrets = secrets::take(&mut layers);
     let shutdown_grace = layers.take(Key::ShutdownGrace, value::seconds).unwrap_or(Settings::DEFAULT_SHUTDOWN_GRACE);
     let log_format = layers.take(Key::LogFormat, value::log_format).unwrap_or_default();
@@ -102,7 +103,7 @@ pub(crate) fn resolve(
                 allowed_sources,
                 frontends,
                 secrets,
-                image_aliases: std::collections::BTreeMap::new(),
+                image_aliases,
                 shutdown_grace,
             },
             log_format,
@@ -311,7 +312,8 @@ mod tests {
         let file = "listen = \"localhost:0\"\ntls-self-signed = true\ntls-name = \"a.example.com, 10.0.0.1\"\ndata-dir = \"/srv\"\nregistry-name = \"r.example.com\"\nagent = true\n\
             agent-name = \"a1\"\nengine = \"unix:///run/e.sock\"\nslots = 7\ncache-budget = \"none\"\nmin-free = \"7%\"\nallow-privileged = true\nallow-ports = true\nallow-network = \"host, lan\"\nanonymous-pull = true\n\
             max-context-size = \"2GiB\"\nallow-source = \"10.0.0.0/8, fd00::/8\"\nfrontend = \"docker/dockerfile=pull, r.io/f:1=builtin\"\nsecret-env = \"A,B bob\"\nsecret-vault = \"v.example=vault:kv/ci *\"\nvault-address = \"https://vault.example\"\n\
-            vault-token-file = \"/run/token\"\nvault-namespace = \"team\"\nvault-ca-file = \"/etc/ca.pem\"\nshutdown-grace = 5\nlog-format = \"json\"\nlog = \"debug\"\n";
+            vault-token-file = \"/run/token\"\nvault-namespace = \"team\"\nvault-ca-file = \"/etc/ca.pem\"\nshutdown-grace = 5\nlog-format = \"json\"\nlog = \"debug\"\n\
+            [image-aliases]\nbash = \"r.example.com/bash:5\"\naz = \"az\"\n";
         let from_file = settings(&[], &[], file).expect("valid");
         let pairs: Vec<(Key, String)> = [
             (Key::Listen, "localhost:0"),
@@ -332,6 +334,7 @@ mod tests {
             (Key::MaxContextSize, "2147483648"),
             (Key::AllowSource, "10.0.0.0/8,fd00::/8"),
             (Key::Frontend, "docker/dockerfile=pull r.io/f:1=builtin"),
+            (Key::ImageAliases, "az=az, bash=r.example.com/bash:5"),
             (Key::SecretEnv, "A, B  bob"),
             (Key::SecretVault, "v.example=vault:kv/ci *"),
             (Key::VaultAddress, "https://vault.example/"),
@@ -365,7 +368,7 @@ mod tests {
             "cooper.toml:2: unknown key `log-fromat`; did you mean `log-format`?",
             "cooper.toml:3: key `engine` must be a text, a number or true/false",
             "cooper.toml:4: unknown key `zzz`; known keys are listen, tls-cert, tls-key, tls-self-signed, tls-name, data-dir, registry-name, agent, agent-name, engine, \
-             slots, cache-budget, min-free, allow-privileged, allow-ports, allow-network, anonymous-pull, max-context-size, allow-source, frontend, secret-env, secret-vault, vault-address, vault-token-file, vault-namespace, vault-ca-file, shutdown-grace, log-format, log, agent-server, \
+             slots, cache-budget, min-free, allow-privileged, allow-ports, allow-network, anonymous-pull, max-context-size, allow-source, frontend, image-aliases, secret-env, secret-vault, vault-address, vault-token-file, vault-namespace, vault-ca-file, shutdown-grace, log-format, log, agent-server, \
              agent-token-file, agent-platform, agent-pool, agent-data-dir, agent-ca-file, agent-insecure",
             "--listen: `nowhere` is not an address and port such as 127.0.0.1:5000",
             "cooper.toml:1: key `slots`: `many` is not a number from 1 to 256",

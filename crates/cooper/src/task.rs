@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use cooper_spec::task::{self, AliasSource, Loaded, NamedText, SetValue, TaskInputs};
+use cooper_spec::task::{self, AliasSource, ImageAlias, Loaded, NamedText, SetValue, TaskInputs};
 use cooper_spec::template::RunVariables;
 use cooper_types::{Platform, RegistryName, RunId, SecretString, Timestamp};
 
@@ -72,7 +72,7 @@ impl TaskFileArgs {
             values,
             set: read_values(&self.set, &self.set_secret)?,
             alias_sources: BTreeMap::new(),
-            image_aliases: pairs(&self.image_alias, "--image-alias", "NAME=IMAGE")?.into_iter().collect(),
+            image_aliases: image_aliases(&self.image_alias)?,
             run: RunVariables::quick_build(RunId::from_number(1), &registry, &platform, created),
             secrets: BTreeMap::new(),
             working_directory: None,
@@ -118,6 +118,15 @@ pub(crate) fn read_values(set: &[String], set_secret: &[String]) -> Result<Vec<S
     };
     let plain = set.iter().map(|text| parse("--set", text, false));
     plain.chain(set_secret.iter().map(|text| parse("--set-secret", text, true))).collect()
+}
+
+/// The values of `--image-alias`.
+fn image_aliases(texts: &[String]) -> Result<BTreeMap<String, String>, Fault> {
+    let parse = |text: &String| match ImageAlias::parse(text) {
+        Ok(alias) => Ok((alias.name, alias.image)),
+        Err(error) => Err(Fault::usage(format!("--image-alias: {error}"))),
+    };
+    texts.iter().map(parse).collect()
 }
 
 /// Texts that are `NAME=VALUE`; a URL may hold `=` itself, and a file's name hardly does.

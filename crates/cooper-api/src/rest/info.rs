@@ -1,5 +1,7 @@
 //! What a server says about itself.
 
+use std::collections::BTreeMap;
+
 use cooper_types::{PrincipalName, RegistryName, Scopes};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -19,6 +21,9 @@ pub struct Info {
     /// What the token may do.
     #[schema(value_type = Vec<String>)]
     pub scopes: Scopes,
+    /// The operator's names for images in task files.
+    #[serde(default)]
+    pub image_aliases: BTreeMap<String, String>,
 }
 
 /// The header in which `/healthz` tells one server from another.

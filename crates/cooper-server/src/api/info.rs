@@ -19,6 +19,7 @@ pub(super) async fn info(State(state): State<ApiState>, Extension(Caller(token))
         registry_name: state.core.registry.clone(),
         principal: token.principal,
         scopes: token.scopes,
+        image_aliases: state.core.image_aliases.clone(),
     })
 }
 

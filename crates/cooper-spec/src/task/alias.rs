@@ -13,7 +13,7 @@ use super::lines::{Lines, Source};
 use super::yaml::{self, At, Kind};
 
 /// The fields of `.Run` that have an alias of the same name.
-const PREDEFINED: &[&str] =
+pub(super) const PREDEFINED: &[&str] =
     &["ID", "SharedVolume", "Registry", "RegistryName", "Date", "OS", "Architecture", "Commit", "Branch"];
 const DIRECTIVE: char = '$';
 
@@ -89,8 +89,13 @@ pub(super) fn read(lines: &Lines<'_>, report: &mut Report<'_>) -> Option<Block> 
     Some(block)
 }
 
+/// Whether an alias may be called so.
+pub(super) fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric())
+}
+
 fn check_name(name: &Told<String>, report: &mut Report<'_>) {
-    if name.value.is_empty() || !name.value.chars().all(|c| c.is_ascii_alphanumeric()) {
+    if !is_name(&name.value) {
         let message = format!("alias name `{}` is not one", clip(&name.value));
         report.fault(name.at, message, "write letters and digits alone");
     }

@@ -1,5 +1,6 @@
 //! `cooper run`: runs a task file, or one command, in a folder's files, a remote source's, or none.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
@@ -22,7 +23,7 @@ use crate::fault::{Fault, Stop, chain};
 use crate::local::{self, LocalArgs};
 use crate::output;
 use crate::started::{WaitFlags, Whose, new_key, see_through};
-use crate::task::{LocalTask, read_values};
+use crate::task::{LocalTask, read_values, show_faults, show_warnings};
 
 /// What a task file is called where nothing is said.
 const DEFAULT_FILES: [&str; 2] = ["acr-task.yaml", "acb.yaml"];
@@ -77,6 +78,16 @@ enum Place {
     Remote(RemoteSource),
 }
 
+impl Place {
+    /// The folder of this machine, if it is one.
+    fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Folder(folder) => Some(folder),
+            Self::Nothing | Self::Stdin | Self::Remote(_) => None,
+        }
+    }
+}
+
 /// The task, where this machine has it.
 enum Task {
     Here(LocalTask),
@@ -103,7 +114,12 @@ pub(crate) async fn run(args: &RunArgs, environment: &Environment) -> Result<Exi
             .into());
     }
     let common = common(args)?;
-    let Some(task) = task(args, &place, &common)? else { return Ok(Exit::Usage) };
+    let mut task = task(args, &place, &common)?;
+    if let Task::Here(task) = &mut task
+        && !is_sound(task, args, &place, environment).await?
+    {
+        return Ok(Exit::Usage);
+    }
     let live = args.wait.is_live(environment);
     let queue = async |client: &Client| queue(client, args, place, task, common, live).await;
     if args.local() {
@@ -174,15 +190,47 @@ fn common(args: &RunArgs) -> Result<TaskRunCommon, Fault> {
     })
 }
 
-/// The task, checked as far as this machine can; nothing if it is wrong, which has been shown.
-fn task(args: &RunArgs, place: &Place, common: &TaskRunCommon) -> Result<Option<Task>, Stop> {
-    let folder = match place {
-        Place::Folder(folder) => Some(folder.as_path()),
-        Place::Nothing | Place::Stdin | Place::Remote(_) => None,
+/// Whether nothing is wrong with a task as far as can be seen from here; what is, is shown.
+async fn is_sound(
+    task: &mut LocalTask,
+    args: &RunArgs,
+    place: &Place,
+    environment: &Environment,
+) -> Result<bool, Stop> {
+    let aliases = match args.local() {
+        true => args.local.image_aliases(environment)?,
+        false => BTreeMap::new(),
     };
+    let mut check = |aliases| task.check(place.folder(), &args.set, &args.set_secret, aliases);
+    let mut checked = check(aliases)?;
+    let is_spotless = matches!(&checked, Ok(warnings) if warnings.is_empty());
+    if !is_spotless && !args.local() {
+        // The server's names of images may be all that is missing. One that can't be asked is no reason to say less.
+        let info = match args.server.connect(environment) {
+            Ok(client) => client.info().await.ok(),
+            Err(_) => None,
+        };
+        if let Some(aliases) = info.map(|info| info.image_aliases).filter(|aliases| !aliases.is_empty()) {
+            checked = check(aliases)?;
+        }
+    }
+    match checked {
+        Ok(warnings) => {
+            show_warnings(&warnings);
+            Ok(true)
+        }
+        Err(faults) => {
+            show_faults(&faults);
+            Ok(false)
+        }
+    }
+}
+
+/// The task, where this machine has it.
+fn task(args: &RunArgs, place: &Place, common: &TaskRunCommon) -> Result<Task, Stop> {
+    let folder = place.folder();
     if let Some(command) = &args.cmd {
-        let task = LocalTask::of_command(command, common.timeout);
-        return Ok(task.checked(folder, &args.set, &args.set_secret)?.map(Task::Here));
+        return Ok(Task::Here(LocalTask::of_command(command, common.timeout)));
     }
     if let Place::Remote(_) = place
         && args.file.as_deref() != Some("-")
@@ -190,7 +238,7 @@ fn task(args: &RunArgs, place: &Place, common: &TaskRunCommon) -> Result<Option<
         let in_source = |path: &str| dockerfile_in_source(Some(Path::new(path)));
         let file = in_source(args.file.as_deref().unwrap_or(DEFAULT_FILES[0]))?;
         let values = args.values.as_deref().map(in_source).transpose()?;
-        return Ok(Some(Task::InSource { file, values }));
+        return Ok(Task::InSource { file, values });
     }
     let file = match (&args.file, folder) {
         (Some(file), _) if file == "-" => file.clone(),
@@ -207,8 +255,7 @@ fn task(args: &RunArgs, place: &Place, common: &TaskRunCommon) -> Result<Option<
         }
     };
     let values = args.values.as_ref().map(|values| find(values, folder));
-    let task = LocalTask::read(&file, values.as_deref())?;
-    Ok(task.checked(folder, &args.set, &args.set_secret)?.map(Task::Here))
+    Ok(Task::Here(LocalTask::read(&file, values.as_deref())?))
 }
 
 /// A file of this machine: as it is named, or else in the source's folder, as `az acr run` looks for it.

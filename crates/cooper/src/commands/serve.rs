@@ -79,6 +79,9 @@ pub(crate) struct ServeArgs {
     /// IMAGE=pull the image itself; others are refused; may be repeated [default: docker/dockerfile=builtin]
     #[arg(long, value_name = "IMAGE=builtin|pull")]
     frontend: Vec<String>,
+    /// A name that task files may use for an image, such as bash=localhost:5000/tools/bash:5; may be repeated
+    #[arg(long, value_name = "NAME=IMAGE")]
+    image_alias: Vec<String>,
     /// A variable of the server's environment that tasks may name as env://NAME: NAME, or "NAME PRINCIPAL ..." for those
     /// principals' runs, or "NAME *" for everybody's [default users: runs of tokens with the scope admin]; may be repeated
     #[arg(long, value_name = "NAME [PRINCIPAL...]")]
@@ -145,6 +148,9 @@ impl ServeArgs {
         }
         if !self.allow_source.is_empty() {
             flags.push((Key::AllowSource, self.allow_source.join(",")));
+        }
+        if !self.image_alias.is_empty() {
+            flags.push((Key::ImageAliases, self.image_alias.join(",")));
         }
         for (key, entries) in [
             (Key::Frontend, &self.frontend),

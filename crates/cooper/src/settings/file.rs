@@ -1,4 +1,5 @@
-//! `cooper.toml`: flat keys with a text, a number or a truth value each. What it doesn't know is a fault.
+//! `cooper.toml`: flat keys with a text, a number or a truth value each, and a table where a setting is one. What it
+//! doesn't know is a fault.
 
 use std::path::Path;
 
@@ -49,6 +50,15 @@ impl FileValues {
                 DeValue::String(text) => text.to_string(),
                 DeValue::Integer(number) => number.as_str().to_owned(),
                 DeValue::Boolean(value) => value.to_string(),
+                DeValue::Table(table) if known == Key::ImageAliases => match pairs(table) {
+                    Some(text) => text,
+                    None => {
+                        let what =
+                            format!("{origin}: table `{name}` must have the line NAME = \"IMAGE\" for each alias");
+                        faults.push(Fault::usage(what));
+                        continue;
+                    }
+                },
                 DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
                     let what = format!("{origin}: key `{name}` must be a text, a number or true/false");
                     faults.push(Fault::usage(what));
@@ -65,4 +75,15 @@ impl FileValues {
         let (_, origin, text) = self.values.iter().find(|(known, _, _)| *known == key)?;
         Some((origin.clone(), text.clone()))
     }
+}
+
+/// A table of texts as `NAME=TEXT`, with commas between them; `None` if it holds anything else.
+fn pairs(table: &DeTable<'_>) -> Option<String> {
+    let mut pairs: Vec<(usize, String)> = Vec::new();
+    for (key, value) in table.iter() {
+        let DeValue::String(text) = value.get_ref() else { return None };
+        pairs.push((key.span().start, format!("{}={text}", key.get_ref())));
+    }
+    pairs.sort();
+    Some(pairs.into_iter().map(|(_, pair)| pair).collect::<Vec<_>>().join(","))
 }

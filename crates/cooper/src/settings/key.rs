@@ -23,6 +23,7 @@ pub(crate) enum Key {
     MaxContextSize,
     AllowSource,
     Frontend,
+    ImageAliases,
     SecretEnv,
     SecretVault,
     VaultAddress,
@@ -43,7 +44,7 @@ pub(crate) enum Key {
 
 impl Key {
     /// Every key.
-    pub(crate) const ALL: [Self; 36] = [
+    pub(crate) const ALL: [Self; 37] = [
         Self::Listen,
         Self::TlsCert,
         Self::TlsKeyFile,
@@ -64,6 +65,7 @@ impl Key {
         Self::MaxContextSize,
         Self::AllowSource,
         Self::Frontend,
+        Self::ImageAliases,
         Self::SecretEnv,
         Self::SecretVault,
         Self::VaultAddress,
@@ -105,6 +107,7 @@ impl Key {
             Self::MaxContextSize => "max-context-size",
             Self::AllowSource => "allow-source",
             Self::Frontend => "frontend",
+            Self::ImageAliases => "image-aliases",
             Self::SecretEnv => "secret-env",
             Self::SecretVault => "secret-vault",
             Self::VaultAddress => "vault-address",
@@ -143,7 +146,7 @@ impl Key {
             Self::AllowNetwork => "none",
             Self::MaxContextSize => "4GiB",
             Self::Frontend => "docker/dockerfile=builtin, and others are refused",
-            Self::AllowSource | Self::SecretEnv | Self::SecretVault => "none",
+            Self::AllowSource | Self::ImageAliases | Self::SecretEnv | Self::SecretVault => "none",
             Self::VaultAddress => "no server",
             Self::VaultTokenFile | Self::VaultCaFile => "no file",
             Self::VaultNamespace => "no namespace",
@@ -176,7 +179,11 @@ impl Key {
 
     /// The flag. Those of `cooper agent` need not say whose they are.
     pub(crate) fn flag(self) -> String {
-        let name = self.name();
+        let name = match self {
+            // One flag is one alias.
+            Self::ImageAliases => "image-alias",
+            key => key.name(),
+        };
         match self.is_agents_own() {
             true => format!("--{}", name.strip_prefix("agent-").unwrap_or(name)),
             false => format!("--{name}"),
@@ -221,6 +228,7 @@ impl Key {
             | Self::MaxContextSize
             | Self::AllowSource
             | Self::Frontend
+            | Self::ImageAliases
             | Self::SecretEnv
             | Self::SecretVault
             | Self::VaultAddress

@@ -37,6 +37,7 @@ pub(crate) fn resolve_local(
     let frontends = layers.take(Key::Frontend, value::frontends).unwrap_or_default();
     let log_format = layers.take(Key::LogFormat, value::log_format).unwrap_or_default();
     let log_filter = layers.take(Key::Log, value::log_filter).unwrap_or_else(|| "warn".to_owned());
+    let image_aliases = layers.take(Key::ImageAliases, value::image_aliases).unwrap_or_default();
     let max_context_bytes =
         layers.take(Key::MaxContextSize, value::size).unwrap_or(Settings::DEFAULT_MAX_CONTEXT_BYTES);
     // A flag alone opens this user's variables to a task, and the server's key is always a fresh one: by its key an agent
@@ -66,7 +67,7 @@ pub(crate) fn resolve_local(
                 allowed_sources,
                 frontends,
                 secrets,
-                image_aliases: std::collections::BTreeMap::new(),
+                image_aliases,
                 shutdown_grace: Settings::DEFAULT_SHUTDOWN_GRACE,
             },
             log_format,

@@ -1,6 +1,6 @@
 //! From the text of a setting to its value. The error says what is expected.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use clap::ValueEnum as _;
 use cooper_server::{CacheBudget, MinFree, TlsName};
 use cooper_source::Cidr;
 use cooper_spec::dockerfile::{FrontendRule, FrontendRules};
+use cooper_spec::task::ImageAlias;
 use cooper_types::{AgentName, NetworkName, Platform};
 
 use super::LogFormat;
@@ -125,6 +126,21 @@ pub(super) fn network_names(text: &str) -> Result<BTreeSet<String>, String> {
     parts.map(|part| NetworkName::parse(part).map(|name| name.to_string()).map_err(|error| error.to_string())).collect()
 }
 
+/// Names of images in task files, as NAME=IMAGE with commas between them, or `none`.
+pub(super) fn image_aliases(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let mut aliases = BTreeMap::new();
+    if text.eq_ignore_ascii_case("none") {
+        return Ok(aliases);
+    }
+    for part in text.split(',').filter(|part| !part.trim().is_empty()) {
+        let alias = ImageAlias::parse(part.trim()).map_err(|error| error.to_string())?;
+        if aliases.insert(alias.name.clone(), alias.image).is_some() {
+            return Err(format!("alias `{}` is there twice", alias.name));
+        }
+    }
+    Ok(aliases)
+}
+
 /// What the build cache of an engine may take: a size, or `none` for one that is never touched.
 pub(super) fn cache_budget(text: &str) -> Result<CacheBudget, String> {
     if text.eq_ignore_ascii_case("none") {
@@ -183,6 +199,9 @@ mod tests {
         for (text, way_out) in [("10.0.0.0", "10.0.0.0/32"), ("fd00::", "fd00::/128"), ("0.0.0.0", "0.0.0.0/32")] {
             assert!(networks(text).expect_err(text).contains(way_out), "{text}");
         }
+        assert_eq!(image_aliases("none"), Ok(BTreeMap::new()));
+        assert_eq!(image_aliases("a=x, b=r.io/y:1").map(|all| all.len()), Ok(2));
+        assert!(image_aliases("a=x,a=y").is_err() && image_aliases("a").is_err());
         assert!(socket("tcp://1.2.3.4:2375").is_err() && socket("unix://").is_err());
         assert!(slots("0").is_err() && slots("257").is_err() && slots("256").is_ok());
         assert_eq!(cache_budget("None"), Ok(CacheBudget::Unlimited));

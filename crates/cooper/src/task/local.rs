@@ -8,8 +8,8 @@ use cooper_spec::task::{self, AliasSource, NamedText, TaskInputs};
 use cooper_spec::template::RunVariables;
 use cooper_types::{Platform, RegistryName, RunId, Timestamp};
 
-use super::{files, read_alias_files, read_values, show_faults, show_warnings, stand_in_for_secrets};
-use crate::fault::{Fault, Stop};
+use super::{files, read_alias_files, read_values, stand_in_for_secrets};
+use crate::fault::Fault;
 
 /// What the registry is called as long as nobody has asked the server.
 const SOME_REGISTRY: &str = "localhost:5000";
@@ -43,14 +43,15 @@ impl LocalTask {
         Ok(Self { file: NamedText { name: file.to_owned(), text }, values, alias_files: BTreeMap::new() })
     }
 
-    /// Reads the alias files and looks for what is wrong, before anything is sent. What is wrong is shown, and nothing is
-    /// given back then. Alias files lie in the source's folder, else beside the task file.
-    pub(crate) fn checked(
-        mut self,
+    /// Reads the alias files and looks for what is wrong, before anything is sent: the warnings, or the faults. Alias files
+    /// lie in the source's folder, else beside the task file.
+    pub(crate) fn check(
+        &mut self,
         folder: Option<&Path>,
         set: &[String],
         set_secret: &[String],
-    ) -> Result<Option<Self>, Stop> {
+        image_aliases: BTreeMap<String, String>,
+    ) -> Result<Result<Vec<task::Fault>, task::Faults>, Fault> {
         let beside = Path::new(&self.file.name).parent().map(PathBuf::from).unwrap_or_default();
         let folder = folder.map_or(beside, Path::to_owned);
         let registry = RegistryName::parse(SOME_REGISTRY).expect("a constant that is one");
@@ -60,7 +61,7 @@ impl LocalTask {
             values: self.values.clone(),
             set: read_values(set, set_secret)?,
             alias_sources: BTreeMap::new(),
-            image_aliases: BTreeMap::new(),
+            image_aliases,
             run: RunVariables::quick_build(RunId::from_number(1), &registry, &Platform::LINUX_AMD64, created),
             secrets: BTreeMap::new(),
             working_directory: None,
@@ -75,17 +76,8 @@ impl LocalTask {
             stand_in_for_secrets(&mut inputs)?;
             task::load(&inputs).map(Some)
         });
-        match read {
-            Ok(loaded) => {
-                self.alias_files = std::mem::take(&mut inputs.alias_sources);
-                show_warnings(&loaded.map(|loaded| loaded.warnings).unwrap_or_default());
-                Ok(Some(self))
-            }
-            Err(faults) => {
-                show_faults(&faults);
-                Ok(None)
-            }
-        }
+        self.alias_files = std::mem::take(&mut inputs.alias_sources);
+        Ok(read.map(|loaded| loaded.map(|loaded| loaded.warnings).unwrap_or_default()))
     }
 }
 
@@ -96,8 +88,8 @@ mod tests {
     #[test]
     fn a_command_is_a_task_of_one_step_whatever_stands_in_it() {
         for command in ["busybox echo hi", "busybox sh -c 'echo \"a: b\" #c'", "busybox echo 'x\ty'"] {
-            let task = LocalTask::of_command(command, 60).checked(None, &[], &[]).expect("no fault of ours");
-            assert!(task.is_some(), "{command}");
+            let checked = LocalTask::of_command(command, 60).check(None, &[], &[], BTreeMap::new());
+            assert!(checked.expect("no fault of ours").is_ok(), "{command}");
         }
     }
 }

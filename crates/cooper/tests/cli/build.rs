@@ -196,3 +196,25 @@ fn mode(path: &Path) -> u32 {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::metadata(path).expect("metadata").permissions().mode() & 0o777
 }
+
+#[tokio::test]
+async fn the_servers_names_for_images_count_before_anything_is_sent() {
+    let server = Server::start(RunStatus::Succeeded, false).await;
+    let cooper = logged_in(&server).await;
+    // With the name known, one fault is left.
+    cooper.write("task.yaml", "version: v1.1.0\nsteps:\n- cmd: $tool x\n- cmd: -v /:/host tool\n");
+    let ended = cooper.run(["run", "-f", "task.yaml", "/dev/null"]).await;
+    ended.fails_with(2, &["task.yaml:4:8: flag `-v` is not allowed"]);
+    assert!(!ended.stderr.contains("$tool x"), "{ended:?}");
+
+    let alone = Cooper::new();
+    alone.write("task.yaml", "version: v1.1.0\nsteps:\n- cmd: $tool x\n");
+    let ended = alone.run(["run", "-f", "task.yaml", "/dev/null"]).await;
+    ended.fails_with(2, &["task.yaml:3:8: image `$tool` begins with a `$`"]);
+    let local = ["run", "--local", "--engine", "/nonexistent.sock", "-f", "task.yaml", "/dev/null"];
+    let ended = alone.run([&local[..], &["--image-alias", "tool=localhost:5000/tool:1"]].concat()).await;
+    ended.fails_with(6, &["/nonexistent.sock"]);
+    let ended = alone.run([&local[..], &["--image-alias", "tool", "--allow-source", "x"]].concat()).await;
+    ended.fails_with(2, &["--allow-source: `x`"]);
+    assert!(ended.stderr.contains("--image-alias: `tool` is not NAME=IMAGE"), "both are told: {ended:?}");
+}

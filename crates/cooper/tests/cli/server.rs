@@ -90,8 +90,15 @@ async fn check_token(headers: HeaderMap, request: axum::extract::Request, next: 
 
 async fn info() -> Response {
     let scopes = ["run", "repository:*:pull,push"];
-    axum::Json(json!({"version": "0", "registryName": "localhost:5000", "principal": "dev", "scopes": scopes}))
-        .into_response()
+    let aliases = json!({"tool": "localhost:5000/tool:1"});
+    axum::Json(json!({
+        "version": "0",
+        "registryName": "localhost:5000",
+        "principal": "dev",
+        "scopes": scopes,
+        "imageAliases": aliases
+    }))
+    .into_response()
 }
 
 async fn create_context() -> Response {
