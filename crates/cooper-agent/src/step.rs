@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cooper_api::agent::{CommandOrder, EnvironmentOrder, StepOrder, StepWork};
+use cooper_api::agent::{EnvironmentOrder, StepOrder, StepWork};
 use cooper_engine::message::{PlacementKey, StepOutput, StepResult};
 use cooper_ports::clock::Clock;
 use cooper_ports::engine::{ContainerEngine, LocalName, PlacementScope, RegistryCredential};
@@ -294,22 +294,8 @@ impl Attempt<'_> {
             StepWork::Prepare(prepare) => self.prepare(prepare, &order.registry).await,
             StepWork::Build(build) => self.build(build, around).await,
             StepWork::Push(push) => self.push(push, around).await,
-            StepWork::Command(command) => {
-                self.announce(&order.step, order.timeout, &command).await;
-                self.command(command, around).await
-            }
+            StepWork::Command(command) => self.command(command, around).await,
         }
-    }
-
-    /// Says what is going to run, in ACR's words.
-    async fn announce(&self, step: &StepId, timeout: Duration, command: &CommandOrder) {
-        let folder = command.working_directory.as_deref().unwrap_or_default();
-        let network = command.network.as_deref().unwrap_or_default();
-        let timeout = timeout.as_secs();
-        let line = format!(
-            "Executing step ID: {step}. Timeout(sec): {timeout}, Working directory: '{folder}', Network: '{network}'"
-        );
-        self.log.service(&line).await;
     }
 }
 

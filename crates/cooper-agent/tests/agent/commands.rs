@@ -82,8 +82,7 @@ async fn containers_share_what_the_first_of_them_made() {
         assert!(ran == image || ran.as_ref().is_some_and(|ran| ran.digest.is_none()), "{ran:?}");
     }
     let text = bench.server.log("ca1", 1).text();
-    let expect = "Executing step ID: one. Timeout(sec): 60, Working directory: '/workspace', Network: ''\n";
-    assert!(text.starts_with(expect), "{text}");
+    assert!(!text.contains("Executing step ID"), "the server says that: {text}");
     let expect = "Launching container with name: one\nhello\nSuccessfully executed container: one\n";
     assert!(text.ends_with(expect), "{text}");
 

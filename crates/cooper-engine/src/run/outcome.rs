@@ -6,8 +6,25 @@ use cooper_spec::plan::{PlannedStep, PushWork, PushedName, Work};
 use cooper_types::{AttemptNumber, ImageRef, StepId, Tag, Timestamp};
 
 use super::task::PlannedRun;
-use super::{Effect, Loss, PendingReason, Phase, Placement, Policy, Run, RunSource, StepState, TagTarget, Verdict};
+use super::{
+    AgentRef, Effect, Loss, PendingReason, Phase, Placement, Policy, Run, RunSource, StepState, TagTarget, Verdict,
+};
 use crate::message::{PlacementKey, PreparedSource, PushedManifest, StepOutput, StepResult};
+
+/// What is said when a step begins, in ACR's words (contract §5.3), and where.
+fn executing(planned: &PlannedStep, agent: &AgentRef) -> String {
+    let place = match &planned.work {
+        Work::Command(command) => {
+            let folder = command.working_directory.as_deref().unwrap_or_default();
+            let network = command.network.as_deref().unwrap_or_default();
+            format!(", Working directory: '{folder}', Network: '{network}'")
+        }
+        // What runs in no container has neither.
+        _ => String::new(),
+    };
+    let timeout = planned.timeout.as_secs();
+    format!("Executing step ID: {}. Timeout(sec): {timeout}{place}, Agent: '{agent}'", planned.id)
+}
 
 impl Run {
     /// Starts every step that waits for nothing any more, on the placements that an agent holds.
@@ -30,12 +47,7 @@ impl Run {
             self.last_attempt.0 += 1;
             let attempt = self.last_attempt;
             let key = PlacementKey { run: self.id, fence: lease.fence };
-            effects.push(Effect::LogLine(format!(
-                "Executing step ID: {}. Timeout(sec): {}, Agent: '{}'",
-                planned.id,
-                planned.timeout.as_secs(),
-                lease.agent
-            )));
+            effects.push(Effect::LogLine(executing(planned, &lease.agent)));
             effects.push(Effect::AttemptBegan { step: index, attempt, fence: lease.fence });
             effects.push(Effect::SendStart { agent: lease.agent.clone(), key, attempt, step: index });
             self.steps[index].agent = Some(lease.agent.name.clone());
