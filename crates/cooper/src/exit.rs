@@ -11,7 +11,7 @@ use cooper_client::ClientError;
 pub(crate) enum Exit {
     /// All is well.
     Success = 0,
-    /// The user's build failed.
+    /// The user's build, or a step of the user's task, failed.
     BuildFailed = 1,
     /// Wrong usage, or a file or value that is not valid.
     Usage = 2,
@@ -29,7 +29,7 @@ pub(crate) enum Exit {
 pub(crate) const EXIT_CODES_HELP: &str = "\
 Exit codes:
   0  success
-  1  the build failed
+  1  the run failed: its build, or one of its steps
   2  wrong usage, or a file or value that is not valid
   3  the run was cancelled, or waiting for it was given up
   4  the run timed out
