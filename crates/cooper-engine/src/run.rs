@@ -38,7 +38,7 @@ pub use apply::{Effect, Refusal, RunEvent, TagTarget};
 pub use new_run::{AcceptedRun, Asked, NewRun};
 pub use source::RunSource;
 pub use task::{AskedTask, PlannedRun, SealedText, TaskError, TaskSource, notes};
-pub use view::{RunStatus, StepStatus};
+pub use view::{AgentWait, RunStatus, StepStatus, StepWait};
 
 use crate::message::StepOutput;
 

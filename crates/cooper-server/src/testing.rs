@@ -84,13 +84,19 @@ pub(crate) async fn token(core: &Core, name: &str, scopes: &[&str]) -> SecretStr
 
 /// An accepted run that builds and pushes nothing, with its context on disk.
 pub(crate) async fn accept(core: &Core, secrets: Vec<SealedSecret>) -> RunId {
+    let context = uploaded(core).await;
+    accept_from(core, BuildSource::Context(context), secrets).await
+}
+
+/// A context of alice's, on disk.
+async fn uploaded(core: &Core) -> ContextId {
     let context = ContextId::parse(&uuid::Uuid::new_v4().to_string()).expect("valid");
     let expires = core.clock.now().after(Duration::from_secs(3600));
     core.contexts.create_context(context.clone(), principal("alice"), expires).await.expect("created");
     std::fs::write(core.context_files.path(&context), CONTEXT).expect("written");
     let (size, digest) = (CONTEXT.len() as u64, Digest::sha256(CONTEXT));
     core.contexts.mark_uploaded(&context, &principal("alice"), size, &digest).await.expect("uploaded");
-    accept_from(core, BuildSource::Context(context), secrets).await
+    context
 }
 
 /// An accepted run of alice's whose source an agent has to fetch.
@@ -99,10 +105,20 @@ pub(crate) async fn accept_git(core: &Core) -> RunId {
     accept_from(core, BuildSource::Remote(source.into()), Vec::new()).await
 }
 
+/// An accepted run of two steps: it builds and pushes.
+pub(crate) async fn accept_pushing(core: &Core) -> RunId {
+    let context = uploaded(core).await;
+    accept_build(core, BuildSource::Context(context), Vec::new(), &["app:1"]).await
+}
+
 async fn accept_from(core: &Core, source: BuildSource, secrets: Vec<SealedSecret>) -> RunId {
+    accept_build(core, source, secrets, &[]).await
+}
+
+async fn accept_build(core: &Core, source: BuildSource, secrets: Vec<SealedSecret>, names: &[&str]) -> RunId {
     let build = QuickBuild {
-        image_names: Vec::new(),
-        push: false,
+        image_names: names.iter().map(|name| (*name).to_owned()).collect(),
+        push: !names.is_empty(),
         no_cache: false,
         dockerfile: "Dockerfile".to_owned(),
         target: None,

@@ -317,6 +317,13 @@ pub struct RunStep {
     /// too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pushed: Vec<OutputImage>,
+    /// While it is pending: the steps that it waits for.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub waits_for: Vec<StepId>,
+    /// While it is pending, and no agent has its part of the run: why.
+    #[serde(default)]
+    pub pending_reason: Option<String>,
 }
 
 /// What a step does.
@@ -463,7 +470,8 @@ mod tests {
             "timeout": 3600,
             "steps": [{
                 "id": "build", "type": "build", "status": "Succeeded", "attempts": 1, "startTime": null,
-                "finishTime": null, "exitCode": 0, "reason": null, "agent": "local"
+                "finishTime": null, "exitCode": 0, "reason": null, "agent": "local",
+                "platform": null, "waitsFor": [], "pendingReason": null
             }],
             "dependencies": [{
                 "image": {

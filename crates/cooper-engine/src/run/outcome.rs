@@ -20,7 +20,7 @@ fn executing(planned: &PlannedStep, agent: &AgentRef) -> String {
             format!(", Working directory: '{folder}', Network: '{network}'")
         }
         // What runs in no container has neither.
-        _ => String::new(),
+        Work::Prepare(_) | Work::Build(_) | Work::Push(_) => String::new(),
     };
     let timeout = planned.timeout.as_secs();
     format!("Executing step ID: {}. Timeout(sec): {timeout}{place}, Agent: '{agent}'", planned.id)

@@ -149,6 +149,33 @@ impl Verdict {
     }
 }
 
+/// What a step waits for before it begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepWait<'a> {
+    /// The steps that have to be done first, and are not.
+    pub steps: Vec<usize>,
+    /// Where no agent has its placement.
+    pub agent: Option<AgentWait<'a>>,
+}
+
+/// How it stands with the agent that a placement needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AgentWait<'a> {
+    /// None is asked, and why.
+    Pending(&'a PendingReason),
+    /// This one has not answered yet.
+    Asked(&'a AgentRef),
+}
+
+impl fmt::Display for AgentWait<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pending(reason) => reason.fmt(f),
+            Self::Asked(agent) => write!(f, "agent `{}` is asked", agent.name),
+        }
+    }
+}
+
 impl Run {
     /// The run's status. It never goes back: a run that was lost and waits again stays `Running`.
     pub fn status(&self) -> RunStatus {
@@ -225,6 +252,24 @@ impl Run {
             Placement::Accepted(lease) | Placement::Running(lease) => self.has_work(index).then_some(&lease.agent),
             Placement::Waiting { .. } | Placement::Done => None,
         })
+    }
+
+    /// Why a step has not begun, if it is going to.
+    pub fn waiting(&self, step: usize) -> Option<StepWait<'_>> {
+        if self.phase != Phase::Live || self.steps[step].state != StepState::Waiting {
+            return None;
+        }
+        let planned = &self.plan.steps[step];
+        let steps: Vec<usize> =
+            planned.after.iter().copied().filter(|step| !self.steps[*step].state.lets_go_on()).collect();
+        // As long as other steps have to be done first, its placement may not even be looking for an agent.
+        let agent = match &self.placements[planned.placement] {
+            Placement::Waiting { reason } if steps.is_empty() => Some(AgentWait::Pending(reason)),
+            Placement::Offered(lease) if steps.is_empty() => Some(AgentWait::Asked(&lease.agent)),
+            Placement::Waiting { .. } | Placement::Offered(_) => None,
+            Placement::Accepted(_) | Placement::Running(_) | Placement::Stopping(_) | Placement::Done => None,
+        };
+        Some(StepWait { steps, agent })
     }
 
     /// What went wrong, in a line, once the run is decided.

@@ -4,7 +4,7 @@ use cooper_api::rest;
 use cooper_engine::message::{PushedManifest, StepOutput};
 use cooper_engine::run::{Run, RunSource, RunStatus, Step, StepState};
 use cooper_ports::runs::{OutputImage, RunRecord, RunType, StepBase};
-use cooper_spec::plan::{PlannedStep, PushedName, Work};
+use cooper_spec::plan::{PushedName, Work};
 use cooper_types::{ImageRef, StepId, Tag};
 
 /// The registry that a reference without one means.
@@ -45,7 +45,7 @@ pub(crate) fn run_view(record: &RunRecord) -> rest::Run {
         pending_reason: run.pending_reason().map(ToString::to_string),
         principal: run.principal.clone(),
         timeout: u32::try_from(run.timeout.as_secs()).unwrap_or(u32::MAX),
-        steps: run.steps.iter().zip(&run.plan.steps).map(|(step, planned)| step_view(run, step, planned)).collect(),
+        steps: (0..run.steps.len()).map(|step| step_view(run, step)).collect(),
         dependencies: dependencies(record),
         image_names: run.plan.pushed_images().map(ToString::to_string).collect(),
         source_location: run.source.as_ref().map(|source| source.location().shown()),
@@ -54,13 +54,18 @@ pub(crate) fn run_view(record: &RunRecord) -> rest::Run {
     }
 }
 
-fn step_view(run: &Run, step: &Step, planned: &PlannedStep) -> rest::RunStep {
+fn step_view(run: &Run, index: usize) -> rest::RunStep {
+    let (step, planned) = (&run.steps[index], &run.plan.steps[index]);
+    let waiting = run.waiting(index);
+    let waits_for = waiting.iter().flat_map(|waiting| &waiting.steps);
     let (exit_code, reason) = match &step.state {
         StepState::Failed { exit_code, reason, ignored: false, .. } => (*exit_code, Some(reason.clone())),
         StepState::Failed { exit_code, reason, ignored: true, .. } => {
             (*exit_code, Some(format!("{reason} (ignored: the step says ignoreErrors)")))
         }
-        _ => (None, None),
+        StepState::Cancelled { .. } => (None, Some("stopped, because the run ended before it did".to_owned())),
+        StepState::Skipped => (None, Some("not begun, because the run ended before".to_owned())),
+        StepState::Waiting | StepState::Running { .. } | StepState::Succeeded { .. } => (None, None),
     };
     rest::RunStep {
         id: planned.id.clone(),
@@ -88,6 +93,8 @@ fn step_view(run: &Run, step: &Step, planned: &PlannedStep) -> rest::RunStep {
         agent: step.agent.as_ref().map(ToString::to_string),
         platform: run.plan.placements.get(planned.placement).map(|placement| placement.platform.to_string()),
         pushed: pushed(run, step),
+        waits_for: waits_for.map(|step| run.plan.steps[*step].id.clone()).collect(),
+        pending_reason: waiting.as_ref().and_then(|waiting| waiting.agent.map(|agent| agent.to_string())),
     }
 }
 
@@ -234,11 +241,34 @@ pub(super) fn ports_run_type(run_type: rest::RunType) -> RunType {
 #[cfg(test)]
 mod tests {
     use cooper_engine::message::StepResult;
-    use cooper_engine::run::{AgentRef, RunEvent};
+    use cooper_engine::run::{AgentRef, PendingReason, RunEvent};
     use cooper_types::AgentName;
 
     use super::*;
-    use crate::testing::{self, accept_git};
+    use crate::testing::{self, accept_git, accept_pushing};
+
+    #[tokio::test]
+    async fn a_step_says_what_it_waits_for() {
+        let (core, _data) = testing::core().await;
+        let id = accept_pushing(&core).await;
+        let steps = async || run_view(&core.runs.find_run(id).await.expect("store").expect("run")).steps;
+        let told = |steps: &[rest::RunStep]| {
+            let told = |step: &rest::RunStep| {
+                (step.waits_for.iter().map(ToString::to_string).collect(), step.pending_reason.clone())
+            };
+            steps.iter().map(told).collect::<Vec<(Vec<String>, Option<String>)>>()
+        };
+        let before = PendingReason::New.to_string();
+        let first = |step: &str| vec![step.to_owned()];
+        assert_eq!(told(&steps().await), [(vec![], Some(before)), (first("build"), None)]);
+        let agent = AgentRef { name: AgentName::parse("one").expect("valid"), incarnation: "first".to_owned() };
+        let fence = core.apply(id, RunEvent::Offer { placement: 0, agent }).await.expect("offered").run.last_fence;
+        assert_eq!(steps().await[0].pending_reason.as_deref(), Some("agent `one` is asked"));
+        core.apply(id, RunEvent::Accepted { fence }).await.expect("accepted");
+        assert_eq!(told(&steps().await), [(vec![], None), (first("build"), None)]);
+        core.apply(id, RunEvent::CancelRequested { by: testing::principal("alice") }).await.expect("cancelled");
+        assert_eq!(told(&steps().await), [(vec![], None), (vec![], None)], "nothing is going to run");
+    }
 
     #[tokio::test]
     async fn a_finished_run_says_whose_its_attempts_were() {

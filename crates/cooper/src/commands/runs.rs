@@ -1,7 +1,7 @@
 //! `cooper runs`: what ran, how one run stands, and ending one early.
 
 use clap::{Args, Subcommand};
-use cooper_api::rest::{ListRunsQuery, Run, RunStatus, RunType};
+use cooper_api::rest::{ListRunsQuery, Run, RunStatus, RunStep, RunType};
 
 use super::logs::run_id;
 use crate::cli::OutputForm;
@@ -136,6 +136,37 @@ fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// A step of a run for people, in a line: what became of it, where, when, and why, or what it waits for.
+fn step_line(step: &RunStep) -> String {
+    let mut line = format!("{} {:?}", step.id, step.status);
+    if let Some(agent) = &step.agent {
+        line.push_str(&format!(" on {agent}"));
+    }
+    if step.attempts > 1 {
+        line.push_str(&format!(" in attempt {}", step.attempts));
+    }
+    let mut parts = Vec::new();
+    if let Some(start) = step.start_time {
+        parts.push(format!("began {}", short_time(start)));
+    }
+    if let Some((start, finish)) = step.start_time.zip(step.finish_time) {
+        parts.push(format!("took {}", output::duration(finish.since(start))));
+    }
+    parts.extend(step.exit_code.map(|code| format!("exit code {code}")));
+    if !step.waits_for.is_empty() {
+        let ids: Vec<String> = step.waits_for.iter().map(ToString::to_string).collect();
+        parts.push(format!("waits for {}", ids.join(", ")));
+    }
+    parts.extend(step.pending_reason.clone());
+    for part in parts {
+        line.push_str(&format!(", {part}"));
+    }
+    if let Some(reason) = &step.reason {
+        line.push_str(&format!(": {reason}"));
+    }
+    line
+}
+
 /// A run for people.
 fn describe(run: &Run) -> String {
     let mut lines = Vec::new();
@@ -178,13 +209,35 @@ fn describe(run: &Run) -> String {
     }
     bases.into_iter().for_each(|base| field("Base", base));
     for step in &run.steps {
-        let reason = step.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        let agent = step.agent.as_ref().map(|agent| format!(" on {agent}")).unwrap_or_default();
-        let tries = if step.attempts > 1 { format!(" after {} attempts", step.attempts) } else { String::new() };
-        let took = step.start_time.zip(step.finish_time).map(|(start, finish)| output::duration(finish.since(start)));
-        let took = took.map(|took| format!(", {took}")).unwrap_or_default();
-        let exit = step.exit_code.map(|code| format!(", exit code {code}")).unwrap_or_default();
-        field("Step", format!("{} {:?}{agent}{tries}{took}{exit}{reason}", step.id, step.status));
+        field("Step", step_line(step));
     }
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_step_is_told_in_a_line() {
+        let line = |more: serde_json::Value| {
+            let mut step = json!({
+                "id": "test", "type": "cmd", "status": "Pending", "attempts": 0, "exitCode": null, "reason": null, "agent": null
+            });
+            let map = step.as_object_mut().expect("a map");
+            more.as_object().expect("a map").iter().for_each(|(key, value)| drop(map.insert(key.clone(), value.clone())));
+            step_line(&serde_json::from_value(step).expect("a step"))
+        };
+        assert_eq!(line(json!({"waitsFor": ["build", "lint"]})), "test Pending, waits for build, lint");
+        assert_eq!(line(json!({"pendingReason": "no agent is connected"})), "test Pending, no agent is connected");
+        let failed = json!({
+            "status": "Failed", "attempts": 2, "exitCode": 7, "reason": "container exited with code 7", "agent": "one",
+            "startTime": "2026-01-31T12:00:01.000000Z", "finishTime": "2026-01-31T12:00:03.500000Z"
+        });
+        let expect = "test Failed on one in attempt 2, began 2026-01-31T12:00:01Z, took 2.5s, exit code 7: container exited \
+                      with code 7";
+        assert_eq!(line(failed), expect);
+    }
 }
