@@ -307,6 +307,15 @@ pub trait RunStore: Send + Sync {
     /// Accepts a run: number, plan, secrets, context and idempotency key in one transaction.
     async fn accept_run(&self, request: AcceptRun) -> Result<Accepted, AcceptError>;
 
+    /// The run that an earlier request of this principal and key made; an error if that was another request. What it says is
+    /// of this moment alone: [`Self::accept_run`] decides.
+    async fn run_of_request(
+        &self,
+        principal: &PrincipalName,
+        key: &IdempotencyKey,
+        request: &Digest,
+    ) -> Result<Option<RunRecord>, AcceptError>;
+
     /// Applies an event at the store's time. State, log lines, live attempts, published tags, records and the end of
     /// secrets are durable when this returns; what is to be sent to agents is returned.
     async fn apply_event(&self, run: RunId, event: RunEvent, policy: &Policy) -> Result<Applied, ApplyError>;

@@ -14,7 +14,7 @@ use cooper_ports::runs::{
     SecretsError, UnfinishedChanges,
 };
 use cooper_ports::store_error::StoreError;
-use cooper_types::{AgentName, AttemptNumber, PoolName, RunId};
+use cooper_types::{AgentName, AttemptNumber, Digest, IdempotencyKey, PoolName, PrincipalName, RunId};
 use sqlx::Row;
 
 use crate::Store;
@@ -37,6 +37,16 @@ impl RunStore for Store {
     async fn accept_run(&self, request: AcceptRun) -> Result<Accepted, AcceptError> {
         let (registry, clock) = (self.registry_id(), self.clock().clone());
         self.write(async move |mut tx| accept::accept(&mut tx, registry, clock.now(), request).await).await
+    }
+
+    async fn run_of_request(
+        &self,
+        principal: &PrincipalName,
+        key: &IdempotencyKey,
+        request: &Digest,
+    ) -> Result<Option<RunRecord>, AcceptError> {
+        let mut tx = self.readers().begin().await.during("find run of request")?;
+        accept::earlier(&mut tx, self.registry_id(), principal, key, request).await
     }
 
     async fn apply_event(&self, run: RunId, event: RunEvent, policy: &Policy) -> Result<Applied, ApplyError> {

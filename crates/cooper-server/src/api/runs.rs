@@ -18,7 +18,7 @@ use cooper_api::rest::{
 use cooper_engine::run::{Asked, NewRun, RunEvent};
 use cooper_ports::access::Token;
 use cooper_ports::failpoint::{self, Failpoint};
-use cooper_ports::runs::{AcceptRun, RunQuery, RunType, Seal, SealedSecret, SecretKind};
+use cooper_ports::runs::{AcceptRun, Accepted, RunQuery, RunType, Seal, SealedSecret, SecretKind};
 use cooper_types::{IdempotencyKey, Platform, PoolName, RunId, SecretBytes};
 
 use super::view::{engine_status, ports_run_type, run_view};
@@ -53,6 +53,12 @@ pub(super) async fn create(
     };
     let core = core.clone();
     let accept = async move {
+        // Before anything is fetched: a repetition needs nothing of what its request names, which may be gone by now.
+        if let Some((key, request)) = &idempotency
+            && let Some(record) = core.runs.run_of_request(&token.principal, key, request).await?
+        {
+            return Ok(Accepted { record, repeated: true });
+        }
         let asked = match body.value {
             RunRequest::DockerBuildRequest(request) => docker::asked(&core, request)?,
             RunRequest::EncodedTaskRunRequest(request) => task::encoded(&core, &token, request).await?,

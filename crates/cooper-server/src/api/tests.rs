@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use axum::response::Response;
 use cooper_api::problem::{PROBLEM_MEDIA_TYPE, Problem};
-use cooper_api::rest::{Auth, ROUTES};
+use cooper_api::rest::{Auth, IDEMPOTENCY_KEY_HEADER, ROUTES};
 use cooper_types::{PrincipalName, Scope, Scopes, SecretName, SecretString};
 use http_body_util::BodyExt as _;
 use std::time::Duration;
@@ -37,12 +37,26 @@ impl Fixture {
     }
 
     async fn call(&self, method: &str, path: &str, token: Option<&str>, body: Option<&str>) -> Response {
+        self.keyed_call(method, path, token, body, None).await
+    }
+
+    async fn keyed_call(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&str>,
+        key: Option<&str>,
+    ) -> Response {
         let mut request = Request::builder().method(method).uri(path);
         if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        if let Some(key) = key {
+            request = request.header(IDEMPOTENCY_KEY_HEADER, key);
         }
         let body = body.map_or_else(Body::empty, |text| Body::from(text.to_owned()));
         self.router.clone().oneshot(request.body(body).expect("request")).await.expect("infallible")

@@ -69,7 +69,7 @@ pub(super) async fn accept(
 }
 
 /// The run that an earlier request of this key made, if it was the same request.
-async fn earlier(
+pub(super) async fn earlier(
     tx: &mut SqliteConnection,
     registry: RegistryId,
     principal: &PrincipalName,

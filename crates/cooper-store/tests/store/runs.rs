@@ -81,6 +81,13 @@ async fn a_key_makes_one_run() {
     assert_eq!((made.len(), first), (1, 1));
     let conflict = fixture.store.accept_run(keyed("k1", "b")).await.unwrap_err();
     assert!(matches!(conflict, AcceptError::KeyReused { run, .. } if Some(&run) == made.first()), "{conflict}");
+    let (key, request) = keyed("k1", "a").idempotency.unwrap();
+    let found = fixture.store.run_of_request(&principal("alice"), &key, &request).await.unwrap();
+    assert_eq!(found.map(|record| record.run.id).as_ref(), made.first());
+    let other = keyed("k1", "b").idempotency.unwrap().1;
+    let conflict = fixture.store.run_of_request(&principal("alice"), &key, &other).await.unwrap_err();
+    assert!(matches!(conflict, AcceptError::KeyReused { .. }), "{conflict}");
+    assert_eq!(fixture.store.run_of_request(&principal("bob"), &key, &request).await.unwrap(), None);
     // The key is its principal's: another's is another request.
     let bobs = AcceptRun { idempotency: keyed("k1", "b").idempotency, ..quick_build("bob", "bobs") };
     assert!(!fixture.store.accept_run(bobs).await.unwrap().repeated);

@@ -90,3 +90,23 @@ async fn a_server_that_stops_waits_for_nothing_that_a_task_names() {
     assert_eq!(problem.code.as_str(), "unavailable", "{problem:?}");
     assert!(problem.detail.contains("the server is stopping"), "{problem:?}");
 }
+
+#[tokio::test]
+async fn a_repeated_request_needs_nothing_that_it_names() {
+    let fixture = Fixture::new().await;
+    let token = fixture.token(&["admin"]).await;
+    let body = request("steps:\n  - cmd: busybox\n", "");
+    let call = async |key: &str| {
+        fixture.keyed_call("POST", "/api/v1/runs", Some(token.expose()), Some(&body), Some(key)).await
+    };
+    let id = async |response: axum::response::Response| {
+        assert_eq!(response.status(), StatusCode::CREATED);
+        let bytes = response.into_body().collect().await.expect("body").to_bytes();
+        serde_json::from_slice::<rest::Run>(&bytes).expect("a run").run_id
+    };
+    let first = id(call("one").await).await;
+    // From now on nothing can be fetched.
+    fixture.core.stopping.cancel();
+    assert_eq!(id(call("one").await).await, first);
+    assert_eq!(call("two").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+}
