@@ -80,6 +80,16 @@ fn a_task_runs_without_a_server_and_ends_with_its_verdict() {
 }
 
 #[test]
+fn a_step_that_takes_more_memory_than_it_may_is_told_so() {
+    let user = User::new();
+    let eats = task("eats", "tail /dev/zero");
+    let arguments = ["run", "--local", ALIAS[0], ALIAS[1], "--step-memory", "32MiB", "--no-logs", &eats.display()];
+    let finished = run_to_end(&mut user.cooper(&arguments), LIMIT).expect(1);
+    finished.error_names(&["step ID: eats", "code 137", "its memory of 32 MiB ran out (OOMKilled)", "--step-memory"]);
+    user.expect_nothing_left();
+}
+
+#[test]
 fn a_signal_ends_it_and_leaves_nothing() {
     let (user, engine) = (User::new(), Engine::new());
     let runs = [Signal::INT, Signal::TERM].map(|signal| {

@@ -48,8 +48,8 @@ pub struct AgentSettings {
     pub shutdown_grace: Duration,
 }
 
-/// What an agent's operator lets steps do beyond the usual.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What an agent's operator lets steps do beyond the usual, and what each may use of the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepPolicy {
     /// Containers with all privileges: they are as good as root of the engine's machine.
     pub privileged: bool,
@@ -57,6 +57,21 @@ pub struct StepPolicy {
     pub ports: bool,
     /// Networks of the engine that are not made for the run, by their names; `host` is the machine's own.
     pub networks: BTreeSet<String>,
+    /// Memory of a container in bytes, swap included; all that there is if absent.
+    pub memory: Option<u64>,
+    /// How many processes and threads a container has at once.
+    pub pids: u32,
+}
+
+impl StepPolicy {
+    /// Enough for any build of a large project; a fork bomb stops here instead of at the machine's end.
+    pub const DEFAULT_PIDS: u32 = 16 * 1024;
+}
+
+impl Default for StepPolicy {
+    fn default() -> Self {
+        Self { privileged: false, ports: false, networks: BTreeSet::new(), memory: None, pids: Self::DEFAULT_PIDS }
+    }
 }
 
 /// How an agent treats the disks that it and its engine use.

@@ -44,6 +44,12 @@ pub(crate) struct LocalArgs {
     /// Let steps use this network of the engine, which is not made for them; host is the machine's own; repeatable
     #[arg(long, value_name = "NAME", requires = "local")]
     allow_network: Vec<String>,
+    /// The memory that each step's container may take, swap included, such as 4GiB [default: unlimited]
+    #[arg(long, value_name = "SIZE", requires = "local")]
+    step_memory: Option<String>,
+    /// How many processes and threads each step's container may have at once [default: 16384]
+    #[arg(long, value_name = "N", requires = "local")]
+    step_pids: Option<String>,
     /// A network that sources may be fetched from although it is not public, such as 10.0.0.0/8; repeatable
     #[arg(long, value_name = "NETWORK", requires = "local")]
     allow_source: Vec<String>,
@@ -64,7 +70,9 @@ impl LocalArgs {
 
     fn flags(&self) -> Flags {
         let mut flags = Flags::new();
-        flags.extend(self.engine.clone().map(|engine| (Key::Engine, engine)));
+        let texts =
+            [(Key::Engine, &self.engine), (Key::StepMemory, &self.step_memory), (Key::StepPids, &self.step_pids)];
+        flags.extend(texts.into_iter().filter_map(|(key, text)| Some((key, text.clone()?))));
         for (key, is_allowed) in [(Key::AllowPrivileged, self.allow_privileged), (Key::AllowPorts, self.allow_ports)] {
             flags.extend(is_allowed.then(|| (key, "true".to_owned())));
         }

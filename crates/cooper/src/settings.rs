@@ -140,12 +140,14 @@ fn disk(layers: &mut Layers<'_>) -> DiskSettings {
     }
 }
 
-/// What steps may do on an agent beyond the usual.
+/// What steps may do on an agent beyond the usual, and what each may use.
 fn steps(layers: &mut Layers<'_>) -> StepPolicy {
     StepPolicy {
         privileged: layers.take(Key::AllowPrivileged, value::boolean).unwrap_or(false),
         ports: layers.take(Key::AllowPorts, value::boolean).unwrap_or(false),
         networks: layers.take(Key::AllowNetwork, value::network_names).unwrap_or_default(),
+        memory: layers.take(Key::StepMemory, value::step_memory).unwrap_or_default(),
+        pids: layers.take(Key::StepPids, value::step_pids).unwrap_or(StepPolicy::DEFAULT_PIDS),
     }
 }
 
@@ -310,7 +312,7 @@ mod tests {
     #[test]
     fn every_key_works_in_every_layer() {
         let file = "listen = \"localhost:0\"\ntls-self-signed = true\ntls-name = \"a.example.com, 10.0.0.1\"\ndata-dir = \"/srv\"\nregistry-name = \"r.example.com\"\nagent = true\n\
-            agent-name = \"a1\"\nengine = \"unix:///run/e.sock\"\nslots = 7\ncache-budget = \"none\"\nmin-free = \"7%\"\nallow-privileged = true\nallow-ports = true\nallow-network = \"host, lan\"\nanonymous-pull = true\n\
+            agent-name = \"a1\"\nengine = \"unix:///run/e.sock\"\nslots = 7\ncache-budget = \"none\"\nmin-free = \"7%\"\nallow-privileged = true\nallow-ports = true\nallow-network = \"host, lan\"\nstep-memory = \"2GiB\"\nstep-pids = 500\nanonymous-pull = true\n\
             max-context-size = \"2GiB\"\nallow-source = \"10.0.0.0/8, fd00::/8\"\nfrontend = \"docker/dockerfile=pull, r.io/f:1=builtin\"\nsecret-env = \"A,B bob\"\nsecret-vault = \"v.example=vault:kv/ci *\"\nvault-address = \"https://vault.example\"\n\
             vault-token-file = \"/run/token\"\nvault-namespace = \"team\"\nvault-ca-file = \"/etc/ca.pem\"\nshutdown-grace = 5\nlog-format = \"json\"\nlog = \"debug\"\n\
             [image-aliases]\nbash = \"r.example.com/bash:5\"\naz = \"az\"\n";
@@ -330,6 +332,8 @@ mod tests {
             (Key::AllowPrivileged, "on"),
             (Key::AllowPorts, "true"),
             (Key::AllowNetwork, "lan,host"),
+            (Key::StepMemory, "2048MiB"),
+            (Key::StepPids, "500"),
             (Key::AnonymousPull, "yes"),
             (Key::MaxContextSize, "2147483648"),
             (Key::AllowSource, "10.0.0.0/8,fd00::/8"),
@@ -368,7 +372,7 @@ mod tests {
             "cooper.toml:2: unknown key `log-fromat`; did you mean `log-format`?",
             "cooper.toml:3: key `engine` must be a text, a number or true/false",
             "cooper.toml:4: unknown key `zzz`; known keys are listen, tls-cert, tls-key, tls-self-signed, tls-name, data-dir, registry-name, agent, agent-name, engine, \
-             slots, cache-budget, min-free, allow-privileged, allow-ports, allow-network, anonymous-pull, max-context-size, allow-source, frontend, image-aliases, secret-env, secret-vault, vault-address, vault-token-file, vault-namespace, vault-ca-file, shutdown-grace, log-format, log, agent-server, \
+             slots, cache-budget, min-free, allow-privileged, allow-ports, allow-network, step-memory, step-pids, anonymous-pull, max-context-size, allow-source, frontend, image-aliases, secret-env, secret-vault, vault-address, vault-token-file, vault-namespace, vault-ca-file, shutdown-grace, log-format, log, agent-server, \
              agent-token-file, agent-platform, agent-pool, agent-data-dir, agent-ca-file, agent-insecure",
             "--listen: `nowhere` is not an address and port such as 127.0.0.1:5000",
             "cooper.toml:1: key `slots`: `many` is not a number from 1 to 256",

@@ -124,7 +124,16 @@ impl Attempt<'_> {
         match ended {
             Ok(ContainerEnd::Detached | ContainerEnd::Exited { code: 0, .. }) => Ok(Ok(())),
             Ok(ContainerEnd::Exited { code, out_of_memory }) => {
-                let memory = if out_of_memory { ": its memory ran out" } else { "" };
+                let memory = match (out_of_memory, self.runner.settings.steps.memory) {
+                    (false, _) => String::new(),
+                    (true, None) => ": the machine's memory ran out (OOMKilled)".to_owned(),
+                    (true, Some(limit)) => {
+                        let limit = limit >> 20;
+                        format!(
+                            ": its memory of {limit} MiB ran out (OOMKilled); --step-memory of the agent gives more"
+                        )
+                    }
+                };
                 failed(i32::try_from(code).ok(), format!("container exited with code {code}{memory}"))
             }
             Err(ContainerError::Cancelled) => Err(Ended::Stopped),

@@ -61,6 +61,12 @@ struct RunArgs {
     /// Let steps use this network of the engine, which is not made for them; host is the machine's own; repeatable
     #[arg(long, value_name = "NAME")]
     allow_network: Vec<String>,
+    /// The memory that each step's container may take, swap included, such as 4GiB [default: unlimited]
+    #[arg(long, value_name = "SIZE")]
+    step_memory: Option<String>,
+    /// How many processes and threads each step's container may have at once [default: 16384]
+    #[arg(long, value_name = "N")]
+    step_pids: Option<String>,
     /// Where it keeps what it works on [default: ~/.local/share/cooper-agent]
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<String>,
@@ -87,6 +93,8 @@ impl RunArgs {
             (Key::Engine, &self.engine),
             (Key::CacheBudget, &self.cache_budget),
             (Key::MinFree, &self.min_free),
+            (Key::StepMemory, &self.step_memory),
+            (Key::StepPids, &self.step_pids),
             (Key::AgentDataDir, &self.data_dir),
             (Key::ShutdownGrace, &self.shutdown_grace),
             (Key::LogFormat, &self.log_format),

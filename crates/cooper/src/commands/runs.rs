@@ -227,7 +227,10 @@ mod tests {
                 "id": "test", "type": "cmd", "status": "Pending", "attempts": 0, "exitCode": null, "reason": null, "agent": null
             });
             let map = step.as_object_mut().expect("a map");
-            more.as_object().expect("a map").iter().for_each(|(key, value)| drop(map.insert(key.clone(), value.clone())));
+            more.as_object()
+                .expect("a map")
+                .iter()
+                .for_each(|(key, value)| drop(map.insert(key.clone(), value.clone())));
             step_line(&serde_json::from_value(step).expect("a step"))
         };
         assert_eq!(line(json!({"waitsFor": ["build", "lint"]})), "test Pending, waits for build, lint");

@@ -65,6 +65,12 @@ pub(crate) struct ServeArgs {
     /// Let steps use this network of the engine, which is not made for them; host is the machine's own; repeatable
     #[arg(long, value_name = "NAME")]
     allow_network: Vec<String>,
+    /// The memory that each step's container may take, swap included, such as 4GiB [default: unlimited]
+    #[arg(long, value_name = "SIZE")]
+    step_memory: Option<String>,
+    /// How many processes and threads each step's container may have at once [default: 16384]
+    #[arg(long, value_name = "N")]
+    step_pids: Option<String>,
     /// Let everybody pull images without a token
     #[arg(long)]
     anonymous_pull: bool,
@@ -130,6 +136,8 @@ impl ServeArgs {
             (Key::Slots, &self.slots),
             (Key::CacheBudget, &self.cache_budget),
             (Key::MinFree, &self.min_free),
+            (Key::StepMemory, &self.step_memory),
+            (Key::StepPids, &self.step_pids),
             (Key::MaxContextSize, &self.max_context_size),
             (Key::VaultAddress, &self.vault_address),
             (Key::VaultTokenFile, &self.vault_token_file),

@@ -19,6 +19,8 @@ pub(crate) enum Key {
     AllowPrivileged,
     AllowPorts,
     AllowNetwork,
+    StepMemory,
+    StepPids,
     AnonymousPull,
     MaxContextSize,
     AllowSource,
@@ -44,7 +46,7 @@ pub(crate) enum Key {
 
 impl Key {
     /// Every key.
-    pub(crate) const ALL: [Self; 37] = [
+    pub(crate) const ALL: [Self; 39] = [
         Self::Listen,
         Self::TlsCert,
         Self::TlsKeyFile,
@@ -61,6 +63,8 @@ impl Key {
         Self::AllowPrivileged,
         Self::AllowPorts,
         Self::AllowNetwork,
+        Self::StepMemory,
+        Self::StepPids,
         Self::AnonymousPull,
         Self::MaxContextSize,
         Self::AllowSource,
@@ -103,6 +107,8 @@ impl Key {
             Self::AllowPrivileged => "allow-privileged",
             Self::AllowPorts => "allow-ports",
             Self::AllowNetwork => "allow-network",
+            Self::StepMemory => "step-memory",
+            Self::StepPids => "step-pids",
             Self::AnonymousPull => "anonymous-pull",
             Self::MaxContextSize => "max-context-size",
             Self::AllowSource => "allow-source",
@@ -144,6 +150,8 @@ impl Key {
             Self::MinFree => "2GiB, or 5% of the disk if that is less",
             Self::AllowPrivileged | Self::AllowPorts | Self::AnonymousPull => "false",
             Self::AllowNetwork => "none",
+            Self::StepMemory => "unlimited",
+            Self::StepPids => "16384",
             Self::MaxContextSize => "4GiB",
             Self::Frontend => "docker/dockerfile=builtin, and others are refused",
             Self::AllowSource | Self::ImageAliases | Self::SecretEnv | Self::SecretVault => "none",
@@ -224,6 +232,8 @@ impl Key {
             | Self::AllowPrivileged
             | Self::AllowPorts
             | Self::AllowNetwork
+            | Self::StepMemory
+            | Self::StepPids
             | Self::AnonymousPull
             | Self::MaxContextSize
             | Self::AllowSource

@@ -16,6 +16,8 @@ use super::LogFormat;
 
 /// The most placements that one agent can be told to hold.
 const MAX_SLOTS: u32 = 256;
+/// As many processes as Linux can tell apart.
+const MAX_PIDS: u32 = 1 << 22;
 
 pub(super) fn default_listen() -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000)
@@ -126,6 +128,27 @@ pub(super) fn network_names(text: &str) -> Result<BTreeSet<String>, String> {
     parts.map(|part| NetworkName::parse(part).map(|name| name.to_string()).map_err(|error| error.to_string())).collect()
 }
 
+/// The least memory that an engine gives a container.
+const LEAST_MEMORY: u64 = 6 << 20;
+
+/// What a step's container may have of the memory: a size, or `unlimited`.
+pub(super) fn step_memory(text: &str) -> Result<Option<u64>, String> {
+    if text.eq_ignore_ascii_case("unlimited") {
+        return Ok(None);
+    }
+    match size(text) {
+        Ok(bytes) if bytes >= LEAST_MEMORY => Ok(Some(bytes)),
+        Ok(_) => Err(format!("`{text}` is less than the 6MiB that an engine gives at least")),
+        Err(_) => Err(format!("`{text}` is neither a size such as 4GiB nor unlimited")),
+    }
+}
+
+/// How many processes a step's container may have.
+pub(super) fn step_pids(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| (1..=MAX_PIDS).contains(number));
+    number.ok_or_else(|| format!("`{text}` is not a number of processes from 1 to {MAX_PIDS}"))
+}
+
 /// Names of images in task files, as NAME=IMAGE with commas between them, or `none`.
 pub(super) fn image_aliases(text: &str) -> Result<BTreeMap<String, String>, String> {
     let mut aliases = BTreeMap::new();
@@ -199,6 +222,9 @@ mod tests {
         for (text, way_out) in [("10.0.0.0", "10.0.0.0/32"), ("fd00::", "fd00::/128"), ("0.0.0.0", "0.0.0.0/32")] {
             assert!(networks(text).expect_err(text).contains(way_out), "{text}");
         }
+        assert_eq!((step_memory("Unlimited"), step_memory("1GiB")), (Ok(None), Ok(Some(1 << 30))));
+        assert!(step_memory("1MiB").is_err() && step_memory("lots").is_err());
+        assert!(step_pids("0").is_err() && step_pids("-1").is_err() && step_pids("1").is_ok());
         assert_eq!(image_aliases("none"), Ok(BTreeMap::new()));
         assert_eq!(image_aliases("a=x, b=r.io/y:1").map(|all| all.len()), Ok(2));
         assert!(image_aliases("a=x,a=y").is_err() && image_aliases("a").is_err());

@@ -59,7 +59,11 @@ pub(super) fn request(
         user: order.user.clone(),
         mounts,
         network,
-        limits: ContainerLimits { nano_cpus: order.cpus.as_deref().map(nano_cpus).transpose()?, ..Default::default() },
+        limits: ContainerLimits {
+            nano_cpus: order.cpus.as_deref().map(nano_cpus).transpose()?,
+            memory: policy.memory,
+            pids: Some(policy.pids),
+        },
         privileges: if order.privileged { Privileges::All } else { Privileges::Usual },
         isolation: order.isolation.as_deref().map(isolation).transpose()?,
         detach: order.detach,

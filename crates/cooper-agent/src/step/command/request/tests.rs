@@ -161,3 +161,14 @@ fn a_step_of_windows_has_its_own_folders_and_isolation() {
     assert_eq!(request.working_directory.as_deref(), Some(r"c:\workspace\src"));
     assert_eq!(isolation("jail").expect_err("none"), "`isolation` is `default`, `process` or `hyperv`, not `jail`");
 }
+
+#[test]
+fn the_operators_limits_are_each_containers() {
+    let mut order = order();
+    order.cpus = Some("0.5".into());
+    let limited = StepPolicy { memory: Some(64 << 20), pids: 100, ..StepPolicy::default() };
+    let limits = made(&order, &[], &limited).expect("valid").request.limits;
+    assert_eq!((limits.nano_cpus, limits.memory, limits.pids), (Some(500_000_000), Some(64 << 20), Some(100)));
+    let usual = made(&order, &[], &StepPolicy::default()).expect("valid").request.limits;
+    assert_eq!((usual.memory, usual.pids), (None, ContainerLimits::default().pids));
+}
