@@ -198,35 +198,21 @@ const VARIABLES: &[(&str, Variable)] = &[
     (".Build.ID", Variable::Id),
 ];
 
+/// Bytes of an expression that may be a slip of a name.
+const MAX_NEAR: usize = 64;
+
 fn unknown(expression: &str, column: usize) -> TemplateError {
     let wanted = expression.to_ascii_lowercase();
-    let distance = |name: &str| strokes(&wanted, &name.to_ascii_lowercase());
-    let nearest = VARIABLES.iter().map(|(name, _)| (distance(name), *name)).min();
+    let distance = |name: &str| strsim::levenshtein(&wanted, &name.to_ascii_lowercase());
+    // A text far longer than any name is near to none, so that hostile input costs nothing.
+    let names = VARIABLES.iter().filter(|_| wanted.len() <= MAX_NEAR);
+    let nearest = names.map(|(name, _)| (distance(name), *name)).min();
     TemplateError::Unknown {
         expression: expression.chars().take(160).collect(),
         column,
         nearest: nearest.and_then(|(distance, name)| (distance <= 3).then_some(name)),
         known: VARIABLES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "),
     }
-}
-
-/// How many characters must be put in, taken out or replaced to make one text of the other (Levenshtein's distance).
-/// A text far longer than any name is only called far away, so that hostile input costs nothing.
-fn strokes(a: &str, b: &str) -> usize {
-    if a.len() > 64 {
-        return usize::MAX;
-    }
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// `yyyyMMdd-HHmmss` in UTC with a `z` behind it, such as `20240131-235959z`.
