@@ -15,6 +15,8 @@ pub use walk::{IgnoreVerdict, IgnoreWalk};
 
 use pattern::Pattern;
 
+use crate::slash_path::clean;
+
 /// A list of ignore patterns, the last that matches wins; `!` patterns bring paths back.
 #[derive(Clone, Debug, Default)]
 pub struct IgnoreRules {
@@ -144,28 +146,6 @@ fn normalise(line: &str) -> String {
     let relative = cleaned.strip_prefix('/').filter(|rest| !rest.is_empty()).unwrap_or(&cleaned);
     // The matcher cleans the whole pattern once more, which turns `!/` into a bare `!`.
     clean(&format!("{mark}{relative}"))
-}
-
-/// The shortest form of a path by its text alone: Go's `filepath.Clean`.
-fn clean(path: &str) -> String {
-    let rooted = path.starts_with('/');
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." if parts.last().is_some_and(|last| *last != "..") => {
-                parts.pop();
-            }
-            ".." if rooted => {}
-            part => parts.push(part),
-        }
-    }
-    let joined = parts.join("/");
-    match (rooted, joined.is_empty()) {
-        (true, _) => format!("/{joined}"),
-        (false, true) => ".".to_owned(),
-        (false, false) => joined,
-    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod ignore;
 pub mod plan;
 pub mod quick_build;
 pub mod secret_place;
+mod slash_path;
 pub mod source;
 pub mod task;
 pub mod task_plan;

@@ -2,6 +2,7 @@
 
 use crate::gotemplate::function::{Function, exact};
 use crate::gotemplate::value::Val;
+use crate::slash_path::clean;
 
 pub(super) const FUNCTIONS: &[Function] = &[
     exact("base", 1, |_, args| Ok(Val::text(base(args.text(0)?)))),
@@ -24,27 +25,5 @@ fn base(path: &str) -> &str {
     match path.trim_end_matches('/').rsplit('/').next() {
         None | Some("") => "/",
         Some(name) => name,
-    }
-}
-
-/// The shortest path that means the same.
-fn clean(path: &str) -> String {
-    let is_absolute = path.starts_with('/');
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." if parts.last().is_some_and(|last| *last != "..") => {
-                parts.pop();
-            }
-            ".." if is_absolute => {}
-            part => parts.push(part),
-        }
-    }
-    let joined = parts.join("/");
-    match (is_absolute, joined.is_empty()) {
-        (true, _) => format!("/{joined}"),
-        (false, true) => ".".to_owned(),
-        (false, false) => joined,
     }
 }
