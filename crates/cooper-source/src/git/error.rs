@@ -246,48 +246,24 @@ impl GitError {
     /// Whether the same fetch may succeed a moment later without anybody changing anything: the network's trouble, or
     /// the host's.
     pub fn is_transient(&self) -> bool {
-        match self {
-            // Who listens nowhere is as little there as who has no address.
-            Self::Egress(EgressError::RefusesConnections { .. }) => false,
-            Self::Egress(error) => error.is_transient(),
-            Self::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..),
-            Self::Submodule { source, .. } => source.is_transient(),
-            Self::CredentialLookup { .. }
-            | Self::Disk { .. }
-            | Self::CredentialsNeeded { .. }
-            | Self::CredentialsRefused { .. }
-            | Self::RepositoryNotFound { .. }
-            | Self::NotGit { .. }
-            | Self::Protocol { .. }
-            | Self::Remote { .. }
-            | Self::ObjectFormat { .. }
-            | Self::Empty { .. }
-            | Self::ReferenceNotFound { .. }
-            | Self::CommitNotFound { .. }
-            | Self::CommitAmbiguous { .. }
-            | Self::NotACommit { .. }
-            | Self::SubdirectoryNotFound { .. }
-            | Self::SubdirectoryIsFile { .. }
-            | Self::NoDockerfile { .. }
-            | Self::Ignore(_)
-            | Self::IgnoreNotText { .. }
-            | Self::Name { .. }
-            | Self::Lfs { .. }
-            | Self::FileTooLarge { .. }
-            | Self::Limit { .. }
-            | Self::SubmoduleUnknown { .. }
-            | Self::SubmoduleUrl { .. }
-            | Self::Objects { .. }
-            | Self::TooSlow { .. }
-            | Self::Cancelled => false,
-        }
+        self.trouble() == Trouble::Passing
     }
 
     /// Whether it is the trouble of the machine that fetches, or of who knows the credentials, and of no source.
     pub fn is_fetchers_own(&self) -> bool {
+        self.trouble() == Trouble::Fetchers
+    }
+
+    fn trouble(&self) -> Trouble {
         match self {
-            Self::Egress(EgressError::Setup { .. }) | Self::CredentialLookup { .. } | Self::Disk { .. } => true,
-            Self::Submodule { source, .. } => source.is_fetchers_own(),
+            // Who listens nowhere is as little there as who has no address.
+            Self::Egress(EgressError::RefusesConnections { .. }) => Trouble::Sources,
+            Self::Egress(error) if error.is_transient() => Trouble::Passing,
+            Self::Status { status: 408 | 425 | 429 | 500.., .. } => Trouble::Passing,
+            Self::Egress(EgressError::Setup { .. }) | Self::CredentialLookup { .. } | Self::Disk { .. } => {
+                Trouble::Fetchers
+            }
+            Self::Submodule { source, .. } => source.trouble(),
             Self::Egress(_)
             | Self::Status { .. }
             | Self::CredentialsNeeded { .. }
@@ -315,7 +291,7 @@ impl GitError {
             | Self::SubmoduleUrl { .. }
             | Self::Objects { .. }
             | Self::TooSlow { .. }
-            | Self::Cancelled => false,
+            | Self::Cancelled => Trouble::Sources,
         }
     }
 
@@ -330,6 +306,17 @@ impl GitError {
         }
         line
     }
+}
+
+/// Whose trouble an error is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    /// The network's or the host's: it may pass.
+    Passing,
+    /// The machine's that fetches, or of who knows the credentials.
+    Fetchers,
+    /// The source's, or of what was asked for.
+    Sources,
 }
 
 /// Why a name in a repository is refused.
