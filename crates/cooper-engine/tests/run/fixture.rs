@@ -100,26 +100,7 @@ pub(super) fn plan(placements: usize, shapes: &[Shape]) -> Plan {
                 };
                 of_stages(PushedFrom::Index(stages.iter().map(part).collect()))
             }
-            None if shape.is_command => Work::Command(CommandWork {
-                image: CommandImage::Named("busybox".to_owned()),
-                arguments: Vec::new(),
-                environment: Vec::new(),
-                entry_point: None,
-                working_directory: None,
-                user: None,
-                network: None,
-                ports: Vec::new(),
-                expose: Vec::new(),
-                mounts: Vec::new(),
-                cpus: None,
-                isolation: None,
-                privileged: false,
-                keep: false,
-                detach: false,
-                pull: false,
-                pull_retries: 0,
-                pull_retry_delay: Duration::ZERO,
-            }),
+            None if shape.is_command => Work::Command(CommandWork::new(CommandImage::Named("busybox".to_owned()))),
             None => {
                 let context = ContextId::parse("c").expect("valid");
                 Work::Build(BuildWork::new(BuildContext::Uploaded(context), "Dockerfile"))

@@ -171,26 +171,7 @@ fn image_for_all(id: RunId, platforms: &[&str], random: &mut Random) -> Plan {
 
 /// What a task file may hold: containers after one another and side by side, some of whose failures don't matter.
 fn containers(first: usize, placement: usize, random: &mut Random) -> Vec<PlannedStep> {
-    let work = CommandWork {
-        image: CommandImage::Named("busybox".to_owned()),
-        arguments: Vec::new(),
-        environment: Vec::new(),
-        entry_point: None,
-        working_directory: None,
-        user: None,
-        network: None,
-        ports: Vec::new(),
-        expose: Vec::new(),
-        mounts: Vec::new(),
-        cpus: None,
-        isolation: None,
-        privileged: false,
-        keep: false,
-        detach: false,
-        pull: false,
-        pull_retries: 0,
-        pull_retry_delay: Duration::ZERO,
-    };
+    let work = CommandWork::new(CommandImage::Named("busybox".to_owned()));
     let count = 2 + random.below(3) as usize;
     (first..first + count)
         .map(|index| {

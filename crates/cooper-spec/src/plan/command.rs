@@ -47,6 +47,32 @@ pub struct CommandWork {
     pub pull_retry_delay: Duration,
 }
 
+impl CommandWork {
+    /// A container as its image says, in the namespace that the placement's steps share.
+    pub fn new(image: CommandImage) -> Self {
+        Self {
+            image,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            entry_point: None,
+            working_directory: None,
+            user: None,
+            network: None,
+            ports: Vec::new(),
+            expose: Vec::new(),
+            mounts: Vec::new(),
+            cpus: None,
+            isolation: None,
+            privileged: false,
+            keep: false,
+            detach: false,
+            pull: false,
+            pull_retries: 0,
+            pull_retry_delay: Duration::ZERO,
+        }
+    }
+}
+
 /// What a `cmd` step runs in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
