@@ -10,12 +10,12 @@ mod environment;
 mod heard;
 mod limit;
 mod logins;
+mod own_tries;
 mod prepare;
 mod push;
-mod retry;
 mod step_log;
-mod tries;
 mod turns;
+mod user_tries;
 mod workspace;
 
 use std::panic::AssertUnwindSafe;

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::bases::bases;
 use super::dockerfile::{self, Scan};
 use super::heard::Heard;
-use super::tries::{Last, Next, Progress, TryFailure};
+use super::user_tries::{Last, Next, Progress, TryFailure};
 use super::{Attempt, Ended, Surroundings};
 use crate::placement;
 use crate::render::Renderer;

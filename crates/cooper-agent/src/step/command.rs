@@ -18,7 +18,7 @@ use cooper_types::StepId;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::tries::{Last, Next, Progress, TryFailure};
+use super::user_tries::{Last, Next, Progress, TryFailure};
 use super::{Attempt, Ended, Surroundings};
 use output::Output;
 use request::StepRequest;

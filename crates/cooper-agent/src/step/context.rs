@@ -13,7 +13,7 @@ use cooper_source::{UnpackError, unpack};
 use tokio::io::AsyncWriteExt as _;
 use tonic::Status;
 
-use super::retry::{Tries, may_pass};
+use super::own_tries::{OwnTries, may_pass};
 use super::{Attempt, Ended};
 use crate::link;
 
@@ -90,7 +90,7 @@ impl Attempt<'_> {
 
     /// Fetches the archive, again if the stream to the server breaks.
     async fn fetch(&self, dir: &std::path::Path) -> Result<File, Ended> {
-        let mut tries = Tries::at_the_server();
+        let mut tries = OwnTries::at_the_server();
         loop {
             let error = match self.fetch_once(dir).await {
                 Ok(file) => return Ok(file),

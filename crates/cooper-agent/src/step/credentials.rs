@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tonic::transport::Channel;
 
 use super::Attempt;
-use super::retry::{Tries, may_pass};
+use super::own_tries::{OwnTries, may_pass};
 use crate::connect::Bearer;
 use crate::link;
 use crate::mask::MaskSet;
@@ -79,7 +79,7 @@ impl HostCredentials {
         if let Some(kept) = self.known(&host) {
             return Ok(kept);
         }
-        let mut tries = Tries::at_the_server();
+        let mut tries = OwnTries::at_the_server();
         let answer = loop {
             match self.ask(&host).await {
                 Err(LookupError::Server(status)) if may_pass(&status) && tries.again().await => {}

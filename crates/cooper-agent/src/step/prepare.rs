@@ -28,7 +28,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::credentials::HostCredentials;
-use super::retry::Tries;
+use super::own_tries::OwnTries;
 use super::{Attempt, Ended};
 
 /// Lines of progress that may wait for the log; a host that says more is not shown in full.
@@ -112,7 +112,7 @@ impl Attempt<'_> {
         let allow = order.allowed_networks.iter().map(|text| Cidr::parse(text)).collect::<Result<_, _>>();
         let allow = allow.map_err(|error| Ended::lost("the server's list of networks can't be read", &error))?;
         let egress = Egress::new(EgressOptions { policy: EgressPolicy { allow }, ..EgressOptions::default() });
-        let mut tries = Tries::new(TRIES, FIRST_PAUSE);
+        let mut tries = OwnTries::new(TRIES, FIRST_PAUSE);
         loop {
             let scratch = tempfile::tempdir_in(&dir).map_err(|error| disk(&error))?;
             let fetched = match &order.source {

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
-use super::super::retry::{Tries, may_pass};
+use super::super::own_tries::{OwnTries, may_pass};
 use super::super::{Attempt, Ended};
 use super::Packed;
 use crate::error::chain;
@@ -38,7 +38,7 @@ enum UploadError {
 impl Attempt<'_> {
     /// Uploads the archive; gives the context that it is now.
     pub(super) async fn upload(&self, snapshot: &Packed) -> Result<ContextId, Ended> {
-        let mut tries = Tries::at_the_server();
+        let mut tries = OwnTries::at_the_server();
         loop {
             let error = match self.upload_once(snapshot).await {
                 Ok(context) => return Ok(context),

@@ -1,4 +1,5 @@
-//! Another try at what may pass: how often, after which pauses, and which of the server's answers are worth one.
+//! Another try of the agent's own, at what may pass: how often, after which pauses, and which of the server's answers are
+//! worth one. The user's retries are `user_tries`.
 
 use std::time::Duration;
 
@@ -6,12 +7,12 @@ use tonic::{Code, Status};
 
 /// How often something is tried.
 #[derive(Debug)]
-pub(super) struct Tries {
+pub(super) struct OwnTries {
     left: u32,
     pause: Duration,
 }
 
-impl Tries {
+impl OwnTries {
     /// So many tries in all; the pause after the first doubles.
     pub(super) fn new(tries: u32, first_pause: Duration) -> Self {
         Self { left: tries, pause: first_pause }
@@ -62,7 +63,7 @@ mod tests {
 
     #[test]
     fn tries_are_counted_and_pauses_double() {
-        let mut tries = Tries::new(3, Duration::from_secs(1));
+        let mut tries = OwnTries::new(3, Duration::from_secs(1));
         let pauses: Vec<_> = std::iter::from_fn(|| tries.next_pause()).collect();
         assert_eq!(pauses, [1, 2].map(Duration::from_secs));
         assert_eq!(tries.next_pause(), None);
