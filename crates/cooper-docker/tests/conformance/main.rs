@@ -6,10 +6,12 @@ mod containers;
 mod context;
 mod docker;
 mod holdings;
+mod networks;
 mod pretenders;
 mod registry;
 mod rooms;
 mod suite;
+mod volumes;
 
 use bench::{DockerBench, ScriptedBench};
 
