@@ -89,6 +89,22 @@ impl PlannedStep {
     pub fn new(id: StepId, placement: usize, after: Vec<usize>, timeout: Duration, work: Work) -> Self {
         Self { id, placement, after, timeout, ignore_errors: false, tries: Tries::default(), work }
     }
+
+    /// Indexes of the steps whose images it uses, or what they left for it.
+    pub fn uses(&self) -> Vec<usize> {
+        match &self.work {
+            Work::Prepare(_) => Vec::new(),
+            Work::Build(build) => {
+                let staged = build.staged_bases.iter().map(|base| base.staged_by);
+                build.own_bases.iter().map(|(_, built_by)| *built_by).chain(staged).collect()
+            }
+            Work::Push(push) => push.names.iter().flat_map(|name| name.from.steps()).collect(),
+            Work::Command(command) => match command.image {
+                CommandImage::Built { step } => vec![step],
+                CommandImage::Named(_) => Vec::new(),
+            },
+        }
+    }
 }
 
 impl BuildWork {

@@ -40,8 +40,7 @@ impl Run {
                     continue;
                 }
             };
-            let done = |step: &usize| self.steps[*step].state.lets_go_on();
-            if self.steps[index].state != StepState::Waiting || !planned.after.iter().all(done) {
+            if self.steps[index].state != StepState::Waiting || !self.can_begin(planned) {
                 continue;
             }
             self.last_attempt.0 += 1;
@@ -305,27 +304,17 @@ impl Run {
             "agent {agent} lost the run ({reason}); loss {count} of {}: output may be missing here",
             policy.max_losses
         )));
-        for index in 0..self.steps.len() {
+        // Who uses something comes behind it: whether it is done again is known first.
+        for index in (0..self.steps.len()).rev() {
             if self.plan.steps[index].placement != placement {
                 continue;
             }
-            // Images and workspaces are on the lost agent, so steps start again. Pushes that completed are not repeated, nor
-            // are stages: what they left is there, and others may have taken it. Nor is the source prepared anew: the server has it, and another clone may find another commit.
-            let redo = match &self.steps[index].state {
-                StepState::Running { attempt, .. } => {
-                    effects.push(Effect::AttemptEnded { step: index, attempt: *attempt });
-                    true
-                }
-                StepState::Succeeded { .. } | StepState::Failed { ignored: true, .. } => {
-                    matches!(self.plan.steps[index].work, Work::Build(_) | Work::Command(_))
-                }
-                StepState::Waiting
-                | StepState::Failed { ignored: false, .. }
-                | StepState::Cancelled { .. }
-                | StepState::Skipped => false,
-            };
-            if redo {
+            if let StepState::Running { attempt, .. } = &self.steps[index].state {
+                effects.push(Effect::AttemptEnded { step: index, attempt: *attempt });
+            }
+            if self.is_done_again(index) {
                 self.steps[index].state = StepState::Waiting;
+                self.set_back_stages(index);
             }
         }
         let key = PlacementKey { run: self.id, fence: lease.fence };
@@ -338,6 +327,48 @@ impl Run {
             let reason = format!("lost {} times: {}", story.len(), story.join("; "));
             self.end_early(Verdict::Error { reason }, now, policy, effects);
         }
+    }
+
+    /// Whether a step of a placement that is lost has to be done again. Images and workspaces are on the lost agent.
+    ///
+    /// Pushes that completed are not repeated, nor is the source prepared anew: the server has it, and another clone may find
+    /// another commit. An image that nobody is going to use any more is not built again: that could only fail.
+    fn is_done_again(&self, step: usize) -> bool {
+        let is_wanted = || self.users(step).any(|user| self.steps[user].state == StepState::Waiting);
+        match (&self.steps[step].state, &self.plan.steps[step].work) {
+            (StepState::Running { .. }, _) => true,
+            (StepState::Succeeded { .. } | StepState::Failed { ignored: true, .. }, Work::Command(_)) => true,
+            (StepState::Succeeded { .. } | StepState::Failed { ignored: true, .. }, Work::Build(_)) => is_wanted(),
+            (StepState::Failed { ignored: true, .. }, Work::Push(push)) => push.is_stage && is_wanted(),
+            (StepState::Succeeded { .. }, Work::Push(_) | Work::Prepare(_))
+            | (StepState::Failed { ignored: true, .. }, Work::Prepare(_))
+            | (
+                StepState::Waiting
+                | StepState::Failed { ignored: false, .. }
+                | StepState::Cancelled { .. }
+                | StepState::Skipped,
+                _,
+            ) => false,
+        }
+    }
+
+    /// Sets back the stages of a build that is done again, for those who have not taken from them yet: what they push has
+    /// to be what the run's other steps see from now on.
+    fn set_back_stages(&mut self, build: usize) {
+        let is_stage = |user: &usize| matches!(&self.plan.steps[*user].work, Work::Push(push) if push.is_stage);
+        let is_wanted = |stage: &usize| self.users(*stage).any(|user| self.steps[user].state == StepState::Waiting);
+        let stages: Vec<usize> = self.users(build).filter(is_stage).filter(is_wanted).collect();
+        for stage in stages {
+            if self.steps[stage].state.lets_go_on() {
+                self.steps[stage].state = StepState::Waiting;
+            }
+        }
+    }
+
+    /// The steps that use what a step made.
+    fn users(&self, step: usize) -> impl Iterator<Item = usize> {
+        let later = self.plan.steps.iter().enumerate().skip(step + 1);
+        later.filter(move |(_, planned)| planned.uses().contains(&step)).map(|(index, _)| index)
     }
 
     /// The agent of a placement is gone, in whatever state the placement is.

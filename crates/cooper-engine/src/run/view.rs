@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use cooper_spec::plan::PlannedStep;
 use cooper_types::Timestamp;
 
 use super::{AgentRef, PendingReason, Phase, Placement, Policy, Run, Step, StepState, Verdict};
@@ -233,16 +234,21 @@ impl Run {
     /// Only one with work is offered to an agent, and takes a slot of it. Otherwise runs with several placements could hold
     /// each other's slots, or their own, and wait for ever.
     pub fn has_work(&self, placement: usize) -> bool {
-        let done = |step: &usize| self.steps[*step].state.lets_go_on();
         let mut own = self.steps.iter().zip(&self.plan.steps).filter(|(_, planned)| planned.placement == placement);
         own.any(|(step, planned)| match step.state {
             StepState::Running { .. } => true,
-            StepState::Waiting => planned.after.iter().all(done),
+            StepState::Waiting => self.can_begin(planned),
             StepState::Succeeded { .. }
             | StepState::Failed { .. }
             | StepState::Cancelled { .. }
             | StepState::Skipped => false,
         })
+    }
+
+    /// Whether what a step waits for is there. What it uses counts too: a loss may have taken an image that was there when
+    /// the steps between them went on.
+    pub(super) fn can_begin(&self, planned: &PlannedStep) -> bool {
+        planned.after.iter().chain(&planned.uses()).all(|step| self.steps[*step].state.lets_go_on())
     }
 
     /// The agents' slots that the run's placements take, one for each that has work, is offered, or is being stopped.

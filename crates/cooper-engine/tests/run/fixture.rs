@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use cooper_engine::message::{PreparedSource, PushedManifest, StepOutput, StepResult};
 use cooper_engine::run::{
-    AgentRef, Asked, Effect, NewRun, PendingReason, Phase, Placement, Policy, Refusal, Run, RunEvent, Step,
+    AgentRef, Asked, Effect, NewRun, PendingReason, Phase, Placement, Policy, Refusal, Run, RunEvent, Step, StepState,
 };
 use cooper_spec::plan::{
     BuildContext, BuildWork, CommandImage, CommandWork, IndexPart, Plan, PlannedPlacement, PlannedStep, PushWork,
-    PushedFrom, PushedName, Work,
+    PushedFrom, PushedName, StagedBase, Work,
 };
 use cooper_spec::quick_build::{BuildSource, PlanError, QuickBuild};
 use cooper_spec::source::GitSource;
@@ -29,6 +29,10 @@ pub(super) struct Shape {
     pub(super) after: Vec<usize>,
     pub(super) pushes: Option<Pushes>,
     pub(super) is_command: bool,
+    /// The step that built the image of a command.
+    pub(super) runs: Option<usize>,
+    /// The stage that left a build's base.
+    pub(super) stands_on: Option<usize>,
     pub(super) ignores_errors: bool,
 }
 
@@ -49,11 +53,29 @@ pub(super) enum Pushes {
 pub(super) const SHARED: &str = "localhost:5000/shared";
 
 pub(super) fn build(placement: usize, after: &[usize]) -> Shape {
-    Shape { placement, after: after.to_vec(), pushes: None, is_command: false, ignores_errors: false }
+    Shape {
+        placement,
+        after: after.to_vec(),
+        pushes: None,
+        is_command: false,
+        runs: None,
+        stands_on: None,
+        ignores_errors: false,
+    }
 }
 
 pub(super) fn command(placement: usize, after: &[usize]) -> Shape {
     Shape { is_command: true, ..build(placement, after) }
+}
+
+/// A command in the image that a step built.
+pub(super) fn test(placement: usize, of: usize) -> Shape {
+    Shape { runs: Some(of), ..command(placement, &[of]) }
+}
+
+/// A build that stands on what a stage left.
+pub(super) fn consumer(placement: usize, stage: usize) -> Shape {
+    Shape { stands_on: Some(stage), ..build(placement, &[stage]) }
 }
 
 /// A command whose failure does not matter.
@@ -100,10 +122,16 @@ pub(super) fn plan(placements: usize, shapes: &[Shape]) -> Plan {
                 };
                 of_stages(PushedFrom::Index(stages.iter().map(part).collect()))
             }
-            None if shape.is_command => Work::Command(CommandWork::new(CommandImage::Named("busybox".to_owned()))),
+            None if shape.is_command => Work::Command(CommandWork::new(match shape.runs {
+                Some(step) => CommandImage::Built { step },
+                None => CommandImage::Named("busybox".to_owned()),
+            })),
             None => {
                 let context = ContextId::parse("c").expect("valid");
-                Work::Build(BuildWork::new(BuildContext::Uploaded(context), "Dockerfile"))
+                let base = |staged_by| StagedBase { name: "base".to_owned(), image: image(SHARED), staged_by };
+                let staged_bases = shape.stands_on.map(base).into_iter().collect();
+                let build = BuildWork::new(BuildContext::Uploaded(context), "Dockerfile");
+                Work::Build(BuildWork { staged_bases, ..build })
             }
         };
         let id = StepId::parse(&format!("s{index}")).expect("valid");
@@ -197,16 +225,39 @@ pub(super) fn agent(name: &str, life: u64) -> AgentRef {
     AgentRef { name: AgentName::parse(name).expect("valid"), incarnation: life.to_string() }
 }
 
-pub(super) fn built() -> StepResult {
-    StepResult::Succeeded { output: StepOutput::Built { image: Digest::sha256(b"image"), bases: Vec::new() } }
+/// What a build reports: no two attempts make the same image.
+pub(super) fn built(attempt: AttemptNumber) -> StepResult {
+    let image = Digest::sha256(format!("image of {attempt}").as_bytes());
+    StepResult::Succeeded { output: StepOutput::Built { image, bases: Vec::new() } }
+}
+
+/// The manifest of what a step has built.
+pub(super) fn manifest_of(run: &Run, build: usize) -> Option<Digest> {
+    let StepState::Succeeded { output: StepOutput::Built { image, .. }, .. } = &run.steps[build].state else {
+        return None;
+    };
+    Some(Digest::sha256(format!("manifest of {image}").as_bytes()))
+}
+
+/// What a stage left.
+fn left_by(run: &Run, stage: usize) -> Option<Digest> {
+    run.staged_image(stage, &ImageRef::parse(SHARED).expect("valid"))?.digest
 }
 
 pub(super) fn pushed(run: &Run, step: usize, attempt: AttemptNumber) -> StepResult {
+    let nothing = || Digest::sha256(b"nothing");
     let manifests = run.tag_targets(step, attempt).into_iter().map(|target| PushedManifest {
         registry: None,
         repository: target.repository,
         staging_tag: target.staging_tag,
-        digest: Digest::sha256(b"manifest"),
+        digest: match &target.from {
+            PushedFrom::Built(build) => manifest_of(run, *build).unwrap_or_else(nothing),
+            PushedFrom::Staged(stage) => left_by(run, *stage).unwrap_or_else(nothing),
+            PushedFrom::Index(parts) => {
+                let parts: Vec<_> = parts.iter().map(|part| left_by(run, part.staged_by)).collect();
+                Digest::sha256(format!("index of {parts:?}").as_bytes())
+            }
+        },
     });
     StepResult::Succeeded { output: StepOutput::Pushed { manifests: manifests.collect() } }
 }
@@ -256,7 +307,7 @@ pub(super) fn succeeds(run: &mut Run, seconds: u64, step: usize) -> Vec<Effect> 
     let fence = run.placements[run.plan.steps[step].placement].lease().expect("held").fence;
     let result = match run.plan.steps[step].work {
         Work::Prepare(_) => prepared("main"),
-        Work::Build(_) => built(),
+        Work::Build(_) => built(attempt),
         Work::Push(_) => pushed(run, step, attempt),
         Work::Command(_) => ran(),
     };

@@ -9,7 +9,8 @@ use cooper_types::{AttemptNumber, Digest, Fence};
 use proptest::prelude::*;
 
 use super::fixture::{
-    Pushes, Shape, agent, build, built, by, index_of, plan, prepared, push, pushed, ran, run_of, stage, staged, wanted,
+    Pushes, Shape, agent, build, built, by, index_of, plan, prepared, push, pushed, ran, run_of, stage, staged, test,
+    wanted,
 };
 
 /// An event before it is known what the run looks like.
@@ -66,10 +67,17 @@ pub(super) fn any_plan() -> impl Strategy<Value = Plan> {
                 (0..index).filter(|step| matches!(shapes[*step].pushes, Some(Pushes::Stage(_)))).collect();
             shapes.push(match builder {
                 // A build's placement has its image; whatever is staged can be taken anywhere.
-                Some(of) if pushes && more & 3 == 1 => stage(shapes[of].placement, of),
+                Some(of) if pushes && more & 3 == 1 => {
+                    Shape { ignores_errors: more & 12 == 12, ..stage(shapes[of].placement, of) }
+                }
                 Some(_) if pushes && more & 3 == 2 && !stages.is_empty() => index_of(placement, &stages),
                 Some(_) if pushes && more & 3 == 3 && !stages.is_empty() => staged(placement, stages[0]),
                 Some(of) if pushes => push(placement, of),
+                Some(of) if more & 25 == 25 => test(shapes[of].placement, of),
+                _ if more & 25 == 24 && !stages.is_empty() => {
+                    let stage = stages[stages.len() - 1];
+                    Shape { stands_on: Some(stage), ..build(placement, &[after, vec![stage]].concat()) }
+                }
                 _ => Shape { is_command: more & 1 == 1, ignores_errors: more & 6 == 6, ..build(placement, &after) },
             });
         }
@@ -147,7 +155,7 @@ pub(super) fn event_of(run: &Run, step: Move) -> RunEvent {
         // Of one branch in two no image name can be made.
         Kind::Succeeded if prepares => ended(prepared(if attempt.0 % 2 == 0 { "main" } else { "Feature/x" })),
         Kind::Succeeded if is_command => ended(ran()),
-        Kind::Succeeded => ended(built()),
+        Kind::Succeeded => ended(built(attempt)),
         Kind::WrongOutput if attempt.0 % 2 == 0 => ended(prepared("main")),
         Kind::WrongOutput => {
             let (image, bases) = (Digest::sha256(b"image"), Vec::new());

@@ -5,7 +5,9 @@ use cooper_engine::run::{Effect, Policy, Run, RunEvent, RunStatus, StepState, St
 use cooper_engine::schedule::{self, AgentView, Decision};
 use cooper_types::{PoolName, RunId};
 
-use super::fixture::{agent, at, build, carefree, command, does, fails, live, plan, push, run_of, succeeds, taken};
+use super::fixture::{
+    Shape, agent, at, build, carefree, command, does, fails, live, plan, push, run_of, succeeds, taken,
+};
 
 fn statuses(run: &Run) -> Vec<StepStatus> {
     run.steps.iter().map(|step| step.state.status()).collect()
@@ -53,7 +55,8 @@ fn a_failure_that_is_ignored_lets_its_children_run() {
 
 #[test]
 fn a_lost_placement_does_its_containers_again_and_its_pushes_not() {
-    let steps = [build(0, &[]), push(0, 0), carefree(0, &[1]), command(0, &[2])];
+    let carefree = Shape { runs: Some(0), ..carefree(0, &[1]) };
+    let steps = [build(0, &[]), push(0, 0), carefree, command(0, &[2])];
     let mut run = run_of(plan(1, &steps));
     taken(&mut run, 1, 0, &agent("a", 1));
     succeeds(&mut run, 2, 0);

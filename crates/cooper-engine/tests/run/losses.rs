@@ -3,9 +3,11 @@
 use cooper_engine::message::{StepOutput, StepResult};
 use cooper_engine::run::{Effect, Placement, Policy, Refusal, Run, RunEvent, RunStatus, StepState};
 use cooper_engine::schedule;
+use cooper_types::ImageRef;
 
 use super::fixture::{
-    agent, at, build, command, does, index_of, live, plan, push, pushed, refuses, run_of, stage, succeeds, taken,
+    SHARED, Shape, agent, at, build, command, consumer, does, fails, index_of, live, manifest_of, plan, push, pushed,
+    refuses, run_of, stage, succeeds, taken, test,
 };
 
 #[test]
@@ -102,7 +104,7 @@ fn a_lost_placement_builds_again_and_does_not_push_again() {
 
 #[test]
 fn what_a_stage_left_is_taken_by_others_after_its_placement_is_lost() {
-    let steps = [build(0, &[]), build(1, &[]), stage(0, 0), stage(1, 1), command(1, &[3]), index_of(0, &[2, 3])];
+    let steps = [build(0, &[]), build(1, &[]), stage(0, 0), stage(1, 1), index_of(0, &[2, 3]), command(1, &[3])];
     let mut run = run_of(plan(2, &steps));
     taken(&mut run, 1, 0, &agent("a", 1));
     taken(&mut run, 1, 1, &agent("b", 1));
@@ -113,20 +115,101 @@ fn what_a_stage_left_is_taken_by_others_after_its_placement_is_lost() {
     let effects = succeeds(&mut run, 4, 3);
     let kept = effects.iter().any(|effect| matches!(effect, Effect::KeepStaged { step: 3, .. }));
     assert!(kept && run.keeps_staged(3, attempt), "{effects:?}");
-    // The agent of the second placement is gone: its image is built again, what it staged stands.
+    // The agent of the second placement is gone. Nobody needs its image any more: what it staged stands.
     does(&mut run, 5, RunEvent::AgentReplaced { agent: agent("b", 2) });
-    assert_eq!(run.steps[1].state, StepState::Waiting);
-    assert!(matches!(run.steps[3].state, StepState::Succeeded { .. }));
+    assert!([1, 3].iter().all(|step| matches!(run.steps[*step].state, StepState::Succeeded { .. })));
+    assert_eq!(run.steps[5].state, StepState::Waiting);
     let effects = succeeds(&mut run, 6, 2);
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::SendStart { step: 5, .. })), "{effects:?}");
-    let effects = succeeds(&mut run, 7, 5);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::SendStart { step: 4, .. })), "{effects:?}");
+    let effects = succeeds(&mut run, 7, 4);
     let published =
         |effect: &Effect| matches!(effect, Effect::PublishTags { targets, .. } if targets[0].tags.len() == 2);
     assert!(effects.iter().any(published), "{effects:?}");
     taken(&mut run, 8, 1, &agent("c", 1));
-    succeeds(&mut run, 9, 1);
-    succeeds(&mut run, 10, 4);
+    succeeds(&mut run, 9, 5);
     assert_eq!(run.status(), RunStatus::Succeeded);
+}
+
+#[test]
+fn what_is_pushed_is_what_was_tested_after_a_loss_too() {
+    let push = Shape { after: vec![1, 2, 3], ..index_of(1, &[2, 3]) };
+    let steps = [build(0, &[]), build(1, &[]), stage(0, 0), stage(1, 1), test(0, 0), push];
+    let mut steps = steps.to_vec();
+    steps[5].after.push(4);
+    let mut run = run_of(plan(2, &steps));
+    taken(&mut run, 1, 0, &agent("a", 1));
+    taken(&mut run, 1, 1, &agent("b", 1));
+    for step in 0..4 {
+        succeeds(&mut run, 2, step);
+    }
+    let before = run.staged_image(2, &ImageRef::parse(SHARED).expect("valid"));
+    // The agent dies during the test: another image is built, tested and staged.
+    does(&mut run, 3, RunEvent::AgentReplaced { agent: agent("a", 2) });
+    assert!([0, 2, 4].iter().all(|step| run.steps[*step].state == StepState::Waiting));
+    taken(&mut run, 4, 0, &agent("c", 1));
+    succeeds(&mut run, 5, 0);
+    succeeds(&mut run, 6, 4);
+    assert!(run.steps[5].state.live_attempt().is_none(), "not before the new image is staged");
+    succeeds(&mut run, 7, 2);
+    let staged = run.staged_image(2, &ImageRef::parse(SHARED).expect("valid"));
+    assert_ne!(staged, before);
+    assert_eq!(staged.and_then(|image| image.digest), manifest_of(&run, 0));
+    succeeds(&mut run, 8, 5);
+    assert_eq!(run.status(), RunStatus::Succeeded);
+}
+
+#[test]
+fn a_stage_that_all_have_taken_from_is_not_set_back() {
+    let mut run = run_of(plan(2, &[build(0, &[]), stage(0, 0), consumer(1, 1), test(0, 0)]));
+    taken(&mut run, 1, 0, &agent("a", 1));
+    succeeds(&mut run, 2, 0);
+    succeeds(&mut run, 3, 1);
+    taken(&mut run, 3, 1, &agent("b", 1));
+    assert!(run.steps[2].state.live_attempt().is_some());
+    does(&mut run, 4, RunEvent::AgentReplaced { agent: agent("a", 2) });
+    assert!([0, 3].iter().all(|step| run.steps[*step].state == StepState::Waiting));
+    assert!(matches!(run.steps[1].state, StepState::Succeeded { .. }));
+}
+
+#[test]
+fn a_quick_builds_image_is_not_built_again_once_it_is_staged() {
+    let steps = [build(0, &[]), build(1, &[]), stage(0, 0), stage(1, 1), index_of(0, &[2, 3])];
+    let mut run = run_of(plan(2, &steps));
+    taken(&mut run, 1, 0, &agent("a", 1));
+    taken(&mut run, 1, 1, &agent("b", 1));
+    succeeds(&mut run, 2, 0);
+    succeeds(&mut run, 3, 2);
+    does(&mut run, 4, RunEvent::AgentReplaced { agent: agent("a", 2) });
+    succeeds(&mut run, 5, 1);
+    succeeds(&mut run, 6, 3);
+    let effects = {
+        taken(&mut run, 7, 0, &agent("a", 2));
+        live(&run, 4);
+        assert!(run.steps[0].state.live_attempt().is_none(), "a build that nobody needs could only fail");
+        succeeds(&mut run, 8, 4)
+    };
+    assert!(effects.contains(&Effect::Finished), "{effects:?}");
+    assert_eq!(run.status(), RunStatus::Succeeded);
+}
+
+#[test]
+fn a_stage_whose_failure_was_ignored_is_done_again_with_its_build() {
+    let ignored = |shape| Shape { ignores_errors: true, ..shape };
+    let steps = [ignored(build(0, &[])), ignored(stage(0, 0)), command(0, &[1]), consumer(1, 1)];
+    let mut steps = steps.to_vec();
+    steps[3].after.push(2);
+    let mut run = run_of(plan(2, &steps));
+    taken(&mut run, 1, 0, &agent("a", 1));
+    fails(&mut run, 2, 0);
+    fails(&mut run, 3, 1);
+    live(&run, 2);
+    does(&mut run, 4, RunEvent::AgentReplaced { agent: agent("a", 2) });
+    assert!([0, 1, 2].iter().all(|step| run.steps[*step].state == StepState::Waiting));
+    taken(&mut run, 5, 0, &agent("a", 2));
+    for step in 0..3 {
+        succeeds(&mut run, 6, step);
+    }
+    assert!(run.staged_image(1, &ImageRef::parse(SHARED).expect("valid")).is_some());
 }
 
 #[test]

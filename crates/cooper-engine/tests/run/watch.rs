@@ -7,7 +7,7 @@ use cooper_engine::run::{Effect, Phase, Placement, Policy, Refusal, Run, RunEven
 use cooper_spec::plan::{BuildContext, PushedFrom, Work};
 use cooper_types::{AttemptNumber, Fence, ImageRef, Timestamp};
 
-use super::fixture::SHARED;
+use super::fixture::{SHARED, manifest_of};
 use super::generate::is_held;
 
 /// A run and what has been seen of it.
@@ -17,14 +17,17 @@ pub(super) struct Watched {
     published: BTreeMap<usize, AttemptNumber>,
     /// What stages have left.
     staged: BTreeSet<usize>,
+    /// Stages that somebody has taken from.
+    taken: BTreeSet<usize>,
     planned: bool,
     finished: bool,
 }
 
 impl Watched {
     pub(super) fn new(run: Run) -> Self {
-        let (live, published, staged) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { run, live, published, staged, planned: false, finished: false }
+        let (live, published) = (BTreeMap::new(), BTreeMap::new());
+        let (staged, taken) = (BTreeSet::new(), BTreeSet::new());
+        Self { run, live, published, staged, taken, planned: false, finished: false }
     }
 
     /// Applies an event and checks what must hold.
@@ -45,8 +48,14 @@ impl Watched {
         }
         self.attempts_are_held();
         let shared = ImageRef::parse(SHARED).expect("valid");
-        let there = |stage: &usize| self.run.staged_image(*stage, &shared).is_some();
-        assert!(self.staged.iter().all(there), "what was staged is forgotten");
+        for stage in self.staged.clone() {
+            if self.run.staged_image(stage, &shared).is_none() {
+                let lost = self.run.losses.len() > before.losses.len();
+                assert!(lost, "what was staged is forgotten, and nothing was lost");
+                self.staged.remove(&stage);
+                self.taken.remove(&stage);
+            }
+        }
         assert_eq!(
             (self.run.steps.len(), self.run.placements.len()),
             (self.run.plan.steps.len(), self.run.plan.placements.len())
@@ -82,11 +91,18 @@ impl Watched {
                 let placement = &self.run.placements[self.run.plan.steps[*step].placement];
                 assert_eq!(placement.lease().map(|lease| lease.fence), Some(*fence));
                 assert!(self.run.plan.steps[*step].after.iter().all(|earlier| is_done(&self.run, *earlier)));
+                for used in self.run.plan.steps[*step].uses() {
+                    assert!(is_done(&self.run, used), "step {step} begins without what step {used} makes");
+                    self.first_taker_has_the_image_of_now(used);
+                }
                 if let Work::Push(push) = &self.run.plan.steps[*step].work {
                     let taken = push.names.iter().filter(|name| !matches!(name.from, PushedFrom::Built(_)));
                     for name in taken {
-                        let there = |stage: usize| self.run.staged_image(stage, &name.image).is_some();
-                        assert!(name.from.steps().into_iter().all(there), "step {step} begins without what was staged");
+                        for stage in name.from.steps() {
+                            let left = self.run.staged_image(stage, &name.image);
+                            let ignored = self.run.plan.steps[stage].ignore_errors;
+                            assert!(left.is_some() || ignored, "step {step} begins without what was staged");
+                        }
                     }
                 }
             }
@@ -104,7 +120,7 @@ impl Watched {
                 assert_eq!(*targets, self.run.tag_targets(*step, *attempt));
                 assert!(targets.iter().all(|target| target.tags.is_empty()), "a stage gives a tag");
                 assert!(self.run.keeps_staged(*step, *attempt), "what step {step} staged is dropped");
-                assert!(self.staged.insert(*step), "step {step} stages twice");
+                self.staged.insert(*step);
             }
             Effect::Planned { step, attempt, context, .. } => {
                 assert!(!std::mem::replace(&mut self.planned, true), "a run is planned twice");
@@ -129,6 +145,19 @@ impl Watched {
             }
             Effect::Finished => self.finished = true,
             Effect::BasesResolved { .. } | Effect::KeepSecrets(_) | Effect::LogLine(_) | Effect::LogGap(_) => {}
+        }
+    }
+
+    /// Who takes from a stage first takes the image that its run's other steps see: what is pushed is what was tested.
+    fn first_taker_has_the_image_of_now(&mut self, stage: usize) {
+        let Work::Push(push) = &self.run.plan.steps[stage].work else { return };
+        let PushedFrom::Built(build) = push.names[0].from else { return };
+        let shared = ImageRef::parse(SHARED).expect("valid");
+        let left = self.run.staged_image(stage, &shared).and_then(|image| image.digest);
+        if let (Some(left), Some(now)) = (left, manifest_of(&self.run, build))
+            && self.taken.insert(stage)
+        {
+            assert_eq!(left, now, "step {stage} left another image than step {build} has built");
         }
     }
 

@@ -143,7 +143,7 @@ impl World {
             },
             Fate::Succeeds if is_command => StepResult::Succeeded { output: StepOutput::Ran { image: None } },
             Fate::Succeeds => StepResult::Succeeded {
-                output: StepOutput::Built { image: Digest::sha256(b"image"), bases: Vec::new() },
+                output: StepOutput::Built { image: made_by("image", key, attempt), bases: Vec::new() },
             },
             Fate::Fails => StepResult::Failed { exit_code: Some(1), reason: "exit code 1".to_owned() },
             Fate::Hangs => StepResult::TimedOut,
@@ -249,7 +249,7 @@ impl World {
                 registry: None,
                 repository: target.repository.clone(),
                 staging_tag: target.staging_tag.clone(),
-                digest: Digest::sha256(b"manifest"),
+                digest: made_by("manifest", key, attempt),
             });
             StepResult::Succeeded { output: StepOutput::Pushed { manifests: manifests.collect() } }
         } else {
@@ -269,4 +269,9 @@ impl World {
         }
         self.agent_does(agent, AgentEvent::CleanedUp(key));
     }
+}
+
+/// What an attempt makes: no two make the same.
+fn made_by(what: &str, key: PlacementKey, attempt: AttemptNumber) -> Digest {
+    Digest::sha256(format!("{what} of {} {attempt}", key.run).as_bytes())
 }
