@@ -234,11 +234,15 @@ impl Core {
                         Ok(work) => (agent, ToAgent::StartStep { key: *key, attempt: *attempt, work }),
                         Err(orders::OrderError::Over) => continue,
                         Err(error) => {
-                            let (may_pass, error) = (error.may_pass(), chain(&error));
+                            let (may_pass, is_users) = (error.may_pass(), error.is_users());
+                            let error = chain(&error);
                             tracing::error!(run = %run.id, attempt = %attempt, error, "step can't be started");
                             if !may_pass {
                                 let reason = format!("the server can't start the step: {error}");
-                                let result = StepResult::Lost { reason };
+                                let result = match is_users {
+                                    true => StepResult::Failed { exit_code: None, reason: error },
+                                    false => StepResult::Lost { reason },
+                                };
                                 lost.push(RunEvent::StepEnded { fence: key.fence, attempt: *attempt, result });
                             }
                             continue;

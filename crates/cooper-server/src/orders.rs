@@ -40,7 +40,7 @@ pub(crate) enum OrderError {
     #[error("the attempt is over")]
     Over,
     /// The step that built the image has not succeeded.
-    #[error("the image to push has not been built")]
+    #[error("the image that it needs has not been built")]
     NoImage,
     /// A secret is missing or not text.
     #[error("secret build argument `{0}` is missing or not text")]
@@ -65,6 +65,11 @@ pub(crate) enum OrderError {
 }
 
 impl OrderError {
+    /// Whether it comes of the user's work: a step failed, and the run was to go on without what it makes.
+    pub(crate) fn is_users(&self) -> bool {
+        matches!(self, Self::NoImage)
+    }
+
     /// Whether the same order may be made later. Agents' reports ask for it again.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
@@ -269,10 +274,41 @@ fn credential(core: &Core, run: &Run, planned: &PlannedStep, attempt: AttemptNum
 
 #[cfg(test)]
 mod tests {
+    use cooper_spec::plan::{BuildContext, BuildWork, StagedBase};
     use cooper_types::{ImageRef, Scopes, StepId};
 
     use super::*;
     use crate::testing::{self, accept_git};
+
+    #[tokio::test]
+    async fn what_a_failed_step_was_to_build_is_missing_and_no_failure_of_the_machinery() {
+        let (core, _data) = testing::core().await;
+        let id = accept_git(&core).await;
+        let mut run = core.runs.find_run(id).await.expect("store").expect("run").run;
+        let image = || ImageRef::parse("localhost:5000/mine:v1").expect("valid");
+        // Step 0 has built nothing: as far as the others can tell, it failed.
+        let mut push = run.plan.steps[0].clone();
+        push.work = Work::Push(PushWork::of_one(0, [image()]));
+        let mut build = run.plan.steps[0].clone();
+        let base = StagedBase { name: "staged".to_owned(), image: image(), staged_by: 1 };
+        build.work = Work::Build(BuildWork {
+            own_bases: vec![("own".to_owned(), 0)],
+            staged_bases: vec![base],
+            ..BuildWork::new(BuildContext::Workspace { folder: String::new() }, "Dockerfile")
+        });
+        let state = run.steps[0].clone();
+        for planned in [push, build] {
+            run.plan.steps.push(planned);
+            run.steps.push(state.clone());
+        }
+        let error = make(&core, &run, 1, AttemptNumber(1)).await.expect_err("there is nothing to push");
+        assert!(error.is_users() && !error.may_pass(), "{error}");
+        let secrets = RunSecrets::default();
+        let Work::Build(work) = &run.plan.steps[2].work else { panic!("it is a build") };
+        let order =
+            build::order(&core, &run, work, None, &run.plan.placements[0].platform, &secrets).expect("an order");
+        assert!(order.own_bases.is_empty() && order.staged_bases.is_empty(), "{order:?}");
+    }
 
     #[tokio::test]
     async fn an_attempts_credential_never_exceeds_the_runs_token() {

@@ -35,11 +35,13 @@ pub(super) fn order(
         Ok((id.clone(), SecretBytes::new(value.expose().as_bytes().to_vec())))
     });
     let texts = texts.collect::<Result<Vec<_>, OrderError>>()?;
-    let own_bases = build.own_bases.iter().map(|(name, step)| Ok((name.clone(), built_image(run, *step)?)));
-    let staged_bases = build.staged_bases.iter().map(|base| {
-        let image = run.staged_image(base.staged_by, &base.image).ok_or(OrderError::NoImage)?;
-        Ok((base.name.clone(), image))
-    });
+    // What a failed step was to build is read where its name says, if that is asked for at all: its failure is ignored.
+    let own_bases =
+        build.own_bases.iter().filter_map(|(name, step)| Some((name.clone(), built_image(run, *step).ok()?)));
+    let staged_bases = build
+        .staged_bases
+        .iter()
+        .filter_map(|base| Some((base.name.clone(), run.staged_image(base.staged_by, &base.image)?)));
     Ok(BuildOrder {
         context: match &build.context {
             BuildContext::Uploaded(_) => BuildContextOrder::Fetched,
@@ -59,8 +61,8 @@ pub(super) fn order(
         cache: build.cache.clone(),
         frontends: core.frontends.clone(),
         allowed_networks: core.allowed_sources.iter().map(ToString::to_string).collect(),
-        own_bases: own_bases.collect::<Result<_, OrderError>>()?,
-        staged_bases: staged_bases.collect::<Result<_, OrderError>>()?,
+        own_bases: own_bases.collect(),
+        staged_bases: staged_bases.collect(),
     })
 }
 
