@@ -249,6 +249,21 @@ fn credential(core: &Core, run: &Run, planned: &PlannedStep, attempt: AttemptNum
             .collect(),
         Work::Prepare(_) | Work::Build(_) | Work::Command(_) => BTreeSet::new(),
     };
+    // What the run itself left there is read by its digest, whether or not the token may pull.
+    let is_left = |image: &&ImageRef| {
+        let may_push = run.scopes.repository(&image.repository, RepositoryAccess::Push);
+        image.registry.as_ref() == Some(&run.registry) && may_push
+    };
+    let left: BTreeSet<&RepositoryName> = match &planned.work {
+        Work::Build(build) => {
+            build.staged_bases.iter().map(|base| &base.image).filter(is_left).map(|image| &image.repository).collect()
+        }
+        Work::Push(push) => {
+            let taken = push.names.iter().filter(|name| !matches!(name.from, PushedFrom::Built(_)));
+            taken.map(|name| &name.image).filter(is_left).map(|image| &image.repository).collect()
+        }
+        Work::Prepare(_) | Work::Command(_) => BTreeSet::new(),
+    };
     let scopes: &[Scope] = match &planned.work {
         Work::Prepare(prepare) if !is_own_artifact(run, prepare) => &[],
         Work::Prepare(_) | Work::Build(_) | Work::Push(_) | Work::Command(_) => &run.scopes.0,
@@ -260,6 +275,7 @@ fn credential(core: &Core, run: &Run, planned: &PlannedStep, attempt: AttemptNum
             Scope::Repository(pattern, accesses) if accesses.contains(&RepositoryAccess::Pull) => Some(pattern.clone()),
             Scope::Repository(..) | Scope::Read | Scope::Run | Scope::Agent | Scope::AgentOf(_) => None,
         })
+        .chain(left.into_iter().cloned().map(RepositoryPattern::Named))
         .collect();
     core.signing.mint_attempt(&AttemptCredential {
         run: run.id,
@@ -331,7 +347,22 @@ mod tests {
         run.plan.steps.push(push);
         run.scopes = Scopes(vec![Scope::parse("repository:mine:push").expect("valid")]);
         assert_eq!(of(&run, 1).push, [RepositoryName::parse("mine").expect("valid")]);
+        assert_eq!(of(&run, 1).pull, [], "its own engine has the image");
         run.scopes = Scopes::default();
         assert_eq!(of(&run, 1).push, []);
+
+        // What a stage of the run left has to be read.
+        let mut build = run.plan.steps[0].clone();
+        let bases = ["localhost:5000/mine", "localhost:5000/other"].map(|image| StagedBase {
+            name: "base".to_owned(),
+            image: ImageRef::parse(image).expect("valid"),
+            staged_by: 0,
+        });
+        let work = BuildWork::new(BuildContext::Workspace { folder: String::new() }, "Dockerfile");
+        build.work = Work::Build(BuildWork { staged_bases: bases.to_vec(), ..work });
+        run.plan.steps.push(build);
+        run.scopes = Scopes(vec![Scope::parse("repository:mine:push").expect("valid")]);
+        let mine = RepositoryPattern::Named(RepositoryName::parse("mine").expect("valid"));
+        assert_eq!((of(&run, 2).push, of(&run, 2).pull), (Vec::new(), vec![mine]));
     }
 }

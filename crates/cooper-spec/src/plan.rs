@@ -285,6 +285,18 @@ impl Plan {
         })
     }
 
+    /// Whether what is pushed, or a part of it, is what this step built: a stage only carried it.
+    pub fn is_made_by(&self, pushed: &PushedFrom, step: usize) -> bool {
+        match pushed {
+            PushedFrom::Built(built_by) => *built_by == step,
+            PushedFrom::Staged(stage) => match self.steps.get(*stage).map(|stage| &stage.work) {
+                Some(Work::Push(push)) => push.names.iter().any(|name| name.from == PushedFrom::Built(step)),
+                _ => false,
+            },
+            PushedFrom::Index(parts) => parts.iter().any(|part| part.built_by == step),
+        }
+    }
+
     /// The step with this id.
     pub fn step_index(&self, id: &StepId) -> Option<usize> {
         self.steps.iter().position(|step| step.id == *id)

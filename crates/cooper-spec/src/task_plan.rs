@@ -15,7 +15,7 @@ mod texts;
 
 use std::collections::BTreeMap;
 
-use cooper_types::{ContextId, Platform, RegistryName, SecretString};
+use cooper_types::{ContextId, Platform, RegistryName, Scopes, SecretString};
 
 use crossing::Crossing;
 pub use error::TaskPlanError;
@@ -39,6 +39,8 @@ pub struct TaskPlanRequest<'a> {
     pub registry: &'a RegistryName,
     /// What the workspace is filled with.
     pub context: Option<&'a ContextId>,
+    /// What the run may do: images are staged for builds that may stand on them where it may push.
+    pub scopes: &'a Scopes,
 }
 
 /// A planned task.
@@ -59,7 +61,7 @@ pub fn plan(request: &TaskPlanRequest<'_>) -> Result<PlannedTask, TaskPlanError>
     check_shared(&loaded.task, &shown.task)?;
     let mut texts = texts::Texts::new(request.inputs);
     let images = OwnImages::new(&loaded.task, request.registry);
-    let crossing = Crossing::new(&loaded.task, &images, request.platform);
+    let crossing = Crossing::new(&loaded.task, &images, request.platform, request.scopes);
     let steps = steps::plan(&loaded.task, &shown.task, &images, &crossing, &mut texts)?;
     let volumes = volumes(&loaded.task, &mut texts);
     let placements = crossing.placements();

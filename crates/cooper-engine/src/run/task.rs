@@ -101,8 +101,8 @@ pub(super) fn plan(
     scopes: &Scopes,
 ) -> Result<PlannedTask, TaskError> {
     let inputs = request.inputs(variables, fetched)?;
-    let planned =
-        task_plan::plan(&TaskPlanRequest { inputs: &inputs, platform: &request.platform, registry, context })?;
+    let platform = &request.platform;
+    let planned = task_plan::plan(&TaskPlanRequest { inputs: &inputs, platform, registry, context, scopes })?;
     for image in planned.plan.written_images().filter(|image| image.registry.as_ref() == Some(registry)) {
         if !scopes.repository(&image.repository, Access::Push) {
             return Err(TaskError::PushDenied(image.repository.clone()));

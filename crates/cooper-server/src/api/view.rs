@@ -124,7 +124,7 @@ fn dependencies(record: &RunRecord) -> Vec<rest::Dependency> {
             continue;
         }
         let bases: Vec<&StepBase> = record.base_images.iter().filter(|base| base.step == planned.id).collect();
-        let of_this = |name: &&PushedName| name.from.is_of(index);
+        let of_this = |name: &&PushedName| plan.is_made_by(&name.from, index);
         let pushed: Vec<(&StepId, &ImageRef)> = plan
             .steps
             .iter()

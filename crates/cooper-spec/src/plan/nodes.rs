@@ -51,6 +51,7 @@ impl NodeIds {
 }
 
 /// The step that leaves what `node` built in the repositories of `images`. Who lets a build fail lets its stage fail, too.
+/// One for other registries than the embedded one also waits for what its push waits for: what it writes can be seen.
 pub(crate) fn stage(ids: &mut NodeIds, index: usize, node: &PlannedStep, images: Vec<ImageRef>) -> PlannedStep {
     let work = Work::Push(PushWork::stage_of(index, images));
     let stage = PlannedStep::new(ids.of_stage(&node.id), node.placement, vec![index], STAGE_TIMEOUT, work);

@@ -101,15 +101,6 @@ impl PushedFrom {
         }
     }
 
-    /// Whether the image, or a part of it, is what this step built.
-    pub fn is_of(&self, step: usize) -> bool {
-        match self {
-            Self::Built(built_by) => *built_by == step,
-            Self::Staged(_) => false,
-            Self::Index(parts) => parts.iter().any(|part| part.built_by == step),
-        }
-    }
-
     /// Moves the indexes of its steps.
     pub(super) fn shift(&mut self, steps: usize) {
         match self {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use cooper_types::{ImageRef, Platform, Tag};
+use cooper_types::{Access, ImageRef, Platform, Scopes, Tag};
 
 use super::images::OwnImages;
 use crate::plan::platform_tag;
@@ -40,17 +40,28 @@ pub(super) enum Base {
     Elsewhere(Node, ImageRef),
 }
 
+/// What a stage leaves in the embedded registry.
+#[derive(Clone, Debug)]
+pub(super) struct Staged {
+    /// Where.
+    pub(super) images: Vec<ImageRef>,
+    /// Whether no step that needs it has to succeed.
+    pub(super) is_ignored: bool,
+}
+
 /// Where steps run, and what they need of each other.
 pub(super) struct Crossing<'a> {
     task: &'a Task,
     images: &'a OwnImages<'a>,
     default: &'a Platform,
+    /// What the run may do.
+    scopes: &'a Scopes,
     /// What each step of the file runs for; a push where what it pushes first is.
     platforms: Vec<Vec<Platform>>,
 }
 
 impl<'a> Crossing<'a> {
-    pub(super) fn new(task: &'a Task, images: &'a OwnImages<'a>, default: &'a Platform) -> Self {
+    pub(super) fn new(task: &'a Task, images: &'a OwnImages<'a>, default: &'a Platform, scopes: &'a Scopes) -> Self {
         let mut platforms: Vec<Vec<Platform>> = Vec::with_capacity(task.steps.len());
         for (index, step) in task.steps.iter().enumerate() {
             let own = match (&step.work, step.platforms.is_empty()) {
@@ -66,7 +77,7 @@ impl<'a> Crossing<'a> {
             };
             platforms.push(own);
         }
-        Self { task, images, default, platforms }
+        Self { task, images, default, scopes, platforms }
     }
 
     /// The platforms of the run, each once, in the order of their first steps; the run's own if there is no step.
@@ -114,14 +125,16 @@ impl<'a> Crossing<'a> {
     }
 
     /// What a name in `FROM` stands for, in a build for one platform. An image that has no name in the embedded registry
-    /// is read where its name says: the run's own push may have brought it there.
+    /// that the run may push to is read where its name says: the run's own push may have brought it there, and whether
+    /// the Dockerfile uses the name is not known.
     pub(super) fn base(&self, step: usize, name: &ImageRef, platform: &Platform) -> Option<Base> {
         if let Some(node) = self.built_for(step, name, platform) {
             return Some(Base::Here(node));
         }
         let builder = self.images.builders(step, name).next()?;
         let TaskWork::Build(line) = &self.task.steps[builder].work else { return None };
-        let ours = line.images.iter().find(|image| self.images.is_ours(image))?;
+        let may_push = |image: &&ImageRef| self.scopes.repository(&image.repository, Access::Push);
+        let ours = line.images.iter().filter(|image| self.images.is_ours(image)).find(may_push)?;
         let at = self.platforms[builder].iter().position(|built| built == self.default).unwrap_or(0);
         Some(Base::Elsewhere(Node { step: builder, at }, untagged(self.images.plain(ours))))
     }
@@ -138,25 +151,33 @@ impl<'a> Crossing<'a> {
         ImageRef { tag: Some(tag), ..image }
     }
 
-    /// Where each node's image has to be left for others; nodes that nobody needs elsewhere are missing.
-    pub(super) fn stages(&self) -> BTreeMap<Node, Vec<ImageRef>> {
-        let mut stages: BTreeMap<Node, Vec<ImageRef>> = BTreeMap::new();
-        let mut need = |node: Node, image: ImageRef| {
-            let images = stages.entry(node).or_default();
-            if !images.contains(&image) {
-                images.push(image);
+    /// The parts of a pushed name that come from stages, if that is how it is pushed.
+    pub(super) fn taken(&self, step: usize, name: &ImageRef) -> Vec<Node> {
+        match self.pushed(step, name) {
+            Some(Pushed::Elsewhere(node)) => vec![node],
+            Some(Pushed::Several(nodes)) => nodes,
+            Some(Pushed::Here(_)) | None => Vec::new(),
+        }
+    }
+
+    /// Where each node's image has to be left for others in the embedded registry; nodes that nobody needs elsewhere are
+    /// missing. What goes to other registries can be seen there, and is left by the push's own stages.
+    pub(super) fn stages(&self) -> BTreeMap<Node, Staged> {
+        let mut stages: BTreeMap<Node, Staged> = BTreeMap::new();
+        let mut need = |node: Node, image: ImageRef, is_ignored: bool| {
+            let staged = stages.entry(node).or_insert_with(|| Staged { images: Vec::new(), is_ignored: true });
+            staged.is_ignored &= is_ignored;
+            if !staged.images.contains(&image) {
+                staged.images.push(image);
             }
         };
         for (index, step) in self.task.steps.iter().enumerate() {
             match &step.work {
                 TaskWork::Push(names) => {
-                    for name in names {
-                        let nodes = match self.pushed(index, name) {
-                            Some(Pushed::Elsewhere(node)) => vec![node],
-                            Some(Pushed::Several(nodes)) => nodes,
-                            Some(Pushed::Here(_)) | None => Vec::new(),
-                        };
-                        nodes.into_iter().for_each(|node| need(node, self.staged_at(node, name)));
+                    for name in names.iter().filter(|name| self.images.is_ours(name)) {
+                        for node in self.taken(index, name) {
+                            need(node, self.staged_at(node, name), step.ignore_errors);
+                        }
                     }
                 }
                 TaskWork::Build(_) => {
@@ -167,7 +188,7 @@ impl<'a> Crossing<'a> {
                         .flat_map(|name| self.platforms[index].iter().map(move |platform| (name, platform)))
                     {
                         if let Some(Base::Elsewhere(node, image)) = self.base(index, name, platform) {
-                            need(node, image);
+                            need(node, image, step.ignore_errors);
                         }
                     }
                 }

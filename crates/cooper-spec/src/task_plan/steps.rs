@@ -51,8 +51,9 @@ pub(super) fn plan(
         }
         for at in 0..crossing.platforms(index).len() {
             let node = Node { step: index, at };
-            if let Some(images) = stages.get(&node) {
-                planner.stage(node, images.clone());
+            if let Some(staged) = stages.get(&node) {
+                let stage = planner.stage(node, staged.images.clone(), &[], staged.is_ignored);
+                planner.stages.insert(node, stage);
             }
         }
     }
@@ -73,7 +74,7 @@ struct Planner<'a> {
     ids: NodeIds,
     /// Indexes in the plan of what was planned of the file's steps.
     nodes: BTreeMap<Node, usize>,
-    /// And of the stages.
+    /// And of the stages in the embedded registry.
     stages: BTreeMap<Node, usize>,
     planned: Vec<PlannedStep>,
 }
@@ -81,6 +82,9 @@ struct Planner<'a> {
 impl Planner<'_> {
     /// Plans a step's part for one of its platforms.
     fn node(&mut self, node: Node, step: &TaskStep, shown: &TaskStep) -> Result<(), TaskPlanError> {
+        // Who waits for a step waits for all that became of it; for a stage waits who needs what it left.
+        let waits = |parent: &usize| self.nodes.range(Node { step: *parent, at: 0 }..Node { step: parent + 1, at: 0 });
+        let waits: Vec<usize> = step.after.iter().flat_map(waits).map(|(_, index)| *index).collect();
         let (work, needed) = match (&step.work, &shown.work) {
             (TaskWork::Cmd(line), TaskWork::Cmd(shown_line)) => {
                 (Work::Command(self.command(node, step, line, shown, shown_line)?), Vec::new())
@@ -91,7 +95,7 @@ impl Planner<'_> {
                 (Work::Build(build), needed)
             }
             (TaskWork::Push(names), TaskWork::Push(_)) => {
-                let push = self.push(node, step, names)?;
+                let push = self.push(node, step, names, &waits)?;
                 let needed = push.names.iter().flat_map(|name| name.from.steps()).collect();
                 (Work::Push(push), needed)
             }
@@ -104,9 +108,7 @@ impl Planner<'_> {
             retry_on_errors: step.retry_on_errors.clone(),
             repeat: step.repeat,
         };
-        // Who waits for a step waits for all that became of it; for a stage waits who needs what it left.
-        let waits = |parent: &usize| self.nodes.range(Node { step: *parent, at: 0 }..Node { step: parent + 1, at: 0 });
-        let after: BTreeSet<usize> = step.after.iter().flat_map(waits).map(|(_, index)| *index).chain(needed).collect();
+        let after: BTreeSet<usize> = waits.into_iter().chain(needed).collect();
         let id = match self.crossing.platforms(node.step) {
             [_] => step.id.clone(),
             many => self.ids.of_platform(&step.id, &many[node.at]),
@@ -130,12 +132,32 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// Plans what leaves a node's image for other placements.
-    fn stage(&mut self, node: Node, images: Vec<ImageRef>) {
+    /// Plans what leaves a node's image for other placements, when `waits` are done, and says where it is in the plan.
+    fn stage(&mut self, node: Node, images: Vec<ImageRef>, waits: &[usize], is_ignored: bool) -> usize {
         let built_by = self.nodes[&node];
-        let stage = stage(&mut self.ids, built_by, &self.planned[built_by], images);
-        self.stages.insert(node, self.planned.len());
+        let mut stage = stage(&mut self.ids, built_by, &self.planned[built_by], images);
+        let after: BTreeSet<usize> = stage.after.iter().chain(waits).copied().collect();
+        stage.after = after.into_iter().collect();
+        stage.ignore_errors |= is_ignored;
         self.planned.push(stage);
+        self.planned.len() - 1
+    }
+
+    /// Plans what brings the parts of a push's names to other registries. They can be seen there: nothing is brought before
+    /// the push itself could begin.
+    fn outside_stages(&mut self, step: usize, names: &[ImageRef], waits: &[usize]) -> BTreeMap<Node, usize> {
+        let mut parts: BTreeMap<Node, Vec<ImageRef>> = BTreeMap::new();
+        for name in names.iter().filter(|name| !self.images.is_ours(name)) {
+            for node in self.crossing.taken(step, name) {
+                let image = self.crossing.staged_at(node, name);
+                let images = parts.entry(node).or_default();
+                if !images.contains(&image) {
+                    images.push(image);
+                }
+            }
+        }
+        let is_ignored = self.task.steps[step].ignore_errors;
+        parts.into_iter().map(|(node, images)| (node, self.stage(node, images, waits, is_ignored))).collect()
     }
 
     fn platform(&self, node: Node) -> &Platform {
@@ -317,22 +339,33 @@ impl Planner<'_> {
         Ok((files, values))
     }
 
-    fn push(&self, node: Node, step: &TaskStep, names: &[ImageRef]) -> Result<PushWork, TaskPlanError> {
-        let mut pushed: Vec<PushedName> = Vec::with_capacity(names.len());
+    fn push(
+        &mut self,
+        node: Node,
+        step: &TaskStep,
+        names: &[ImageRef],
+        waits: &[usize],
+    ) -> Result<PushWork, TaskPlanError> {
+        let mut found: Vec<(ImageRef, Pushed)> = Vec::with_capacity(names.len());
         for name in names {
             let image = self.images.plain(name);
             if image.digest.is_some() {
                 return Err(TaskPlanError::PushOfDigest { step: step.id.clone(), image: Box::new(image) });
             }
-            let found = self.crossing.pushed(node.step, name);
             let not_built = || TaskPlanError::NotBuilt { step: step.id.clone(), image: Box::new(name.clone()) };
-            let from = match found.ok_or_else(not_built)? {
+            found.push((image, self.crossing.pushed(node.step, name).ok_or_else(not_built)?));
+        }
+        let outside = self.outside_stages(node.step, names, waits);
+        let mut pushed: Vec<PushedName> = Vec::with_capacity(names.len());
+        for (image, found) in found {
+            let stages = if self.images.is_ours(&image) { &self.stages } else { &outside };
+            let from = match found {
                 Pushed::Here(built) => PushedFrom::Built(self.nodes[&built]),
-                Pushed::Elsewhere(built) => PushedFrom::Staged(self.stages[&built]),
+                Pushed::Elsewhere(built) => PushedFrom::Staged(stages[&built]),
                 Pushed::Several(built) => {
                     let part = |built: Node| IndexPart {
                         platform: self.platform(built).clone(),
-                        staged_by: self.stages[&built],
+                        staged_by: stages[&built],
                         built_by: self.nodes[&built],
                     };
                     PushedFrom::Index(built.into_iter().map(part).collect())

@@ -2,7 +2,7 @@ mod platforms;
 
 use std::collections::BTreeMap;
 
-use cooper_types::{RunId, Timestamp};
+use cooper_types::{RunId, Scope, Timestamp};
 
 use super::*;
 use crate::plan::{ArgumentValue, BuildContext, BuildWork, CommandImage, CommandWork, PushedFrom, Work};
@@ -26,9 +26,15 @@ fn inputs(text: &str) -> TaskInputs {
 }
 
 fn plan_of(inputs: &TaskInputs) -> Result<PlannedTask, TaskPlanError> {
+    plan_with(inputs, &["admin"])
+}
+
+fn plan_with(inputs: &TaskInputs, scopes: &[&str]) -> Result<PlannedTask, TaskPlanError> {
+    let scopes = Scopes(scopes.iter().map(|scope| Scope::parse(scope).expect("valid")).collect());
     let registry = RegistryName::parse("localhost:5000").expect("valid");
     let context = ContextId::parse("c1").expect("valid");
-    plan(&TaskPlanRequest { inputs, platform: &Platform::LINUX_AMD64, registry: &registry, context: Some(&context) })
+    let platform = &Platform::LINUX_AMD64;
+    plan(&TaskPlanRequest { inputs, platform, registry: &registry, context: Some(&context), scopes: &scopes })
 }
 
 fn planned(text: &str) -> PlannedTask {
@@ -250,9 +256,8 @@ fn windows_has_its_own_paths_networks_and_isolation() {
     let plan_of = |text: &str| {
         let mut inputs = inputs(text);
         inputs.run.platform = windows.clone();
-        let request =
-            TaskPlanRequest { inputs: &inputs, platform: &windows, registry: &registry, context: Some(&context) };
-        plan(&request)
+        let (context, scopes) = (Some(&context), &Scopes::default());
+        plan(&TaskPlanRequest { inputs: &inputs, platform: &windows, registry: &registry, context, scopes })
     };
     let text = "steps:\n- cmd: 'tool c:\\data\\x'\n  workingDirectory: src\n- cmd: tool\n  isolation: process\n  cpus: 1.5\n- \
                 build: -t app -f docker\\D src\n- build: -t app C:\\Workspace\\lib\n";

@@ -42,14 +42,21 @@ fn a_build_for_several_platforms_is_a_step_for_each_and_the_push_an_index() {
             "image-linux-amd64-stage@linux/amd64 <- image-linux-amd64",
             "image-linux-arm64-stage@linux/arm64 <- image-linux-arm64",
             "test@linux/amd64 <- image-linux-amd64 image-linux-arm64",
-            "out@linux/amd64 <- image-linux-amd64-stage image-linux-arm64-stage test",
-        ]
+            "image-linux-amd64-stage-2@linux/amd64 <- image-linux-amd64 test",
+            "image-linux-arm64-stage-2@linux/arm64 <- image-linux-arm64 test",
+            "out@linux/amd64 <- image-linux-amd64-stage image-linux-arm64-stage test image-linux-amd64-stage-2 \
+             image-linux-arm64-stage-2",
+        ],
+        "what can be seen outside is not there before the test is through"
     );
     assert_eq!(command(&planned, 4).image, CommandImage::Built { step: 0 });
     assert!(planned.plan.steps[..2].iter().all(|step| step.tries.retries == 2));
     let stage = push(&planned, "image-linux-arm64-stage");
     assert!(stage.is_stage);
-    assert_eq!(images(&stage), ["localhost:5000/app", "x.example/app:v1-linux-arm64"]);
+    assert_eq!(images(&stage), ["localhost:5000/app"]);
+    let stage = push(&planned, "image-linux-arm64-stage-2");
+    assert!(stage.is_stage);
+    assert_eq!(images(&stage), ["x.example/app:v1-linux-arm64"]);
     let out = push(&planned, "out");
     assert_eq!(images(&out), ["localhost:5000/app:v1", "x.example/app:v1"]);
     let part = |platform: &str, staged_by, built_by| IndexPart {
@@ -57,8 +64,10 @@ fn a_build_for_several_platforms_is_a_step_for_each_and_the_push_an_index() {
         staged_by,
         built_by,
     };
-    let index = PushedFrom::Index(vec![part("linux/amd64", 2, 0), part("linux/arm64", 3, 1)]);
-    assert!(!out.is_stage && out.names.iter().all(|name| name.from == index), "{out:?}");
+    let ours = PushedFrom::Index(vec![part("linux/amd64", 2, 0), part("linux/arm64", 3, 1)]);
+    let outside = PushedFrom::Index(vec![part("linux/amd64", 5, 0), part("linux/arm64", 6, 1)]);
+    let from: Vec<&PushedFrom> = out.names.iter().map(|name| &name.from).collect();
+    assert!(!out.is_stage && from == [&ours, &outside], "{out:?}");
 }
 
 #[test]
@@ -130,6 +139,8 @@ fn a_push_runs_where_its_first_image_is_and_has_others_staged() {
     );
     let from: Vec<PushedFrom> = push(&two, "out").names.into_iter().map(|name| name.from).collect();
     assert_eq!(from, [PushedFrom::Built(0), PushedFrom::Staged(2)]);
+    let made_by = |from: &PushedFrom| (0..4).filter(|step| two.plan.is_made_by(from, *step)).collect::<Vec<_>>();
+    assert_eq!([made_by(&from[0]), made_by(&from[1])], [[0], [1]], "a stage made nothing itself");
 }
 
 #[test]
@@ -165,9 +176,40 @@ fn a_failure_that_is_ignored_is_ignored_in_its_stage() {
 }
 
 #[test]
+fn a_push_whose_errors_are_ignored_ignores_its_stages_too() {
+    let text = |second: &str| {
+        format!(
+            "steps:\n  - id: a\n    build: -t app -t x.example/app .\n    {BOTH}\n  - push: [app, x.example/app]\n    \
+             ignoreErrors: true\n{second}"
+        )
+    };
+    let ignored = |planned: &PlannedTask| -> Vec<bool> {
+        let stages = planned.plan.steps.iter().filter(|step| matches!(&step.work, Work::Push(push) if push.is_stage));
+        stages.map(|step| step.ignore_errors).collect()
+    };
+    assert_eq!(ignored(&planned(&text(""))), [true; 4]);
+    let shared = planned(&text("  - push: [app]\n"));
+    assert_eq!(ignored(&shared), [false, false, true, true], "another push needs what is in the embedded registry");
+}
+
+#[test]
+fn nothing_is_staged_on_a_guess_where_the_run_may_not_push() {
+    let text = inputs(
+        "steps:\n  - build: -t first -t second .\n  - id: b\n    build: -t other .\n    platform: linux/arm64\n",
+    );
+    let without = plan_with(&text, &["run", "repository:*:pull"]).expect("as if nothing crossed");
+    assert_eq!(without.plan.steps.len(), 2, "{:?}", shown(&without.plan));
+    assert_eq!(build(&without, 1).staged_bases, []);
+    let second = plan_with(&text, &["run", "repository:second:push"]).expect("by the second name");
+    let places: Vec<String> = second.plan.written_images().map(ToString::to_string).collect();
+    assert_eq!(places, ["localhost:5000/second"]);
+    assert_eq!(build(&second, 2).staged_bases.len(), 2, "both names stand for it");
+}
+
+#[test]
 fn plans_are_moved_behind_others_with_all_that_they_name() {
     let text = "steps:\n  - id: data\n    build: -t data .\n  - id: app\n    build: -t app .\n    platforms: [linux/arm64, \
-                linux/arm/v7]\n  - push: [app]\n";
+                linux/arm/v7]\n  - id: own\n    build: -t own .\n    platform: linux/arm64\n  - push: [app]\n";
     let plan = planned(text).plan;
     let mut all = plan.clone();
     let mut second = plan.clone();
@@ -177,6 +219,7 @@ fn plans_are_moved_behind_others_with_all_that_they_name() {
         .for_each(|step| step.id = cooper_types::StepId::parse(&format!("x-{}", step.id)).expect("valid"));
     all.append(second);
     let count = plan.steps.len();
+    let mut moved = 0;
     for (before, after) in plan.steps.iter().zip(&all.steps[count..]) {
         match (&before.work, &after.work) {
             (Work::Push(before), Work::Push(after)) => {
@@ -189,8 +232,13 @@ fn plans_are_moved_behind_others_with_all_that_they_name() {
                 for (before, after) in before.staged_bases.iter().zip(&after.staged_bases) {
                     assert_eq!(after.staged_by, before.staged_by + count);
                 }
+                for (before, after) in before.own_bases.iter().zip(&after.own_bases) {
+                    assert_eq!(after.1, before.1 + count);
+                }
+                moved += before.own_bases.len();
             }
             other => panic!("{other:?}"),
         }
     }
+    assert!(moved > 0, "no build stood on one of its placement");
 }
