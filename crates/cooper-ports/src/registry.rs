@@ -160,6 +160,8 @@ pub struct StagedTarget {
     pub staging: Tag,
     /// The tags to move.
     pub tags: Vec<Tag>,
+    /// What has to be there; anything if absent.
+    pub digest: Option<Digest>,
 }
 
 /// A tag that moved when its step completed.
@@ -301,7 +303,7 @@ impl From<RegistryWriteError> for PutManifestError {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum PromoteError {
     /// The plan's push did not happen, so the step cannot have succeeded.
-    #[error("nothing was pushed to {repository}:{staging} by {attempt}")]
+    #[error("nothing was pushed to {repository}:{staging} by {attempt}, or something else than it says")]
     NotPushed {
         /// Whose push it should have been.
         attempt: AttemptRef,

@@ -211,6 +211,8 @@ pub struct TagTarget {
     pub staging_tag: Tag,
     /// The tags that it stands for; a stage's stands for none.
     pub tags: Vec<Tag>,
+    /// What the agent says that it left, where others are told to take that: a stage's, when it has ended.
+    pub digest: Option<Digest>,
 }
 
 /// Why an event changes nothing.
@@ -319,6 +321,16 @@ impl Run {
     ) -> Result<(), Refusal> {
         let index = self.held_by(fence)?;
         let Placement::Offered(lease) = &self.placements[index] else { return Err(Refusal::NothingToDo) };
+        // What it was offered for may have been set back by a loss in the meantime: it would hold a slot of the agent and
+        // have nothing to do.
+        let is_wanted =
+            |step: usize| self.plan.steps[step].placement == index && self.steps[step].state == StepState::Waiting;
+        if !self.losses.is_empty() && !self.has_work(index) && (0..self.steps.len()).any(is_wanted) {
+            let key = PlacementKey { run: self.id, fence };
+            effects.push(Effect::SendStop { agent: lease.agent.clone(), key });
+            self.placements[index] = Placement::Waiting { reason: PendingReason::New };
+            return Ok(());
+        }
         let lease = Lease { until: now.after(policy.lease), ..lease.clone() };
         self.placements[index] = Placement::Accepted(lease);
         self.started.get_or_insert(now);

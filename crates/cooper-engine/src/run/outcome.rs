@@ -92,8 +92,11 @@ impl Run {
                     },
                     // Others name what a stage left by its digest, so it has to say them all.
                     (Work::Push(push), StepOutput::Pushed { manifests }) if push.is_stage => {
+                        let outside = |name: &PushedName| name.image.registry.as_ref() != Some(&self.registry);
                         let told = |name: &PushedName| self.pushed_manifest(manifests, &name.image).is_some();
-                        push.names.iter().all(told)
+                        let left = |target: &TagTarget| manifests.iter().any(|manifest| is_of(manifest, target));
+                        push.names.iter().filter(|name| outside(name)).all(told)
+                            && self.tag_targets(step, attempt).iter().all(left)
                     }
                     (Work::Build(_), StepOutput::Built { .. })
                     | (Work::Push(_), StepOutput::Pushed { .. })
@@ -122,10 +125,19 @@ impl Run {
                     StepOutput::Built { bases, .. } => {
                         effects.push(Effect::BasesResolved { step, bases: bases.clone() });
                     }
-                    StepOutput::Pushed { .. } => {
-                        let targets = self.tag_targets(step, attempt);
+                    StepOutput::Pushed { manifests } => {
+                        let mut targets = self.tag_targets(step, attempt);
                         effects.push(match &self.plan.steps[step].work {
                             Work::Push(PushWork { is_stage: true, .. }) => {
+                                // What it was not told to leave there, nobody is told to take.
+                                let is_known = |manifest: &PushedManifest| {
+                                    manifest.registry.is_some() || targets.iter().any(|target| is_of(manifest, target))
+                                };
+                                manifests.retain(is_known);
+                                for target in &mut targets {
+                                    let said = manifests.iter().find(|manifest| is_of(manifest, target));
+                                    target.digest = said.map(|manifest| manifest.digest.clone());
+                                }
                                 Effect::KeepStaged { step, attempt, targets }
                             }
                             _ => Effect::PublishTags { step, attempt, targets },
@@ -257,7 +269,13 @@ impl Run {
                 others => format!("staged.{}.{attempt}.{others}", self.id),
             };
             let staging_tag = Tag::parse(&staging_tag).expect("a run id and numbers with dots between make a tag");
-            targets.push(TagTarget { repository: image.repository.clone(), from: from.clone(), staging_tag, tags });
+            targets.push(TagTarget {
+                repository: image.repository.clone(),
+                from: from.clone(),
+                staging_tag,
+                tags,
+                digest: None,
+            });
         }
         targets
     }
@@ -481,4 +499,11 @@ impl Run {
             .zip(&self.plan.steps)
             .any(|(step, planned)| planned.placement == placement && step.state.live_attempt().is_some())
     }
+}
+
+/// Whether an agent speaks of what it was told to push there.
+fn is_of(manifest: &PushedManifest, target: &TagTarget) -> bool {
+    manifest.registry.is_none()
+        && manifest.repository == target.repository
+        && manifest.staging_tag == target.staging_tag
 }

@@ -224,6 +224,46 @@ fn a_stage_that_does_not_say_what_it_left_is_a_loss() {
 }
 
 #[test]
+fn who_takes_from_a_stage_gets_what_it_was_told_to_leave() {
+    let mut run = run_of(plan(2, &[build(0, &[]), stage(0, 0), consumer(1, 1)]));
+    let fence = taken(&mut run, 1, 0, &agent("a", 1));
+    succeeds(&mut run, 2, 0);
+    let attempt = live(&run, 1);
+    let StepResult::Succeeded { output: StepOutput::Pushed { manifests } } = pushed(&run, 1, attempt) else { panic!() };
+    let mut other = manifests[0].clone();
+    other.staging_tag = cooper_types::Tag::parse("v1").expect("valid");
+    other.digest = cooper_types::Digest::sha256(b"somebody's");
+    let result = StepResult::Succeeded { output: StepOutput::Pushed { manifests: vec![other, manifests[0].clone()] } };
+    let effects = does(&mut run, 3, RunEvent::StepEnded { fence, attempt, result });
+    let digest = Some(manifests[0].digest.clone());
+    let checked = |effect: &Effect| matches!(effect, Effect::KeepStaged { targets, .. } if targets[0].digest == digest);
+    assert!(effects.iter().any(checked), "{effects:?}");
+    let image = run.staged_image(1, &ImageRef::parse(SHARED).expect("valid"));
+    assert_eq!(image.and_then(|image| image.digest), digest);
+}
+
+#[test]
+fn an_offer_that_has_nothing_to_do_any_more_is_withdrawn_when_it_is_taken() {
+    let mut run = run_of(plan(2, &[build(0, &[]), command(1, &[0]), test(0, 0)]));
+    taken(&mut run, 1, 0, &agent("a", 1));
+    succeeds(&mut run, 2, 0);
+    let other = agent("b", 1);
+    does(&mut run, 3, RunEvent::Offer { placement: 1, agent: other.clone() });
+    let fence = run.last_fence;
+    // The image is gone before the answer to the offer is here.
+    does(&mut run, 4, RunEvent::AgentReplaced { agent: agent("a", 2) });
+    let effects = does(&mut run, 5, RunEvent::Accepted { fence });
+    assert!(matches!(&effects[..], [Effect::SendStop { agent, key }] if *agent == other && key.fence == fence));
+    assert!(matches!(run.placements[1], Placement::Waiting { .. }));
+    taken(&mut run, 6, 0, &agent("a", 2));
+    succeeds(&mut run, 7, 0);
+    taken(&mut run, 8, 1, &other);
+    succeeds(&mut run, 9, 1);
+    succeeds(&mut run, 10, 2);
+    assert_eq!(run.status(), RunStatus::Succeeded);
+}
+
+#[test]
 fn a_step_that_never_began_is_a_loss_and_no_timeout() {
     let mut run = run_of(plan(1, &[build(0, &[])]));
     let fence = taken(&mut run, 0, 0, &agent("a", 1));

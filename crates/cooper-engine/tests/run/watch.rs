@@ -47,9 +47,8 @@ impl Watched {
             self.effect(&before, effect);
         }
         self.attempts_are_held();
-        let shared = ImageRef::parse(SHARED).expect("valid");
         for stage in self.staged.clone() {
-            if self.run.staged_image(stage, &shared).is_none() {
+            if self.run.staged_image(stage, &shared()).is_none() {
                 let lost = self.run.losses.len() > before.losses.len();
                 assert!(lost, "what was staged is forgotten, and nothing was lost");
                 self.staged.remove(&stage);
@@ -117,7 +116,12 @@ impl Watched {
             }
             Effect::KeepStaged { step, attempt, targets } => {
                 assert_eq!(self.live.get(step), Some(attempt), "an attempt that is not live stages");
-                assert_eq!(*targets, self.run.tag_targets(*step, *attempt));
+                let mut expect = self.run.tag_targets(*step, *attempt);
+                for target in &mut expect {
+                    target.digest = self.run.staged_image(*step, &shared()).and_then(|image| image.digest);
+                    assert!(target.digest.is_some(), "step {step} leaves nothing that has a name");
+                }
+                assert_eq!(*targets, expect);
                 assert!(targets.iter().all(|target| target.tags.is_empty()), "a stage gives a tag");
                 assert!(self.run.keeps_staged(*step, *attempt), "what step {step} staged is dropped");
                 self.staged.insert(*step);
@@ -152,8 +156,7 @@ impl Watched {
     fn first_taker_has_the_image_of_now(&mut self, stage: usize) {
         let Work::Push(push) = &self.run.plan.steps[stage].work else { return };
         let PushedFrom::Built(build) = push.names[0].from else { return };
-        let shared = ImageRef::parse(SHARED).expect("valid");
-        let left = self.run.staged_image(stage, &shared).and_then(|image| image.digest);
+        let left = self.run.staged_image(stage, &shared()).and_then(|image| image.digest);
         if let (Some(left), Some(now)) = (left, manifest_of(&self.run, build))
             && self.taken.insert(stage)
         {
@@ -271,4 +274,9 @@ fn rank(status: RunStatus) -> u32 {
         RunStatus::Running => 2,
         RunStatus::Succeeded | RunStatus::Failed | RunStatus::Canceled | RunStatus::Error | RunStatus::Timeout => 3,
     }
+}
+
+/// Where stages leave things.
+fn shared() -> ImageRef {
+    ImageRef::parse(SHARED).expect("valid")
 }

@@ -189,7 +189,11 @@ async fn promotion_moves_all_tags_or_none(fixture: &dyn Fixture) {
         repository: name(repository),
         staging: tag("staged.ca1.3"),
         tags: tags.iter().map(|text| tag(text)).collect(),
+        digest: None,
     };
+    let other = StagedTarget { digest: Some(Digest::sha256(b"another")), ..target("a", &["v1"]) };
+    let refused = fixture.promote(&attempt, &[other]).await;
+    assert!(matches!(refused, Err(PromoteError::NotPushed { .. })), "what is there is not what was said: {refused:?}");
     let refused = fixture.promote(&attempt, &[target("a", &["v1"]), target("c", &["v1"])]).await;
     assert!(matches!(refused, Err(PromoteError::NotPushed { repository, .. }) if repository == name("c")));
     assert_eq!(get(store, "a", "v1", None).await, None, "a failed promotion moves nothing");
@@ -218,7 +222,8 @@ async fn promotion_moves_a_tag_once(fixture: &dyn Fixture) {
     fixture.start_attempt(&attempt).await;
     store.put_manifest(manifest("a", "planned", Some("staged")), &agent(&attempt)).await.expect("stages");
     store.put_manifest(manifest("a", "own", Some("v1")), &agent(&attempt)).await.expect("stages");
-    let target = StagedTarget { repository: name("a"), staging: tag("staged"), tags: vec![tag("v1"), tag("v1")] };
+    let target =
+        StagedTarget { repository: name("a"), staging: tag("staged"), tags: vec![tag("v1"), tag("v1")], digest: None };
     let promoted = fixture.promote(&attempt, &[target]).await.expect("promotes");
     let planned = Digest::sha256(b"planned");
     assert_eq!(promoted, [PromotedTag { repository: name("a"), tag: tag("v1"), digest: planned.clone() }]);

@@ -334,6 +334,7 @@ async fn an_attempt_s_push_is_staged() {
         repository: RepositoryName::parse("team/app").unwrap(),
         staging: Tag::parse("staged.ca1.3").unwrap(),
         tags: vec![Tag::parse("v1").unwrap(), Tag::latest()],
+        digest: None,
     };
     let promoted = store.promote_staged(&credential.attempt_ref(), &[target]).unwrap();
     for tag in promoted {

@@ -51,6 +51,7 @@ async fn a_staged_tag_is_its_run_s_until_it_is_promoted() {
         repository: RepositoryName::parse("team/app").unwrap(),
         staging: Tag::parse("staged.ca1.3").unwrap(),
         tags: vec![Tag::parse("v2").unwrap(), Tag::latest()],
+        digest: None,
     };
     registry.store.promote_staged(&attempt, &[target]).unwrap();
     let list = registry.get("/v2/team/app/tags/list").await;
@@ -105,6 +106,7 @@ async fn an_index_of_two_platforms_is_put_of_what_stages_left_and_nobody_else_se
         repository: RepositoryName::parse("team/app").unwrap(),
         staging: Tag::parse("staged.ca1.3").unwrap(),
         tags: vec![Tag::parse("v1").unwrap()],
+        digest: None,
     };
     registry.store.promote_staged(&attempt, &[target]).unwrap();
     let seen = registry.get("/v2/team/app/manifests/v1").await;

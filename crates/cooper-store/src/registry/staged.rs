@@ -142,7 +142,8 @@ struct StagedRow {
 
 impl StagedRow {
     fn stands_for(&self, target: &StagedTarget) -> bool {
-        self.repository == target.repository && self.tag == target.staging
+        let is_said = target.digest.as_ref().is_none_or(|digest| *digest == self.digest);
+        self.repository == target.repository && self.tag == target.staging && is_said
     }
 
     /// Moves a real tag to where this one points, and announces it.

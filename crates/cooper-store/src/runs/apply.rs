@@ -315,7 +315,12 @@ impl Change<'_> {
 }
 
 fn staged(targets: Vec<TagTarget>) -> Vec<StagedTarget> {
-    let target = |TagTarget { repository, staging_tag: staging, tags, .. }| StagedTarget { repository, staging, tags };
+    let target = |TagTarget { repository, staging_tag: staging, tags, digest, .. }| StagedTarget {
+        repository,
+        staging,
+        tags,
+        digest,
+    };
     targets.into_iter().map(target).collect()
 }
 
