@@ -35,8 +35,8 @@ pub(super) fn warn(steps: &[TaskStep], read: &[Fields<'_>], default: &Platform, 
                 "each platform has a workspace of its own; images cross, through the registry: build one from the files",
             );
         }
-        let hosts = steps.iter().filter(|other| other.detach && is_elsewhere(other, step, default));
-        for host in hosts.filter(|host| words(step).any(|word| parts(word).any(|part| part == host.id.as_str()))) {
+        let detached = steps.iter().filter(|other| other.detach && is_elsewhere(other, step, default));
+        for host in detached.filter(|host| words(step).any(|word| hosts(word).any(|part| part == host.id.as_str()))) {
             let message = format!(
                 "step `{}` ({}) names `{}`, a container for {}",
                 step.id,
@@ -88,26 +88,39 @@ fn words(step: &TaskStep) -> impl Iterator<Item = &str> {
     words.iter().map(String::as_str).chain(values)
 }
 
-/// The parts of a word that may be a host's name.
-fn parts(word: &str) -> impl Iterator<Item = &str> {
-    word.split(|c: char| c.is_whitespace() || "'\"/@:=,;|&()<>?".contains(c)).filter(|part| !part.is_empty())
+/// The parts of a word that are a host's name, if anything is: whole words, what stands before a port, and what stands for
+/// a host in a URL. A folder of a URL's path is none.
+fn hosts(word: &str) -> impl Iterator<Item = &str> {
+    let words = word.split(|c: char| c.is_whitespace() || "'\"=,;|&()<>".contains(c));
+    words.filter_map(|word| {
+        let authority = match word.split_once("://") {
+            Some((_, rest)) => rest.split(['/', '?', '#']).next()?,
+            // A path may begin with a folder of that name.
+            None => word.split('/').next().filter(|first| first.len() == word.len() || first.contains(':'))?,
+        };
+        let host = authority.rsplit('@').next()?;
+        let host = host.split(':').next()?;
+        (!host.is_empty()).then_some(host)
+    })
 }
 
 /// Paths below the workspace that a container plainly writes.
 fn written(step: &TaskStep) -> Vec<String> {
     let TaskWork::Cmd(line) = &step.work else { return Vec::new() };
     let mut paths = Vec::new();
-    let mut next = false;
+    // The last word whose next one is a path. Flags may stand between the two.
+    let mut writer = None;
     for text in line.words.iter().flat_map(|word| word.split_whitespace()) {
         let inline =
             text.strip_prefix("--output=").or_else(|| text.strip_prefix(">>")).or_else(|| text.strip_prefix('>'));
-        let path = match (next, inline) {
+        let path = match (writer, inline) {
             (_, Some(path)) if !path.is_empty() => Some(path),
-            (true, _) if !text.starts_with('-') => Some(text),
+            // It has other meanings, too: `set -o pipefail` writes nothing.
+            (Some("-o"), _) if !text.contains(['/', '.']) => None,
+            (Some(_), _) if !text.starts_with('-') => Some(text),
             _ => None,
         };
-        // Flags may stand between the word and its path.
-        next = WRITERS.contains(&text) || (next && text.starts_with('-'));
+        writer = if WRITERS.contains(&text) { Some(text) } else { writer.filter(|_| text.starts_with('-')) };
         paths.extend(path.and_then(in_workspace));
     }
     paths

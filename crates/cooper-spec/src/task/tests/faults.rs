@@ -428,6 +428,8 @@ fn what_has_no_effect_is_told() {
         "- cmd: a mkdir out\n- cmd: b mkdir -p out\n  platform: linux/arm64\n- cmd: b ls out\n  platform: linux/arm64\n",
         "- cmd: a touch /tmp/x\n- cmd: b cat /tmp/x\n  platform: linux/arm64\n",
         "- id: db\n  cmd: a\n  detach: true\n  platform: linux/arm64\n- cmd: b db-dump\n",
+        "- id: web\n  cmd: a\n  detach: true\n  platform: linux/arm64\n- cmd: curl https://h/web web/x ./web\n",
+        "- cmd: a set -o pipefail\n- cmd: b set -o pipefail\n  platform: linux/arm64\n",
     ] {
         assert_eq!(warnings(&format!("steps:\n{text}")), [""; 0], "{text}");
     }
