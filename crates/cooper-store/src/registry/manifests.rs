@@ -214,10 +214,13 @@ pub(super) async fn tags(
         .await
         .during(LIST)?;
     let Some(id) = id else { return Ok(None) };
+    // What an attempt that is over has left for other placements is named by its digest alone.
     let tags: Vec<String> = sqlx::query_scalar(
         "SELECT name FROM tags WHERE repository_id = ?1 AND name > ?2
          UNION
          SELECT tag FROM staged_tags WHERE registry_id = ?3 AND run_number = ?4 AND repository_id = ?1 AND tag > ?2
+            AND EXISTS (SELECT 1 FROM live_attempts WHERE live_attempts.registry_id = ?3
+                        AND live_attempts.run_number = ?4 AND live_attempts.attempt = staged_tags.attempt)
          ORDER BY 1 LIMIT ?5",
     )
     .bind(id)

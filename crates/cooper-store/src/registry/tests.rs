@@ -129,3 +129,24 @@ async fn what_was_pushed_is_there_after_a_restart() {
     assert_eq!(found, Some(manifest));
     assert_eq!(store.find_upload(&repository, id).await.unwrap(), Some(upload));
 }
+
+#[tokio::test]
+async fn what_a_stage_left_has_no_tag_that_its_run_could_list() {
+    let fixture = SqliteFixture::new().await;
+    let step = cooper_types::StepId::parse("stage").unwrap();
+    let attempt = AttemptRef { run: RunId::from_number(1), step, attempt: AttemptNumber(2) };
+    fixture.start_attempt(&attempt).await;
+    let repository = RepositoryName::parse("team/app").unwrap();
+    let manifest = Manifest { digest: Digest::sha256(b"{}"), media_type: "x".into(), bytes: "{}".into() };
+    let tag = Tag::parse("staged.ca1.2").unwrap();
+    let (of, digest) = (repository.clone(), manifest.digest.clone());
+    let new = NewManifest { repository: of, manifest, references: vec![], tag: Some(tag.clone()) };
+    let writer = Writer { principal: PrincipalName::parse("ann").unwrap(), attempt: Some(attempt.clone()) };
+    fixture.store.put_manifest(new, &writer).await.unwrap();
+    let listed = async || fixture.store.tags(&repository, None, 10, Some(attempt.run)).await.unwrap();
+    assert_eq!(listed().await, Some(vec![tag]), "who pushes sees what was pushed");
+    fixture.end_attempt(&attempt).await;
+    assert_eq!(listed().await, Some(Vec::new()));
+    let found = fixture.store.manifest(&repository, &ManifestKey::Digest(digest), Some(attempt.run)).await.unwrap();
+    assert!(found.is_some(), "others name it by its digest");
+}
