@@ -241,10 +241,11 @@ pub(crate) fn image_vanished(message: &str) -> bool {
 }
 
 /// Whether BuildKit's solver lost a step that builds share: one of them ended while another one took it up. Another try
-/// finds it gone. The braces hold an address.
+/// finds it gone. The braces hold an address. Or it waited for such a step longer than it does.
 fn graph_broke(message: &str) -> bool {
     (message.contains("invalid request {") && message.ends_with("} for build"))
         || message.contains("inconsistent graph state")
+        || message.contains("flightcontrol: exceeded retry timeout")
 }
 
 /// The texts by which the engine says that it, and not the build, has a problem.

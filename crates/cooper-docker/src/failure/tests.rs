@@ -249,6 +249,7 @@ fn machinery() {
         "failed to get digest sha256:00: open /var/lib/docker/image/overlay2/imagedb/x: no such file or directory",
         "failed to solve with frontend dockerfile.v0: failed to build LLB: invalid request {0 0xc00333a380} for build",
         "failed to solve: failed to get edge: inconsistent graph state",
+        "failed to compute cache key: flightcontrol: exceeded retry timeout",
     ] {
         let sorted = sorted("FROM scratch", None, message);
         assert!(sorted.starts_with("machinery: "), "{sorted}");

@@ -65,11 +65,18 @@ async fn ignore_rules_and_copies_may_be_many() {
         let rules: String = (0..3000).map(|number| format!("folder/of/number/{number}/*.tmp\n")).collect();
         let copies: String = (0..400).map(|number| format!(" source_file_number_{number}.txt")).collect();
         let dockerfile = format!("FROM scratch\nCOPY{copies} /there/\n");
-        let context = Context::new(&dockerfile).file(".dockerignore", 0o644, rules.as_bytes());
-        let context = (0..400).fold(context, |context, number| {
-            context.file(&format!("source_file_number_{number}.txt"), 0o644, format!("{number}").as_bytes())
-        });
-        let (built, said) = bench.build(bench.request(context)).await;
+        let context = || {
+            let context = Context::new(&dockerfile).file(".dockerignore", 0o644, rules.as_bytes());
+            (0..400).fold(context, |context, number| {
+                context.file(&format!("source_file_number_{number}.txt"), 0o644, format!("{number}").as_bytes())
+            })
+        };
+        let (mut built, mut said) = bench.build(bench.request(context())).await;
+        // So many files at once can be too much for an engine that builds other things as well; a run would lose the
+        // attempt and make another one.
+        if let Err(BuildError::Machinery(_)) = &built {
+            (built, said) = bench.build(bench.request(context())).await;
+        }
         built.unwrap_or_else(|error| panic!("{error}\n{}", said.output()));
     })
     .await;
