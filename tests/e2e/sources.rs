@@ -85,7 +85,7 @@ fn a_step_fetches_its_own_context_and_no_frontend_is_pulled() {
         step("one", git.url("app.git") + "#main:sub"),
         step("two", files.url() + "/a?key=hunter2#:top"),
     ];
-    let context = Context::new("FROM scratch\nCOPY . /\n").file("task.yaml", &task.concat());
+    let context = Context::new("FROM scratch\nCOPY . /\n").file("task.yaml", task.concat());
     let file = context.join("task.yaml").display().to_string();
     let log = server.cooper(&["run", "-f", &file, "/dev/null"]).ok().stdout;
     assert!(log.contains(&format!("#main:sub at commit {commit}\n")), "{log}");
