@@ -40,12 +40,13 @@ fn a_push_that_does_not_fit_is_a_loss_and_the_server_stays_up() {
     let disk = SmallDisk::mount(48);
     let server = TestServer::with(ServerOptions { data: Some(disk.data()), ..Default::default() });
     let base = server.base_image();
-    // The context is small, and the image is not. The engine tries the push again for a minute before it gives up.
+    // The context is small, and the image is not. The engine tries a push again for a minute before it gives up, and the agent
+    // has it try three times.
     let large = Context::new(&format!("FROM {base}\nRUN head -c 67108864 /dev/urandom > /noise\n"));
     let queued = server.cooper(&["build", "--no-wait", "-t", "large:1", &large.display()]).expect(0);
     let id = queued.stdout.trim().to_owned();
     let log = || server.cooper(&["logs", &id]).stdout;
-    wait_until("the loss is in the log", Duration::from_secs(180), || log().contains("loss 1 of 3"));
+    wait_until("the loss is in the log", Duration::from_secs(300), || log().contains("loss 1 of 3"));
     assert!(log().contains("lost the run (push failed: "), "{}", log());
     assert_eq!(server.run(&id)["status"], "Running", "a full disk of ours is no failed build");
     server.cooper(&["runs", "cancel", &id]).expect(0);
