@@ -76,6 +76,7 @@ impl MemRegistryStore {
                 .iter()
                 .filter(mine)
                 .find(|row| row.repository == target.repository && row.tag == target.staging)
+                .filter(|row| target.digest.as_ref().is_none_or(|digest| *digest == row.digest))
                 .ok_or_else(|| PromoteError::NotPushed {
                     attempt: attempt.clone(),
                     repository: target.repository.clone(),
