@@ -6,6 +6,7 @@ pub mod dockerfile;
 pub mod gotemplate;
 pub mod ignore;
 pub mod plan;
+pub mod purge;
 pub mod quick_build;
 pub mod secret_place;
 mod slash_path;
