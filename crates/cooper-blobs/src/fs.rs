@@ -8,16 +8,21 @@ mod commit;
 mod disk;
 mod layout;
 mod read;
+mod removal;
 mod session;
 
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cooper_ports::blobs::{AppendAt, BlobReadError, BlobStore, IncomingBytes, OutgoingBytes, UploadError, UploadId};
+use cooper_ports::blobs::{
+    AppendAt, BlobReadError, BlobRemoveError, BlobStore, IncomingBytes, OutgoingBytes, SurveyError, UploadError,
+    UploadId,
+};
 use cooper_types::Digest;
 use futures::StreamExt;
 use tokio::task::JoinHandle;
@@ -176,6 +181,20 @@ impl BlobStore for FsBlobStore {
 
     async fn read(&self, digest: &Digest, range: Range<u64>) -> Result<OutgoingBytes, BlobReadError> {
         read::read(self.0.layout.blob(digest), digest, range).await
+    }
+
+    async fn remove(&self, digest: &Digest) -> Result<(), BlobRemoveError> {
+        let (inner, blob) = (self.0.clone(), digest.clone());
+        let removed = tokio::task::spawn_blocking(move || removal::remove(&inner, &blob)).await;
+        let removed = removed.unwrap_or_else(|error| Err(io::Error::other(error)));
+        removed.map_err(|source| BlobRemoveError { digest: digest.clone(), source })
+    }
+
+    async fn survey(&self, part: u16, age: Duration) -> Result<Vec<Digest>, SurveyError> {
+        let inner = self.0.clone();
+        let surveyed = tokio::task::spawn_blocking(move || removal::survey(&inner.layout, part, age)).await;
+        let surveyed = surveyed.unwrap_or_else(|error| Err(io::Error::other(error)));
+        surveyed.map_err(|source| SurveyError { part, source })
     }
 }
 

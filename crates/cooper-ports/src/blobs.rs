@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::fmt;
 use std::ops::Range;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -91,7 +92,17 @@ pub trait BlobStore: Send + Sync {
 
     /// Streams the bytes of a blob within `range`, which must lie inside the blob.
     async fn read(&self, digest: &Digest, range: Range<u64>) -> Result<OutgoingBytes, BlobReadError>;
+
+    /// Removes a blob, durably when this returns. An unknown blob is fine, and those who read it get to its end. Nobody may
+    /// commit the same blob meanwhile.
+    async fn remove(&self, digest: &Digest) -> Result<(), BlobRemoveError>;
+
+    /// The blobs of one of [`SURVEY_PARTS`] parts of the store whose bytes have been as they are for `age`.
+    async fn survey(&self, part: u16, age: Duration) -> Result<Vec<Digest>, SurveyError>;
 }
+
+/// In how many parts a store can be surveyed.
+pub const SURVEY_PARTS: u16 = 512;
 
 /// How a step of an upload fails.
 #[derive(Debug, thiserror::Error)]
@@ -171,6 +182,28 @@ pub enum BlobReadError {
         #[source]
         source: std::io::Error,
     },
+}
+
+/// Why a blob was not removed.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to remove blob {digest}")]
+pub struct BlobRemoveError {
+    /// The blob.
+    pub digest: Digest,
+    /// What the system said.
+    #[source]
+    pub source: std::io::Error,
+}
+
+/// Why a part of the store could not be surveyed.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to look through part {part} of the blobs")]
+pub struct SurveyError {
+    /// The part.
+    pub part: u16,
+    /// What the system said.
+    #[source]
+    pub source: std::io::Error,
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! are stored in the transaction that makes them visible. Each operation is one transaction, and a write under an
 //! attempt's credential checks in that transaction that the attempt is still live.
 
+mod catalog;
+mod collection;
 pub mod conformance;
 mod credentials;
 mod memory;
@@ -14,6 +16,8 @@ use cooper_types::{AttemptNumber, Digest, PrincipalName, RepositoryName, RunId, 
 use std::fmt;
 use std::time::Duration;
 
+pub use catalog::{MAX_LISTED_TAGS, ManifestDetails, RegistryCatalog, RepositoryDetails, TagDetails};
+pub use collection::{BlobCollection, Released};
 pub use credentials::{Caller, CredentialVerifier, VerifyError};
 pub use memory::MemRegistryStore;
 
@@ -35,7 +39,8 @@ pub const MAX_OPEN_UPLOADS: usize = 2_000;
 /// How long a staged tag waits to be promoted: longer than any run may last.
 pub const STAGED_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
-/// How long a blob that nothing refers to yet is safe from collection, counted from its upload or mount.
+/// How long a blob that nothing refers to is safe from collection, counted from its last use: its upload or mount, a
+/// pusher's question for it, or the deletion of a manifest that referred to it.
 pub const BLOB_LEASE: Duration = Duration::from_secs(24 * 3600);
 
 /// One try at one step of one run.
@@ -179,7 +184,7 @@ pub struct PromotedTag {
 ///
 /// All operations are idempotent where a client may repeat them, and durable when they return.
 #[async_trait]
-pub trait RegistryStore: Send + Sync {
+pub trait RegistryStore: RegistryCatalog + BlobCollection + Send + Sync {
     /// Whether an attempt is still live.
     async fn attempt_is_live(&self, attempt: &AttemptRef) -> Result<bool, StoreError>;
 
@@ -232,6 +237,33 @@ pub trait RegistryStore: Send + Sync {
         limit: u32,
         run: Option<RunId>,
     ) -> Result<Option<Vec<Tag>>, StoreError>;
+
+    /// Deletes a tag; only if it points to `expected`, where that is said. Its manifest stays.
+    async fn delete_tag(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        expected: Option<&Digest>,
+        writer: &Writer,
+    ) -> Result<(), DeleteError>;
+
+    /// Deletes a manifest with its tags, and with the manifests that are about it and have no tag; only if it has no tag,
+    /// where `untagged` says so. One that an index or a run refers to stays. Its blobs' leases begin anew.
+    async fn delete_manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        untagged: bool,
+        writer: &Writer,
+    ) -> Result<(), DeleteError>;
+
+    /// Makes a repository hold a blob no longer. One that a manifest of the repository refers to stays.
+    async fn delete_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        writer: &Writer,
+    ) -> Result<(), DeleteError>;
 
     /// Removes staged tags whose time is over at `now`, and says how many.
     async fn expire_staged(&self, now: Timestamp) -> Result<u64, StoreError>;
@@ -291,6 +323,41 @@ pub enum PutManifestError {
 }
 
 impl From<RegistryWriteError> for PutManifestError {
+    fn from(error: RegistryWriteError) -> Self {
+        match error {
+            RegistryWriteError::AttemptOver(attempt) => Self::AttemptOver(attempt),
+            RegistryWriteError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+/// Why nothing was deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum DeleteError {
+    /// The repository holds nothing of that name.
+    #[error("repository {0} holds nothing of that name")]
+    Unknown(RepositoryName),
+    /// A manifest refers to it.
+    #[error("manifest {0} refers to it; delete that first")]
+    Needed(Digest),
+    /// A run has staged it.
+    #[error("run {0} has staged it; wait for its end")]
+    Staged(RunId),
+    /// The tag points elsewhere than was expected.
+    #[error("the tag points to {0} by now")]
+    Moved(Digest),
+    /// The manifest was to have no tag, and has one.
+    #[error("the manifest has the tag {0}")]
+    Tagged(Tag),
+    /// The attempt in whose name it was to be made has ended or was replaced.
+    #[error("{0} is over")]
+    AttemptOver(AttemptRef),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<RegistryWriteError> for DeleteError {
     fn from(error: RegistryWriteError) -> Self {
         match error {
             RegistryWriteError::AttemptOver(attempt) => Self::AttemptOver(attempt),

@@ -1,16 +1,20 @@
 //! The embedded registry: OCI Distribution 1.1 push and pull as an axum router over the registry's ports, its tokens,
-//! and the credentials that let one attempt at one step push.
+//! and the credentials that let one attempt at one step push; what it holds, as ACR tells it; and the collection of what nobody
+//! needs.
 //!
-//! Where bytes and rows are kept is the adapters' business; which access tokens exist is the server's. Deleting,
-//! referrers and collection of garbage are not here yet.
+//! Where bytes and rows are kept is the adapters' business; which access tokens exist is the server's. The list of
+//! referrers is not here yet.
 
 mod blobs;
+mod collection;
 mod credential;
+mod deletion;
 mod error;
 mod identity;
 mod incoming;
 mod manifest_view;
 mod manifests;
+mod metadata;
 mod query;
 mod range;
 mod route;
@@ -21,6 +25,7 @@ mod tags;
 mod token;
 mod uploads;
 
+pub use collection::{CollectError, Collected};
 pub use credential::AttemptCredential;
 pub use identity::ConnectionScheme;
 pub use router::router;

@@ -15,6 +15,8 @@ use crate::error::OciError;
 pub(crate) enum Route {
     /// `/v2/`
     Ping,
+    /// `/v2/_catalog`
+    Catalog,
     /// Something in a repository.
     In(RepositoryName, Resource),
 }
@@ -40,6 +42,9 @@ impl Route {
         let Some(rest) = path.strip_prefix("/v2") else { return Err(OciError::not_found()) };
         if matches!(rest, "" | "/") {
             return Ok(Self::Ping);
+        }
+        if rest == "/_catalog" {
+            return Ok(Self::Catalog);
         }
         let Some(rest) = rest.strip_prefix('/') else { return Err(OciError::not_found()) };
         let parts: Vec<String> = rest.split('/').map(decode).collect::<Option<_>>().ok_or_else(OciError::not_found)?;

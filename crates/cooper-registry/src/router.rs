@@ -11,16 +11,18 @@ use http::request::Parts;
 use http::{HeaderValue, Method};
 
 use crate::error::OciError;
+use crate::identity::Decision;
 use crate::route::{Resource, Route};
 use crate::service::RegistryService;
-use crate::{blobs, manifests, tags, token, uploads};
+use crate::{blobs, deletion, manifests, metadata, tags, token, uploads};
 
-/// The registry's routes: `/v2/` and `/oauth2/token`. Paths are taken raw, and no body is limited by the router.
+/// The registry's routes: `/v2/`, `/acr/v1/` and `/oauth2/token`. Paths are taken raw, and no body is limited by the router.
 pub fn router(service: RegistryService) -> Router {
     Router::new()
         .route("/v2", any(serve))
         .route("/v2/", any(serve))
         .route("/v2/{*path}", any(serve))
+        .route("/acr/v1/{*path}", any(serve_metadata))
         .route("/oauth2/token", any(serve_token))
         .with_state(service)
 }
@@ -28,6 +30,11 @@ pub fn router(service: RegistryService) -> Router {
 async fn serve_token(State(service): State<RegistryService>, request: Request) -> Response {
     let (request, body) = request.into_parts();
     token::token(&service, &request, body).await.unwrap_or_else(OciError::into_response)
+}
+
+async fn serve_metadata(State(service): State<RegistryService>, request: Request) -> Response {
+    let (request, _) = request.into_parts();
+    metadata::answer(&service, request).await.unwrap_or_else(OciError::into_response)
 }
 
 async fn serve(State(service): State<RegistryService>, request: Request) -> Response {
@@ -44,6 +51,10 @@ async fn serve(State(service): State<RegistryService>, request: Request) -> Resp
 async fn answer(service: &RegistryService, request: Parts, body: Body) -> Result<Response, OciError> {
     match Route::parse(request.uri.path())? {
         Route::Ping => ping(service, &request).await,
+        Route::Catalog => {
+            let identity = service.identify(&request).await?;
+            metadata::catalog(service, &identity, &request).await
+        }
         Route::In(repository, resource) => in_repository(service, request, body, repository, resource).await,
     }
 }
@@ -69,7 +80,12 @@ async fn in_repository(
 ) -> Result<Response, OciError> {
     let method = request.method.clone();
     let reads = matches!(method, Method::GET | Method::HEAD) && !matches!(resource, Resource::Upload(_));
-    let access = if reads { Access::Pull } else { Access::Push };
+    let deletes = method == Method::DELETE && !matches!(resource, Resource::Upload(_));
+    let access = match (reads, deletes) {
+        (true, _) => Access::Pull,
+        (_, true) => Access::Delete,
+        _ => Access::Push,
+    };
     let identity = service.identify(&request).await?;
     service.authorize(&request, &identity, &repository, access)?;
     match (resource, method) {
@@ -77,10 +93,15 @@ async fn in_repository(
             manifests::get(service, &identity, &repository, &key).await
         }
         (Resource::Blob(digest), Method::GET) => blobs::get(service, &request, &repository, &digest).await,
-        (Resource::Blob(digest), Method::HEAD) => blobs::head(service, &repository, &digest).await,
+        (Resource::Blob(digest), Method::HEAD) => {
+            let may_push = identity.decide(&repository, Access::Push) == Decision::Allowed;
+            blobs::head(service, &repository, &digest, may_push).await
+        }
         (Resource::Tags, Method::GET | Method::HEAD) => tags::list(service, &identity, &request, &repository).await,
-        (Resource::Manifest(_), Method::DELETE) => Err(OciError::method_not_allowed("GET, HEAD, PUT")),
-        (Resource::Blob(_), _) | (Resource::Tags, _) => Err(OciError::method_not_allowed("GET, HEAD")),
+        (Resource::Blob(_), method) if method != Method::DELETE => {
+            Err(OciError::method_not_allowed("GET, HEAD, DELETE"))
+        }
+        (Resource::Tags, _) => Err(OciError::method_not_allowed("GET, HEAD")),
         (resource, method) => {
             let writer = identity.writer().ok_or_else(|| service.challenge(&request, None, None))?;
             match (resource, method) {
@@ -88,7 +109,15 @@ async fn in_repository(
                     let put = manifests::Put { repository, key, writer };
                     service.detached(manifests::put(service.clone(), put, request, body)).await
                 }
-                (Resource::Manifest(_), _) => Err(OciError::method_not_allowed("GET, HEAD, PUT")),
+                (Resource::Manifest(key), Method::DELETE) => {
+                    let delete = deletion::Delete::new(&request, repository, writer)?;
+                    service.detached(deletion::manifest(service.clone(), delete, key)).await
+                }
+                (Resource::Blob(digest), Method::DELETE) => {
+                    let delete = deletion::Delete::new(&request, repository, writer)?;
+                    service.detached(deletion::blob(service.clone(), delete, digest)).await
+                }
+                (Resource::Manifest(_), _) => Err(OciError::method_not_allowed("GET, HEAD, PUT, DELETE")),
                 (Resource::Uploads, Method::POST) => {
                     let begin = uploads::Begin { repository, writer, identity };
                     service.detached(uploads::begin(service.clone(), begin, request, body)).await

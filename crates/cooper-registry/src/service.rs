@@ -1,13 +1,16 @@
 //! The registry's parts held together, what runs beside requests, and what must end before the process does.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU16;
+use std::time::Duration;
 
 use cooper_ports::blobs::{BlobStore, UploadError};
 use cooper_ports::clock::Clock;
 use cooper_ports::registry::{CredentialVerifier, RegistryStore};
 use cooper_ports::store_error::StoreError;
-use cooper_types::RegistryName;
+use cooper_types::{Digest, RegistryName};
 use http::StatusCode;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
@@ -19,6 +22,9 @@ const SWEEP: u32 = 256;
 
 /// How often that is done in one sweep at most.
 const SWEEPS: u32 = 64;
+
+/// Over how many locks digests are spread.
+const DIGEST_LOCKS: usize = 256;
 
 /// What the registry stands on.
 #[derive(Clone)]
@@ -42,6 +48,9 @@ pub struct RegistryOptions {
     pub name: RegistryName,
     /// Whether anybody may pull from any repository.
     pub anonymous_pull: bool,
+    /// How long a blob that no manifest refers to is kept after its last use: the longest pause of a push that counts on
+    /// one, twice over.
+    pub blob_grace: Duration,
 }
 
 /// The registry. Clones share it.
@@ -52,6 +61,10 @@ struct Inner {
     parts: RegistryParts,
     options: RegistryOptions,
     tasks: TaskTracker,
+    /// Who commits a blob holds the lock of its digest with others, who removes one holds it alone.
+    digests: [RwLock<()>; DIGEST_LOCKS],
+    /// The part of the blob store that is surveyed next.
+    next_part: AtomicU16,
 }
 
 /// What a sweep removed.
@@ -77,7 +90,8 @@ pub enum SweepError {
 impl RegistryService {
     /// A registry of these parts.
     pub fn new(parts: RegistryParts, options: RegistryOptions) -> Self {
-        Self(Arc::new(Inner { parts, options, tasks: TaskTracker::new() }))
+        let digests = std::array::from_fn(|_| RwLock::new(()));
+        Self(Arc::new(Inner { parts, options, tasks: TaskTracker::new(), digests, next_part: AtomicU16::new(0) }))
     }
 
     /// Removes uploads and staged tags whose time is over. To be called now and then; it does a bounded piece of work.
@@ -123,6 +137,26 @@ impl RegistryService {
 
     pub(crate) fn parts(&self) -> &RegistryParts {
         &self.0.parts
+    }
+
+    /// The turn of the parts of the blob store.
+    pub(crate) fn next_part(&self) -> &AtomicU16 {
+        &self.0.next_part
+    }
+
+    /// Keeps a blob's file from being removed between the moment when its bytes are there and the one when a row says so.
+    pub(crate) async fn committing(&self, digest: &Digest) -> RwLockReadGuard<'_, ()> {
+        self.digest_lock(digest).read().await
+    }
+
+    /// Keeps everybody else from committing a blob.
+    pub(crate) async fn removing(&self, digest: &Digest) -> RwLockWriteGuard<'_, ()> {
+        self.digest_lock(digest).write().await
+    }
+
+    fn digest_lock(&self, digest: &Digest) -> &RwLock<()> {
+        let index = u8::from_str_radix(&digest.hex()[..2], 16).expect("a digest begins with two hexadecimal digits");
+        &self.0.digests[usize::from(index)]
     }
 
     pub(crate) fn options(&self) -> &RegistryOptions {

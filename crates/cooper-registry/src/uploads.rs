@@ -155,6 +155,7 @@ async fn append(service: &RegistryService, upload: &Upload, at: AppendAt, body: 
 /// From bytes to a blob that the repository holds: the bytes are durable before the row says so, and the row before
 /// the client hears of it.
 async fn complete(service: &RegistryService, upload: &Upload, digest: &Digest) -> Result<(), OciError> {
+    let _committing = service.committing(digest).await;
     let size = match service.parts().blobs.commit(upload.id, digest).await {
         Ok(size) => size,
         Err(error) => return Err(failed(service, upload, error).await),

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use cooper_store::{LockError, Snapshot, SnapshotError};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use create::is_running;
 pub use create::{BackupOptions, WorkFolder, backup};
 pub use restore::restore;
 

@@ -19,7 +19,7 @@ use cooper_api::problem::ProblemCode;
 use cooper_blobs::{FsBlobStore, OpenBlobStoreError};
 use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::store_error::StoreError;
-use cooper_registry::{RegistryOptions, RegistryParts, RegistryService, SigningKey};
+use cooper_registry::{Collected, RegistryOptions, RegistryParts, RegistryService, SigningKey};
 use cooper_store::{OpenError, Store, StoreOptions};
 use cooper_types::{RegistryName, SecretBytes};
 use tokio::net::TcpListener;
@@ -40,7 +40,7 @@ use crate::problem::{ApiError, chain};
 use crate::secrets::Secrets;
 use crate::settings::{Settings, TlsName};
 use crate::tls::{ServerTls, TlsError};
-use crate::{local_agent, scheduler};
+use crate::{backup, local_agent, scheduler};
 
 /// How often the registry's leftovers are removed.
 const REGISTRY_PERIOD: Duration = Duration::from_secs(60);
@@ -157,7 +157,11 @@ impl Server {
             clock: store.clock().clone(),
             key: signing.clone(),
         };
-        let options = RegistryOptions { name: registry_name.clone(), anonymous_pull: settings.anonymous_pull };
+        let options = RegistryOptions {
+            name: registry_name.clone(),
+            anonymous_pull: settings.anonymous_pull,
+            blob_grace: settings.blob_grace,
+        };
         let registry = RegistryService::new(parts, options);
         let core = Arc::new(Core::new(CoreParts {
             runs: Arc::new(store.clone()),
@@ -199,7 +203,7 @@ impl Server {
         let certificate = Arc::new(Notify::new());
         let mut loops = vec![
             tokio::spawn(scheduler::run(core.clone(), stop.clone())),
-            tokio::spawn(sweep_registry(registry.clone(), stop.clone())),
+            tokio::spawn(sweep_registry(registry.clone(), settings.clone(), stop.clone())),
         ];
         if let Some(tls) = tls {
             loops.push(tokio::spawn(tls.keep(certificate.clone(), stop.clone())));
@@ -292,14 +296,24 @@ fn router(state: ApiState, registry: RegistryService) -> Router {
         .layer(TraceLayer::new_for_http())
 }
 
-async fn sweep_registry(registry: RegistryService, stop: CancellationToken) {
+async fn sweep_registry(registry: RegistryService, settings: Settings, stop: CancellationToken) {
+    // Where little is kept for long, it is looked for more often.
+    let period = REGISTRY_PERIOD.min(settings.blob_grace / 2);
     loop {
         if let Err(error) = registry.sweep().await {
             tracing::error!(error = chain(&error), "registry can't be swept");
         }
+        // A backup copies the files of the rows that it has: what is there when it begins has to stay until its end.
+        match registry.collect(|| !backup::is_running(&settings.data_dir)).await {
+            Ok(collected) if collected == Collected::default() => {}
+            Ok(Collected { released, strays, removed }) => {
+                tracing::info!(released, strays, removed, "collected blobs that nothing refers to");
+            }
+            Err(error) => tracing::error!(error = chain(&error), "blobs that nothing refers to can't be collected"),
+        }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(REGISTRY_PERIOD) => {}
+            () = tokio::time::sleep(period) => {}
         }
     }
 }

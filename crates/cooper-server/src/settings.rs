@@ -30,6 +30,8 @@ pub struct Settings {
     pub local_agent: Option<LocalAgent>,
     /// Whether images may be pulled without a token.
     pub anonymous_pull: bool,
+    /// How long the registry keeps what no manifest refers to after its last use.
+    pub blob_grace: Duration,
     /// The largest context that is taken, in bytes of its archive.
     pub max_context_bytes: u64,
     /// Networks that sources may be fetched from although they are not public; only from them over plain http.
@@ -101,6 +103,8 @@ pub struct LocalAgent {
 impl Settings {
     /// The largest context unless something else is said: 4 GiB.
     pub const DEFAULT_MAX_CONTEXT_BYTES: u64 = 4 << 30;
+    /// How long what no manifest refers to is kept unless something else is said: a day.
+    pub const DEFAULT_BLOB_GRACE: Duration = Duration::from_secs(24 * 3600);
     /// How long a shutdown may take unless something else is said.
     pub const DEFAULT_SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
     /// How many placements the local agent holds unless something else is said.

@@ -28,6 +28,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     migration!(4, "0004_agents.sql"),
     migration!(5, "0005_sources.sql"),
     migration!(6, "0006_secrets.sql"),
+    migration!(7, "0007_collection.sql"),
 ];
 
 /// Why the schema could not be brought to this binary's version.

@@ -4,6 +4,9 @@
 //! attempt was replaced changes nothing, however the two race.
 
 mod blobs;
+mod catalog;
+mod collection;
+mod deletion;
 mod manifests;
 mod staged;
 #[cfg(test)]
@@ -13,7 +16,7 @@ mod uploads;
 use async_trait::async_trait;
 use cooper_ports::blobs::UploadId;
 use cooper_ports::registry::{
-    AttemptRef, BeginUploadError, Manifest, ManifestKey, NewManifest, PutManifestError, RegistryStore,
+    AttemptRef, BeginUploadError, DeleteError, Manifest, ManifestKey, NewManifest, PutManifestError, RegistryStore,
     RegistryWriteError, Upload, Writer,
 };
 use cooper_ports::store_error::StoreError;
@@ -24,6 +27,7 @@ use crate::Store;
 use crate::contexts::run_number;
 use crate::sql_error::{During, Stored};
 
+use deletion::Deletion;
 pub(crate) use staged::{check_staged, drop_staged, promote_staged};
 pub(crate) use uploads::expire_of_attempt;
 
@@ -123,9 +127,48 @@ impl RegistryStore for Store {
         manifests::tags(self.readers(), self.registry_id(), repository, after, limit, run).await
     }
 
+    async fn delete_tag(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        expected: Option<&Digest>,
+        writer: &Writer,
+    ) -> Result<(), DeleteError> {
+        let (deletion, tag, expected) = (self.deletion(repository, writer), tag.clone(), expected.cloned());
+        self.write(async move |mut tx| deletion.tag(&mut tx, &tag, expected.as_ref()).await).await
+    }
+
+    async fn delete_manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        untagged: bool,
+        writer: &Writer,
+    ) -> Result<(), DeleteError> {
+        let (deletion, digest) = (self.deletion(repository, writer), digest.clone());
+        self.write(async move |mut tx| deletion.manifest(&mut tx, &digest, untagged).await).await
+    }
+
+    async fn delete_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        writer: &Writer,
+    ) -> Result<(), DeleteError> {
+        let (deletion, digest) = (self.deletion(repository, writer), digest.clone());
+        self.write(async move |mut tx| deletion.blob(&mut tx, &digest).await).await
+    }
+
     async fn expire_staged(&self, now: Timestamp) -> Result<u64, StoreError> {
         let registry = self.registry_id();
         self.write(async move |mut tx| staged::expire(&mut tx, registry, now).await).await
+    }
+}
+
+impl Store {
+    fn deletion(&self, repository: &RepositoryName, writer: &Writer) -> Deletion {
+        let (registry, clock) = (self.registry_id(), self.clock().clone());
+        Deletion { registry, repository: repository.clone(), writer: writer.clone(), clock }
     }
 }
 

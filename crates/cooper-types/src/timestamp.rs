@@ -26,6 +26,13 @@ impl Timestamp {
         Self(self.0.saturating_add(micros))
     }
 
+    /// This much earlier; the far past stands for what lies beyond it.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(micros))
+    }
+
     /// How long after `earlier` this is; zero when it is not after it.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
@@ -56,6 +63,8 @@ mod tests {
         let time = Timestamp::from_micros(1_000_000).after(Duration::from_millis(5));
         assert_eq!(time.to_string(), "1970-01-01T00:00:01.005000Z");
         assert_eq!(time.since(time.after(Duration::from_secs(1))), Duration::ZERO);
+        assert_eq!(time.before(Duration::from_millis(5)), Timestamp::from_micros(1_000_000));
+        assert_eq!(Timestamp::from_micros(i64::MIN).before(Duration::MAX).as_micros(), i64::MIN);
         assert_eq!(Timestamp::from_micros(i64::MAX).after(Duration::MAX).as_micros(), i64::MAX);
     }
 }

@@ -76,6 +76,7 @@ pub(crate) fn resolve(
     let disk = disk(&mut layers);
     let steps = steps(&mut layers);
     let anonymous_pull = layers.take(Key::AnonymousPull, value::boolean).unwrap_or(false);
+    let blob_grace = layers.take(Key::BlobGrace, value::grace).unwrap_or(Settings::DEFAULT_BLOB_GRACE);
     let max_context_bytes =
         layers.take(Key::MaxContextSize, value::size).unwrap_or(Settings::DEFAULT_MAX_CONTEXT_BYTES);
     let allowed_sources = layers.take(Key::AllowSource, value::networks).unwrap_or_default();
@@ -99,6 +100,7 @@ pub(crate) fn resolve(
                 registry_name,
                 local_agent,
                 anonymous_pull,
+                blob_grace,
                 max_context_bytes,
                 allowed_sources,
                 frontends,
@@ -284,6 +286,7 @@ mod tests {
                     steps: StepPolicy::default(),
                 }),
                 anonymous_pull: false,
+                blob_grace: Settings::DEFAULT_BLOB_GRACE,
                 allowed_sources: Vec::new(),
                 frontends: Default::default(),
                 secrets: Default::default(),
@@ -312,7 +315,7 @@ mod tests {
     #[test]
     fn every_key_works_in_every_layer() {
         let file = "listen = \"localhost:0\"\ntls-self-signed = true\ntls-name = \"a.example.com, 10.0.0.1\"\ndata-dir = \"/srv\"\nregistry-name = \"r.example.com\"\nagent = true\n\
-            agent-name = \"a1\"\nengine = \"unix:///run/e.sock\"\nslots = 7\ncache-budget = \"none\"\nmin-free = \"7%\"\nallow-privileged = true\nallow-ports = true\nallow-network = \"host, lan\"\nstep-memory = \"2GiB\"\nstep-pids = 500\nanonymous-pull = true\n\
+            agent-name = \"a1\"\nengine = \"unix:///run/e.sock\"\nslots = 7\ncache-budget = \"none\"\nmin-free = \"7%\"\nallow-privileged = true\nallow-ports = true\nallow-network = \"host, lan\"\nstep-memory = \"2GiB\"\nstep-pids = 500\nanonymous-pull = true\nblob-grace = \"12h\"\n\
             max-context-size = \"2GiB\"\nallow-source = \"10.0.0.0/8, fd00::/8\"\nfrontend = \"docker/dockerfile=pull, r.io/f:1=builtin\"\nsecret-env = \"A,B bob\"\nsecret-vault = \"v.example=vault:kv/ci *\"\nvault-address = \"https://vault.example\"\n\
             vault-token-file = \"/run/token\"\nvault-namespace = \"team\"\nvault-ca-file = \"/etc/ca.pem\"\nshutdown-grace = 5\nlog-format = \"json\"\nlog = \"debug\"\n\
             [image-aliases]\nbash = \"r.example.com/bash:5\"\naz = \"az\"\n";
@@ -335,6 +338,7 @@ mod tests {
             (Key::StepMemory, "2048MiB"),
             (Key::StepPids, "500"),
             (Key::AnonymousPull, "yes"),
+            (Key::BlobGrace, "720m"),
             (Key::MaxContextSize, "2147483648"),
             (Key::AllowSource, "10.0.0.0/8,fd00::/8"),
             (Key::Frontend, "docker/dockerfile=pull r.io/f:1=builtin"),
@@ -372,7 +376,7 @@ mod tests {
             "cooper.toml:2: unknown key `log-fromat`; did you mean `log-format`?",
             "cooper.toml:3: key `engine` must be a text, a number or true/false",
             "cooper.toml:4: unknown key `zzz`; known keys are listen, tls-cert, tls-key, tls-self-signed, tls-name, data-dir, registry-name, agent, agent-name, engine, \
-             slots, cache-budget, min-free, allow-privileged, allow-ports, allow-network, step-memory, step-pids, anonymous-pull, max-context-size, allow-source, frontend, image-aliases, secret-env, secret-vault, vault-address, vault-token-file, vault-namespace, vault-ca-file, shutdown-grace, log-format, log, agent-server, \
+             slots, cache-budget, min-free, allow-privileged, allow-ports, allow-network, step-memory, step-pids, anonymous-pull, blob-grace, max-context-size, allow-source, frontend, image-aliases, secret-env, secret-vault, vault-address, vault-token-file, vault-namespace, vault-ca-file, shutdown-grace, log-format, log, agent-server, \
              agent-token-file, agent-platform, agent-pool, agent-data-dir, agent-ca-file, agent-insecure",
             "--listen: `nowhere` is not an address and port such as 127.0.0.1:5000",
             "cooper.toml:1: key `slots`: `many` is not a number from 1 to 256",

@@ -6,7 +6,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use cooper_ports::blobs::UploadId;
+use cooper_ports::blobs::{SURVEY_PARTS, UploadId};
 use cooper_ports::registry::UPLOAD_LIFETIME;
 use cooper_types::{Digest, DigestAlgorithm};
 
@@ -27,6 +27,13 @@ impl Layout {
     pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
         let hex = digest.hex();
         self.blobs.join(digest.algorithm().name()).join(&hex[..2]).join(hex)
+    }
+
+    /// The directory with a part of the blobs, and their algorithm. There are [`SURVEY_PARTS`].
+    pub(super) fn part(&self, part: u16) -> (PathBuf, DigestAlgorithm) {
+        let [algorithm, shard] = (part % SURVEY_PARTS).to_be_bytes();
+        let algorithm = if algorithm == 0 { DigestAlgorithm::Sha256 } else { DigestAlgorithm::Sha512 };
+        (self.blobs.join(algorithm.name()).join(format!("{shard:02x}")), algorithm)
     }
 
     /// The file of an upload.

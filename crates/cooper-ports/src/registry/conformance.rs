@@ -2,6 +2,10 @@
 //!
 //! A check panics where a store breaks the port's word, so this belongs in tests only.
 
+mod catalog;
+mod collection;
+mod deletion;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use cooper_types::{AttemptNumber, Digest, PrincipalName, RepositoryName, RunId, StepId, Tag, Timestamp};
@@ -12,8 +16,9 @@ use super::{
     StagedTarget, UPLOAD_LIFETIME, Upload, Writer,
 };
 use crate::blobs::UploadId;
+use crate::clock::ManualClock;
 
-/// The time at which a fixture's clock must stand or start.
+/// The time at which a fixture's clock must start.
 pub const START: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 
 /// An empty store, and what happens around it.
@@ -21,6 +26,8 @@ pub const START: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 pub trait Fixture: Send + Sync {
     /// The store.
     fn store(&self) -> &dyn RegistryStore;
+    /// The store's clock.
+    fn clock(&self) -> &ManualClock;
     /// Makes an attempt live.
     async fn start_attempt(&self, attempt: &AttemptRef);
     /// Ends an attempt.
@@ -31,6 +38,8 @@ pub trait Fixture: Send + Sync {
     async fn drop_staged(&self, run: RunId, attempt: AttemptNumber);
     /// The push events so far.
     async fn pushed_events(&self) -> Vec<(RepositoryName, Option<Tag>, Digest)>;
+    /// The deletions so far.
+    async fn deleted_events(&self) -> Vec<(RepositoryName, Option<Tag>, Digest)>;
 }
 
 /// Runs every check, each on a store of its own.
@@ -47,6 +56,9 @@ pub async fn run_all<F: Fixture>(make: impl AsyncFn() -> F) {
     a_dropped_attempt_leaves_no_tag(&make().await).await;
     staged_tags_expire(&make().await).await;
     a_finished_attempt_writes_nothing(&make().await).await;
+    deletion::run_all(&make).await;
+    catalog::run_all(&make).await;
+    collection::run_all(&make).await;
 }
 
 async fn uploads_live_until_they_end(fixture: &dyn Fixture) {

@@ -1,5 +1,9 @@
 //! The registry store in memory: for tests of what stands on the port, and the measure of its conformance suite.
 
+mod catalog;
+mod collection;
+mod deletion;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -7,7 +11,7 @@ use async_trait::async_trait;
 use cooper_types::{AttemptNumber, Digest, RepositoryName, RunId, Tag, Timestamp};
 
 use super::{
-    AttemptRef, BeginUploadError, MAX_OPEN_UPLOADS, Manifest, ManifestKey, ManifestReference, NewManifest,
+    AttemptRef, BeginUploadError, DeleteError, MAX_OPEN_UPLOADS, Manifest, ManifestKey, ManifestReference, NewManifest,
     PromoteError, PromotedTag, PutManifestError, ReferenceKind, RegistryStore, RegistryWriteError, STAGED_LIFETIME,
     StagedTarget, UPLOAD_LIFETIME, Upload, Writer,
 };
@@ -28,13 +32,35 @@ struct State {
     repositories: BTreeMap<RepositoryName, Repository>,
     staged: Vec<StagedRow>,
     pushed: Vec<(RepositoryName, Option<Tag>, Digest)>,
+    deleted: Vec<(RepositoryName, Option<Tag>, Digest)>,
+    condemned: BTreeSet<Digest>,
 }
 
-#[derive(Default)]
 struct Repository {
-    blobs: BTreeMap<Digest, u64>,
-    manifests: BTreeMap<Digest, (Manifest, Vec<ManifestReference>)>,
-    tags: BTreeMap<Tag, Digest>,
+    created: Timestamp,
+    blobs: BTreeMap<Digest, Held>,
+    manifests: BTreeMap<Digest, ManifestRow>,
+    tags: BTreeMap<Tag, TagRow>,
+}
+
+/// A blob that a repository holds.
+struct Held {
+    size: u64,
+    /// When it was last used; absent where manifests were seen to need it.
+    used: Option<Timestamp>,
+}
+
+struct ManifestRow {
+    manifest: Manifest,
+    references: Vec<ManifestReference>,
+    created: Timestamp,
+    updated: Timestamp,
+}
+
+struct TagRow {
+    digest: Digest,
+    created: Timestamp,
+    moved: Timestamp,
 }
 
 struct StagedRow {
@@ -67,6 +93,7 @@ impl MemRegistryStore {
         attempt: &AttemptRef,
         targets: &[StagedTarget],
     ) -> Result<Vec<PromotedTag>, PromoteError> {
+        let now = self.clock.now();
         let mut state = self.state();
         let mut promoted = Vec::new();
         let mine = |row: &&StagedRow| row.attempt == *attempt;
@@ -98,7 +125,7 @@ impl MemRegistryStore {
         let mut moved = BTreeSet::new();
         promoted.retain(|PromotedTag { repository, tag, .. }| moved.insert((repository.clone(), tag.clone())));
         for PromotedTag { repository, tag, digest } in &promoted {
-            state.repository(repository).tags.insert(tag.clone(), digest.clone());
+            state.repository(repository, now).move_tag(tag, digest, now);
             state.pushed.push((repository.clone(), Some(tag.clone()), digest.clone()));
         }
         state.staged.retain(|row| row.attempt != *attempt);
@@ -115,14 +142,36 @@ impl MemRegistryStore {
         self.state().pushed.clone()
     }
 
+    /// The deletions so far: repository, tag if one is gone, digest.
+    pub fn deleted_events(&self) -> Vec<(RepositoryName, Option<Tag>, Digest)> {
+        self.state().deleted.clone()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
 impl State {
-    fn repository(&mut self, name: &RepositoryName) -> &mut Repository {
-        self.repositories.entry(name.clone()).or_default()
+    fn repository(&mut self, name: &RepositoryName, now: Timestamp) -> &mut Repository {
+        self.repositories.entry(name.clone()).or_insert_with(|| Repository {
+            created: now,
+            blobs: BTreeMap::new(),
+            manifests: BTreeMap::new(),
+            tags: BTreeMap::new(),
+        })
+    }
+
+    /// Makes a repository hold a blob, which nobody may remove from now on.
+    fn hold(&mut self, repository: &RepositoryName, digest: &Digest, size: u64, now: Timestamp) {
+        self.condemned.remove(digest);
+        let blobs = &mut self.repository(repository, now).blobs;
+        let held = blobs.entry(digest.clone()).or_insert(Held { size, used: Some(now) });
+        held.used = held.used.map(|used| used.max(now));
+    }
+
+    fn blob_size(&self, repository: &RepositoryName, digest: &Digest) -> Option<u64> {
+        self.repositories.get(repository)?.blobs.get(digest).map(|held| held.size)
     }
 
     fn check_live(&self, writer: &Writer) -> Result<(), RegistryWriteError> {
@@ -134,6 +183,16 @@ impl State {
 
     fn staged_by(&self, run: Option<RunId>, repository: &RepositoryName) -> impl Iterator<Item = &StagedRow> {
         self.staged.iter().filter(move |row| Some(row.attempt.run) == run && row.repository == *repository)
+    }
+}
+
+impl Repository {
+    fn move_tag(&mut self, tag: &Tag, digest: &Digest, now: Timestamp) {
+        let created = self.tags.get(tag).map_or(now, |row| row.created);
+        if let Some(row) = self.manifests.get_mut(digest) {
+            row.updated = now;
+        }
+        self.tags.insert(tag.clone(), TagRow { digest: digest.clone(), created, moved: now });
     }
 }
 
@@ -163,10 +222,11 @@ impl RegistryStore for MemRegistryStore {
     }
 
     async fn complete_upload(&self, upload: &Upload, digest: &Digest, size: u64) -> Result<(), RegistryWriteError> {
+        let now = self.clock.now();
         let mut state = self.state();
         state.check_live(&upload.writer)?;
         state.uploads.remove(&upload.id);
-        state.repository(&upload.repository).blobs.insert(digest.clone(), size);
+        state.hold(&upload.repository, digest, size, now);
         Ok(())
     }
 
@@ -188,22 +248,23 @@ impl RegistryStore for MemRegistryStore {
         digest: &Digest,
         writer: &Writer,
     ) -> Result<bool, RegistryWriteError> {
+        let now = self.clock.now();
         let mut state = self.state();
         state.check_live(writer)?;
-        let size = state.repositories.get(from).and_then(|repository| repository.blobs.get(digest)).copied();
+        let size = state.blob_size(from, digest);
         if let Some(size) = size {
-            state.repository(to).blobs.insert(digest.clone(), size);
+            state.hold(to, digest, size, now);
         }
         Ok(size.is_some())
     }
 
     async fn blob_size(&self, repository: &RepositoryName, digest: &Digest) -> Result<Option<u64>, StoreError> {
-        let state = self.state();
-        Ok(state.repositories.get(repository).and_then(|repository| repository.blobs.get(digest)).copied())
+        Ok(self.state().blob_size(repository, digest))
     }
 
     async fn put_manifest(&self, new: NewManifest, writer: &Writer) -> Result<(), PutManifestError> {
-        let expires = self.clock.now().after(STAGED_LIFETIME);
+        let now = self.clock.now();
+        let expires = now.after(STAGED_LIFETIME);
         let mut state = self.state();
         state.check_live(writer)?;
         let held = state.repositories.get(&new.repository);
@@ -222,9 +283,19 @@ impl RegistryStore for MemRegistryStore {
             return Err(PutManifestError::Missing { repository: new.repository, missing });
         }
         let digest = new.manifest.digest.clone();
-        let manifests = &mut state.repository(&new.repository).manifests;
-        if writer.attempt.is_none() || !manifests.contains_key(&digest) {
-            manifests.insert(digest.clone(), (new.manifest, new.references));
+        let manifests = &mut state.repository(&new.repository, now).manifests;
+        match manifests.get_mut(&digest) {
+            Some(row) => {
+                row.updated = now;
+                if writer.attempt.is_none() {
+                    row.manifest = new.manifest;
+                }
+            }
+            None => {
+                let row =
+                    ManifestRow { manifest: new.manifest, references: new.references, created: now, updated: now };
+                manifests.insert(digest.clone(), row);
+            }
         }
         match (new.tag, &writer.attempt) {
             (Some(tag), Some(attempt)) => {
@@ -236,7 +307,7 @@ impl RegistryStore for MemRegistryStore {
             }
             (tag, None) => {
                 if let Some(tag) = &tag {
-                    state.repository(&new.repository).tags.insert(tag.clone(), digest.clone());
+                    state.repository(&new.repository, now).move_tag(tag, &digest, now);
                 }
                 state.pushed.push((new.repository, tag, digest));
             }
@@ -261,9 +332,9 @@ impl RegistryStore for MemRegistryStore {
                 .filter(|row| row.tag == *tag)
                 .max_by_key(|row| row.attempt.attempt)
                 .map(|row| &row.digest)
-                .or_else(|| held.tags.get(tag)),
+                .or_else(|| held.tags.get(tag).map(|row| &row.digest)),
         };
-        Ok(digest.and_then(|digest| held.manifests.get(digest)).map(|(manifest, _)| manifest.clone()))
+        Ok(digest.and_then(|digest| held.manifests.get(digest)).map(|row| row.manifest.clone()))
     }
 
     async fn tags(
@@ -281,6 +352,35 @@ impl RegistryStore for MemRegistryStore {
         Ok(Some(tags.take(limit as usize).cloned().collect()))
     }
 
+    async fn delete_tag(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        expected: Option<&Digest>,
+        writer: &Writer,
+    ) -> Result<(), DeleteError> {
+        self.state().delete_tag(repository, tag, expected, writer)
+    }
+
+    async fn delete_manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        untagged: bool,
+        writer: &Writer,
+    ) -> Result<(), DeleteError> {
+        self.state().delete_manifest(repository, digest, untagged, writer, self.clock.now())
+    }
+
+    async fn delete_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        writer: &Writer,
+    ) -> Result<(), DeleteError> {
+        self.state().delete_blob(repository, digest, writer)
+    }
+
     async fn expire_staged(&self, now: Timestamp) -> Result<u64, StoreError> {
         let mut state = self.state();
         let before = state.staged.len();
@@ -295,12 +395,16 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
 
-    struct MemFixture(MemRegistryStore);
+    struct MemFixture(MemRegistryStore, Arc<ManualClock>);
 
     #[async_trait]
     impl Fixture for MemFixture {
         fn store(&self) -> &dyn RegistryStore {
             &self.0
+        }
+
+        fn clock(&self) -> &ManualClock {
+            &self.1
         }
 
         async fn start_attempt(&self, attempt: &AttemptRef) {
@@ -326,13 +430,17 @@ mod tests {
         async fn pushed_events(&self) -> Vec<(RepositoryName, Option<Tag>, Digest)> {
             self.0.pushed_events()
         }
+
+        async fn deleted_events(&self) -> Vec<(RepositoryName, Option<Tag>, Digest)> {
+            self.0.deleted_events()
+        }
     }
 
     #[tokio::test]
     async fn passes_the_port_s_suite() {
         conformance::run_all(async || {
             let clock = Arc::new(ManualClock::new(conformance::START));
-            MemFixture(MemRegistryStore::new(clock))
+            MemFixture(MemRegistryStore::new(clock.clone()), clock)
         })
         .await;
     }

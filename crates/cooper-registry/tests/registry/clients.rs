@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 
-use crate::harness::{ADMIN, OCI_INDEX, OCI_MANIFEST, READER, Tokens};
+use crate::harness::{ADMIN, GRACE, OCI_INDEX, OCI_MANIFEST, READER, Tokens};
 
 /// A registry on a port of the loopback interface.
 struct Served {
@@ -71,7 +71,8 @@ impl Served {
             clock,
             key: key.clone(),
         };
-        let options = RegistryOptions { name: RegistryName::parse(&address).unwrap(), anonymous_pull: false };
+        let options =
+            RegistryOptions { name: RegistryName::parse(&address).unwrap(), anonymous_pull: false, blob_grace: GRACE };
         let router = router(RegistryService::new(parts, options));
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { address, key, directory, server }

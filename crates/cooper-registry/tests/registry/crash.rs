@@ -18,7 +18,7 @@ use http::{Method, StatusCode};
 use serde_json::json;
 use tower::ServiceExt as _;
 
-use crate::harness::{ADMIN, Answer, OCI_MANIFEST, Tokens, basic, request};
+use crate::harness::{ADMIN, Answer, GRACE, OCI_MANIFEST, Tokens, basic, request};
 
 /// Where the child process finds its data directory; absent in an ordinary run of the tests.
 const DIRECTORY: &str = "COOPER_REGISTRY_CRASH_TEST_DIRECTORY";
@@ -146,7 +146,7 @@ async fn open(directory: &Path) -> (Store, Router) {
         credentials: Arc::new(Tokens::new()),
         key: SigningKey::new(&SecretBytes::new(vec![7; 32])).unwrap(),
     };
-    let service = RegistryService::new(parts, RegistryOptions { name, anonymous_pull: false });
+    let service = RegistryService::new(parts, RegistryOptions { name, anonymous_pull: false, blob_grace: GRACE });
     (store, router(service))
 }
 

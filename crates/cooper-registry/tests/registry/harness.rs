@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
@@ -27,12 +28,18 @@ use tower::ServiceExt as _;
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
+/// How long these registries keep what no manifest refers to.
+pub(crate) const GRACE: Duration = Duration::from_secs(3600);
+
 /// The password of a token that may do anything.
 pub(crate) const ADMIN: &str = "admin-token";
 /// The password of a token that may pull from everywhere.
 pub(crate) const READER: &str = "reader-token";
 /// The password of a token that may pull from and push to `team/…`.
 pub(crate) const TEAM: &str = "team-token";
+
+/// The password of a token that may pull from and delete in `team/…`.
+pub(crate) const KEEPER: &str = "keeper-token";
 
 pub(crate) struct TestRegistry {
     pub(crate) service: RegistryService,
@@ -58,6 +65,7 @@ impl Tokens {
             (ADMIN, caller("admin", &["admin"])),
             (READER, caller("reader", &["repository:*:pull"])),
             (TEAM, caller("team", &["repository:team/*:pull,push"])),
+            (KEEPER, caller("keeper", &["repository:team/*:pull,delete"])),
         ])))
     }
 
@@ -105,8 +113,11 @@ impl TestRegistry {
             clock: clock.clone(),
             key: key.clone(),
         };
-        let mut options =
-            RegistryOptions { name: RegistryName::parse("registry.example:5000").unwrap(), anonymous_pull: false };
+        let mut options = RegistryOptions {
+            name: RegistryName::parse("registry.example:5000").unwrap(),
+            anonymous_pull: false,
+            blob_grace: GRACE,
+        };
         set(&mut options);
         let service = RegistryService::new(parts, options);
         Self { router: router(service.clone()), service, store, clock, tokens, key, directory }

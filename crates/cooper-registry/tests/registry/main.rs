@@ -5,7 +5,10 @@
 mod access;
 mod blobs;
 mod clients;
+mod collection;
 mod crash;
+mod deletion;
 mod harness;
 mod manifests;
+mod metadata;
 mod staged;

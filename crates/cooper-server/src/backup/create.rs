@@ -107,6 +107,17 @@ impl Links {
     }
 }
 
+/// Whether somebody copies the data directory at this moment. One who begins later has no rows that are gone by now.
+pub(crate) fn is_running(data: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(data) else { return true };
+    let folders = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(LINKS));
+    folders.map(|folder| folder.path()).any(|folder| match File::open(&folder) {
+        // Its owner has it alone; with others it can be held as long as it has none.
+        Ok(file) => file.try_lock_shared().is_err(),
+        Err(_) => false,
+    })
+}
+
 /// Locks a folder without waiting.
 fn lock(folder: &Path) -> io::Result<File> {
     let file = File::open(folder)?;

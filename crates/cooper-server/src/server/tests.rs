@@ -24,6 +24,7 @@ fn settings(data: &std::path::Path) -> Settings {
         registry_name: None,
         local_agent: None,
         anonymous_pull: false,
+        blob_grace: Settings::DEFAULT_BLOB_GRACE,
         allowed_sources: Vec::new(),
         secrets: Default::default(),
         frontends: Default::default(),

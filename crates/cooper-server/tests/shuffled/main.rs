@@ -86,6 +86,7 @@ async fn the_end_state_is_the_same() {
         tls: None,
         local_agent: None,
         anonymous_pull: false,
+        blob_grace: Settings::DEFAULT_BLOB_GRACE,
         allowed_sources: Vec::new(),
         secrets: Default::default(),
         frontends: Default::default(),

@@ -60,8 +60,15 @@ pub(super) async fn move_tag(
     tag: &Tag,
     digest: &Digest,
 ) -> Result<(), StoreError> {
+    sqlx::query("UPDATE manifests SET updated = ?3 WHERE repository_id = ?1 AND digest = ?2 AND updated <> ?3")
+        .bind(repository)
+        .bind(digest.as_str())
+        .bind(now.as_micros())
+        .execute(&mut *tx)
+        .await
+        .during("move tag")?;
     sqlx::query(
-        "INSERT INTO tags (repository_id, name, digest, moved) VALUES (?1, ?2, ?3, ?4)
+        "INSERT INTO tags (repository_id, name, digest, moved, created) VALUES (?1, ?2, ?3, ?4, ?4)
          ON CONFLICT DO UPDATE SET digest = excluded.digest, moved = excluded.moved",
     )
     .bind(repository)
@@ -122,8 +129,9 @@ async fn insert(
     writer: &Writer,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO manifests (repository_id, digest, media_type, payload, created) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT DO UPDATE SET media_type = excluded.media_type WHERE ?6 AND media_type <> excluded.media_type",
+        "INSERT INTO manifests (repository_id, digest, media_type, payload, created, updated)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?5)
+         ON CONFLICT DO UPDATE SET updated = excluded.updated, media_type = iif(?6, excluded.media_type, media_type)",
     )
     .bind(repository)
     .bind(manifest.digest.as_str())

@@ -21,19 +21,19 @@ use super::{attempt_number, drop_staged, promote_staged};
 
 struct SqliteFixture {
     store: Store,
+    clock: Arc<ManualClock>,
     directory: tempfile::TempDir,
 }
 
-async fn open(directory: &Path) -> Store {
+async fn open(directory: &Path, clock: &Arc<ManualClock>) -> Store {
     let registry_name = RegistryName::parse("localhost:5000").unwrap();
-    let clock = Some(Arc::new(ManualClock::new(START)) as Arc<_>);
-    Store::open(directory, StoreOptions { registry_name, clock }).await.unwrap()
+    Store::open(directory, StoreOptions { registry_name, clock: Some(clock.clone()) }).await.unwrap()
 }
 
 impl SqliteFixture {
     async fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        Self { store: open(directory.path()).await, directory }
+        let (directory, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::new(START)));
+        Self { store: open(directory.path(), &clock).await, clock, directory }
     }
 }
 
@@ -41,6 +41,10 @@ impl SqliteFixture {
 impl Fixture for SqliteFixture {
     fn store(&self) -> &dyn RegistryStore {
         &self.store
+    }
+
+    fn clock(&self) -> &ManualClock {
+        &self.clock
     }
 
     async fn start_attempt(&self, attempt: &AttemptRef) {
@@ -93,7 +97,17 @@ impl Fixture for SqliteFixture {
     }
 
     async fn pushed_events(&self) -> Vec<(RepositoryName, Option<Tag>, Digest)> {
-        let rows = sqlx::query("SELECT payload FROM events WHERE kind = 'pushed' ORDER BY seq");
+        self.events("pushed").await
+    }
+
+    async fn deleted_events(&self) -> Vec<(RepositoryName, Option<Tag>, Digest)> {
+        self.events("deleted").await
+    }
+}
+
+impl SqliteFixture {
+    async fn events(&self, kind: &str) -> Vec<(RepositoryName, Option<Tag>, Digest)> {
+        let rows = sqlx::query("SELECT payload FROM events WHERE kind = ?1 ORDER BY seq").bind(kind.to_owned());
         let rows = rows.fetch_all(self.store.readers()).await.unwrap();
         let read = |payload: &str| {
             let payload: serde_json::Value = serde_json::from_str(payload).unwrap();
@@ -112,7 +126,7 @@ async fn passes_the_port_s_suite() {
 
 #[tokio::test]
 async fn what_was_pushed_is_there_after_a_restart() {
-    let SqliteFixture { store, directory } = SqliteFixture::new().await;
+    let SqliteFixture { store, clock, directory } = SqliteFixture::new().await;
     let writer = Writer { principal: PrincipalName::parse("ann").unwrap(), attempt: None };
     let repository = RepositoryName::parse("team/app").unwrap();
     let id = cooper_ports::blobs::UploadId::from_bits(1);
@@ -124,7 +138,7 @@ async fn what_was_pushed_is_there_after_a_restart() {
     store.put_manifest(new, &writer).await.unwrap();
     store.close().await.unwrap();
 
-    let store = open(directory.path()).await;
+    let store = open(directory.path(), &clock).await;
     let found = store.manifest(&repository, &ManifestKey::Tag(Tag::latest()), None).await.unwrap();
     assert_eq!(found, Some(manifest));
     assert_eq!(store.find_upload(&repository, id).await.unwrap(), Some(upload));

@@ -108,6 +108,9 @@ pub(crate) struct ServeArgs {
     /// The certificate of the CA that --vault-address is trusted by, beside the system's
     #[arg(long, value_name = "FILE")]
     vault_ca_file: Option<String>,
+    /// How long the registry keeps what no manifest refers to after its last use, such as 12h [default: 24h]
+    #[arg(long, value_name = "DURATION")]
+    blob_grace: Option<String>,
     /// How many seconds a shutdown may take [default: 20]
     #[arg(long, value_name = "SECONDS")]
     shutdown_grace: Option<String>,
@@ -143,6 +146,7 @@ impl ServeArgs {
             (Key::VaultTokenFile, &self.vault_token_file),
             (Key::VaultNamespace, &self.vault_namespace),
             (Key::VaultCaFile, &self.vault_ca_file),
+            (Key::BlobGrace, &self.blob_grace),
             (Key::ShutdownGrace, &self.shutdown_grace),
             (Key::LogFormat, &self.log_format),
             (Key::Log, &self.log),

@@ -22,6 +22,7 @@ pub(crate) enum Key {
     StepMemory,
     StepPids,
     AnonymousPull,
+    BlobGrace,
     MaxContextSize,
     AllowSource,
     Frontend,
@@ -46,7 +47,7 @@ pub(crate) enum Key {
 
 impl Key {
     /// Every key.
-    pub(crate) const ALL: [Self; 39] = [
+    pub(crate) const ALL: [Self; 40] = [
         Self::Listen,
         Self::TlsCert,
         Self::TlsKeyFile,
@@ -66,6 +67,7 @@ impl Key {
         Self::StepMemory,
         Self::StepPids,
         Self::AnonymousPull,
+        Self::BlobGrace,
         Self::MaxContextSize,
         Self::AllowSource,
         Self::Frontend,
@@ -110,6 +112,7 @@ impl Key {
             Self::StepMemory => "step-memory",
             Self::StepPids => "step-pids",
             Self::AnonymousPull => "anonymous-pull",
+            Self::BlobGrace => "blob-grace",
             Self::MaxContextSize => "max-context-size",
             Self::AllowSource => "allow-source",
             Self::Frontend => "frontend",
@@ -159,6 +162,7 @@ impl Key {
             Self::VaultTokenFile | Self::VaultCaFile => "no file",
             Self::VaultNamespace => "no namespace",
             Self::ShutdownGrace => "20",
+            Self::BlobGrace => "24h",
             Self::LogFormat => "pretty",
             Self::Log => "info",
             Self::AgentServer | Self::AgentTokenFile => "has to be given",
@@ -246,6 +250,7 @@ impl Key {
             | Self::VaultNamespace
             | Self::VaultCaFile
             | Self::ShutdownGrace
+            | Self::BlobGrace
             | Self::LogFormat
             | Self::Log => false,
         }

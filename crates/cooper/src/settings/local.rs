@@ -63,6 +63,7 @@ pub(crate) fn resolve_local(
                     steps,
                 }),
                 anonymous_pull: false,
+                blob_grace: Settings::DEFAULT_BLOB_GRACE,
                 max_context_bytes,
                 allowed_sources,
                 frontends,

@@ -189,6 +189,16 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     number.map(|number| Duration::from_secs(number.into())).ok_or_else(|| format!("`{text}` is not 0 to 3600 seconds"))
 }
 
+/// How long something is kept, such as `24h`.
+pub(super) fn grace(text: &str) -> Result<Duration, String> {
+    let units = [('s', 1), ('m', 60), ('h', 3600), ('d', 86400)];
+    let (number, unit) =
+        units.iter().find_map(|(name, seconds)| Some((text.strip_suffix(*name)?, *seconds))).unwrap_or_default();
+    let seconds = number.parse::<u32>().ok().and_then(|number| u64::from(number).checked_mul(unit));
+    let seconds = seconds.filter(|seconds| (1..=30 * 86400).contains(seconds));
+    seconds.map(Duration::from_secs).ok_or_else(|| format!("`{text}` is not a time from 1s to 30d, such as 24h"))
+}
+
 pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
     LogFormat::from_str(text, true).map_err(|_| format!("`{text}` is neither pretty nor json"))
 }
