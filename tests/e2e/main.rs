@@ -26,6 +26,7 @@ mod quick_build;
 mod registries;
 mod registry_in_steps;
 mod remote_agent;
+mod rerun;
 mod restart;
 mod runs;
 mod secrets;

@@ -34,6 +34,8 @@ pub fn document() -> OpenApi {
     add::<rest::RunRequest>(&mut schemas);
     add::<rest::Run>(&mut schemas);
     add::<rest::RunList>(&mut schemas);
+    add::<rest::RerunRequest>(&mut schemas);
+    add::<rest::Lockfile>(&mut schemas);
     add::<rest::LogBatch>(&mut schemas);
     add::<rest::VertexUpdate>(&mut schemas);
     add::<rest::StatusEvent>(&mut schemas);
@@ -103,7 +105,7 @@ fn operation(route: &rest::Route) -> OperationBuilder {
         parameter.description = Some(query.summary.to_owned());
         operation = operation.parameter(parameter);
     }
-    if route.operation == "createRun" {
+    if matches!(route.operation, "createRun" | "rerunRun") {
         let key = parameter(rest::IDEMPOTENCY_KEY_HEADER, ParameterIn::Header, Required::False, text());
         operation = operation.parameter(key);
     }

@@ -7,6 +7,7 @@ mod agents;
 mod context;
 mod credential;
 mod info;
+mod lock;
 mod log;
 mod pools;
 mod request;
@@ -20,6 +21,10 @@ pub use agents::{AgentList, AgentState, AgentView, DrainAgent};
 pub use context::{CreatedContext, UploadedContext};
 pub use credential::{CredentialList, CredentialView, SetCredential};
 pub use info::{Health, IDENTITY_HEADER, Info};
+pub use lock::{
+    LOCKFILE_VERSION, LockedContext, LockedImage, LockedPlacement, LockedSecret, LockedSource, LockedStep, LockedText,
+    LockedValue, Lockfile, NamedSecret, RerunRequest,
+};
 pub use log::{
     EndEvent, LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, LogBatch, LogEventName, LogFrame, LogQuery, LogStream,
     StatusEvent, VertexUpdate,

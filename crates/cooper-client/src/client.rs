@@ -7,13 +7,14 @@ use std::time::Duration;
 use cooper_api::rest::{
     AgentList, AgentView, CheckSecrets, CheckedSecrets, CreatePool, CreateToken, CreatedContext, CreatedToken,
     CredentialList, CredentialView, DeletePoolQuery, DeleteSecretQuery, DrainAgent, IDEMPOTENCY_KEY_HEADER, Info,
-    LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, ListRunsQuery, PoolList, PoolView, Run, RunList, RunRequest, SecretList,
-    SecretView, SetCredential, SetSecret, TokenList, UploadedContext,
+    LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, ListRunsQuery, Lockfile, PoolList, PoolView, RerunRequest, Run, RunList,
+    RunRequest, SecretList, SecretView, SetCredential, SetSecret, TokenList, UploadedContext,
 };
 use cooper_types::{AgentName, IdempotencyKey, PoolName, RunId, SecretName, SecretString, SourceHost, TokenId};
 use futures::Stream;
 use reqwest::Method;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, WWW_AUTHENTICATE};
+use serde::Serialize;
 use tokio::io::AsyncReadExt as _;
 
 use crate::call::{Http, header_number};
@@ -146,21 +147,34 @@ impl Client {
 
     /// Starts a run. A lost answer is asked for again under the same key, so there is one run at most.
     pub async fn create_run(&self, request: &RunRequest, key: &IdempotencyKey) -> Result<Run, ClientError> {
+        self.start("/api/v1/runs", request, key).await
+    }
+
+    /// Runs a run again. A lost answer is asked for again under the same key, so there is one new run at most.
+    pub async fn rerun(&self, run: RunId, request: &RerunRequest, key: &IdempotencyKey) -> Result<Run, ClientError> {
+        self.start(&format!("/api/v1/runs/{run}/rerun"), request, key).await
+    }
+
+    async fn start(&self, path: &str, request: &impl Serialize, key: &IdempotencyKey) -> Result<Run, ClientError> {
+        let ask = || async {
+            let call = self.http.request(Method::POST, path).header(IDEMPOTENCY_KEY_HEADER, key.as_str());
+            self.http.json(call.json(request)).await
+        };
         let mut pause = CREATE_PAUSE;
         for _ in 1..CREATE_TRIES {
-            match self.try_create_run(request, key).await {
+            match ask().await {
                 Err(error) if error.is_transient() => tracing::debug!(%error, "repeat the request for a run"),
                 answer => return answer,
             }
             tokio::time::sleep(pause).await;
             pause *= 2;
         }
-        self.try_create_run(request, key).await
+        ask().await
     }
 
-    async fn try_create_run(&self, request: &RunRequest, key: &IdempotencyKey) -> Result<Run, ClientError> {
-        let call = self.http.request(Method::POST, "/api/v1/runs").header(IDEMPOTENCY_KEY_HEADER, key.as_str());
-        self.http.json(call.json(request)).await
+    /// What a run was made from.
+    pub async fn get_lock(&self, run: RunId) -> Result<Lockfile, ClientError> {
+        self.http.json(self.http.request(Method::GET, &format!("/api/v1/runs/{run}/lock"))).await
     }
 
     /// A page of runs, the newest first.

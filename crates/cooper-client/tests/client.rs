@@ -50,6 +50,7 @@ fn run(status: RunStatus) -> Run {
         run_error_message: None,
         is_archive_enabled: false,
         provisioning_state: ProvisioningState::Succeeded,
+        rerun_of: None,
         pending_reason: None,
         principal: PrincipalName::parse("dev").expect("name"),
         timeout: 3600,

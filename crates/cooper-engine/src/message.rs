@@ -112,6 +112,9 @@ pub enum StepOutput {
         image: Digest,
         /// The base images that the build resolved.
         bases: Vec<BaseImage>,
+        /// The frontend that read the Dockerfile, where it was not the engine's own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        frontend: Option<Frontend>,
     },
     /// Pushed manifests.
     Pushed {
@@ -185,6 +188,15 @@ pub struct BaseImage {
     pub digest: Option<Digest>,
     /// Whether it is the origin of the final stage; the others are needed at build time only.
     pub runtime: bool,
+}
+
+/// A frontend that a Dockerfile names by its `# syntax=` line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frontend {
+    /// The image, as it is written.
+    pub reference: String,
+    /// What it was resolved to, as far as the engine says it.
+    pub digest: Option<Digest>,
 }
 
 /// A manifest that a push left in a registry: in the embedded one under its staging tag.

@@ -22,6 +22,8 @@ mod apply;
 mod expect;
 mod new_run;
 mod outcome;
+mod provenance;
+mod replay;
 mod source;
 mod stream;
 mod task;
@@ -36,7 +38,9 @@ use serde::{Deserialize, Serialize};
 
 pub use apply::{Effect, Refusal, RunEvent, TagTarget};
 pub use new_run::{AcceptedRun, Asked, NewRun};
-pub use source::RunSource;
+pub use provenance::{Host, KeptAsked, KeptRequest, KeptSource, Provenance, REQUEST_VERSION, RequestSecret};
+pub use replay::{NewReplay, Replay};
+pub use source::{RunSource, of_source};
 pub use task::{AskedTask, PlannedRun, SealedText, TaskError, TaskSource, notes};
 pub use view::{AgentWait, RunStatus, StepStatus, StepWait};
 
@@ -79,6 +83,9 @@ pub struct Run {
     /// Where the files come from, if an agent fetches them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<RunSource>,
+    /// What else its results come from.
+    #[serde(default)]
+    pub provenance: Provenance,
 }
 
 /// How far a run is.

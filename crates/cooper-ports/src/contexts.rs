@@ -8,6 +8,8 @@
 //!    └────────────────────expired─────────────────────────────────▲
 //! ```
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use cooper_types::{AttemptNumber, ContextId, Digest, PrincipalName, RunId, Timestamp};
 
@@ -122,10 +124,10 @@ pub trait ContextStore: Send + Sync {
     /// The context of an unfinished run, with its archive's size and digest.
     async fn context_of_run(&self, run: RunId) -> Result<Option<Context>, StoreError>;
 
-    /// Marks up to `limit` contexts deleted that have expired and that neither an unfinished run nor a live attempt needs,
-    /// and returns their ids: their bytes are to be removed then. Those that were marked and not [forgotten](Self::forget_contexts)
+    /// Marks up to `limit` contexts deleted that have expired and that neither an unfinished run, nor one that ended less
+    /// than `kept` ago, nor a live attempt needs, and returns their ids: their bytes are to be removed then. Those that were marked and not [forgotten](Self::forget_contexts)
     /// come back, so that a crash in between leaves no bytes behind.
-    async fn expire_contexts(&self, limit: u32) -> Result<Vec<ContextId>, StoreError>;
+    async fn expire_contexts(&self, kept: Duration, limit: u32) -> Result<Vec<ContextId>, StoreError>;
 
     /// Those of these that the store knows nothing of: nobody will ever ask for their bytes.
     async fn unknown_contexts(&self, ids: Vec<ContextId>) -> Result<Vec<ContextId>, StoreError>;

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cooper_engine::message::BaseImage;
-use cooper_engine::run::{Effect, NewRun, Policy, Refusal, Run, RunEvent, RunStatus};
+use cooper_engine::run::{Effect, KeptRequest, NewRun, Policy, Refusal, Run, RunEvent, RunStatus};
 use cooper_spec::quick_build::PlanError;
+use cooper_spec::task_request::KeptTexts;
 use cooper_types::{
     AgentName, AttemptNumber, ContextId, Digest, IdempotencyKey, PoolName, PrincipalName, RegistryName, RepositoryName,
     RunId, SecretString, StepId, Tag, Timestamp,
@@ -101,6 +102,8 @@ pub struct AcceptRun {
     pub secrets: Vec<SealedSecret>,
     /// Seals the secret texts of a plan, which is made in the accepting transaction.
     pub seal: Seal,
+    /// The run whose context it is, where a run is repeated: whether the asker may have it is the caller's to know.
+    pub context_of: Option<RunId>,
 }
 
 /// Encrypts a secret text of a plan under its name.
@@ -218,6 +221,28 @@ pub enum ApplyError {
     Store(#[from] StoreError),
 }
 
+/// What a run was asked to do, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRequest {
+    /// The request.
+    pub request: KeptRequest,
+    /// What the planning read beside it.
+    pub texts: KeptTexts,
+    /// The uploaded context that the run began with, be it there or not.
+    pub uploaded: Option<StoredContext>,
+    /// The run's context, uploaded or prepared, if its bytes are still there.
+    pub context: Option<ContextId>,
+}
+
+/// What is known of a context's bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredContext {
+    /// The archive's digest.
+    pub digest: Digest,
+    /// Bytes of the archive.
+    pub size: u64,
+}
+
 /// A run as it is stored, with what was recorded of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunRecord {
@@ -322,6 +347,9 @@ pub trait RunStore: Send + Sync {
 
     /// A run.
     async fn find_run(&self, run: RunId) -> Result<Option<RunRecord>, StoreError>;
+
+    /// What a run was asked to do; nothing is known of runs that an older release accepted.
+    async fn find_request(&self, run: RunId) -> Result<Option<StoredRequest>, StoreError>;
 
     /// Runs, newest first.
     async fn list_runs(&self, query: &RunQuery) -> Result<Vec<RunRecord>, StoreError>;

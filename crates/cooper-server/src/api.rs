@@ -79,6 +79,8 @@ fn handler(route: &Route) -> MethodRouter<ApiState> {
         "createRun" => routing::on(method, runs::create),
         "listRuns" => routing::on(method, runs::list),
         "getRun" => routing::on(method, runs::show),
+        "rerunRun" => routing::on(method, runs::rerun),
+        "getRunLock" => routing::on(method, runs::lock),
         "cancelRun" => routing::on(method, runs::cancel),
         "getRunLog" => routing::on(method, logs::text),
         "followRunLog" => routing::on(method, logs::follow),

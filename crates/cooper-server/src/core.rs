@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use cooper_api::agent::{SpokenByServer, to_agent};
 use cooper_api::problem::ProblemCode;
@@ -51,6 +52,8 @@ pub(crate) struct Core {
     pub(crate) logs: Arc<dyn LogStore>,
     pub(crate) contexts: Arc<dyn ContextStore>,
     pub(crate) context_files: ContextFiles,
+    /// How long contexts are kept after their runs.
+    pub(crate) context_retention: Duration,
     pub(crate) credentials: Arc<dyn SourceCredentialStore>,
     pub(crate) secret_store: Arc<dyn SecretStore>,
     pub(crate) allowed_sources: Vec<Cidr>,
@@ -100,6 +103,7 @@ pub(crate) struct CoreParts {
     pub(crate) logs: Arc<dyn LogStore>,
     pub(crate) contexts: Arc<dyn ContextStore>,
     pub(crate) context_files: ContextFiles,
+    pub(crate) context_retention: Duration,
     pub(crate) credentials: Arc<dyn SourceCredentialStore>,
     pub(crate) secret_store: Arc<dyn SecretStore>,
     pub(crate) allowed_sources: Vec<Cidr>,
@@ -128,6 +132,7 @@ impl Core {
             logs: parts.logs,
             contexts: parts.contexts,
             context_files: parts.context_files,
+            context_retention: parts.context_retention,
             credentials: parts.credentials,
             secret_store: parts.secret_store,
             allowed_sources: parts.allowed_sources,
@@ -257,6 +262,7 @@ impl Core {
                 | Effect::BasesResolved { .. }
                 | Effect::Planned { .. }
                 | Effect::KeepSecrets(_)
+                | Effect::KeepTexts(_)
                 | Effect::LogLine(_)
                 | Effect::LogGap(_)
                 | Effect::Finished => continue,

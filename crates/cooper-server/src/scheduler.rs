@@ -210,7 +210,7 @@ async fn apply(core: &Core, run: RunId, event: RunEvent) {
 }
 
 pub(crate) async fn remove_expired_contexts(core: &Core) {
-    let expired = match core.contexts.expire_contexts(CONTEXT_BATCH).await {
+    let expired = match core.contexts.expire_contexts(core.context_retention, CONTEXT_BATCH).await {
         Ok(expired) => expired,
         Err(error) => {
             tracing::error!(error = chain(&error), "expired contexts can't be listed");

@@ -53,6 +53,8 @@ pub(crate) struct Resolved {
     pub(crate) id: String,
     /// Its value.
     pub(crate) value: SecretString,
+    /// Who gave it, for people.
+    pub(crate) provider: String,
     /// Where it came from, for the run's record; with its version where such places have versions.
     pub(crate) place: SecretPlace,
     /// What tells this value from the place's others, for the run's record.
@@ -232,7 +234,7 @@ impl Secrets {
         let asked = question.provider.provide(asker, &question.name, question.version.as_deref());
         let provider = || question.provider.describe();
         match tokio::time::timeout(self.timeout, asked).await {
-            Ok(Ok(provided)) => Ok(self.resolved(id, place, provided)),
+            Ok(Ok(provided)) => Ok(self.resolved(id, provider(), place, provided)),
             Ok(Err(source)) => Err(ResolveError::Provider { id, place: place.into(), provider: provider(), source }),
             Err(_) => Err(ResolveError::Late { id, place: place.into(), provider: provider(), after: self.timeout }),
         }
@@ -252,7 +254,10 @@ impl Secrets {
             return Err(not_allowed(asker, id, place, "--secret-env"));
         };
         match environment::usable(variable, value.as_ref()) {
-            Ok(value) => Ok(self.resolved(id, place.clone(), ProvidedSecret { value, version: None })),
+            Ok(value) => {
+                let provided = ProvidedSecret { value, version: None };
+                Ok(self.resolved(id, environment::NAME.to_owned(), place.clone(), provided))
+            }
             Err(source) => {
                 let (place, provider) = (place.clone().into(), environment::NAME.to_owned());
                 Err(ResolveError::Provider { id, place, provider, source })
@@ -260,16 +265,16 @@ impl Secrets {
         }
     }
 
-    fn resolved(&self, id: String, place: SecretPlace, provided: ProvidedSecret) -> Resolved {
+    fn resolved(&self, id: String, provider: String, place: SecretPlace, provided: ProvidedSecret) -> Resolved {
         let ProvidedSecret { value, version } = provided;
         match version {
             Some(version) => {
                 let pinned = place.clone().at_version(&version).unwrap_or(place);
-                Resolved { id, value, place: pinned, version: ResolvedVersion::Kept(version) }
+                Resolved { id, value, provider, place: pinned, version: ResolvedVersion::Kept(version) }
             }
             None => {
                 let print = self.key.fingerprint(&place.to_string(), value.expose());
-                Resolved { id, value, place, version: ResolvedVersion::Fingerprint(print) }
+                Resolved { id, value, provider, place, version: ResolvedVersion::Fingerprint(print) }
             }
         }
     }

@@ -168,6 +168,7 @@ impl Server {
             logs: Arc::new(store.clone()),
             contexts: Arc::new(store.clone()),
             context_files,
+            context_retention: settings.context_retention,
             credentials: Arc::new(store.clone()),
             secret_store: Arc::new(store.clone()),
             allowed_sources: settings.allowed_sources.clone(),

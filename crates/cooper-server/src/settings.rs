@@ -34,6 +34,8 @@ pub struct Settings {
     pub blob_grace: Duration,
     /// The largest context that is taken, in bytes of its archive.
     pub max_context_bytes: u64,
+    /// How long contexts are kept after the runs that used them, so that those can be run again.
+    pub context_retention: Duration,
     /// Networks that sources may be fetched from although they are not public; only from them over plain http.
     pub allowed_sources: Vec<Cidr>,
     /// Which frontends may read Dockerfiles in place of the engine's own reader.
@@ -105,6 +107,8 @@ impl Settings {
     pub const DEFAULT_MAX_CONTEXT_BYTES: u64 = 4 << 30;
     /// How long what no manifest refers to is kept unless something else is said: a day.
     pub const DEFAULT_BLOB_GRACE: Duration = Duration::from_secs(24 * 3600);
+    /// How long contexts are kept unless something else is said.
+    pub const DEFAULT_CONTEXT_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
     /// How long a shutdown may take unless something else is said.
     pub const DEFAULT_SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
     /// How many placements the local agent holds unless something else is said.

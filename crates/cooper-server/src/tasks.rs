@@ -7,17 +7,20 @@ mod alias_urls;
 mod prepared;
 
 use cooper_api::problem::ProblemCode;
+use cooper_engine::message::PreparedSource;
+use cooper_engine::run::{Replay, of_source};
 use cooper_ports::access::Token;
 use cooper_ports::secrets::Asker;
+use cooper_spec::source::RemoteSource;
 use cooper_spec::task::TaskInputs;
 use cooper_spec::task_plan::{self, TaskPlanError};
-use cooper_spec::task_request::{Fetched, MissingText, TaskRequest, alias_urls};
+use cooper_spec::task_request::{Fetched, MissingText, SecretVersion, TaskRequest, UsedSecret, alias_urls};
 use cooper_spec::template::RunVariables;
 use cooper_types::{RunId, Timestamp};
 
 use crate::core::Core;
 use crate::problem::{ApiError, chain};
-use crate::secrets::{ResolveError, Wanted};
+use crate::secrets::{ResolveError, ResolvedVersion, Wanted};
 
 pub(crate) use prepared::Plannings;
 
@@ -36,6 +39,15 @@ pub(crate) enum FetchError {
     /// Secrets can't be had.
     #[error(transparent)]
     Secret(#[from] ResolveError),
+    /// The version of a secret that another run had can't be had.
+    #[error("what run {run} had of it can't be had: rerun it with --fresh to take what is there now")]
+    Pinned {
+        /// The other run.
+        run: RunId,
+        /// Why not.
+        #[source]
+        source: ResolveError,
+    },
     /// There is no time left to wait for other servers.
     #[error("the server is stopping; ask again")]
     Stopping,
@@ -45,7 +57,7 @@ impl FetchError {
     /// Whether the same may succeed later without anybody changing anything.
     fn may_pass(&self) -> bool {
         match self {
-            Self::Secret(error) => error.may_pass(),
+            Self::Secret(source) | Self::Pinned { source, .. } => source.may_pass(),
             Self::Stopping => true,
             Self::File(_) | Self::Missing(_) | Self::Alias(_) => false,
         }
@@ -59,51 +71,121 @@ impl From<FetchError> for ApiError {
     }
 }
 
+/// What the planning of a request is done for, besides the request itself.
+pub(crate) struct Asking<'a> {
+    pub(crate) token: &'a Token,
+    /// What the source gives to the run's variables; there is none for most.
+    pub(crate) source: Option<(&'a RemoteSource, &'a PreparedSource)>,
+    /// How another run is repeated.
+    pub(crate) replay: Option<&'a Replay>,
+}
+
 /// Fetches what the planning of a request needs. The run has no id yet: what depends on one is as if it had the first.
 pub(crate) async fn fetch_for_request(
     core: &Core,
-    token: &Token,
+    asking: Asking<'_>,
     request: &TaskRequest,
     fetched: Fetched,
 ) -> Result<Fetched, FetchError> {
-    let guess =
+    let mut guess =
         RunVariables::quick_build(RunId::from_number(1), &core.registry, &request.platform, Timestamp::from_micros(0));
-    let asker = Asker { principal: token.principal.clone(), scopes: token.scopes.clone() };
-    fetch(core, &asker, fetched, |fetched| request.inputs(guess.clone(), fetched)).await
+    if let Some((location, found)) = asking.source {
+        guess = of_source(guess, location, found);
+    }
+    let asker = Asker { principal: asking.token.principal.clone(), scopes: asking.token.scopes.clone() };
+    fetch(core, &asker, asking.replay, fetched, |fetched| request.inputs(guess.clone(), fetched)).await
 }
 
 /// Adds to `fetched` what the task file names. The server's stop waits for what was begun, but not for what others keep.
 async fn fetch(
     core: &Core,
     asker: &Asker,
+    replay: Option<&Replay>,
     fetched: Fetched,
     inputs: impl Fn(&Fetched) -> Result<TaskInputs, MissingText>,
 ) -> Result<Fetched, FetchError> {
     tokio::select! {
+        // First: a stop that was there before is not overtaken.
+        biased;
         () = core.stopping.cancelled() => Err(FetchError::Stopping),
-        fetched = fetch_all(core, asker, fetched, inputs) => fetched,
+        fetched = fetch_all(core, asker, replay, fetched, inputs) => fetched,
     }
 }
 
-/// Aliases first, because secrets may stand behind them.
+/// Aliases first, because secrets may stand behind them. What is fetched already, because another run had it, is not
+/// fetched again.
 async fn fetch_all(
     core: &Core,
     asker: &Asker,
+    replay: Option<&Replay>,
     mut fetched: Fetched,
     inputs: impl Fn(&Fetched) -> Result<TaskInputs, MissingText>,
 ) -> Result<Fetched, FetchError> {
     fetched.image_aliases = core.image_aliases.clone();
     let now = inputs(&fetched)?;
     let sources = off_the_loop(move || task_plan::alias_sources(&now)).await?;
-    fetched.urls = alias_urls::fetch(&core.egress, alias_urls(&sources)).await?;
+    let known = std::mem::take(&mut fetched.urls);
+    let missing = alias_urls(&sources).filter(|url| !known.contains_key(*url));
+    fetched.urls = alias_urls::fetch(&core.egress, missing).await?;
+    fetched.urls.extend(known);
     let now = inputs(&fetched)?;
     let wanted = off_the_loop(move || task_plan::wanted_secrets(&now)).await?;
     let wanted: Vec<Wanted> =
         wanted.into_iter().map(|wanted| Wanted { id: wanted.id, place: wanted.keyvault.to_string() }).collect();
-    for resolved in core.secrets.resolve(asker, &wanted).await? {
+    secrets(core, asker, replay, &wanted, &mut fetched).await?;
+    Ok(fetched)
+}
+
+/// Has the secrets that a file names: in the versions that the repeated run had, as far as such are kept.
+async fn secrets(
+    core: &Core,
+    asker: &Asker,
+    replay: Option<&Replay>,
+    wanted: &[Wanted],
+    fetched: &mut Fetched,
+) -> Result<(), FetchError> {
+    let replay = replay.filter(|replay| !replay.fresh);
+    let earlier = |wanted: &Wanted| {
+        let same = |used: &&UsedSecret| used.id == wanted.id && used.asked == wanted.place;
+        replay.and_then(|replay| replay.secrets.iter().find(same))
+    };
+    let mut has_pinned = false;
+    let places: Vec<Wanted> = wanted
+        .iter()
+        .map(|wanted| match earlier(wanted) {
+            Some(UsedSecret { place, version: SecretVersion::Kept(_), .. }) if *place != wanted.place => {
+                has_pinned = true;
+                Wanted { id: wanted.id.clone(), place: place.clone() }
+            }
+            _ => wanted.clone(),
+        })
+        .collect();
+    let resolved = core.secrets.resolve(asker, &places).await.map_err(|source| match replay {
+        Some(replay) if has_pinned => FetchError::Pinned { run: replay.of, source },
+        _ => FetchError::Secret(source),
+    })?;
+    for (resolved, wanted) in resolved.into_iter().zip(wanted) {
+        let version = match resolved.version {
+            ResolvedVersion::Kept(version) => SecretVersion::Kept(version),
+            ResolvedVersion::Fingerprint(print) => SecretVersion::Fingerprint(print),
+        };
+        if let (Some(used), Some(replay)) = (earlier(wanted), replay)
+            && used.version != version
+        {
+            let (id, place) = (&resolved.id, &resolved.place);
+            let of = replay.of;
+            fetched.notes.push(format!("warning: secret {id} ({place}) has another value than run {of} had"));
+        }
+        fetched.used_secrets.push(UsedSecret {
+            id: resolved.id.clone(),
+            provider: resolved.provider,
+            asked: wanted.place.clone(),
+            place: resolved.place.to_string(),
+            version,
+        });
         fetched.secrets.insert(resolved.id, resolved.value);
     }
-    Ok(fetched)
+    Ok(())
 }
 
 /// Does what takes a processor for a while, as templates may, where it keeps no connection waiting. A panic goes on.

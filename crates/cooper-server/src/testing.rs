@@ -57,6 +57,7 @@ pub(crate) async fn core_over(
         allowed_sources: Vec::new(),
         image_aliases: std::collections::BTreeMap::new(),
         frontends: Default::default(),
+        context_retention: Duration::ZERO,
         context_files: ContextFiles::open(data.path().join("contexts"), 1024).await.expect("contexts"),
         clock: store.clock().clone(),
         access: Access::new(tokens(store.clone()), store.clock().clone()),
@@ -135,7 +136,15 @@ async fn accept_build(core: &Core, source: BuildSource, secrets: Vec<SealedSecre
         pool: PoolName::default_pool(),
         asked: Asked::Build { build, source },
         timeout: Duration::from_secs(3600),
+        replay: None,
     };
-    let request = AcceptRun { run, run_type: RunType::QuickBuild, idempotency: None, secrets, seal: Seal::nothing() };
+    let request = AcceptRun {
+        run,
+        run_type: RunType::QuickBuild,
+        idempotency: None,
+        secrets,
+        seal: Seal::nothing(),
+        context_of: None,
+    };
     core.runs.accept_run(request).await.expect("accepted").record.run.id
 }

@@ -5,17 +5,22 @@
 
 mod command;
 mod environment;
+mod links;
 mod nodes;
+mod pins;
 mod push;
+mod rest;
 
 use std::time::Duration;
 
 pub use command::{CommandImage, CommandWork, Mount};
 pub use environment::{DEFAULT_NETWORK, Environment, Network, SecretFile, SecretVolume};
 pub(crate) use nodes::{NodeIds, platform_tag, stage};
+pub use pins::{Pins, with_digest};
 pub use push::{IndexPart, PushWork, PushedFrom, PushedName};
+pub use rest::Rest;
 
-use cooper_types::{ContextId, ImageRef, Platform, StepId};
+use cooper_types::{ContextId, Digest, ImageRef, Platform, StepId};
 use serde::{Deserialize, Serialize};
 
 use crate::source::RemoteSource;
@@ -101,7 +106,7 @@ impl PlannedStep {
             Work::Push(push) => push.names.iter().flat_map(|name| name.from.steps()).collect(),
             Work::Command(command) => match command.image {
                 CommandImage::Built { step } => vec![step],
-                CommandImage::Named(_) => Vec::new(),
+                CommandImage::Named(_) | CommandImage::Pinned { .. } => Vec::new(),
             },
         }
     }
@@ -125,6 +130,7 @@ impl BuildWork {
             cache: None,
             own_bases: Vec::new(),
             staged_bases: Vec::new(),
+            pinned: Vec::new(),
         }
     }
 }
@@ -205,6 +211,9 @@ pub struct BuildWork {
     /// Names in `FROM` that stand for images that other placements of this run built.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub staged_bases: Vec<StagedBase>,
+    /// Names of images that stand for these digests and for nothing that their registries have under them now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pinned: Vec<(String, Digest)>,
 }
 
 /// A base that another placement built: it is read from where a stage left it.
@@ -309,15 +318,7 @@ impl Plan {
         self.steps.extend(next.steps.into_iter().map(|mut step| {
             step.placement += placements;
             step.after.iter_mut().for_each(|index| *index += steps);
-            match &mut step.work {
-                Work::Push(push) => push.names.iter_mut().for_each(|name| name.from.shift(steps)),
-                Work::Build(build) => {
-                    build.own_bases.iter_mut().for_each(|(_, built_by)| *built_by += steps);
-                    build.staged_bases.iter_mut().for_each(|base| base.staged_by += steps);
-                }
-                Work::Command(CommandWork { image: CommandImage::Built { step }, .. }) => *step += steps,
-                Work::Command(_) | Work::Prepare(_) => {}
-            }
+            step.work.move_image_steps(|index| index + steps);
             step
         }));
     }

@@ -18,6 +18,8 @@ mod url;
 
 use std::fmt;
 
+use cooper_types::Digest;
+
 pub use archive::{ArchiveSource, ArchiveUrl};
 pub use artifact::ArtifactSource;
 pub use error::{ReferenceError, SourceError, SubdirectoryError};
@@ -160,6 +162,19 @@ impl RemoteSource {
             Self::Git(source) => source.subdirectory.as_ref(),
             Self::Archive(source) => source.subdirectory.as_ref(),
             Self::Artifact(source) => source.subdirectory.as_ref(),
+        }
+    }
+
+    /// The same place as it was found to be before: at a commit, or at a digest. An archive is what its URL gives.
+    #[must_use]
+    pub fn pinned(&self, commit: Option<&str>, digest: Option<&Digest>) -> Self {
+        match (self, commit, digest) {
+            (Self::Git(source), Some(commit), _) => match GitReference::parse(commit) {
+                Ok(reference) => Self::Git(GitSource { reference: Some(reference), ..source.clone() }),
+                Err(_) => self.clone(),
+            },
+            (Self::Artifact(source), _, Some(digest)) => Self::Artifact(source.pinned(digest)),
+            (Self::Git(_) | Self::Archive(_) | Self::Artifact(_), _, _) => self.clone(),
         }
     }
 

@@ -62,8 +62,59 @@ pub struct Fetched {
     pub set_secrets: BTreeMap<String, SecretString>,
     /// The values of the file's secrets, by id.
     pub secrets: BTreeMap<String, SecretString>,
+    /// Where these came from, and in which version.
+    pub used_secrets: Vec<UsedSecret>,
     /// The operator's image aliases.
     pub image_aliases: BTreeMap<String, String>,
+    /// What is to be told of all this in the run's log.
+    pub notes: Vec<String>,
+}
+
+/// Where the value of a file's secret came from. The value is no part of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsedSecret {
+    /// Its name in `.Secrets`.
+    pub id: String,
+    /// Who gave it, for people.
+    pub provider: String,
+    /// Where it is, as the task file says it.
+    pub asked: String,
+    /// The same with the version that it had, where such places have versions.
+    pub place: String,
+    /// What tells this value from others of the same place.
+    pub version: SecretVersion,
+}
+
+/// What tells a secret's value from others of the same place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SecretVersion {
+    /// The place's own name for it: the same value can be had again.
+    Kept(String),
+    /// The place has no versions. This text, keyed with the server's key, differs when the value does.
+    Fingerprint(String),
+}
+
+/// The texts that a planning read beside those of the request, for those who run it again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeptTexts {
+    /// Texts of the source, by their paths.
+    pub files: BTreeMap<String, String>,
+    /// What alias URLs held.
+    pub urls: BTreeMap<String, String>,
+}
+
+impl KeptTexts {
+    /// What of the fetched texts is kept: all but values.
+    pub fn of(fetched: &Fetched) -> Self {
+        Self { files: fetched.files.clone(), urls: fetched.urls.clone() }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.urls.is_empty()
+    }
 }
 
 /// Something that a request names is not there.

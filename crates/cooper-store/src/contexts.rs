@@ -2,6 +2,8 @@
 
 pub(crate) mod snapshots;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use cooper_ports::contexts::{Context, ContextState, ContextStore, SnapshotError, UploadContextError};
 use cooper_ports::store_error::StoreError;
@@ -134,14 +136,17 @@ impl ContextStore for Store {
         row.as_ref().map(context).transpose()
     }
 
-    async fn expire_contexts(&self, limit: u32) -> Result<Vec<ContextId>, StoreError> {
+    async fn expire_contexts(&self, kept: Duration, limit: u32) -> Result<Vec<ContextId>, StoreError> {
+        // A time that is longer than times go keeps everything.
+        let kept = i64::try_from(kept.as_micros()).unwrap_or(i64::MAX);
         let (registry, now) = (self.registry_id(), self.clock().now());
         self.write(async move |mut tx| {
             let ids: Vec<String> = sqlx::query_scalar(
                 "UPDATE contexts SET state = 'deleted' WHERE registry_id = ?1 AND id IN (
                      SELECT c.id FROM contexts c WHERE c.registry_id = ?1 AND c.expires <= ?2 AND NOT EXISTS (
                          SELECT 1 FROM runs r
-                         WHERE r.registry_id = c.registry_id AND r.context_id = c.id AND r.finished IS NULL
+                         WHERE r.registry_id = c.registry_id AND r.context_id = c.id
+                         AND (r.finished IS NULL OR r.finished > ?4)
                      ) AND NOT EXISTS (
                          SELECT 1 FROM live_attempts a
                          WHERE a.registry_id = c.registry_id AND a.run_number = c.run_number AND a.attempt = c.attempt
@@ -152,6 +157,7 @@ impl ContextStore for Store {
             .bind(registry.0)
             .bind(now.as_micros())
             .bind(limit)
+            .bind(now.as_micros().saturating_sub(kept))
             .fetch_all(&mut *tx)
             .await
             .during("expire contexts")?;

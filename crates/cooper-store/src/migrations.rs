@@ -29,6 +29,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     migration!(5, "0005_sources.sql"),
     migration!(6, "0006_secrets.sql"),
     migration!(7, "0007_collection.sql"),
+    migration!(8, "0008_lock.sql"),
 ];
 
 /// Why the schema could not be brought to this binary's version.

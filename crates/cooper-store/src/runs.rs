@@ -3,6 +3,7 @@
 mod accept;
 mod apply;
 mod record;
+mod request;
 mod unfinished;
 
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use async_trait::async_trait;
 use cooper_engine::run::{Policy, Run, RunEvent, RunStatus};
 use cooper_ports::runs::{
     AcceptError, AcceptRun, Accepted, Applied, ApplyError, RunQuery, RunRecord, RunStore, SealedSecret, SecretKind,
-    SecretsError, UnfinishedChanges,
+    SecretsError, StoredRequest, UnfinishedChanges,
 };
 use cooper_ports::store_error::StoreError;
 use cooper_types::{AgentName, AttemptNumber, Digest, IdempotencyKey, PoolName, PrincipalName, RunId};
@@ -62,6 +63,11 @@ impl RunStore for Store {
         // One read transaction: the record, its images and its log are of one moment.
         let mut tx = self.readers().begin().await.during("find run")?;
         record::find(&mut tx, self.registry_id(), run).await
+    }
+
+    async fn find_request(&self, run: RunId) -> Result<Option<StoredRequest>, StoreError> {
+        let mut connection = self.readers().acquire().await.during("read request")?;
+        request::find(&mut connection, self.registry_id(), run).await
     }
 
     async fn list_runs(&self, query: &RunQuery) -> Result<Vec<RunRecord>, StoreError> {

@@ -1,6 +1,6 @@
 //! The base images of a build, from what the Dockerfile names and what the engine resolved.
 
-use cooper_engine::message::BaseImage;
+use cooper_engine::message::{BaseImage, Frontend};
 use cooper_ports::engine::ResolvedBase;
 use cooper_spec::dockerfile::Dependencies;
 use cooper_types::{ImageRef, RegistryName, RepositoryName};
@@ -30,6 +30,15 @@ pub(super) fn bases(scanned: Option<&Dependencies>, resolved: &[ResolvedBase]) -
         runtime: false,
     }));
     bases
+}
+
+/// The frontend that a Dockerfile names, with the digest that the engine resolved it to. It is no base.
+pub(super) fn frontend_of(named: Option<String>, bases: &mut Vec<BaseImage>) -> Option<Frontend> {
+    let reference = named?;
+    let full = text_in_full(&reference);
+    let digest = bases.iter().find(|base| base.reference == full).and_then(|base| base.digest.clone());
+    bases.retain(|base| base.reference != full || base.runtime);
+    Some(Frontend { reference, digest })
 }
 
 /// A reference as an engine writes it out; a text that is none stays as it is.

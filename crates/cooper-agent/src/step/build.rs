@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::bases::bases;
+use super::bases::{bases, frontend_of};
 use super::dockerfile::{self, Scan};
 use super::heard::Heard;
 use super::user_tries::{Last, Next, Progress, TryFailure};
@@ -115,9 +115,15 @@ impl Attempt<'_> {
                 (Next::Repeat, _) => {}
                 (Next::Done(Ok(())), Some(built)) => {
                     self.shared.built(built.image.clone(), request.name.clone());
-                    let mut bases = bases(scanned.dependencies.as_ref(), &built.bases);
+                    let resolved: Vec<_> = built.bases.into_iter().map(|base| own.as_written(base)).collect();
+                    let mut bases = bases(scanned.dependencies.as_ref(), &resolved);
                     bases.retain(|base| !own.is_one(&base.reference));
-                    return Ok(StepOutput::Built { image: built.image, bases });
+                    for base in bases.iter_mut().filter(|base| base.digest.is_none()) {
+                        base.digest = own.pin(&base.reference).cloned();
+                    }
+                    let named = frontend.image.as_ref().map(ToString::to_string);
+                    let frontend = frontend_of(named, &mut bases);
+                    return Ok(StepOutput::Built { image: built.image, bases, frontend });
                 }
                 (Next::Done(Ok(())), None) => return Err(Ended::Lost("the last build gave no image".to_owned())),
                 (Next::Done(Err(TryFailure { exit_code, reason, .. })), _) => {

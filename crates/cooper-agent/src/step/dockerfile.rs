@@ -33,6 +33,8 @@ pub(super) struct Scanned {
     pub(super) dependencies: Option<Dependencies>,
     /// What it says.
     pub(super) text: String,
+    /// The frontend that it names by its `# syntax=` line.
+    pub(super) syntax: Option<String>,
 }
 
 /// A Dockerfile's text.
@@ -78,13 +80,14 @@ pub(super) fn scan(found: Found, scan: Scan<'_>) -> Result<Scanned, Ended> {
         Ok(file) => file,
         Err(error) => return Err(fail(located(shown, &error.to_string()))),
     };
-    if file.syntax().is_some() {
+    let syntax = file.syntax().map(str::to_owned);
+    if syntax.is_some() {
         // Another frontend reads the file, and may know more than this scan: it judges, and only what is sure is used.
         let dependencies = file.dependencies(scan.target, scan.arguments, Some(scan.platform)).ok();
         if let Some(refusal) = dependencies.as_ref().and_then(not_theirs) {
             return Err(refusal);
         }
-        return Ok(Scanned { path, dependencies, text });
+        return Ok(Scanned { path, dependencies, text, syntax });
     }
     if let Some((feature, line)) = file.required_features().into_iter().find(|(feature, _)| !can(scan.engine, *feature))
     {
@@ -97,7 +100,7 @@ pub(super) fn scan(found: Found, scan: Scan<'_>) -> Result<Scanned, Ended> {
     }
     match file.dependencies(scan.target, scan.arguments, Some(scan.platform)) {
         Ok(dependencies) if let Some(refusal) = not_theirs(&dependencies) => Err(refusal),
-        Ok(dependencies) => Ok(Scanned { path, dependencies: Some(dependencies), text }),
+        Ok(dependencies) => Ok(Scanned { path, dependencies: Some(dependencies), text, syntax }),
         Err(error) => Err(fail(located(shown, &error.to_string()))),
     }
 }

@@ -187,6 +187,7 @@ pub(crate) fn build_of(dockerfile: &str, masked: &[&str]) -> StepOrder {
         staged_bases: Vec::new(),
         frontends: FrontendRules::default(),
         allowed_networks: Vec::new(),
+        pinned: Vec::new(),
     };
     order(StepWork::Build(build), masked)
 }

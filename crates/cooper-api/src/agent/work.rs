@@ -116,6 +116,8 @@ pub struct BuildOrder {
     pub frontends: FrontendRules,
     /// Networks that a remote source may be fetched from although they are not public.
     pub allowed_networks: Vec<String>,
+    /// Names of images that stand for these digests.
+    pub pinned: Vec<(String, Digest)>,
 }
 
 /// Where the files of a build come from.

@@ -195,6 +195,17 @@ pub const ROUTES: &[Route] = &[
         ..route(Method::Get, "/api/v1/runs/{id}", Auth::Read, "getRun", 200)
     },
     Route {
+        summary: "Run a run again; a repeat with the same Idempotency-Key returns the same new run",
+        request: json("RerunRequest"),
+        response: json("Run"),
+        ..route(Method::Post, "/api/v1/runs/{id}/rerun", Auth::Run, "rerunRun", 201)
+    },
+    Route {
+        summary: "Show what a run was made from",
+        response: json("Lockfile"),
+        ..route(Method::Get, "/api/v1/runs/{id}/lock", Auth::Read, "getRunLock", 200)
+    },
+    Route {
         summary: "Cancel a run",
         response: json("Run"),
         ..route(Method::Post, "/api/v1/runs/{id}/cancel", Auth::Run, "cancelRun", 202)

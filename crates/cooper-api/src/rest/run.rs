@@ -58,6 +58,10 @@ pub struct Run {
     /// Whether the record itself is in order; always `Succeeded` once a run is accepted.
     pub provisioning_state: ProvisioningState,
 
+    /// The run that this one repeats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub rerun_of: Option<RunId>,
     /// While the run waits: what it waits for.
     pub pending_reason: Option<String>,
     /// Who started it.

@@ -4,10 +4,11 @@
 //! How a step's result and a loss are worked into the state stands in `outcome`.
 
 use cooper_spec::plan::{PlannedStep, PushedFrom};
+use cooper_spec::task_request::KeptTexts;
 use cooper_types::{AgentName, AttemptNumber, ContextId, Digest, Fence, PrincipalName, RepositoryName, Tag, Timestamp};
 
 use super::task::{PlannedRun, SealedText};
-use super::{AgentRef, Lease, PendingReason, Phase, Placement, Policy, Run, StepState, Verdict};
+use super::{AgentRef, Host, Lease, PendingReason, Phase, Placement, Policy, Run, StepState, Verdict};
 use crate::message::{BaseImage, PlacementKey, PreparedSource, StepResult};
 
 /// Something that happened to a run.
@@ -31,6 +32,8 @@ pub enum RunEvent {
     Accepted {
         /// Which offer.
         fence: Fence,
+        /// What the agent said of itself, for the run's lockfile.
+        host: Option<Host>,
     },
     /// An attempt began on the agent.
     StepStarted {
@@ -164,6 +167,8 @@ pub enum Effect {
     },
     /// Secret texts of the plan that was made; they are deleted when the run ends.
     KeepSecrets(Vec<SealedText>),
+    /// What the planning read, for those who run it again.
+    KeepTexts(KeptTexts),
     /// A line of the run's log, from the service.
     LogLine(String),
     /// Output may be missing from here on.
@@ -247,7 +252,7 @@ impl Run {
         match event {
             RunEvent::Offer { placement, agent } => self.offer(placement, agent, now, policy, &mut effects)?,
             RunEvent::Declined { fence, why } => self.declined(fence, why)?,
-            RunEvent::Accepted { fence } => self.accepted(fence, now, policy, &mut effects)?,
+            RunEvent::Accepted { fence, host } => self.accepted(fence, host, now, policy, &mut effects)?,
             RunEvent::StepStarted { fence, attempt } => self.step_started(fence, attempt, now, policy)?,
             RunEvent::StepEnded { fence, attempt, result } => {
                 let step = self.live_step(fence, attempt)?;
@@ -315,6 +320,7 @@ impl Run {
     fn accepted(
         &mut self,
         fence: Fence,
+        host: Option<Host>,
         now: Timestamp,
         policy: &Policy,
         effects: &mut Vec<Effect>,
@@ -333,6 +339,9 @@ impl Run {
         }
         let lease = Lease { until: now.after(policy.lease), ..lease.clone() };
         self.placements[index] = Placement::Accepted(lease);
+        if let Some(host) = host {
+            self.provenance.hosts.insert(index, host);
+        }
         self.started.get_or_insert(now);
         self.go_on(now, policy, effects);
         Ok(())

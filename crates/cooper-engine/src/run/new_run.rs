@@ -4,14 +4,18 @@ use std::time::Duration;
 
 use cooper_spec::plan::Plan;
 use cooper_spec::quick_build::{BuildSource, PlanError, QuickBuild};
+use cooper_spec::source::RemoteSource;
+use cooper_spec::task_request::KeptTexts;
 use cooper_spec::template::RunVariables;
 use cooper_types::{
     Access, AttemptNumber, ContextId, Fence, PoolName, PrincipalName, RegistryName, RunId, Scopes, SecretString,
     Timestamp,
 };
 
+use super::source::of_source;
 use super::task::{self, AskedTask, TaskSource};
-use super::{PendingReason, Phase, Placement, Run, RunSource, Step};
+use super::{KeptRequest, NewReplay, PendingReason, Phase, Placement, Provenance, Run, RunSource, Step};
+use crate::message::PreparedSource;
 
 /// A run that has been asked for and has no id yet.
 ///
@@ -31,6 +35,8 @@ pub struct NewRun {
     pub asked: Asked,
     /// How long the run may take from its start on an agent.
     pub timeout: Duration,
+    /// The run that is repeated, if one is.
+    pub replay: Option<Box<NewReplay>>,
 }
 
 /// What a run is to do.
@@ -57,6 +63,8 @@ pub struct AcceptedRun {
     pub texts: Vec<(String, SecretString)>,
     /// The first lines of its log.
     pub notes: Vec<String>,
+    /// What its planning read.
+    pub kept_texts: KeptTexts,
 }
 
 impl Asked {
@@ -74,30 +82,71 @@ impl Asked {
 }
 
 impl NewRun {
+    /// The request as it is kept: of a run that repeats another one, that one's.
+    pub fn kept_request(&self) -> KeptRequest {
+        match &self.replay {
+            Some(replay) => replay.request.clone(),
+            None => KeptRequest::of(self),
+        }
+    }
+
     /// Plans the run under its id. Fails on what only planning can find, such as a bad image name.
     pub fn accept(&self, id: RunId, now: Timestamp) -> Result<AcceptedRun, PlanError> {
+        let mut provenance = Provenance::default();
+        let mut notes = Vec::new();
+        if let Some(new) = &self.replay {
+            notes = new.replay.notes();
+            provenance.replay = Some(Box::new(new.replay.clone()));
+        }
+        let kept = self.replay.as_ref().and_then(|new| new.kept.as_ref());
+        let kept_source = |kept: &(RemoteSource, PreparedSource)| RunSource::Prepared {
+            location: kept.0.clone(),
+            found: kept.1.recorded(),
+        };
         match &self.asked {
             Asked::Build { build, source } => {
-                let (plan, source) = self.plan_build(build, source, id, now)?;
-                Ok(AcceptedRun { run: self.run(id, now, plan, source), texts: Vec::new(), notes: Vec::new() })
+                let (mut plan, wanted) = self.plan_build(build, source, id, now)?;
+                if wanted.is_none() {
+                    notes.extend(provenance.change(&mut plan));
+                }
+                let source = wanted.or_else(|| kept.map(kept_source));
+                let run = self.run(id, now, plan, source, provenance);
+                Ok(AcceptedRun { run, texts: Vec::new(), notes, kept_texts: KeptTexts::default() })
             }
             Asked::Task(asked) => match &asked.source {
                 TaskSource::Here { context, fetched } => {
-                    let variables = RunVariables::quick_build(id, &self.registry, &asked.request.platform, now);
-                    let planned =
+                    let mut variables = RunVariables::quick_build(id, &self.registry, &asked.request.platform, now);
+                    if let Some((location, found)) = kept {
+                        variables = of_source(variables, location, found);
+                    }
+                    let mut planned =
                         task::plan(&asked.request, variables, fetched, context.as_ref(), &self.registry, &self.scopes)
                             .map_err(|error| error.of(&self.principal))?;
-                    let notes = task::notes(&planned.warnings);
-                    let run = self.run(id, now, planned.plan, None);
-                    Ok(AcceptedRun { run, texts: planned.texts.into_iter().collect(), notes })
+                    notes.extend(fetched.notes.iter().cloned());
+                    notes.extend(task::notes(&planned.warnings));
+                    notes.extend(provenance.change(&mut planned.plan));
+                    provenance.secrets = fetched.used_secrets.clone();
+                    let run = self.run(id, now, planned.plan, kept.map(kept_source), provenance);
+                    let texts = planned.texts.into_iter().collect();
+                    Ok(AcceptedRun { run, texts, notes, kept_texts: KeptTexts::of(fetched) })
                 }
                 TaskSource::Remote(location) => {
-                    let plan = task::prepare(&asked.request, location);
+                    let plan = task::prepare(&asked.request, &self.pinned(location));
                     let task = Box::new(asked.request.clone());
                     let source = RunSource::TaskWanted { location: location.clone(), task };
-                    Ok(AcceptedRun { run: self.run(id, now, plan, Some(source)), texts: Vec::new(), notes: Vec::new() })
+                    let run = self.run(id, now, plan, Some(source), provenance);
+                    Ok(AcceptedRun { run, texts: Vec::new(), notes, kept_texts: KeptTexts::default() })
                 }
             },
+        }
+    }
+
+    /// A source as it is fetched: where another run found it, if it has to be the same.
+    fn pinned(&self, location: &RemoteSource) -> RemoteSource {
+        let expected = self.replay.as_ref().and_then(|new| new.replay.source.as_ref());
+        match expected {
+            Some(found) => location.pinned(found.commit.as_deref(), found.pinned.as_ref()),
+            None => location.clone(),
         }
     }
 
@@ -109,14 +158,22 @@ impl NewRun {
         now: Timestamp,
     ) -> Result<(Plan, Option<RunSource>), PlanError> {
         let mut variables = RunVariables::quick_build(id, &self.registry, &build.platform, now);
-        let wanted = match source {
-            BuildSource::Context(_) => None,
+        let mut build = build.clone();
+        let (fetched, wanted) = match source {
+            BuildSource::Context(_) => {
+                if let Some((location, found)) = self.replay.as_ref().and_then(|new| new.kept.as_ref()) {
+                    variables = of_source(variables, location, found);
+                    build.dockerfile = found.dockerfile.clone().unwrap_or(build.dockerfile);
+                }
+                (source.clone(), None)
+            }
             BuildSource::Remote(location) => {
                 variables.repository = location.repository().map(ToString::to_string).unwrap_or_default();
-                Some(RunSource::Wanted { location: location.clone(), build: Box::new(build.clone()) })
+                let wanted = RunSource::Wanted { location: location.clone(), build: Box::new(build.clone()) };
+                (BuildSource::Remote(self.pinned(location)), Some(wanted))
             }
         };
-        let plan = build.plan_first(source, &variables, &self.registry)?;
+        let plan = build.plan_first(&fetched, &variables, &self.registry)?;
         let repositories = match source {
             // All is known: variables of a source are empty, and the names are what they come to without them.
             BuildSource::Context(_) => plan.written_images().map(|image| image.repository.clone()).collect(),
@@ -130,7 +187,7 @@ impl NewRun {
         Ok((plan, wanted))
     }
 
-    fn run(&self, id: RunId, now: Timestamp, plan: Plan, source: Option<RunSource>) -> Run {
+    fn run(&self, id: RunId, now: Timestamp, plan: Plan, source: Option<RunSource>, provenance: Provenance) -> Run {
         let placements = plan.placements.iter().map(|_| Placement::Waiting { reason: PendingReason::New }).collect();
         let steps = plan.steps.iter().map(|_| Step::NEW).collect();
         Run {
@@ -150,6 +207,7 @@ impl NewRun {
             placements,
             steps,
             source,
+            provenance,
         }
     }
 }

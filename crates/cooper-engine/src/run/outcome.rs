@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use cooper_spec::plan::{PlannedStep, PushWork, PushedName, Work};
-use cooper_types::{AttemptNumber, ImageRef, StepId, Tag, Timestamp};
+use cooper_spec::plan::{CommandImage, CommandWork, PlannedStep, PushWork, PushedName, Work};
+use cooper_types::{AttemptNumber, Digest, ImageRef, StepId, Tag, Timestamp};
 
 use super::task::PlannedRun;
 use super::{
@@ -117,6 +117,14 @@ impl Run {
                 let id = planned.id.clone();
                 let mut planning = Ok(());
                 let mut output = output;
+                // What is pinned is asked for by its digest, and recorded under the name that it was pinned for.
+                if let (
+                    Work::Command(CommandWork { image: CommandImage::Pinned { name, .. }, .. }),
+                    StepOutput::Ran { image: Some(image) },
+                ) = (&planned.work, &mut output)
+                {
+                    image.reference.clone_from(name);
+                }
                 match &mut output {
                     StepOutput::Prepared(found) => {
                         planning = self.plan_source(step, attempt, found, effects);
@@ -155,6 +163,7 @@ impl Run {
                 }
             }
             StepResult::Failed { exit_code, reason } => {
+                let reason = with_way_out(&planned.work, reason);
                 self.step_failed(step, attempt, started, exit_code, reason, now, policy, effects);
             }
             StepResult::TimedOut => {
@@ -506,4 +515,18 @@ fn is_of(manifest: &PushedManifest, target: &TagTarget) -> bool {
     manifest.registry.is_none()
         && manifest.repository == target.repository
         && manifest.staging_tag == target.staging_tag
+}
+
+/// A failure's reason; where it tells of an image that is pinned, with what can be done about that.
+fn with_way_out(work: &Work, reason: String) -> String {
+    let tells = |digest: &Digest| reason.contains(digest.as_str());
+    let pinned = match work {
+        Work::Build(build) => build.pinned.iter().any(|(_, digest)| tells(digest)),
+        Work::Command(CommandWork { image: CommandImage::Pinned { digest, .. }, .. }) => tells(digest),
+        Work::Command(_) | Work::Push(_) | Work::Prepare(_) => false,
+    };
+    match pinned {
+        true => format!("{reason} (an earlier run had this digest: rerun it with --fresh to take what is there now)"),
+        false => reason,
+    }
 }

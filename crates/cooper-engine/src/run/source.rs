@@ -76,9 +76,13 @@ impl Run {
             return Err("the source was prepared before".to_owned());
         };
         effects.push(Effect::LogLine(found_line(location, found)));
-        let planned = self.plan_prepared(build, location, found);
-        self.source = Some(RunSource::Prepared { location: location.clone(), found: found.recorded() });
-        let plan = planned.map_err(|error| one_line(&format!("the run can't be planned: {}", chain(&error))))?;
+        let (location, counts) = (location.clone(), self.provenance.source(found));
+        let planned = counts.as_ref().map(|found| self.plan_prepared(build, &location, found));
+        let planned = planned.map_err(Clone::clone);
+        let found = counts.unwrap_or_else(|_| found.clone());
+        self.source = Some(RunSource::Prepared { location, found: found.recorded() });
+        let mut plan = planned?.map_err(|error| one_line(&format!("the run can't be planned: {}", chain(&error))))?;
+        effects.extend(self.provenance.change(&mut plan).into_iter().map(Effect::LogLine));
         let (context, digest, size) = (found.context.clone(), found.digest.clone(), found.size);
         effects.push(Effect::Planned { step, attempt, context, digest, size });
         self.placements.extend(plan.placements.iter().map(|_| Placement::Waiting { reason: PendingReason::New }));
@@ -93,13 +97,8 @@ impl Run {
         location: &RemoteSource,
         found: &PreparedSource,
     ) -> Result<Plan, PlanError> {
-        let variables = RunVariables {
-            commit: found.commit.clone().unwrap_or_default(),
-            branch: found.branch.clone().unwrap_or_default(),
-            git_tag: found.tag.clone().unwrap_or_default(),
-            repository: location.repository().map(ToString::to_string).unwrap_or_default(),
-            ..RunVariables::quick_build(self.id, &self.registry, &build.platform, self.created)
-        };
+        let variables = RunVariables::quick_build(self.id, &self.registry, &build.platform, self.created);
+        let variables = of_source(variables, location, found);
         let mut build = build.clone();
         if let Some(dockerfile) = &found.dockerfile {
             build.dockerfile.clone_from(dockerfile);
@@ -112,6 +111,17 @@ impl Run {
             }
         }
         Ok(plan)
+    }
+}
+
+/// Variables with what a source that is there gives to them.
+pub fn of_source(variables: RunVariables, location: &RemoteSource, found: &PreparedSource) -> RunVariables {
+    RunVariables {
+        commit: found.commit.clone().unwrap_or_default(),
+        branch: found.branch.clone().unwrap_or_default(),
+        git_tag: found.tag.clone().unwrap_or_default(),
+        repository: location.repository().map(ToString::to_string).unwrap_or_default(),
+        ..variables
     }
 }
 

@@ -10,11 +10,11 @@ use cooper_spec::quick_build::PlanError;
 use cooper_spec::source::RemoteSource;
 use cooper_spec::task::{Fault, TaskInputs};
 use cooper_spec::task_plan::{self, PlannedTask, TaskPlanError, TaskPlanRequest};
-use cooper_spec::task_request::{Fetched, MissingText, TaskRequest};
+use cooper_spec::task_request::{Fetched, KeptTexts, MissingText, TaskRequest, UsedSecret};
 use cooper_spec::template::RunVariables;
 use cooper_types::{Access, AttemptNumber, ContextId, PrincipalName, RegistryName, RepositoryName, Scopes, StepId};
 
-use super::source::one_line;
+use super::source::{of_source, one_line};
 use super::{Effect, PendingReason, Placement, Run, RunSource, Step};
 use crate::message::PreparedSource;
 
@@ -55,6 +55,10 @@ pub struct PlannedRun {
     pub secrets: Vec<SealedText>,
     /// Lines for the log.
     pub notes: Vec<String>,
+    /// What the planning read.
+    pub texts: KeptTexts,
+    /// Where the file's secrets came from.
+    pub used_secrets: Vec<UsedSecret>,
 }
 
 /// A secret text of a plan, encrypted by the shell.
@@ -111,7 +115,7 @@ pub(super) fn plan(
     Ok(planned)
 }
 
-/// The plan of a run whose source is to be fetched: that alone.
+/// The plan of a run whose source is to be fetched, from where it is found: that alone.
 pub(super) fn prepare(request: &TaskRequest, location: &RemoteSource) -> Plan {
     let values = request.values.as_ref().and_then(|values| values.path());
     let work = Work::Prepare(PrepareWork {
@@ -147,13 +151,10 @@ impl Run {
     }
 
     fn variables(&self, location: &RemoteSource, task: &TaskRequest, found: &PreparedSource) -> RunVariables {
-        RunVariables {
-            commit: found.commit.clone().unwrap_or_default(),
-            branch: found.branch.clone().unwrap_or_default(),
-            git_tag: found.tag.clone().unwrap_or_default(),
-            repository: location.repository().map(ToString::to_string).unwrap_or_default(),
-            ..RunVariables::quick_build(self.id, &self.registry, &task.platform, self.created)
-        }
+        let variables = RunVariables::quick_build(self.id, &self.registry, &task.platform, self.created);
+        // What is not as it has to be is refused when the plan is taken.
+        let found = self.provenance.source(found).unwrap_or_else(|_| found.clone());
+        of_source(variables, location, &found)
     }
 
     /// Takes the plan that the shell made of a prepared source. The error says why there is none.
@@ -170,8 +171,13 @@ impl Run {
         };
         let location = location.clone();
         effects.push(Effect::LogLine(super::source::found_line(&location, found)));
+        let counts = self.provenance.source(found);
+        let found = counts.as_ref().unwrap_or(found);
         self.source = Some(RunSource::Prepared { location, found: found.recorded() });
-        let planned = planned.map_err(|error| one_line(&format!("the run can't be planned: {error}")))?;
+        if let Err(reason) = &counts {
+            return Err(reason.clone());
+        }
+        let mut planned = planned.map_err(|error| one_line(&format!("the run can't be planned: {error}")))?;
         if let Some(twice) = planned.plan.steps.iter().find(|next| self.plan.step_index(&next.id).is_some()) {
             let id = &twice.id;
             return Err(format!(
@@ -179,7 +185,10 @@ impl Run {
             ));
         }
         effects.extend(planned.notes.into_iter().map(Effect::LogLine));
+        effects.extend(self.provenance.change(&mut planned.plan).into_iter().map(Effect::LogLine));
         effects.push(Effect::KeepSecrets(planned.secrets));
+        effects.push(Effect::KeepTexts(planned.texts));
+        self.provenance.secrets = planned.used_secrets;
         let (context, digest, size) = (found.context.clone(), found.digest.clone(), found.size);
         effects.push(Effect::Planned { step, attempt, context, digest, size });
         self.placements

@@ -35,6 +35,7 @@ fn request(scopes: &[&str]) -> NewRun {
             source: BuildSource::Context(ContextId::parse("c1").expect("valid")),
         },
         timeout: Duration::from_millis(3_600_500),
+        replay: None,
     }
 }
 

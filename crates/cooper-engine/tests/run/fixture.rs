@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use cooper_engine::message::{PreparedSource, PushedManifest, StepOutput, StepResult};
 use cooper_engine::run::{
-    AgentRef, Asked, Effect, NewRun, PendingReason, Phase, Placement, Policy, Refusal, Run, RunEvent, Step, StepState,
+    AgentRef, Asked, Effect, NewRun, PendingReason, Phase, Placement, Policy, Provenance, Refusal, Run, RunEvent, Step,
+    StepState,
 };
 use cooper_spec::plan::{
     BuildContext, BuildWork, CommandImage, CommandWork, IndexPart, Plan, PlannedPlacement, PlannedStep, PushWork,
@@ -163,6 +164,7 @@ pub(super) fn run_of(plan: Plan) -> Run {
         steps: plan.steps.iter().map(|_| Step::NEW).collect(),
         plan,
         source: None,
+        provenance: Provenance::default(),
     }
 }
 
@@ -191,6 +193,7 @@ pub(super) fn wanted(image: &str, scopes: &[&str]) -> Result<Run, PlanError> {
             ),
         },
         timeout: RUN_TIMEOUT,
+        replay: None,
     };
     new.accept(RunId::from_number(1), at(0)).map(|accepted| accepted.run)
 }
@@ -228,7 +231,7 @@ pub(super) fn agent(name: &str, life: u64) -> AgentRef {
 /// What a build reports: no two attempts make the same image.
 pub(super) fn built(attempt: AttemptNumber) -> StepResult {
     let image = Digest::sha256(format!("image of {attempt}").as_bytes());
-    StepResult::Succeeded { output: StepOutput::Built { image, bases: Vec::new() } }
+    StepResult::Succeeded { output: StepOutput::Built { image, bases: Vec::new(), frontend: None } }
 }
 
 /// The manifest of what a step has built.
@@ -292,7 +295,7 @@ pub(super) fn refuses(run: &mut Run, seconds: u64, event: RunEvent) -> Refusal {
 pub(super) fn taken(run: &mut Run, seconds: u64, placement: usize, agent: &AgentRef) -> Fence {
     does(run, seconds, RunEvent::Offer { placement, agent: agent.clone() });
     let fence = run.last_fence;
-    does(run, seconds, RunEvent::Accepted { fence });
+    does(run, seconds, RunEvent::Accepted { fence, host: None });
     fence
 }
 

@@ -146,7 +146,7 @@ pub(super) fn event_of(run: &Run, step: Move) -> RunEvent {
     match step.kind {
         Kind::Offer { placement, agent } => RunEvent::Offer { placement, agent: life(agent) },
         Kind::Declined => RunEvent::Declined { fence, why: reason },
-        Kind::Accepted => RunEvent::Accepted { fence },
+        Kind::Accepted => RunEvent::Accepted { fence, host: None },
         Kind::StepStarted => RunEvent::StepStarted { fence, attempt },
         Kind::Succeeded if is_push => ended(pushed(run, index.unwrap_or(0), attempt)),
         Kind::WrongOutput if !is_push => {
@@ -159,7 +159,7 @@ pub(super) fn event_of(run: &Run, step: Move) -> RunEvent {
         Kind::WrongOutput if attempt.0 % 2 == 0 => ended(prepared("main")),
         Kind::WrongOutput => {
             let (image, bases) = (Digest::sha256(b"image"), Vec::new());
-            ended(StepResult::Succeeded { output: StepOutput::Built { image, bases } })
+            ended(StepResult::Succeeded { output: StepOutput::Built { image, bases, frontend: None } })
         }
         Kind::Failed => ended(StepResult::Failed { exit_code: Some(1), reason }),
         Kind::StepTimedOut => ended(StepResult::TimedOut),

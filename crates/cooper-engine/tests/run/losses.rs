@@ -252,7 +252,7 @@ fn an_offer_that_has_nothing_to_do_any_more_is_withdrawn_when_it_is_taken() {
     let fence = run.last_fence;
     // The image is gone before the answer to the offer is here.
     does(&mut run, 4, RunEvent::AgentReplaced { agent: agent("a", 2) });
-    let effects = does(&mut run, 5, RunEvent::Accepted { fence });
+    let effects = does(&mut run, 5, RunEvent::Accepted { fence, host: None });
     assert!(matches!(&effects[..], [Effect::SendStop { agent, key }] if *agent == other && key.fence == fence));
     assert!(matches!(run.placements[1], Placement::Waiting { .. }));
     taken(&mut run, 6, 0, &agent("a", 2));

@@ -60,7 +60,7 @@ proptest! {
             // One that no step needs is let go at once, or with the last step.
             if watched.apply(RunEvent::Offer { placement, agent: agent("a", 1) }, at(1)).is_ok() {
                 let fence = watched.run.last_fence;
-                prop_assert_eq!(watched.apply(RunEvent::Accepted { fence }, at(1)), Ok(()));
+                prop_assert_eq!(watched.apply(RunEvent::Accepted { fence, host: None }, at(1)), Ok(()));
             }
         }
         for seconds in 2..2 + steps {

@@ -60,7 +60,7 @@ fn a_late_answer_to_an_offer_does_not_undo_a_newer_one() {
     let why = "all 1 slots are in use".to_owned();
     // An agent that is told to stop on this answer would lose a live placement.
     assert_eq!(refuses(&mut run, 2, RunEvent::Declined { fence, why }), Refusal::NothingToDo);
-    assert_eq!(refuses(&mut run, 2, RunEvent::Accepted { fence }), Refusal::NothingToDo);
+    assert_eq!(refuses(&mut run, 2, RunEvent::Accepted { fence, host: None }), Refusal::NothingToDo);
 }
 
 #[test]

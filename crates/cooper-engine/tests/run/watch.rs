@@ -148,7 +148,11 @@ impl Watched {
                 assert!(matches!(&self.run.placements[*placement], Placement::Offered(lease) if lease.agent == *agent));
             }
             Effect::Finished => self.finished = true,
-            Effect::BasesResolved { .. } | Effect::KeepSecrets(_) | Effect::LogLine(_) | Effect::LogGap(_) => {}
+            Effect::BasesResolved { .. }
+            | Effect::KeepSecrets(_)
+            | Effect::KeepTexts(_)
+            | Effect::LogLine(_)
+            | Effect::LogGap(_) => {}
         }
     }
 

@@ -202,7 +202,9 @@ impl World {
             Up::Hello if current => self.hello(from, agent),
             Up::Hello => {}
             Up::Say(ToServer::Holding(held)) => self.holding(&agent, &held),
-            Up::Say(ToServer::Accepted(key)) => self.event_of(&agent, key, RunEvent::Accepted { fence: key.fence }),
+            Up::Say(ToServer::Accepted(key)) => {
+                self.event_of(&agent, key, RunEvent::Accepted { fence: key.fence, host: None })
+            }
             Up::Say(ToServer::Declined(key, why)) => {
                 self.event_of(&agent, key, RunEvent::Declined { fence: key.fence, why });
             }
@@ -271,7 +273,7 @@ impl World {
             });
             // An agent that holds what is still on offer has accepted it, and the message was lost.
             let event = match offered {
-                true => RunEvent::Accepted { fence: key.fence },
+                true => RunEvent::Accepted { fence: key.fence, host: None },
                 false => RunEvent::Renewed { fence: key.fence },
             };
             let _ = self.apply(key.run, event);

@@ -148,6 +148,7 @@ impl Store {
             Effect::BasesResolved { .. }
             | Effect::KeepStaged { .. }
             | Effect::KeepSecrets(_)
+            | Effect::KeepTexts(_)
             | Effect::SendOffer { .. }
             | Effect::SendStart { .. }
             | Effect::SendStop { .. } => {}

@@ -81,6 +81,7 @@ fn run(id: RunId, now: Timestamp, timeout: Duration, random: &mut Random) -> Run
         steps: plan.steps.iter().map(|_| Step::NEW).collect(),
         plan,
         source: None,
+        provenance: cooper_engine::run::Provenance::default(),
     }
 }
 
@@ -107,6 +108,7 @@ fn fetched(id: RunId, now: Timestamp, timeout: Duration) -> Run {
             source: BuildSource::Remote(GitSource::parse("https://git.example/app.git").expect("valid").into()),
         },
         timeout,
+        replay: None,
     };
     new.accept(id, now).expect("it can be accepted").run
 }

@@ -87,7 +87,7 @@ fn needs(work: &Work, host: &SourceHost) -> bool {
 
 fn is_pulled_from(image: &CommandImage, host: &SourceHost) -> bool {
     match image {
-        CommandImage::Named(name) => {
+        CommandImage::Named(name) | CommandImage::Pinned { name, .. } => {
             ImageRef::parse(name).is_ok_and(|image| SourceHost::of_image(&image).as_ref() == Some(host))
         }
         CommandImage::Built { .. } => false,

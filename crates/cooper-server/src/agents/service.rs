@@ -9,7 +9,7 @@ use cooper_api::agent::wire::agent_service_server::{AgentService, AgentServiceSe
 use cooper_api::agent::wire::{self, agent_message, server_message};
 use cooper_api::agent::{MAX_AGENT_MESSAGE_BYTES, MAX_MESSAGE_BYTES};
 use cooper_engine::message::PlacementKey;
-use cooper_engine::run::{Placement, Run};
+use cooper_engine::run::{Host, Placement, Run};
 use cooper_ports::access::Token;
 use cooper_ports::agents::{RegisterAgent, RegisterAgentError};
 use cooper_spec::plan::{BuildContext, BuildWork, Plan, Work};
@@ -178,9 +178,12 @@ impl AgentService for AgentGateway {
         let version = greeting.agreed.version;
         let agent = greeting.agent.clone();
         let engine = greeting.description.engine.clone();
+        let host =
+            Host { agent: agent.name.clone(), version: greeting.description.version.clone(), engine: engine.clone() };
         let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
         let core = self.core.clone();
         let mut session = Session::new(core.clone(), agent.clone(), token.id.clone());
+        session.describe(host);
         if greeting.agreed.drains {
             session.end_when_idle(version_refused(&core.spoken.too_old(version), &hello.version)).await?;
         }

@@ -8,7 +8,7 @@ use cooper_api::agent::{
     Agreed, HandshakeError, SpokenByAgent, SpokenByServer, attempt_message, read_agent_message, to_agent,
 };
 use cooper_engine::message::{Held, PlacementKey, StepOutput, StepResult, ToAgent, ToServer};
-use cooper_engine::run::{AgentRef, Placement, Refusal, Run, RunEvent};
+use cooper_engine::run::{AgentRef, Host, Placement, Refusal, Run, RunEvent};
 use cooper_engine::schedule::AgentView;
 use cooper_ports::agents::{AgentDescription, DiskSpace};
 use cooper_ports::logs::{AppendError, NewFrame, Stream};
@@ -114,13 +114,20 @@ pub(super) struct Session {
     unheard: u32,
     /// What it said of itself with its last report.
     says: Says,
+    /// What it said of itself when it connected, for the lockfiles of its runs.
+    host: Option<Host>,
 }
 
 impl Session {
     pub(super) fn new(core: Arc<Core>, agent: AgentRef, token: TokenId) -> Self {
         let (placements, attempts) = (BTreeSet::new(), BTreeSet::new());
         let says = Says::default();
-        Self { core, agent, token, farewell: None, placements, attempts, silent: 0, unheard: 0, says }
+        Self { core, agent, token, farewell: None, placements, attempts, silent: 0, unheard: 0, says, host: None }
+    }
+
+    /// Knows what the agent said of itself.
+    pub(super) fn describe(&mut self, host: Host) {
+        self.host = Some(host);
     }
 
     /// Ends the stream with these words once the agent holds nothing; at once, if it holds nothing now.
@@ -189,7 +196,9 @@ impl Session {
         match message {
             None => {}
             Some(ToServer::Holding(held)) => self.holding(held).await?,
-            Some(ToServer::Accepted(key)) => self.event_of(key, RunEvent::Accepted { fence: key.fence }).await?,
+            Some(ToServer::Accepted(key)) => {
+                self.event_of(key, RunEvent::Accepted { fence: key.fence, host: self.host.clone() }).await?
+            }
             Some(ToServer::Declined(key, why)) => {
                 self.event_of(key, RunEvent::Declined { fence: key.fence, why }).await?;
             }
@@ -344,7 +353,7 @@ impl Session {
             });
             let event = match placement {
                 // An agent that holds what is still on offer has accepted it, and the message was lost.
-                Some(Placement::Offered(_)) => RunEvent::Accepted { fence: key.fence },
+                Some(Placement::Offered(_)) => RunEvent::Accepted { fence: key.fence, host: self.host.clone() },
                 Some(Placement::Accepted(_) | Placement::Running(_)) => RunEvent::Renewed { fence: key.fence },
                 // What is being stopped, and what is not this agent's, is dealt with by the reminder.
                 Some(Placement::Stopping(_) | Placement::Waiting { .. } | Placement::Done) | None => continue,

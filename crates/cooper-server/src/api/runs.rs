@@ -1,6 +1,8 @@
 //! Runs: started, listed, shown, cancelled. What a request of each kind asks for stands in the modules below.
 
 mod docker;
+mod lock;
+mod rerun;
 mod task;
 
 use std::sync::Arc;
@@ -12,10 +14,10 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use cooper_api::problem::ProblemCode;
 use cooper_api::rest::{
-    self, IDEMPOTENCY_KEY_HEADER, ListRunsQuery, MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, PlatformView, RunList,
-    RunRequest,
+    self, IDEMPOTENCY_KEY_HEADER, ListRunsQuery, MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, PlatformView, RerunRequest,
+    RunList, RunRequest,
 };
-use cooper_engine::run::{Asked, NewRun, RunEvent};
+use cooper_engine::run::{Asked, NewReplay, NewRun, RunEvent};
 use cooper_ports::access::Token;
 use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::runs::{AcceptRun, Accepted, RunQuery, RunType, Seal, SealedSecret, SecretKind};
@@ -38,19 +40,9 @@ pub(super) async fn create(
     body: JsonBody<RunRequest>,
 ) -> ApiResult<Response> {
     let core = &state.core;
-    let idempotency = match headers.get(IDEMPOTENCY_KEY_HEADER) {
-        None => None,
-        Some(value) => {
-            let invalid = |error: &dyn std::fmt::Display| {
-                ApiError::new(ProblemCode::InvalidRequest, format!("header Idempotency-Key is not valid: {error}"))
-            };
-            let text = value.to_str().map_err(|error| invalid(&error))?;
-            let key = IdempotencyKey::parse(text).map_err(|error| invalid(&error))?;
-            // Over the bytes as they came: whoever repeats a request sends the same ones. The same values in another
-            // form are another request; what a form means may change with the server, what was sent does not.
-            Some((key, core.key.request_digest(&body.bytes)))
-        }
-    };
+    // Over the bytes as they came: whoever repeats a request sends the same ones. The same values in another form are
+    // another request; what a form means may change with the server, what was sent does not.
+    let idempotency = idempotency_key(&headers)?.map(|key| (key, core.key.request_digest(&body.bytes)));
     let core = core.clone();
     let accept = async move {
         // Before anything is fetched: a repetition needs nothing of what its request names, which may be gone by now.
@@ -64,17 +56,57 @@ pub(super) async fn create(
             RunRequest::EncodedTaskRunRequest(request) => task::encoded(&core, &token, request).await?,
             RunRequest::FileTaskRunRequest(request) => task::file(&core, &token, request)?,
         };
-        let request = asked.accept(&core, token, idempotency)?;
-        let accepted = core.runs.accept_run(request).await?;
-        failpoint::pass(Failpoint::RunAccepted);
-        if !accepted.repeated {
-            let run = &accepted.record.run;
-            tracing::info!(run = %run.id, principal = %run.principal, "run accepted");
-            core.run_accepted(run);
-        }
-        Ok(accepted)
+        started(&core, asked.accept(&core, token, idempotency)?).await
     };
-    let accepted = state.core.detached(accept).await?;
+    created(&state.core.detached(accept).await?)
+}
+
+/// `POST /runs/{id}/rerun`
+pub(super) async fn rerun(
+    State(state): State<ApiState>,
+    Extension(Caller(token)): Extension<Caller>,
+    PathId(id): PathId<RunId>,
+    headers: HeaderMap,
+    body: JsonBody<RerunRequest>,
+) -> ApiResult<Response> {
+    let key = idempotency_key(&headers)?;
+    let asked = format!("rerun {id}\n").into_bytes().into_iter().chain(body.bytes.iter().copied());
+    let idempotency = key.map(|key| (key, state.core.key.request_digest(&asked.collect::<Vec<u8>>())));
+    let core = state.core.clone();
+    let accept = async move {
+        let asked = rerun::asked(&core, &token, id, body.value).await?;
+        started(&core, asked.accept(&core, token, idempotency)?).await
+    };
+    created(&state.core.detached(accept).await?)
+}
+
+/// `GET /runs/{id}/lock`
+pub(super) async fn lock(State(state): State<ApiState>, PathId(id): PathId<RunId>) -> ApiResult<Json<rest::Lockfile>> {
+    let record = state.core.runs.find_run(id).await?.ok_or_else(|| ApiError::not_found(format!("run {id}")))?;
+    let request = state.core.runs.find_request(id).await?;
+    Ok(Json(lock::lockfile(&record, request.as_ref())))
+}
+
+fn idempotency_key(headers: &HeaderMap) -> ApiResult<Option<IdempotencyKey>> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY_HEADER) else { return Ok(None) };
+    let invalid = |error: &dyn std::fmt::Display| invalid(format!("header Idempotency-Key is not valid: {error}"));
+    let text = value.to_str().map_err(|error| invalid(&error))?;
+    IdempotencyKey::parse(text).map(Some).map_err(|error| invalid(&error))
+}
+
+/// Accepts a run and tells whom it concerns.
+async fn started(core: &Arc<Core>, request: AcceptRun) -> ApiResult<Accepted> {
+    let accepted = core.runs.accept_run(request).await?;
+    failpoint::pass(Failpoint::RunAccepted);
+    if !accepted.repeated {
+        let run = &accepted.record.run;
+        tracing::info!(run = %run.id, principal = %run.principal, "run accepted");
+        core.run_accepted(run);
+    }
+    Ok(accepted)
+}
+
+fn created(accepted: &Accepted) -> ApiResult<Response> {
     let view = run_view(&accepted.record);
     let location = [(header::LOCATION, view.id.clone())];
     Ok((StatusCode::CREATED, location, Json(view)).into_response())
@@ -146,6 +178,8 @@ struct AskedRun {
     secrets: Vec<SealedSecret>,
     timeout: u32,
     pool: Option<String>,
+    /// The run that is repeated, if one is.
+    replay: Option<Box<NewReplay>>,
 }
 
 impl AskedRun {
@@ -173,12 +207,15 @@ impl AskedRun {
             pool,
             asked: self.asked,
             timeout: Duration::from_secs(self.timeout.into()),
+            replay: self.replay,
         };
+        // Who may repeat a run may have its context.
+        let again = run.replay.as_ref().map(|replay| replay.replay.of);
         let seal = Seal(Arc::new({
             let core = Arc::clone(core);
             move |name, text| core.seal_text(name, text)
         }));
-        Ok(AcceptRun { run, run_type: self.run_type, idempotency, secrets: self.secrets, seal })
+        Ok(AcceptRun { run, run_type: self.run_type, idempotency, secrets: self.secrets, seal, context_of: again })
     }
 }
 

@@ -42,6 +42,7 @@ pub(crate) fn run_view(record: &RunRecord) -> rest::Run {
         run_error_message: run.error_message(),
         is_archive_enabled: false,
         provisioning_state: rest::ProvisioningState::Succeeded,
+        rerun_of: run.rerun_of(),
         pending_reason: run.pending_reason().map(ToString::to_string),
         principal: run.principal.clone(),
         timeout: u32::try_from(run.timeout.as_secs()).unwrap_or(u32::MAX),
@@ -69,12 +70,7 @@ fn step_view(run: &Run, index: usize) -> rest::RunStep {
     };
     rest::RunStep {
         id: planned.id.clone(),
-        step_type: match planned.work {
-            Work::Prepare(_) => rest::StepType::Prepare,
-            Work::Build(_) => rest::StepType::Build,
-            Work::Push(_) => rest::StepType::Push,
-            Work::Command(_) => rest::StepType::Cmd,
-        },
+        step_type: step_type(&planned.work),
         status: match &step.state {
             StepState::Waiting => rest::StepStatus::Pending,
             StepState::Running { .. } => rest::StepStatus::Running,
@@ -109,6 +105,16 @@ fn pushed(run: &Run, step: &Step) -> Vec<rest::OutputImage> {
         digest: Some(manifest.digest.to_string()),
     };
     manifests.iter().map(image).collect()
+}
+
+/// What a step does.
+pub(super) fn step_type(work: &Work) -> rest::StepType {
+    match work {
+        Work::Prepare(_) => rest::StepType::Prepare,
+        Work::Build(_) => rest::StepType::Build,
+        Work::Push(_) => rest::StepType::Push,
+        Work::Command(_) => rest::StepType::Cmd,
+    }
 }
 
 /// What each image stood on (contract §2.8): one record for each tag that a build's push moved, or one without an image.
@@ -219,7 +225,8 @@ pub(super) fn engine_status(status: rest::RunStatus) -> RunStatus {
     }
 }
 
-fn rest_run_type(run_type: RunType) -> rest::RunType {
+/// A type of run on the wire.
+pub(super) fn rest_run_type(run_type: RunType) -> rest::RunType {
     match run_type {
         RunType::QuickBuild => rest::RunType::QuickBuild,
         RunType::QuickRun => rest::RunType::QuickRun,
@@ -264,7 +271,7 @@ mod tests {
         let agent = AgentRef { name: AgentName::parse("one").expect("valid"), incarnation: "first".to_owned() };
         let fence = core.apply(id, RunEvent::Offer { placement: 0, agent }).await.expect("offered").run.last_fence;
         assert_eq!(steps().await[0].pending_reason.as_deref(), Some("agent `one` is asked"));
-        core.apply(id, RunEvent::Accepted { fence }).await.expect("accepted");
+        core.apply(id, RunEvent::Accepted { fence, host: None }).await.expect("accepted");
         assert_eq!(told(&steps().await), [(vec![], None), (first("build"), None)]);
         core.apply(id, RunEvent::CancelRequested { by: testing::principal("alice") }).await.expect("cancelled");
         assert_eq!(told(&steps().await), [(vec![], None), (vec![], None)], "nothing is going to run");
@@ -276,7 +283,8 @@ mod tests {
         let id = accept_git(&core).await;
         let agent = AgentRef { name: AgentName::parse("one").expect("valid"), incarnation: "first".to_owned() };
         let fence = core.apply(id, RunEvent::Offer { placement: 0, agent }).await.expect("offered").run.last_fence;
-        let attempt = core.apply(id, RunEvent::Accepted { fence }).await.expect("accepted").run.last_attempt;
+        let attempt =
+            core.apply(id, RunEvent::Accepted { fence, host: None }).await.expect("accepted").run.last_attempt;
         let result = StepResult::Failed { exit_code: None, reason: "no such branch".to_owned() };
         core.apply(id, RunEvent::StepEnded { fence, attempt, result }).await.expect("ended");
         let view = run_view(&core.runs.find_run(id).await.expect("store").expect("run"));

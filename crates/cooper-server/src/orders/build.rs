@@ -63,6 +63,7 @@ pub(super) fn order(
         allowed_networks: core.allowed_sources.iter().map(ToString::to_string).collect(),
         own_bases: own_bases.collect(),
         staged_bases: staged_bases.collect(),
+        pinned: build.pinned.clone(),
     })
 }
 

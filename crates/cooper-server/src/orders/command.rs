@@ -2,7 +2,7 @@
 
 use cooper_api::agent::{CommandImageOrder, CommandOrder};
 use cooper_engine::run::Run;
-use cooper_spec::plan::{CommandImage, CommandWork};
+use cooper_spec::plan::{CommandImage, CommandWork, with_digest};
 use cooper_types::Platform;
 
 use super::secrets::RunSecrets;
@@ -19,6 +19,7 @@ pub(super) fn order(
     Ok(CommandOrder {
         image: match &command.image {
             CommandImage::Named(name) => CommandImageOrder::Named(name.clone()),
+            CommandImage::Pinned { name, digest } => CommandImageOrder::Named(with_digest(name, digest)),
             CommandImage::Built { step } => CommandImageOrder::Built(built_image(run, *step)?),
         },
         arguments: arguments.collect::<Result<_, OrderError>>()?,

@@ -65,7 +65,7 @@ async fn a_look_goes_by_the_rows_whoever_changed_them() {
     }
     check("offered").await;
     change(one, RunEvent::Declined { fence: fence(one).await, why: "no".to_owned() }).await;
-    change(two, RunEvent::Accepted { fence: fence(two).await }).await;
+    change(two, RunEvent::Accepted { fence: fence(two).await, host: None }).await;
     let three = accept(&core, Vec::new()).await;
     assert_eq!(check("several changes at once").await, 3);
     // It came and went between two looks.
@@ -146,7 +146,7 @@ async fn so_many_offers_wait_for_their_answers_and_no_more() {
     let answered: Vec<_> = first.into_iter().take(10).collect();
     while tokio::time::timeout(Duration::ZERO, core.wake.notified()).await.is_ok() {}
     for (run, fence) in &answered {
-        core.apply(*run, RunEvent::Accepted { fence: *fence }).await.expect("accepted");
+        core.apply(*run, RunEvent::Accepted { fence: *fence, host: None }).await.expect("accepted");
     }
     tokio::time::timeout(Duration::ZERO, core.wake.notified()).await.expect("an answer makes room for an offer");
     scheduler.glance(&core).await;
@@ -177,7 +177,7 @@ async fn what_is_kept_beside_the_runs_agrees_with_them() {
     assert_eq!(check(&scheduler.queue, "two are offered"), 1);
     let offers: Vec<_> = offered(&core).await.into_iter().collect();
     core.apply(offers[0].0, RunEvent::Declined { fence: offers[0].1, why: "no".to_owned() }).await.expect("declined");
-    core.apply(offers[1].0, RunEvent::Accepted { fence: offers[1].1 }).await.expect("accepted");
+    core.apply(offers[1].0, RunEvent::Accepted { fence: offers[1].1, host: None }).await.expect("accepted");
     scheduler.listen(&core);
     assert_eq!(check(&scheduler.queue, "one has come back"), 2);
     let cancel = RunEvent::CancelRequested { by: testing::principal("alice") };

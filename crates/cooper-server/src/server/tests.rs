@@ -30,6 +30,7 @@ fn settings(data: &std::path::Path) -> Settings {
         frontends: Default::default(),
         image_aliases: std::collections::BTreeMap::new(),
         max_context_bytes: 1 << 20,
+        context_retention: Settings::DEFAULT_CONTEXT_RETENTION,
         shutdown_grace: GRACE,
     }
 }

@@ -10,7 +10,7 @@ use cooper_engine::message::{PlacementKey, PreparedSource, StepResult, ToAgent};
 use cooper_engine::run::{AgentRef, PlannedRun, Run, RunEvent, RunSource, SealedText, notes};
 use cooper_ports::runs::{ApplyError, SecretKind, SecretsError};
 use cooper_ports::secrets::Asker;
-use cooper_spec::task_request::{Fetched, MissingText, set_secret_name};
+use cooper_spec::task_request::{Fetched, KeptTexts, MissingText, set_secret_name};
 use cooper_types::{AttemptNumber, SecretString};
 use futures::FutureExt as _;
 
@@ -118,22 +118,31 @@ impl Core {
                 .map_err(|_| Unplanned::Told(format!("file `{}` of the source is no text in UTF-8", file.name)))?;
             fetched.files.insert(file.name.clone(), text);
         }
+        let replay = run.provenance.replay.as_deref();
+        if let Some(replay) = replay.filter(|replay| !replay.fresh) {
+            let earlier = self.runs.find_request(replay.of).await.map_err(|error| Unplanned::Later(chain(&error)))?;
+            fetched.urls = earlier.map(|earlier| earlier.texts.urls).unwrap_or_default();
+        }
         let asker = Asker { principal: run.principal.clone(), scopes: run.scopes.clone() };
         let inputs = |fetched: &Fetched| {
             let waits = "only runs that wait for a task file's source come here";
             run.task_inputs(found, fetched).unwrap_or_else(|| Err(MissingText::File(waits.to_owned())))
         };
-        let fetched = fetch(self, &asker, fetched, inputs).await.map_err(|error| match error.may_pass() {
+        let fetched = fetch(self, &asker, replay, fetched, inputs).await.map_err(|error| match error.may_pass() {
             true => Unplanned::Later(chain(&error)),
             false => Unplanned::Told(chain(&error)),
         })?;
         let (planner, source) = (run.clone(), found.clone());
+        let (texts, used_secrets) = (KeptTexts::of(&fetched), fetched.used_secrets.clone());
+        let mut lines = fetched.notes.clone();
         let planned = off_the_loop(move || planner.plan_task(&source, &fetched)).await;
         let planned = planned.ok_or_else(|| Unplanned::Told("it was planned before".to_owned()))?;
         let planned = planned.map_err(|error| Unplanned::Told(chain(&error)))?;
         let secrets = planned.texts.iter();
         let secrets = secrets.map(|(name, text)| SealedText { name: name.clone(), sealed: self.seal_text(name, text) });
-        Ok(PlannedRun { secrets: secrets.collect(), notes: notes(&planned.warnings), plan: planned.plan })
+        let secrets = secrets.collect();
+        lines.extend(notes(&planned.warnings));
+        Ok(PlannedRun { plan: planned.plan, secrets, notes: lines, texts, used_secrets })
     }
 
     /// The values of `--set-secret` that came with the request.

@@ -92,6 +92,7 @@ async fn the_end_state_is_the_same() {
         frontends: Default::default(),
         image_aliases: std::collections::BTreeMap::new(),
         max_context_bytes: Settings::DEFAULT_MAX_CONTEXT_BYTES,
+        context_retention: Settings::DEFAULT_CONTEXT_RETENTION,
         shutdown_grace: Settings::DEFAULT_SHUTDOWN_GRACE,
     };
     let server = Server::start(settings).await.unwrap();

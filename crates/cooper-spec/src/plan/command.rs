@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cooper_types::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::Text;
@@ -79,6 +80,13 @@ impl CommandWork {
 pub enum CommandImage {
     /// An image by its name, at its registry.
     Named(String),
+    /// What an earlier run found under a name, whatever its registry has under it now.
+    Pinned {
+        /// The name.
+        name: String,
+        /// What it stands for.
+        digest: Digest,
+    },
     /// What an earlier step of the run built.
     Built {
         /// Index of that step.

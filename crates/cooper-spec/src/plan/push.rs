@@ -100,17 +100,6 @@ impl PushedFrom {
             Self::Index(parts) => parts.iter().map(|part| part.staged_by).collect(),
         }
     }
-
-    /// Moves the indexes of its steps.
-    pub(super) fn shift(&mut self, steps: usize) {
-        match self {
-            Self::Built(step) | Self::Staged(step) => *step += steps,
-            Self::Index(parts) => parts.iter_mut().for_each(|part| {
-                part.staged_by += steps;
-                part.built_by += steps;
-            }),
-        }
-    }
 }
 
 #[cfg(test)]

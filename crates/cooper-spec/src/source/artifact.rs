@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use cooper_types::{ImageRef, RegistryName};
+use cooper_types::{Digest, ImageRef, RegistryName};
 
 use super::error::{shown, shown_authority};
 use super::{MAX_SOURCE_LEN, SourceError, Subdirectory};
@@ -41,6 +41,12 @@ impl ArtifactSource {
             return Err(SourceError::ArtifactReference { text: shown(name), reference: shown(before) });
         }
         Ok(Self { reference: reference.tagged_by_default(), subdirectory: Subdirectory::parse(subdirectory)? })
+    }
+
+    /// The artifact of this digest, whatever its tag says now.
+    pub(super) fn pinned(&self, digest: &Digest) -> Self {
+        let reference = ImageRef { tag: None, digest: Some(digest.clone()), ..self.reference.clone() };
+        Self { reference, subdirectory: self.subdirectory.clone() }
     }
 
     /// What the artifact is called, with its registry and a tag or a digest.

@@ -323,3 +323,17 @@ fn the_state_of_a_run_holds_the_text() {
         }
     }
 }
+
+#[test]
+fn sources_are_found_again_where_they_were() {
+    let (commit, digest) = ("0123456789012345678901234567890123456789", cooper_types::Digest::sha256(b"x"));
+    let check = |text: &str, expect: &str| {
+        let source = RemoteSource::parse(text).expect("valid");
+        assert_eq!(source.pinned(Some(commit), Some(&digest)).to_string(), expect);
+        assert_eq!(source.pinned(None, None), source);
+    };
+    check("https://h.io/a.git#main:sub", &format!("https://h.io/a.git#{commit}:sub"));
+    check("https://h.io/a.git", &format!("https://h.io/a.git#{commit}"));
+    check("oci://h.io/a:v1#:sub", &format!("oci://h.io/a@{digest}#:sub"));
+    check("https://h.io/a.tgz?sig=1#:sub", "https://h.io/a.tgz?sig=1#:sub");
+}

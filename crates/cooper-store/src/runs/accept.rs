@@ -37,12 +37,15 @@ pub(super) async fn accept(
     }
     // Where a source is to be fetched, a prepare attempt brings the context.
     let context = request.run.asked.context();
-    if let Some(context) = context {
-        check_context(tx, registry, context, principal, now).await?;
-    }
+    let uploaded = match (context, request.context_of) {
+        (None, _) => None,
+        (Some(context), None) => Some(check_context(tx, registry, context, principal, now).await?),
+        (Some(context), Some(run)) => Some(context_of(tx, registry, context, run).await?),
+    };
     let id = next_id(tx, registry).await?;
-    let AcceptedRun { run, texts, notes } = request.run.accept(id, now)?;
+    let AcceptedRun { run, texts, notes, kept_texts } = request.run.accept(id, now)?;
     insert(tx, registry, &run, context, request.run_type, request.idempotency.as_ref()).await?;
+    super::request::insert(tx, registry, id, &request.run.kept_request(), &kept_texts, uploaded.as_ref()).await?;
     for secret in &request.secrets {
         insert_secret(tx, registry, id, secret).await?;
     }
@@ -99,14 +102,36 @@ async fn check_context(
     id: &ContextId,
     principal: &PrincipalName,
     now: Timestamp,
-) -> Result<(), AcceptError> {
+) -> Result<(u64, Digest), AcceptError> {
     let context = contexts::find(tx, registry, id, principal).await?;
     let context = context.filter(|context| now < context.expires);
     match context.map(|context| context.state) {
-        Some(ContextState::Uploaded { .. }) => Ok(()),
+        Some(ContextState::Uploaded { size, digest }) => Ok((size, digest)),
         Some(ContextState::Created) => Err(AcceptError::ContextNotUploaded(id.clone())),
         Some(ContextState::Deleted) | None => Err(AcceptError::UnknownContext(id.clone())),
     }
+}
+
+/// The size and digest of a context that another run has used, and that is still there.
+async fn context_of(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    id: &ContextId,
+    run: RunId,
+) -> Result<(u64, Digest), AcceptError> {
+    let row = sqlx::query(
+        "SELECT c.size, c.digest FROM runs r JOIN contexts c ON c.registry_id = r.registry_id AND c.id = r.context_id
+         WHERE r.registry_id = ?1 AND r.number = ?2 AND c.id = ?3 AND c.state = 'uploaded'",
+    )
+    .bind(registry.0)
+    .bind(run_number(run))
+    .bind(id.as_str())
+    .fetch_optional(tx)
+    .await
+    .during(ACCEPT)?;
+    let Some(row) = row else { return Err(AcceptError::UnknownContext(id.clone())) };
+    let size = u64::try_from(row.try_get::<i64, _>("size").during(ACCEPT)?).stored(ACCEPT)?;
+    Ok((size, Digest::parse(row.try_get("digest").during(ACCEPT)?).stored(ACCEPT)?))
 }
 
 async fn next_id(tx: &mut SqliteConnection, registry: RegistryId) -> Result<RunId, StoreError> {

@@ -14,6 +14,7 @@ use cooper_types::{
 use sqlx::{Row, SqliteConnection};
 
 use super::accept::insert_secret;
+use super::request;
 use crate::contexts::{run_number, snapshots};
 use crate::events;
 use crate::logs::append::{Author, append, complete};
@@ -133,6 +134,7 @@ impl Change<'_> {
                 self.planned(attempt, context, &digest, size).await?;
             }
             Effect::KeepSecrets(texts) => self.keep_secrets(texts).await?,
+            Effect::KeepTexts(texts) => request::keep_texts(self.tx, self.registry, self.run.id, &texts).await?,
             Effect::LogLine(line) => self.log(NewFrame::service(self.now, &line)).await?,
             Effect::LogGap(reason) => self.log(NewFrame::gap(self.now, None, &reason)).await?,
             Effect::Finished => self.finished().await?,

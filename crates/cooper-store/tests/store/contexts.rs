@@ -48,11 +48,11 @@ async fn expiry_spares_what_an_unfinished_run_needs_and_survives_a_crash() {
     upload(&fixture.store, "alice", "used").await;
     upload(&fixture.store, "alice", "unused").await;
     let run = fixture.store.accept_run(quick_build("alice", "used")).await.unwrap().record.run.id;
-    assert!(fixture.store.expire_contexts(10).await.unwrap().is_empty());
+    assert!(fixture.store.expire_contexts(Duration::ZERO, 10).await.unwrap().is_empty());
     fixture.clock.advance(2 * HOUR);
     let needed = fixture.store.context_of_run(run).await.unwrap().unwrap();
     assert_eq!(needed.id, context("used"));
-    assert_eq!(fixture.store.expire_contexts(10).await.unwrap(), [context("unused")]);
+    assert_eq!(fixture.store.expire_contexts(Duration::ZERO, 10).await.unwrap(), [context("unused")]);
     assert_eq!(fixture.store.find_context(&context("unused"), &principal("alice")).await.unwrap(), None);
 
     // Who finds bytes of a context asks whether anybody knows of it.
@@ -61,13 +61,13 @@ async fn expiry_spares_what_an_unfinished_run_needs_and_survives_a_crash() {
 
     // The bytes were not removed before the crash: the id comes back until it is forgotten.
     fixture.reopen().await;
-    assert_eq!(fixture.store.expire_contexts(10).await.unwrap(), [context("unused")]);
+    assert_eq!(fixture.store.expire_contexts(Duration::ZERO, 10).await.unwrap(), [context("unused")]);
     fixture.store.forget_contexts(&[context("unused"), context("used")]).await.unwrap();
-    assert!(fixture.store.expire_contexts(10).await.unwrap().is_empty());
+    assert!(fixture.store.expire_contexts(Duration::ZERO, 10).await.unwrap().is_empty());
 
     fixture.apply(run, RunEvent::CancelRequested { by: principal("alice") }).await.unwrap();
     assert_eq!(fixture.store.context_of_run(run).await.unwrap(), None);
-    assert_eq!(fixture.store.expire_contexts(10).await.unwrap(), [context("used")]);
+    assert_eq!(fixture.store.expire_contexts(Duration::ZERO, 10).await.unwrap(), [context("used")]);
 }
 
 #[tokio::test]
@@ -77,8 +77,8 @@ async fn expiry_is_limited() {
         upload(&fixture.store, "alice", &format!("c{n}")).await;
     }
     fixture.clock.advance(2 * HOUR);
-    let first = fixture.store.expire_contexts(3).await.unwrap();
+    let first = fixture.store.expire_contexts(Duration::ZERO, 3).await.unwrap();
     assert_eq!(first.len(), 3);
     fixture.store.forget_contexts(&first).await.unwrap();
-    assert_eq!(fixture.store.expire_contexts(3).await.unwrap().len(), 2);
+    assert_eq!(fixture.store.expire_contexts(Duration::ZERO, 3).await.unwrap().len(), 2);
 }

@@ -62,7 +62,7 @@ impl Fixture {
         let run = self.store.accept_run(request).await.unwrap().record.run.id;
         let offered = self.apply(run, RunEvent::Offer { placement: 0, agent: agent() }).await.unwrap();
         let fence = offered.run.last_fence;
-        let accepted = self.apply(run, RunEvent::Accepted { fence }).await.unwrap();
+        let accepted = self.apply(run, RunEvent::Accepted { fence, host: None }).await.unwrap();
         let starts = accepted.send.iter().any(|effect| matches!(effect, Effect::SendStart { .. }));
         assert!(starts, "{:?}", accepted.send);
         Started { run, fence, attempt: accepted.run.last_attempt }
@@ -129,8 +129,16 @@ pub(crate) fn quick_build(owner: &str, source: &str) -> AcceptRun {
         pool: PoolName::default_pool(),
         asked: Asked::Build { build, source: BuildSource::Context(context(source)) },
         timeout: Duration::from_secs(3600),
+        replay: None,
     };
-    AcceptRun { run, run_type: RunType::QuickBuild, idempotency: None, secrets: Vec::new(), seal: Seal::nothing() }
+    AcceptRun {
+        run,
+        run_type: RunType::QuickBuild,
+        idempotency: None,
+        secrets: Vec::new(),
+        seal: Seal::nothing(),
+        context_of: None,
+    }
 }
 
 /// The build that a request asks for.

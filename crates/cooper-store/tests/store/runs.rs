@@ -38,7 +38,7 @@ fn built() -> StepResult {
         runtime,
     };
     let bases = vec![base("localhost:5000/base/busybox:1", true), base("alpine", false), base("a b", false)];
-    StepResult::Succeeded { output: StepOutput::Built { image: Digest::sha256(b"image"), bases } }
+    StepResult::Succeeded { output: StepOutput::Built { image: Digest::sha256(b"image"), bases, frontend: None } }
 }
 
 #[tokio::test]
@@ -196,7 +196,7 @@ async fn a_lost_attempt_is_not_live_and_its_bases_are_resolved_anew() {
     assert_eq!(fixture.count("SELECT count(*) FROM live_attempts").await, 0);
     let offered = fixture.apply(run, RunEvent::Offer { placement: 0, agent: agent() }).await.unwrap();
     let fence = offered.run.last_fence;
-    let accepted = fixture.apply(run, RunEvent::Accepted { fence }).await.unwrap();
+    let accepted = fixture.apply(run, RunEvent::Accepted { fence, host: None }).await.unwrap();
     let attempt = accepted.run.last_attempt;
     assert_eq!(attempt, AttemptNumber(3));
     fixture.apply(run, RunEvent::StepEnded { fence, attempt, result: built() }).await.unwrap();
@@ -213,7 +213,7 @@ async fn the_end_takes_secrets_and_attempts_with_it() {
     let fence = fixture.apply(run, RunEvent::Offer { placement: 0, agent: agent() }).await.unwrap().run.last_fence;
     let none_yet = fixture.store.run_secrets(run, AttemptNumber(1)).await.unwrap_err();
     assert!(matches!(none_yet, SecretsError::NotLive { .. }));
-    let attempt = fixture.apply(run, RunEvent::Accepted { fence }).await.unwrap().run.last_attempt;
+    let attempt = fixture.apply(run, RunEvent::Accepted { fence, host: None }).await.unwrap().run.last_attempt;
     assert_eq!(fixture.store.run_secrets(run, attempt).await.unwrap(), secrets);
     assert_eq!(format!("{:?}", secrets[0]), "SealedSecret(build npm)");
 

@@ -64,7 +64,7 @@ fn event(act: &Act, fence: Fence, newest: AttemptNumber) -> RunEvent {
     match act {
         Act::Offer => RunEvent::Offer { placement: 0, agent: agent() },
         Act::Decline => RunEvent::Declined { fence, why: "busy".to_owned() },
-        Act::Accept => RunEvent::Accepted { fence },
+        Act::Accept => RunEvent::Accepted { fence, host: None },
         Act::Start => RunEvent::StepStarted { fence, attempt: newest },
         Act::End(back, outcome) => {
             let attempt = AttemptNumber(newest.0.saturating_sub(*back));
@@ -85,9 +85,9 @@ fn event(act: &Act, fence: Fence, newest: AttemptNumber) -> RunEvent {
 
 fn result(outcome: Outcome) -> StepResult {
     match outcome {
-        Outcome::Built => {
-            StepResult::Succeeded { output: StepOutput::Built { image: Digest::sha256(b"image"), bases: Vec::new() } }
-        }
+        Outcome::Built => StepResult::Succeeded {
+            output: StepOutput::Built { image: Digest::sha256(b"image"), bases: Vec::new(), frontend: None },
+        },
         Outcome::Pushed => {
             StepResult::Succeeded { output: StepOutput::Pushed { manifests: Vec::<PushedManifest>::new() } }
         }

@@ -92,13 +92,13 @@ async fn snapshots_are_kept_for_live_attempts_and_unfinished_runs() {
     let store = &fixture.store;
     let started = fixture.start_of(from_git("alice")).await;
     store.create_snapshot(context("first"), started.run, started.attempt).await.unwrap();
-    assert!(store.expire_contexts(10).await.unwrap().is_empty(), "the attempt is live");
+    assert!(store.expire_contexts(Duration::ZERO, 10).await.unwrap().is_empty(), "the attempt is live");
     let waits = async |id: &str| store.snapshot_waits(&context(id), started.run, started.attempt).await.unwrap();
     assert!(waits("first").await);
     uploaded(&fixture, started, "second").await;
     assert!(!waits("first").await, "it was given up");
     assert!(!waits("second").await, "it has its bytes");
-    let gone = store.expire_contexts(10).await.unwrap();
+    let gone = store.expire_contexts(Duration::ZERO, 10).await.unwrap();
     assert_eq!(gone, [context("first")], "an attempt has one");
     store.forget_contexts(&gone).await.unwrap();
     let digest = Digest::sha256(b"archive");
@@ -113,13 +113,13 @@ async fn snapshots_are_kept_for_live_attempts_and_unfinished_runs() {
 
     fixture.apply(started.run, prepared(started, "second")).await.unwrap();
     fixture.clock.advance(Duration::from_secs(3600));
-    assert!(store.expire_contexts(10).await.unwrap().is_empty(), "the run needs it");
+    assert!(store.expire_contexts(Duration::ZERO, 10).await.unwrap().is_empty(), "the run needs it");
     let refused = store.create_snapshot(context("late"), started.run, started.attempt).await.unwrap_err();
     assert!(matches!(refused, SnapshotError::NotLive { .. }));
     fixture.apply(started.run, RunEvent::CancelRequested { by: principal("alice") }).await.unwrap();
     let record = store.find_run(started.run).await.unwrap().unwrap();
     assert_eq!(record.run.status(), RunStatus::Canceled);
-    assert_eq!(store.expire_contexts(10).await.unwrap(), [context("second")]);
+    assert_eq!(store.expire_contexts(Duration::ZERO, 10).await.unwrap(), [context("second")]);
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn what_a_lost_attempt_uploaded_is_removed() {
     let event = RunEvent::StepEnded { fence: started.fence, attempt: started.attempt, result: lost };
     fixture.apply(started.run, event).await.unwrap();
     assert!(!waits().await);
-    let gone = fixture.store.expire_contexts(10).await.unwrap();
+    let gone = fixture.store.expire_contexts(Duration::ZERO, 10).await.unwrap();
     assert!(gone.len() == 2 && gone.contains(&context("lost")), "{gone:?}");
 }
 

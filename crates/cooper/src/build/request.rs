@@ -3,8 +3,8 @@
 
 use clap::Args;
 use cooper_api::rest::{
-    Argument, DEFAULT_TIMEOUT_SECONDS, DockerBuildRequest, Label, MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS,
-    PlatformView, RunRequest,
+    Argument, BuildSecret, DEFAULT_TIMEOUT_SECONDS, DockerBuildRequest, Label, MAX_TIMEOUT_SECONDS,
+    MIN_TIMEOUT_SECONDS, PlatformView, RunRequest,
 };
 use cooper_spec::source::RemoteSource;
 use cooper_types::{ContextId, Platform, PoolName};
@@ -86,23 +86,14 @@ impl Request {
         for text in &flags.build_args {
             arguments.push(argument("--build-arg", text, false, environment)?);
         }
-        for text in &flags.secret_build_args {
-            arguments.push(argument("--secret-build-arg", text, true, environment)?);
-        }
+        arguments.extend(read_secret_arguments(&flags.secret_build_args, environment)?);
         if !flags.secret_build_args.is_empty() {
             warnings.push(
                 "--secret-build-arg is masked in logs, but Docker writes it into the image's history; --secret is in neither"
                     .to_owned(),
             );
         }
-        let mut secrets = Vec::new();
-        for text in &flags.secrets {
-            let secret = SecretFlag::parse(text)?.read(environment)?;
-            if secrets.iter().any(|other: &cooper_api::rest::BuildSecret| other.id == secret.id) {
-                return Err(Fault::usage(format!("--secret id={} is given twice", secret.id)));
-            }
-            secrets.push(secret);
-        }
+        let secrets = read_secrets(&flags.secrets, environment)?;
         let labels = flags.labels.iter().map(|text| label(text)).collect::<Result<Vec<_>, _>>()?;
         let (platform, platforms) = platforms(&flags.platform)?;
         let pool = flags.agent_pool.as_deref().map(PoolName::parse).transpose();
@@ -156,6 +147,24 @@ fn platforms(texts: &[String]) -> Result<(Option<PlatformView>, Vec<PlatformView
         [one] => (Some(one.clone()), Vec::new()),
         _ => (None, views),
     })
+}
+
+/// The values of `--secret`.
+pub(crate) fn read_secrets(flags: &[String], environment: &Environment) -> Result<Vec<BuildSecret>, Fault> {
+    let mut secrets: Vec<BuildSecret> = Vec::new();
+    for text in flags {
+        let secret = SecretFlag::parse(text)?.read(environment)?;
+        if secrets.iter().any(|other| other.id == secret.id) {
+            return Err(Fault::usage(format!("--secret id={} is given twice", secret.id)));
+        }
+        secrets.push(secret);
+    }
+    Ok(secrets)
+}
+
+/// The values of `--secret-build-arg`.
+pub(crate) fn read_secret_arguments(flags: &[String], environment: &Environment) -> Result<Vec<Argument>, Fault> {
+    flags.iter().map(|text| argument("--secret-build-arg", text, true, environment)).collect()
 }
 
 fn argument(flag: &str, text: &str, is_secret: bool, environment: &Environment) -> Result<Argument, Fault> {

@@ -1,4 +1,7 @@
-//! `cooper runs`: what ran, how one run stands, and ending one early.
+//! `cooper runs`: what ran, how one run stands, what it was made from, running it again, and ending one early.
+
+mod diff;
+mod rerun;
 
 use clap::{Args, Subcommand};
 use cooper_api::rest::{ListRunsQuery, Run, RunStatus, RunStep, RunType};
@@ -10,6 +13,8 @@ use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::fault::Stop;
 use crate::{output, table};
+use diff::Diff;
+use rerun::{RerunFlags, rerun};
 
 #[derive(Args, Debug)]
 pub(crate) struct RunsArgs {
@@ -49,6 +54,32 @@ enum RunsCommand {
         #[arg(long, short, value_enum, default_value_t)]
         output: OutputForm,
     },
+    /// Run a run again, with the source and the images that it had
+    Rerun {
+        /// The run's id, such as ca1
+        #[arg(value_name = "RUN")]
+        run: String,
+        #[command(flatten)]
+        flags: Box<RerunFlags>,
+    },
+    /// Show what a run was made from, as JSON
+    Lock {
+        /// The run's id, such as ca1
+        #[arg(value_name = "RUN")]
+        run: String,
+    },
+    /// Show what moved between two runs: source, images, arguments, secrets, engines
+    Diff {
+        /// The earlier run's id, such as ca1
+        #[arg(value_name = "A")]
+        from: String,
+        /// The later run's id, such as ca2
+        #[arg(value_name = "B")]
+        to: String,
+        /// The form of the answer
+        #[arg(long, short, value_enum, default_value_t)]
+        output: OutputForm,
+    },
     /// End a run early
     Cancel {
         /// The run's id, such as ca1
@@ -82,6 +113,23 @@ pub(crate) async fn run(args: &RunsArgs, environment: &Environment) -> Result<Ex
             let run = run_id(run)?;
             let run = args.server.connect(environment)?.get_run(run).await?;
             show(&run, *output)?;
+        }
+        RunsCommand::Rerun { run, flags } => {
+            let run = run_id(run)?;
+            return rerun(&args.server.connect(environment)?, run, flags, environment).await;
+        }
+        RunsCommand::Lock { run } => {
+            let run = run_id(run)?;
+            output::json(&args.server.connect(environment)?.get_lock(run).await?)?;
+        }
+        RunsCommand::Diff { from, to, output } => {
+            let (from, to) = (run_id(from)?, run_id(to)?);
+            let client = args.server.connect(environment)?;
+            let diff = Diff::between(&client.get_lock(from).await?, &client.get_lock(to).await?);
+            match output {
+                OutputForm::Json => output::json(&diff)?,
+                OutputForm::Text => output::line(&diff.text())?,
+            }
         }
         RunsCommand::Cancel { run, output } => {
             let run = run_id(run)?;
@@ -180,6 +228,7 @@ fn describe(run: &Run) -> String {
     field("Pending", run.pending_reason.clone().unwrap_or_default());
     field("Error", run.run_error_message.clone().unwrap_or_default());
     field("Type", run.run_type.to_string());
+    field("Rerun of", run.rerun_of.map(|of| of.to_string()).unwrap_or_default());
     field("Task", run.task.clone().unwrap_or_default());
     field("Platform", run.platform.to_string());
     field("Principal", run.principal.to_string());

@@ -77,6 +77,10 @@ pub(crate) struct ServeArgs {
     /// The largest context, such as 500MiB [default: 4GiB]
     #[arg(long, value_name = "SIZE")]
     max_context_size: Option<String>,
+    /// How long contexts are kept after the runs that used them, for `cooper runs rerun`, such as 12h or 30d; 0 keeps none
+    /// [default: 7d]
+    #[arg(long, value_name = "TIME")]
+    context_retention: Option<String>,
     /// A network that sources may be fetched from although it is not public, such as 10.0.0.0/8, and only from there over
     /// plain http; may be repeated [default: none]
     #[arg(long, value_name = "NETWORK")]
@@ -142,6 +146,7 @@ impl ServeArgs {
             (Key::StepMemory, &self.step_memory),
             (Key::StepPids, &self.step_pids),
             (Key::MaxContextSize, &self.max_context_size),
+            (Key::ContextRetention, &self.context_retention),
             (Key::VaultAddress, &self.vault_address),
             (Key::VaultTokenFile, &self.vault_token_file),
             (Key::VaultNamespace, &self.vault_namespace),

@@ -24,6 +24,7 @@ pub(crate) enum Key {
     AnonymousPull,
     BlobGrace,
     MaxContextSize,
+    ContextRetention,
     AllowSource,
     Frontend,
     ImageAliases,
@@ -47,7 +48,7 @@ pub(crate) enum Key {
 
 impl Key {
     /// Every key.
-    pub(crate) const ALL: [Self; 40] = [
+    pub(crate) const ALL: [Self; 41] = [
         Self::Listen,
         Self::TlsCert,
         Self::TlsKeyFile,
@@ -69,6 +70,7 @@ impl Key {
         Self::AnonymousPull,
         Self::BlobGrace,
         Self::MaxContextSize,
+        Self::ContextRetention,
         Self::AllowSource,
         Self::Frontend,
         Self::ImageAliases,
@@ -114,6 +116,7 @@ impl Key {
             Self::AnonymousPull => "anonymous-pull",
             Self::BlobGrace => "blob-grace",
             Self::MaxContextSize => "max-context-size",
+            Self::ContextRetention => "context-retention",
             Self::AllowSource => "allow-source",
             Self::Frontend => "frontend",
             Self::ImageAliases => "image-aliases",
@@ -158,6 +161,7 @@ impl Key {
             Self::MaxContextSize => "4GiB",
             Self::Frontend => "docker/dockerfile=builtin, and others are refused",
             Self::AllowSource | Self::ImageAliases | Self::SecretEnv | Self::SecretVault => "none",
+            Self::ContextRetention => "7d",
             Self::VaultAddress => "no server",
             Self::VaultTokenFile | Self::VaultCaFile => "no file",
             Self::VaultNamespace => "no namespace",
@@ -240,6 +244,7 @@ impl Key {
             | Self::StepPids
             | Self::AnonymousPull
             | Self::MaxContextSize
+            | Self::ContextRetention
             | Self::AllowSource
             | Self::Frontend
             | Self::ImageAliases

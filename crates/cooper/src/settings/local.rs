@@ -3,6 +3,7 @@
 //! doesn't.
 
 use std::path::Path;
+use std::time::Duration;
 
 use cooper_server::{CacheBudget, DiskSettings, LocalAgent, SecretSettings, Settings};
 use cooper_types::AgentName;
@@ -65,6 +66,7 @@ pub(crate) fn resolve_local(
                 anonymous_pull: false,
                 blob_grace: Settings::DEFAULT_BLOB_GRACE,
                 max_context_bytes,
+                context_retention: Duration::ZERO,
                 allowed_sources,
                 frontends,
                 secrets,

@@ -18,6 +18,8 @@ use super::LogFormat;
 const MAX_SLOTS: u32 = 256;
 /// As many processes as Linux can tell apart.
 const MAX_PIDS: u32 = 1 << 22;
+/// The longest time that something is kept, in seconds.
+const MAX_SPAN: u64 = 10 * 366 * 24 * 3600;
 
 pub(super) fn default_listen() -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000)
@@ -199,6 +201,20 @@ pub(super) fn grace(text: &str) -> Result<Duration, String> {
     seconds.map(Duration::from_secs).ok_or_else(|| format!("`{text}` is not a time from 1s to 30d, such as 24h"))
 }
 
+/// A time in whole seconds, minutes, hours or days, such as 30m, 12h or 7d.
+pub(super) fn span(text: &str) -> Result<Duration, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 24 * 3600)];
+    let seconds = match text {
+        "0" => Some(0),
+        _ => units.iter().find_map(|(unit, factor)| {
+            let number: u64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
+            number.checked_mul(*factor).filter(|seconds| *seconds <= MAX_SPAN)
+        }),
+    };
+    let error = || format!("`{text}` is not a time of at most ten years, such as 30m, 12h or 7d, or 0");
+    seconds.map(Duration::from_secs).ok_or_else(error)
+}
+
 pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
     LogFormat::from_str(text, true).map_err(|_| format!("`{text}` is neither pretty nor json"))
 }
@@ -214,6 +230,21 @@ pub(super) fn log_filter(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spans_have_a_unit() {
+        let check =
+            |text: &str, expect: Option<u64>| assert_eq!(span(text).ok(), expect.map(Duration::from_secs), "{text}");
+        check("0", Some(0));
+        check("90s", Some(90));
+        check("30m", Some(1800));
+        check("12 h", Some(43_200));
+        check("7d", Some(604_800));
+        check("7", None);
+        check("-1d", None);
+        check("1w", None);
+        check("99999999999d", None);
+    }
 
     #[test]
     fn values_are_read_strictly() {

@@ -5,7 +5,7 @@ use super::Cooper;
 #[tokio::test]
 async fn help_texts() {
     let cooper = Cooper::new();
-    let pages: [(&str, &[&str]); 33] = [
+    let pages: [(&str, &[&str]); 36] = [
         ("cooper", &["--help"]),
         ("serve", &["serve", "--help"]),
         ("build", &["build", "--help"]),
@@ -27,6 +27,9 @@ async fn help_texts() {
         ("runs", &["runs", "--help"]),
         ("runs_list", &["runs", "list", "--help"]),
         ("runs_show", &["runs", "show", "--help"]),
+        ("runs_rerun", &["runs", "rerun", "--help"]),
+        ("runs_lock", &["runs", "lock", "--help"]),
+        ("runs_diff", &["runs", "diff", "--help"]),
         ("runs_cancel", &["runs", "cancel", "--help"]),
         ("logs", &["logs", "--help"]),
         ("lint", &["lint", "--help"]),

@@ -225,6 +225,7 @@ fn run(status: RunStatus) -> Run {
             .then(|| "step build: RUN make ended with exit code 2".to_owned()),
         is_archive_enabled: false,
         provisioning_state: ProvisioningState::Succeeded,
+        rerun_of: None,
         pending_reason: None,
         principal: PrincipalName::parse("dev").expect("name"),
         timeout: 3600,

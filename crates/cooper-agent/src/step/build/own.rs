@@ -1,17 +1,19 @@
-//! Bases that earlier steps of the run built: in no registry, and in the engine under names of the agent's own.
+//! Bases that stand under other names in the Dockerfile that is built: those that earlier steps of the run built, which are
+//! in no registry, and in the engine under names of the agent's own; and those that are pinned to a digest.
 //!
 //! A build takes all of its bases from their registries, or prefers what the engine has: there is no choice for each
 //! (`image-resolve-mode`, BuildKit 0.8 and 0.13). So a build on own images prefers the engine's, its Dockerfile names
 //! those by names that nothing else has, and its other bases are pulled right before, so that the engine has what
-//! their registries have.
+//! their registries have. A pinned base is named by its digest, which changes nothing of where it comes from.
 
 use std::io::Write as _;
 use std::path::Path;
 
 use cooper_api::agent::BuildOrder;
 use cooper_ports::context_tree::{ContextEntry, ContextTree, EntryKind};
-use cooper_ports::engine::{BuildEvent, LocalName, PullError, PullRequest};
-use cooper_spec::dockerfile::Dockerfile;
+use cooper_ports::engine::{BuildEvent, LocalName, PullError, PullRequest, ResolvedBase};
+use cooper_spec::dockerfile::{Dockerfile, DockerfileError};
+use cooper_spec::plan::with_digest;
 use cooper_types::{Digest, ImageRef};
 use tokio::sync::mpsc;
 
@@ -22,15 +24,17 @@ use crate::step::{Attempt, Ended, Surroundings};
 /// How engines call it when they look an image up.
 const LOOK_UPS: [&str; 2] = ["[internal] load metadata for ", "resolve image config for "];
 
-/// The own images that a build stands on.
+/// The images of a build that have other names in it.
 #[derive(Debug, Default)]
 pub(super) struct OwnImages {
     /// The Dockerfile with other names for them, if it names any.
     pub(super) dockerfile: Option<String>,
     /// Whether it names any that the engine alone has.
     pub(super) of_the_engine: bool,
-    /// Their names in full, and those in the engine.
+    /// The run's own: their names in full, and those in the engine, or where other placements left them.
     names: Vec<(String, String)>,
+    /// The pinned ones: their names in full, the names in full that say the digest, and that.
+    pinned: Vec<(String, String, Digest)>,
 }
 
 impl OwnImages {
@@ -38,6 +42,40 @@ impl OwnImages {
     pub(super) fn is_one(&self, reference: &str) -> bool {
         let full = full(reference);
         self.names.iter().any(|(name, other)| *name == full || *other == full)
+    }
+
+    /// The Dockerfile with the other names, if it has any of the images.
+    fn renamed(
+        &self,
+        order: &BuildOrder,
+        scanned: &Scanned,
+        arguments: &[(String, String)],
+    ) -> Result<Option<String>, DockerfileError> {
+        let other = |image: &str| {
+            let image = full(image);
+            let own = self.names.iter().find(|(name, _)| *name == image).map(|(_, local)| local.clone());
+            own.or_else(|| self.pinned.iter().find(|(name, ..)| *name == image).map(|(_, exact, _)| exact.clone()))
+        };
+        Dockerfile::renamed(&scanned.text, arguments, Some(&order.platform), &other)
+    }
+
+    /// What an image was resolved to, as its name was written. What is pinned was asked for by its digest, which engines
+    /// leave out of the name.
+    pub(super) fn as_written(&self, base: ResolvedBase) -> ResolvedBase {
+        let asked = |exact: &str, digest: &Digest| {
+            exact == base.reference || exact.strip_suffix(&format!("@{digest}")) == Some(base.reference.as_str())
+        };
+        let is_this = |(_, exact, digest): &&(String, String, Digest)| *digest == base.digest && asked(exact, digest);
+        match self.pinned.iter().find(is_this) {
+            Some((name, ..)) => ResolvedBase { reference: name.clone(), ..base },
+            None => base,
+        }
+    }
+
+    /// The digest that an image is pinned to.
+    pub(super) fn pin(&self, reference: &str) -> Option<&Digest> {
+        let full = full(reference);
+        self.pinned.iter().find(|(name, ..)| *name == full).map(|(.., digest)| digest)
     }
 
     /// A text of the engine's with their names as people know them.
@@ -67,7 +105,7 @@ impl OwnImages {
 }
 
 impl Attempt<'_> {
-    /// Makes a build's own images known to the engine under names that its Dockerfile then has.
+    /// Makes a build's own images known to the engine under names that its Dockerfile then has, and pins others.
     pub(super) async fn own_images(
         &self,
         order: &BuildOrder,
@@ -75,7 +113,7 @@ impl Attempt<'_> {
         arguments: &[(String, String)],
         around: &Surroundings<'_>,
     ) -> Result<OwnImages, Ended> {
-        if order.own_bases.is_empty() && order.staged_bases.is_empty() {
+        if order.own_bases.is_empty() && order.staged_bases.is_empty() && order.pinned.is_empty() {
             return Ok(OwnImages::default());
         }
         let mut own = OwnImages::default();
@@ -87,27 +125,37 @@ impl Attempt<'_> {
         let on_the_engine = own.names.len();
         // Other placements' images are read where they left them, by digest.
         own.names.extend(order.staged_bases.iter().map(|(name, image)| (full(name), image.to_string())));
-        let other = |image: &str| {
-            let image = full(image);
-            own.names.iter().find(|(name, _)| *name == image).map(|(_, local)| local.clone())
+        for (name, digest) in &order.pinned {
+            own.pinned.push((full(name), full(&with_digest(name, digest)), digest.clone()));
+        }
+        let renamed = match own.renamed(order, scanned, arguments) {
+            Ok(renamed) => renamed,
+            // Another frontend reads the file, and may know more than we do.
+            Err(error) if own.names.is_empty() && scanned.syntax.is_some() => {
+                self.log.service(&format!("base images are resolved anew: they can't be pinned, {error}")).await;
+                return Ok(OwnImages::default());
+            }
+            Err(error) => {
+                let reason = format!("Dockerfile `{}`: {error}", scanned.path);
+                return Err(Ended::Failed { exit_code: None, reason });
+            }
         };
-        let fail = |reason: String| Ended::Failed { exit_code: None, reason };
-        let renamed = Dockerfile::renamed(&scanned.text, arguments, Some(&order.platform), &other);
-        let Some(text) = renamed.map_err(|error| fail(format!("Dockerfile `{}`: {error}", scanned.path)))? else {
-            return Ok(OwnImages::default());
-        };
+        let Some(text) = renamed else { return Ok(OwnImages::default()) };
         let others = scanned.dependencies.iter().flat_map(|found| found.runtime.iter().chain(&found.buildtime));
         let others: Vec<&String> = others.filter(|name| !own.is_one(name)).collect();
         own.dockerfile = Some(text);
         let named = |name: &String| own.names[..on_the_engine].iter().any(|(own, _)| *own == full(name));
         let all = || scanned.dependencies.iter().flat_map(|found| found.runtime.iter().chain(&found.buildtime));
-        own.of_the_engine = scanned.dependencies.is_none() || all().any(named);
+        own.of_the_engine = on_the_engine > 0 && (scanned.dependencies.is_none() || all().any(named));
         if !own.of_the_engine {
             // All bases are in registries: they are resolved there, as without own ones.
             return Ok(own);
         }
         for name in others {
-            self.pull_base(name, order, around).await?;
+            match own.pin(name) {
+                Some(digest) => self.pull_base(&with_digest(name, digest), order, around).await?,
+                None => self.pull_base(name, order, around).await?,
+            }
         }
         Ok(own)
     }

@@ -55,6 +55,7 @@ pub(super) fn start_message(key: PlacementKey, attempt: AttemptNumber, order: St
             staged_bases: build.staged_bases.into_iter().map(|(name, image)| pair(name, image.to_string())).collect(),
             frontends: build.frontends.0.iter().map(ToString::to_string).collect(),
             allowed_networks: build.allowed_networks,
+            pinned: build.pinned.into_iter().map(|(name, digest)| pair(name, digest.to_string())).collect(),
             dockerfile: build.dockerfile,
             target: build.target.unwrap_or_default(),
             arguments: build.arguments.into_iter().map(|(name, value)| pair(name, value.expose().to_owned())).collect(),
@@ -132,6 +133,12 @@ fn read_target(target: wire::push_work::Target, image: &str) -> Result<PushTarge
     })
 }
 
+/// Names and the digests that they stand for.
+fn read_images(images: Vec<wire::build_work::Pair>) -> Result<Vec<(String, Digest)>, ProtocolError> {
+    let image = |pair: wire::build_work::Pair| Ok((pair.name, Digest::parse(&pair.value).map_err(bad("image id"))?));
+    images.into_iter().map(image).collect()
+}
+
 pub(super) fn read_order(start: wire::StartStep) -> Result<StepOrder, ProtocolError> {
     let work = match start.work.ok_or(ProtocolError::Missing("work"))? {
         start_step::Work::Prepare(prepare) => StepWork::Prepare(PrepareOrder {
@@ -160,11 +167,7 @@ pub(super) fn read_order(start: wire::StartStep) -> Result<StepOrder, ProtocolEr
             network: build.network,
             add_hosts: build.add_hosts,
             cache: build.cache.map(|text| ImageRef::parse(&text)).transpose().map_err(bad("cache reference"))?,
-            own_bases: build
-                .own_bases
-                .into_iter()
-                .map(|base| Ok((base.name, Digest::parse(&base.value).map_err(bad("image id"))?)))
-                .collect::<Result<_, ProtocolError>>()?,
+            own_bases: read_images(build.own_bases)?,
             staged_bases: build
                 .staged_bases
                 .into_iter()
@@ -175,6 +178,7 @@ pub(super) fn read_order(start: wire::StartStep) -> Result<StepOrder, ProtocolEr
                 FrontendRules(rules.collect::<Result<_, _>>().map_err(bad("frontend"))?)
             },
             allowed_networks: build.allowed_networks,
+            pinned: read_images(build.pinned)?,
             dockerfile: build.dockerfile,
             target: Some(build.target).filter(|target| !target.is_empty()),
             arguments: build.arguments.into_iter().map(|p| (p.name, SecretString::new(p.value))).collect(),

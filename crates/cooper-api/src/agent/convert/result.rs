@@ -1,6 +1,8 @@
 //! How an attempt ended. Agents are not trusted: texts are clipped to a line, lists and files are limited.
 
-use cooper_engine::message::{BaseImage, PreparedFile, PreparedSource, PushedManifest, StepOutput, StepResult};
+use cooper_engine::message::{
+    BaseImage, Frontend, PreparedFile, PreparedSource, PushedManifest, StepOutput, StepResult,
+};
 use cooper_types::{ContextId, Digest, RegistryName, RepositoryName, Tag};
 
 use super::super::wire::step_ended;
@@ -34,9 +36,12 @@ pub(super) fn result_message(result: StepResult) -> step_ended::Result {
                 pinned: found.pinned.map(|digest| digest.to_string()).unwrap_or_default(),
             })
         }
-        StepResult::Succeeded { output: StepOutput::Built { image, bases } } => {
+        StepResult::Succeeded { output: StepOutput::Built { image, bases, frontend } } => {
             let bases = bases.into_iter().map(base_message).collect();
-            step_ended::Result::Built(step_ended::Built { image: image.to_string(), bases })
+            let frontend =
+                frontend.map(|Frontend { reference, digest }| BaseImage { reference, digest, runtime: false });
+            let frontend = frontend.map(base_message);
+            step_ended::Result::Built(step_ended::Built { image: image.to_string(), bases, frontend })
         }
         StepResult::Succeeded { output: StepOutput::Pushed { manifests } } => {
             let manifests = manifests
@@ -110,7 +115,9 @@ pub(super) fn read_result(result: step_ended::Result) -> Result<StepResult, Prot
             few("number of base images", built.bases.len(), MAX_RESULTS)?;
             let bases = built.bases.into_iter().map(read_base).collect::<Result<_, ProtocolError>>()?;
             let image = Digest::parse(&built.image).map_err(bad("image id"))?;
-            StepResult::Succeeded { output: StepOutput::Built { image, bases } }
+            let frontend = built.frontend.map(read_base).transpose()?;
+            let frontend = frontend.map(|BaseImage { reference, digest, .. }| Frontend { reference, digest });
+            StepResult::Succeeded { output: StepOutput::Built { image, bases, frontend } }
         }
         step_ended::Result::Pushed(pushed) => {
             few("number of manifests", pushed.manifests.len(), MAX_RESULTS)?;

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cooper_engine::message::{BaseImage, PreparedFile, PreparedSource, PushedManifest, StepOutput, StepResult};
+use cooper_engine::message::{
+    BaseImage, Frontend, PreparedFile, PreparedSource, PushedManifest, StepOutput, StepResult,
+};
 use cooper_spec::dockerfile::{FrontendRule, FrontendRules};
 use cooper_spec::plan::{Mount, Network, Tries};
 use cooper_spec::source::RemoteSource;
@@ -62,6 +64,7 @@ fn messages_for_agents_survive_the_wire() {
         )],
         frontends: FrontendRules(vec![FrontendRule::parse("r.io/f:1=pull").expect("a rule")]),
         allowed_networks: vec!["10.0.0.0/8".to_owned()],
+        pinned: vec![("busybox:1".to_owned(), Digest::sha256(b"busybox"))],
     });
     let command = StepWork::Command(CommandOrder {
         image: CommandImageOrder::Built(Digest::sha256(b"x")),
@@ -166,6 +169,7 @@ fn messages_for_the_server_survive_the_wire() {
     let built = StepOutput::Built {
         image: Digest::sha256(b"x"),
         bases: vec![BaseImage { reference: "scratch".to_owned(), digest: None, runtime: true }],
+        frontend: Some(Frontend { reference: "docker/dockerfile:1".to_owned(), digest: Some(Digest::sha256(b"f")) }),
     };
     let image = BaseImage { reference: "busybox".to_owned(), digest: Some(Digest::sha256(b"b")), runtime: true };
     let ran = StepOutput::Ran { image: Some(image) };

@@ -53,6 +53,7 @@ pub(super) fn asked(core: &Core, request: DockerBuildRequest) -> ApiResult<Asked
         secrets,
         timeout: request.timeout,
         pool: request.agent_pool_name,
+        replay: None,
     })
 }
 

@@ -85,7 +85,7 @@ fn asked_run(
     pool: Option<String>,
 ) -> AskedRun {
     let asked = Asked::Task(Box::new(AskedTask { request, source }));
-    AskedRun { asked, run_type: RunType::QuickRun, secrets, timeout, pool }
+    AskedRun { asked, run_type: RunType::QuickRun, secrets, timeout, pool, replay: None }
 }
 
 /// Fetches what the planning needs, before the run is accepted.
@@ -97,7 +97,8 @@ async fn here(
     set_secrets: BTreeMap<String, SecretString>,
 ) -> ApiResult<TaskSource> {
     let fetched = Fetched { set_secrets, ..Fetched::default() };
-    let fetched = tasks::fetch_for_request(core, token, task, fetched).await?;
+    let asking = tasks::Asking { token, source: None, replay: None };
+    let fetched = tasks::fetch_for_request(core, asking, task, fetched).await?;
     Ok(TaskSource::Here { context, fetched })
 }
 

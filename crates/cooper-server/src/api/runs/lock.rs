@@ -1,0 +1,171 @@
+//! The lockfile of a run, made of what its record, its request and its results say.
+
+use cooper_api::rest::{
+    LOCKFILE_VERSION, LockedContext, LockedImage, LockedPlacement, LockedSecret, LockedSource, LockedStep, LockedText,
+    LockedValue, Lockfile,
+};
+use cooper_engine::message::{Frontend, StepOutput};
+use cooper_engine::run::{KeptAsked, Run, RunSource, StepState};
+use cooper_ports::runs::{RunRecord, StoredRequest};
+use cooper_spec::plan::{ArgumentValue, BuildWork, CommandImage, Work};
+use cooper_spec::task_request::{KeptTexts, SecretVersion, TaskRequest, TaskText, UsedSecret};
+use cooper_types::Digest;
+
+use crate::api::view::{rest_run_type, step_type};
+
+/// What an engine's own frontend is called.
+const BUILT_IN: &str = "built-in";
+
+/// What a run was made from, as far as it is known.
+pub(super) fn lockfile(record: &RunRecord, stored: Option<&StoredRequest>) -> Lockfile {
+    let run = &record.run;
+    let found = run.source.as_ref().and_then(RunSource::found);
+    let uploaded = stored.and_then(|stored| stored.uploaded.as_ref());
+    let context = match (found, uploaded) {
+        (Some(found), _) => Some((&found.digest, found.size)),
+        (None, Some(context)) => Some((&context.digest, context.size)),
+        (None, None) => None,
+    };
+    let mut lockfile = Lockfile {
+        version: LOCKFILE_VERSION,
+        run_id: run.id,
+        run_type: rest_run_type(record.run_type),
+        rerun_of: run.rerun_of(),
+        source: run.source.as_ref().map(|source| LockedSource {
+            location: source.location().shown(),
+            commit: found.and_then(|found| found.commit.clone()),
+            branch: found.and_then(|found| found.branch.clone()),
+            tag: found.and_then(|found| found.tag.clone()),
+            digest: found.and_then(|found| Some(found.pinned.as_ref()?.to_string())),
+        }),
+        context: context.map(|(digest, size)| LockedContext { digest: digest.to_string(), size }),
+        task_file: None,
+        values_file: None,
+        alias_files: Vec::new(),
+        values: Vec::new(),
+        secrets: run.provenance.secrets.iter().map(secret).collect(),
+        placements: placements(run),
+        steps: (0..run.plan.steps.len()).map(|index| step(record, index)).collect(),
+    };
+    if let Some(StoredRequest { request, texts, .. }) = stored
+        && let KeptAsked::Task { request: task, .. } = &request.asked
+    {
+        add_task(&mut lockfile, task, texts);
+    }
+    lockfile
+}
+
+/// What a task file's run was planned from.
+fn add_task(lockfile: &mut Lockfile, task: &TaskRequest, texts: &KeptTexts) {
+    let text = |name: &str, text: &str| LockedText {
+        name: name.to_owned(),
+        digest: Digest::sha256(text.as_bytes()).to_string(),
+    };
+    let read = |from: &TaskText| match from {
+        TaskText::Given { name, text: content } => Some(text(name, content)),
+        TaskText::InSource(path) => texts.files.get(path).map(|content| text(path, content)),
+    };
+    lockfile.task_file = [&task.file].into_iter().find_map(read);
+    lockfile.values_file = task.values.as_ref().and_then(read);
+    let own: Vec<&str> =
+        [Some(&task.file), task.values.as_ref()].into_iter().flatten().filter_map(TaskText::path).collect();
+    let of_source = texts.files.iter().filter(|(name, _)| {
+        // What came with the request comes before what the source has under the same name.
+        !own.contains(&name.as_str()) && !task.alias_files.contains_key(*name)
+    });
+    let files = task.alias_files.iter().chain(of_source).map(|(name, content)| text(name, content));
+    // A URL's query may be a secret.
+    let urls = texts.urls.iter().map(|(url, content)| text(url.split(['?', '#']).next().unwrap_or_default(), content));
+    lockfile.alias_files = files.chain(urls).collect();
+    lockfile.values = task
+        .set
+        .iter()
+        .map(|set| LockedValue { name: set.name.clone(), value: set.value.clone(), is_secret: set.value.is_none() })
+        .collect();
+}
+
+fn secret(used: &UsedSecret) -> LockedSecret {
+    let (version, fingerprint) = match &used.version {
+        SecretVersion::Kept(version) => (Some(version.clone()), None),
+        SecretVersion::Fingerprint(print) => (None, Some(print.clone())),
+    };
+    LockedSecret {
+        id: used.id.clone(),
+        provider: used.provider.clone(),
+        place: used.asked.clone(),
+        version,
+        fingerprint,
+    }
+}
+
+fn placements(run: &Run) -> Vec<LockedPlacement> {
+    let placements = run.plan.placements.iter().enumerate();
+    placements
+        .map(|(index, placement)| {
+            let host = run.provenance.hosts.get(&index);
+            LockedPlacement {
+                platform: placement.platform.to_string(),
+                agent: host.map(|host| host.agent.to_string()),
+                agent_version: host.map(|host| host.version.clone()),
+                engine: host.map(|host| host.engine.clone()),
+            }
+        })
+        .collect()
+}
+
+fn step(record: &RunRecord, index: usize) -> LockedStep {
+    let run = &record.run;
+    let planned = &run.plan.steps[index];
+    let resolved = record.base_images.iter().filter(|base| base.step == planned.id);
+    let image = |reference: &str, digest: Option<&Digest>| LockedImage {
+        reference: reference.to_owned(),
+        digest: digest.map(ToString::to_string),
+    };
+    let mut resolved = resolved.map(|base| image(&base.base.reference, base.base.digest.as_ref()));
+    let mut step = LockedStep {
+        id: planned.id.clone(),
+        step_type: step_type(&planned.work),
+        platform: run.plan.placements[planned.placement].platform.to_string(),
+        bases: Vec::new(),
+        frontend: None,
+        image: None,
+        arguments: Vec::new(),
+        secrets: Vec::new(),
+    };
+    match &planned.work {
+        Work::Build(build) => {
+            step.bases = resolved.collect();
+            step.frontend = match &run.steps[index].state {
+                StepState::Succeeded { output: StepOutput::Built { frontend, .. }, .. } => Some(match frontend {
+                    Some(Frontend { reference, digest }) => image(reference, digest.as_ref()),
+                    None => image(BUILT_IN, None),
+                }),
+                _ => None,
+            };
+            step.arguments = arguments(build);
+            let files = build.secret_files.iter().map(|file| file.id.clone());
+            let texts = build.secret_texts.iter().map(|(id, _)| id.clone());
+            step.secrets = build.secrets.iter().cloned().chain(files).chain(texts).collect();
+        }
+        Work::Command(command) => {
+            step.image = match &command.image {
+                CommandImage::Named(name) => Some(resolved.next().unwrap_or_else(|| image(name, None))),
+                CommandImage::Pinned { name, digest } => Some(image(name, Some(digest))),
+                CommandImage::Built { .. } => None,
+            };
+        }
+        Work::Push(_) | Work::Prepare(_) => {}
+    }
+    step
+}
+
+fn arguments(build: &BuildWork) -> Vec<LockedValue> {
+    let argument = |argument: &cooper_spec::plan::BuildArgument| {
+        let value = match &argument.value {
+            ArgumentValue::Plain(text) => Some(text.clone()),
+            ArgumentValue::Secret | ArgumentValue::Kept(_) => None,
+        };
+        LockedValue { name: argument.name.clone(), is_secret: value.is_none(), value }
+    };
+    build.arguments.iter().map(argument).collect()
+}

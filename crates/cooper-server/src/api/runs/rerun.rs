@@ -1,0 +1,227 @@
+//! A run that is asked for by another one's id: what of the other one holds for it, and who may have it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use cooper_api::problem::ProblemCode;
+use cooper_api::rest::RerunRequest;
+use cooper_engine::message::PreparedSource;
+use cooper_engine::run::{
+    Asked, AskedTask, KeptAsked, KeptSource, NewReplay, Replay, RequestSecret, Run, RunSource, RunStatus, StepState,
+    TaskSource,
+};
+use cooper_ports::access::Token;
+use cooper_ports::runs::{RunRecord, SealedSecret, SecretKind, StoredRequest};
+use cooper_spec::plan::Pins;
+use cooper_spec::quick_build::BuildSource;
+use cooper_spec::source::RemoteSource;
+use cooper_spec::task_request::{Fetched, TaskRequest, set_secret_name};
+use cooper_types::{ContextId, RunId, SecretBytes, SecretString, StepId};
+
+use super::{AskedRun, invalid, seal};
+use crate::core::Core;
+use crate::problem::{ApiError, ApiResult};
+use crate::tasks;
+
+/// Where the files of the new run come from.
+enum Place {
+    Nothing,
+    Context(ContextId),
+    /// An agent fetches them, from where they were found if that is known.
+    Remote(RemoteSource, Option<PreparedSource>),
+    /// What an agent made of them is still there.
+    Kept(RemoteSource, PreparedSource),
+}
+
+/// What the caller asks for by naming a run.
+pub(super) async fn asked(core: &Arc<Core>, token: &Token, id: RunId, request: RerunRequest) -> ApiResult<AskedRun> {
+    let record = core.runs.find_run(id).await?.ok_or_else(|| ApiError::not_found(format!("run {id}")))?;
+    let run = &record.run;
+    if run.principal != token.principal && !token.scopes.admin() {
+        let detail = format!("run {id} is a run of {}: only that principal and administrators rerun it", run.principal);
+        return Err(ApiError::new(ProblemCode::Forbidden, detail));
+    }
+    if run.finished().is_none() {
+        let error = ApiError::new(ProblemCode::Conflict, format!("run {id} has not ended yet"));
+        return Err(error.with_hint(format!("wait for its end, or cancel it with `cooper runs cancel {id}`")));
+    }
+    if request.failed && run.status() == RunStatus::Succeeded {
+        let error = ApiError::new(ProblemCode::Conflict, format!("run {id} has no failed step"));
+        return Err(error.with_hint("rerun the whole of it without --failed"));
+    }
+    let Some(stored) = core.runs.find_request(id).await? else {
+        let detail = format!("run {id} was accepted by an older release, which kept no requests: start it anew");
+        return Err(ApiError::new(ProblemCode::Conflict, detail));
+    };
+    let (secrets, set_secrets) = secrets(core, &record, &stored, &request)?;
+    let place = place(run, &stored, &request)?;
+    let replay = replay(&record, &request, &place);
+    let asked = match stored.request.asked.clone() {
+        KeptAsked::Build { build, .. } => {
+            let source = match &place {
+                // Checked when it was accepted: a build has files.
+                Place::Nothing => return Err(invalid(format!("run {id} has no source"))),
+                Place::Context(context) => BuildSource::Context(context.clone()),
+                Place::Remote(location, _) => BuildSource::Remote(location.clone()),
+                Place::Kept(_, found) => BuildSource::Context(found.context.clone()),
+            };
+            Asked::Build { build, source }
+        }
+        KeptAsked::Task { request: task, .. } => {
+            let source = task_source(core, token, &stored, &replay, &task, &place, set_secrets).await?;
+            Asked::Task(Box::new(AskedTask { request: task, source }))
+        }
+    };
+    let kept = match place {
+        Place::Kept(location, found) => Some((location, found)),
+        Place::Nothing | Place::Context(_) | Place::Remote(..) => None,
+    };
+    let timeout = u32::try_from(stored.request.timeout.as_secs()).unwrap_or(u32::MAX);
+    let pool = Some(stored.request.pool.to_string());
+    let replay = Some(Box::new(NewReplay { request: stored.request, replay, kept }));
+    Ok(AskedRun { asked, run_type: record.run_type, secrets, timeout, pool, replay })
+}
+
+/// Where the files come from: from the same place as far as it is there, unless everything is resolved anew.
+fn place(run: &Run, stored: &StoredRequest, request: &RerunRequest) -> ApiResult<Place> {
+    let earlier = run.provenance.replay.as_ref();
+    match stored.request.source() {
+        KeptSource::Nothing => Ok(Place::Nothing),
+        KeptSource::Context(context) => match &stored.context {
+            Some(kept) if kept == context => Ok(Place::Context(context.clone())),
+            _ => Err(ApiError::new(
+                ProblemCode::ContextNotFound,
+                format!("the files of run {} are not kept any more", run.id),
+            )
+            .with_hint(
+                "start it anew from its folder with `cooper build` or `cooper run`; the server keeps contexts for the \
+                 time of --context-retention",
+            )),
+        },
+        KeptSource::Remote(location) if request.fresh && !request.failed => Ok(Place::Remote(location.clone(), None)),
+        KeptSource::Remote(location) => {
+            let found = run.source.as_ref().and_then(RunSource::found);
+            // What a rerun has to find counts more than what it found: it may have failed by that.
+            let expected = earlier.and_then(|replay| replay.source.as_ref()).or(found);
+            Ok(match (expected, found, &stored.context) {
+                (Some(_), Some(found), Some(kept)) if found.context == *kept => {
+                    Place::Kept(location.clone(), found.clone())
+                }
+                (expected, ..) => Place::Remote(location.clone(), expected.cloned()),
+            })
+        }
+    }
+}
+
+fn replay(record: &RunRecord, request: &RerunRequest, place: &Place) -> Replay {
+    let run = &record.run;
+    let earlier = run.provenance.replay.as_deref();
+    let mut pins = Pins::default();
+    let mut secrets = Vec::new();
+    if !request.fresh {
+        pins = earlier.map(|earlier| earlier.pins.clone()).unwrap_or_default();
+        for base in &record.base_images {
+            if let Some(digest) = &base.base.digest {
+                pins.add(&base.step, &base.base.reference, digest);
+            }
+        }
+        secrets.clone_from(&run.provenance.secrets);
+        let older = earlier.map(|earlier| earlier.secrets.as_slice()).unwrap_or_default();
+        let is_known = |id: &str, all: &[cooper_spec::task_request::UsedSecret]| all.iter().any(|used| used.id == id);
+        let older: Vec<_> = older.iter().filter(|used| !is_known(&used.id, &secrets)).cloned().collect();
+        secrets.extend(older);
+    }
+    Replay {
+        of: run.id,
+        fresh: request.fresh,
+        pins,
+        done: request.failed.then(|| done(run)),
+        source: match place {
+            Place::Remote(_, expected) => expected.clone(),
+            Place::Nothing | Place::Context(_) | Place::Kept(..) => None,
+        },
+        secrets,
+    }
+}
+
+/// The steps that need not be repeated: done in this run, or in the one that it repeats and not begun again.
+fn done(run: &Run) -> BTreeSet<StepId> {
+    let earlier = run.provenance.replay.as_ref().and_then(|replay| replay.done.clone()).unwrap_or_default();
+    let mut done: BTreeSet<StepId> = earlier.into_iter().filter(|id| run.plan.step_index(id).is_none()).collect();
+    let steps = run.steps.iter().zip(&run.plan.steps);
+    let well =
+        |state: &StepState| matches!(state, StepState::Succeeded { .. } | StepState::Failed { ignored: true, .. });
+    done.extend(steps.filter(|(step, _)| well(&step.state)).map(|(_, planned)| planned.id.clone()));
+    done
+}
+
+/// The source of a task, with everything that its planning needs where nobody has to be asked first.
+async fn task_source(
+    core: &Arc<Core>,
+    token: &Token,
+    stored: &StoredRequest,
+    replay: &Replay,
+    task: &TaskRequest,
+    place: &Place,
+    set_secrets: BTreeMap<String, SecretString>,
+) -> ApiResult<TaskSource> {
+    let (context, source) = match place {
+        Place::Remote(location, _) => return Ok(TaskSource::Remote(location.clone())),
+        Place::Nothing => (None, None),
+        Place::Context(context) => (Some(context.clone()), None),
+        Place::Kept(location, found) => (Some(found.context.clone()), Some((location, found))),
+    };
+    let mut fetched = Fetched { files: stored.texts.files.clone(), set_secrets, ..Fetched::default() };
+    if !replay.fresh {
+        fetched.urls.clone_from(&stored.texts.urls);
+    }
+    let asking = tasks::Asking { token, source, replay: Some(replay) };
+    let fetched = tasks::fetch_for_request(core, asking, task, fetched).await?;
+    Ok(TaskSource::Here { context, fetched })
+}
+
+/// The secrets of the request, which are given again: sealed, and those that the planning needs in clear.
+fn secrets(
+    core: &Core,
+    record: &RunRecord,
+    stored: &StoredRequest,
+    request: &RerunRequest,
+) -> ApiResult<(Vec<SealedSecret>, BTreeMap<String, SecretString>)> {
+    let mut sealed = Vec::new();
+    let mut clear = BTreeMap::new();
+    let mut given = BTreeSet::new();
+    let text = |value: &str| SecretBytes::new(value.as_bytes().to_vec());
+    for secret in &request.secrets {
+        given.insert(RequestSecret::Build(&secret.id));
+        sealed.push(seal(core, SecretKind::Build, &secret.id, &secret.value.0)?);
+    }
+    for secret in &request.arguments {
+        given.insert(RequestSecret::Argument(&secret.name));
+        sealed.push(seal(core, SecretKind::Argument, &secret.name, &text(&secret.value))?);
+    }
+    for secret in &request.values {
+        given.insert(RequestSecret::Value(&secret.name));
+        sealed.push(seal(core, SecretKind::Value, &set_secret_name(&secret.name), &text(&secret.value))?);
+        clear.insert(secret.name.clone(), SecretString::new(secret.value.clone()));
+    }
+    let wanted: BTreeSet<RequestSecret<'_>> = stored.request.secrets().into_iter().collect();
+    let id = record.run.id;
+    if let Some(other) = given.difference(&wanted).next() {
+        return Err(invalid(format!("run {id} came with no such secret: {}", flag(other))));
+    }
+    let missing: Vec<String> = wanted.difference(&given).map(flag).collect();
+    if !missing.is_empty() {
+        let detail = format!("run {id} came with secrets, which are not kept: {}", missing.join(", "));
+        return Err(invalid(detail).with_hint("give them again with these flags"));
+    }
+    Ok((sealed, clear))
+}
+
+/// How a secret is given on a command line.
+fn flag(secret: &RequestSecret<'_>) -> String {
+    match secret {
+        RequestSecret::Build(id) => format!("--secret id={id},src=FILE"),
+        RequestSecret::Argument(name) => format!("--secret-build-arg {name}=VALUE"),
+        RequestSecret::Value(name) => format!("--set-secret {name}=VALUE"),
+    }
+}

@@ -1,0 +1,101 @@
+//! The rest of a plan of which some steps are done: what is to be run again, and what that needs.
+
+use std::collections::BTreeSet;
+
+use cooper_types::StepId;
+
+use super::{Plan, Work};
+
+/// What is left of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rest {
+    /// The steps that are run again, and the placements that they need.
+    pub plan: Plan,
+    /// The steps that are not run again, in their order.
+    pub left_out: Vec<StepId>,
+}
+
+impl Plan {
+    /// The plan without the steps that are `done` and that nothing needs which is to be run again.
+    ///
+    /// A step needs the steps whose images it takes, and the steps of its own placement that come before it: they made
+    /// what it finds in the workspace. Nobody needs a push that is done: what it published is there. The order of the
+    /// steps that stay is what it was, where steps between them are gone, too.
+    pub fn rest(&self, done: &BTreeSet<StepId>) -> Rest {
+        let before = self.all_before();
+        let is_done = |index: usize| done.contains(&self.steps[index].id);
+        let mut kept: Vec<bool> = (0..self.steps.len()).map(|index| !is_done(index)).collect();
+        // What a step needs comes before it, so one look from the end finds everything.
+        for index in (0..self.steps.len()).rev() {
+            if !kept[index] {
+                continue;
+            }
+            let step = &self.steps[index];
+            for image in step.work.image_steps() {
+                kept[image] = true;
+            }
+            for &earlier in &before[index] {
+                let same = self.steps[earlier].placement == step.placement;
+                if same && !matches!(self.steps[earlier].work, Work::Push(_)) {
+                    kept[earlier] = true;
+                }
+            }
+        }
+        self.only(&kept, &before)
+    }
+
+    /// For each step, all steps that come before it, directly or not.
+    fn all_before(&self) -> Vec<BTreeSet<usize>> {
+        let mut all: Vec<BTreeSet<usize>> = Vec::with_capacity(self.steps.len());
+        for step in &self.steps {
+            let mut before = BTreeSet::new();
+            for &earlier in &step.after {
+                before.insert(earlier);
+                before.extend(&all[earlier]);
+            }
+            all.push(before);
+        }
+        all
+    }
+
+    fn only(&self, kept: &[bool], before: &[BTreeSet<usize>]) -> Rest {
+        let renumbered = |kept: &dyn Fn(usize) -> bool, count: usize| -> Vec<usize> {
+            let mut next = 0;
+            let number = |index| {
+                let own = next;
+                next += usize::from(kept(index));
+                own
+            };
+            (0..count).map(number).collect()
+        };
+        let steps = renumbered(&|index| kept[index], self.steps.len());
+        let used: BTreeSet<usize> =
+            self.steps.iter().zip(kept).filter(|(_, kept)| **kept).map(|(step, _)| step.placement).collect();
+        let placements = renumbered(&|index| used.contains(&index), self.placements.len());
+        let mut plan = Self { placements: Vec::new(), steps: Vec::new() };
+        let mut left_out = Vec::new();
+        for (index, step) in self.steps.iter().enumerate() {
+            if !kept[index] {
+                left_out.push(step.id.clone());
+                continue;
+            }
+            let mut step = step.clone();
+            step.placement = placements[step.placement];
+            step.after = match step.after.iter().all(|earlier| kept[*earlier]) {
+                true => step.after.iter().map(|earlier| steps[*earlier]).collect(),
+                // What came before a step that is gone comes before those that waited for it.
+                false => {
+                    before[index].iter().filter(|earlier| kept[**earlier]).map(|earlier| steps[*earlier]).collect()
+                }
+            };
+            step.work.move_image_steps(|image| steps[image]);
+            plan.steps.push(step);
+        }
+        let placed = self.placements.iter().enumerate().filter(|(index, _)| used.contains(index));
+        plan.placements = placed.map(|(_, placement)| placement.clone()).collect();
+        Rest { plan, left_out }
+    }
+}
+
+#[cfg(test)]
+mod tests;

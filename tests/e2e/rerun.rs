@@ -1,0 +1,125 @@
+//! Runs that are run again: from what they were made from, from what there is now, or from where they failed.
+
+use cooper_e2e::{Context, GitRepository, GitServer, ServerOptions, TestServer};
+use serde_json::Value;
+
+fn steps(run: &Value) -> Vec<&str> {
+    run["steps"].as_array().unwrap().iter().map(|step| step["id"].as_str().unwrap()).collect()
+}
+
+/// A run with its record, its standard output being the log.
+fn rerun(server: &TestServer, arguments: &[&str]) -> (Value, String) {
+    let run = server.cooper(&[&["runs", "rerun", "--output", "json"], arguments].concat()).ok().json();
+    let log = server.cooper(&["logs", run["runId"].as_str().unwrap()]).ok().stdout;
+    (run, log)
+}
+
+#[test]
+fn a_build_stands_on_the_bases_that_it_had() {
+    let server = TestServer::start();
+    let busybox = server.base_image();
+    let moving = |which: &str| {
+        let context = Context::new(&format!("FROM {busybox}\nRUN echo {which} > /which\n"));
+        server.build(&["--no-logs", "-t", "moving:1"], &context)["outputImages"][0]["digest"].clone()
+    };
+    let one = moving("one");
+    let moving_name = busybox.replace("base/busybox", "moving");
+    let app = Context::new(&format!("FROM {busybox} AS tool\nFROM {moving_name}\nRUN echo which=$(cat /which).\n"));
+    let first = server.build(&["--no-logs", "--no-cache", "-t", "app:{{.Run.ID}}"], &app);
+    let a = first["runId"].as_str().unwrap();
+    let two = moving("two");
+    assert_ne!(one, two);
+
+    let lock = server.cooper(&["runs", "lock", a]).ok().json();
+    let base = &lock["steps"][0]["bases"][0];
+    assert_eq!((base["reference"].as_str(), &base["digest"]), (Some(moving_name.as_str()), &one), "{lock:#}");
+    assert_eq!(lock["steps"][0]["frontend"]["reference"], "built-in");
+    assert!(lock["placements"][0]["engine"].as_str().unwrap().starts_with("Docker"), "{lock:#}");
+    assert!(lock["context"]["digest"].as_str().unwrap().starts_with("sha256:"), "{lock:#}");
+
+    let (same, log) = rerun(&server, &[a]);
+    let b = same["runId"].as_str().unwrap();
+    assert!(log.contains("which=one."), "{log}");
+    assert!(log.contains(&format!("Rerun of run {a}, with the source and the images that it had.")), "{log}");
+    assert_eq!((&same["rerunOf"], same["outputImages"][0]["tag"].as_str()), (&first["runId"], Some(b)));
+    let nothing = server.cooper(&["runs", "diff", a, b]).ok().stdout;
+    assert_eq!(nothing, format!("Nothing moved from run {a} to run {b}.\n"));
+
+    let (fresh, log) = rerun(&server, &[a, "--fresh"]);
+    let c = fresh["runId"].as_str().unwrap();
+    assert!(log.contains("which=two."), "{log}");
+    let moved = server.cooper(&["runs", "diff", a, c]).ok().stdout;
+    let digests = [&one, &two].map(|digest| digest.as_str().unwrap());
+    assert_eq!(moved, format!("step build: base {moving_name}: {} → {}\n", digests[0], digests[1]));
+    // A rerun of a rerun has what that one had.
+    assert!(rerun(&server, &[b]).1.contains("which=one."));
+    server.cooper(&["runs", "rerun", a, "--failed"]).expect(5).error_names(&["has no failed step"]);
+    server.expect_quiet_log();
+}
+
+#[test]
+fn only_what_failed_is_repeated_with_secrets_given_again() {
+    let server = TestServer::start();
+    server.base_image();
+    let sh = |script: &str| format!("$Registry/base/busybox:1 sh -c '{script}'");
+    let task = format!(
+        "version: v1.1.0\nsteps:\n  - id: good\n    cmd: {}\n    when: ['-']\n  - id: base\n    cmd: {}\n    when: ['-']\n  \
+         - id: judged\n    cmd: {}\n    when: [good, base]\n  - id: beside\n    cmd: {}\n    when: ['-']\n  - id: bad\n    \
+         cmd: {}\n    when: [base]\n",
+        sh("echo good"),
+        sh("echo made > made"),
+        sh("echo judged"),
+        sh("echo beside"),
+        sh("sleep 3; cat made; test {{.Values.pw}} = right")
+    );
+    let context = Context::empty().file("acr-task.yaml", &task);
+    let failed = server.cooper(&["run", "--no-logs", "-o", "json", "--set-secret", "pw=wrong", &context.display()]);
+    let run = failed.expect(1).json();
+    let a = run["runId"].as_str().unwrap();
+    server.cooper(&["runs", "rerun", a, "--failed"]).expect(2).error_names(&["--set-secret pw=VALUE"]);
+    server
+        .cooper(&["runs", "rerun", a, "--set-secret", "pw=x", "--set-secret", "other=1"])
+        .expect(2)
+        .error_names(&["other"]);
+
+    let (again, log) = rerun(&server, &[a, "--failed", "--set-secret", "pw=right"]);
+    assert_eq!((steps(&again), again["status"].as_str()), (vec!["base", "bad"], Some("Succeeded")), "{again:#}");
+    assert!(log.contains(&format!("Not repeated, because done in run {a}: good, judged, beside")), "{log}");
+    assert!(!log.contains("right"), "{log}");
+    let lock = server.cooper(&["runs", "lock", a]).ok().stdout;
+    assert!(lock.contains("acr-task.yaml") && !lock.contains("wrong"), "{lock}");
+    let shown = server.cooper(&["runs", "show", again["runId"].as_str().unwrap()]).ok().stdout;
+    assert!(shown.contains(&format!("Rerun of:     {a}")), "{shown}");
+}
+
+#[test]
+fn a_source_is_what_it_was_though_its_branch_has_moved() {
+    let root = tempfile::TempDir::new().unwrap();
+    let repository = GitRepository::new(root.path(), "app.git");
+    let git = GitServer::start(root.path());
+    let arguments = ["--allow-source", "127.0.0.1", "--context-retention", "0"].map(str::to_owned).to_vec();
+    let mut server = TestServer::with(ServerOptions { arguments, ..ServerOptions::default() });
+    server.base_image();
+    let task = "version: v1.1.0\nsteps:\n  - id: show\n    cmd: $Registry/base/busybox:1 sh -c 'echo \
+                branch={{.Run.Branch}} commit={{.Run.Commit}}; cat which'\n";
+    let commit = |which: &str| repository.commit_files(&[("acr-task.yaml", task), ("which", which)]);
+    let first = commit("which=first.");
+    let run = server.cooper(&["run", "--no-logs", "-o", "json", &git.url("app.git")]).ok().json();
+    let a = run["runId"].as_str().unwrap();
+    let second = commit("which=second.");
+
+    // The context is there until the server looks for what nobody needs, which it does first when it starts.
+    let (kept, log) = rerun(&server, &[a]);
+    assert!(log.contains(&format!("branch=main commit={first}")) && log.contains("which=first."), "{log}");
+    assert_eq!(steps(&kept), ["show"], "nobody fetches it again");
+    server.stop();
+    server.restart();
+    let (fetched, log) = rerun(&server, &[a]);
+    assert_eq!(steps(&fetched), ["prepare", "show"]);
+    assert!(log.contains(&format!("branch=main commit={first}")) && log.contains("which=first."), "{log}");
+    let b = fetched["runId"].as_str().unwrap();
+    let (fresh, log) = rerun(&server, &[a, "--fresh"]);
+    assert!(log.contains(&format!("branch=main commit={second}")) && log.contains("which=second."), "{log}");
+    let moved = server.cooper(&["runs", "diff", b, fresh["runId"].as_str().unwrap()]).ok().stdout;
+    assert!(moved.starts_with(&format!("commit: {first} → {second}\n")), "{moved}");
+}
