@@ -1,5 +1,6 @@
 //! The API's router over a real store: every route with every kind of token, and the forms of refusals.
 
+mod reruns;
 mod task_runs;
 
 use std::sync::Arc;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use cooper_engine::run::RunEvent;
 use cooper_ports::clock::Clock;
 use cooper_ports::contexts::{ContextState, ContextStore, UploadContextError};
-use cooper_ports::runs::RunStore;
-use cooper_types::Digest;
+use cooper_ports::runs::{AcceptError, AcceptRun, RunStore};
+use cooper_types::{Digest, RunId};
 
 use crate::fixture::{Fixture, context, principal, quick_build, upload};
 
@@ -68,6 +68,33 @@ async fn expiry_spares_what_an_unfinished_run_needs_and_survives_a_crash() {
     fixture.apply(run, RunEvent::CancelRequested { by: principal("alice") }).await.unwrap();
     assert_eq!(fixture.store.context_of_run(run).await.unwrap(), None);
     assert_eq!(fixture.store.expire_contexts(Duration::ZERO, 10).await.unwrap(), [context("used")]);
+}
+
+#[tokio::test]
+async fn contexts_outlive_their_runs_for_whoever_repeats_those() {
+    let fixture = Fixture::new().await;
+    upload(&fixture.store, "alice", "used").await;
+    let run = fixture.store.accept_run(quick_build("alice", "used")).await.unwrap().record.run.id;
+    fixture.clock.advance(2 * HOUR);
+    fixture.apply(run, RunEvent::CancelRequested { by: principal("alice") }).await.unwrap();
+    assert!(fixture.store.expire_contexts(HOUR, 10).await.unwrap().is_empty());
+    let stored = fixture.store.find_request(run).await.unwrap().unwrap();
+    assert_eq!(stored.context, Some(context("used")));
+
+    // It has expired, and is another principal's.
+    let bobs = quick_build("bob", "used");
+    fixture.store.accept_run(bobs.clone()).await.unwrap_err();
+    let again = AcceptRun { context_of: Some(run), ..bobs };
+    let other = AcceptRun { context_of: Some(RunId::from_number(99)), ..again.clone() };
+    assert!(matches!(fixture.store.accept_run(other).await.unwrap_err(), AcceptError::UnknownContext(_)));
+    let again = fixture.store.accept_run(again).await.unwrap().record.run.id;
+    fixture.clock.advance(2 * HOUR);
+    assert!(fixture.store.expire_contexts(HOUR, 10).await.unwrap().is_empty(), "an unfinished run needs it");
+    fixture.apply(again, RunEvent::CancelRequested { by: principal("bob") }).await.unwrap();
+    fixture.clock.advance(HOUR);
+    assert_eq!(fixture.store.expire_contexts(HOUR, 10).await.unwrap(), [context("used")]);
+    let stored = fixture.store.find_request(again).await.unwrap().unwrap();
+    assert_eq!((stored.context, stored.uploaded.is_some()), (None, true), "what it was is still known");
 }
 
 #[tokio::test]
