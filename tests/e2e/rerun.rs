@@ -60,19 +60,22 @@ fn a_build_stands_on_the_bases_that_it_had() {
 #[test]
 fn only_what_failed_is_repeated_with_secrets_given_again() {
     let server = TestServer::start();
-    server.base_image();
+    let busybox = server.base_image();
     let sh = |script: &str| format!("$Registry/base/busybox:1 sh -c '{script}'");
     let task = format!(
         "version: v1.1.0\nsteps:\n  - id: good\n    cmd: {}\n    when: ['-']\n  - id: base\n    cmd: {}\n    when: ['-']\n  \
-         - id: judged\n    cmd: {}\n    when: [good, base]\n  - id: beside\n    cmd: {}\n    when: ['-']\n  - id: bad\n    \
-         cmd: {}\n    when: [base]\n",
+         - id: image\n    build: -f ci/Dockerfile .\n    when: [base]\n  - id: judged\n    cmd: {}\n    when: [good, base]\n  - id: beside\n    cmd: {}\n    when: ['-']\n  - id: bad\n    \
+         cmd: {}\n    when: [image]\n",
         sh("echo good"),
         sh("echo made > made"),
         sh("echo judged"),
         sh("echo beside"),
         sh("sleep 3; cat made; test {{.Values.pw}} = right")
     );
-    let context = Context::empty().file("acr-task.yaml", &task);
+    // The Dockerfile's own ignore rules hold where the file is built with other names of its bases, too.
+    let dockerfile = format!("FROM {busybox}\nCOPY . /src\nRUN test -e /src/made && test ! -e /src/ignored\n");
+    let context = Context::empty().file("acr-task.yaml", &task).file("ci/Dockerfile", &dockerfile);
+    let context = context.file("ci/Dockerfile.dockerignore", "ignored\n").file("ignored", "");
     let failed = server.cooper(&["run", "--no-logs", "-o", "json", "--set-secret", "pw=wrong", &context.display()]);
     let run = failed.expect(1).json();
     let a = run["runId"].as_str().unwrap();
@@ -83,7 +86,11 @@ fn only_what_failed_is_repeated_with_secrets_given_again() {
         .error_names(&["other"]);
 
     let (again, log) = rerun(&server, &[a, "--failed", "--set-secret", "pw=right"]);
-    assert_eq!((steps(&again), again["status"].as_str()), (vec!["base", "bad"], Some("Succeeded")), "{again:#}");
+    assert_eq!(
+        (steps(&again), again["status"].as_str()),
+        (vec!["base", "image", "bad"], Some("Succeeded")),
+        "{again:#}"
+    );
     assert!(log.contains(&format!("Not repeated, because done in run {a}: good, judged, beside")), "{log}");
     assert!(!log.contains("right"), "{log}");
     let lock = server.cooper(&["runs", "lock", a]).ok().stdout;

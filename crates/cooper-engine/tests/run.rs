@@ -8,6 +8,7 @@ mod run {
     mod graphs;
     mod losses;
     mod properties;
+    mod reruns;
     mod rules;
     mod schedule;
     mod sources;

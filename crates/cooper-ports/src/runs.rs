@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cooper_engine::message::BaseImage;
 use cooper_engine::run::{Effect, KeptRequest, NewRun, Policy, Refusal, Run, RunEvent, RunStatus};
 use cooper_spec::quick_build::PlanError;
-use cooper_spec::task_request::KeptTexts;
+use cooper_spec::task_request::{KeptTexts, TextDigest};
 use cooper_types::{
     AgentName, AttemptNumber, ContextId, Digest, IdempotencyKey, PoolName, PrincipalName, RegistryName, RepositoryName,
     RunId, SecretString, StepId, Tag, Timestamp,
@@ -102,7 +103,8 @@ pub struct AcceptRun {
     pub secrets: Vec<SealedSecret>,
     /// Seals the secret texts of a plan, which is made in the accepting transaction.
     pub seal: Seal,
-    /// The run whose context it is, where a run is repeated: whether the asker may have it is the caller's to know.
+    /// The run whose context it is, where a run of the same principal is repeated: whether the asker's token is enough for
+    /// that is the caller's to know.
     pub context_of: Option<RunId>,
 }
 
@@ -224,14 +226,23 @@ pub enum ApplyError {
 /// What a run was asked to do, as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredRequest {
-    /// The request.
+    /// The request, without the texts that came with it.
     pub request: KeptRequest,
-    /// What the planning read beside it.
+    /// What the planning read: kept as long as contexts are.
     pub texts: KeptTexts,
+    /// What stays known of these.
+    pub digests: Vec<TextDigest>,
     /// The uploaded context that the run began with, be it there or not.
     pub uploaded: Option<StoredContext>,
     /// The run's context, uploaded or prepared, if its bytes are still there.
     pub context: Option<ContextId>,
+}
+
+impl StoredRequest {
+    /// Whether the texts that the run was planned from are still there, if there were any.
+    pub fn has_texts(&self) -> bool {
+        self.texts.0.len() == self.digests.len()
+    }
 }
 
 /// What is known of a context's bytes.
@@ -350,6 +361,10 @@ pub trait RunStore: Send + Sync {
 
     /// What a run was asked to do; nothing is known of runs that an older release accepted.
     async fn find_request(&self, run: RunId) -> Result<Option<StoredRequest>, StoreError>;
+
+    /// Drops the texts of up to `limit` requests whose runs ended at least `kept` ago, and says how many it were: what is
+    /// known of them stays.
+    async fn drop_request_texts(&self, kept: Duration, limit: u32) -> Result<u64, StoreError>;
 
     /// Runs, newest first.
     async fn list_runs(&self, query: &RunQuery) -> Result<Vec<RunRecord>, StoreError>;

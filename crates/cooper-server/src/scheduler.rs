@@ -34,6 +34,9 @@ const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(60);
 /// Contexts that are removed in one go.
 const CONTEXT_BATCH: u32 = 100;
 
+/// Requests whose texts are dropped in one go.
+const TEXT_BATCH: u32 = 1_000;
+
 /// Events that are on the way to the store at a time: they share commits.
 const AT_ONCE: usize = 64;
 /// Offers that are about to be answered at a time. More would not get agents to work sooner: their answers would wait behind
@@ -226,5 +229,9 @@ pub(crate) async fn remove_expired_contexts(core: &Core) {
     }
     if let Err(error) = core.contexts.forget_contexts(&gone).await {
         tracing::error!(error = chain(&error), "removed contexts can't be forgotten");
+    }
+    // What the planning of a run read goes with its files.
+    if let Err(error) = core.runs.drop_request_texts(core.context_retention, TEXT_BATCH).await {
+        tracing::error!(error = chain(&error), "texts of old requests can't be dropped");
     }
 }

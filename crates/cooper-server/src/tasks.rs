@@ -16,7 +16,7 @@ use cooper_spec::task::TaskInputs;
 use cooper_spec::task_plan::{self, TaskPlanError};
 use cooper_spec::task_request::{Fetched, MissingText, SecretVersion, TaskRequest, UsedSecret, alias_urls};
 use cooper_spec::template::RunVariables;
-use cooper_types::{RunId, Timestamp};
+use cooper_types::{Digest, RunId, Timestamp};
 
 use crate::core::Core;
 use crate::problem::{ApiError, chain};
@@ -124,10 +124,10 @@ async fn fetch_all(
     fetched.image_aliases = core.image_aliases.clone();
     let now = inputs(&fetched)?;
     let sources = off_the_loop(move || task_plan::alias_sources(&now)).await?;
-    let known = std::mem::take(&mut fetched.urls);
-    let missing = alias_urls(&sources).filter(|url| !known.contains_key(*url));
-    fetched.urls = alias_urls::fetch(&core.egress, missing).await?;
-    fetched.urls.extend(known);
+    let known = |url: &str| fetched.known_urls.get(&Digest::sha256(url.as_bytes()));
+    let mut urls = alias_urls::fetch(&core.egress, alias_urls(&sources).filter(|url| known(url).is_none())).await?;
+    urls.extend(alias_urls(&sources).filter_map(|url| Some((url.to_owned(), known(url)?.clone()))));
+    fetched.urls = urls;
     let now = inputs(&fetched)?;
     let wanted = off_the_loop(move || task_plan::wanted_secrets(&now)).await?;
     let wanted: Vec<Wanted> =

@@ -178,6 +178,17 @@ impl RemoteSource {
         }
     }
 
+    /// The same place without what its URL's query says, which may be a signature: that there was one can be seen. None if
+    /// its query says nothing.
+    pub fn without_query(&self) -> Option<Self> {
+        match self {
+            Self::Archive(source) if source.url.query().is_some_and(|query| !query.is_empty()) => {
+                Some(Self::Archive(ArchiveSource { url: source.url.clone().with_query(Some("")), ..source.clone() }))
+            }
+            Self::Archive(_) | Self::Git(_) | Self::Artifact(_) => None,
+        }
+    }
+
     /// The repository's URL, if it is one: what `.Run.Repository` says.
     pub fn repository(&self) -> Option<&RepositoryUrl> {
         match self {

@@ -2,10 +2,14 @@
 //!
 //! Owns what was asked for. Values of secrets are no part of it: the store keeps them encrypted, under [`set_secret_name`].
 
+mod texts;
+
 use std::collections::BTreeMap;
 
-use cooper_types::{Platform, SecretString};
+use cooper_types::{Digest, Platform, SecretString};
 use serde::{Deserialize, Serialize};
+
+pub use texts::{KeptText, KeptTexts, TextDigest, TextRole};
 
 use crate::task::{AliasSource, NamedText, SetValue, TaskInputs};
 use crate::template::RunVariables;
@@ -58,6 +62,8 @@ pub struct Fetched {
     pub files: BTreeMap<String, String>,
     /// What alias URLs hold.
     pub urls: BTreeMap<String, String>,
+    /// What alias URLs held for the run that is repeated, by the digests of the URLs: these are not asked again.
+    pub known_urls: BTreeMap<Digest, String>,
     /// The values of `--set-secret`, by name.
     pub set_secrets: BTreeMap<String, SecretString>,
     /// The values of the file's secrets, by id.
@@ -93,28 +99,6 @@ pub enum SecretVersion {
     Kept(String),
     /// The place has no versions. This text, keyed with the server's key, differs when the value does.
     Fingerprint(String),
-}
-
-/// The texts that a planning read beside those of the request, for those who run it again.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct KeptTexts {
-    /// Texts of the source, by their paths.
-    pub files: BTreeMap<String, String>,
-    /// What alias URLs held.
-    pub urls: BTreeMap<String, String>,
-}
-
-impl KeptTexts {
-    /// What of the fetched texts is kept: all but values.
-    pub fn of(fetched: &Fetched) -> Self {
-        Self { files: fetched.files.clone(), urls: fetched.urls.clone() }
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.urls.is_empty()
-    }
 }
 
 /// Something that a request names is not there.

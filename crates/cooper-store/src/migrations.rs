@@ -138,3 +138,30 @@ async fn apply(
         .await?;
     tx.commit().await
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::ConnectOptions as _;
+    use sqlx::sqlite::SqliteConnectOptions;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn runs_from_before_requests_were_kept_have_none() {
+        let now = Timestamp::from_micros(1);
+        let mut database = SqliteConnectOptions::new().in_memory(true).connect().await.unwrap();
+        migrate(&mut database, &MIGRATIONS[..6], now).await.unwrap();
+        let rows = "INSERT INTO registries (id, name, run_counter, created) VALUES (1, 'localhost:5000', 1, 0);
+             INSERT INTO principals (registry_id, name, created) VALUES (1, 'alice', 0);
+             INSERT INTO runs (registry_id, number, status, run_type, principal, platform, context_id, state, generation,
+                               created, finished, updated, pool)
+             VALUES (1, 1, 'Succeeded', 'QuickBuild', 'alice', 'linux/amd64', 'c', '{}', 1, 0, 1, 1, 'default');";
+        sqlx::raw_sql(rows).execute(&mut database).await.unwrap();
+        migrate(&mut database, MIGRATIONS, now).await.unwrap();
+        let requests: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM run_requests").fetch_one(&mut database).await.unwrap();
+        let indexed = "SELECT count(*) FROM runs INDEXED BY runs_by_context WHERE registry_id = 1 AND context_id = 'c'";
+        let runs: i64 = sqlx::query_scalar(indexed).fetch_one(&mut database).await.unwrap();
+        assert_eq!((requests, runs), (0, 1));
+    }
+}

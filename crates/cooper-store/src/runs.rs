@@ -7,6 +7,7 @@ mod request;
 mod unfinished;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cooper_engine::run::{Policy, Run, RunEvent, RunStatus};
@@ -15,7 +16,7 @@ use cooper_ports::runs::{
     SecretsError, StoredRequest, UnfinishedChanges,
 };
 use cooper_ports::store_error::StoreError;
-use cooper_types::{AgentName, AttemptNumber, Digest, IdempotencyKey, PoolName, PrincipalName, RunId};
+use cooper_types::{AgentName, AttemptNumber, Digest, IdempotencyKey, PoolName, PrincipalName, RunId, Timestamp};
 use sqlx::Row;
 
 use crate::Store;
@@ -68,6 +69,14 @@ impl RunStore for Store {
     async fn find_request(&self, run: RunId) -> Result<Option<StoredRequest>, StoreError> {
         let mut connection = self.readers().acquire().await.during("read request")?;
         request::find(&mut connection, self.registry_id(), run).await
+    }
+
+    async fn drop_request_texts(&self, kept: Duration, limit: u32) -> Result<u64, StoreError> {
+        // A time that is longer than times go keeps everything.
+        let kept = i64::try_from(kept.as_micros()).unwrap_or(i64::MAX);
+        let (registry, now) = (self.registry_id(), self.clock().now());
+        let ended = Timestamp::from_micros(now.as_micros().saturating_sub(kept));
+        self.write(async move |mut tx| request::drop_texts(&mut tx, registry, ended, limit).await).await
     }
 
     async fn list_runs(&self, query: &RunQuery) -> Result<Vec<RunRecord>, StoreError> {

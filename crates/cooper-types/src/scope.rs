@@ -103,6 +103,16 @@ impl RepositoryPattern {
             }
         }
     }
+
+    /// Whether the pattern covers every repository that `other` covers.
+    fn covers_all_of(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::All, _) => true,
+            (_, Self::Named(name)) => self.covers(name),
+            (Self::Under(own), Self::Under(prefix)) => own == prefix || self.covers(prefix),
+            (Self::Under(_) | Self::Named(_), Self::All) | (Self::Named(_), Self::Under(_)) => false,
+        }
+    }
 }
 
 impl Scopes {
@@ -142,6 +152,29 @@ impl Scopes {
                 Scope::Repository(pattern, accesses) => pattern.covers(repository) && accesses.contains(&access),
                 Scope::Read | Scope::Run | Scope::Admin | Scope::Agent | Scope::AgentOf(_) => false,
             })
+    }
+
+    /// The first of other scopes that these don't cover; none if whatever the others allow is allowed here.
+    pub fn first_missing<'a>(&self, others: &'a Self) -> Option<&'a Scope> {
+        others.0.iter().find(|other| !self.covers(other))
+    }
+
+    fn covers(&self, other: &Scope) -> bool {
+        match other {
+            Scope::Read => self.read(),
+            Scope::Run => self.run(),
+            Scope::Admin => self.admin(),
+            Scope::Agent => self.0.contains(other),
+            Scope::AgentOf(pool) => self.agent_of(pool),
+            Scope::Repository(pattern, accesses) => accesses.iter().all(|access| {
+                // One scope has to cover the whole pattern: two that do so together are seen as if they did not.
+                self.admin()
+                    || self.0.iter().any(|scope| match scope {
+                        Scope::Repository(own, allowed) => own.covers_all_of(pattern) && allowed.contains(access),
+                        Scope::Read | Scope::Run | Scope::Admin | Scope::Agent | Scope::AgentOf(_) => false,
+                    })
+            }),
+        }
     }
 }
 
@@ -218,6 +251,37 @@ mod tests {
         assert!(!may("team", Access::Pull));
         assert!(!may("teams/app", Access::Pull));
         assert!(!scopes.read() && !scopes.run() && !scopes.admin());
+    }
+
+    #[test]
+    fn scopes_cover_what_allows_no_more() {
+        let scopes = |text: &str| Scopes(text.split_whitespace().map(|one| Scope::parse(one).expect(one)).collect());
+        for (own, other, missing) in [
+            ("", "", None),
+            ("run", "read run", None),
+            ("read", "read run", Some("run")),
+            ("admin", "run repository:*:pull,push,delete", None),
+            ("run", "admin", Some("admin")),
+            ("admin", "agent", Some("agent")),
+            ("agent", "agent:gpu", None),
+            ("agent:gpu", "agent", Some("agent")),
+            ("repository:*:pull,push", "repository:team/*:push repository:a:pull", None),
+            (
+                "repository:team/*:pull",
+                "repository:team/app:pull repository:team/a/*:pull repository:team/*:pull",
+                None,
+            ),
+            ("repository:team/*:pull", "repository:team:pull", Some("repository:team:pull")),
+            ("repository:team/*:pull", "repository:teams/*:pull", Some("repository:teams/*:pull")),
+            ("repository:team/a/*:pull", "repository:team/*:pull", Some("repository:team/*:pull")),
+            ("repository:a:pull", "repository:*:pull", Some("repository:*:pull")),
+            ("repository:a:pull repository:a:push", "repository:a:pull,push", None),
+            ("repository:a:pull", "repository:a:pull,push", Some("repository:a:pull,push")),
+        ] {
+            let others = scopes(other);
+            let found = scopes(own).first_missing(&others).map(ToString::to_string);
+            assert_eq!(found.as_deref(), missing, "{own} | {other}");
+        }
     }
 
     #[test]

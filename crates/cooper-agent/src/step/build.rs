@@ -43,7 +43,7 @@ impl Attempt<'_> {
         let engine = self.runner.engine.describe();
         let tree = dockerfile_tree.as_ref().unwrap_or(&context);
         let mut found = dockerfile::find(tree, &dockerfile)?;
-        let frontend = frontend::decide(&found.text, &mut arguments, &order.frontends, &engine);
+        let frontend = frontend::decide(&found.text, &mut arguments, &order.frontends, &order.pinned, &engine);
         let frontend = frontend.map_err(|reason| Ended::Failed {
             exit_code: None,
             reason: format!("Dockerfile `{dockerfile}`: {reason}"),
@@ -63,7 +63,7 @@ impl Attempt<'_> {
             && let Some(image) = &frontend.image
         {
             // The engine takes what it has under the name, whoever put it there.
-            self.pull_base(&image.to_string(), &order, &around).await?;
+            self.pull_base(&image.exact().to_string(), &order, &around).await?;
         }
         let preferred = if own.of_the_engine { BaseImages::OfTheEngineFirst } else { BaseImages::FromRegistries };
         let text = own.dockerfile.take().or_else(|| is_other.then(|| scanned.text.clone()));
@@ -115,13 +115,17 @@ impl Attempt<'_> {
                 (Next::Repeat, _) => {}
                 (Next::Done(Ok(())), Some(built)) => {
                     self.shared.built(built.image.clone(), request.name.clone());
-                    let resolved: Vec<_> = built.bases.into_iter().map(|base| own.as_written(base)).collect();
+                    let resolved = built.bases.into_iter().map(|base| match &frontend.image {
+                        Some(image) => own.as_written(image.as_written(base)),
+                        None => own.as_written(base),
+                    });
+                    let resolved: Vec<_> = resolved.collect();
                     let mut bases = bases(scanned.dependencies.as_ref(), &resolved);
                     bases.retain(|base| !own.is_one(&base.reference));
                     for base in bases.iter_mut().filter(|base| base.digest.is_none()) {
                         base.digest = own.pin(&base.reference).cloned();
                     }
-                    let named = frontend.image.as_ref().map(ToString::to_string);
+                    let named = frontend.image.as_ref().map(|image| image.named.to_string());
                     let frontend = frontend_of(named, &mut bases);
                     return Ok(StepOutput::Built { image: built.image, bases, frontend });
                 }

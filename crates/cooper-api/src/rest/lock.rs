@@ -99,7 +99,7 @@ pub struct LockedText {
 pub struct LockedValue {
     /// Its name.
     pub name: String,
-    /// Its value; absent if it is secret.
+    /// Its value; absent if it is secret, and for those whose run it is not: only its principal and administrators see it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
     /// Whether it is secret.

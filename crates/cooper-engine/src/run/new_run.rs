@@ -5,7 +5,7 @@ use std::time::Duration;
 use cooper_spec::plan::Plan;
 use cooper_spec::quick_build::{BuildSource, PlanError, QuickBuild};
 use cooper_spec::source::RemoteSource;
-use cooper_spec::task_request::KeptTexts;
+use cooper_spec::task_request::{Fetched, KeptTexts};
 use cooper_spec::template::RunVariables;
 use cooper_types::{
     Access, AttemptNumber, ContextId, Fence, PoolName, PrincipalName, RegistryName, RunId, Scopes, SecretString,
@@ -128,14 +128,18 @@ impl NewRun {
                     provenance.secrets = fetched.used_secrets.clone();
                     let run = self.run(id, now, planned.plan, kept.map(kept_source), provenance);
                     let texts = planned.texts.into_iter().collect();
-                    Ok(AcceptedRun { run, texts, notes, kept_texts: KeptTexts::of(fetched) })
+                    let kept_texts = KeptTexts::of(&asked.request, fetched);
+                    Ok(AcceptedRun { run, texts, notes, kept_texts })
                 }
                 TaskSource::Remote(location) => {
                     let plan = task::prepare(&asked.request, &self.pinned(location));
                     let task = Box::new(asked.request.clone());
                     let source = RunSource::TaskWanted { location: location.clone(), task };
                     let run = self.run(id, now, plan, Some(source), provenance);
-                    Ok(AcceptedRun { run, texts: Vec::new(), notes, kept_texts: KeptTexts::default() })
+                    // Whatever comes of it, the next rerun has what this one had.
+                    let mut kept_texts = KeptTexts::of(&asked.request, &Fetched::default());
+                    kept_texts.0.extend(self.replay.iter().flat_map(|new| new.texts.0.iter().cloned()));
+                    Ok(AcceptedRun { run, texts: Vec::new(), notes, kept_texts })
                 }
             },
         }

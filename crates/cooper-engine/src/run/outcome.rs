@@ -498,6 +498,7 @@ impl Run {
             return;
         }
         self.phase = Phase::Finished { verdict: verdict.clone(), at: now };
+        self.forget_queries();
         effects.push(Effect::LogLine(self.closing_line(now)));
         effects.push(Effect::Finished);
     }

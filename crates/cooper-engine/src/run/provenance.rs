@@ -1,6 +1,7 @@
 //! What a run was made from beside its plan: what was asked for, where it ran, and which run it repeats.
 //!
-//! Owns the form in which requests are kept. They hold names of secrets, never values.
+//! Owns the form in which requests are kept. They hold names of secrets, never values, and no query of a URL, which may be
+//! a signature. The texts that a task is planned from are kept beside them (`cooper_spec::task_request::KeptTexts`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -69,7 +70,7 @@ pub enum KeptAsked {
     },
     /// A task file.
     Task {
-        /// What is run.
+        /// What is run, without the texts that came with it.
         request: TaskRequest,
         /// Where the files come from.
         source: KeptSource,
@@ -86,6 +87,8 @@ pub enum KeptSource {
     Context(ContextId),
     /// An agent fetches them.
     Remote(RemoteSource),
+    /// An agent fetches them from a URL with a query, which is not kept.
+    WithoutQuery(RemoteSource),
 }
 
 /// A secret that comes with a request.
@@ -99,6 +102,15 @@ pub enum RequestSecret<'a> {
     Value(&'a str),
 }
 
+impl KeptSource {
+    fn of(source: &RemoteSource) -> Self {
+        match source.without_query() {
+            Some(bare) => Self::WithoutQuery(bare),
+            None => Self::Remote(source.clone()),
+        }
+    }
+}
+
 impl KeptRequest {
     /// What the request for a new run asks for.
     pub(super) fn of(new: &NewRun) -> Self {
@@ -107,15 +119,15 @@ impl KeptRequest {
                 build: build.clone(),
                 source: match source {
                     BuildSource::Context(context) => KeptSource::Context(context.clone()),
-                    BuildSource::Remote(source) => KeptSource::Remote(source.clone()),
+                    BuildSource::Remote(source) => KeptSource::of(source),
                 },
             },
             Asked::Task(task) => KeptAsked::Task {
-                request: task.request.clone(),
+                request: task.request.without_texts(),
                 source: match &task.source {
                     TaskSource::Here { context: None, .. } => KeptSource::Nothing,
                     TaskSource::Here { context: Some(context), .. } => KeptSource::Context(context.clone()),
-                    TaskSource::Remote(source) => KeptSource::Remote(source.clone()),
+                    TaskSource::Remote(source) => KeptSource::of(source),
                 },
             },
         };

@@ -1,14 +1,14 @@
 //! A run that repeats another one: with the same source and images, with what there is now, or only where it failed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use cooper_spec::plan::{Pins, Plan};
+use cooper_spec::plan::{Pins, Plan, PlannedStep, Work};
 use cooper_spec::source::RemoteSource;
-use cooper_spec::task_request::UsedSecret;
-use cooper_types::{RunId, StepId};
+use cooper_spec::task_request::{KeptTexts, UsedSecret};
+use cooper_types::{ImageRef, RunId, StepId};
 use serde::{Deserialize, Serialize};
 
-use super::{KeptRequest, Provenance, Run};
+use super::{KeptRequest, Provenance, Run, StepState};
 use crate::message::PreparedSource;
 
 /// How a run repeats another one.
@@ -25,6 +25,9 @@ pub struct Replay {
     /// The steps that are done and not repeated without need; absent where everything is repeated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done: Option<BTreeSet<StepId>>,
+    /// The names that pushes among these pushed: under other names, which may hold a run's id, nothing is done.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pushed: BTreeMap<StepId, Vec<ImageRef>>,
     /// What the source was found to be, where it has to be the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<PreparedSource>,
@@ -42,6 +45,8 @@ pub struct NewReplay {
     pub replay: Replay,
     /// The source, where the other run's context is still there: nobody fetches it again.
     pub kept: Option<(RemoteSource, PreparedSource)>,
+    /// What is known of the texts that the planning reads, where that comes later.
+    pub texts: KeptTexts,
 }
 
 impl Replay {
@@ -59,22 +64,41 @@ impl Replay {
     /// Makes of a plan what is run of it. The answer is for the log.
     pub(super) fn change(&self, plan: &mut Plan) -> Vec<String> {
         let mut notes = Vec::new();
+        let platforms = plan.platforms_of_steps();
         if let Some(done) = &self.done {
-            let rest = plan.rest(done);
+            let done = plan.steps.iter().filter(|step| done.contains(&step.id) && self.is_still_done(step));
+            let rest = plan.rest(&done.map(|step| step.id.clone()).collect());
             if rest.plan.steps.is_empty() {
                 notes.push(format!("All steps of run {} are done by their names: all are repeated.", self.of));
             } else {
                 if !rest.left_out.is_empty() {
-                    let names: Vec<&str> = rest.left_out.iter().map(StepId::as_str).collect();
-                    notes.push(format!("Not repeated, because done in run {}: {}", self.of, names.join(", ")));
+                    notes.push(format!("Not repeated, because done in run {}: {}", self.of, names(&rest.left_out)));
                 }
                 *plan = rest.plan;
             }
         }
         if !self.fresh {
-            plan.pin(&self.pins);
+            let cut = plan.pin(&self.pins, &platforms);
+            if !cut.is_empty() {
+                notes.push(format!(
+                    "warning: not all images of run {} are pinned in these steps, which ended before they had any: {}",
+                    self.of,
+                    names(&cut)
+                ));
+            }
         }
         notes
+    }
+
+    /// Whether a step that was done counts as done in a new plan: a push does where it would write the same names.
+    fn is_still_done(&self, step: &PlannedStep) -> bool {
+        match &step.work {
+            Work::Push(push) if !push.is_stage => {
+                let images = push.names.iter().map(|name| &name.image);
+                self.pushed.get(&step.id).is_some_and(|pushed| pushed.iter().eq(images))
+            }
+            Work::Push(_) | Work::Prepare(_) | Work::Build(_) | Work::Command(_) => true,
+        }
     }
 
     /// A source as it counts for the run: it must be what it was, and is called what it was called.
@@ -117,4 +141,46 @@ impl Run {
     pub fn rerun_of(&self) -> Option<RunId> {
         self.provenance.replay.as_ref().map(|replay| replay.of)
     }
+
+    /// The steps that need not be repeated: done in this run, or in the one that it repeats and not begun again. With them
+    /// the names that pushes wrote.
+    pub fn done_steps(&self) -> (BTreeSet<StepId>, BTreeMap<StepId, Vec<ImageRef>>) {
+        let (mut done, mut pushed) = (BTreeSet::new(), BTreeMap::new());
+        if let Some(earlier) = &self.provenance.replay {
+            let is_other = |id: &StepId| self.planned(id).is_none();
+            done.extend(earlier.done.iter().flatten().filter(|id| is_other(id)).cloned());
+            let names = earlier.pushed.iter().filter(|(id, _)| is_other(id));
+            pushed.extend(names.map(|(id, names)| (id.clone(), names.clone())));
+        }
+        for (step, planned) in self.steps.iter().zip(&self.plan.steps) {
+            match (&step.state, &planned.work) {
+                // The source of the next run may need none, and then the id is anybody's.
+                (_, Work::Prepare(_)) => {}
+                (StepState::Succeeded { .. }, Work::Push(push)) => {
+                    done.insert(planned.id.clone());
+                    pushed.insert(planned.id.clone(), push.names.iter().map(|name| name.image.clone()).collect());
+                }
+                (StepState::Succeeded { .. }, Work::Build(_) | Work::Command(_))
+                | (StepState::Failed { ignored: true, .. }, Work::Build(_) | Work::Command(_)) => {
+                    done.insert(planned.id.clone());
+                }
+                // What was not pushed is not there, whether the run went on or not.
+                (StepState::Failed { .. }, _)
+                | (
+                    StepState::Waiting | StepState::Running { .. } | StepState::Cancelled { .. } | StepState::Skipped,
+                    _,
+                ) => {}
+            }
+        }
+        (done, pushed)
+    }
+
+    /// The step of a file with this id; the one that fetches a source is none.
+    fn planned(&self, id: &StepId) -> Option<&PlannedStep> {
+        self.plan.steps.iter().find(|step| step.id == *id && !matches!(step.work, Work::Prepare(_)))
+    }
+}
+
+fn names(steps: &[StepId]) -> String {
+    steps.iter().map(StepId::as_str).collect::<Vec<_>>().join(", ")
 }

@@ -5,7 +5,7 @@
 
 use std::error::Error;
 
-use cooper_spec::plan::Plan;
+use cooper_spec::plan::{BuildContext, BuildWork, Plan, Work};
 use cooper_spec::quick_build::{PlanError, QuickBuild};
 use cooper_spec::source::RemoteSource;
 use cooper_spec::task_request::TaskRequest;
@@ -111,6 +111,32 @@ impl Run {
             }
         }
         Ok(plan)
+    }
+}
+
+impl Run {
+    /// Forgets the queries of URLs, which may be signatures: nobody fetches anything for a run that is over.
+    pub(super) fn forget_queries(&mut self) {
+        if let Some(source) = &mut self.source {
+            let location = match source {
+                RunSource::Wanted { location, .. }
+                | RunSource::TaskWanted { location, .. }
+                | RunSource::Prepared { location, .. } => location,
+            };
+            *location = location.without_query().unwrap_or_else(|| location.clone());
+        }
+        for step in &mut self.plan.steps {
+            match &mut step.work {
+                Work::Prepare(prepare) => {
+                    prepare.source = prepare.source.without_query().unwrap_or_else(|| prepare.source.clone());
+                }
+                Work::Build(BuildWork { context: BuildContext::Remote { source }, .. }) => {
+                    let bare = RemoteSource::parse(source).ok().and_then(|source| source.without_query());
+                    *source = bare.map_or_else(|| source.clone(), |bare| bare.to_string());
+                }
+                Work::Build(_) | Work::Push(_) | Work::Command(_) => {}
+            }
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use cooper_engine::run::{Asked, NewReplay, NewRun, RunEvent};
 use cooper_ports::access::Token;
 use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::runs::{AcceptRun, Accepted, RunQuery, RunType, Seal, SealedSecret, SecretKind};
-use cooper_types::{IdempotencyKey, Platform, PoolName, RunId, SecretBytes};
+use cooper_types::{Digest, IdempotencyKey, Platform, PoolName, RunId, SecretBytes};
 
 use super::view::{engine_status, ports_run_type, run_view};
 use super::{ApiState, Caller, JsonBody, PathId, Query};
@@ -45,11 +45,8 @@ pub(super) async fn create(
     let idempotency = idempotency_key(&headers)?.map(|key| (key, core.key.request_digest(&body.bytes)));
     let core = core.clone();
     let accept = async move {
-        // Before anything is fetched: a repetition needs nothing of what its request names, which may be gone by now.
-        if let Some((key, request)) = &idempotency
-            && let Some(record) = core.runs.run_of_request(&token.principal, key, request).await?
-        {
-            return Ok(Accepted { record, repeated: true });
+        if let Some(earlier) = repeated(&core, &token, idempotency.as_ref()).await? {
+            return Ok(earlier);
         }
         let asked = match body.value {
             RunRequest::DockerBuildRequest(request) => docker::asked(&core, request)?,
@@ -74,6 +71,9 @@ pub(super) async fn rerun(
     let idempotency = key.map(|key| (key, state.core.key.request_digest(&asked.collect::<Vec<u8>>())));
     let core = state.core.clone();
     let accept = async move {
+        if let Some(earlier) = repeated(&core, &token, idempotency.as_ref()).await? {
+            return Ok(earlier);
+        }
         let asked = rerun::asked(&core, &token, id, body.value).await?;
         started(&core, asked.accept(&core, token, idempotency)?).await
     };
@@ -81,10 +81,15 @@ pub(super) async fn rerun(
 }
 
 /// `GET /runs/{id}/lock`
-pub(super) async fn lock(State(state): State<ApiState>, PathId(id): PathId<RunId>) -> ApiResult<Json<rest::Lockfile>> {
+pub(super) async fn lock(
+    State(state): State<ApiState>,
+    Extension(Caller(token)): Extension<Caller>,
+    PathId(id): PathId<RunId>,
+) -> ApiResult<Json<rest::Lockfile>> {
     let record = state.core.runs.find_run(id).await?.ok_or_else(|| ApiError::not_found(format!("run {id}")))?;
     let request = state.core.runs.find_request(id).await?;
-    Ok(Json(lock::lockfile(&record, request.as_ref())))
+    let with_values = record.run.principal == token.principal || token.scopes.admin();
+    Ok(Json(lock::lockfile(&record, request.as_ref(), with_values)))
 }
 
 fn idempotency_key(headers: &HeaderMap) -> ApiResult<Option<IdempotencyKey>> {
@@ -92,6 +97,18 @@ fn idempotency_key(headers: &HeaderMap) -> ApiResult<Option<IdempotencyKey>> {
     let invalid = |error: &dyn std::fmt::Display| invalid(format!("header Idempotency-Key is not valid: {error}"));
     let text = value.to_str().map_err(|error| invalid(&error))?;
     IdempotencyKey::parse(text).map(Some).map_err(|error| invalid(&error))
+}
+
+/// What an earlier request of this key was answered with. Looked up before anything is fetched: a repetition needs nothing
+/// of what its request names, which may be gone by now.
+async fn repeated(
+    core: &Core,
+    token: &Token,
+    idempotency: Option<&(IdempotencyKey, Digest)>,
+) -> ApiResult<Option<Accepted>> {
+    let Some((key, request)) = idempotency else { return Ok(None) };
+    let record = core.runs.run_of_request(&token.principal, key, request).await?;
+    Ok(record.map(|record| Accepted { record, repeated: true }))
 }
 
 /// Accepts a run and tells whom it concerns.
@@ -188,7 +205,7 @@ impl AskedRun {
         self,
         core: &Arc<Core>,
         token: Token,
-        idempotency: Option<(IdempotencyKey, cooper_types::Digest)>,
+        idempotency: Option<(IdempotencyKey, Digest)>,
     ) -> ApiResult<AcceptRun> {
         if !(MIN_TIMEOUT_SECONDS..=MAX_TIMEOUT_SECONDS).contains(&self.timeout) {
             let (given, min, max) = (self.timeout, MIN_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS);

@@ -119,9 +119,10 @@ impl Core {
             fetched.files.insert(file.name.clone(), text);
         }
         let replay = run.provenance.replay.as_deref();
-        if let Some(replay) = replay.filter(|replay| !replay.fresh) {
-            let earlier = self.runs.find_request(replay.of).await.map_err(|error| Unplanned::Later(chain(&error)))?;
-            fetched.urls = earlier.map(|earlier| earlier.texts.urls).unwrap_or_default();
+        if replay.is_some_and(|replay| !replay.fresh) {
+            // It was given what the repeated run had when it was accepted.
+            let own = self.runs.find_request(run.id).await.map_err(|error| Unplanned::Later(chain(&error)))?;
+            fetched.known_urls = own.map(|own| own.texts.urls()).unwrap_or_default();
         }
         let asker = Asker { principal: run.principal.clone(), scopes: run.scopes.clone() };
         let inputs = |fetched: &Fetched| {
@@ -133,7 +134,13 @@ impl Core {
             false => Unplanned::Told(chain(&error)),
         })?;
         let (planner, source) = (run.clone(), found.clone());
-        let (texts, used_secrets) = (KeptTexts::of(&fetched), fetched.used_secrets.clone());
+        let task = match &run.source {
+            Some(RunSource::TaskWanted { task, .. }) => task,
+            Some(RunSource::Wanted { .. } | RunSource::Prepared { .. }) | None => {
+                return Err(Unplanned::Told("it was planned before".to_owned()));
+            }
+        };
+        let (texts, used_secrets) = (KeptTexts::of(task, &fetched), fetched.used_secrets.clone());
         let mut lines = fetched.notes.clone();
         let planned = off_the_loop(move || planner.plan_task(&source, &fetched)).await;
         let planned = planned.ok_or_else(|| Unplanned::Told("it was planned before".to_owned()))?;

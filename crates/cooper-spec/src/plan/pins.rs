@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use cooper_types::{Digest, ImageRef, StepId};
+use cooper_types::{Digest, ImageRef, Platform, StepId};
 use serde::{Deserialize, Serialize};
 
 use super::{CommandImage, CommandWork, Plan, Work};
+
+/// The most images of other steps that a build is pinned to.
+const MAX_OTHERS: usize = 64;
 
 /// What the images of a run's steps were resolved to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,37 +29,65 @@ impl Pins {
         self.0.is_empty()
     }
 
-    /// What an image is pinned to: by the step itself, or by any other one where that came not so far.
-    fn of(&self, step: &StepId, reference: &str) -> Option<&Digest> {
-        let own = self.0.get(step).and_then(|images| images.get(reference));
-        own.or_else(|| self.0.values().find_map(|images| images.get(reference)))
+    /// What may be pinned in a step: what it was resolved to there. A step that came not so far is pinned to what others
+    /// `beside` it were. The answer says, too, whether these are more than are taken.
+    fn of<'a>(
+        &'a self,
+        step: &StepId,
+        beside: impl Iterator<Item = &'a StepId>,
+    ) -> (Vec<(&'a String, &'a Digest)>, bool) {
+        if let Some(own) = self.0.get(step) {
+            return (own.iter().collect(), false);
+        }
+        let mut all: BTreeMap<&String, &Digest> = BTreeMap::new();
+        for (name, digest) in beside.filter_map(|other| self.0.get(other)).flatten() {
+            all.entry(name).or_insert(digest);
+        }
+        let is_cut = all.len() > MAX_OTHERS;
+        (all.into_iter().take(MAX_OTHERS).collect(), is_cut)
     }
 
-    /// All that may be pinned in a step.
-    fn for_step(&self, step: &StepId) -> BTreeMap<String, Digest> {
-        let names = self.0.values().flat_map(BTreeMap::keys);
-        names.filter_map(|name| Some((name.clone(), self.of(step, name)?.clone()))).collect()
+    /// What one image is pinned to in a step: as it was there, or in one `beside` it.
+    fn one<'a>(&'a self, step: &'a StepId, name: &str, beside: impl Iterator<Item = &'a StepId>) -> Option<&'a Digest> {
+        std::iter::once(step).chain(beside).find_map(|id| self.0.get(id)?.get(name))
     }
 }
 
 impl Plan {
-    /// Has steps take the images that they are pinned to. What the run itself builds or pushes is never pinned.
-    pub fn pin(&mut self, pins: &Pins) {
+    /// What each step is for.
+    pub fn platforms_of_steps(&self) -> BTreeMap<StepId, Platform> {
+        let platform = |placement: usize| self.placements[placement].platform.clone();
+        self.steps.iter().map(|step| (step.id.clone(), platform(step.placement))).collect()
+    }
+
+    /// Has steps take the images that they are pinned to. What the run itself builds or pushes is never pinned. The answer
+    /// is the steps that are not pinned to all that they could be: these may be more than the plan has.
+    ///
+    /// `platforms` says what the steps are for that the pins come from: what a name stands for can be another thing on
+    /// another platform.
+    pub fn pin(&mut self, pins: &Pins, platforms: &BTreeMap<StepId, Platform>) -> Vec<StepId> {
         let pushed: Vec<ImageRef> = self.pushed_images().cloned().collect();
         let is_made = |name: &str| ImageRef::parse(name).is_ok_and(|image| pushed.contains(&image.tagged_by_default()));
+        let mut cut = Vec::new();
         for step in &mut self.steps {
+            let platform = &self.placements[step.placement].platform;
+            let beside = platforms.iter().filter(|(_, other)| *other == platform).map(|(id, _)| id);
             match &mut step.work {
                 Work::Build(build) => {
                     let staged = |name: &String| build.staged_bases.iter().any(|base| base.name == *name);
                     let built = |name: &String| build.own_bases.iter().any(|(own, _)| own == name);
                     let own = |name: &String| is_made(name) || built(name) || staged(name);
-                    let pinned = pins.for_step(&step.id).into_iter().filter(|(name, _)| !own(name));
-                    build.pinned = pinned.collect();
+                    let (found, is_cut) = pins.of(&step.id, beside);
+                    let pinned = found.into_iter().filter(|(name, _)| !own(name));
+                    build.pinned = pinned.map(|(name, digest)| (name.clone(), digest.clone())).collect();
+                    if is_cut {
+                        cut.push(step.id.clone());
+                    }
                 }
                 Work::Command(CommandWork { image, .. }) => {
                     if let CommandImage::Named(name) = image
                         && !is_made(name)
-                        && let Some(digest) = pins.of(&step.id, name)
+                        && let Some(digest) = pins.one(&step.id, name, beside)
                     {
                         *image = CommandImage::Pinned { name: name.clone(), digest: digest.clone() };
                     }
@@ -64,6 +95,7 @@ impl Plan {
                 Work::Push(_) | Work::Prepare(_) => {}
             }
         }
+        cut
     }
 }
 
@@ -96,17 +128,28 @@ mod tests {
         let mut plan = Plan { placements, steps: vec![step("a", Vec::new()), step("b", vec![0])] };
         let mut pins = Pins::default();
         pins.add(&id("a"), "base:1", &digest("a"));
-        pins.add(&id("c"), "base:1", &digest("c"));
-        pins.add(&id("c"), "tool", &digest("tool"));
         pins.add(&id("a"), "own:1", &digest("own"));
         pins.add(&id("a"), &format!("exact@{}", digest("x")), &digest("x"));
-        plan.pin(&pins);
-        let pinned = |index: usize| match &plan.steps[index].work {
+        pins.add(&id("c"), "base:1", &digest("c"));
+        pins.add(&id("c"), "tool", &digest("tool"));
+        pins.add(&id("d"), "arm", &digest("arm"));
+        let arm = Platform::parse("linux/arm64").expect("valid");
+        let mut platforms = plan.platforms_of_steps();
+        platforms.extend([(id("c"), Platform::LINUX_AMD64), (id("d"), arm)]);
+        assert_eq!(plan.pin(&pins, &platforms), []);
+        let pinned = |plan: &Plan, index: usize| match &plan.steps[index].work {
             Work::Build(build) => build.pinned.clone(),
             other => panic!("{other:?}"),
         };
-        let expect = vec![("base:1".to_owned(), digest("a")), ("tool".to_owned(), digest("tool"))];
-        assert_eq!((pinned(0), pinned(1)), (expect.clone(), expect));
+        let base = ("base:1".to_owned(), digest("a"));
+        // What a step had itself is all that it is pinned to; one that had nothing is pinned to what others had.
+        assert_eq!(pinned(&plan, 0), std::slice::from_ref(&base));
+        assert_eq!(pinned(&plan, 1), [base, ("tool".to_owned(), digest("tool"))]);
+
+        // However much others had, a plan does not grow with it.
+        (0..MAX_OTHERS).for_each(|index| pins.add(&id("c"), &format!("more{index}"), &digest("more")));
+        assert_eq!(plan.pin(&pins, &platforms), [id("b")]);
+        assert!(pinned(&plan, 1).len() <= MAX_OTHERS);
     }
 
     #[test]

@@ -18,30 +18,36 @@ pub struct Rest {
 impl Plan {
     /// The plan without the steps that are `done` and that nothing needs which is to be run again.
     ///
-    /// A step needs the steps whose images it takes, and the steps of its own placement that come before it: they made
-    /// what it finds in the workspace. Nobody needs a push that is done: what it published is there. The order of the
-    /// steps that stay is what it was, where steps between them are gone, too.
+    /// A step needs the steps whose images it takes or that left such for it, and the steps of its own placement that come
+    /// before it: they made what it finds in the workspace. Containers that serve others until the run's end are needed by
+    /// every step of their placement, whatever the order is. Nobody needs a push that is done: what it published is there.
+    /// A stage published nothing that outlives its run, so it is like any other step. The order of the steps that stay is
+    /// what it was, where steps between them are gone, too.
     pub fn rest(&self, done: &BTreeSet<StepId>) -> Rest {
         let before = self.all_before();
         let is_done = |index: usize| done.contains(&self.steps[index].id);
         let mut kept: Vec<bool> = (0..self.steps.len()).map(|index| !is_done(index)).collect();
-        // What a step needs comes before it, so one look from the end finds everything.
-        for index in (0..self.steps.len()).rev() {
-            if !kept[index] {
-                continue;
-            }
-            let step = &self.steps[index];
-            for image in step.work.image_steps() {
-                kept[image] = true;
-            }
-            for &earlier in &before[index] {
-                let same = self.steps[earlier].placement == step.placement;
-                if same && !matches!(self.steps[earlier].work, Work::Push(_)) {
-                    kept[earlier] = true;
+        let mut open: Vec<usize> = (0..self.steps.len()).filter(|index| kept[*index]).collect();
+        while let Some(index) = open.pop() {
+            for needed in self.needed_by(index, &before) {
+                if !kept[needed] {
+                    kept[needed] = true;
+                    open.push(needed);
                 }
             }
         }
         self.only(&kept, &before)
+    }
+
+    /// The steps that a step can't be run without.
+    fn needed_by(&self, index: usize, before: &[BTreeSet<usize>]) -> Vec<usize> {
+        let step = &self.steps[index];
+        let is_here = |other: &usize| self.steps[*other].placement == step.placement;
+        let is_published = |other: &usize| matches!(&self.steps[*other].work, Work::Push(push) if !push.is_stage);
+        let serves = |other: &usize| matches!(&self.steps[*other].work, Work::Command(command) if command.detach);
+        let earlier = before[index].iter().copied().filter(|other| is_here(other) && !is_published(other));
+        let services = (0..self.steps.len()).filter(|other| is_here(other) && serves(other));
+        step.work.image_steps().into_iter().chain(earlier).chain(services).collect()
     }
 
     /// For each step, all steps that come before it, directly or not.

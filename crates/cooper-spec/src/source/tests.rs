@@ -337,3 +337,14 @@ fn sources_are_found_again_where_they_were() {
     check("oci://h.io/a:v1#:sub", &format!("oci://h.io/a@{digest}#:sub"));
     check("https://h.io/a.tgz?sig=1#:sub", "https://h.io/a.tgz?sig=1#:sub");
 }
+
+#[test]
+fn queries_can_be_left_away() {
+    let without = |text: &str| RemoteSource::parse(text).expect("valid").without_query().map(|it| it.to_string());
+    let bare = without("https://h.io/a.tgz?sig=1#:sub").expect("it has one");
+    assert_eq!(bare, "https://h.io/a.tgz?#:sub");
+    assert_eq!(RemoteSource::parse(&bare).expect("valid").shown(), "https://h.io/a.tgz?…#:sub");
+    assert_eq!(without(&bare), None);
+    assert_eq!(without("https://h.io/a.tgz"), None);
+    assert_eq!(without("https://h.io/a.git#main"), None);
+}

@@ -40,7 +40,7 @@ pub(super) async fn accept(
     let uploaded = match (context, request.context_of) {
         (None, _) => None,
         (Some(context), None) => Some(check_context(tx, registry, context, principal, now).await?),
-        (Some(context), Some(run)) => Some(context_of(tx, registry, context, run).await?),
+        (Some(context), Some(run)) => Some(context_of(tx, registry, context, run, principal).await?),
     };
     let id = next_id(tx, registry).await?;
     let AcceptedRun { run, texts, notes, kept_texts } = request.run.accept(id, now)?;
@@ -112,20 +112,22 @@ async fn check_context(
     }
 }
 
-/// The size and digest of a context that another run has used, and that is still there.
+/// The size and digest of a context that another run of the principal has used, and that is still there.
 async fn context_of(
     tx: &mut SqliteConnection,
     registry: RegistryId,
     id: &ContextId,
     run: RunId,
+    principal: &PrincipalName,
 ) -> Result<(u64, Digest), AcceptError> {
     let row = sqlx::query(
         "SELECT c.size, c.digest FROM runs r JOIN contexts c ON c.registry_id = r.registry_id AND c.id = r.context_id
-         WHERE r.registry_id = ?1 AND r.number = ?2 AND c.id = ?3 AND c.state = 'uploaded'",
+         WHERE r.registry_id = ?1 AND r.number = ?2 AND c.id = ?3 AND c.state = 'uploaded' AND r.principal = ?4",
     )
     .bind(registry.0)
     .bind(run_number(run))
     .bind(id.as_str())
+    .bind(principal.as_str())
     .fetch_optional(tx)
     .await
     .during(ACCEPT)?;

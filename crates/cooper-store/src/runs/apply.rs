@@ -303,10 +303,12 @@ impl Change<'_> {
     async fn finished(&mut self) -> Result<(), StoreError> {
         sqlx::query(
             "DELETE FROM run_secrets WHERE registry_id = ?1 AND run_number = ?2;
-             DELETE FROM live_attempts WHERE registry_id = ?1 AND run_number = ?2",
+             DELETE FROM live_attempts WHERE registry_id = ?1 AND run_number = ?2;
+             UPDATE run_requests SET ended = ?3 WHERE registry_id = ?1 AND run_number = ?2 AND texts IS NOT NULL",
         )
         .bind(self.registry.0)
         .bind(run_number(self.run.id))
+        .bind(self.now.as_micros())
         .execute(&mut *self.tx)
         .await
         .during("end run")?;

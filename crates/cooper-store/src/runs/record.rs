@@ -170,6 +170,7 @@ mod tests {
             (super::super::OF_AGENT, "SEARCH a USING PRIMARY KEY (registry_id=? AND agent=?)"),
             (super::super::COUNTING, "USING COVERING INDEX runs_unfinished "),
             (super::super::unfinished::GENERATIONS, "USING COVERING INDEX runs_unfinished "),
+            (super::super::request::DROP_TEXTS, "USING INDEX run_requests_by_end (registry_id=? AND ended"),
         ] {
             let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
             let rows = sqlx::query(explain).fetch_all(store.readers()).await.unwrap();

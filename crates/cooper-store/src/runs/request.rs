@@ -4,11 +4,24 @@ use cooper_engine::run::{KeptRequest, REQUEST_VERSION};
 use cooper_ports::runs::{StoredContext, StoredRequest};
 use cooper_ports::store_error::StoreError;
 use cooper_spec::task_request::KeptTexts;
-use cooper_types::{ContextId, Digest, RegistryId, RunId};
+use cooper_types::{ContextId, Digest, RegistryId, RunId, Timestamp};
+use serde::Deserialize;
 use sqlx::{Row, SqliteConnection};
 
 use crate::contexts::run_number;
 use crate::sql_error::{During, Stored, UnknownValue};
+
+/// Answered from its index alone: most requests have ended long ago, and have no texts.
+pub(super) const DROP_TEXTS: &str = "UPDATE run_requests SET texts = NULL WHERE registry_id = ?1 AND run_number IN (
+         SELECT run_number FROM run_requests INDEXED BY run_requests_by_end
+         WHERE registry_id = ?1 AND texts IS NOT NULL AND ended IS NOT NULL AND ended <= ?2 ORDER BY ended LIMIT ?3
+     )";
+
+/// What every form of a request has.
+#[derive(Deserialize)]
+struct Form {
+    version: u32,
+}
 
 /// Keeps the request of a run, in the transaction that accepts it.
 pub(super) async fn insert(
@@ -20,11 +33,12 @@ pub(super) async fn insert(
     context: Option<&(u64, Digest)>,
 ) -> Result<(), StoreError> {
     const WRITE: &str = "keep request";
-    let texts = (!texts.is_empty()).then(|| serde_json::to_string(texts)).transpose().stored(WRITE)?;
+    let digests = serde_json::to_string(&texts.digests()).stored(WRITE)?;
+    let texts = (!texts.0.is_empty()).then(|| serde_json::to_string(texts)).transpose().stored(WRITE)?;
     let size = context.map(|(size, _)| i64::try_from(*size)).transpose().stored(WRITE)?;
     sqlx::query(
-        "INSERT INTO run_requests (registry_id, run_number, request, texts, context_digest, context_size)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO run_requests (registry_id, run_number, request, texts, context_digest, context_size, digests)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )
     .bind(registry.0)
     .bind(run_number(run))
@@ -32,6 +46,7 @@ pub(super) async fn insert(
     .bind(texts)
     .bind(context.map(|(_, digest)| digest.as_str()))
     .bind(size)
+    .bind(digests)
     .execute(tx)
     .await
     .map(drop)
@@ -46,14 +61,26 @@ pub(super) async fn keep_texts(
     texts: &KeptTexts,
 ) -> Result<(), StoreError> {
     const WRITE: &str = "keep texts of a request";
-    sqlx::query("UPDATE run_requests SET texts = ?3 WHERE registry_id = ?1 AND run_number = ?2")
+    sqlx::query("UPDATE run_requests SET texts = ?3, digests = ?4 WHERE registry_id = ?1 AND run_number = ?2")
         .bind(registry.0)
         .bind(run_number(run))
         .bind(serde_json::to_string(texts).stored(WRITE)?)
+        .bind(serde_json::to_string(&texts.digests()).stored(WRITE)?)
         .execute(tx)
         .await
         .map(drop)
         .during(WRITE)
+}
+
+/// Drops texts of requests whose runs ended at this time or before.
+pub(super) async fn drop_texts(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    ended: Timestamp,
+    limit: u32,
+) -> Result<u64, StoreError> {
+    let dropped = sqlx::query(DROP_TEXTS).bind(registry.0).bind(ended.as_micros()).bind(limit).execute(tx).await;
+    Ok(dropped.during("drop texts of requests")?.rows_affected())
 }
 
 /// The request of a run, and what is left of its context.
@@ -64,7 +91,7 @@ pub(super) async fn find(
 ) -> Result<Option<StoredRequest>, StoreError> {
     const READ: &str = "read request";
     let row = sqlx::query(
-        "SELECT q.request, q.texts, q.context_digest, q.context_size, c.id AS context_id
+        "SELECT q.request, q.texts, q.digests, q.context_digest, q.context_size, c.id AS context_id
          FROM run_requests q
          JOIN runs r ON r.registry_id = q.registry_id AND r.number = q.run_number
          LEFT JOIN contexts c ON c.registry_id = r.registry_id AND c.id = r.context_id AND c.state = 'uploaded'
@@ -76,16 +103,19 @@ pub(super) async fn find(
     .await
     .during(READ)?;
     let Some(row) = row else { return Ok(None) };
-    let request: KeptRequest = serde_json::from_str(row.try_get("request").during(READ)?).stored(READ)?;
-    if request.version > REQUEST_VERSION {
-        return Err(UnknownValue::new("version of a request", &request.version.to_string())).stored(READ);
+    let request: &str = row.try_get("request").during(READ)?;
+    // First: a later form need not be readable.
+    let Form { version } = serde_json::from_str(request).stored(READ)?;
+    if version > REQUEST_VERSION {
+        return Err(UnknownValue::new("version of a request", &version.to_string())).stored(READ);
     }
     let texts: Option<&str> = row.try_get("texts").during(READ)?;
     let digest: Option<&str> = row.try_get("context_digest").during(READ)?;
     let size: Option<i64> = row.try_get("context_size").during(READ)?;
     let kept: Option<&str> = row.try_get("context_id").during(READ)?;
     Ok(Some(StoredRequest {
-        request,
+        request: serde_json::from_str(request).stored(READ)?,
+        digests: serde_json::from_str(row.try_get("digests").during(READ)?).stored(READ)?,
         texts: texts.map(serde_json::from_str).transpose().stored(READ)?.unwrap_or_default(),
         uploaded: match (digest, size) {
             (Some(digest), Some(size)) => Some(StoredContext {

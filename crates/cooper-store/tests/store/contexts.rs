@@ -81,16 +81,19 @@ async fn contexts_outlive_their_runs_for_whoever_repeats_those() {
     let stored = fixture.store.find_request(run).await.unwrap().unwrap();
     assert_eq!(stored.context, Some(context("used")));
 
-    // It has expired, and is another principal's.
-    let bobs = quick_build("bob", "used");
-    fixture.store.accept_run(bobs.clone()).await.unwrap_err();
-    let again = AcceptRun { context_of: Some(run), ..bobs };
+    // It has expired, so it is there for this run's principal alone, who says which run it is of.
+    let plain = quick_build("alice", "used");
+    fixture.store.accept_run(plain.clone()).await.unwrap_err();
+    let again = AcceptRun { context_of: Some(run), ..plain };
     let other = AcceptRun { context_of: Some(RunId::from_number(99)), ..again.clone() };
-    assert!(matches!(fixture.store.accept_run(other).await.unwrap_err(), AcceptError::UnknownContext(_)));
+    let bobs = AcceptRun { context_of: Some(run), ..quick_build("bob", "used") };
+    for refused in [other, bobs] {
+        assert!(matches!(fixture.store.accept_run(refused).await.unwrap_err(), AcceptError::UnknownContext(_)));
+    }
     let again = fixture.store.accept_run(again).await.unwrap().record.run.id;
     fixture.clock.advance(2 * HOUR);
     assert!(fixture.store.expire_contexts(HOUR, 10).await.unwrap().is_empty(), "an unfinished run needs it");
-    fixture.apply(again, RunEvent::CancelRequested { by: principal("bob") }).await.unwrap();
+    fixture.apply(again, RunEvent::CancelRequested { by: principal("alice") }).await.unwrap();
     fixture.clock.advance(HOUR);
     assert_eq!(fixture.store.expire_contexts(HOUR, 10).await.unwrap(), [context("used")]);
     let stored = fixture.store.find_request(again).await.unwrap().unwrap();

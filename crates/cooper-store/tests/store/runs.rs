@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cooper_engine::message::{BaseImage, PushedManifest, StepOutput, StepResult};
-use cooper_engine::run::{Effect, PendingReason, Phase, Refusal, RunEvent, RunStatus};
+use cooper_engine::run::{Asked, AskedTask, Effect, PendingReason, Phase, Refusal, RunEvent, RunStatus, TaskSource};
 use cooper_ports::blobs::UploadId;
 use cooper_ports::clock::Clock;
 use cooper_ports::contexts::ContextStore;
@@ -14,7 +14,10 @@ use cooper_ports::registry::{
 use cooper_ports::runs::{
     AcceptError, AcceptRun, ApplyError, RunQuery, RunStore, RunType, SealedSecret, SecretKind, SecretsError,
 };
-use cooper_types::{AgentName, AttemptNumber, Digest, Fence, IdempotencyKey, RepositoryName, RunId, StepId, Tag};
+use cooper_spec::task_request::{Fetched, TaskRequest, TaskText};
+use cooper_types::{
+    AgentName, AttemptNumber, Digest, Fence, IdempotencyKey, Platform, RepositoryName, RunId, StepId, Tag,
+};
 
 use crate::fixture::{Fixture, Started, agent, build_of, context, principal, quick_build, upload};
 
@@ -457,4 +460,44 @@ async fn a_bad_row_keeps_no_agent_from_its_other_runs() {
         .unwrap();
     let runs = fixture.store.runs_of_agent(&agent().name).await.unwrap();
     assert_eq!(runs.iter().map(|run| run.id).collect::<Vec<_>>(), [good]);
+}
+
+#[tokio::test]
+async fn texts_of_requests_are_dropped_when_their_time_is_over() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let fixture = Fixture::new().await;
+    let text = "steps:\n  - {id: one, cmd: busybox true}\n";
+    let accept = async || {
+        let request = TaskRequest {
+            file: TaskText::Given { name: "acr-task.yaml".to_owned(), text: text.to_owned() },
+            values: None,
+            set: Vec::new(),
+            alias_files: BTreeMap::new(),
+            platform: Platform::LINUX_AMD64,
+            working_directory: None,
+        };
+        let source = TaskSource::Here { context: None, fetched: Fetched::default() };
+        let mut new = quick_build("alice", "none");
+        new.run.asked = Asked::Task(Box::new(AskedTask { request, source }));
+        fixture.store.accept_run(new).await.unwrap().record.run.id
+    };
+    let (one, two) = (accept().await, accept().await);
+    let cancel = async |run| fixture.apply(run, RunEvent::CancelRequested { by: principal("alice") }).await.unwrap();
+    cancel(one).await;
+    fixture.clock.advance(HOUR);
+    let texts = async |run| {
+        let stored = fixture.store.find_request(run).await.unwrap().unwrap();
+        // What it was is known as long as the run is.
+        assert_eq!(stored.digests[0].digest, Digest::sha256(text.as_bytes()));
+        assert!(!serde_json::to_string(&stored.request).unwrap().contains("busybox"));
+        assert_eq!(stored.has_texts(), stored.texts.0.len() == 1);
+        stored.texts.0.len()
+    };
+    let dropped = async |kept| fixture.store.drop_request_texts(kept, 10).await.unwrap();
+    assert_eq!((dropped(2 * HOUR).await, texts(one).await), (0, 1), "it is kept for as long as that");
+    assert_eq!((dropped(HOUR).await, texts(one).await), (1, 0));
+    assert_eq!((dropped(Duration::ZERO).await, texts(two).await), (0, 1), "its run has not ended");
+    cancel(two).await;
+    assert_eq!((dropped(Duration::MAX).await, texts(two).await), (0, 1));
+    assert_eq!((dropped(Duration::ZERO).await, texts(two).await), (1, 0));
 }

@@ -54,7 +54,7 @@ enum RunsCommand {
         #[arg(long, short, value_enum, default_value_t)]
         output: OutputForm,
     },
-    /// Run a run again, with the source and the images that it had
+    /// Run a run of your own again, with the source and the images that it had
     Rerun {
         /// The run's id, such as ca1
         #[arg(value_name = "RUN")]

@@ -1,10 +1,11 @@
 //! The frontend that a build is read by: the engine's own unless the operator wants the one that is asked for. By
 //! `# syntax=` in the Dockerfile or by the build argument `BUILDKIT_SYNTAX`, which goes first.
 
-use cooper_ports::engine::{EngineDescription, EngineFeature};
+use cooper_ports::engine::{EngineDescription, EngineFeature, ResolvedBase};
 use cooper_spec::dockerfile::{Dockerfile, FrontendRules, FrontendUse};
-use cooper_types::ImageRef;
+use cooper_types::{Digest, ImageRef};
 
+use super::own::is_answer;
 use crate::step::bases::in_full;
 
 /// The build argument that names a frontend, in engines that know it.
@@ -16,9 +17,38 @@ pub(super) struct Frontend {
     /// The Dockerfile as the engine is to have it, where that is another text.
     pub(super) text: Option<String>,
     /// The frontend's image, if it is one.
-    pub(super) image: Option<ImageRef>,
+    pub(super) image: Option<FrontendImage>,
     /// A line for the log.
     pub(super) note: Option<String>,
+}
+
+/// A frontend that is an image.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct FrontendImage {
+    /// How it is asked for, in full.
+    pub(super) named: ImageRef,
+    /// What it is pinned to, if it is.
+    pub(super) digest: Option<Digest>,
+}
+
+impl FrontendImage {
+    /// What is pulled.
+    pub(super) fn exact(&self) -> ImageRef {
+        match &self.digest {
+            Some(digest) => ImageRef { tag: None, digest: Some(digest.clone()), ..self.named.clone() },
+            None => self.named.clone(),
+        }
+    }
+
+    /// What an image was resolved to, as its name was written.
+    pub(super) fn as_written(&self, base: ResolvedBase) -> ResolvedBase {
+        match &self.digest {
+            Some(digest) if is_answer(&base, &self.exact().to_string(), digest) => {
+                ResolvedBase { reference: self.named.to_string(), ..base }
+            }
+            _ => base,
+        }
+    }
 }
 
 /// Decides on a Dockerfile's frontend, and takes what names it from the arguments. The error is the user's.
@@ -26,6 +56,7 @@ pub(super) fn decide(
     text: &str,
     arguments: &mut Vec<(String, String)>,
     rules: &FrontendRules,
+    pinned: &[(String, Digest)],
     engine: &EngineDescription,
 ) -> Result<Frontend, String> {
     if text.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']).starts_with('{') {
@@ -58,8 +89,11 @@ pub(super) fn decide(
             Ok(Frontend { text: without(), image: None, note: Some(note) })
         }
         Some(FrontendUse::Image) => {
-            let image = in_full(image);
-            let name = image.to_string();
+            let named = in_full(image);
+            let is_it = |name: &str| ImageRef::parse(name).is_ok_and(|image| in_full(image) == named);
+            let digest = pinned.iter().find(|(name, _)| is_it(name)).map(|(_, digest)| digest.clone());
+            let image = FrontendImage { named, digest };
+            let name = image.exact().to_string();
             let text = match may_name {
                 true => Dockerfile::with_frontend(text, Some(&name)),
                 // Lines in errors are one more then: there is no line that could hold it.
@@ -114,7 +148,8 @@ mod tests {
 
     fn on(text: &str, arguments: &mut Vec<(String, String)>) -> Result<Frontend, String> {
         let rules = FrontendRules(vec![FrontendRule::parse("r.io/f=pull").expect("a rule")]);
-        decide(text, arguments, &rules, &engine())
+        let pinned = [("r.io/f:pinned".to_owned(), Digest::sha256(b"frontend"))];
+        decide(text, arguments, &rules, &pinned, &engine())
     }
 
     #[test]
@@ -127,7 +162,18 @@ mod tests {
         assert!(note.contains("Docker Engine 20.10.24, without here-documents, --link, RUN --network"), "{note}");
         let pulled = on("# syntax=r.io/f:1 words\nFROM scratch\n", &mut Vec::new()).expect("allowed");
         assert_eq!(pulled.text.as_deref(), Some("# syntax=r.io/f:1\nFROM scratch\n"));
-        assert_eq!(pulled.image.map(|image| image.to_string()).as_deref(), Some("r.io/f:1"));
+        assert_eq!(pulled.image.map(|image| image.exact().to_string()).as_deref(), Some("r.io/f:1"));
+        let again = on("# syntax=r.io/f:pinned\nFROM scratch\n", &mut Vec::new()).expect("allowed");
+        let exact = format!("r.io/f@{}", Digest::sha256(b"frontend"));
+        assert_eq!(again.text, Some(format!("# syntax={exact}\nFROM scratch\n")));
+        let image = again.image.expect("one that is pulled");
+        let digest = Digest::sha256(b"frontend");
+        // Engines leave the digest out of the name.
+        let resolved = |reference: &str| ResolvedBase { reference: reference.to_owned(), digest: digest.clone() };
+        for asked in [exact.as_str(), "r.io/f"] {
+            assert_eq!(image.as_written(resolved(asked)).reference, "r.io/f:pinned", "{asked}");
+        }
+        assert_eq!(image.as_written(resolved("r.io/g")).reference, "r.io/g");
         for text in ["# syntax=evil/x\nFROM scratch\n", "# syntax=cooper.invalid/o/ca1:1\nFROM scratch\n"] {
             assert!(on(text, &mut Vec::new()).expect_err("refused").contains("--frontend"), "{text}");
         }

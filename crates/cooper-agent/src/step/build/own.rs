@@ -62,10 +62,7 @@ impl OwnImages {
     /// What an image was resolved to, as its name was written. What is pinned was asked for by its digest, which engines
     /// leave out of the name.
     pub(super) fn as_written(&self, base: ResolvedBase) -> ResolvedBase {
-        let asked = |exact: &str, digest: &Digest| {
-            exact == base.reference || exact.strip_suffix(&format!("@{digest}")) == Some(base.reference.as_str())
-        };
-        let is_this = |(_, exact, digest): &&(String, String, Digest)| *digest == base.digest && asked(exact, digest);
+        let is_this = |(_, exact, digest): &&(String, String, Digest)| is_answer(&base, exact, digest);
         match self.pinned.iter().find(is_this) {
             Some((name, ..)) => ResolvedBase { reference: name.clone(), ..base },
             None => base,
@@ -102,6 +99,13 @@ impl OwnImages {
             event => event,
         }
     }
+}
+
+/// Whether an image was resolved for a name with this digest, which engines leave out of what they say.
+pub(super) fn is_answer(base: &ResolvedBase, exact: &str, digest: &Digest) -> bool {
+    let is_named =
+        exact == base.reference || exact.strip_suffix(&format!("@{digest}")) == Some(base.reference.as_str());
+    *digest == base.digest && is_named
 }
 
 impl Attempt<'_> {

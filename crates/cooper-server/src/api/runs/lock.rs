@@ -8,7 +8,7 @@ use cooper_engine::message::{Frontend, StepOutput};
 use cooper_engine::run::{KeptAsked, Run, RunSource, StepState};
 use cooper_ports::runs::{RunRecord, StoredRequest};
 use cooper_spec::plan::{ArgumentValue, BuildWork, CommandImage, Work};
-use cooper_spec::task_request::{KeptTexts, SecretVersion, TaskRequest, TaskText, UsedSecret};
+use cooper_spec::task_request::{SecretVersion, TaskRequest, TaskText, TextDigest, TextRole, UsedSecret};
 use cooper_types::Digest;
 
 use crate::api::view::{rest_run_type, step_type};
@@ -16,8 +16,8 @@ use crate::api::view::{rest_run_type, step_type};
 /// What an engine's own frontend is called.
 const BUILT_IN: &str = "built-in";
 
-/// What a run was made from, as far as it is known.
-pub(super) fn lockfile(record: &RunRecord, stored: Option<&StoredRequest>) -> Lockfile {
+/// What a run was made from, as far as it is known: with the values that came with its request, or with their names alone.
+pub(super) fn lockfile(record: &RunRecord, stored: Option<&StoredRequest>, with_values: bool) -> Lockfile {
     let run = &record.run;
     let found = run.source.as_ref().and_then(RunSource::found);
     let uploaded = stored.and_then(|stored| stored.uploaded.as_ref());
@@ -47,36 +47,33 @@ pub(super) fn lockfile(record: &RunRecord, stored: Option<&StoredRequest>) -> Lo
         placements: placements(run),
         steps: (0..run.plan.steps.len()).map(|index| step(record, index)).collect(),
     };
-    if let Some(StoredRequest { request, texts, .. }) = stored
+    if let Some(StoredRequest { request, digests, .. }) = stored
         && let KeptAsked::Task { request: task, .. } = &request.asked
     {
-        add_task(&mut lockfile, task, texts);
+        add_task(&mut lockfile, task, digests);
+    }
+    if !with_values {
+        let arguments = lockfile.steps.iter_mut().flat_map(|step| &mut step.arguments);
+        lockfile.values.iter_mut().chain(arguments).for_each(|value| value.value = None);
     }
     lockfile
 }
 
 /// What a task file's run was planned from.
-fn add_task(lockfile: &mut Lockfile, task: &TaskRequest, texts: &KeptTexts) {
-    let text = |name: &str, text: &str| LockedText {
-        name: name.to_owned(),
-        digest: Digest::sha256(text.as_bytes()).to_string(),
-    };
-    let read = |from: &TaskText| match from {
-        TaskText::Given { name, text: content } => Some(text(name, content)),
-        TaskText::InSource(path) => texts.files.get(path).map(|content| text(path, content)),
-    };
-    lockfile.task_file = [&task.file].into_iter().find_map(read);
-    lockfile.values_file = task.values.as_ref().and_then(read);
-    let own: Vec<&str> =
-        [Some(&task.file), task.values.as_ref()].into_iter().flatten().filter_map(TaskText::path).collect();
-    let of_source = texts.files.iter().filter(|(name, _)| {
-        // What came with the request comes before what the source has under the same name.
-        !own.contains(&name.as_str()) && !task.alias_files.contains_key(*name)
-    });
-    let files = task.alias_files.iter().chain(of_source).map(|(name, content)| text(name, content));
-    // A URL's query may be a secret.
-    let urls = texts.urls.iter().map(|(url, content)| text(url.split(['?', '#']).next().unwrap_or_default(), content));
-    lockfile.alias_files = files.chain(urls).collect();
+fn add_task(lockfile: &mut Lockfile, task: &TaskRequest, digests: &[TextDigest]) {
+    let (file, values) = (task.file.path(), task.values.as_ref().and_then(TaskText::path));
+    for TextDigest { role, name, digest } in digests {
+        let text = LockedText { name: name.clone(), digest: digest.to_string() };
+        let is_read = |path: Option<&str>| *role == TextRole::Source && path == Some(name.as_str());
+        if *role == TextRole::TaskFile || is_read(file) {
+            lockfile.task_file = Some(text);
+        } else if *role == TextRole::ValuesFile || is_read(values) {
+            lockfile.values_file = Some(text);
+        } else if !(*role == TextRole::Source && lockfile.alias_files.iter().any(|other| other.name == *name)) {
+            // What came with the request comes before what the source has under the same name.
+            lockfile.alias_files.push(text);
+        }
+    }
     lockfile.values = task
         .set
         .iter()

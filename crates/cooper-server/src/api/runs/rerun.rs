@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cooper_api::problem::ProblemCode;
 use cooper_api::rest::RerunRequest;
-use cooper_engine::message::PreparedSource;
+use cooper_engine::message::{PreparedSource, StepOutput};
 use cooper_engine::run::{
     Asked, AskedTask, KeptAsked, KeptSource, NewReplay, Replay, RequestSecret, Run, RunSource, RunStatus, StepState,
     TaskSource,
@@ -15,13 +15,17 @@ use cooper_ports::runs::{RunRecord, SealedSecret, SecretKind, StoredRequest};
 use cooper_spec::plan::Pins;
 use cooper_spec::quick_build::BuildSource;
 use cooper_spec::source::RemoteSource;
-use cooper_spec::task_request::{Fetched, TaskRequest, set_secret_name};
-use cooper_types::{ContextId, RunId, SecretBytes, SecretString, StepId};
+use cooper_spec::task_request::{Fetched, KeptTexts, TaskRequest, TextDigest, TextRole, UsedSecret, set_secret_name};
+use cooper_types::{ContextId, RunId, SecretBytes, SecretString};
 
 use super::{AskedRun, invalid, seal};
 use crate::core::Core;
 use crate::problem::{ApiError, ApiResult};
 use crate::tasks;
+
+/// What is to be done about files that are nowhere else.
+const START_ANEW: &str = "start it anew with `cooper build` or `cooper run`; the server keeps what runs were made from for \
+                          the time of --context-retention";
 
 /// Where the files of the new run come from.
 enum Place {
@@ -37,9 +41,11 @@ enum Place {
 pub(super) async fn asked(core: &Arc<Core>, token: &Token, id: RunId, request: RerunRequest) -> ApiResult<AskedRun> {
     let record = core.runs.find_run(id).await?.ok_or_else(|| ApiError::not_found(format!("run {id}")))?;
     let run = &record.run;
-    if run.principal != token.principal && !token.scopes.admin() {
-        let detail = format!("run {id} is a run of {}: only that principal and administrators rerun it", run.principal);
-        return Err(ApiError::new(ProblemCode::Forbidden, detail));
+    if run.principal != token.principal {
+        // With the rights of whoever asks, an administrator's most of all, it would be another run.
+        let detail = format!("run {id} is a run of {}: only that principal reruns it", run.principal);
+        let error = ApiError::new(ProblemCode::Forbidden, detail);
+        return Err(error.with_hint("a rerun has the rights of who asks for it; start it anew as a run of your own"));
     }
     if run.finished().is_none() {
         let error = ApiError::new(ProblemCode::Conflict, format!("run {id} has not ended yet"));
@@ -53,8 +59,9 @@ pub(super) async fn asked(core: &Arc<Core>, token: &Token, id: RunId, request: R
         let detail = format!("run {id} was accepted by an older release, which kept no requests: start it anew");
         return Err(ApiError::new(ProblemCode::Conflict, detail));
     };
-    let (secrets, set_secrets) = secrets(core, &record, &stored, &request)?;
     let place = place(run, &stored, &request)?;
+    may_have(token, run, &place, &request)?;
+    let (secrets, set_secrets) = secrets(core, &record, &stored, &request)?;
     let replay = replay(&record, &request, &place);
     let asked = match stored.request.asked.clone() {
         KeptAsked::Build { build, .. } => {
@@ -68,6 +75,7 @@ pub(super) async fn asked(core: &Arc<Core>, token: &Token, id: RunId, request: R
             Asked::Build { build, source }
         }
         KeptAsked::Task { request: task, .. } => {
+            let task = task.with_texts(&stored.texts);
             let source = task_source(core, token, &stored, &replay, &task, &place, set_secrets).await?;
             Asked::Task(Box::new(AskedTask { request: task, source }))
         }
@@ -78,38 +86,72 @@ pub(super) async fn asked(core: &Arc<Core>, token: &Token, id: RunId, request: R
     };
     let timeout = u32::try_from(stored.request.timeout.as_secs()).unwrap_or(u32::MAX);
     let pool = Some(stored.request.pool.to_string());
-    let replay = Some(Box::new(NewReplay { request: stored.request, replay, kept }));
+    let texts = if request.fresh { KeptTexts::default() } else { stored.texts.only_urls() };
+    let replay = Some(Box::new(NewReplay { request: stored.request, replay, kept, texts }));
     Ok(AskedRun { asked, run_type: record.run_type, secrets, timeout, pool, replay })
+}
+
+/// Whether a token is enough for what is kept of a run: its files, and what its planning read. Another token of the same
+/// principal may have fetched them, and be allowed more.
+fn may_have(token: &Token, run: &Run, place: &Place, request: &RerunRequest) -> ApiResult<()> {
+    if request.fresh && matches!(place, Place::Remote(_, None)) {
+        return Ok(());
+    }
+    let Some(missing) = token.scopes.first_missing(&run.scopes) else { return Ok(()) };
+    let detail = format!("run {} was started with a token that has the scope {missing}, and yours has not", run.id);
+    let error = ApiError::new(ProblemCode::Forbidden, detail);
+    Err(error.with_hint(match place {
+        Place::Remote(..) | Place::Kept(..) => {
+            "its source and what it was planned from are kept for tokens with all of its scopes: ask with such a token, or \
+             rerun the whole of it with --fresh"
+        }
+        Place::Nothing | Place::Context(_) => {
+            "its files are kept for tokens with all of its scopes: ask with such a token, or start it anew"
+        }
+    }))
 }
 
 /// Where the files come from: from the same place as far as it is there, unless everything is resolved anew.
 fn place(run: &Run, stored: &StoredRequest, request: &RerunRequest) -> ApiResult<Place> {
     let earlier = run.provenance.replay.as_ref();
-    match stored.request.source() {
-        KeptSource::Nothing => Ok(Place::Nothing),
-        KeptSource::Context(context) => match &stored.context {
-            Some(kept) if kept == context => Ok(Place::Context(context.clone())),
-            _ => Err(ApiError::new(
-                ProblemCode::ContextNotFound,
-                format!("the files of run {} are not kept any more", run.id),
-            )
-            .with_hint(
-                "start it anew from its folder with `cooper build` or `cooper run`; the server keeps contexts for the \
-                 time of --context-retention",
-            )),
-        },
-        KeptSource::Remote(location) if request.fresh && !request.failed => Ok(Place::Remote(location.clone(), None)),
-        KeptSource::Remote(location) => {
-            let found = run.source.as_ref().and_then(RunSource::found);
-            // What a rerun has to find counts more than what it found: it may have failed by that.
-            let expected = earlier.and_then(|replay| replay.source.as_ref()).or(found);
-            Ok(match (expected, found, &stored.context) {
-                (Some(_), Some(found), Some(kept)) if found.context == *kept => {
-                    Place::Kept(location.clone(), found.clone())
-                }
-                (expected, ..) => Place::Remote(location.clone(), expected.cloned()),
-            })
+    let gone = |what: &str, hint: &'static str| {
+        Err(ApiError::new(ProblemCode::ContextNotFound, format!("{what} of run {} are not kept any more", run.id))
+            .with_hint(hint))
+    };
+    // Those that came with the request are in no source.
+    let is_given =
+        |text: &TextDigest| matches!(text.role, TextRole::TaskFile | TextRole::ValuesFile | TextRole::AliasFile);
+    if !stored.has_texts() && stored.digests.iter().any(is_given) {
+        return gone("the task's files", START_ANEW);
+    }
+    let (location, is_whole) = match stored.request.source() {
+        KeptSource::Nothing => return Ok(Place::Nothing),
+        KeptSource::Context(context) => {
+            return match &stored.context {
+                Some(kept) if kept == context => Ok(Place::Context(context.clone())),
+                _ => gone("the files", START_ANEW),
+            };
         }
+        KeptSource::Remote(location) => (location, true),
+        KeptSource::WithoutQuery(location) => (location, false),
+    };
+    let is_anew = request.fresh && !request.failed;
+    if is_anew && is_whole {
+        return Ok(Place::Remote(location.clone(), None));
+    }
+    let found = run.source.as_ref().and_then(RunSource::found);
+    // What a rerun has to find counts more than what it found: it may have failed by that.
+    let expected = earlier.and_then(|replay| replay.source.as_ref()).or(found);
+    match (expected, found, &stored.context) {
+        (Some(_), Some(found), Some(kept)) if !is_anew && found.context == *kept && stored.has_texts() => {
+            Ok(Place::Kept(location.clone(), found.clone()))
+        }
+        (expected, ..) if is_whole => Ok(Place::Remote(location.clone(), expected.cloned())),
+        _ => Err(ApiError::new(
+            ProblemCode::ContextNotFound,
+            format!("run {} has to fetch {} again, and the query of this URL is not kept", run.id, location.shown()),
+        )
+        .with_hint("a query may be a signature; start the run anew with the whole URL")),
     }
 }
 
@@ -125,34 +167,32 @@ fn replay(record: &RunRecord, request: &RerunRequest, place: &Place) -> Replay {
                 pins.add(&base.step, &base.base.reference, digest);
             }
         }
+        for (step, planned) in run.steps.iter().zip(&run.plan.steps) {
+            if let StepState::Succeeded { output: StepOutput::Built { frontend: Some(frontend), .. }, .. } = &step.state
+                && let Some(digest) = &frontend.digest
+            {
+                pins.add(&planned.id, &frontend.reference, digest);
+            }
+        }
         secrets.clone_from(&run.provenance.secrets);
         let older = earlier.map(|earlier| earlier.secrets.as_slice()).unwrap_or_default();
-        let is_known = |id: &str, all: &[cooper_spec::task_request::UsedSecret]| all.iter().any(|used| used.id == id);
+        let is_known = |id: &str, all: &[UsedSecret]| all.iter().any(|used| used.id == id);
         let older: Vec<_> = older.iter().filter(|used| !is_known(&used.id, &secrets)).cloned().collect();
         secrets.extend(older);
     }
+    let (done, pushed) = if request.failed { run.done_steps() } else { Default::default() };
     Replay {
         of: run.id,
         fresh: request.fresh,
         pins,
-        done: request.failed.then(|| done(run)),
+        done: request.failed.then_some(done),
+        pushed,
         source: match place {
             Place::Remote(_, expected) => expected.clone(),
             Place::Nothing | Place::Context(_) | Place::Kept(..) => None,
         },
         secrets,
     }
-}
-
-/// The steps that need not be repeated: done in this run, or in the one that it repeats and not begun again.
-fn done(run: &Run) -> BTreeSet<StepId> {
-    let earlier = run.provenance.replay.as_ref().and_then(|replay| replay.done.clone()).unwrap_or_default();
-    let mut done: BTreeSet<StepId> = earlier.into_iter().filter(|id| run.plan.step_index(id).is_none()).collect();
-    let steps = run.steps.iter().zip(&run.plan.steps);
-    let well =
-        |state: &StepState| matches!(state, StepState::Succeeded { .. } | StepState::Failed { ignored: true, .. });
-    done.extend(steps.filter(|(step, _)| well(&step.state)).map(|(_, planned)| planned.id.clone()));
-    done
 }
 
 /// The source of a task, with everything that its planning needs where nobody has to be asked first.
@@ -171,9 +211,9 @@ async fn task_source(
         Place::Context(context) => (Some(context.clone()), None),
         Place::Kept(location, found) => (Some(found.context.clone()), Some((location, found))),
     };
-    let mut fetched = Fetched { files: stored.texts.files.clone(), set_secrets, ..Fetched::default() };
+    let mut fetched = Fetched { files: stored.texts.files(), set_secrets, ..Fetched::default() };
     if !replay.fresh {
-        fetched.urls.clone_from(&stored.texts.urls);
+        fetched.known_urls = stored.texts.urls();
     }
     let asking = tasks::Asking { token, source, replay: Some(replay) };
     let fetched = tasks::fetch_for_request(core, asking, task, fetched).await?;

@@ -1,5 +1,7 @@
 //! Reruns and lockfiles over the API: who may have them, and what they need and never show.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 use cooper_api::rest;
 use cooper_engine::run::RunEvent;
@@ -24,27 +26,38 @@ impl Fixture {
     /// A run of somebody's task with a secret, and its end.
     async fn ended(&self, token: &str) -> RunId {
         let id = self.run_of("/api/v1/runs", token, TASK, None).await.run_id;
-        let by = PrincipalName::parse("somebody").expect("valid");
-        self.core.apply(id, RunEvent::CancelRequested { by }).await.expect("cancelled");
+        self.cancel(id).await;
         id
+    }
+
+    async fn cancel(&self, run: RunId) {
+        let by = PrincipalName::parse("somebody").expect("valid");
+        self.core.apply(run, RunEvent::CancelRequested { by }).await.expect("cancelled");
+    }
+
+    async fn lock(&self, run: RunId, token: &str) -> rest::Lockfile {
+        let answer = self.call("GET", &format!("/api/v1/runs/{run}/lock"), Some(token), None).await;
+        let bytes = answer.into_body().collect().await.expect("body").to_bytes();
+        serde_json::from_slice(&bytes).expect("a lockfile")
     }
 }
 
 #[tokio::test]
-async fn principals_rerun_their_own_runs_and_administrators_all() {
+async fn principals_rerun_their_own_runs_alone() {
     let fixture = Fixture::new().await;
     let own = fixture.token(&["run"]).await;
     let id = fixture.ended(own.expose()).await;
     let path = format!("/api/v1/runs/{id}/rerun");
-    let other = testing::token(&fixture.core, "other", &["run"]).await;
-    let problem = fixture.problem("POST", &path, Some(other.expose()), Some(SECRET)).await;
-    assert_eq!(problem.code.as_str(), "forbidden", "{problem:?}");
-    let admin = testing::token(&fixture.core, "boss", &["admin"]).await;
-    let again = fixture.run_of(&path, admin.expose(), SECRET, None).await;
-    assert_eq!((again.principal.as_str(), again.rerun_of), ("boss", Some(id)));
-    let run = fixture.core.runs.find_run(again.run_id).await.expect("store").expect("run").run;
-    assert!(run.scopes.admin(), "a run has its caller's scopes");
+    // An administrator's rights are not what the run had.
+    for (name, scopes) in [("other", ["run"]), ("boss", ["admin"])] {
+        let token = testing::token(&fixture.core, name, &scopes).await;
+        let problem = fixture.problem("POST", &path, Some(token.expose()), Some(SECRET)).await;
+        assert_eq!(problem.code.as_str(), "forbidden", "{problem:?}");
+        let words = format!("run {id} is a run of somebody: only that principal reruns it");
+        assert!(problem.detail == words && problem.hint.is_some(), "{problem:?}");
+    }
     let run = fixture.run_of(&path, own.expose(), SECRET, None).await;
+    assert_eq!((run.principal.as_str(), run.rerun_of), ("somebody", Some(id)));
     assert!(!fixture.core.runs.find_run(run.run_id).await.expect("store").expect("run").run.scopes.admin());
 
     let problem = fixture.problem("POST", "/api/v1/runs/cazz/rerun", Some(own.expose()), Some("{}")).await;
@@ -52,6 +65,88 @@ async fn principals_rerun_their_own_runs_and_administrators_all() {
     let path = format!("/api/v1/runs/{}/rerun", run.run_id);
     let problem = fixture.problem("POST", &path, Some(own.expose()), Some(SECRET)).await;
     assert!(problem.detail.contains("has not ended yet"), "{problem:?}");
+}
+
+#[tokio::test]
+async fn what_is_kept_of_a_run_is_for_tokens_that_may_do_what_it_could() {
+    let fixture = Fixture::new().await;
+    let wide = fixture.token(&["run", "repository:team/*:pull,push"]).await;
+    let narrow = fixture.token(&["run", "repository:team/app:pull,push"]).await;
+    let admin = fixture.token(&["admin"]).await;
+    let id = fixture.ended(wide.expose()).await;
+    let path = format!("/api/v1/runs/{id}/rerun");
+    let problem = fixture.problem("POST", &path, Some(narrow.expose()), Some(SECRET)).await;
+    assert_eq!(problem.code.as_str(), "forbidden", "{problem:?}");
+    assert!(problem.detail.contains("has the scope repository:team/*:pull,push, and yours has not"), "{problem:?}");
+    for token in [&wide, &admin] {
+        fixture.run_of(&path, token.expose(), SECRET, None).await;
+    }
+
+    // What is fetched anew is fetched with the token's own rights.
+    let build =
+        r#"{"type":"DockerBuildRequest","sourceLocation":"https://git.example/app.git","dockerFilePath":"Dockerfile"}"#;
+    let id = fixture.run_of("/api/v1/runs", wide.expose(), build, None).await.run_id;
+    fixture.cancel(id).await;
+    let path = format!("/api/v1/runs/{id}/rerun");
+    let problem = fixture.problem("POST", &path, Some(narrow.expose()), Some("{}")).await;
+    assert!(
+        problem.code.as_str() == "forbidden" && problem.hint.clone().unwrap_or_default().contains("--fresh"),
+        "{problem:?}"
+    );
+    fixture.run_of(&path, narrow.expose(), r#"{"fresh":true}"#, None).await;
+}
+
+#[tokio::test]
+async fn a_url_with_a_query_is_given_again() {
+    let fixture = Fixture::new().await;
+    let token = fixture.token(&["run"]).await;
+    let build = r#"{"type":"DockerBuildRequest","sourceLocation":"https://files.example/a.tgz?sig=hunter2","dockerFilePath":"Dockerfile"}"#;
+    let id = fixture.run_of("/api/v1/runs", token.expose(), build, None).await.run_id;
+    fixture.cancel(id).await;
+    let stored = fixture.core.runs.find_request(id).await.expect("store").expect("a request");
+    let run = fixture.core.runs.find_run(id).await.expect("store").expect("run").run;
+    let kept = serde_json::to_string(&(&stored.request, &run)).expect("json");
+    assert!(!kept.contains("hunter2") && kept.contains("files.example"), "{kept}");
+    let path = format!("/api/v1/runs/{id}/rerun");
+    for body in ["{}", r#"{"fresh":true}"#] {
+        let problem = fixture.problem("POST", &path, Some(token.expose()), Some(body)).await;
+        assert_eq!(problem.code.as_str(), "context-not-found", "{problem:?}");
+        assert!(problem.detail.contains("https://files.example/a.tgz?… again, and the query"), "{problem:?}");
+        assert!(problem.hint.unwrap_or_default().contains("with the whole URL"));
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_request_needs_nothing_that_is_gone_by_now() {
+    let fixture = Fixture::new().await;
+    let token = fixture.token(&["run"]).await;
+    let id = fixture.ended(token.expose()).await;
+    let path = format!("/api/v1/runs/{id}/rerun");
+    let again = fixture.run_of(&path, token.expose(), SECRET, Some("k1")).await;
+    let dropped = fixture.core.runs.drop_request_texts(Duration::ZERO, 10).await.expect("store");
+    assert_eq!(dropped, 1);
+    let problem = fixture.problem("POST", &path, Some(token.expose()), Some(SECRET)).await;
+    assert_eq!(problem.code.as_str(), "context-not-found", "{problem:?}");
+    assert!(problem.detail.contains(&format!("the task's files of run {id} are not kept any more")), "{problem:?}");
+    assert_eq!(fixture.run_of(&path, token.expose(), SECRET, Some("k1")).await.run_id, again.run_id);
+    // The lockfile needs none of them.
+    let lock = fixture.lock(id, token.expose()).await;
+    assert_eq!(lock.task_file.expect("it has one").name, "acr-task.yaml");
+}
+
+#[tokio::test]
+async fn values_are_shown_to_whose_run_it_is_and_to_administrators() {
+    let fixture = Fixture::new().await;
+    let own = fixture.token(&["run"]).await;
+    let id = fixture.ended(own.expose()).await;
+    for (name, scopes, who) in
+        [("somebody", ["read"], Some("world")), ("boss", ["admin"], Some("world")), ("other", ["run"], None)]
+    {
+        let token = testing::token(&fixture.core, name, &scopes).await;
+        let values = fixture.lock(id, token.expose()).await.values;
+        let shown: Vec<_> = values.iter().map(|it| (it.name.as_str(), it.value.as_deref(), it.is_secret)).collect();
+        assert_eq!(shown, [("key", None, true), ("who", who, false)], "{name}");
+    }
 }
 
 #[tokio::test]

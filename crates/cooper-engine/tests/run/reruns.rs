@@ -1,0 +1,156 @@
+//! Runs that repeat others: what counts as done, and what is forgotten of a run that is over.
+
+use cooper_engine::run::{
+    Asked, AskedTask, KeptRequest, KeptSource, NewReplay, NewRun, Replay, Run, RunEvent, RunStatus, TaskSource,
+};
+use cooper_spec::plan::{CommandImage, Pins, Plan, Work};
+use cooper_spec::source::RemoteSource;
+use cooper_spec::task_request::{Fetched, KeptTexts, TaskRequest, TaskText};
+use cooper_types::{ContextId, Digest, Platform, PoolName, RegistryName, RunId, Scope, Scopes, StepId};
+
+use super::fixture::{RUN_TIMEOUT, agent, at, by, does, fails, run_of, succeeds, taken, wanted};
+
+const BY_ID: &str = "version: v1.1.0
+steps:
+  - id: build
+    build: -t $Registry/app:{{.Run.ID}} .
+  - id: push
+    push: [\"$Registry/app:{{.Run.ID}}\"]
+  - id: test
+    cmd: busybox false
+";
+
+fn id(text: &str) -> StepId {
+    StepId::parse(text).expect("valid")
+}
+
+fn task(text: &str, source: TaskSource, replay: Option<Replay>) -> NewRun {
+    let request = TaskRequest {
+        file: TaskText::Given { name: "acr-task.yaml".to_owned(), text: text.to_owned() },
+        values: None,
+        set: Vec::new(),
+        alias_files: Default::default(),
+        platform: Platform::LINUX_AMD64,
+        working_directory: None,
+    };
+    let mut new = NewRun {
+        principal: by(),
+        scopes: Scopes(vec![Scope::Admin]),
+        registry: RegistryName::parse("localhost:5000").expect("valid"),
+        pool: PoolName::default_pool(),
+        asked: Asked::Task(Box::new(AskedTask { request, source })),
+        timeout: RUN_TIMEOUT,
+        replay: None,
+    };
+    let request = new.kept_request();
+    new.replay = replay.map(|replay| Box::new(NewReplay { request, replay, kept: None, texts: KeptTexts::default() }));
+    new
+}
+
+fn here() -> TaskSource {
+    TaskSource::Here { context: Some(ContextId::parse("c").expect("valid")), fetched: Fetched::default() }
+}
+
+fn replay_of(run: &Run) -> Replay {
+    let (done, pushed) = run.done_steps();
+    let source = None;
+    Replay { of: run.id, fresh: false, pins: Pins::default(), done: Some(done), pushed, source, secrets: Vec::new() }
+}
+
+fn ids(plan: &Plan) -> Vec<&str> {
+    plan.steps.iter().map(|step| step.id.as_str()).collect()
+}
+
+/// The steps of a rerun of what failed in a task whose last step did.
+fn repeated(text: &str) -> Vec<String> {
+    let mut run = task(text, here(), None).accept(RunId::from_number(1), at(0)).expect("planned").run;
+    taken(&mut run, 1, 0, &agent("a", 1));
+    succeeds(&mut run, 2, 0);
+    succeeds(&mut run, 3, 1);
+    fails(&mut run, 4, 2);
+    assert_eq!(run.status(), RunStatus::Failed);
+    let again = task(text, here(), Some(replay_of(&run))).accept(RunId::from_number(2), at(5)).expect("planned").run;
+    assert_eq!(again.rerun_of(), Some(run.id));
+    ids(&again.plan).into_iter().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_push_is_done_where_it_would_push_the_same_names() {
+    // The test shares the workspace with the build.
+    assert_eq!(repeated(&BY_ID.replace("{{.Run.ID}}", "v1")), ["build", "test"]);
+    assert_eq!(repeated(BY_ID), ["build", "push", "test"]);
+}
+
+#[test]
+fn the_step_that_fetches_a_source_is_nobodys_step() {
+    let mut run = wanted("app", &["run", "repository:*:push"]).expect("accepted");
+    taken(&mut run, 1, 0, &agent("a", 1));
+    succeeds(&mut run, 2, 0);
+    taken(&mut run, 3, 1, &agent("a", 1));
+    succeeds(&mut run, 4, 1);
+    fails(&mut run, 5, 2);
+    assert_eq!(run.done_steps().0, [id("build")].into());
+
+    // A step of the user's may have its id.
+    let text = "steps:\n  - id: prepare\n    cmd: busybox true\n  - id: test\n    cmd: busybox false\n";
+    let mut run = task(text, here(), None).accept(RunId::from_number(1), at(0)).expect("planned").run;
+    taken(&mut run, 1, 0, &agent("a", 1));
+    succeeds(&mut run, 2, 0);
+    assert_eq!(run.done_steps().0, [id("prepare")].into());
+}
+
+#[test]
+fn what_was_done_before_the_last_rerun_stays_done() {
+    let text = "steps:\n  - {id: one, cmd: busybox true, when: ['-']}\n  - {id: two, cmd: busybox true, when: ['-']}\n";
+    let accept =
+        |number, replay| task(text, here(), replay).accept(RunId::from_number(number), at(0)).expect("planned").run;
+    let mut first = accept(1, None);
+    taken(&mut first, 1, 0, &agent("a", 1));
+    succeeds(&mut first, 2, 0);
+    fails(&mut first, 3, 1);
+    let mut second = accept(2, Some(replay_of(&first)));
+    assert_eq!(ids(&second.plan), ["two"]);
+    does(&mut second, 1, RunEvent::CancelRequested { by: by() });
+    assert_eq!(second.done_steps().0, [id("one")].into());
+    assert_eq!(ids(&accept(3, Some(replay_of(&second))).plan), ["two"]);
+}
+
+#[test]
+fn images_of_containers_are_what_they_were() {
+    let text = "steps:\n  - {id: one, cmd: busybox true}\n";
+    let run = run_of(Plan { placements: Vec::new(), steps: Vec::new() });
+    let mut replay = Replay { done: None, ..replay_of(&run) };
+    let digest = Digest::sha256(b"busybox");
+    replay.pins.add(&id("one"), "busybox:latest", &digest);
+    let image = |replay: Replay| {
+        let run = task(text, here(), Some(replay)).accept(RunId::from_number(2), at(0)).expect("planned").run;
+        let Work::Command(command) = &run.plan.steps[0].work else { panic!("{:?}", run.plan) };
+        command.image.clone()
+    };
+    let name = || "busybox:latest".to_owned();
+    assert_eq!(image(replay.clone()), CommandImage::Pinned { name: name(), digest });
+    assert_eq!(image(Replay { fresh: true, ..replay }), CommandImage::Named(name()));
+}
+
+#[test]
+fn no_query_of_a_url_is_kept() {
+    let source = || RemoteSource::parse("https://files.example/a.tgz?sig=hunter2#:sub").expect("valid");
+    let new = task(BY_ID, TaskSource::Remote(source()), None);
+    let kept: KeptRequest = new.kept_request();
+    assert!(matches!(kept.source(), KeptSource::WithoutQuery(_)), "{kept:?}");
+    let json = serde_json::to_string(&kept).expect("json");
+    assert!(!json.contains("hunter2") && !json.contains("busybox"), "{json}");
+    assert_eq!(serde_json::from_str::<KeptRequest>(&json).expect("its own form"), kept);
+
+    let mut run = new.accept(RunId::from_number(1), at(0)).expect("accepted").run;
+    assert!(serde_json::to_string(&run).expect("json").contains("hunter2"), "an agent has to fetch it");
+    does(&mut run, 1, RunEvent::CancelRequested { by: by() });
+    assert_eq!(run.status(), RunStatus::Canceled);
+    let json = serde_json::to_string(&run).expect("json");
+    assert!(!json.contains("hunter2") && json.contains("https://files.example/a.tgz?#:sub"), "{json}");
+    assert_eq!(serde_json::from_str::<Run>(&json).expect("its own form"), run);
+
+    let other = RemoteSource::parse("https://git.example/app.git#main").expect("valid");
+    let asked = task(BY_ID, TaskSource::Remote(other.clone()), None).kept_request();
+    assert_eq!(*asked.source(), KeptSource::Remote(other));
+}
