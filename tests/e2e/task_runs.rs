@@ -21,12 +21,9 @@ fn states(run: &Value) -> Vec<(String, String)> {
     run["steps"].as_array().unwrap().iter().map(|step| (text(step, "id"), text(step, "status"))).collect()
 }
 
-/// What the engine has of a run: containers, networks and volumes by the run's label.
-fn left_of(engine: &Engine, run: &str) -> Vec<String> {
-    let filter = format!("label=dev.cooperage.run={run}");
-    let lists: [&[&str]; 3] = [&["ps", "-aq"], &["network", "ls", "-q"], &["volume", "ls", "-q"]];
-    let of_list = |list: &&[&str]| engine.docker(&[*list, &["--filter", filter.as_str()]].concat()).ok().stdout;
-    lists.iter().map(of_list).collect::<String>().lines().map(str::to_owned).collect()
+/// What the engine has of a run of the server's own agent. Other servers share the engine, and run ids.
+fn left_of(engine: &Engine, server: &TestServer, run: &str) -> Vec<String> {
+    engine.held(&[&format!("dev.cooperage.owner={}", server.agent_owner()), &format!("dev.cooperage.run={run}")])
 }
 
 #[test]
@@ -53,7 +50,7 @@ fn a_failure_stops_the_run_and_is_told_step_by_step() {
     for part in ["beside", "wrong", "after", "exit code 7", "Canceled", "Skipped"] {
         assert!(shown.contains(part), "{shown}");
     }
-    wait_until("nothing is left of the run", Duration::from_secs(30), || left_of(&engine, id).is_empty());
+    wait_until("nothing is left of the run", Duration::from_secs(30), || left_of(&engine, &server, id).is_empty());
 }
 
 #[test]
@@ -66,15 +63,15 @@ fn a_cancel_and_a_timeout_really_stop_the_container() {
         server.cooper(&["run", "-f", "slow.yaml", "--no-logs", "--output", "json", &context.display()]).expect(1);
     finished.error_names(&["slow", "timed out after 2 s"]);
     let id = finished.json()["runId"].as_str().unwrap().to_owned();
-    wait_until("the container is gone", Duration::from_secs(30), || left_of(&engine, &id).is_empty());
+    wait_until("the container is gone", Duration::from_secs(30), || left_of(&engine, &server, &id).is_empty());
 
     let cmd = format!("{}/base/busybox:1 sleep 600", server.authority().replace("127.0.0.1", "localhost"));
     let id = server.cooper(&["run", "--no-wait", "--cmd", &cmd, "/dev/null"]).ok().stdout.trim().to_owned();
-    let running = || server.run(&id)["steps"][0]["status"] == "Running" && !left_of(&engine, &id).is_empty();
+    let running = || server.run(&id)["steps"][0]["status"] == "Running" && !left_of(&engine, &server, &id).is_empty();
     wait_until("the command runs", Duration::from_secs(60), running);
     server.cooper(&["runs", "cancel", &id]).ok();
     wait_until("the run is over", Duration::from_secs(15), || server.run(&id)["status"] == "Canceled");
-    wait_until("the container is gone", Duration::from_secs(30), || left_of(&engine, &id).is_empty());
+    wait_until("the container is gone", Duration::from_secs(30), || left_of(&engine, &server, &id).is_empty());
 }
 
 #[test]

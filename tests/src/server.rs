@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, Mac as _};
 use rustix::process::Signal;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::context::Context;
@@ -214,6 +216,24 @@ impl TestServer {
     pub fn get(&self, path: &str) -> Answer {
         let token = format!("Authorization: Bearer {}", self.token());
         self.inside(|| request(&self.authority, "GET", path, &[&token], b"")).expect("the server answers")
+    }
+
+    /// The label of everything that the server's own agent makes in an engine: what `cooper-server` makes of the server's
+    /// key and the agent's name.
+    #[track_caller]
+    pub fn agent_owner(&self) -> String {
+        let agents: Value = serde_json::from_str(&self.get("/api/v1/agents").body).expect("agents are JSON");
+        let name = agents["value"][0]["name"].as_str().expect("the server has an agent of its own");
+        let key = std::fs::read_to_string(self.data.join("key")).expect("read the server's key");
+        let bytes = |text: &str| {
+            let digit = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).expect("it is in hexadecimal digits");
+            (0..text.len()).step_by(2).map(digit).collect::<Vec<u8>>()
+        };
+        let mut mac = Hmac::<Sha256>::new_from_slice(&bytes(key.trim())).expect("any length will do");
+        mac.update(b"cooper/1/identity");
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let identity = hex(&mac.finalize().into_bytes()[..16]);
+        hex(&Sha256::digest(format!("{identity}/{name}"))[..8])
     }
 
     /// Asks the REST API as the administrator, and stands it if the server is away. `headers` are whole lines.
