@@ -75,7 +75,7 @@ fn every_example_works() {
                 let flags = ["-t", "hello:1", "--build-arg", REGISTRY, "--build-arg", "RUN={{.Run.ID}}"];
                 let run = server.build(&flags, &Context::example("hello"));
                 let image = format!("{registry}/hello:1");
-                engine.pull(&image);
+                server.pull(&engine, &image);
                 let id = run["runId"].as_str().unwrap();
                 let greeting = format!("Hello from Cooperage: built by run {id}, pushed, pulled and running.\n");
                 assert_eq!(engine.run(&image), greeting);
@@ -86,7 +86,7 @@ fn every_example_works() {
                 let flags = ["-t", "secret:1", "--build-arg", REGISTRY, "--secret", &secret];
                 server.build(&flags, &Context::example("secret"));
                 let image = format!("{registry}/secret:1");
-                engine.pull(&image);
+                server.pull(&engine, &image);
                 // The beginning of SHA-256("abc").
                 assert_eq!(engine.run(&image), "ba7816bf8f01\n");
             }

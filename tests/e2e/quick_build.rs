@@ -42,10 +42,10 @@ fn a_folder_becomes_an_image_that_runs() {
 
     engine.login(registry, &server.token_file());
     let image = format!("{registry}/app:{id}");
-    engine.pull(&image);
+    server.pull(&engine, &image);
     assert_eq!(engine.run(&image), format!("hello from {id}\n"));
     let by_digest = format!("{registry}/app@{digest}");
-    engine.pull(&by_digest);
+    server.pull(&engine, &by_digest);
     let label = engine.docker(&["image", "inspect", "--format", "{{index .Config.Labels \"made.by\"}}", &image]).ok();
     assert_eq!(label.stdout.trim(), "a test");
     server.expect_quiet_log();
@@ -84,7 +84,7 @@ fn stages_a_secret_and_ignored_files() {
 
     let image = format!("{registry}/secret:1");
     engine.login(registry, &server.token_file());
-    engine.pull(&image);
+    server.pull(&engine, &image);
     let listing = engine.run(&image);
     let mut files: Vec<&str> = listing.lines().collect();
     files.sort_unstable();
@@ -170,7 +170,7 @@ fn two_builds_of_one_name_never_meet() {
     for (word, build) in running {
         let run = build.end(std::time::Duration::from_secs(120)).ok().json();
         let image = format!("{registry}/app:{word}");
-        engine.pull(&image);
+        server.pull(&engine, &image);
         assert_eq!(engine.run(&image), format!("{word}\n"), "{run:#}");
         digests.push(run["outputImages"][0]["digest"].as_str().unwrap().to_owned());
     }

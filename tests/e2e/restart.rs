@@ -39,7 +39,7 @@ fn everything_is_there_after_a_restart() {
     assert_eq!(before, after);
     assert!(after.2.contains(&format!("kept-42-{word}")), "{}", after.2);
     engine.login(registry, &server.token_file());
-    engine.pull(&format!("{registry}/app:1"));
+    server.pull(&engine, &format!("{registry}/app:1"));
     assert_eq!(engine.run(&format!("{registry}/app:1")), "kept\n");
     // Ids go on where they were.
     assert_eq!(server.build(&["-t", "app:2"], &context)["runId"], "ca3");

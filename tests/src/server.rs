@@ -13,9 +13,10 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::context::Context;
+use crate::engine::Engine;
 use crate::http::{Answer, request};
 use crate::namespace::Namespace;
-use crate::outcome::{Finished, Running, quiet, run_to_end, try_wait_until};
+use crate::outcome::{Finished, Running, quiet, run_to_end, try_wait_until, wait_until};
 use crate::product::{cooper_binary, variables};
 
 /// How long the server may take until it is ready.
@@ -234,6 +235,16 @@ impl TestServer {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let identity = hex(&mac.finalize().into_bytes()[..16]);
         hex(&Sha256::digest(format!("{identity}/{name}"))[..8])
+    }
+
+    /// Pulls an image into the engine that the server's own agent uses, once the agent has removed its own names there.
+    /// Docker Engine takes every name off an image whose last one goes, one that a pull gives it just then included.
+    #[track_caller]
+    pub fn pull(&self, engine: &Engine, image: &str) {
+        let own = format!("reference=cooper.invalid/{}/*", self.agent_owner());
+        let names = || engine.docker(&["images", "--quiet", "--filter", &own]).ok().stdout;
+        wait_until("the agent has removed its names", Duration::from_secs(30), || names().is_empty());
+        engine.pull(image);
     }
 
     /// Asks the REST API as the administrator, and stands it if the server is away. `headers` are whole lines.
