@@ -23,9 +23,11 @@ use outbox::Outbox;
 
 /// How long frames are gathered before a batch goes out, unless it is full earlier.
 const GATHER: Duration = Duration::from_millis(50);
-/// The most bytes of a batch, unless a single frame is larger. The server stores each with a sync of its disk, as a
-/// segment of about this size.
-const BATCH_BYTES: usize = 256 * 1024;
+/// The most bytes of a batch, unless a single frame is larger. The server stores each with one sync of its disk, which
+/// takes as long as some hundred KiB: what comes slower than the server stores goes out before it is so much.
+const BATCH_BYTES: usize = 1024 * 1024;
+/// With so many bytes a batch goes out without waiting for more.
+const FULL_BYTES: usize = 256 * 1024;
 /// After so long without news from the server, what was sent is sent again.
 const RESEND_AFTER: Duration = Duration::from_secs(5);
 
@@ -174,7 +176,7 @@ impl LogSender {
                         && let Some(frame) = frame.take()
                     {
                         outbox.push(frame);
-                        if outbox.unsent_bytes() >= BATCH_BYTES {
+                        if outbox.unsent_bytes() >= FULL_BYTES {
                             self.hub.full.notify_one();
                         }
                     }

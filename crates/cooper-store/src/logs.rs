@@ -2,6 +2,7 @@
 
 pub(crate) mod append;
 mod read;
+mod segment;
 
 use async_trait::async_trait;
 use cooper_ports::logs::{AppendError, LogEnd, LogFrames, LogStore, LogText, NewFrame, ReadLogError};

@@ -6,6 +6,7 @@ use cooper_types::{AttemptNumber, RegistryId, RunId};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
+use super::segment;
 use crate::contexts::run_number;
 use crate::sql_error::{During, Stored};
 
@@ -249,7 +250,7 @@ impl Segment {
         .bind(offset(end.frame_offset)?)
         .bind(offset(start.text_offset)?)
         .bind(offset(end.text_offset)?)
-        .bind(frames)
+        .bind(segment::pack(frames))
         .execute(tx)
         .await
         .during("write log")?;

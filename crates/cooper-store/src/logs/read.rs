@@ -1,12 +1,16 @@
 //! Reading a log from an offset, as frames or as text. Reads whole segments and never more than it must.
 
+use std::borrow::Cow;
+
 use cooper_ports::logs::{Frame, LogEnd, LogFrames, LogText, ReadLogError};
 use cooper_ports::store_error::StoreError;
 use cooper_types::RunId;
 use futures::TryStreamExt;
 use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
 
 use super::append::{LONGEST_SEGMENT, end_of};
+use super::segment;
 use crate::Store;
 use crate::contexts::run_number;
 use crate::sql_error::{During, Stored};
@@ -26,7 +30,7 @@ pub(super) async fn frames(store: &Store, run: RunId, offset: u64, limit: usize)
     let end = end(store, run).await?;
     let start = within(run, offset, end.frame_offset)?;
     let mut rows = sqlx::query(
-        "SELECT frame_start, frames FROM log_segments
+        "SELECT frame_start, frame_end, frames FROM log_segments
          WHERE registry_id = ?1 AND run_number = ?2 AND frame_start >= coalesce((
              SELECT max(frame_start) FROM log_segments
              WHERE registry_id = ?1 AND run_number = ?2 AND frame_start <= ?3
@@ -40,9 +44,8 @@ pub(super) async fn frames(store: &Store, run: RunId, offset: u64, limit: usize)
     .fetch(store.readers());
     let mut found = LogFrames { frames: Vec::new(), next_offset: offset, end };
     while let Some(row) = rows.try_next().await.during(READ)? {
-        let segment = u64::try_from(row.try_get::<i64, _>("frame_start").during(READ)?).stored(READ)?;
-        let bytes: &[u8] = row.try_get("frames").during(READ)?;
-        let mut rest = bytes;
+        let (segment, bytes) = segment_of(&row)?;
+        let mut rest = &*bytes;
         while !rest.is_empty() {
             let at = segment + (bytes.len() - rest.len()) as u64;
             let frame = Frame::decode(&mut rest).stored(READ)?;
@@ -73,7 +76,7 @@ pub(super) async fn text(store: &Store, run: RunId, offset: u64, limit: usize) -
     let start = within(run, offset, end.text_offset)?;
     let stop = end.text_offset.min(offset.saturating_add(limit as u64));
     let mut rows = sqlx::query(
-        "SELECT text_start, frames FROM log_segments
+        "SELECT frame_start, frame_end, text_start, frames FROM log_segments
          WHERE registry_id = ?1 AND run_number = ?2 AND text_end > ?3 AND text_end <= ?5 AND text_start < ?4
            AND text_end > text_start
          ORDER BY text_end",
@@ -91,7 +94,8 @@ pub(super) async fn text(store: &Store, run: RunId, offset: u64, limit: usize) -
         && let Some(row) = rows.try_next().await.during(READ)?
     {
         let mut at = u64::try_from(row.try_get::<i64, _>("text_start").during(READ)?).stored(READ)?;
-        let mut rest: &[u8] = row.try_get("frames").during(READ)?;
+        let (_, bytes) = segment_of(&row)?;
+        let mut rest = &*bytes;
         while !rest.is_empty() {
             let frame = Frame::decode(&mut rest).stored(READ)?;
             let text = frame.text();
@@ -106,6 +110,16 @@ pub(super) async fn text(store: &Store, run: RunId, offset: u64, limit: usize) -
         }
     }
     Ok(found)
+}
+
+/// Where a row's frames begin, and they.
+fn segment_of(row: &SqliteRow) -> Result<(u64, Cow<'_, [u8]>), StoreError> {
+    let offset = |name| u64::try_from(row.try_get::<i64, _>(name).during(READ)?).stored(READ);
+    let (start, end) = (offset("frame_start")?, offset("frame_end")?);
+    // No segment is longer, its frames' heads included: damage must not ask for more memory than that.
+    let length = usize::try_from(end.saturating_sub(start)).stored(READ)?.min(2 * LONGEST_SEGMENT);
+    let stored: &[u8] = row.try_get("frames").during(READ)?;
+    Ok((start, segment::unpack(stored, length).stored(READ)?))
 }
 
 /// The offset as the database counts it, if the log goes that far.
