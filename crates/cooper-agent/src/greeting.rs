@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use cooper_api::agent::{SpokenByAgent, wire};
+use cooper_api::agent::{SpokenByAgent, TAKES_IMAGES, wire};
 use cooper_ports::agents::DiskSpace;
 use cooper_ports::engine::EngineDescription;
 use cooper_types::Platform;
@@ -58,6 +58,7 @@ impl Greeting {
             incarnation: incarnation.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             slots: settings.slots,
+            capabilities: vec![TAKES_IMAGES.to_owned()],
             ..wire::Hello::default()
         }
     }
@@ -74,10 +75,11 @@ impl Greeting {
         let engine = engine.borrow_and_update();
         let disk = *self.disk.borrow();
         let wanted = |platform: &&Platform| self.wanted.is_empty() || self.wanted.contains(*platform);
+        let features = engine.features.iter().map(|feature| feature.as_str().to_owned());
         wire::Hello {
             engine: format!("{} {}", engine.name, engine.version),
             native_platforms: Some(&engine.native).filter(wanted).map(Platform::to_string).into_iter().collect(),
-            capabilities: engine.features.iter().map(|feature| feature.as_str().to_owned()).collect(),
+            capabilities: features.chain(self.hello.capabilities.iter().cloned()).collect(),
             emulated_platforms: engine.emulated.iter().filter(wanted).map(Platform::to_string).collect(),
             disk_free_bytes: disk.map(|disk| disk.free),
             disk_total_bytes: disk.map(|disk| disk.total),

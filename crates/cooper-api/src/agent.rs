@@ -19,7 +19,7 @@ pub mod wire {
 }
 
 pub use convert::{ProtocolError, attempt_message, read_agent_message, read_server_message, to_agent, to_server};
-pub use handshake::{Agreed, HandshakeError, SpokenByAgent, SpokenByServer};
+pub use handshake::{Agreed, HandshakeError, SpokenByAgent, SpokenByServer, TAKES_IMAGES};
 pub use work::{
     BuildContextOrder, BuildOrder, CommandImageOrder, CommandOrder, EnvironmentOrder, PrepareOrder, PushFrom,
     PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork, TaskOrder, VolumeOrder,

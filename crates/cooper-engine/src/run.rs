@@ -276,6 +276,11 @@ pub enum PendingReason {
         /// What there is.
         available: Vec<String>,
     },
+    /// It takes images that other agents leave for it, and the agents that could do it are too old for that.
+    AgentsTooOld {
+        /// Which; the first few.
+        agents: Vec<String>,
+    },
     /// All agents that could do it are being drained: they take nothing new.
     AllDraining {
         /// Which; the first few.
@@ -396,6 +401,11 @@ impl fmt::Display for PendingReason {
             Self::NoAgentForPlatform { platform, available } => {
                 write!(f, "no connected agent builds {platform} (connected: {})", available.join("; "))
             }
+            Self::AgentsTooOld { agents } => write!(
+                f,
+                "it takes images of other agents, and those that could run it are too old for that ({}): upgrade them",
+                agents.join(", ")
+            ),
             Self::AllDraining { agents } => write!(
                 f,
                 "all agents that could take it are being drained ({}); `cooper agent drain NAME --undo` ends that",

@@ -32,6 +32,8 @@ pub struct AgentView {
     pub draining: bool,
     /// It has said that it takes nothing at the moment.
     pub unavailable: bool,
+    /// It knows what to do with images that other agents left in a registry for a run. Older ones don't.
+    pub takes_images: bool,
 }
 
 /// A placement that waits.
@@ -45,6 +47,8 @@ pub struct WaitingView {
     pub pool: PoolName,
     /// What it is for.
     pub platform: Platform,
+    /// Whether its steps take images that other placements of the run leave.
+    pub takes_images: bool,
     /// When the run was accepted: the older goes first.
     pub created: Timestamp,
     /// The agent that declined or lost it last: the next one after it is asked.
@@ -104,6 +108,7 @@ pub fn waiting<'a>(runs: impl IntoIterator<Item = &'a Run>, now: Timestamp, poli
                 | PendingReason::NoAgent
                 | PendingReason::NoAgentInPool { .. }
                 | PendingReason::NoAgentForPlatform { .. }
+                | PendingReason::AgentsTooOld { .. }
                 | PendingReason::AllDraining { .. }
                 | PendingReason::AllBusy { .. } => None,
             };
@@ -112,6 +117,7 @@ pub fn waiting<'a>(runs: impl IntoIterator<Item = &'a Run>, now: Timestamp, poli
                 placement: index,
                 pool: run.pool.clone(),
                 platform: run.plan.placements[index].platform.clone(),
+                takes_images: run.plan.takes_images(index),
                 created: run.created,
                 avoid,
             })
@@ -132,7 +138,7 @@ pub fn schedule(mut waiting: Vec<WaitingView>, agents: &[AgentView], load: &BTre
     let mut decisions = Vec::with_capacity(waiting.len());
     for view in &waiting {
         let (run, placement) = (view.run, view.placement);
-        let class = choice.class(&view.pool, &view.platform);
+        let class = choice.class(view);
         decisions.push(match choice.choose(class, &view.platform, view.avoid.as_ref()) {
             Some(agent) => Decision::Offer { run, placement, agent },
             None => Decision::Wait { run, placement, reason: choice.explain(class) },
@@ -147,14 +153,14 @@ struct Choice<'a> {
     /// How many placements each agent holds, offers of this look included.
     held: Vec<u32>,
     classes: Vec<Class>,
-    index: BTreeMap<(&'a PoolName, &'a Platform), usize>,
+    index: BTreeMap<(&'a PoolName, &'a Platform, bool), usize>,
     /// Where each agent is in the list.
     positions: BTreeMap<&'a AgentName, usize>,
     /// For each agent, the classes that it is a candidate of, and whether it is one by emulation.
     memberships: Vec<Vec<(usize, bool)>>,
 }
 
-/// All placements of one pool and platform.
+/// All placements of one pool and platform that take images of others, or that take none.
 struct Class {
     native: Candidates,
     emulated: Candidates,
@@ -208,16 +214,19 @@ impl<'a> Choice<'a> {
         Self { agents, held, classes: Vec::new(), index: BTreeMap::new(), positions, memberships }
     }
 
-    /// The class of a pool and platform, made when it is first asked for.
-    fn class(&mut self, pool: &'a PoolName, platform: &'a Platform) -> usize {
-        if let Some(class) = self.index.get(&(pool, platform)) {
+    /// The class of a placement, made when it is first asked for.
+    fn class(&mut self, view: &'a WaitingView) -> usize {
+        let WaitingView { pool, platform, takes_images, .. } = view;
+        if let Some(class) = self.index.get(&(pool, platform, *takes_images)) {
             return *class;
         }
         let number = self.classes.len();
         let (native, emulated) = (Candidates::default(), Candidates::default());
-        let barred = self.barred(pool, platform);
+        let barred = self.barred(view);
         let mut class = Class { native, emulated, slots: 0, held: 0, ahead: 0, barred };
-        let able = |agent: &AgentView| agent.pool == *pool && !agent.draining && agent.can_do(platform);
+        let able = |agent: &AgentView| {
+            agent.pool == *pool && !agent.draining && agent.can_do(platform) && agent.knows(*takes_images)
+        };
         // Who would decline is asked where there is nobody else, and says why.
         let all_unavailable = !self.agents.iter().any(|agent| able(agent) && !agent.unavailable);
         for (index, agent) in self.agents.iter().enumerate() {
@@ -233,7 +242,7 @@ impl<'a> Choice<'a> {
             }
         }
         self.classes.push(class);
-        self.index.insert((pool, platform), number);
+        self.index.insert((pool, platform, *takes_images), number);
         number
     }
 
@@ -278,7 +287,8 @@ impl<'a> Choice<'a> {
     }
 
     /// What keeps all agents from a class, whatever their load.
-    fn barred(&self, pool: &PoolName, platform: &Platform) -> Option<PendingReason> {
+    fn barred(&self, view: &WaitingView) -> Option<PendingReason> {
+        let WaitingView { pool, platform, takes_images, .. } = view;
         let own: Vec<&AgentView> = self.agents.iter().filter(|agent| agent.pool == *pool).collect();
         if own.is_empty() {
             return Some(match self.agents.is_empty() && *pool == PoolName::default_pool() {
@@ -291,8 +301,13 @@ impl<'a> Choice<'a> {
             let available = few(own.iter().map(|agent| describe(agent)));
             return Some(PendingReason::NoAgentForPlatform { platform: platform.to_string(), available });
         }
-        let draining = able.iter().all(|agent| agent.draining);
-        draining.then(|| PendingReason::AllDraining { agents: few(able.iter().map(|agent| agent.agent.to_string())) })
+        let names = |agents: &[&AgentView]| few(agents.iter().map(|agent| agent.agent.to_string()));
+        let new: Vec<&AgentView> = able.iter().copied().filter(|agent| agent.knows(*takes_images)).collect();
+        if new.is_empty() {
+            return Some(PendingReason::AgentsTooOld { agents: names(&able) });
+        }
+        let draining = new.iter().all(|agent| agent.draining);
+        draining.then(|| PendingReason::AllDraining { agents: names(&new) })
     }
 }
 
@@ -306,6 +321,11 @@ impl AgentView {
     /// Whether it runs or emulates a platform.
     fn can_do(&self, platform: &Platform) -> bool {
         self.native.contains(platform) || self.emulated.contains(platform)
+    }
+
+    /// Whether it knows what to do with others' images, where there are any.
+    fn knows(&self, takes_images: bool) -> bool {
+        self.takes_images || !takes_images
     }
 }
 

@@ -282,6 +282,16 @@ impl Plan {
         self.pushes().filter(|push| !push.is_stage).flat_map(|push| push.names.iter().map(|name| &name.image))
     }
 
+    /// Whether a step of a placement takes images that stages of the run left in registries.
+    pub fn takes_images(&self, placement: usize) -> bool {
+        let own = self.steps.iter().filter(|step| step.placement == placement);
+        own.map(|step| &step.work).any(|work| match work {
+            Work::Build(build) => !build.staged_bases.is_empty(),
+            Work::Push(push) => push.names.iter().any(|name| !matches!(name.from, PushedFrom::Built(_))),
+            Work::Prepare(_) | Work::Command(_) => false,
+        })
+    }
+
     /// Every place that a step of the plan writes to: pushed images, and what stages leave for other placements.
     pub fn written_images(&self) -> impl Iterator<Item = &ImageRef> {
         self.pushes().flat_map(|push| push.names.iter().map(|name| &name.image))

@@ -6,6 +6,10 @@
 
 use super::PROTOCOL_VERSION;
 
+/// The capability of agents that use images which others left in a registry for a run: bases of other placements, and
+/// indexes. Agents older than it would take such names for names in registries.
+pub const TAKES_IMAGES: &str = "takes-images";
+
 /// The versions that a server speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpokenByServer {

@@ -12,6 +12,7 @@ fn agent(name: &str, native: &str, emulated: &[&str], slots: u32) -> AgentView {
         slots,
         draining: false,
         unavailable: false,
+        takes_images: true,
     }
 }
 
@@ -21,6 +22,7 @@ fn waits(number: u64, platform: &str, avoid: Option<&str>) -> WaitingView {
         placement: 0,
         pool: PoolName::default_pool(),
         platform: Platform::parse(platform).expect("valid"),
+        takes_images: false,
         created: Timestamp::from_micros(number.cast_signed()),
         avoid: avoid.map(|name| AgentName::parse(name).expect("valid")),
     }
@@ -155,6 +157,27 @@ fn pools_do_not_mix_and_drained_agents_get_nothing() {
     check(vec![wants(&gpu, "linux/amd64")], &agents, &[draining]);
     agents[1].pool = PoolName::default_pool();
     check(vec![waits(1, "linux/amd64", None), waits(2, "linux/amd64", None)], &agents, &["ca1 -> a", "ca2 -> a"]);
+}
+
+#[test]
+fn agents_that_know_nothing_of_others_images_are_not_offered_work_with_them() {
+    let mut agents = [agent("new", "linux/amd64", &["linux/arm64"], 1), agent("old", "linux/amd64", &[], 9)];
+    agents[1].takes_images = false;
+    let takes = |number, platform| WaitingView { takes_images: true, ..waits(number, platform, None) };
+    check(
+        vec![takes(1, "linux/amd64"), takes(2, "linux/amd64"), waits(3, "linux/amd64", None)],
+        &agents,
+        &[
+            "ca1 -> new",
+            "ca2 waits: all agents that could take it are busy (1 of 1 slots in use, it is the next)",
+            "ca3 -> old",
+        ],
+    );
+    let old = "ca1 waits: it takes images of other agents, and those that could run it are too old for that (old): upgrade \
+               them";
+    check(vec![takes(1, "linux/amd64")], &agents[1..], &[old]);
+    let none = ["ca1 waits: no connected agent builds linux/arm64 (connected: old: linux/amd64)"];
+    check(vec![takes(1, "linux/arm64")], &agents[1..], &none);
 }
 
 #[test]

@@ -91,6 +91,7 @@ fn placements_that_wait_for_each_other_share_one_slot() {
         slots: 1,
         draining: false,
         unavailable: false,
+        takes_images: true,
     };
     for second in 1..20 {
         let waiting = schedule::waiting(&runs, at(second), &Policy::DEFAULT);

@@ -20,12 +20,13 @@ fn pool(other: bool) -> PoolName {
 }
 
 fn any_agents() -> impl Strategy<Value = Vec<AgentView>> {
-    let view = (0u8..8, 0u8..8, 0u32..4, prop::bool::weighted(0.2), prop::bool::weighted(0.2));
+    let weighted = prop::bool::weighted;
+    let view = (0u8..8, 0u8..8, 0u32..4, weighted(0.2), weighted(0.2), weighted(0.8));
     prop::collection::vec(view, 0..5).prop_map(|views| {
         let names = ["a", "b", "c", "d", "e"];
         let set = |bits: u8| (0..3).filter(|index| bits >> index & 1 == 1).map(platform).collect();
         let views =
-            views.into_iter().enumerate().map(|(index, (native, emulated, slots, other, draining))| AgentView {
+            views.into_iter().enumerate().map(|(index, (native, emulated, slots, other, draining, new))| AgentView {
                 agent: agent(names[index], 1),
                 pool: pool(other),
                 native: set(native),
@@ -33,30 +34,33 @@ fn any_agents() -> impl Strategy<Value = Vec<AgentView>> {
                 slots,
                 draining,
                 unavailable: false,
+                takes_images: new,
             });
         views.collect()
     })
 }
 
 fn any_waiting() -> impl Strategy<Value = Vec<WaitingView>> {
-    let wish = (0usize..3, 0i64..4, 0usize..10, prop::bool::weighted(0.2));
+    let wish = (0usize..3, 0i64..4, 0usize..10, prop::bool::weighted(0.2), prop::bool::weighted(0.2));
     let views = prop::collection::btree_map((1u64..9, 0usize..3), wish, 0..12);
     views.prop_map(|views| {
-        let views = views.into_iter().map(|((run, placement), (wanted, created, avoid, other))| WaitingView {
-            run: RunId::from_number(run),
-            placement,
-            pool: pool(other),
-            platform: platform(wanted),
-            created: Timestamp::from_micros(created),
-            avoid: ["a", "b", "c", "d", "e"].get(avoid).map(|name| agent(name, 1).name),
-        });
+        let views =
+            views.into_iter().map(|((run, placement), (wanted, created, avoid, other, takes_images))| WaitingView {
+                run: RunId::from_number(run),
+                placement,
+                pool: pool(other),
+                platform: platform(wanted),
+                takes_images,
+                created: Timestamp::from_micros(created),
+                avoid: ["a", "b", "c", "d", "e"].get(avoid).map(|name| agent(name, 1).name),
+            });
         views.collect()
     })
 }
 
 fn able(view: &AgentView, waiting: &WaitingView) -> bool {
     let can_do = view.native.contains(&waiting.platform) || view.emulated.contains(&waiting.platform);
-    can_do && view.pool == waiting.pool && !view.draining
+    can_do && view.pool == waiting.pool && !view.draining && (view.takes_images || !waiting.takes_images)
 }
 
 /// Every placement is compared with every agent: slow, and plain to see. `None` lets it wait.

@@ -81,6 +81,7 @@ impl Machine {
             slots: self.slots,
             draining: false,
             unavailable: false,
+            takes_images: true,
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cooper_api::agent::wire::{self, agent_message, server_message};
 use cooper_api::agent::{
-    Agreed, HandshakeError, SpokenByAgent, SpokenByServer, attempt_message, read_agent_message, to_agent,
+    Agreed, HandshakeError, SpokenByAgent, SpokenByServer, TAKES_IMAGES, attempt_message, read_agent_message, to_agent,
 };
 use cooper_engine::message::{Held, PlacementKey, StepOutput, StepResult, ToAgent, ToServer};
 use cooper_engine::run::{AgentRef, Host, Placement, Refusal, Run, RunEvent};
@@ -31,7 +31,7 @@ const MAX_UNHEARD: u32 = 24;
 /// The most slots that an agent may claim.
 const MAX_SLOTS: u32 = 1024;
 
-/// The most capabilities that an agent may name, and the longest of its texts, in characters: they are shown, no more.
+/// The most capabilities that an agent may name, and the longest of its texts, in characters.
 const MAX_CAPABILITIES: usize = 64;
 const MAX_TEXT: usize = 128;
 
@@ -45,8 +45,10 @@ pub(super) struct Greeting {
 impl Greeting {
     /// What the scheduler has to know.
     pub(super) fn view(&self, draining: bool) -> AgentView {
-        let AgentDescription { pool, native, emulated, slots, .. } = self.description.clone();
-        AgentView { agent: self.agent.clone(), pool, native, emulated, slots, draining, unavailable: false }
+        let AgentDescription { pool, native, emulated, slots, capabilities, .. } = self.description.clone();
+        let takes_images = capabilities.iter().any(|capability| capability == TAKES_IMAGES);
+        let agent = self.agent.clone();
+        AgentView { agent, pool, native, emulated, slots, draining, unavailable: false, takes_images }
     }
 }
 

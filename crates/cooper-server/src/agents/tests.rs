@@ -330,6 +330,7 @@ async fn an_agent_that_does_not_read_loses_its_stream() {
         slots: 1,
         draining: false,
         unavailable: false,
+        takes_images: true,
     };
     let token = TokenId::parse("aaaa").expect("valid");
     let newcomer =

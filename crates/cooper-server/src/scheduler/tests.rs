@@ -90,6 +90,7 @@ fn agent_with(slots: u32) -> AgentView {
         slots,
         draining: false,
         unavailable: false,
+        takes_images: true,
     }
 }
 

@@ -114,6 +114,7 @@ fn a_silent_process_makes_room() {
         slots: 1,
         draining: false,
         unavailable: false,
+        takes_images: true,
     };
     let (owner, token) = (principal("builders"), TokenId::parse("aaaa").expect("valid"));
     let newcomer = Newcomer { serial: 1, view, principal: owner.clone(), token, outdated: false };
