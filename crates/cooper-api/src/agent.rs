@@ -21,8 +21,8 @@ pub mod wire {
 pub use convert::{ProtocolError, attempt_message, read_agent_message, read_server_message, to_agent, to_server};
 pub use handshake::{Agreed, HandshakeError, SpokenByAgent, SpokenByServer, TAKES_IMAGES};
 pub use work::{
-    BuildContextOrder, BuildOrder, CommandImageOrder, CommandOrder, EnvironmentOrder, PrepareOrder, PushFrom,
-    PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork, TaskOrder, VolumeOrder,
+    BuildContextOrder, BuildOrder, CacheOrder, CommandImageOrder, CommandOrder, EnvironmentOrder, PrepareOrder,
+    PushFrom, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork, TaskOrder, VolumeOrder,
 };
 
 /// The newest version that this build speaks. What a server and an agent make of each other's stands in `handshake`.

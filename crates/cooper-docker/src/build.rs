@@ -1,5 +1,7 @@
 //! One build: a session, `POST /build` on it, and what comes back, until the image is there or will not be.
 
+mod export;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +9,7 @@ use std::time::Duration;
 use bollard::Docker;
 use bollard::auth::DockerCredentials;
 use bollard::errors::Error;
+use bollard_buildkit_proto::moby::buildkit::v1::SolveRequest;
 use cooper_ports::engine::{
     BaseImages, BuildError, BuildEvent, BuildFailure, BuildNetwork, BuildRequest, BuiltImage, EngineDescription,
     EngineError, EngineFeature, LocalName, RegistryLogins, ResolvedBase,
@@ -131,6 +134,7 @@ async fn build_once(
     blame.before_the_build()?;
     let build_id = random_id();
     let query = query(&request, &build_id)?;
+    let cache = Cache::of(&request, engine);
     let registry = Registries { docker, logins: Arc::clone(&request.logins) };
     let contents = SessionContents {
         context: request.context,
@@ -143,8 +147,20 @@ async fn build_once(
     let session = opened.map_err(|error| no_session(error, engine))?;
 
     let path = format!("/build?{query}&session={}", session.id());
+    let warnings = sink.clone();
     let run = Run { wire, build_id, cancel, sink: Some(sink), bases: BTreeMap::new(), registry, image: None, blame };
-    let result = run.finish(&path, &session).await;
+    let mut result = run.finish(&path, &session).await;
+    if result.is_ok() {
+        match cancel.run_until_cancelled(cache.keep(wire, &session)).await {
+            Some(None) => {}
+            // The image is there, and is what was asked for.
+            Some(Some(message)) => {
+                let warning = BuildEvent::Warning { vertex: String::new(), message };
+                let _ = warnings.send(warning).await;
+            }
+            None => result = Err(BuildError::Cancelled),
+        }
+    }
     let fault = session.take_fault();
     session.close().await;
     match (result, fault) {
@@ -153,6 +169,45 @@ async fn build_once(
             Err(EngineError::Broken { operation: "read the build context", source: error.into() }.into())
         }
         (result, _) => result,
+    }
+}
+
+/// What is to become of a build's cache.
+enum Cache {
+    /// It stays in the engine, and in the image where that was asked for.
+    Here,
+    /// It is written to a registry.
+    There { to: String, solve: Box<SolveRequest> },
+    /// It can't be.
+    NotThere { message: String },
+}
+
+impl Cache {
+    fn of(request: &BuildRequest, engine: &EngineDescription) -> Self {
+        let Some(to) = request.cache_to.clone() else { return Self::Here };
+        if !engine.features.contains(&EngineFeature::RegistryCache) {
+            let message = format!("cache is not written to {to}: {} {} can't do that", engine.name, engine.version);
+            return Self::NotThere { message };
+        }
+        match export::request(request) {
+            Some(solve) => Self::There { to, solve: Box::new(solve) },
+            None => Self::NotThere {
+                message: format!("cache is not written to {to}: the build names a host that only the engine knows"),
+            },
+        }
+    }
+
+    /// Writes it, and says what went wrong.
+    async fn keep(self, wire: &EngineWire, session: &Session) -> Option<String> {
+        match self {
+            Self::Here => None,
+            Self::NotThere { message } => Some(message),
+            Self::There { to, mut solve } => {
+                session.id().clone_into(&mut solve.session);
+                let written = Box::pin(export::export(wire, *solve)).await;
+                written.err().map(|error| format!("cache can't be written to {to}: {error}"))
+            }
+        }
     }
 }
 
@@ -358,7 +413,7 @@ mod tests {
     use cooper_ports::engine::{EngineOwner, LocalName};
     use cooper_types::{AttemptNumber, Platform, RunId};
 
-    fn request() -> BuildRequest {
+    pub(super) fn request() -> BuildRequest {
         BuildRequest {
             name: LocalName::new(&EngineOwner::new("test"), RunId::from_number(1), AttemptNumber(2)),
             context: ContextTree::new(Vec::new(), tempfile::tempfile().expect("a file")),
@@ -375,6 +430,7 @@ mod tests {
             network: cooper_ports::engine::BuildNetwork::default(),
             hosts: Vec::new(),
             cache_from: Vec::new(),
+            cache_to: None,
             shared_key: String::new(),
         }
     }

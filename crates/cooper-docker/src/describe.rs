@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bollard::models::SystemVersion;
+use bollard::models::{SystemInfo, SystemVersion};
 use bollard_buildkit_proto::moby::buildkit::v1::ListWorkersRequest;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
 use cooper_ports::engine::{EngineDescription, EngineError, EngineFeature};
@@ -45,6 +45,16 @@ pub(crate) fn describe(version: &SystemVersion, api_version: &str) -> Result<Eng
         emulated: BTreeSet::new(),
         features,
     })
+}
+
+/// Whether the engine keeps its images in containerd's store, by its answer to `GET /info`. Only then does its builder have
+/// an exporter of caches to registries.
+pub(crate) fn has_containerd_store(info: &SystemInfo) -> bool {
+    let is_containerds = |pair: &Vec<String>| match pair.as_slice() {
+        [name, value] => name == "driver-type" && value.starts_with("io.containerd.snapshotter."),
+        _ => false,
+    };
+    info.driver_status.iter().flatten().any(is_containerds)
 }
 
 /// `20.10.24+dfsg1` → (20, 10); what is no number is 0, so that it has no features.
@@ -116,5 +126,18 @@ mod tests {
         check(version("27.0.0", "windows", "Engine"), "1.46", 0);
         check(version("dev", "linux", "Engine"), "1.41", 1);
         assert!(describe(&version("27.0.0", "plan9", "Engine"), "1.46").is_err());
+    }
+
+    #[test]
+    fn containerds_store_is_known_by_its_driver() {
+        let check = |status: &[[&str; 2]], expect: bool| {
+            let status = status.iter().map(|pair| pair.map(str::to_owned).to_vec()).collect();
+            let info = SystemInfo { driver_status: Some(status), ..SystemInfo::default() };
+            assert_eq!(has_containerd_store(&info), expect, "{info:?}");
+        };
+        check(&[["driver-type", "io.containerd.snapshotter.v1"]], true);
+        check(&[["Backing Filesystem", "extfs"], ["Supports d_type", "true"]], false);
+        check(&[], false);
+        assert!(!has_containerd_store(&SystemInfo::default()));
     }
 }

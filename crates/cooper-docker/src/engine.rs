@@ -116,6 +116,21 @@ impl Connected {
                 },
             }
         }
+        // Older engines have no such store.
+        if description.features.contains(&EngineFeature::Heredoc) {
+            const STORE: &str = "say how it stores images";
+            let info = async { docker.info().await.map_err(|error| engine_error(socket, STORE, error)) };
+            let has_store = match limited(STORE, PING, info).await {
+                Ok(info) => describe::has_containerd_store(&info),
+                Err(error) => {
+                    tracing::debug!(%error, "engine is taken for one that has what it had");
+                    before.is_some_and(|before| before.features.contains(&EngineFeature::RegistryCache))
+                }
+            };
+            if has_store {
+                description.features.insert(EngineFeature::RegistryCache);
+            }
+        }
         let patient = docker.clone().with_timeout(PATIENCE);
         Ok(Self { docker, patient, wire, description: Arc::new(description) })
     }

@@ -24,6 +24,9 @@ const MAX_DOCKERFILE: u64 = 1 << 20;
 /// Steps that fail of a full disk at once; the engine's word is not trusted with our memory.
 const MAX_FULL_VERTICES: usize = 64;
 
+/// How vertices are called that read a cache from a registry.
+const CACHE: &str = "importing cache manifest from ";
+
 /// What is known of a build when its errors are sorted.
 pub(crate) struct Blame {
     dockerfile: String,
@@ -71,7 +74,8 @@ impl Blame {
 
     /// Takes note of a vertex that failed.
     pub(crate) fn saw(&mut self, vertex: &VertexEvent) {
-        let Some(error) = &vertex.error else { return };
+        // A cache that is not there, or can't be read, fails no build.
+        let Some(error) = vertex.error.as_ref().filter(|_| !vertex.name.starts_with(CACHE)) else { return };
         // What ran beside a failing step is cancelled with it, and is not to blame.
         let cancelled = error.ends_with("context canceled");
         if !cancelled && self.failed.is_none() {

@@ -57,13 +57,6 @@ pub struct EngineDescription {
     pub features: BTreeSet<EngineFeature>,
 }
 
-impl EngineDescription {
-    /// What it can do, as words that other machines are told.
-    pub fn capabilities(&self) -> Vec<String> {
-        self.features.iter().map(|feature| feature.capability().to_owned()).collect()
-    }
-}
-
 /// What an engine keeps on its disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineStorage {
@@ -84,16 +77,19 @@ pub enum EngineFeature {
     CopyLink,
     /// `RUN --network`.
     RunNetwork,
+    /// Builds whose cache is written to a registry: Docker Engine with containerd's image store.
+    RegistryCache,
 }
 
 impl EngineFeature {
-    /// The name that agents say.
+    /// The name that agents say; it never changes.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BuildKit => "buildkit",
             Self::Heredoc => "heredoc",
             Self::CopyLink => "copy-link",
             Self::RunNetwork => "run-network",
+            Self::RegistryCache => "registry-cache",
         }
     }
 }

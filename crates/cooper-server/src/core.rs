@@ -259,6 +259,7 @@ impl Core {
                 | Effect::AttemptEnded { .. }
                 | Effect::PublishTags { .. }
                 | Effect::KeepStaged { .. }
+                | Effect::KeepCache { .. }
                 | Effect::BasesResolved { .. }
                 | Effect::Planned { .. }
                 | Effect::KeepSecrets(_)

@@ -18,7 +18,7 @@ use cooper_ports::runs::SecretKind;
 use cooper_ports::store_error::StoreError;
 use cooper_registry::AttemptCredential;
 use cooper_spec::plan::{
-    Environment, IndexPart, PlannedStep, PrepareWork, PushWork, PushedFrom, PushedName, SecretVolume, Text, Work,
+    Environment, IndexPart, PrepareWork, PushWork, PushedFrom, PushedName, SecretVolume, Text, Work,
 };
 use cooper_spec::source::RemoteSource;
 use cooper_types::{
@@ -125,9 +125,14 @@ pub(crate) async fn make(core: &Core, run: &Run, step: usize, attempt: AttemptNu
             allowed_networks: core.allowed_sources.iter().map(ToString::to_string).collect(),
             max_bytes: core.context_files.max_bytes(),
         }),
-        Work::Build(build) => {
-            StepWork::Build(build::order(core, run, build, environment.as_ref(), &placement.platform, &secrets)?)
-        }
+        Work::Build(build) => StepWork::Build(build::order(
+            core,
+            run,
+            (step, build),
+            environment.as_ref(),
+            &placement.platform,
+            &secrets,
+        )?),
         Work::Push(push) => StepWork::Push(PushOrder {
             targets: push_targets(run, step, push, attempt)?,
             allowed_networks: core.allowed_sources.iter().map(ToString::to_string).collect(),
@@ -142,7 +147,7 @@ pub(crate) async fn make(core: &Core, run: &Run, step: usize, attempt: AttemptNu
         registry: RegistryAccess {
             name: run.registry.clone(),
             username: REGISTRY_USER.to_owned(),
-            password: credential(core, run, planned, attempt),
+            password: credential(core, run, step, attempt),
         },
         environment,
         tries: planned.tries.clone(),
@@ -232,9 +237,10 @@ fn is_own_artifact(run: &Run, prepare: &PrepareWork) -> bool {
     matches!(&prepare.source, RemoteSource::Artifact(source) if *source.registry() == run.registry)
 }
 
-/// The attempt's credential: it pushes to the plan's repositories, and pulls what the run's principal may pull; one at a
+/// The attempt's credential: it pushes to the plan's repositories and that of its cache, and pulls what the run's principal may pull; one at a
 /// source has nothing to do there, unless the source is there. The registry re-checks on each write that the attempt is live.
-fn credential(core: &Core, run: &Run, planned: &PlannedStep, attempt: AttemptNumber) -> SecretString {
+fn credential(core: &Core, run: &Run, step: usize, attempt: AttemptNumber) -> SecretString {
+    let planned = &run.plan.steps[step];
     let push: BTreeSet<RepositoryName> = match &planned.work {
         // Each once, however many tags it gets: the credential goes in a header. Whatever the plan says, never beyond what
         // the run's token allowed.
@@ -247,7 +253,9 @@ fn credential(core: &Core, run: &Run, planned: &PlannedStep, attempt: AttemptNum
             .filter(|repository| run.scopes.repository(repository, RepositoryAccess::Push))
             .cloned()
             .collect(),
-        Work::Prepare(_) | Work::Build(_) | Work::Command(_) => BTreeSet::new(),
+        // Its cache, and nothing else becomes real of what it writes.
+        Work::Build(_) => run.own_cache(step).map(|cache| cache.repository.clone()).into_iter().collect(),
+        Work::Prepare(_) | Work::Command(_) => BTreeSet::new(),
     };
     // What the run itself left there is read by its digest, whether or not the token may pull.
     let is_left = |image: &&ImageRef| {
@@ -322,7 +330,7 @@ mod tests {
         let secrets = RunSecrets::default();
         let Work::Build(work) = &run.plan.steps[2].work else { panic!("it is a build") };
         let order =
-            build::order(&core, &run, work, None, &run.plan.placements[0].platform, &secrets).expect("an order");
+            build::order(&core, &run, (2, work), None, &run.plan.placements[0].platform, &secrets).expect("an order");
         assert!(order.own_bases.is_empty() && order.staged_bases.is_empty(), "{order:?}");
     }
 
@@ -332,7 +340,7 @@ mod tests {
         let id = accept_git(&core).await;
         let mut run = core.runs.find_run(id).await.expect("store").expect("run").run;
         let of = |run: &Run, step: usize| {
-            let password = credential(&core, run, &run.plan.steps[step], AttemptNumber(1));
+            let password = credential(&core, run, step, AttemptNumber(1));
             core.signing.verify_attempt(&password, core.clock.now()).expect("it is this server's")
         };
         let prepare = of(&run, 0);
@@ -363,6 +371,16 @@ mod tests {
         run.plan.steps.push(build);
         run.scopes = Scopes(vec![Scope::parse("repository:mine:push").expect("valid")]);
         let mine = RepositoryPattern::Named(RepositoryName::parse("mine").expect("valid"));
-        assert_eq!((of(&run, 2).push, of(&run, 2).pull), (Vec::new(), vec![mine]));
+        assert_eq!((of(&run, 2).push, of(&run, 2).pull), (Vec::new(), vec![mine.clone()]));
+
+        // And the cache goes where the token may push.
+        for (cache, push) in
+            [("localhost:5000/mine:cache_t_b", true), ("localhost:5000/other:c", false), ("r.io/mine:c", false)]
+        {
+            let Work::Build(build) = &mut run.plan.steps[2].work else { panic!("it is a build") };
+            build.cache = Some(ImageRef::parse(cache).expect("valid"));
+            let repositories = Some(RepositoryName::parse("mine").expect("valid")).filter(|_| push);
+            assert_eq!(of(&run, 2).push, repositories.into_iter().collect::<Vec<_>>(), "{cache}");
+        }
     }
 }

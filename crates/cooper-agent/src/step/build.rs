@@ -1,5 +1,6 @@
 //! A build: its context, its Dockerfile, the engine's work, and what came of it.
 
+mod cache;
 mod frontend;
 mod own;
 mod source;
@@ -87,14 +88,11 @@ impl Attempt<'_> {
             network,
             hosts: order.add_hosts,
             cache_from: Vec::new(),
+            cache_to: None,
             shared_key: order.shared_key,
         };
-        if let Some(cache) = &order.cache {
-            // The engines that are reached by a session export no cache to a registry (measured with 20.10 and 26.1).
-            request.cache_from.push(cache.to_string());
-            request.arguments.push(("BUILDKIT_INLINE_CACHE".to_owned(), "1".to_owned()));
-            let line =
-                format!("cache: inline in the image, and read from {cache}; this engine exports no registry cache");
+        if let Some(cache) = order.cache {
+            let line = cache::apply(cache, &engine, &mut request);
             self.log.service(&line).await;
         }
         self.limit.begin();

@@ -6,11 +6,14 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cooper_api::agent::{BuildContextOrder, BuildOrder, EnvironmentOrder, StepOrder, StepWork};
+use cooper_api::agent::{BuildContextOrder, BuildOrder, CacheOrder, EnvironmentOrder, StepOrder, StepWork};
 use cooper_engine::message::{StepOutput, StepResult};
 use cooper_ports::context_tree::{ContextTree, EntryKind};
 use cooper_ports::engine::scripted::{EngineCall, ScriptedBuild, ScriptedEngine, ScriptedPush};
-use cooper_ports::engine::{BaseImages, BuildFailure, BuildNetwork, BuildRequest, PushError, ResolvedBase};
+use cooper_ports::engine::{
+    BaseImages, BuildFailure, BuildNetwork, BuildRequest, ContainerEngine, EngineDescription, EngineFeature, PushError,
+    ResolvedBase,
+};
 use cooper_spec::plan::Tries;
 use cooper_types::{Digest, ImageRef, RegistryName};
 
@@ -99,6 +102,45 @@ async fn a_context_is_the_workspaces_folder_with_and_without_a_container_before(
     bench.shut_down().await;
 }
 
+/// What the builds below read caches from: their own reference, and the image as it was pushed before.
+const CACHES: [&str; 2] = ["localhost:5000/app:cache_t_s", "localhost:5000/app:v1"];
+
+fn cache(writable: bool) -> CacheOrder {
+    let [reference, image] = CACHES.map(|name| ImageRef::parse(name).expect("valid"));
+    CacheOrder { reference, writable, images: vec![image] }
+}
+
+#[tokio::test]
+async fn a_cache_is_written_to_a_registry_where_the_engine_can_and_the_run_may() {
+    let able = |description: &EngineDescription| EngineDescription {
+        features: description.features.iter().copied().chain([EngineFeature::RegistryCache]).collect(),
+        ..description.clone()
+    };
+    let plain = ScriptedEngine::new().describe();
+    for (engine, writable, says) in [
+        (able(&plain), true, "kept in the registry as localhost:5000/app:cache_t_s"),
+        (able(&plain), false, "inline in the image, and read from localhost:5000/app:cache_t_s, localhost:5000/app:v1"),
+        ((*plain).clone(), true, "Scripted Engine 1.0 writes none to a registry"),
+    ] {
+        let is_written = says.starts_with("kept");
+        let engine = Arc::new(ScriptedEngine::with_description(engine));
+        let mut bench = Bench::start(engine.clone());
+        bench.server.serve_context(archive(&[("Dockerfile", b"FROM scratch\n")]));
+        let mut stream = bench.stream().await;
+        stream.place(key(1)).await;
+        stream.start(key(1), 1, from_workspace("", "Dockerfile", |build| build.cache = Some(cache(writable)))).await;
+        assert!(matches!(stream.result(key(1), 1).await, StepResult::Succeeded { .. }));
+        let last = builds(&engine).pop().expect("a build");
+        assert_eq!(last.cache_from, CACHES);
+        assert_eq!(last.cache_to.as_deref(), is_written.then_some(CACHES[0]));
+        assert_eq!(last.arguments.iter().any(|(name, _)| name == "BUILDKIT_INLINE_CACHE"), !is_written);
+        let log = bench.server.log("ca1", 1).text();
+        assert!(log.contains(says), "{log}");
+        stream.stop(key(1)).await;
+        bench.shut_down().await;
+    }
+}
+
 #[tokio::test]
 async fn a_base_that_the_run_built_is_the_runs_own() {
     let engine = Arc::new(ScriptedEngine::new());
@@ -113,14 +155,14 @@ async fn a_base_that_the_run_built_is_the_runs_own() {
     let own = |build: &mut BuildOrder| {
         build.own_bases = vec![("localhost:5000/app:latest".into(), Digest::sha256(b"app"))];
         build.add_hosts = vec!["db:10.0.0.1".into()];
-        build.cache = Some(ImageRef::parse("localhost:5000/app:cache_t_s").expect("valid"));
+        build.cache = Some(cache(true));
     };
     engine.script_build(ScriptedBuild::failure(BuildFailure::BaseMissing { reference: "cooper.invalid/x".into() }));
     stream.start(key(1), 2, from_workspace("", "Dockerfile", own)).await;
     stream.result(key(1), 2).await;
     let last = builds(&engine).pop().expect("a build");
     assert_eq!((last.bases, last.hosts.as_slice()), (BaseImages::OfTheEngineFirst, &["db:10.0.0.1".to_owned()][..]));
-    assert_eq!(last.cache_from, ["localhost:5000/app:cache_t_s"]);
+    assert_eq!((last.cache_from.as_slice(), last.cache_to), (&CACHES.map(str::to_owned)[..], None));
     assert!(last.arguments.contains(&("BUILDKIT_INLINE_CACHE".into(), "1".into())));
     let text = text_of(&last.dockerfile_tree.expect("a tree"), "Dockerfile");
     let lines: Vec<_> = text.lines().collect();

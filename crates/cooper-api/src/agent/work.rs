@@ -107,7 +107,7 @@ pub struct BuildOrder {
     /// Additional lines of `/etc/hosts`, as `name:address`.
     pub add_hosts: Vec<String>,
     /// Where the build's cache is kept in a registry.
-    pub cache: Option<ImageRef>,
+    pub cache: Option<CacheOrder>,
     /// Names in `FROM` that stand for images of the run on the agent's engine.
     pub own_bases: Vec<(String, Digest)>,
     /// Names in `FROM` that stand for images of the run on other engines, and where a registry has them, by digest.
@@ -118,6 +118,17 @@ pub struct BuildOrder {
     pub allowed_networks: Vec<String>,
     /// Names of images that stand for these digests.
     pub pinned: Vec<(String, Digest)>,
+}
+
+/// A build's cache in a registry, beside the engine's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheOrder {
+    /// Where it is read, and written by engines that can.
+    pub reference: ImageRef,
+    /// Whether the attempt may write there.
+    pub writable: bool,
+    /// The names of the step's own image: what an earlier run pushed there may hold an inline cache.
+    pub images: Vec<ImageRef>,
 }
 
 /// Where the files of a build come from.

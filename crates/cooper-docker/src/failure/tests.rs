@@ -30,6 +30,7 @@ fn blame(dockerfile: &str) -> Blame {
         network: cooper_ports::engine::BuildNetwork::default(),
         hosts: Vec::new(),
         cache_from: Vec::new(),
+        cache_to: None,
         shared_key: String::new(),
     };
     let engine = EngineDescription {
@@ -267,6 +268,7 @@ fn what_was_cancelled_beside_a_failure_is_not_to_blame() {
         cached: false,
         error: Some(error.into()),
     };
+    blame.saw(&vertex("importing cache manifest from r.io/a:cache_t_b", "r.io/a:cache_t_b: not found"));
     blame.saw(&vertex("[a] RUN sleep", "executor failed running [sleep]: context canceled"));
     blame.saw(&vertex("[b] RUN false", "executor failed running [false]: exit code: 1"));
     let error = blame.error("executor failed running [false]: exit code: 1");

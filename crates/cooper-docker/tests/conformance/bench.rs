@@ -138,6 +138,7 @@ impl Bench {
             network: cooper_ports::engine::BuildNetwork::default(),
             hosts: Vec::new(),
             cache_from: Vec::new(),
+            cache_to: None,
             shared_key: self.owner.label().to_owned(),
         }
     }

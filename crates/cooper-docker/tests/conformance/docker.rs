@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use cooper_ports::engine::{BuildError, BuildEvent, BuildFailure, ContainerEngine, EngineFeature};
-use cooper_types::{Digest, Platform, SecretBytes};
+use cooper_types::{Digest, Platform, RegistryName, SecretBytes};
 use futures::TryStreamExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -78,6 +78,28 @@ async fn ignore_rules_and_copies_may_be_many() {
             (built, said) = bench.build(bench.request(context())).await;
         }
         built.unwrap_or_else(|error| panic!("{error}\n{}", said.output()));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cache_is_written_to_a_registry_where_the_engine_can() {
+    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
+        bench.registry.require_login();
+        let registry = RegistryName::parse(bench.registry.address()).expect("a registry");
+        let to = format!("{registry}/team/app:cache_quickrun_b");
+        let dockerfile = "FROM scratch AS first\nCOPY bin /bin\nRUN busybox date > /made\n\
+                          FROM scratch\nCOPY --from=first /made /made\n";
+        let mut request = bench.request(Context::shell(dockerfile));
+        request.logins = Arc::new(BTreeMap::from([(registry, bench.registry.credential().expect("a login"))]));
+        request.cache_from = vec![to.clone()];
+        request.cache_to = Some(to.clone());
+        let (built, said) = bench.build(request).await;
+        built.unwrap_or_else(|error| panic!("{error}\n{}", said.output()));
+        let is_able = bench.engine.describe().features.contains(&EngineFeature::RegistryCache);
+        assert_eq!(bench.registry.tag("team/app:cache_quickrun_b").is_some(), is_able);
+        let warned = |event: &BuildEvent| matches!(event, BuildEvent::Warning { message, .. } if message.contains(&to));
+        assert_eq!(said.0.iter().any(warned), !is_able, "{:?}", said.0);
     })
     .await;
 }

@@ -175,8 +175,10 @@ impl State {
             upload.extend_from_slice(&body);
             if method == Method::PUT {
                 let bytes = Bytes::from(std::mem::take(upload));
-                self.blobs.insert(format!("{repository}@{}", Digest::sha256(&bytes)), bytes);
-                return empty(StatusCode::CREATED);
+                let digest = Digest::sha256(&bytes);
+                self.blobs.insert(format!("{repository}@{digest}"), bytes);
+                let answer = plain(StatusCode::CREATED).header("docker-content-digest", digest.as_str());
+                return answer.body(Full::default()).expect("a response");
             }
             let end = upload.len().saturating_sub(1);
             return plain(StatusCode::ACCEPTED)

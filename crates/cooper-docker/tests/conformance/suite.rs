@@ -37,7 +37,7 @@ pub(crate) async fn it_says_what_it_is_and_answers_pings(bench: Arc<Bench>) {
     bench.engine.ping().await.expect("it answers");
     let again = bench.engine.refresh().await.expect("it says it again");
     assert_eq!((&again, &bench.engine.describe()), (&description, &description));
-    assert!(again.capabilities().contains(&"buildkit".to_owned()), "{again:?}");
+    assert!(again.features.contains(&EngineFeature::BuildKit), "{again:?}");
 }
 
 pub(crate) async fn it_says_what_it_keeps_and_a_cache_within_its_budget_stays(bench: Arc<Bench>) {

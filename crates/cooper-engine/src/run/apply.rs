@@ -145,6 +145,18 @@ pub enum Effect {
         /// What must be there.
         targets: Vec<TagTarget>,
     },
+    /// What a build wrote under its cache's name in the embedded registry becomes real, if it wrote anything. Comes before
+    /// the attempt's end.
+    KeepCache {
+        /// Index of the step.
+        step: usize,
+        /// Which.
+        attempt: AttemptNumber,
+        /// The repository.
+        repository: RepositoryName,
+        /// The cache's name in it.
+        tag: Tag,
+    },
     /// A build resolved these base images.
     BasesResolved {
         /// Index of the step.

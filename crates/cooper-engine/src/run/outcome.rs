@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cooper_spec::plan::{CommandImage, CommandWork, PlannedStep, PushWork, PushedName, Work};
-use cooper_types::{AttemptNumber, Digest, ImageRef, StepId, Tag, Timestamp};
+use cooper_types::{Access, AttemptNumber, Digest, ImageRef, StepId, Tag, Timestamp};
 
 use super::task::PlannedRun;
 use super::{
@@ -132,6 +132,10 @@ impl Run {
                     }
                     StepOutput::Built { bases, .. } => {
                         effects.push(Effect::BasesResolved { step, bases: bases.clone() });
+                        if let Some(ImageRef { repository, tag: Some(tag), .. }) = self.own_cache(step) {
+                            let (repository, tag) = (repository.clone(), tag.clone());
+                            effects.push(Effect::KeepCache { step, attempt, repository, tag });
+                        }
                     }
                     StepOutput::Pushed { manifests } => {
                         let mut targets = self.tag_targets(step, attempt);
@@ -287,6 +291,13 @@ impl Run {
             });
         }
         targets
+    }
+
+    /// Where a build's cache is kept in the embedded registry, if the run may write there.
+    pub fn own_cache(&self, step: usize) -> Option<&ImageRef> {
+        let Work::Build(build) = &self.plan.steps[step].work else { return None };
+        let cache = build.cache.as_ref().filter(|cache| cache.registry.as_ref() == Some(&self.registry));
+        cache.filter(|cache| self.scopes.repository(&cache.repository, Access::Push))
     }
 
     /// Whether what an attempt staged stays when it ends: it was a stage, and did its work.

@@ -2,6 +2,8 @@
 
 use cooper_engine::message::StepResult;
 use cooper_engine::run::{Effect, PendingReason, Phase, Placement, Refusal, RunEvent, RunStatus, StepState, Verdict};
+use cooper_spec::plan::Work;
+use cooper_types::{ImageRef, Scope, Scopes};
 
 use super::fixture::{agent, at, build, by, does, live, plan, push, refuses, run_of, succeeds, taken};
 
@@ -23,6 +25,27 @@ fn a_quick_build_goes_from_its_offer_to_its_tags() {
     assert!(published < position(|effect| matches!(effect, Effect::AttemptEnded { .. })));
     assert_eq!(effects.last(), Some(&Effect::Finished));
     assert_eq!((run.status(), run.finished()), (RunStatus::Succeeded, Some(at(4))));
+}
+
+#[test]
+fn a_builds_cache_becomes_real_with_it_where_the_run_may_write() {
+    let cache = |text: &str| ImageRef::parse(text).expect("valid");
+    for (name, is_kept) in [("localhost:5000/app:cache_quickrun_b", true), ("r.io/app:cache_quickrun_b", false)] {
+        let mut plan = plan(1, &[build(0, &[])]);
+        let Work::Build(work) = &mut plan.steps[0].work else { panic!("it is a build") };
+        work.cache = Some(cache(name));
+        let mut run = run_of(plan);
+        run.scopes = Scopes(vec![Scope::Admin]);
+        taken(&mut run, 1, 0, &agent("a", 1));
+        let kept = |effects: &[Effect]| {
+            effects
+                .iter()
+                .any(|effect| matches!(effect, Effect::KeepCache { tag, .. } if tag.as_str() == "cache_quickrun_b"))
+        };
+        assert_eq!(kept(&succeeds(&mut run, 2, 0)), is_kept, "{name}");
+        run.scopes = Scopes::default();
+        assert_eq!(run.own_cache(0), None, "its token may not push there");
+    }
 }
 
 #[test]

@@ -149,6 +149,7 @@ impl Watched {
             }
             Effect::Finished => self.finished = true,
             Effect::BasesResolved { .. }
+            | Effect::KeepCache { .. }
             | Effect::KeepSecrets(_)
             | Effect::KeepTexts(_)
             | Effect::LogLine(_)

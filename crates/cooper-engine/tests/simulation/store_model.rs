@@ -147,6 +147,7 @@ impl Store {
             Effect::Finished => log.complete = true,
             Effect::BasesResolved { .. }
             | Effect::KeepStaged { .. }
+            | Effect::KeepCache { .. }
             | Effect::KeepSecrets(_)
             | Effect::KeepTexts(_)
             | Effect::SendOffer { .. }

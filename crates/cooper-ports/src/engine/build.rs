@@ -41,8 +41,12 @@ pub struct BuildRequest {
     pub network: BuildNetwork,
     /// Additional hosts that what `RUN` runs resolves, as `name:address`.
     pub hosts: Vec<String>,
-    /// Images in registries whose inline cache may be used besides the engine's own.
+    /// References in registries whose cache may be used besides the engine's own: images with an inline one, or what was
+    /// written by `cache_to`. One that is not there is no error.
     pub cache_from: Vec<String>,
+    /// The reference in a registry that the build's cache is written to, of every stage. It takes
+    /// [`EngineFeature::RegistryCache`]; where the cache can't be written, the build warns of it and succeeds.
+    pub cache_to: Option<String>,
     /// Which earlier transfers of contexts the engine may compare this one with. Two builds with one key see each
     /// other's cached files by size, time and mode, so it is derived by the server per principal and trust, never taken
     /// from input.
@@ -261,16 +265,6 @@ pub enum BuildFailure {
 }
 
 impl EngineFeature {
-    /// The feature as agents and servers name it to each other; it never changes.
-    pub fn capability(self) -> &'static str {
-        match self {
-            Self::BuildKit => "buildkit",
-            Self::Heredoc => "dockerfile-heredoc",
-            Self::CopyLink => "dockerfile-copy-link",
-            Self::RunNetwork => "dockerfile-run-network",
-        }
-    }
-
     /// The feature as it reads in a sentence.
     pub fn name(self) -> &'static str {
         match self {
@@ -278,6 +272,7 @@ impl EngineFeature {
             Self::Heredoc => "a here-document",
             Self::CopyLink => "the flag --link",
             Self::RunNetwork => "RUN --network",
+            Self::RegistryCache => "a build cache in a registry",
         }
     }
 }

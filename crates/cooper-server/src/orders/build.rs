@@ -1,18 +1,21 @@
 //! A build's order.
 
-use cooper_api::agent::{BuildContextOrder, BuildOrder, EnvironmentOrder};
+use cooper_api::agent::{BuildContextOrder, BuildOrder, CacheOrder, EnvironmentOrder};
 use cooper_engine::run::Run;
-use cooper_spec::plan::{ArgumentValue, BuildContext, BuildWork, SecretFile};
-use cooper_types::{Platform, SecretBytes, SecretString};
+use cooper_spec::plan::{ArgumentValue, BuildContext, BuildWork, PushedFrom, PushedName, SecretFile, Work};
+use cooper_types::{ImageRef, Platform, SecretBytes, SecretString};
 
 use super::secrets::RunSecrets;
 use super::{OrderError, built_image};
 use crate::core::Core;
 
+/// Each name is looked for in its registry before the build begins.
+const MAX_CACHES: usize = 4;
+
 pub(super) fn order(
     core: &Core,
     run: &Run,
-    build: &BuildWork,
+    (step, build): (usize, &BuildWork),
     environment: Option<&EnvironmentOrder>,
     platform: &Platform,
     secrets: &RunSecrets,
@@ -58,13 +61,39 @@ pub(super) fn order(
         shared_key: core.key.context_sharing(&run.principal),
         network: build.network.clone(),
         add_hosts: build.add_hosts.clone(),
-        cache: build.cache.clone(),
+        cache: build.cache.clone().map(|reference| {
+            let is_elsewhere = reference.registry.as_ref() != Some(&run.registry);
+            let writable = is_elsewhere || run.own_cache(step).is_some();
+            CacheOrder { reference, writable, images: pushed_as(run, step) }
+        }),
         frontends: core.frontends.clone(),
         allowed_networks: core.allowed_sources.iter().map(ToString::to_string).collect(),
         own_bases: own_bases.collect(),
         staged_bases: staged_bases.collect(),
         pinned: build.pinned.clone(),
     })
+}
+
+/// The names under which a build's image is pushed and may have been pushed before: those that are not this run's alone.
+fn pushed_as(run: &Run, step: usize) -> Vec<ImageRef> {
+    let is_it = |from: &PushedFrom| match from {
+        PushedFrom::Built(built) => *built == step,
+        PushedFrom::Index(parts) => parts.iter().any(|part| part.built_by == step),
+        PushedFrom::Staged(_) => false,
+    };
+    let id = run.id.to_string();
+    let mut names: Vec<ImageRef> = Vec::new();
+    for planned in &run.plan.steps {
+        let Work::Push(push) = &planned.work else { continue };
+        let is_stage = push.is_stage;
+        for PushedName { image, .. } in push.names.iter().filter(|name| !is_stage && is_it(&name.from)) {
+            let is_own = image.tag.as_ref().is_some_and(|tag| tag.as_str().contains(&id));
+            if !is_own && !names.contains(image) && names.len() < MAX_CACHES {
+                names.push(image.clone());
+            }
+        }
+    }
+    names
 }
 
 /// The contents of a secret volume's file.

@@ -81,6 +81,21 @@ pub(crate) async fn promote_staged(
     Ok(promoted)
 }
 
+/// Makes a tag real that an attempt staged under that very name, if it did. What else it staged stays as it is.
+pub(crate) async fn promote_own(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    attempt: &AttemptRef,
+    (repository, tag): (&RepositoryName, &Tag),
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let staged = of_attempt(tx, registry, attempt).await?;
+    if let Some(row) = staged.iter().find(|row| row.repository == *repository && row.tag == *tag) {
+        row.promote(tx, registry, attempt, tag, now).await?;
+    }
+    Ok(())
+}
+
 /// Looks whether an attempt has staged all of this. It stays staged.
 pub(crate) async fn check_staged(
     tx: &mut SqliteConnection,

@@ -17,7 +17,7 @@ use sqlx::Row;
 use crate::contexts::run_number;
 use crate::{Store, StoreOptions};
 
-use super::{attempt_number, drop_staged, promote_staged};
+use super::{attempt_number, drop_staged, promote_own, promote_staged};
 
 struct SqliteFixture {
     store: Store,
@@ -163,4 +163,33 @@ async fn what_a_stage_left_has_no_tag_that_its_run_could_list() {
     assert_eq!(listed().await, Some(Vec::new()));
     let found = fixture.store.manifest(&repository, &ManifestKey::Digest(digest), Some(attempt.run)).await.unwrap();
     assert!(found.is_some(), "others name it by its digest");
+}
+
+#[tokio::test]
+async fn of_what_a_build_staged_its_cache_alone_becomes_real() {
+    let fixture = SqliteFixture::new().await;
+    let step = cooper_types::StepId::parse("build").unwrap();
+    let attempt = AttemptRef { run: RunId::from_number(1), step, attempt: AttemptNumber(2) };
+    fixture.start_attempt(&attempt).await;
+    let repository = RepositoryName::parse("team/app").unwrap();
+    let writer = Writer { principal: PrincipalName::parse("ann").unwrap(), attempt: Some(attempt.clone()) };
+    let (cache, other) = (Tag::parse("cache_quickrun_build").unwrap(), Tag::latest());
+    let keep = async || {
+        let (registry, attempt) = (fixture.store.registry_id(), attempt.clone());
+        let named = (repository.clone(), cache.clone());
+        let kept = async move |tx: &mut sqlx::SqliteConnection| {
+            promote_own(tx, registry, &attempt, (&named.0, &named.1), START).await
+        };
+        fixture.store.write(async move |mut tx| kept(&mut tx).await).await.unwrap();
+    };
+    keep().await;
+    assert_eq!(fixture.pushed_events().await, [], "it wrote none");
+    for tag in [&cache, &other] {
+        let manifest = Manifest { digest: Digest::sha256(b"{}"), media_type: "x".into(), bytes: "{}".into() };
+        let new = NewManifest { repository: repository.clone(), manifest, references: vec![], tag: Some(tag.clone()) };
+        fixture.store.put_manifest(new, &writer).await.unwrap();
+    }
+    keep().await;
+    let tags = fixture.store.tags(&repository, None, 10, None).await.unwrap();
+    assert_eq!(tags, Some(vec![cache]));
 }

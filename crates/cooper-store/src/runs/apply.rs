@@ -18,7 +18,7 @@ use super::request;
 use crate::contexts::{run_number, snapshots};
 use crate::events;
 use crate::logs::append::{Author, append, complete};
-use crate::registry::{check_staged, drop_staged, expire_of_attempt, promote_staged};
+use crate::registry::{check_staged, drop_staged, expire_of_attempt, promote_own, promote_staged};
 use crate::sql_error::{During, Stored, UnknownValue};
 
 const APPLY: &str = "change run";
@@ -129,6 +129,10 @@ impl Change<'_> {
             Effect::AttemptEnded { step, attempt } => self.attempt_ended(step, attempt).await?,
             Effect::PublishTags { step, attempt, targets } => self.publish_tags(step, attempt, targets).await?,
             Effect::KeepStaged { step, attempt, targets } => self.keep_staged(step, attempt, targets).await?,
+            Effect::KeepCache { step, attempt, repository, tag } => {
+                let attempt = AttemptRef { run: self.run.id, step: self.step(step)?.clone(), attempt };
+                promote_own(self.tx, self.registry, &attempt, (&repository, &tag), self.now).await?;
+            }
             Effect::BasesResolved { step, bases } => self.bases_resolved(step, &bases).await?,
             Effect::Planned { attempt, context, digest, size, .. } => {
                 self.planned(attempt, context, &digest, size).await?;

@@ -6,14 +6,14 @@ use cooper_engine::message::PlacementKey;
 use cooper_spec::dockerfile::{FrontendRule, FrontendRules};
 use cooper_spec::source::RemoteSource;
 use cooper_types::{
-    AttemptNumber, Digest, ImageRef, Platform, RegistryName, RepositoryName, SecretBytes, SecretString, StepId, Tag,
-    Timestamp,
+    AttemptNumber, Digest, ImageRef, ImageRefError, Platform, RegistryName, RepositoryName, SecretBytes, SecretString,
+    StepId, Tag, Timestamp,
 };
 
 use super::super::wire::{self, start_step};
 use super::super::work::{
-    BuildContextOrder, BuildOrder, PrepareOrder, PushFrom, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork,
-    TaskOrder,
+    BuildContextOrder, BuildOrder, CacheOrder, PrepareOrder, PushFrom, PushOrder, PushTarget, RegistryAccess,
+    StepOrder, StepWork, TaskOrder,
 };
 use super::{ProtocolError, bad, key_message, task};
 
@@ -50,7 +50,9 @@ pub(super) fn start_message(key: PlacementKey, attempt: AttemptNumber, order: St
             },
             network: build.network,
             add_hosts: build.add_hosts,
-            cache: build.cache.map(|reference| reference.to_string()),
+            cache_writable: build.cache.as_ref().is_some_and(|cache| cache.writable),
+            cache_from: build.cache.iter().flat_map(|cache| &cache.images).map(ToString::to_string).collect(),
+            cache: build.cache.map(|cache| cache.reference.to_string()),
             own_bases: build.own_bases.into_iter().map(|(name, image)| pair(name, image.to_string())).collect(),
             staged_bases: build.staged_bases.into_iter().map(|(name, image)| pair(name, image.to_string())).collect(),
             frontends: build.frontends.0.iter().map(ToString::to_string).collect(),
@@ -139,6 +141,11 @@ fn read_images(images: Vec<wire::build_work::Pair>) -> Result<Vec<(String, Diges
     images.into_iter().map(image).collect()
 }
 
+fn read_cache(reference: &str, images: &[String], writable: bool) -> Result<CacheOrder, ImageRefError> {
+    let images = images.iter().map(|image| ImageRef::parse(image)).collect::<Result<_, _>>()?;
+    Ok(CacheOrder { reference: ImageRef::parse(reference)?, writable, images })
+}
+
 pub(super) fn read_order(start: wire::StartStep) -> Result<StepOrder, ProtocolError> {
     let work = match start.work.ok_or(ProtocolError::Missing("work"))? {
         start_step::Work::Prepare(prepare) => StepWork::Prepare(PrepareOrder {
@@ -166,7 +173,11 @@ pub(super) fn read_order(start: wire::StartStep) -> Result<StepOrder, ProtocolEr
             },
             network: build.network,
             add_hosts: build.add_hosts,
-            cache: build.cache.map(|text| ImageRef::parse(&text)).transpose().map_err(bad("cache reference"))?,
+            cache: build
+                .cache
+                .map(|reference| read_cache(&reference, &build.cache_from, build.cache_writable))
+                .transpose()
+                .map_err(bad("cache reference"))?,
             own_bases: read_images(build.own_bases)?,
             staged_bases: build
                 .staged_bases

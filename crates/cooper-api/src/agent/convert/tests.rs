@@ -16,8 +16,8 @@ use cooper_types::{
 
 use super::super::wire::step_ended;
 use super::super::work::{
-    BuildContextOrder, BuildOrder, CommandImageOrder, CommandOrder, EnvironmentOrder, PrepareOrder, PushFrom,
-    PushOrder, PushTarget, RegistryAccess, StepWork, TaskOrder, VolumeOrder,
+    BuildContextOrder, BuildOrder, CacheOrder, CommandImageOrder, CommandOrder, EnvironmentOrder, PrepareOrder,
+    PushFrom, PushOrder, PushTarget, RegistryAccess, StepWork, TaskOrder, VolumeOrder,
 };
 use super::super::{MAX_PREPARED_FILE_BYTES, MAX_PREPARED_FILES};
 use super::*;
@@ -56,7 +56,11 @@ fn messages_for_agents_survive_the_wire() {
         context: BuildContextOrder::Workspace("src".to_owned()),
         network: Some("none".to_owned()),
         add_hosts: vec!["db:10.0.0.1".to_owned()],
-        cache: Some(ImageRef::parse("localhost:5000/app:cache_quickrun_build").expect("valid")),
+        cache: Some(CacheOrder {
+            reference: ImageRef::parse("localhost:5000/app:cache_quickrun_build").expect("valid"),
+            writable: true,
+            images: vec![ImageRef::parse("localhost:5000/app:v1").expect("valid")],
+        }),
         own_bases: vec![("base:v1".to_owned(), Digest::sha256(b"base"))],
         staged_bases: vec![(
             "data:v1".to_owned(),
