@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use cooper_e2e::{
     Answer, Archive, Context, FileServer, GitRepository, GitServer, ServerOptions, TestServer, request, run_to_end,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 const DOCKERFILE: &str = "ARG BASE\nFROM $BASE\nCOPY which /which\nRUN test \"$(cat /which)\" = right\n";
@@ -61,6 +61,33 @@ fn sources_besides_folders_and_repositories_are_built() {
     let run = piped(&["-t", "app:stdin", "-f", "docker/Dockerfile", "-"], input).ok().json();
     assert_eq!((&run["status"], &run["sourceLocation"]), (&Value::from("Succeeded"), &Value::Null));
     piped(&["--no-push", "-"], tempfile::tempfile().unwrap()).expect(2).error_names(&["standard input is empty"]);
+
+    let task = "version: v1.1.0\nalias:\n  src: [names.yaml]\nsteps:\n  - build: -t $Registry/app:context --build-arg BASE=$base .\n  \
+                - cmd: $Registry/app:context cat {{.Values.file}}\n";
+    let tar = Archive::new()
+        .file("acr-task.yaml", task)
+        .file("values.yaml", "file: /which\n")
+        .file("names.yaml", &format!("base: {}\n", base.trim_start_matches("BASE=")))
+        .file("Dockerfile", DOCKERFILE)
+        .file("which", "right");
+    let context = upload(&server, &tar.gzip());
+    let ask = |file: &str| {
+        let body = json!({
+            "type": "FileTaskRunRequest", "taskFilePath": file, "valuesFilePath": "values.yaml", "sourceLocation": context,
+        });
+        let kind = "Content-Type: application/json";
+        let answer = server.ask("POST", "/api/v1/runs", &[kind], body.to_string().as_bytes()).unwrap();
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        let id = serde_json::from_str::<Value>(&answer.body).unwrap()["runId"].as_str().unwrap().to_owned();
+        let log = server.cooper(&["logs", "--follow", &id]).stdout;
+        (server.run(&id), log)
+    };
+    let (run, log) = ask("acr-task.yaml");
+    assert_eq!((&run["status"], &run["sourceLocation"]), (&Value::from("Succeeded"), &Value::Null), "{log}");
+    assert!(log.ends_with("right") || log.contains("\nright"), "{log}");
+    let (run, log) = ask("nowhere.yaml");
+    assert_eq!(run["status"], "Failed", "{log}");
+    assert!(run["runErrorMessage"].as_str().unwrap().contains("the source has no file `nowhere.yaml`"), "{run}");
     server.expect_quiet_log();
 }
 
@@ -100,6 +127,15 @@ fn a_step_fetches_its_own_context_and_no_frontend_is_pulled() {
         let failed = server.cooper(&["build", "--no-push", "--build-arg", &argument, &folder]).expect(1);
         failed.error_names(&[place, "--frontend"]);
     }
+}
+
+/// Uploads an archive as a context, and gives its id.
+fn upload(server: &TestServer, archive: &[u8]) -> String {
+    let created = server.ask("POST", "/api/v1/contexts", &[], b"").unwrap();
+    let created: Value = serde_json::from_str(&created.body).unwrap();
+    let uploaded = server.ask("PUT", created["uploadUrl"].as_str().unwrap(), &[], archive).unwrap();
+    assert_eq!(uploaded.status, 201, "{}", uploaded.body);
+    created["contextId"].as_str().unwrap().to_owned()
 }
 
 /// Puts these files into the registry as `oras push` does.

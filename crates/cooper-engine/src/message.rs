@@ -167,7 +167,7 @@ impl PreparedSource {
     pub fn is_of(&self, location: &RemoteSource) -> bool {
         match location {
             RemoteSource::Git(_) => self.commit.is_some(),
-            RemoteSource::Archive(_) | RemoteSource::Artifact(_) => self.pinned.is_some(),
+            RemoteSource::Archive(_) | RemoteSource::Artifact(_) | RemoteSource::Uploaded(_) => self.pinned.is_some(),
         }
     }
 

@@ -90,7 +90,7 @@ pub(crate) async fn accept(core: &Core, secrets: Vec<SealedSecret>) -> RunId {
 }
 
 /// A context of alice's, on disk.
-async fn uploaded(core: &Core) -> ContextId {
+pub(crate) async fn uploaded(core: &Core) -> ContextId {
     let context = ContextId::parse(&uuid::Uuid::new_v4().to_string()).expect("valid");
     let expires = core.clock.now().after(Duration::from_secs(3600));
     core.contexts.create_context(context.clone(), principal("alice"), expires).await.expect("created");

@@ -18,6 +18,6 @@ pub use git::{FetchEvent, FetchLimits, FetchListener, FetchRequest, GitError, Sn
 pub use pack::{PackError, PackOptions, PackProgress, PackReport, pack};
 pub use remote::{
     Publish, PublishError, Published, RemoteError, RemoteRequest, RemoteSnapshot, fetch_archive, fetch_artifact,
-    publish,
+    publish, read_context,
 };
 pub use unpack::{UnpackError, UnpackLimits, unpack};

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use cooper_ports::context_tree::ContextTree;
 use cooper_types::Digest;
 
 pub use archive::fetch_archive;
@@ -64,6 +65,11 @@ pub struct RemoteSnapshot {
     pub dockerfile: Option<String>,
     /// The named files that were found, by the names that the caller gave.
     pub files: BTreeMap<String, Vec<u8>>,
+}
+
+/// Makes of a context that is here what is made of a source that is fetched.
+pub async fn read_context(tree: ContextTree, request: RemoteRequest) -> Result<RemoteSnapshot, RemoteError> {
+    blocking(move |stop| repack::repack(&tree, "the context", None, &request, None, stop)).await
 }
 
 /// Takes lines for the run's log.

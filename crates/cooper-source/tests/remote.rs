@@ -71,7 +71,7 @@ async fn fetch_as(source: &str, ask: Ask, credentials: &dyn CredentialSource) ->
     let snapshot = match RemoteSource::parse(source).unwrap() {
         RemoteSource::Archive(source) => fetch_archive(&egress, credentials, &source, request, &say).await?,
         RemoteSource::Artifact(source) => fetch_artifact(&egress, credentials, &source, request, &say).await?,
-        RemoteSource::Git(source) => panic!("{source}"),
+        source @ (RemoteSource::Git(_) | RemoteSource::Uploaded(_)) => panic!("{source}"),
     };
     let bytes = std::fs::read(&snapshot.archive).unwrap();
     assert_eq!((snapshot.digest.clone(), snapshot.size), (Digest::sha256(&bytes), bytes.len() as u64));

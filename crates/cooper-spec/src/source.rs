@@ -18,7 +18,7 @@ mod url;
 
 use std::fmt;
 
-use cooper_types::Digest;
+use cooper_types::{ContextId, Digest};
 
 pub use archive::{ArchiveSource, ArchiveUrl};
 pub use artifact::ArtifactSource;
@@ -53,7 +53,12 @@ pub enum RemoteSource {
     Archive(ArchiveSource),
     /// An artifact in an OCI registry.
     Artifact(ArtifactSource),
+    /// A context that was uploaded to the server. No text of a user's means one: the server has checked whose it is.
+    Uploaded(ContextId),
 }
+
+/// What stands before a context's id where a source is written down.
+const UPLOADED: &str = "context:";
 
 impl SourceLocation {
     /// Reads a source as a user writes it.
@@ -137,6 +142,16 @@ impl RemoteSource {
         }
     }
 
+    /// Reads a source as it is written down: what a user may write, or an uploaded context.
+    pub fn read(text: &str) -> Result<Self, SourceError> {
+        match text.strip_prefix(UPLOADED) {
+            Some(id) => ContextId::parse(id)
+                .map(Self::Uploaded)
+                .map_err(|_| SourceError::NotRemote { text: error::shown(text) }),
+            None => Self::parse(text),
+        }
+    }
+
     /// The source for people: without what may be a secret.
     pub fn shown(&self) -> String {
         match self {
@@ -144,6 +159,7 @@ impl RemoteSource {
             Self::Artifact(source) => source.to_string(),
             Self::Archive(ArchiveSource { url, subdirectory: None }) => url.shown(),
             Self::Archive(ArchiveSource { url, subdirectory: Some(folder) }) => format!("{}#:{folder}", url.shown()),
+            Self::Uploaded(id) => format!("context {id}"),
         }
     }
 
@@ -153,6 +169,7 @@ impl RemoteSource {
             Self::Git(source) => source.url.to_string(),
             Self::Archive(source) => source.url.shown(),
             Self::Artifact(source) => format!("oci://{}", source.reference()),
+            Self::Uploaded(_) => self.shown(),
         }
     }
 
@@ -162,6 +179,7 @@ impl RemoteSource {
             Self::Git(source) => source.subdirectory.as_ref(),
             Self::Archive(source) => source.subdirectory.as_ref(),
             Self::Artifact(source) => source.subdirectory.as_ref(),
+            Self::Uploaded(_) => None,
         }
     }
 
@@ -174,7 +192,7 @@ impl RemoteSource {
                 Err(_) => self.clone(),
             },
             (Self::Artifact(source), _, Some(digest)) => Self::Artifact(source.pinned(digest)),
-            (Self::Git(_) | Self::Archive(_) | Self::Artifact(_), _, _) => self.clone(),
+            (Self::Git(_) | Self::Archive(_) | Self::Artifact(_) | Self::Uploaded(_), _, _) => self.clone(),
         }
     }
 
@@ -185,7 +203,7 @@ impl RemoteSource {
             Self::Archive(source) if source.url.query().is_some_and(|query| !query.is_empty()) => {
                 Some(Self::Archive(ArchiveSource { url: source.url.clone().with_query(Some("")), ..source.clone() }))
             }
-            Self::Archive(_) | Self::Git(_) | Self::Artifact(_) => None,
+            Self::Archive(_) | Self::Git(_) | Self::Artifact(_) | Self::Uploaded(_) => None,
         }
     }
 
@@ -193,7 +211,7 @@ impl RemoteSource {
     pub fn repository(&self) -> Option<&RepositoryUrl> {
         match self {
             Self::Git(source) => Some(&source.url),
-            Self::Archive(_) | Self::Artifact(_) => None,
+            Self::Archive(_) | Self::Artifact(_) | Self::Uploaded(_) => None,
         }
     }
 
@@ -204,18 +222,19 @@ impl RemoteSource {
                 "{} is taken as an archive's URL; a repository's is https://github.com/OWNER/NAME.git",
                 source.url.shown()
             )),
-            Self::Archive(_) | Self::Git(_) | Self::Artifact(_) => None,
+            Self::Archive(_) | Self::Git(_) | Self::Artifact(_) | Self::Uploaded(_) => None,
         }
     }
 }
 
-/// The whole text, as a user could have written it. [`RemoteSource::shown`] is for people.
+/// The whole text, as [`RemoteSource::read`] takes it. [`RemoteSource::shown`] is for people.
 impl fmt::Display for RemoteSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Git(source) => source.fmt(f),
             Self::Archive(source) => source.fmt(f),
             Self::Artifact(source) => source.fmt(f),
+            Self::Uploaded(id) => write!(f, "{UPLOADED}{id}"),
         }
     }
 }
@@ -226,7 +245,6 @@ impl From<GitSource> for RemoteSource {
     }
 }
 
-/// The text that a user could have written.
 impl serde::Serialize for RemoteSource {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -236,7 +254,7 @@ impl serde::Serialize for RemoteSource {
 impl<'de> serde::Deserialize<'de> for RemoteSource {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <std::borrow::Cow<'de, str> as serde::Deserialize>::deserialize(deserializer)?;
-        Self::parse(&text).map_err(serde::de::Error::custom)
+        Self::read(&text).map_err(serde::de::Error::custom)
     }
 }
 

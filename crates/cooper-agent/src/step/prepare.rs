@@ -20,7 +20,7 @@ use cooper_engine::message::{PreparedFile, PreparedSource, StepOutput};
 use cooper_source::git::{self, CredentialSource, FetchEvent, FetchRequest, GitCredential, GitError, Snapshot};
 use cooper_source::{
     Cidr, Egress, EgressOptions, EgressPolicy, FetchLimits, RemoteError, RemoteRequest, RemoteSnapshot, fetch_archive,
-    fetch_artifact,
+    fetch_artifact, read_context,
 };
 use cooper_spec::source::{GitSource, RemoteSource};
 use cooper_types::{Digest, RegistryName};
@@ -49,6 +49,15 @@ pub(super) struct Packed {
     pub(super) pinned: Option<Digest>,
     pub(super) dockerfile: Option<String>,
     files: BTreeMap<String, Vec<u8>>,
+}
+
+impl Packed {
+    /// What is no repository.
+    fn of(snapshot: RemoteSnapshot) -> Self {
+        let RemoteSnapshot { pinned, archive, digest, size, dockerfile, files } = snapshot;
+        let pinned = Some(pinned);
+        Self { archive, digest, size, commit: None, branch: None, tag: None, pinned, dockerfile, files }
+    }
 }
 
 impl Attempt<'_> {
@@ -102,6 +111,9 @@ impl Attempt<'_> {
         registry: &RegistryAccess,
         credentials: &HostCredentials,
     ) -> Result<(TempDir, Packed), Ended> {
+        if let RemoteSource::Uploaded(_) = &order.source {
+            return self.read_uploaded(order, registry).await;
+        }
         if let RemoteSource::Archive(source) = &order.source {
             // One that is too large for that is left.
             let _ = self.log.masks().add([source.url.query().unwrap_or_default().as_bytes()]);
@@ -119,7 +131,7 @@ impl Attempt<'_> {
                 RemoteSource::Git(source) => {
                     self.fetch_git(&egress, source, order, &registry.name, scratch.path(), credentials).await
                 }
-                RemoteSource::Archive(_) | RemoteSource::Artifact(_) => {
+                RemoteSource::Archive(_) | RemoteSource::Artifact(_) | RemoteSource::Uploaded(_) => {
                     self.fetch_remote(&egress, order, registry, scratch.path(), credentials).await
                 }
             };
@@ -182,16 +194,7 @@ impl Attempt<'_> {
         scratch: &Path,
         credentials: &HostCredentials,
     ) -> Result<Packed, Fault> {
-        let settings = &self.runner.settings;
-        let request = RemoteRequest {
-            dockerfile: order.dockerfile.clone(),
-            files: wanted_files(order),
-            further: aliases::named_by(order, self.key.run, &registry.name),
-            scratch: scratch.to_owned(),
-            unpack: settings.unpack.clone(),
-            received: settings.max_archive_bytes,
-            named_file_len: MAX_PREPARED_FILE_BYTES as u64,
-        };
+        let request = self.remote_request(order, &registry.name, scratch);
         let is_own = matches!(&order.source, RemoteSource::Artifact(source) if *source.registry() == registry.name);
         let (lines, shown) = mpsc::channel(LINE_QUEUE);
         let fetch = async move {
@@ -207,7 +210,8 @@ impl Attempt<'_> {
                         fetch_artifact(&egress, &login, source, request, &say).await
                     }
                     RemoteSource::Artifact(source) => fetch_artifact(egress, credentials, source, request, &say).await,
-                    RemoteSource::Git(_) => Err(RemoteError::Cancelled),
+                    // They have ways of their own.
+                    RemoteSource::Git(_) | RemoteSource::Uploaded(_) => Err(RemoteError::Cancelled),
                 }
             };
             tokio::select! {
@@ -216,10 +220,40 @@ impl Attempt<'_> {
             }
         };
         let (fetched, ()) = tokio::join!(fetch, self.show_lines(shown));
-        let RemoteSnapshot { pinned, archive, digest, size, dockerfile, files } =
-            fetched.map_err(|error| Fault::of_remote(&error, is_own))?;
-        let pinned = Some(pinned);
-        Ok(Packed { archive, digest, size, commit: None, branch: None, tag: None, pinned, dockerfile, files })
+        fetched.map(Packed::of).map_err(|error| Fault::of_remote(&error, is_own))
+    }
+
+    /// A context that the server has is read like any other source, so that all that follows is the same.
+    async fn read_uploaded(
+        &self,
+        order: &PrepareOrder,
+        registry: &RegistryAccess,
+    ) -> Result<(TempDir, Packed), Ended> {
+        let tree = self.context().await?;
+        let scratch = tempfile::tempdir_in(self.runner.placement_dir(self.key));
+        let scratch = scratch.map_err(|error| Ended::lost("agent's work folder can't be used", &error))?;
+        let request = self.remote_request(order, &registry.name, scratch.path());
+        let read = tokio::select! {
+            () = self.stop.cancelled() => Err(RemoteError::Cancelled),
+            read = read_context(tree, request) => read,
+        };
+        match read {
+            Ok(snapshot) => Ok((scratch, Packed::of(snapshot))),
+            Err(error) => Err(Fault::of_remote(&error, false).ended),
+        }
+    }
+
+    fn remote_request(&self, order: &PrepareOrder, registry: &RegistryName, scratch: &Path) -> RemoteRequest {
+        let settings = &self.runner.settings;
+        RemoteRequest {
+            dockerfile: order.dockerfile.clone(),
+            files: wanted_files(order),
+            further: aliases::named_by(order, self.key.run, registry),
+            scratch: scratch.to_owned(),
+            unpack: settings.unpack.clone(),
+            received: settings.max_archive_bytes,
+            named_file_len: MAX_PREPARED_FILE_BYTES as u64,
+        }
     }
 
     /// Puts progress into the log, until there is no more.

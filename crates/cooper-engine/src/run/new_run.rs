@@ -75,6 +75,7 @@ impl Asked {
             Self::Build { source: BuildSource::Remote(_), .. } => None,
             Self::Task(task) => match &task.source {
                 TaskSource::Here { context, .. } => context.as_ref(),
+                TaskSource::Remote(RemoteSource::Uploaded(context)) => Some(context),
                 TaskSource::Remote(_) => None,
             },
         }

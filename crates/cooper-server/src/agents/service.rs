@@ -12,7 +12,8 @@ use cooper_engine::message::PlacementKey;
 use cooper_engine::run::{Host, Placement, Run};
 use cooper_ports::access::Token;
 use cooper_ports::agents::{RegisterAgent, RegisterAgentError};
-use cooper_spec::plan::{BuildContext, BuildWork, Plan, Work};
+use cooper_spec::plan::{BuildContext, BuildWork, Plan, PrepareWork, Work};
+use cooper_spec::source::RemoteSource;
 use cooper_types::{AgentName, AttemptNumber, ContextId, TokenId};
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use tokio::io::AsyncReadExt as _;
@@ -298,12 +299,14 @@ impl AgentService for AgentGateway {
     }
 }
 
-/// The context that an attempt at a step may fetch: its build's, or the one that its placement's workspace begins with.
+/// The context that an attempt at a step may fetch: its build's, the one that its placement's workspace begins with, or
+/// the one that it looks for a task file in.
 fn context_of(plan: &Plan, step: usize) -> Option<&ContextId> {
     let planned = &plan.steps[step];
     match &planned.work {
         Work::Build(BuildWork { context: BuildContext::Uploaded(context), .. }) => Some(context),
         Work::Build(_) | Work::Command(_) => plan.placements[planned.placement].environment.as_ref()?.context.as_ref(),
+        Work::Prepare(PrepareWork { source: RemoteSource::Uploaded(context), .. }) => Some(context),
         Work::Prepare(_) | Work::Push(_) => None,
     }
 }

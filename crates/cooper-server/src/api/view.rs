@@ -5,6 +5,7 @@ use cooper_engine::message::{PushedManifest, StepOutput};
 use cooper_engine::run::{Run, RunSource, RunStatus, Step, StepState};
 use cooper_ports::runs::{OutputImage, RunRecord, RunType, StepBase};
 use cooper_spec::plan::{PushedName, Work};
+use cooper_spec::source::RemoteSource;
 use cooper_types::{ImageRef, StepId, Tag};
 
 /// The registry that a reference without one means.
@@ -49,7 +50,12 @@ pub(crate) fn run_view(record: &RunRecord) -> rest::Run {
         steps: (0..run.steps.len()).map(|step| step_view(run, step)).collect(),
         dependencies: dependencies(record),
         image_names: run.plan.pushed_images().map(ToString::to_string).collect(),
-        source_location: run.source.as_ref().map(|source| source.location().shown()),
+        source_location: run
+            .source
+            .as_ref()
+            .map(RunSource::location)
+            .filter(|location| !matches!(location, RemoteSource::Uploaded(_)))
+            .map(RemoteSource::shown),
         source_commit: found.and_then(|found| found.commit.clone()),
         source_branch: found.and_then(|found| found.branch.clone()),
     }

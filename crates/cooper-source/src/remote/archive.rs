@@ -60,7 +60,7 @@ pub async fn fetch_archive(
             let reader = BufReader::with_capacity(256 << 10, File::open(&place).map_err(disk)?);
             let unpacked = unpack(reader, spool, &own.unpack, stop);
             let tree = unpacked.map_err(|source| RemoteError::Unpack { what: named.clone(), source })?;
-            repack(&tree, &named, subdirectory.as_deref(), &own, pinned, stop)
+            repack(&tree, &named, subdirectory.as_deref(), &own, Some(pinned), stop)
         })
         .await;
         let cut = matches!(

@@ -90,7 +90,7 @@ pub async fn fetch_artifact(
         let reader = BufReader::with_capacity(256 << 10, File::open(&combined).map_err(disk)?);
         // All names are judged here, also those in annotations.
         let tree = unpack(reader, spool(&request)?, &request.unpack, stop).map_err(failed)?;
-        repack(&tree, &what, subdirectory.as_deref(), &request, pinned, stop)
+        repack(&tree, &what, subdirectory.as_deref(), &request, Some(pinned), stop)
     })
     .await
 }

@@ -33,13 +33,13 @@ struct Selection {
     added: Vec<(String, Vec<u8>)>,
 }
 
-/// Packs what was asked for of a source that is called `what`.
+/// Packs what was asked for of a source that is called `what`. One without a digest of its own is known by its archive's.
 pub(super) fn repack(
     tree: &ContextTree,
     what: &str,
     subdirectory: Option<&str>,
     request: &RemoteRequest,
-    pinned: Digest,
+    pinned: Option<Digest>,
     stop: &AtomicBool,
 ) -> Result<RemoteSnapshot, RemoteError> {
     let root = match find(tree, "", subdirectory.unwrap_or_default()) {
@@ -56,6 +56,7 @@ pub(super) fn repack(
     let selection = select(tree, what, &root, request.dockerfile.as_deref())?;
     let archive = request.scratch.join("source.tar.gz");
     let (digest, size) = write(tree, &root, &selection, &archive, stop)?;
+    let pinned = pinned.unwrap_or_else(|| digest.clone());
     Ok(RemoteSnapshot { pinned, archive, digest, size, dockerfile: selection.dockerfile, files })
 }
 

@@ -86,6 +86,7 @@ fn the_kind_of_a_source_is_in_its_text() {
                     RemoteSource::Git(_) => "git",
                     RemoteSource::Archive(_) => "archive",
                     RemoteSource::Artifact(_) => "artifact",
+                    RemoteSource::Uploaded(_) => "uploaded",
                 };
                 assert_eq!(RemoteSource::parse(&source.to_string()).as_ref(), Ok(source), "{text}");
                 (kind, source.to_string())
@@ -314,6 +315,11 @@ fn the_state_of_a_run_holds_the_text() {
     assert_eq!(json, "\"https://h.io/o/r.git#main:app\"");
     assert_eq!(serde_json::from_str::<RemoteSource>(&json).unwrap(), source);
     assert!(serde_json::from_str::<RemoteSource>("\"https://u:p@h.io/r.git\"").is_err());
+    // An uploaded context can be written down, and is nothing that anybody could ask for.
+    let source = RemoteSource::Uploaded(cooper_types::ContextId::parse("c-1").unwrap());
+    let json = serde_json::to_string(&source).unwrap();
+    assert_eq!((json.as_str(), serde_json::from_str::<RemoteSource>(&json).unwrap()), ("\"context:c-1\"", source));
+    assert!(RemoteSource::parse("context:c-1").is_err() && RemoteSource::read("context:../c").is_err());
     // What is taken can be read again, also where it grows by being encoded.
     for length in [600, 2_000] {
         let text = format!("https://h.io/{}.git", "é".repeat(length));

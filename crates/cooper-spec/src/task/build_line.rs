@@ -363,7 +363,12 @@ impl BuildContext {
             Ok(SourceLocation::Remote(RemoteSource::Git(_))) => return Self::Git(own),
             Ok(SourceLocation::Remote(RemoteSource::Archive(_))) => return Self::Tarball(own),
             Ok(SourceLocation::Remote(RemoteSource::Artifact(_))) => return Self::Oci(own),
-            Ok(SourceLocation::Local(_) | SourceLocation::Stdin | SourceLocation::Nothing) => return Self::Local(own),
+            Ok(
+                SourceLocation::Local(_)
+                | SourceLocation::Stdin
+                | SourceLocation::Nothing
+                | SourceLocation::Remote(RemoteSource::Uploaded(_)),
+            ) => return Self::Local(own),
             // What is wrong with it is said where the step is planned.
             Err(_) => {}
         }

@@ -149,7 +149,7 @@ fn read_cache(reference: &str, images: &[String], writable: bool) -> Result<Cach
 pub(super) fn read_order(start: wire::StartStep) -> Result<StepOrder, ProtocolError> {
     let work = match start.work.ok_or(ProtocolError::Missing("work"))? {
         start_step::Work::Prepare(prepare) => StepWork::Prepare(PrepareOrder {
-            source: RemoteSource::parse(&prepare.source).map_err(bad("source"))?,
+            source: RemoteSource::read(&prepare.source).map_err(bad("source"))?,
             dockerfile: Some(prepare.dockerfile).filter(|path| !path.is_empty()),
             files: prepare.files,
             task_file: Some(prepare.task_file).filter(|path| !path.is_empty()),

@@ -94,7 +94,9 @@ pub(super) async fn asked(core: &Arc<Core>, token: &Token, id: RunId, request: R
 /// Whether a token is enough for what is kept of a run: its files, and what its planning read. Another token of the same
 /// principal may have fetched them, and be allowed more.
 fn may_have(token: &Token, run: &Run, place: &Place, request: &RerunRequest) -> ApiResult<()> {
-    if request.fresh && matches!(place, Place::Remote(_, None)) {
+    // An uploaded context is nothing that whoever asks could fetch as well.
+    let is_fetched = matches!(place, Place::Remote(location, None) if !matches!(location, RemoteSource::Uploaded(_)));
+    if request.fresh && is_fetched {
         return Ok(());
     }
     let Some(missing) = token.scopes.first_missing(&run.scopes) else { return Ok(()) };

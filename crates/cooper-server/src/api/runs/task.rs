@@ -66,9 +66,10 @@ pub(super) fn file(core: &Arc<Core>, _token: &Token, request: FileTaskRunRequest
     let (timeout, pool, task) = asked;
     let source = match place {
         Place::Remote(source) => TaskSource::Remote(source),
-        Place::Nothing | Place::Context(_) => {
+        Place::Context(context) => TaskSource::Remote(RemoteSource::Uploaded(context)),
+        Place::Nothing => {
             return Err(invalid(format!(
-                "taskFilePath `{}` is looked for in a repository, an archive or an artifact; send the file itself as \
+                "taskFilePath `{}` lies in no source: name one as sourceLocation, or send the file itself as \
                  encodedTaskContent of an EncodedTaskRunRequest",
                 request.task_file_path
             )));

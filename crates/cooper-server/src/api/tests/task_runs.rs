@@ -9,6 +9,7 @@ use cooper_types::RunId;
 use http_body_util::BodyExt as _;
 
 use super::Fixture;
+use crate::testing;
 
 fn request(task: &str, more: &str) -> String {
     let task = STANDARD.encode(task);
@@ -78,6 +79,37 @@ async fn a_task_in_a_repository_waits_for_its_source() {
         (Some("acb.yaml"), &["v.yaml".to_owned()][..])
     );
     assert_eq!(prepare.dockerfile, None, "everything goes into the workspace");
+}
+
+#[tokio::test]
+async fn a_task_file_in_an_uploaded_context_is_looked_for_by_an_agent() {
+    let fixture = Fixture::new().await;
+    let token = testing::token(&fixture.core, "alice", &["run"]).await;
+    let context = testing::uploaded(&fixture.core).await.to_string();
+    let body = format!(r#"{{"type":"FileTaskRunRequest","taskFilePath":"acb.yaml","sourceLocation":"{context}"}}"#);
+    let response = fixture.call("POST", "/api/v1/runs", Some(token.expose()), Some(&body)).await;
+    assert_eq!(response.status(), StatusCode::CREATED);
+    let bytes = response.into_body().collect().await.expect("body").to_bytes();
+    let view: rest::Run = serde_json::from_slice(&bytes).expect("a run");
+    assert_eq!(view.source_location, None, "it is a context");
+    let run = fixture.core.runs.find_run(view.run_id).await.expect("store").expect("run").run;
+    let Work::Prepare(prepare) = &run.plan.steps[0].work else { panic!("a source") };
+    assert_eq!(
+        (prepare.source.to_string(), prepare.task_file.as_deref()),
+        (format!("context:{context}"), Some("acb.yaml"))
+    );
+
+    // One that is somebody else's, or nobody's, or a text that only records have.
+    let other = fixture.token(&["admin"]).await;
+    for (token, location, code) in [
+        (&other, context.clone(), "context-not-found"),
+        (&token, "none-such".to_owned(), "context-not-found"),
+        (&token, format!("context:{context}"), "context-not-found"),
+    ] {
+        let body = format!(r#"{{"type":"FileTaskRunRequest","taskFilePath":"a","sourceLocation":"{location}"}}"#);
+        let problem = fixture.problem("POST", "/api/v1/runs", Some(token.expose()), Some(&body)).await;
+        assert_eq!(problem.code.as_str(), code, "{location}: {problem:?}");
+    }
 }
 
 #[tokio::test]
