@@ -5,6 +5,8 @@
 //! #5 0.123 a line of its output, with the seconds since it began
 //! #5 DONE 1.2s
 //! ```
+//! Where builds run side by side, each line begins with whose it is: `web | #5 [2/3] RUN make`.
+//!
 //! The engine says that a vertex ended before it says the last of its output. So beginnings and endings are announced
 //! with the next tick, or when a vertex that has not been announced speaks.
 
@@ -33,6 +35,8 @@ pub(crate) struct Renderer {
     masks: MaskSet,
     /// The name that the image has in the engine: an affair of the agent's alone.
     hidden_name: String,
+    /// Stands in front of every line, and of every vertex's name.
+    label: String,
     vertices: HashMap<String, Vertex>,
     numbers: u64,
     announcements: VecDeque<Announcement>,
@@ -54,11 +58,12 @@ impl Announcement {
 }
 
 impl Renderer {
-    /// A renderer that says nothing of `hidden_name`.
-    pub(crate) fn new(masks: MaskSet, hidden_name: String) -> Self {
+    /// A renderer that says nothing of `hidden_name`, and begins what it says with `label`.
+    pub(crate) fn new(masks: MaskSet, hidden_name: String, label: String) -> Self {
         Self {
             masks,
             hidden_name,
+            label,
             vertices: HashMap::new(),
             numbers: 0,
             announcements: VecDeque::new(),
@@ -253,7 +258,7 @@ impl Renderer {
         }
         if self.open != Some((number, stream)) {
             self.close_line(now);
-            let prefix = format!("#{number} {:.3} ", now.since(began).as_secs_f64());
+            let prefix = format!("{}#{number} {:.3} ", self.label, now.since(began).as_secs_f64());
             self.emit(number, stream, prefix.as_bytes(), now);
         }
         // What Windows ends its lines with would be shown twice: viewers add what they need.
@@ -270,7 +275,8 @@ impl Renderer {
     /// Says a line of the renderer's own about a vertex.
     fn line(&mut self, number: u64, line: &str, now: Timestamp) {
         self.close_line(now);
-        self.emit(number, Stream::Stdout, format!("#{number} {line}\n").as_bytes(), now);
+        let line = format!("{}#{number} {line}\n", self.label);
+        self.emit(number, Stream::Stdout, line.as_bytes(), now);
     }
 
     fn close_line(&mut self, now: Timestamp) {
@@ -296,7 +302,9 @@ impl Renderer {
     /// Says how a vertex is, for terminals.
     fn news(&mut self, id: &str, now: Timestamp) {
         let Some(vertex) = self.vertices.get(id) else { return };
-        let data = serde_json::to_vec(&vertex.update()).expect("a struct of texts and numbers is JSON");
+        let mut update = vertex.update();
+        update.name.insert_str(0, &self.label);
+        let data = serde_json::to_vec(&update).expect("a struct of texts and numbers is JSON");
         let vertex = Some(vertex.number.to_string());
         self.frames.push(NewFrame { time: now, stream: Stream::Vertex, vertex, data });
     }

@@ -94,6 +94,8 @@ struct Attempt<'a> {
 #[derive(Clone, Copy)]
 struct Surroundings<'a> {
     step: &'a StepId,
+    /// Whether other builds of the run may speak at the same time.
+    beside: bool,
     environment: &'a EnvironmentOrder,
     tries: &'a Tries,
     registry: &'a RegistryName,
@@ -284,6 +286,7 @@ impl Attempt<'_> {
         let environment = order.environment.unwrap_or_default();
         let around = Surroundings {
             step: &order.step,
+            beside: order.beside,
             environment: &environment,
             tries,
             registry: &order.registry.name,

@@ -2,6 +2,7 @@
 
 use bollard::Docker;
 use bollard::errors::Error;
+use bollard::models::ImageInspect;
 use cooper_ports::engine::{EngineError, LocalImage, PullError, PullEvent, PullRequest, PulledImage};
 use cooper_types::{Digest, ImageRef, Platform, RegistryName};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -28,12 +29,18 @@ pub(crate) async fn find(
         Err(Error::DockerResponseServerError { status_code: 404, .. }) => return Ok(None),
         Err(error) => return Err(engine_error(socket, OPERATION, error)),
     };
+    let platform = platform_of(&image);
     let id = image.id.unwrap_or_default();
     let id = Digest::parse(&id).map_err(|error| EngineError::Broken { operation: OPERATION, source: error.into() })?;
-    let variant = image.variant.filter(|variant| !variant.is_empty()).map(|v| format!("/{v}")).unwrap_or_default();
-    let platform = format!("{}/{}{variant}", image.os.unwrap_or_default(), image.architecture.unwrap_or_default());
-    let platform = Platform::parse(&platform).ok();
     Ok(Some(LocalImage { image: id, platform, manifests: image.repo_digests.unwrap_or_default() }))
+}
+
+/// What an image says that it is for, if that has a name here.
+pub(crate) fn platform_of(image: &ImageInspect) -> Option<Platform> {
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    let variant = image.variant.as_ref().filter(|variant| !variant.is_empty());
+    let variant = variant.map(|variant| format!("/{variant}")).unwrap_or_default();
+    Platform::parse(&format!("{}/{}{variant}", text(&image.os), text(&image.architecture))).ok()
 }
 
 /// Pulls, as often as it was asked to try.

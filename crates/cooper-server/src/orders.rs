@@ -151,6 +151,7 @@ pub(crate) async fn make(core: &Core, run: &Run, step: usize, attempt: AttemptNu
         },
         environment,
         tries: planned.tries.clone(),
+        beside: run.plan.builds_beside(step),
         work,
     })
 }

@@ -282,6 +282,26 @@ impl Plan {
         self.pushes().filter(|push| !push.is_stage).flat_map(|push| push.names.iter().map(|name| &name.image))
     }
 
+    /// Whether another build of the plan may run at the same time as this one.
+    pub fn builds_beside(&self, step: usize) -> bool {
+        let is_build = |index: usize| matches!(self.steps[index].work, Work::Build(_));
+        if !is_build(step) {
+            return false;
+        }
+        // Steps stand behind those that they wait for.
+        let (mut before, mut behind) = (vec![false; self.steps.len()], vec![false; self.steps.len()]);
+        (before[step], behind[step]) = (true, true);
+        for index in (0..=step).rev() {
+            if before[index] {
+                self.steps[index].after.iter().for_each(|earlier| before[*earlier] = true);
+            }
+        }
+        for index in step + 1..self.steps.len() {
+            behind[index] = self.steps[index].after.iter().any(|earlier| behind[*earlier]);
+        }
+        (0..self.steps.len()).any(|other| is_build(other) && !before[other] && !behind[other])
+    }
+
     /// Whether a step of a placement takes images that stages of the run left in registries.
     pub fn takes_images(&self, placement: usize) -> bool {
         let own = self.steps.iter().filter(|step| step.placement == placement);

@@ -8,7 +8,12 @@ fn at(millis: i64) -> Timestamp {
 }
 
 fn renderer() -> Renderer {
-    Renderer::new(MaskSet::new([&b"hunter22"[..]]).expect("small"), "cooper.invalid/x/ca1:1".to_owned())
+    labelled("")
+}
+
+fn labelled(label: &str) -> Renderer {
+    let masks = MaskSet::new([&b"hunter22"[..]]).expect("small");
+    Renderer::new(masks, "cooper.invalid/x/ca1:1".to_owned(), label.to_owned())
 }
 
 fn vertex(id: &str, name: &str, started: Option<i64>, completed: Option<i64>) -> VertexEvent {
@@ -33,6 +38,21 @@ fn status(id: &str, what: &str, current: u64, total: Option<u64>) -> BuildEvent 
 fn text(frames: &[NewFrame]) -> String {
     let text = frames.iter().filter(|frame| frame.stream != Stream::Vertex).flat_map(|frame| frame.data.clone());
     String::from_utf8(text.collect()).expect("text")
+}
+
+#[test]
+fn every_line_says_whose_it_is_where_others_speak() {
+    let mut r = labelled("web | ");
+    r.event(BuildEvent::Vertex(vertex("a", "[2/3] RUN make", Some(0), None)), at(0));
+    r.event(log("a", "one\ntwo"), at(20));
+    r.event(BuildEvent::Vertex(vertex("a", "[2/3] RUN make", Some(0), Some(1000))), at(1000));
+    r.finish(at(1000));
+    let frames = r.take_frames();
+    let expect = "web | #1 [2/3] RUN make\nweb | #1 0.020 one\nweb | #1 1.000 two\nweb | #1 DONE 1.0s\n";
+    assert_eq!(text(&frames), expect);
+    let news = frames.iter().find(|frame| frame.stream == Stream::Vertex).expect("news");
+    let update: VertexUpdate = serde_json::from_slice(&news.data).expect("JSON");
+    assert_eq!(update.name, "web | [2/3] RUN make");
 }
 
 #[test]

@@ -33,7 +33,7 @@ const BATCH_BYTES: usize = 256 * 1024;
 impl Attempt<'_> {
     /// Runs a step's container to its last end, or to its start where it is to be detached.
     pub(super) async fn command(&self, order: CommandOrder, around: Surroundings<'_>) -> Result<StepOutput, Ended> {
-        let Surroundings { step, environment, tries, registry, credential, logins } = around;
+        let Surroundings { step, environment, tries, registry, credential, logins, beside: _ } = around;
         let fail = |reason: String| Ended::Failed { exit_code: None, reason };
         // What the operator does not allow is not worth a pull.
         let StepRequest { mut request, notes } =

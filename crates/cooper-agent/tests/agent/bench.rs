@@ -159,6 +159,7 @@ fn order(work: StepWork, masked: &[&str]) -> StepOrder {
         },
         environment: None,
         tries: Tries::default(),
+        beside: false,
         work,
     }
 }

@@ -25,6 +25,8 @@ pub struct StepOrder {
     pub environment: Option<EnvironmentOrder>,
     /// How often the agent does the work within the attempt.
     pub tries: Tries,
+    /// Whether another build of the run may say something at the same time.
+    pub beside: bool,
     /// What to do.
     pub work: StepWork,
 }

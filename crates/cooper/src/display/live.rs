@@ -23,10 +23,8 @@ pub(crate) struct LiveDisplay {
     picture: MultiProgress,
     /// What the run waits for.
     waiting: Option<ProgressBar>,
-    /// By attempt and id: another attempt at the same build has vertices of the same ids.
+    /// By attempt and id: another attempt has vertices of the same ids, of the same build or of one beside it.
     vertices: HashMap<VertexKey, Vertex>,
-    /// The attempt that was heard of last.
-    attempt: Option<AttemptNumber>,
     /// The lines of output below the vertices, the oldest first.
     shown: VecDeque<String>,
     lines: Vec<ProgressBar>,
@@ -51,7 +49,6 @@ impl LiveDisplay {
             picture,
             waiting: None,
             vertices: HashMap::new(),
-            attempt: None,
             shown: VecDeque::new(),
             lines: Vec::new(),
             partial: Vec::new(),
@@ -59,11 +56,12 @@ impl LiveDisplay {
     }
 
     pub(super) fn frame(&mut self, frame: &LogFrame) {
-        if frame.attempt.is_some() && frame.attempt != self.attempt {
-            self.stop_vertices();
-            self.attempt = frame.attempt;
-        }
         match (frame.stream, &frame.vertex) {
+            // An attempt is over that did not end its vertices. Those of others go on with their next news.
+            (LogStream::Gap, _) => {
+                self.stop_vertices();
+                self.text(&frame.data);
+            }
             (LogStream::Vertex, _) => {
                 // News that are not understood cost a line of the picture, not the build.
                 if let Ok(update) = serde_json::from_slice::<VertexUpdate>(&frame.data) {
@@ -71,11 +69,14 @@ impl LiveDisplay {
                 }
             }
             (_, Some(vertex)) => self.vertex_output((frame.attempt, vertex.clone()), &frame.data),
-            (_, None) => {
-                for line in whole_lines(&mut self.partial, &frame.data) {
-                    self.print(&clean(&line));
-                }
-            }
+            (_, None) => self.text(&frame.data),
+        }
+    }
+
+    /// Text outside vertices.
+    fn text(&mut self, data: &[u8]) {
+        for line in whole_lines(&mut self.partial, data) {
+            self.print(&clean(&line));
         }
     }
 

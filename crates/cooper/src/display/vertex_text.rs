@@ -6,15 +6,25 @@ use cooper_api::rest::{RunStatus, StatusEvent, VertexUpdate};
 
 use crate::output;
 
+/// Where the name of a line's step ends, and the plain form begins.
+const LABEL_END: &str = " | #";
+
 /// Output of a build vertex without what the plain form puts before it: `#5 0.123 text` is `text`. The plain form's own
-/// lines (`#5 [2/3] RUN make`, `#5 DONE 1.2s`) give nothing: the picture shows these things its own way.
+/// lines (`#5 [2/3] RUN make`, `#5 DONE 1.2s`) give nothing: the picture shows these things its own way. Whose it is stands
+/// before it where builds run side by side (`web | #5 0.123 text`), and stays there.
 pub(super) fn vertex_output(line: &str) -> Option<String> {
-    let rest = line.strip_prefix('#')?;
+    let (label, rest) = match line.strip_prefix('#') {
+        Some(rest) => ("", rest),
+        None => {
+            let at = line.find(LABEL_END)? + LABEL_END.len();
+            (&line[..at - 1], &line[at..])
+        }
+    };
     let (number, rest) = rest.split_once(' ')?;
     let (time, text) = rest.split_once(' ').unwrap_or((rest, ""));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let is_time = time.split_once('.').is_some_and(|(whole, part)| is_number(whole) && is_number(part));
-    (is_number(number) && is_time).then(|| clean(text))
+    (is_number(number) && is_time).then(|| format!("{label}{}", clean(text)))
 }
 
 /// A line of a build for a terminal: no colours, nothing that moves the cursor, and of a line that was overwritten by
@@ -84,6 +94,8 @@ mod tests {
         check("#5 DONE 1.2s", None);
         check("#5 CACHED", None);
         check("#5 ERROR: process \"/bin/sh\" did not complete", None);
+        check("web | #5 0.123 gcc | #6 0.1 x", Some("web | gcc | #6 0.1 x"));
+        check("web | #5 [2/3] RUN make", None);
         check("plain", None);
         check("#x 0.1 a", None);
     }

@@ -89,6 +89,7 @@ pub(super) fn start_message(key: PlacementKey, attempt: AttemptNumber, order: St
         work: Some(work),
         environment: order.environment.map(task::environment_message),
         tries: (!order.tries.is_plain()).then(|| task::tries_message(order.tries)),
+        beside: order.beside,
     }
 }
 
@@ -208,6 +209,7 @@ pub(super) fn read_order(start: wire::StartStep) -> Result<StepOrder, ProtocolEr
     Ok(StepOrder {
         environment: start.environment.map(task::read_environment),
         tries: start.tries.map(task::read_tries).unwrap_or_default(),
+        beside: start.beside,
         step: StepId::parse(&start.step).map_err(bad("step id"))?,
         timeout: Duration::from_millis(start.timeout_ms),
         masked: start.masked.into_iter().map(SecretBytes::new).collect(),

@@ -38,6 +38,7 @@ fn order(work: StepWork) -> StepOrder {
         },
         environment: None,
         tries: Tries::default(),
+        beside: true,
         work,
     }
 }
