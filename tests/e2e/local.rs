@@ -114,6 +114,27 @@ fn a_signal_ends_it_and_leaves_nothing() {
 }
 
 #[test]
+fn what_a_killed_one_left_goes_with_the_next() {
+    let (user, engine) = (User::new(), Engine::new());
+    let step = unique();
+    let context = task(&step, "sleep 39575");
+    let run =
+        Running::start(&mut user.cooper(&["run", "--local", ALIAS[0], ALIAS[1], "--no-logs", &context.display()]));
+    wait_until("the step runs", LIMIT, || owner_of(&engine, &step).is_some());
+    let owner = owner_of(&engine, &step).unwrap();
+    run.signal(Signal::KILL);
+    run.end(Duration::from_secs(30));
+    assert!(!left_of(&engine, &owner).is_empty(), "nobody could clean up");
+    // It needs no more than to begin.
+    let context =
+        Context::empty().file("acr-task.yaml", "version: v1.1.0\nsteps:\n  - cmd: a\n    platform: windows/amd64\n");
+    let finished = run_to_end(&mut user.cooper(&["run", "--local", &context.display()]), LIMIT);
+    finished.expect(2).error_names(&["step acb_step_0 is for windows/amd64", "linux/amd64"]);
+    assert_eq!(left_of(&engine, &owner), "");
+    user.expect_nothing_left();
+}
+
+#[test]
 fn what_it_can_not_do_is_told_at_once() {
     let user = User::new();
     let run = |arguments: &[&str]| run_to_end(&mut user.cooper(arguments), LIMIT);

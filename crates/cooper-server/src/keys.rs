@@ -14,6 +14,8 @@ use zeroize::Zeroizing;
 
 use cooper_types::{Digest, DigestAlgorithm, Hasher, PrincipalName, SecretBytes, SecretString};
 
+/// Where the key is in the data directory.
+pub(crate) const KEY_FILE: &str = "key";
 /// Length of the key and of everything derived from it, in bytes.
 const KEY_BYTES: usize = 32;
 /// Length of XChaCha20's nonce, in bytes: long enough to be random.

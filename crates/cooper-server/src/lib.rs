@@ -31,6 +31,7 @@ pub use cooper_store::{RESTORING, SnapshotError};
 
 pub use backup::{BackupError, BackupOptions, BackupReport, RestoreError, WorkFolder, backup, restore, schema};
 pub use keys::KeyError;
+pub use local_agent::owner_of;
 pub use server::{Server, StartError, StopError};
 pub use settings::{
     LocalAgent, SecretSettings, SecretUsers, Settings, TlsName, TlsNameError, TlsSettings, VaultAddress,

@@ -3,18 +3,19 @@
 //!
 //! Without an engine there is no agent: the server goes on without, says so, and looks again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use cooper_agent::{AgentHost, AgentSettings, InProcessConnector};
 use cooper_ports::engine::EngineOwner;
-use cooper_types::PrincipalName;
+use cooper_types::{AgentName, PrincipalName};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
+use crate::keys::{KEY_FILE, ServerKey};
 use crate::listen::Connections;
 use crate::problem::chain;
 use crate::settings::LocalAgent;
@@ -53,6 +54,17 @@ pub(crate) fn start(
     Running { stop, task }
 }
 
+/// Whose the agent's things are in an engine. Agents of two servers may share one, and both be called `local`.
+fn owner(key: &ServerKey, name: &AgentName) -> EngineOwner {
+    EngineOwner::new(&format!("{}/{name}", key.identity()))
+}
+
+/// Whose things the own agent of a server with this data directory has in its engine. Nobody's if there is no key there.
+pub fn owner_of(data_dir: &Path, name: &AgentName) -> Option<EngineOwner> {
+    let key = data_dir.join(KEY_FILE);
+    key.is_file().then(|| ServerKey::load_or_create(&key).ok()).flatten().map(|key| owner(&key, name))
+}
+
 async fn run(
     settings: LocalAgent,
     core: Arc<Core>,
@@ -63,8 +75,7 @@ async fn run(
 ) {
     let principal = PrincipalName::parse(PRINCIPAL).expect("a constant name is valid");
     let token = core.access.local_agent_token(principal);
-    // Agents of two servers may share an engine, and both be called `local`.
-    let owner = EngineOwner::new(&format!("{}/{}", core.key.identity(), settings.name));
+    let owner = owner(&core.key, &settings.name);
     // Streams end with the agent, or when the server closes them; dropping this would end them at once.
     let graceful = GracefulShutdown::new();
     let connector = Arc::new(InProcessConnector::new(move |stream| {

@@ -34,7 +34,7 @@ use crate::agents::AgentGateway;
 use crate::api::{self, ApiState};
 use crate::contexts::ContextFiles;
 use crate::core::{Core, CoreParts};
-use crate::keys::{KeyError, ServerKey};
+use crate::keys::{KEY_FILE, KeyError, ServerKey};
 use crate::listen::Connections;
 use crate::problem::{ApiError, chain};
 use crate::secrets::Secrets;
@@ -132,7 +132,7 @@ impl Server {
         let store =
             Store::open(data, options).await.map_err(|source| StartError::Store { path: data.clone(), source })?;
         failpoint::pass(Failpoint::StoreOpened);
-        let key = Arc::new(ServerKey::open(&data.join("key"), settings.secrets.key.as_ref())?);
+        let key = Arc::new(ServerKey::open(&data.join(KEY_FILE), settings.secrets.key.as_ref())?);
         let secrets = Secrets::open(&settings.secrets, Arc::new(store.clone()), key.clone())?;
         let blobs = FsBlobStore::open(data)?;
         let contexts = data.join("contexts");

@@ -5,14 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
-use cooper_api::rest::Run;
+use cooper_api::rest::{Run, RunStep, StepStatus, StepType};
 use cooper_client::{Client, ServerUrl, Trust};
 use cooper_docker::{DockerEngine, EngineSocket};
-use cooper_ports::engine::EngineError;
-use cooper_server::{LocalAgent, Server};
-use tempfile::TempDir;
+use cooper_ports::engine::{ContainerEngine as _, EngineDescription, EngineError, EngineOwner};
+use cooper_server::{LocalAgent, Server, WorkFolder};
+use cooper_types::{AgentName, Platform};
 
 use crate::connection::read_token;
 use crate::environment::Environment;
@@ -20,9 +22,12 @@ use crate::exit::Exit;
 use crate::fault::{Fault, Stop, chain};
 use crate::logging;
 use crate::output;
-use crate::settings::{self, Flags, Key, LocalSettings};
+use crate::settings::{self, Flags, Key, LOCAL_AGENT, LocalSettings};
 use crate::signals::Signals;
 use crate::started::{WaitFlags, Whose, see_through};
+
+/// How often a run is looked at whose steps are not known yet.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Whether to have a server of one's own, and what its operator, who is the user, allows.
 #[derive(Args, Clone, Debug, Default)]
@@ -94,24 +99,31 @@ pub(crate) async fn run(
     environment: &Environment,
     queue: impl AsyncFnOnce(&Client) -> Result<Run, Stop>,
 ) -> Result<Exit, Stop> {
-    let folder = TempDir::with_prefix("cooper-local-")
+    let mut left = Vec::new();
+    let folder = WorkFolder::after(&std::env::temp_dir(), "cooper-local-", |dead| left.push(dead_owner(dead)))
         .map_err(|error| Fault::machinery(format!("no temporary folder can be made: {error}")))?;
+    let left: Vec<EngineOwner> = left.into_iter().flatten().collect();
     let settings = settings::resolve_local(&args.flags(), folder.path(), environment).map_err(Stop::Faults)?;
     // Before anything is begun, so that a signal from now on is answered by cleaning up.
     let mut signals = Signals::listen()?;
     logging::start(settings.log_format, &settings.log_filter);
     let begun = tokio::select! {
-        begun = start(settings) => begun?,
+        begun = start(settings, &left) => begun?,
         signal = signals.next_or_hang_up() => return Ok(given_up(signal)),
     };
-    let (server, client) = begun;
+    let Begun { server, client, engine } = begun;
     let work = async {
         let run = tokio::select! {
             run = queue(&client) => run?,
             signal = signals.next_or_hang_up() => return Ok(given_up(signal)),
         };
         let registry = format!("localhost:{}", server.address().port());
-        see_through(&client, run, wait, environment, Whose::Ours { signals: &mut signals, registry }).await
+        let impossible = nobody_for(&client, run.clone(), &engine);
+        tokio::select! {
+            biased;
+            fault = impossible => Err(fault.into()),
+            seen = see_through(&client, run, wait, environment, Whose::Ours { signals: &mut signals, registry }) => seen,
+        }
     };
     let ended = work.await;
     // Also after a fault: there may be containers.
@@ -134,22 +146,77 @@ fn given_up(signal: &str) -> Exit {
     Exit::Canceled
 }
 
-/// A server whose agent has an engine, and a client that is logged in to it.
-async fn start(settings: LocalSettings) -> Result<(Server, Client), Stop> {
+/// The fault of a run with a step for a platform that its one agent can't do: nobody else will ever come. Nothing while
+/// there is no such step.
+async fn nobody_for(client: &Client, mut run: Run, engine: &EngineDescription) -> Fault {
+    let is_done = |platform: &str| {
+        Platform::parse(platform).is_ok_and(|platform| platform == engine.native || engine.emulated.contains(&platform))
+    };
+    loop {
+        let missing = run.steps.iter().find_map(|step| {
+            let platform = step.platform.as_ref().filter(|platform| !is_done(platform))?;
+            Some((step.id.clone(), platform.clone()))
+        });
+        if let Some((step, platform)) = missing {
+            // The server stops in any case.
+            drop(client.cancel_run(run.run_id).await);
+            let emulated: Vec<String> = engine.emulated.iter().map(Platform::to_string).collect();
+            let emulated = if emulated.is_empty() { "nothing".to_owned() } else { emulated.join(", ") };
+            return Fault::usage(format!(
+                "step {step} is for {platform}, and this machine's engine runs {} (and emulates {emulated})",
+                engine.native
+            ))
+            .with_hint("name another --platform, or install an emulator, such as Debian's qemu-user-static");
+        }
+        // What else is to be done is known when the source has been read.
+        let is_open = |step: &RunStep| matches!(step.status, StepStatus::Pending | StepStatus::Running);
+        if !run.steps.iter().any(|step| step.step_type == StepType::Prepare && is_open(step)) {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(LOOK).await;
+        if let Ok(newer) = client.get_run(run.run_id).await {
+            run = newer;
+        }
+    }
+}
+
+/// Whose things a `--local` that was killed has left in its engine.
+fn dead_owner(folder: &Path) -> Option<EngineOwner> {
+    let name = AgentName::parse(LOCAL_AGENT).expect("a name of letters is an agent's name");
+    cooper_server::owner_of(folder, &name)
+}
+
+/// A server at work.
+struct Begun {
+    server: Server,
+    client: Client,
+    /// What its agent's engine is.
+    engine: Arc<EngineDescription>,
+}
+
+/// A server whose agent has an engine, and a client that is logged in to it. What is left of others in the engine is
+/// removed first.
+async fn start(settings: LocalSettings, left: &[EngineOwner]) -> Result<Begun, Stop> {
     // A server without an engine waits for one; nobody would wait here.
-    check_engine(settings.server.local_agent.as_ref()).await?;
+    let engine = connect(settings.server.local_agent.as_ref()).await?;
+    for owner in left {
+        if let Err(error) = engine.reap(owner).await {
+            output::warning(&format!("what an earlier --local left in the engine can't be removed: {}", chain(&error)));
+        }
+    }
+    let engine = engine.describe();
     let token_file = settings.server.data_dir.join("admin-token");
     let server = Server::start(settings.server).await.map_err(|error| Fault::machinery(chain(&error)))?;
     let url = ServerUrl::parse(&format!("http://{}", server.address())).map_err(Fault::from)?;
     let client = Client::trusting(url, Some(read_token(&token_file)?), &Trust::default())?;
-    Ok((server, client))
+    Ok(Begun { server, client, engine })
 }
 
-async fn check_engine(agent: Option<&LocalAgent>) -> Result<(), Fault> {
+async fn connect(agent: Option<&LocalAgent>) -> Result<DockerEngine, Fault> {
     let named = agent.and_then(|agent| agent.engine_socket.as_deref());
     let socket = EngineSocket::choose(named, None);
     let connected = match socket {
-        Ok(socket) => DockerEngine::connect(socket).await.map(|_| ()),
+        Ok(socket) => DockerEngine::connect(socket).await,
         Err(error) => Err(error),
     };
     connected.map_err(|error| match &error {

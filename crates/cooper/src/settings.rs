@@ -21,7 +21,7 @@ use crate::fault::Fault;
 pub(crate) use agent::{AgentProgramSettings, resolve_agent};
 use file::FileValues;
 pub(crate) use key::Key;
-pub(crate) use local::{LocalSettings, resolve_local};
+pub(crate) use local::{LOCAL_AGENT, LocalSettings, resolve_local};
 pub(crate) use shown::shown;
 pub(crate) use variables::unknown_variables;
 

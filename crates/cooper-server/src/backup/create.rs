@@ -50,9 +50,18 @@ pub struct WorkFolder {
 impl WorkFolder {
     /// Makes a folder in `place` whose name begins with `prefix`, and removes those that nobody works in any more.
     pub fn new(place: &Path, prefix: &str) -> io::Result<Self> {
+        Self::after(place, prefix, |_| {})
+    }
+
+    /// The same, and tells of each folder that it is about to remove.
+    pub fn after(place: &Path, prefix: &str, mut left: impl FnMut(&Path)) -> io::Result<Self> {
         for entry in std::fs::read_dir(place)?.flatten() {
             let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            if is_folder && entry.file_name().to_string_lossy().starts_with(prefix) && lock(&entry.path()).is_ok() {
+            if !is_folder || !entry.file_name().to_string_lossy().starts_with(prefix) {
+                continue;
+            }
+            if let Ok(_lock) = lock(&entry.path()) {
+                left(&entry.path());
                 // What can't be removed is somebody else's.
                 drop(std::fs::remove_dir_all(entry.path()));
             }
@@ -72,6 +81,11 @@ impl WorkFolder {
     /// Where it is.
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Removes it with everything in it.
+    pub fn close(self) -> io::Result<()> {
+        self.folder.close()
     }
 }
 

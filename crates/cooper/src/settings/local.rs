@@ -12,6 +12,9 @@ use super::{Flags, Key, Layers, LogFormat, docker_host, read_file, secrets, valu
 use crate::environment::Environment;
 use crate::fault::Fault;
 
+/// What its agent is called.
+pub(crate) const LOCAL_AGENT: &str = "local";
+
 /// A server of a command's own, and what it logs beside the run's log.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct LocalSettings {
@@ -57,7 +60,7 @@ pub(crate) fn resolve_local(
                 data_dir: folder.to_owned(),
                 registry_name: None,
                 local_agent: Some(LocalAgent {
-                    name: AgentName::parse("local").expect("a name of letters is an agent's name"),
+                    name: AgentName::parse(LOCAL_AGENT).expect("a name of letters is an agent's name"),
                     engine_socket,
                     slots: 1,
                     disk,
