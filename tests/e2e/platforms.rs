@@ -13,7 +13,7 @@ use super::two_machines::Machine;
 const DOCKERFILE: &str = "FROM scratch\nARG TARGETARCH\nCOPY hello-$TARGETARCH /hello\nCMD [\"/hello\"]\n";
 
 /// A folder with a program for each platform.
-fn hello(word: &str) -> Context {
+pub(super) fn hello(word: &str) -> Context {
     let context = Context::new(DOCKERFILE)
         .file("hello-amd64", amd64_program(&format!("amd64 says {word}\n")))
         .file("hello-arm64", arm64_program(&format!("arm64 says {word}\n")));
@@ -24,7 +24,7 @@ fn hello(word: &str) -> Context {
 }
 
 /// The platforms of an index in the server's registry, and the digests of their manifests.
-fn index(server: &TestServer, repository: &str, tag: &str) -> Vec<(String, String)> {
+pub(super) fn index(server: &TestServer, repository: &str, tag: &str) -> Vec<(String, String)> {
     let answer = server.registry(&format!("/v2/{repository}/manifests/{tag}"));
     assert_eq!(answer.status, 200, "{}", answer.body);
     let index: Value = serde_json::from_str(&answer.body).unwrap();

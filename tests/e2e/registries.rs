@@ -1,9 +1,11 @@
 //! Private images in a registry besides the server's own: another server of ours, which wants a login for everything.
 
-use cooper_e2e::{Context, Engine, Finished, TestServer};
+use cooper_e2e::{Context, Emulation, EmulationTurn, Engine, Finished, ServerOptions, TestServer, unique};
 use serde_json::{Value, json};
 use std::process::Stdio;
 use std::time::Duration;
+
+use super::platforms::{hello, index};
 
 /// Keeps a credential for a host.
 fn keep(server: &TestServer, host: &str, password: &str, flags: &[&str]) {
@@ -85,4 +87,41 @@ fn private_images_of_another_registry_are_pulled_and_pushed() {
     for text in [&log, &told] {
         assert!(!text.contains(&other.token()) && !text.contains("wrong-password"), "{text}");
     }
+}
+
+#[test]
+fn an_index_goes_to_another_registry_and_is_pulled_from_there_for_each_platform() {
+    let turn = EmulationTurn::wait();
+    let _emulation = Emulation::register(&turn);
+    let other = TestServer::start();
+    let host = other.authority();
+    let arguments = ["--allow-source", "127.0.0.1"].map(str::to_owned).to_vec();
+    let server = TestServer::with(ServerOptions { arguments, ..ServerOptions::default() });
+    let word = unique();
+    let name = format!("{host}/out/multi:1");
+    let task = format!(
+        "version: v1.1.0\nsteps:\n  - id: image\n    build: -t {name} .\n    platforms: [linux/amd64, linux/arm64]\n  - push: \
+         [{name}]\n"
+    );
+    let context = hello(&word).file("acr-task.yaml", task);
+    let run = || server.cooper(&["run", "--no-logs", "--output", "json", &context.display()]);
+    run().expect(1).error_names(&[&format!("`cooper credential set {host}`")]);
+    keep(&server, host, &other.token(), &[]);
+    let run = run().ok().json();
+    let log = server.cooper(&["logs", run["runId"].as_str().unwrap()]).ok().stdout;
+    for line in ["image-linux-amd64 | #", "image-linux-arm64 | #"] {
+        assert!(log.contains(&format!("\n{line}")), "one can tell whose it is: {log}");
+    }
+    let platforms: Vec<String> = index(&other, "out/multi", "1").into_iter().map(|(platform, _)| platform).collect();
+    assert_eq!(platforms, ["linux/amd64", "linux/arm64"]);
+
+    let engine = Engine::new();
+    engine.login(host, &other.token_file());
+    for architecture in ["amd64", "arm64"] {
+        let platform = format!("linux/{architecture}");
+        engine.docker(&["pull", "--quiet", "--platform", &platform, &name]).ok();
+        let said = engine.docker(&["run", "--rm", "--platform", &platform, &name]).ok().stdout;
+        assert_eq!(said, format!("{architecture} says {word}\n"));
+    }
+    engine.docker(&["image", "rm", "--force", &name]).ok();
 }
