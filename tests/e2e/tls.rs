@@ -1,6 +1,9 @@
 //! A server with TLS: its own CA, who trusts it and who does not, and the engine on the same machine.
 
-use cooper_e2e::{Context, Engine, ServerOptions, TestServer};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use cooper_e2e::{Archive, Context, Engine, ServerOptions, TestServer, request};
+use sha2::{Digest as _, Sha256};
 
 fn secure_server(more: &[&str]) -> TestServer {
     let arguments = ["--tls-self-signed"].iter().chain(more).map(|text| (*text).to_owned()).collect();
@@ -56,6 +59,26 @@ fn who_does_not_trust_the_ca_says_nothing_to_the_server() {
 }
 
 #[test]
+fn a_source_behind_a_ca_of_its_own_is_fetched_where_that_is_named() {
+    let other = secure_server(&["--no-agent", "--anonymous-pull"]);
+    let archive = Archive::new().file("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n").gzip();
+    let digest: String = Sha256::digest(&archive).iter().map(|byte| format!("{byte:02x}")).collect();
+    let credential = format!("Authorization: Basic {}", STANDARD.encode(format!("tester:{}", other.token())));
+    let kind = "Content-Type: application/octet-stream";
+    let path = format!("/v2/source/app/blobs/uploads/?digest=sha256:{digest}");
+    let answer = request(other.authority(), "POST", &path, &[&credential, kind], &archive).unwrap();
+    assert_eq!(answer.status, 201, "{}", answer.body);
+    let source = format!("{}/v2/source/app/blobs/sha256:{digest}", other.url());
+    let build = |more: &[&str]| {
+        let arguments = [&["--allow-source", "127.0.0.1"], more].concat().into_iter().map(str::to_owned).collect();
+        let server = TestServer::with(ServerOptions { arguments, ..Default::default() });
+        server.cooper(&["build", "--no-push", &source])
+    };
+    build(&[]).expect(1).error_names(&[other.authority(), "certificate"]);
+    build(&["--source-ca-file", &other.ca_file().display().to_string()]).ok();
+}
+
+#[test]
 fn faults_of_certificates_are_told_before_anything_is_bound() {
     let server = TestServer::start();
     let folder = Context::empty().file("cert.pem", "nothing");
@@ -67,4 +90,5 @@ fn faults_of_certificates_are_told_before_anything_is_bound() {
     serve(&["--tls-cert", &path]).expect(2).error_names(&["--tls-cert and --tls-key"]);
     serve(&["--tls-cert", &path, "--tls-key", &path]).expect(2).error_names(&[&path, "certificate in PEM"]);
     serve(&["--tls-cert", "/nonexistent", "--tls-key", &path]).expect(2).error_names(&["/nonexistent"]);
+    serve(&["--source-ca-file", &path]).expect(2).error_names(&["--source-ca-file", &path, "no certificate in PEM"]);
 }

@@ -44,6 +44,9 @@ pub struct AgentSettings {
     pub disk: DiskSettings,
     /// What steps may do beyond the usual.
     pub steps: StepPolicy,
+    /// Certificates in PEM that hosts of sources and of other registries are trusted by, besides the system's. The engine
+    /// has its own.
+    pub source_roots: Option<Vec<u8>>,
     /// How long a shutdown may take to stop steps and to clean up.
     pub shutdown_grace: Duration,
 }
@@ -158,6 +161,7 @@ impl AgentSettings {
             describe_period: Duration::from_secs(60),
             disk: DiskSettings::default(),
             steps: StepPolicy::default(),
+            source_roots: None,
             shutdown_grace: Duration::from_secs(15),
         }
     }

@@ -57,6 +57,7 @@ pub(crate) struct Core {
     pub(crate) credentials: Arc<dyn SourceCredentialStore>,
     pub(crate) secret_store: Arc<dyn SecretStore>,
     pub(crate) allowed_sources: Vec<Cidr>,
+    pub(crate) source_roots: Option<Vec<u8>>,
     /// For what task files name.
     pub(crate) egress: Egress,
     /// Which frontends may read Dockerfiles.
@@ -107,6 +108,7 @@ pub(crate) struct CoreParts {
     pub(crate) credentials: Arc<dyn SourceCredentialStore>,
     pub(crate) secret_store: Arc<dyn SecretStore>,
     pub(crate) allowed_sources: Vec<Cidr>,
+    pub(crate) source_roots: Option<Vec<u8>>,
     pub(crate) image_aliases: BTreeMap<String, String>,
     pub(crate) frontends: FrontendRules,
     pub(crate) clock: Arc<dyn Clock>,
@@ -124,7 +126,11 @@ impl Core {
     pub(crate) fn new(parts: CoreParts) -> Self {
         let policy = EgressPolicy { allow: parts.allowed_sources.clone() };
         Self {
-            egress: Egress::new(EgressOptions { policy, ..EgressOptions::default() }),
+            egress: Egress::new(EgressOptions {
+                policy,
+                extra_roots: parts.source_roots.clone(),
+                ..EgressOptions::default()
+            }),
             image_aliases: parts.image_aliases,
             frontends: parts.frontends,
             plannings: Plannings::default(),
@@ -136,6 +142,7 @@ impl Core {
             credentials: parts.credentials,
             secret_store: parts.secret_store,
             allowed_sources: parts.allowed_sources,
+            source_roots: parts.source_roots,
             clock: parts.clock,
             access: parts.access,
             key: parts.key,

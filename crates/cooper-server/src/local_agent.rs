@@ -84,6 +84,7 @@ async fn run(
     let mut agent = AgentSettings::new(settings.name, settings.slots, work_dir, token, owner);
     agent.disk = settings.disk;
     agent.steps = settings.steps;
+    agent.source_roots = core.source_roots.clone();
     // What else has to end at a stop needs some of the server's time.
     agent.shutdown_grace = agent.shutdown_grace.min(grace / 2);
     let clock = core.clock.clone();

@@ -172,6 +172,7 @@ impl Server {
             credentials: Arc::new(store.clone()),
             secret_store: Arc::new(store.clone()),
             allowed_sources: settings.allowed_sources.clone(),
+            source_roots: settings.source_roots.clone(),
             image_aliases: settings.image_aliases.clone(),
             frontends: settings.frontends.clone(),
             clock: store.clock().clone(),

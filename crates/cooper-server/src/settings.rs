@@ -38,6 +38,8 @@ pub struct Settings {
     pub context_retention: Duration,
     /// Networks that sources may be fetched from although they are not public; only from them over plain http.
     pub allowed_sources: Vec<Cidr>,
+    /// Certificates in PEM that hosts of sources, aliases and other registries are trusted by, besides the system's.
+    pub source_roots: Option<Vec<u8>>,
     /// Which frontends may read Dockerfiles in place of the engine's own reader.
     pub frontends: FrontendRules,
     /// Where the secrets that tasks name may come from.

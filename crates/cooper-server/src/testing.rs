@@ -56,6 +56,7 @@ pub(crate) async fn core_over(
         secret_store: Arc::new(store.clone()),
         allowed_sources: Vec::new(),
         image_aliases: std::collections::BTreeMap::new(),
+        source_roots: None,
         frontends: Default::default(),
         context_retention: Duration::ZERO,
         context_files: ContextFiles::open(data.path().join("contexts"), 1024).await.expect("contexts"),

@@ -42,6 +42,7 @@ fn host(settings: AgentProgramSettings) -> Result<AgentHost, Stop> {
     agent.platforms = settings.platforms;
     agent.disk = settings.disk;
     agent.steps = settings.steps;
+    agent.source_roots = settings.source_roots;
     agent.reconnect = ReconnectWindow::REMOTE;
     agent.shutdown_grace = settings.shutdown_grace;
     Ok(AgentHost {

@@ -58,6 +58,10 @@ pub(crate) struct LocalArgs {
     /// A network that sources may be fetched from although it is not public, such as 10.0.0.0/8; repeatable
     #[arg(long, value_name = "NETWORK", requires = "local")]
     allow_source: Vec<String>,
+    /// Certificates in PEM that hosts of sources and of other registries are trusted by, besides the system's. The engine has
+    /// its own: Docker's are in /etc/docker/certs.d
+    #[arg(long, value_name = "FILE", requires = "local")]
+    source_ca_file: Option<String>,
     /// A name that the task may use for an image, such as bash=localhost:5000/tools/bash:5; repeatable
     #[arg(long, value_name = "NAME=IMAGE", requires = "local")]
     image_alias: Vec<String>,
@@ -75,8 +79,12 @@ impl LocalArgs {
 
     fn flags(&self) -> Flags {
         let mut flags = Flags::new();
-        let texts =
-            [(Key::Engine, &self.engine), (Key::StepMemory, &self.step_memory), (Key::StepPids, &self.step_pids)];
+        let texts = [
+            (Key::Engine, &self.engine),
+            (Key::StepMemory, &self.step_memory),
+            (Key::StepPids, &self.step_pids),
+            (Key::SourceCaFile, &self.source_ca_file),
+        ];
         flags.extend(texts.into_iter().filter_map(|(key, text)| Some((key, text.clone()?))));
         for (key, is_allowed) in [(Key::AllowPrivileged, self.allow_privileged), (Key::AllowPorts, self.allow_ports)] {
             flags.extend(is_allowed.then(|| (key, "true".to_owned())));

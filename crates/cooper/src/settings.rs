@@ -82,6 +82,7 @@ pub(crate) fn resolve(
     let context_retention =
         layers.take(Key::ContextRetention, value::span).unwrap_or(Settings::DEFAULT_CONTEXT_RETENTION);
     let allowed_sources = layers.take(Key::AllowSource, value::networks).unwrap_or_default();
+    let source_roots = layers.take(Key::SourceCaFile, value::certificates);
     let frontends = layers.take(Key::Frontend, value::frontends).unwrap_or_default();
     let image_aliases = layers.take(Key::ImageAliases, value::image_aliases).unwrap_or_default();
     let secrets = secrets::take(&mut layers);
@@ -106,6 +107,7 @@ pub(crate) fn resolve(
                 max_context_bytes,
                 context_retention,
                 allowed_sources,
+                source_roots,
                 frontends,
                 secrets,
                 image_aliases,
@@ -291,6 +293,7 @@ mod tests {
                 anonymous_pull: false,
                 blob_grace: Settings::DEFAULT_BLOB_GRACE,
                 allowed_sources: Vec::new(),
+                source_roots: None,
                 frontends: Default::default(),
                 secrets: Default::default(),
                 image_aliases: std::collections::BTreeMap::new(),
@@ -360,8 +363,8 @@ mod tests {
         ]
         .map(|(key, text)| (key, text.to_owned()))
         .into();
-        // A certificate comes from files, or is made.
-        assert_eq!(pairs.len() + 2, Key::ALL.iter().filter(|key| !key.is_agents_own()).count());
+        // A certificate comes from files, or is made; certificates of others are read from a file that has to be there.
+        assert_eq!(pairs.len() + 3, Key::ALL.iter().filter(|key| !key.is_agents_own()).count());
         let as_flags: Vec<(Key, &str)> = pairs.iter().map(|(key, text)| (*key, text.as_str())).collect();
         let names: Vec<(String, &str)> = pairs.iter().map(|(key, text)| (key.variable(), text.as_str())).collect();
         let as_variables: Vec<(&str, &str)> = names.iter().map(|(name, text)| (name.as_str(), *text)).collect();
@@ -381,7 +384,7 @@ mod tests {
             "cooper.toml:2: unknown key `log-fromat`; did you mean `log-format`?",
             "cooper.toml:3: key `engine` must be a text, a number or true/false",
             "cooper.toml:4: unknown key `zzz`; known keys are listen, tls-cert, tls-key, tls-self-signed, tls-name, data-dir, registry-name, agent, agent-name, engine, \
-             slots, cache-budget, min-free, allow-privileged, allow-ports, allow-network, step-memory, step-pids, anonymous-pull, blob-grace, max-context-size, context-retention, allow-source, frontend, image-aliases, secret-env, secret-vault, vault-address, vault-token-file, vault-namespace, vault-ca-file, shutdown-grace, log-format, log, agent-server, \
+             slots, cache-budget, min-free, allow-privileged, allow-ports, allow-network, step-memory, step-pids, anonymous-pull, blob-grace, max-context-size, context-retention, allow-source, source-ca-file, frontend, image-aliases, secret-env, secret-vault, vault-address, vault-token-file, vault-namespace, vault-ca-file, shutdown-grace, log-format, log, agent-server, \
              agent-token-file, agent-platform, agent-pool, agent-data-dir, agent-ca-file, agent-insecure",
             "--listen: `nowhere` is not an address and port such as 127.0.0.1:5000",
             "cooper.toml:1: key `slots`: `many` is not a number from 1 to 256",

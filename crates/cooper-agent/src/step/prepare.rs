@@ -121,9 +121,7 @@ impl Attempt<'_> {
         let dir = self.runner.placement_dir(self.key);
         let disk = |error: &std::io::Error| Ended::lost("agent's work folder can't be used", error);
         tokio::fs::create_dir_all(&dir).await.map_err(|error| disk(&error))?;
-        let allow = order.allowed_networks.iter().map(|text| Cidr::parse(text)).collect::<Result<_, _>>();
-        let allow = allow.map_err(|error| Ended::lost("the server's list of networks can't be read", &error))?;
-        let egress = Egress::new(EgressOptions { policy: EgressPolicy { allow }, ..EgressOptions::default() });
+        let egress = self.egress(&order.allowed_networks)?;
         let mut tries = OwnTries::new(TRIES, FIRST_PAUSE);
         loop {
             let scratch = tempfile::tempdir_in(&dir).map_err(|error| disk(&error))?;
@@ -224,11 +222,7 @@ impl Attempt<'_> {
     }
 
     /// A context that the server has is read like any other source, so that all that follows is the same.
-    async fn read_uploaded(
-        &self,
-        order: &PrepareOrder,
-        registry: &RegistryAccess,
-    ) -> Result<(TempDir, Packed), Ended> {
+    async fn read_uploaded(&self, order: &PrepareOrder, registry: &RegistryAccess) -> Result<(TempDir, Packed), Ended> {
         let tree = self.context().await?;
         let scratch = tempfile::tempdir_in(self.runner.placement_dir(self.key));
         let scratch = scratch.map_err(|error| Ended::lost("agent's work folder can't be used", &error))?;
@@ -241,6 +235,14 @@ impl Attempt<'_> {
             Ok(snapshot) => Ok((scratch, Packed::of(snapshot))),
             Err(error) => Err(Fault::of_remote(&error, false).ended),
         }
+    }
+
+    /// A client for places that users name.
+    pub(super) fn egress(&self, allowed_networks: &[String]) -> Result<Egress, Ended> {
+        let allow = allowed_networks.iter().map(|text| Cidr::parse(text)).collect::<Result<_, _>>();
+        let allow = allow.map_err(|error| Ended::lost("the server's list of networks can't be read", &error))?;
+        let extra_roots = self.runner.settings.source_roots.clone();
+        Ok(Egress::new(EgressOptions { policy: EgressPolicy { allow }, extra_roots, ..EgressOptions::default() }))
     }
 
     fn remote_request(&self, order: &PrepareOrder, registry: &RegistryName, scratch: &Path) -> RemoteRequest {

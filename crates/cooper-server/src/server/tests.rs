@@ -29,6 +29,7 @@ fn settings(data: &std::path::Path) -> Settings {
         secrets: Default::default(),
         frontends: Default::default(),
         image_aliases: std::collections::BTreeMap::new(),
+        source_roots: None,
         max_context_bytes: 1 << 20,
         context_retention: Settings::DEFAULT_CONTEXT_RETENTION,
         shutdown_grace: GRACE,

@@ -91,6 +91,7 @@ async fn the_end_state_is_the_same() {
         secrets: Default::default(),
         frontends: Default::default(),
         image_aliases: std::collections::BTreeMap::new(),
+        source_roots: None,
         max_context_bytes: Settings::DEFAULT_MAX_CONTEXT_BYTES,
         context_retention: Settings::DEFAULT_CONTEXT_RETENTION,
         shutdown_grace: Settings::DEFAULT_SHUTDOWN_GRACE,

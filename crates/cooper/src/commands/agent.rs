@@ -67,6 +67,10 @@ struct RunArgs {
     /// How many processes and threads each step's container may have at once [default: 16384]
     #[arg(long, value_name = "N")]
     step_pids: Option<String>,
+    /// Certificates in PEM that hosts of sources and of other registries are trusted by, besides the system's. The engine has
+    /// its own: Docker's are in /etc/docker/certs.d
+    #[arg(long, value_name = "FILE")]
+    source_ca_file: Option<String>,
     /// Where it keeps what it works on [default: ~/.local/share/cooper-agent]
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<String>,
@@ -95,6 +99,7 @@ impl RunArgs {
             (Key::MinFree, &self.min_free),
             (Key::StepMemory, &self.step_memory),
             (Key::StepPids, &self.step_pids),
+            (Key::SourceCaFile, &self.source_ca_file),
             (Key::AgentDataDir, &self.data_dir),
             (Key::ShutdownGrace, &self.shutdown_grace),
             (Key::LogFormat, &self.log_format),

@@ -85,6 +85,10 @@ pub(crate) struct ServeArgs {
     /// plain http; may be repeated [default: none]
     #[arg(long, value_name = "NETWORK")]
     allow_source: Vec<String>,
+    /// Certificates in PEM that hosts of sources and of other registries are trusted by, besides the system's. The engine has
+    /// its own: Docker's are in /etc/docker/certs.d
+    #[arg(long, value_name = "FILE")]
+    source_ca_file: Option<String>,
     /// What stands for a frontend that a Dockerfile asks for with `# syntax=`: IMAGE=builtin is the engine's own reader,
     /// IMAGE=pull the image itself; others are refused; may be repeated [default: docker/dockerfile=builtin]
     #[arg(long, value_name = "IMAGE=builtin|pull")]
@@ -147,6 +151,7 @@ impl ServeArgs {
             (Key::StepPids, &self.step_pids),
             (Key::MaxContextSize, &self.max_context_size),
             (Key::ContextRetention, &self.context_retention),
+            (Key::SourceCaFile, &self.source_ca_file),
             (Key::VaultAddress, &self.vault_address),
             (Key::VaultTokenFile, &self.vault_token_file),
             (Key::VaultNamespace, &self.vault_namespace),

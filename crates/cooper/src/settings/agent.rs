@@ -31,6 +31,7 @@ pub(crate) struct AgentProgramSettings {
     pub(crate) slots: u32,
     pub(crate) disk: DiskSettings,
     pub(crate) steps: StepPolicy,
+    pub(crate) source_roots: Option<Vec<u8>>,
     pub(crate) data_dir: PathBuf,
     pub(crate) shutdown_grace: Duration,
     pub(crate) log_format: LogFormat,
@@ -68,6 +69,7 @@ pub(crate) fn resolve_agent(
     let slots = layers.take(Key::Slots, value::slots).unwrap_or(DEFAULT_SLOTS);
     let disk = super::disk(&mut layers);
     let steps = super::steps(&mut layers);
+    let source_roots = layers.take(Key::SourceCaFile, value::certificates);
     let data_dir = layers.take(Key::AgentDataDir, value::path).or_else(|| environment.agent_data_dir());
     let data_dir = data_dir.and_then(|path| std::path::absolute(path).ok());
     if data_dir.is_none() {
@@ -88,6 +90,7 @@ pub(crate) fn resolve_agent(
             slots,
             disk,
             steps,
+            source_roots,
             data_dir,
             shutdown_grace,
             log_format,

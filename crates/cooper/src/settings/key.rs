@@ -26,6 +26,7 @@ pub(crate) enum Key {
     MaxContextSize,
     ContextRetention,
     AllowSource,
+    SourceCaFile,
     Frontend,
     ImageAliases,
     SecretEnv,
@@ -48,7 +49,7 @@ pub(crate) enum Key {
 
 impl Key {
     /// Every key.
-    pub(crate) const ALL: [Self; 41] = [
+    pub(crate) const ALL: [Self; 42] = [
         Self::Listen,
         Self::TlsCert,
         Self::TlsKeyFile,
@@ -72,6 +73,7 @@ impl Key {
         Self::MaxContextSize,
         Self::ContextRetention,
         Self::AllowSource,
+        Self::SourceCaFile,
         Self::Frontend,
         Self::ImageAliases,
         Self::SecretEnv,
@@ -118,6 +120,7 @@ impl Key {
             Self::MaxContextSize => "max-context-size",
             Self::ContextRetention => "context-retention",
             Self::AllowSource => "allow-source",
+            Self::SourceCaFile => "source-ca-file",
             Self::Frontend => "frontend",
             Self::ImageAliases => "image-aliases",
             Self::SecretEnv => "secret-env",
@@ -163,7 +166,7 @@ impl Key {
             Self::AllowSource | Self::ImageAliases | Self::SecretEnv | Self::SecretVault => "none",
             Self::ContextRetention => "7d",
             Self::VaultAddress => "no server",
-            Self::VaultTokenFile | Self::VaultCaFile => "no file",
+            Self::VaultTokenFile | Self::VaultCaFile | Self::SourceCaFile => "no file",
             Self::VaultNamespace => "no namespace",
             Self::ShutdownGrace => "20",
             Self::BlobGrace => "24h",
@@ -246,6 +249,7 @@ impl Key {
             | Self::MaxContextSize
             | Self::ContextRetention
             | Self::AllowSource
+            | Self::SourceCaFile
             | Self::Frontend
             | Self::ImageAliases
             | Self::SecretEnv

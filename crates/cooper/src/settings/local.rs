@@ -38,6 +38,7 @@ pub(crate) fn resolve_local(
     let disk = DiskSettings { cache_budget: CacheBudget::Unlimited, min_free, ..DiskSettings::default() };
     let steps = super::steps(&mut layers);
     let allowed_sources = layers.take(Key::AllowSource, value::networks).unwrap_or_default();
+    let source_roots = layers.take(Key::SourceCaFile, value::certificates);
     let frontends = layers.take(Key::Frontend, value::frontends).unwrap_or_default();
     let log_format = layers.take(Key::LogFormat, value::log_format).unwrap_or_default();
     let log_filter = layers.take(Key::Log, value::log_filter).unwrap_or_else(|| "warn".to_owned());
@@ -71,6 +72,7 @@ pub(crate) fn resolve_local(
                 max_context_bytes,
                 context_retention: Duration::ZERO,
                 allowed_sources,
+                source_roots,
                 frontends,
                 secrets,
                 image_aliases,

@@ -14,6 +14,9 @@ use cooper_types::{AgentName, NetworkName, Platform};
 
 use super::LogFormat;
 
+/// What a certificate begins with.
+const PEM: &[u8] = b"-----BEGIN CERTIFICATE-----";
+
 /// The most placements that one agent can be told to hold.
 const MAX_SLOTS: u32 = 256;
 /// As many processes as Linux can tell apart.
@@ -55,6 +58,15 @@ pub(super) fn path(text: &str) -> Result<PathBuf, String> {
     match text.is_empty() {
         true => Err("the path is empty".to_owned()),
         false => Ok(PathBuf::from(text)),
+    }
+}
+
+/// Certificates in PEM, from the file that is named.
+pub(super) fn certificates(text: &str) -> Result<Vec<u8>, String> {
+    let pem = std::fs::read(path(text)?).map_err(|error| format!("`{text}` can't be read: {error}"))?;
+    match pem.windows(PEM.len()).any(|part| part == PEM) {
+        true => Ok(pem),
+        false => Err(format!("`{text}` holds no certificate in PEM")),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use cooper_api::agent::{PushFrom, PushTarget};
 use cooper_ports::engine::PushedImage;
-use cooper_source::{Cidr, Egress, EgressOptions, EgressPolicy, Publish, publish};
+use cooper_source::{Publish, publish};
 use cooper_types::ImageRef;
 
 use crate::step::prepare::own_registry_egress;
@@ -32,9 +32,7 @@ impl Attempt<'_> {
             // It is where this agent reaches it, and no place that a user chose.
             own_registry_egress()
         } else {
-            let allow = allowed_networks.iter().map(|text| Cidr::parse(text)).collect::<Result<_, _>>();
-            let allow = allow.map_err(|error| Ended::lost("the server's list of networks can't be read", &error))?;
-            Egress::new(EgressOptions { policy: EgressPolicy { allow }, ..EgressOptions::default() })
+            self.egress(allowed_networks)?
         };
         let place = (target.registry.as_ref().unwrap_or(around.registry), &target.repository);
         let published = tokio::select! {
