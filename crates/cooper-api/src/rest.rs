@@ -26,8 +26,8 @@ pub use lock::{
     LockedValue, Lockfile, NamedSecret, RerunRequest,
 };
 pub use log::{
-    EndEvent, LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, LogBatch, LogEventName, LogFrame, LogQuery, LogStream,
-    StatusEvent, VertexUpdate,
+    EndEvent, LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, LogBatch, LogEventName, LogEventsQuery, LogFrame, LogQuery,
+    LogStream, StatusEvent, VertexUpdate,
 };
 pub use pools::{CreatePool, DeletePoolQuery, PoolList, PoolView};
 pub use request::{

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use cooper_api::rest::{EndEvent, LogBatch, LogEventName, LogFrame, Run, StatusEvent};
+use cooper_api::rest::{EndEvent, LogBatch, LogEventName, LogEventsQuery, LogFrame, Run, StatusEvent};
 use cooper_types::RunId;
 use futures::Stream;
 use reqwest::header::ACCEPT;
@@ -48,6 +48,8 @@ pub struct FollowOptions {
     pub max_silence: Duration,
     /// Whether a server that is not there at the very beginning is an error at once.
     pub must_begin: bool,
+    /// Whether only the run's state is followed, and nothing of its log.
+    pub status_only: bool,
 }
 
 impl Default for FollowOptions {
@@ -59,6 +61,7 @@ impl Default for FollowOptions {
             max_failures: 28,
             max_silence: Duration::from_secs(45),
             must_begin: false,
+            status_only: false,
         }
     }
 }
@@ -193,7 +196,7 @@ impl Follower {
         let request = self
             .http
             .request(Method::GET, &format!("/api/v1/runs/{}/log/events", self.run))
-            .query(&[("offset", self.offset)])
+            .query(&LogEventsQuery { offset: self.offset, status_only: self.options.status_only })
             .header(ACCEPT, "text/event-stream");
         match timeout(self.options.max_silence, self.http.send_without_deadline(request)).await {
             Ok(answer) => answer,

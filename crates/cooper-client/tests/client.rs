@@ -70,6 +70,7 @@ fn quick() -> FollowOptions {
         max_failures: 3,
         max_silence: Duration::from_secs(20),
         must_begin: false,
+        status_only: false,
     }
 }
 

@@ -359,6 +359,9 @@ pub trait RunStore: Send + Sync {
     /// A run.
     async fn find_run(&self, run: RunId) -> Result<Option<RunRecord>, StoreError>;
 
+    /// The generation of an unfinished run's state, which grows with each change of it; none for a run that has ended.
+    async fn unfinished_generation(&self, run: RunId) -> Result<Option<u64>, StoreError>;
+
     /// What a run was asked to do; nothing is known of runs that an older release accepted.
     async fn find_request(&self, run: RunId) -> Result<Option<StoredRequest>, StoreError>;
 

@@ -28,6 +28,10 @@ use crate::sql_error::{During, Stored, UnknownValue};
 const COUNTING: &str = "SELECT status, count(*) AS runs FROM runs INDEXED BY runs_unfinished
      WHERE registry_id = ?1 AND finished IS NULL GROUP BY status";
 
+/// An unfinished run's generation, from an index alone: states are large.
+const GENERATION: &str = "SELECT generation FROM runs INDEXED BY runs_unfinished
+     WHERE registry_id = ?1 AND number = ?2 AND finished IS NULL";
+
 /// An agent's runs, beginning with the agent: SQLite keeps the order of a `CROSS JOIN`. Left to itself it goes through all
 /// unfinished runs, for each report of each agent.
 const OF_AGENT: &str = "SELECT r.state FROM run_agents a
@@ -64,6 +68,13 @@ impl RunStore for Store {
         // One read transaction: the record, its images and its log are of one moment.
         let mut tx = self.readers().begin().await.during("find run")?;
         record::find(&mut tx, self.registry_id(), run).await
+    }
+
+    async fn unfinished_generation(&self, run: RunId) -> Result<Option<u64>, StoreError> {
+        const LOOK: &str = "look at run";
+        let query = sqlx::query_scalar(GENERATION).bind(self.registry_id().0).bind(run_number(run));
+        let found: Option<i64> = query.fetch_optional(self.readers()).await.during(LOOK)?;
+        found.map(u64::try_from).transpose().stored(LOOK)
     }
 
     async fn find_request(&self, run: RunId) -> Result<Option<StoredRequest>, StoreError> {

@@ -82,7 +82,8 @@ pub(crate) async fn see_through(
         Whose::Ours { signals, registry } => (OnInterrupt::Cancel(signals), Some(registry)),
         Whose::Theirs => (on_interrupt(), None),
     };
-    match follow::follow(client, run.run_id, &mut display, FollowOptions::default(), on_interrupt).await? {
+    let options = FollowOptions { status_only: flags.no_logs, ..FollowOptions::default() };
+    match follow::follow(client, run.run_id, &mut display, options, on_interrupt).await? {
         Outcome::Left if ours.is_some() => {
             output::note(&format!("Run {} is stopped at once.", run.run_id));
             Ok(Exit::Canceled)

@@ -15,13 +15,24 @@ pub const LOG_OFFSET_HEADER: &str = "cooper-log-offset";
 /// Response header of `GET /runs/{id}/log`: `true` when the log ends with this answer, else `false`.
 pub const LOG_COMPLETE_HEADER: &str = "cooper-log-complete";
 
-/// What `GET /runs/{id}/log` (a text offset) and `GET /runs/{id}/log/events` (a frame offset) take.
+/// What `GET /runs/{id}/log` takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LogQuery {
-    /// Where to begin; 0 is the start. For events, a `Last-Event-ID` header counts before it.
+    /// Where to begin in the text; 0 is the start.
     #[serde(default)]
     pub offset: u64,
+}
+
+/// What `GET /runs/{id}/log/events` takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LogEventsQuery {
+    /// The frame to begin at; 0 is the first. A `Last-Event-ID` header counts before it.
+    pub offset: u64,
+    /// Whether only the run's state is told and its end, and nothing of its log.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub status_only: bool,
 }
 
 /// The names of the server-sent events of `GET /runs/{id}/log/events`.

@@ -152,6 +152,15 @@ const LIST_RUNS_QUERY: &[Parameter] = &[
 const LOG_QUERY: &[Parameter] =
     &[Parameter { name: "offset", kind: ParameterKind::Number, summary: "Where to begin; 0 is the start" }];
 
+const LOG_EVENTS_QUERY: &[Parameter] = &[
+    Parameter { name: "offset", kind: ParameterKind::Number, summary: "The frame to begin at; 0 is the first" },
+    Parameter {
+        name: "statusOnly",
+        kind: ParameterKind::Flag,
+        summary: "Tell the run's state and its end, and nothing of its log",
+    },
+];
+
 const DELETE_POOL_QUERY: &[Parameter] = &[Parameter {
     name: "force",
     kind: ParameterKind::Flag,
@@ -218,7 +227,7 @@ pub const ROUTES: &[Route] = &[
     },
     Route {
         summary: "Follow a run's log as server-sent events from a frame offset",
-        query: LOG_QUERY,
+        query: LOG_EVENTS_QUERY,
         response: bytes("text/event-stream"),
         ..route(Method::Get, "/api/v1/runs/{id}/log/events", Auth::Read, "followRunLog", 200)
     },
@@ -346,7 +355,9 @@ mod tests {
     use cooper_types::{RunId, Scope, Scopes};
 
     use super::*;
-    use crate::rest::{DeletePoolQuery, DeleteSecretQuery, ListRunsQuery, LogQuery, RunStatus, RunType};
+    use crate::rest::{
+        DeletePoolQuery, DeleteSecretQuery, ListRunsQuery, LogEventsQuery, LogQuery, RunStatus, RunType,
+    };
 
     #[test]
     fn operations_and_places_are_unique() {
@@ -379,7 +390,8 @@ mod tests {
         check("getRunLog", serde_json::to_value(LogQuery { offset: 1 }).expect("json"));
         check("deletePool", serde_json::to_value(DeletePoolQuery { force: true }).expect("json"));
         check("deleteSecret", serde_json::to_value(DeleteSecretQuery { version: Some(1) }).expect("json"));
-        check("followRunLog", serde_json::to_value(LogQuery { offset: 1 }).expect("json"));
+        let events = LogEventsQuery { offset: 1, status_only: true };
+        check("followRunLog", serde_json::to_value(events).expect("json"));
     }
 
     #[test]

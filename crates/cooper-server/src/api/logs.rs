@@ -12,7 +12,8 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use cooper_api::problem::ProblemCode;
 use cooper_api::rest::{
-    LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, LogBatch, LogEventName, LogFrame, LogQuery, LogStream, StatusEvent,
+    LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, LogBatch, LogEventName, LogEventsQuery, LogFrame, LogQuery, LogStream,
+    StatusEvent,
 };
 use cooper_engine::run::{PendingReason, Placement};
 use cooper_ports::logs::{Frame, Stream};
@@ -56,7 +57,7 @@ pub(super) async fn text(
 pub(super) async fn follow(
     State(state): State<ApiState>,
     PathId(id): PathId<RunId>,
-    Query(query): Query<LogQuery>,
+    Query(query): Query<LogEventsQuery>,
     headers: HeaderMap,
 ) -> ApiResult<Sse<impl FuturesStream<Item = Result<Event, Infallible>>>> {
     let offset =
@@ -69,7 +70,9 @@ pub(super) async fn follow(
     // Faults that the client can do something about come as an answer; later ones end the stream.
     state.core.logs.read_frames(id, offset, 1).await?;
     let (events, receiver) = mpsc::channel(FOLLOWER_QUEUE);
-    let mut follower = Follower { news: state.core.news(), state, id, offset, status: None, events };
+    let news = state.core.news();
+    let frames = (!query.status_only).then_some(offset);
+    let mut follower = Follower { news, state, id, frames, status: None, generation: None, events };
     tokio::spawn(async move {
         tokio::select! {
             () = follower.state.shutdown.clone().cancelled_owned() => {}
@@ -86,8 +89,11 @@ pub(super) async fn follow(
 struct Follower {
     state: ApiState,
     id: RunId,
-    offset: u64,
+    /// Where the next frame is, if frames are told.
+    frames: Option<u64>,
     status: Option<StatusEvent>,
+    /// The generation of the run's state that was told, if it had not ended then.
+    generation: Option<u64>,
     news: broadcast::Receiver<RunId>,
     events: mpsc::Sender<Result<Event, Infallible>>,
 }
@@ -102,20 +108,25 @@ impl Follower {
     async fn run(&mut self) -> Result<(), FollowError> {
         loop {
             let failed = |error: &dyn std::error::Error| FollowError::Failed(chain(error));
+            let core = &self.state.core;
+            // News of a log are many, and those of a run's state few: the whole of that is read for these alone.
+            let generation = core.runs.unfinished_generation(self.id).await.map_err(|error| failed(&error))?;
+            let is_known = generation.is_some() && generation == self.generation;
+            self.generation = generation;
             // The record is read before the log: a run that is finished in it has its whole log written.
-            let record = self.state.core.runs.find_run(self.id).await.map_err(|error| failed(&error))?;
-            let record = record.ok_or_else(|| FollowError::Failed("the run is gone".to_owned()))?;
-            loop {
-                let part = self.state.core.logs.read_frames(self.id, self.offset, BATCH_LIMIT).await;
-                let part = part.map_err(|error| failed(&error))?;
-                if part.frames.is_empty() {
-                    break;
+            let record = match is_known {
+                true => None,
+                false => core.runs.find_run(self.id).await.map_err(|error| failed(&error))?,
+            };
+            self.tell_frames().await?;
+            let record = match record {
+                Some(record) => record,
+                None if is_known => {
+                    self.wait_for_news().await?;
+                    continue;
                 }
-                let frames = part.frames.into_iter().map(|(_, frame)| frame_view(frame)).collect();
-                let batch = LogBatch { offset: self.offset, frames };
-                self.offset = part.next_offset;
-                self.send(LogEventName::Log, &batch, Some(self.offset)).await?;
-            }
+                None => return Err(FollowError::Failed("the run is gone".to_owned())),
+            };
             let status = StatusEvent {
                 status: rest_status(record.run.status()),
                 // A run that the scheduler will look at in a moment would only make the display flash.
@@ -137,6 +148,21 @@ impl Follower {
             }
             self.wait_for_news().await?;
         }
+    }
+
+    /// Sends what the log has behind the last frame that was sent.
+    async fn tell_frames(&mut self) -> Result<(), FollowError> {
+        while let Some(offset) = self.frames {
+            let part = self.state.core.logs.read_frames(self.id, offset, BATCH_LIMIT).await;
+            let part = part.map_err(|error| FollowError::Failed(chain(&error)))?;
+            if part.frames.is_empty() {
+                return Ok(());
+            }
+            let frames = part.frames.into_iter().map(|(_, frame)| frame_view(frame)).collect();
+            self.frames = Some(part.next_offset);
+            self.send(LogEventName::Log, &LogBatch { offset, frames }, self.frames).await?;
+        }
+        Ok(())
     }
 
     /// Waits until the run may have changed.

@@ -352,3 +352,20 @@ async fn secrets_are_kept_sealed_and_never_shown() {
     assert_eq!(fixture.call("DELETE", path, token, None).await.status(), StatusCode::NO_CONTENT);
     check("DELETE", path, None, "not-found", "npm-token").await;
 }
+
+#[tokio::test]
+async fn who_wants_no_log_is_sent_none() {
+    let fixture = Fixture::new().await;
+    let token = fixture.token(&["run"]).await;
+    let run = testing::accept(&fixture.core, Vec::new()).await;
+    let by = PrincipalName::parse("somebody").expect("valid");
+    fixture.core.apply(run, cooper_engine::run::RunEvent::CancelRequested { by }).await.expect("cancelled");
+    for (query, has_log) in [("", true), ("?statusOnly=true", false)] {
+        let path = format!("/api/v1/runs/{run}/log/events{query}");
+        let answer = fixture.call("GET", &path, Some(token.expose()), None).await;
+        let body = answer.into_body().collect().await.expect("a stream that ends").to_bytes();
+        let text = String::from_utf8(body.to_vec()).expect("text");
+        assert_eq!(text.contains("event: log"), has_log, "{text}");
+        assert!(text.contains("event: status") && text.contains("event: end"), "{text}");
+    }
+}

@@ -168,6 +168,7 @@ mod tests {
         for (sql, expect) in [
             (LISTING, "USING COVERING INDEX runs_listing "),
             (super::super::OF_AGENT, "SEARCH a USING PRIMARY KEY (registry_id=? AND agent=?)"),
+            (super::super::GENERATION, "USING COVERING INDEX runs_unfinished "),
             (super::super::COUNTING, "USING COVERING INDEX runs_unfinished "),
             (super::super::unfinished::GENERATIONS, "USING COVERING INDEX runs_unfinished "),
             (super::super::request::DROP_TEXTS, "USING INDEX run_requests_by_end (registry_id=? AND ended"),

@@ -501,3 +501,17 @@ async fn texts_of_requests_are_dropped_when_their_time_is_over() {
     assert_eq!((dropped(Duration::MAX).await, texts(two).await), (0, 1));
     assert_eq!((dropped(Duration::ZERO).await, texts(two).await), (1, 0));
 }
+
+#[tokio::test]
+async fn a_run_has_a_generation_until_it_ends() {
+    let fixture = Fixture::new().await;
+    upload(&fixture.store, "alice", "source").await;
+    let generation = async |run| fixture.store.unfinished_generation(run).await.unwrap();
+    assert_eq!(generation(RunId::from_number(1)).await, None);
+    let run = fixture.store.accept_run(quick_build("alice", "source")).await.unwrap().record.run.id;
+    assert_eq!(generation(run).await, Some(1));
+    fixture.apply(run, RunEvent::Offer { placement: 0, agent: agent() }).await.unwrap();
+    assert_eq!(generation(run).await, Some(2));
+    fixture.apply(run, RunEvent::CancelRequested { by: principal("alice") }).await.unwrap();
+    assert_eq!(generation(run).await, None);
+}

@@ -12,8 +12,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use cooper_api::problem::{Problem, ProblemCode};
 use cooper_api::rest::{
-    DockerBuildRequest, LogBatch, LogFrame, LogQuery, LogStream, OutputImage, PlatformView, ProvisioningState, Run,
-    RunRequest, RunStatus, RunType, VertexUpdate,
+    DockerBuildRequest, LogBatch, LogEventsQuery, LogFrame, LogQuery, LogStream, OutputImage, PlatformView,
+    ProvisioningState, Run, RunRequest, RunStatus, RunType, VertexUpdate,
 };
 use cooper_types::{PrincipalName, RunId, Timestamp};
 use futures::StreamExt as _;
@@ -156,7 +156,7 @@ async fn log(Query(query): Query<LogQuery>) -> Response {
     (headers, LOG[from..to].to_owned()).into_response()
 }
 
-async fn events(State(script): State<Arc<Script>>, Query(query): Query<LogQuery>) -> Response {
+async fn events(State(script): State<Arc<Script>>, Query(query): Query<LogEventsQuery>) -> Response {
     assert_eq!(query.offset, 0, "nothing was lost");
     let update = VertexUpdate {
         id: "v1".to_owned(),
@@ -185,7 +185,8 @@ async fn events(State(script): State<Arc<Script>>, Query(query): Query<LogQuery>
         format!("event: status\ndata: {}\n\n", json!({"status": status, "pendingReason": reason}))
     };
     let waiting = status("Queued", "no agent is connected");
-    let first = format!("{waiting}{waiting}event: log\nid: 100\ndata: {batch}\n\n");
+    let log = format!("event: log\nid: 100\ndata: {batch}\n\n");
+    let first = format!("{waiting}{waiting}{}", if query.status_only { "" } else { &log });
     let last = async move {
         script.followed.notify_one();
         if script.hangs {
