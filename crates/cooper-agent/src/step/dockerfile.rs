@@ -33,8 +33,6 @@ pub(super) struct Scanned {
     pub(super) dependencies: Option<Dependencies>,
     /// What it says.
     pub(super) text: String,
-    /// The frontend that it names by its `# syntax=` line.
-    pub(super) syntax: Option<String>,
 }
 
 /// A Dockerfile's text.
@@ -46,6 +44,11 @@ pub(super) struct Found {
     pub(super) path: String,
     /// What it says.
     pub(super) text: String,
+}
+
+/// Whether a context has such a file.
+pub(super) fn is_there(context: &ContextTree, shown: &str) -> bool {
+    shortest(shown).is_some_and(|path| place(context, &path).is_some())
 }
 
 /// Reads a Dockerfile of a context.
@@ -80,14 +83,13 @@ pub(super) fn scan(found: Found, scan: Scan<'_>) -> Result<Scanned, Ended> {
         Ok(file) => file,
         Err(error) => return Err(fail(located(shown, &error.to_string()))),
     };
-    let syntax = file.syntax().map(str::to_owned);
-    if syntax.is_some() {
+    if file.syntax().is_some() {
         // Another frontend reads the file, and may know more than this scan: it judges, and only what is sure is used.
         let dependencies = file.dependencies(scan.target, scan.arguments, Some(scan.platform)).ok();
         if let Some(refusal) = dependencies.as_ref().and_then(not_theirs) {
             return Err(refusal);
         }
-        return Ok(Scanned { path, dependencies, text, syntax });
+        return Ok(Scanned { path, dependencies, text });
     }
     if let Some((feature, line)) = file.required_features().into_iter().find(|(feature, _)| !can(scan.engine, *feature))
     {
@@ -100,7 +102,7 @@ pub(super) fn scan(found: Found, scan: Scan<'_>) -> Result<Scanned, Ended> {
     }
     match file.dependencies(scan.target, scan.arguments, Some(scan.platform)) {
         Ok(dependencies) if let Some(refusal) = not_theirs(&dependencies) => Err(refusal),
-        Ok(dependencies) => Ok(Scanned { path, dependencies: Some(dependencies), text, syntax }),
+        Ok(dependencies) => Ok(Scanned { path, dependencies: Some(dependencies), text }),
         Err(error) => Err(fail(located(shown, &error.to_string()))),
     }
 }

@@ -115,8 +115,11 @@ impl Attempt<'_> {
             return self.read_uploaded(order, registry).await;
         }
         if let RemoteSource::Archive(source) = &order.source {
-            // One that is too large for that is left.
-            let _ = self.log.masks().add([source.url.query().unwrap_or_default().as_bytes()]);
+            let query = source.url.query().unwrap_or_default();
+            if self.log.masks().add([query.as_bytes()]).is_err() {
+                let reason = "the source's URL has a query that is too long to be kept out of the log".to_owned();
+                return Err(Ended::Failed { exit_code: None, reason });
+            }
         }
         let dir = self.runner.placement_dir(self.key);
         let disk = |error: &std::io::Error| Ended::lost("agent's work folder can't be used", error);

@@ -115,7 +115,8 @@ impl Run {
 }
 
 impl Run {
-    /// Forgets the queries of URLs, which may be signatures: nobody fetches anything for a run that is over.
+    /// Forgets the queries of URLs, which may be signatures: nobody fetches anything for a run that is over. The texts of a
+    /// task that was never planned, which may hold such, too, are with its request for as long as they are kept.
     pub(super) fn forget_queries(&mut self) {
         if let Some(source) = &mut self.source {
             let location = match source {
@@ -124,6 +125,9 @@ impl Run {
                 | RunSource::Prepared { location, .. } => location,
             };
             *location = location.without_query().unwrap_or_else(|| location.clone());
+            if let RunSource::TaskWanted { task, .. } = source {
+                **task = task.without_texts();
+            }
         }
         for step in &mut self.plan.steps {
             match &mut step.work {

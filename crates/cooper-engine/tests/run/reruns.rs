@@ -62,14 +62,15 @@ fn ids(plan: &Plan) -> Vec<&str> {
 }
 
 /// The steps of a rerun of what failed in a task whose last step did.
-fn repeated(text: &str) -> Vec<String> {
+fn repeated(text: &str, fresh: bool) -> Vec<String> {
     let mut run = task(text, here(), None).accept(RunId::from_number(1), at(0)).expect("planned").run;
     taken(&mut run, 1, 0, &agent("a", 1));
     succeeds(&mut run, 2, 0);
     succeeds(&mut run, 3, 1);
     fails(&mut run, 4, 2);
     assert_eq!(run.status(), RunStatus::Failed);
-    let again = task(text, here(), Some(replay_of(&run))).accept(RunId::from_number(2), at(5)).expect("planned").run;
+    let replay = Replay { fresh, ..replay_of(&run) };
+    let again = task(text, here(), Some(replay)).accept(RunId::from_number(2), at(5)).expect("planned").run;
     assert_eq!(again.rerun_of(), Some(run.id));
     ids(&again.plan).into_iter().map(str::to_owned).collect()
 }
@@ -77,8 +78,10 @@ fn repeated(text: &str) -> Vec<String> {
 #[test]
 fn a_push_is_done_where_it_would_push_the_same_names() {
     // The test shares the workspace with the build.
-    assert_eq!(repeated(&BY_ID.replace("{{.Run.ID}}", "v1")), ["build", "test"]);
-    assert_eq!(repeated(BY_ID), ["build", "push", "test"]);
+    assert_eq!(repeated(&BY_ID.replace("{{.Run.ID}}", "v1"), false), ["build", "test"]);
+    assert_eq!(repeated(BY_ID, false), ["build", "push", "test"]);
+    // On other bases it is another image.
+    assert_eq!(repeated(&BY_ID.replace("{{.Run.ID}}", "v1"), true), ["build", "push", "test"]);
 }
 
 #[test]
@@ -130,6 +133,19 @@ fn images_of_containers_are_what_they_were() {
     let name = || "busybox:latest".to_owned();
     assert_eq!(image(replay.clone()), CommandImage::Pinned { name: name(), digest });
     assert_eq!(image(Replay { fresh: true, ..replay }), CommandImage::Named(name()));
+}
+
+#[test]
+fn texts_of_a_task_that_was_never_planned_go_with_the_run() {
+    let text = "alias:\n  src: ['https://files.example/alias.yaml?sig=hunter2']\nsteps:\n  - cmd: busybox true\n";
+    let source = RemoteSource::parse("https://git.example/app.git#main").expect("valid");
+    let mut run =
+        task(text, TaskSource::Remote(source), None).accept(RunId::from_number(1), at(0)).expect("accepted").run;
+    assert!(serde_json::to_string(&run).expect("json").contains("hunter2"), "it is still to be planned");
+    does(&mut run, 1, RunEvent::CancelRequested { by: by() });
+    let json = serde_json::to_string(&run).expect("json");
+    assert!(!json.contains("hunter2") && !json.contains("busybox"), "{json}");
+    assert_eq!(serde_json::from_str::<Run>(&json).expect("its own form"), run);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cooper_types::{Digest, ImageRef, Platform, StepId};
 use serde::{Deserialize, Serialize};
 
-use super::{CommandImage, CommandWork, Plan, Work};
+use super::{CommandImage, CommandWork, Plan, PlannedStep, Work};
 
 /// The most images of other steps that a build is pinned to.
 const MAX_OTHERS: usize = 64;
@@ -60,16 +60,24 @@ impl Plan {
         self.steps.iter().map(|step| (step.id.clone(), platform(step.placement))).collect()
     }
 
-    /// Has steps take the images that they are pinned to. What the run itself builds or pushes is never pinned. The answer
-    /// is the steps that are not pinned to all that they could be: these may be more than the plan has.
+    /// Has steps take the images that they are pinned to. What the run itself builds, or has pushed before a step, is never
+    /// pinned there. The answer is the steps that are not pinned to all that they could be: these may be more than the plan has.
     ///
     /// `platforms` says what the steps are for that the pins come from: what a name stands for can be another thing on
     /// another platform.
     pub fn pin(&mut self, pins: &Pins, platforms: &BTreeMap<StepId, Platform>) -> Vec<StepId> {
-        let pushed: Vec<ImageRef> = self.pushed_images().cloned().collect();
-        let is_made = |name: &str| ImageRef::parse(name).is_ok_and(|image| pushed.contains(&image.tagged_by_default()));
+        let published = |step: &PlannedStep| match &step.work {
+            Work::Push(push) if !push.is_stage => push.names.iter().map(|name| name.image.clone()).collect(),
+            Work::Push(_) | Work::Prepare(_) | Work::Build(_) | Work::Command(_) => Vec::new(),
+        };
+        let pushed: Vec<Vec<ImageRef>> = self.steps.iter().map(published).collect();
+        let before = self.all_before();
         let mut cut = Vec::new();
-        for step in &mut self.steps {
+        for (step, before) in self.steps.iter_mut().zip(before) {
+            let is_made = |name: &str| {
+                let image = ImageRef::parse(name).map(ImageRef::tagged_by_default);
+                image.is_ok_and(|image| before.iter().any(|earlier| pushed[*earlier].contains(&image)))
+            };
             let platform = &self.placements[step.placement].platform;
             let beside = platforms.iter().filter(|(_, other)| *other == platform).map(|(id, _)| id);
             match &mut step.work {
@@ -111,7 +119,7 @@ pub fn with_digest(name: &str, digest: &Digest) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::super::{BuildContext, BuildWork, PlannedPlacement, PlannedStep};
+    use super::super::{BuildContext, BuildWork, PlannedPlacement, PlannedStep, PushWork, PushedFrom, PushedName};
     use super::*;
     use cooper_types::{ContextId, Platform};
 
@@ -150,6 +158,32 @@ mod tests {
         (0..MAX_OTHERS).for_each(|index| pins.add(&id("c"), &format!("more{index}"), &digest("more")));
         assert_eq!(plan.pin(&pins, &platforms), [id("b")]);
         assert!(pinned(&plan, 1).len() <= MAX_OTHERS);
+    }
+
+    #[test]
+    fn a_base_that_the_run_pushes_later_is_pinned_and_one_that_it_pushed_is_not() {
+        let id = |text: &str| StepId::parse(text).expect("valid");
+        let image = ImageRef::parse("localhost:5000/base:1").expect("valid");
+        let build = BuildWork::new(BuildContext::Uploaded(ContextId::parse("c").expect("valid")), "Dockerfile");
+        let step = |name: &str, after, work| PlannedStep::new(id(name), 0, after, Duration::from_secs(1), work);
+        let push = PushWork::new(vec![PushedName { image, from: PushedFrom::Built(0) }]);
+        let steps = vec![
+            step("first", Vec::new(), Work::Build(build.clone())),
+            step("push", vec![0], Work::Push(push)),
+            step("second", vec![1], Work::Build(build)),
+        ];
+        let mut plan = Plan { placements: vec![PlannedPlacement::new(Platform::LINUX_AMD64)], steps };
+        let mut pins = Pins::default();
+        let digest = Digest::sha256(b"base");
+        pins.add(&id("first"), "localhost:5000/base:1", &digest);
+        let platforms = plan.platforms_of_steps();
+        assert_eq!(plan.pin(&pins, &platforms), []);
+        let pinned = |index: usize| match &plan.steps[index].work {
+            Work::Build(build) => build.pinned.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(pinned(0), [("localhost:5000/base:1".to_owned(), digest)]);
+        assert_eq!(pinned(2), []);
     }
 
     #[test]

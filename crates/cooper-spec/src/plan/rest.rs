@@ -25,18 +25,35 @@ impl Plan {
     /// what it was, where steps between them are gone, too.
     pub fn rest(&self, done: &BTreeSet<StepId>) -> Rest {
         let before = self.all_before();
+        let kept = self.kept(done, &before);
+        self.only(&kept, &before)
+    }
+
+    /// The pushes that are done, of images that are made again: what they published is not what the rest works with.
+    pub fn outdated_pushes(&self, done: &BTreeSet<StepId>) -> Vec<StepId> {
+        let kept = self.kept(done, &self.all_before());
+        let is_outdated = |index: &usize| {
+            let step = &self.steps[*index];
+            let publishes = matches!(&step.work, Work::Push(push) if !push.is_stage);
+            !kept[*index] && publishes && step.work.image_steps().into_iter().any(|made| kept[made])
+        };
+        (0..self.steps.len()).filter(is_outdated).map(|index| self.steps[index].id.clone()).collect()
+    }
+
+    /// Which steps are run again.
+    fn kept(&self, done: &BTreeSet<StepId>, before: &[BTreeSet<usize>]) -> Vec<bool> {
         let is_done = |index: usize| done.contains(&self.steps[index].id);
         let mut kept: Vec<bool> = (0..self.steps.len()).map(|index| !is_done(index)).collect();
         let mut open: Vec<usize> = (0..self.steps.len()).filter(|index| kept[*index]).collect();
         while let Some(index) = open.pop() {
-            for needed in self.needed_by(index, &before) {
+            for needed in self.needed_by(index, before) {
                 if !kept[needed] {
                     kept[needed] = true;
                     open.push(needed);
                 }
             }
         }
-        self.only(&kept, &before)
+        kept
     }
 
     /// The steps that a step can't be run without.
@@ -51,7 +68,7 @@ impl Plan {
     }
 
     /// For each step, all steps that come before it, directly or not.
-    fn all_before(&self) -> Vec<BTreeSet<usize>> {
+    pub(super) fn all_before(&self) -> Vec<BTreeSet<usize>> {
         let mut all: Vec<BTreeSet<usize>> = Vec::with_capacity(self.steps.len());
         for step in &self.steps {
             let mut before = BTreeSet::new();

@@ -134,8 +134,8 @@ impl Attempt<'_> {
         }
         let renamed = match own.renamed(order, scanned, arguments) {
             Ok(renamed) => renamed,
-            // Another frontend reads the file, and may know more than we do.
-            Err(error) if own.names.is_empty() && scanned.syntax.is_some() => {
+            // The engine reads the file, or another frontend, and may know more than we do.
+            Err(error) if own.names.is_empty() => {
                 self.log.service(&format!("base images are resolved anew: they can't be pinned, {error}")).await;
                 return Ok(OwnImages::default());
             }
@@ -212,7 +212,10 @@ impl Attempt<'_> {
     /// A tree with another text of a Dockerfile, and with its own ignore file.
     pub(super) fn rewritten(&self, tree: &ContextTree, path: &str, text: &str) -> Result<ContextTree, Ended> {
         let ignore = format!("{path}.dockerignore");
-        let rules = crate::step::dockerfile::find(tree, &ignore).ok().map(|found| found.text);
+        let rules = match crate::step::dockerfile::is_there(tree, &ignore) {
+            true => Some(crate::step::dockerfile::find(tree, &ignore)?.text),
+            false => None,
+        };
         let files: Vec<(&str, &str)> =
             [(path, text)].into_iter().chain(rules.as_deref().map(|rules| (ignore.as_str(), rules))).collect();
         let written = few_files(&self.runner.placement_dir(self.key), &files);
