@@ -33,6 +33,7 @@ mod secrets;
 mod sources;
 mod task_faults;
 mod task_runs;
+mod tasks;
 mod tasks_at_once;
 mod tls;
 mod two_machines;

@@ -36,6 +36,13 @@ pub fn document() -> OpenApi {
     add::<rest::RunList>(&mut schemas);
     add::<rest::RerunRequest>(&mut schemas);
     add::<rest::Lockfile>(&mut schemas);
+    add::<rest::UpdateRun>(&mut schemas);
+    add::<rest::TaskSettings>(&mut schemas);
+    add::<rest::TaskView>(&mut schemas);
+    add::<rest::TaskList>(&mut schemas);
+    add::<rest::TaskRunRequest>(&mut schemas);
+    add::<rest::TimerList>(&mut schemas);
+    add::<rest::SetTaskCredential>(&mut schemas);
     add::<rest::LogBatch>(&mut schemas);
     add::<rest::VertexUpdate>(&mut schemas);
     add::<rest::StatusEvent>(&mut schemas);
@@ -84,6 +91,7 @@ fn http_method(method: rest::Method) -> HttpMethod {
         rest::Method::Get => HttpMethod::Get,
         rest::Method::Post => HttpMethod::Post,
         rest::Method::Put => HttpMethod::Put,
+        rest::Method::Patch => HttpMethod::Patch,
         rest::Method::Delete => HttpMethod::Delete,
     }
 }
@@ -105,7 +113,7 @@ fn operation(route: &rest::Route) -> OperationBuilder {
         parameter.description = Some(query.summary.to_owned());
         operation = operation.parameter(parameter);
     }
-    if matches!(route.operation, "createRun" | "rerunRun") {
+    if matches!(route.operation, "createRun" | "rerunRun" | "runTask") {
         let key = parameter(rest::IDEMPOTENCY_KEY_HEADER, ParameterIn::Header, Required::False, text());
         operation = operation.parameter(key);
     }

@@ -14,6 +14,7 @@ mod request;
 mod route;
 mod run;
 mod secret;
+mod task;
 mod time;
 mod token;
 
@@ -43,5 +44,10 @@ pub use run::{
 pub use secret::{
     CheckSecrets, CheckedSecret, CheckedSecrets, DeleteSecretQuery, SecretList, SecretVersionView, SecretView,
     SetSecret,
+};
+pub use task::{
+    CatchUp, DockerStepSettings, EncodedStepSettings, FileStepSettings, FiredView, ListTimersQuery, Moment,
+    ReplaceTaskQuery, SetTaskCredential, StepSettings, TaskCredentialView, TaskList, TaskRunRequest, TaskSettings,
+    TaskStatus, TaskValue, TaskView, TimerList, TimerSettings, TimerTrigger, TimerView, UpdateRun,
 };
 pub use token::{CreateToken, CreatedToken, TokenList, TokenView};

@@ -7,10 +7,14 @@ use std::time::Duration;
 use cooper_api::rest::{
     AgentList, AgentView, CheckSecrets, CheckedSecrets, CreatePool, CreateToken, CreatedContext, CreatedToken,
     CredentialList, CredentialView, DeletePoolQuery, DeleteSecretQuery, DrainAgent, IDEMPOTENCY_KEY_HEADER, Info,
-    LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, ListRunsQuery, Lockfile, PoolList, PoolView, RerunRequest, Run, RunList,
-    RunRequest, SecretList, SecretView, SetCredential, SetSecret, TokenList, UploadedContext,
+    LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, ListRunsQuery, ListTimersQuery, Lockfile, PoolList, PoolView,
+    ReplaceTaskQuery, RerunRequest, Run, RunList, RunRequest, SecretList, SecretView, SetCredential, SetSecret,
+    SetTaskCredential, TaskList, TaskRunRequest, TaskSettings, TaskView, TimerList, TokenList, UpdateRun,
+    UploadedContext,
 };
-use cooper_types::{AgentName, IdempotencyKey, PoolName, RunId, SecretName, SecretString, SourceHost, TokenId};
+use cooper_types::{
+    AgentName, IdempotencyKey, PoolName, RunId, SecretName, SecretString, SourceHost, TaskName, TokenId,
+};
 use futures::Stream;
 use reqwest::Method;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, WWW_AUTHENTICATE};
@@ -190,6 +194,83 @@ impl Client {
     /// Asks for a run to be cancelled; it ends a little later.
     pub async fn cancel_run(&self, run: RunId) -> Result<Run, ClientError> {
         self.http.json(self.http.request(Method::POST, &format!("/api/v1/runs/{run}/cancel"))).await
+    }
+
+    /// Keeps a run from the clean-up of old runs, or ends that.
+    pub async fn archive_run(&self, run: RunId, archived: bool) -> Result<Run, ClientError> {
+        let call = self.http.request(Method::PATCH, &format!("/api/v1/runs/{run}"));
+        self.http.json(call.json(&UpdateRun { is_archive_enabled: archived })).await
+    }
+
+    /// All stored tasks.
+    pub async fn list_tasks(&self) -> Result<TaskList, ClientError> {
+        self.http.json(self.http.request(Method::GET, "/api/v1/tasks")).await
+    }
+
+    /// Makes a task.
+    pub async fn create_task(&self, task: &TaskSettings) -> Result<TaskView, ClientError> {
+        self.http.json(self.http.request(Method::POST, "/api/v1/tasks").json(task)).await
+    }
+
+    /// A task.
+    pub async fn get_task(&self, name: &TaskName) -> Result<TaskView, ClientError> {
+        self.http.json(self.http.request(Method::GET, &format!("/api/v1/tasks/{name}"))).await
+    }
+
+    /// Makes a task, or replaces it as a whole; in a dry run, tells what it would be.
+    pub async fn replace_task(
+        &self,
+        name: &TaskName,
+        task: &TaskSettings,
+        dry_run: bool,
+    ) -> Result<TaskView, ClientError> {
+        let call = self.http.request(Method::PUT, &format!("/api/v1/tasks/{name}"));
+        self.http.json(call.query(&ReplaceTaskQuery { dry_run }).json(task)).await
+    }
+
+    /// Changes what is said of a task and nothing else.
+    pub async fn update_task(&self, name: &TaskName, change: &TaskSettings) -> Result<TaskView, ClientError> {
+        self.http.json(self.http.request(Method::PATCH, &format!("/api/v1/tasks/{name}")).json(change)).await
+    }
+
+    /// Deletes a task; its runs stay.
+    pub async fn delete_task(&self, name: &TaskName) -> Result<(), ClientError> {
+        self.http.send(self.http.request(Method::DELETE, &format!("/api/v1/tasks/{name}"))).await?;
+        Ok(())
+    }
+
+    /// Starts a run of a task. The key makes one run of repeated requests.
+    pub async fn run_task(
+        &self,
+        name: &TaskName,
+        request: &TaskRunRequest,
+        key: &IdempotencyKey,
+    ) -> Result<Run, ClientError> {
+        let call = self.http.request(Method::POST, &format!("/api/v1/tasks/{name}/runs"));
+        self.http.json(call.header(IDEMPOTENCY_KEY_HEADER, key.as_str()).json(request)).await
+    }
+
+    /// A task's timers, with so many next instants of each.
+    pub async fn list_timers(&self, name: &TaskName, count: u32) -> Result<TimerList, ClientError> {
+        let call = self.http.request(Method::GET, &format!("/api/v1/tasks/{name}/timers"));
+        self.http.json(call.query(&ListTimersQuery { count: Some(count) })).await
+    }
+
+    /// Keeps a credential of a task for a host, in place of its earlier one.
+    pub async fn set_task_credential(
+        &self,
+        name: &TaskName,
+        host: &SourceHost,
+        request: &SetTaskCredential,
+    ) -> Result<TaskView, ClientError> {
+        let call = self.http.request(Method::PUT, &format!("/api/v1/tasks/{name}/credentials/{host}"));
+        self.http.json(call.json(request)).await
+    }
+
+    /// Forgets a credential of a task.
+    pub async fn delete_task_credential(&self, name: &TaskName, host: &SourceHost) -> Result<(), ClientError> {
+        self.http.send(self.http.request(Method::DELETE, &format!("/api/v1/tasks/{name}/credentials/{host}"))).await?;
+        Ok(())
     }
 
     /// A piece of a run's log from the text offset `from`: the bytes, the offset after them, and whether that is all

@@ -51,6 +51,8 @@ fn run(status: RunStatus) -> Run {
         is_archive_enabled: false,
         provisioning_state: ProvisioningState::Succeeded,
         rerun_of: None,
+        timer_trigger: None,
+        requested_by: None,
         pending_reason: None,
         principal: PrincipalName::parse("dev").expect("name"),
         timeout: 3600,

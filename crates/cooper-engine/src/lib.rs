@@ -13,5 +13,6 @@ pub mod agent;
 pub mod message;
 pub mod run;
 pub mod schedule;
+pub mod task;
 pub mod timer;
 pub mod trigger;

@@ -45,6 +45,7 @@ pub use task::{AskedTask, PlannedRun, SealedText, TaskError, TaskSource, notes};
 pub use view::{AgentWait, RunStatus, StepStatus, StepWait};
 
 use crate::message::StepOutput;
+use crate::task::Origin;
 
 /// A run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +61,9 @@ pub struct Run {
     /// The pool whose agents may take it.
     #[serde(default = "PoolName::default_pool")]
     pub pool: PoolName,
+    /// Where it comes from.
+    #[serde(default)]
+    pub origin: Origin,
     /// What it does.
     pub plan: Plan,
     /// How long it may take from its first start on an agent.
@@ -281,6 +285,11 @@ pub enum PendingReason {
         /// Which; the first few.
         agents: Vec<String>,
     },
+    /// As many runs of its task are with agents as may be at a time.
+    TaskBusy {
+        /// How many may be.
+        limit: u32,
+    },
     /// All agents that could do it are being drained: they take nothing new.
     AllDraining {
         /// Which; the first few.
@@ -406,6 +415,12 @@ impl fmt::Display for PendingReason {
                 "it takes images of other agents, and those that could run it are too old for that ({}): upgrade them",
                 agents.join(", ")
             ),
+            Self::TaskBusy { limit: 1 } => {
+                f.write_str("a run of its task is with agents, and no more may be at a time")
+            }
+            Self::TaskBusy { limit } => {
+                write!(f, "{limit} runs of its task are with agents, and no more may be at a time")
+            }
             Self::AllDraining { agents } => write!(
                 f,
                 "all agents that could take it are being drained ({}); `cooper agent drain NAME --undo` ends that",

@@ -6,9 +6,10 @@
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use cooper_types::{AgentName, Platform, PoolName, RunId, Timestamp};
+use cooper_types::{AgentName, Platform, PoolName, RunId, TaskName, Timestamp};
 
 use crate::run::{AgentRef, PendingReason, Phase, Placement, Policy, Run};
 
@@ -49,6 +50,8 @@ pub struct WaitingView {
     pub platform: Platform,
     /// Whether its steps take images that other placements of the run leave.
     pub takes_images: bool,
+    /// The higher goes first.
+    pub priority: i32,
     /// When the run was accepted: the older goes first.
     pub created: Timestamp,
     /// The agent that declined or lost it last: the next one after it is asked.
@@ -109,6 +112,7 @@ pub fn waiting<'a>(runs: impl IntoIterator<Item = &'a Run>, now: Timestamp, poli
                 | PendingReason::NoAgentInPool { .. }
                 | PendingReason::NoAgentForPlatform { .. }
                 | PendingReason::AgentsTooOld { .. }
+                | PendingReason::TaskBusy { .. }
                 | PendingReason::AllDraining { .. }
                 | PendingReason::AllBusy { .. } => None,
             };
@@ -118,6 +122,7 @@ pub fn waiting<'a>(runs: impl IntoIterator<Item = &'a Run>, now: Timestamp, poli
                 pool: run.pool.clone(),
                 platform: run.plan.placements[index].platform.clone(),
                 takes_images: run.plan.takes_images(index),
+                priority: run.priority(),
                 created: run.created,
                 avoid,
             })
@@ -126,14 +131,49 @@ pub fn waiting<'a>(runs: impl IntoIterator<Item = &'a Run>, now: Timestamp, poli
     .collect()
 }
 
-/// Decides for every waiting placement, oldest run first, among the agents of its pool that are not being drained: native
+/// Whose turn is when: the higher priority first, then the older run.
+fn turn(view: &WaitingView) -> (Reverse<i32>, Timestamp, RunId, usize) {
+    (Reverse(view.priority), view.created, view.run, view.placement)
+}
+
+/// The task of a run that no agent has had yet, and how many of its runs may be with agents.
+pub type Limit = (TaskName, u32);
+
+/// Leaves out the runs of tasks of which as many are with agents as may be, and says that they wait for that. `limit_of` is
+/// nothing for runs without a limit and for those that an agent has had; `begun` counts these.
+pub fn limited(
+    mut waiting: Vec<WaitingView>,
+    limit_of: impl Fn(RunId) -> Option<Limit>,
+    begun: &BTreeMap<String, u32>,
+) -> (Vec<WaitingView>, Vec<Decision>) {
+    waiting.sort_by_key(turn);
+    let mut admitted: BTreeMap<String, BTreeSet<RunId>> = BTreeMap::new();
+    let mut waits = Vec::new();
+    waiting.retain(|view| {
+        let Some((task, limit)) = limit_of(view.run) else { return true };
+        let key = task.key();
+        let taken = begun.get(&key).copied().unwrap_or(0);
+        let admitted = admitted.entry(key).or_default();
+        let room = usize::try_from(limit.saturating_sub(taken)).unwrap_or(usize::MAX);
+        if admitted.contains(&view.run) || admitted.len() < room {
+            admitted.insert(view.run);
+            return true;
+        }
+        let reason = PendingReason::TaskBusy { limit };
+        waits.push(Decision::Wait { run: view.run, placement: view.placement, reason });
+        false
+    });
+    (waiting, waits)
+}
+
+/// Decides for every waiting placement, the higher priority first and then the oldest run, among the agents of its pool that are not being drained: native
 /// before emulated, then the least loaded for its size. One that an agent just failed to take goes to the next after that
 /// agent, whatever the load: each is asked before one is asked again, those that emulate after the native ones, so that some
 /// that decline can't keep it from the one that would do.
 ///
 /// The work grows with the number of placements and with that of agents, not with their product.
 pub fn schedule(mut waiting: Vec<WaitingView>, agents: &[AgentView], load: &BTreeMap<AgentRef, u32>) -> Vec<Decision> {
-    waiting.sort_by_key(|view| (view.created, view.run, view.placement));
+    waiting.sort_by_key(turn);
     let mut choice = Choice::new(agents, load);
     let mut decisions = Vec::with_capacity(waiting.len());
     for view in &waiting {

@@ -11,12 +11,13 @@ mod expression;
 mod zone;
 
 use cooper_types::Timestamp;
+use serde::{Deserialize, Serialize};
 
 pub use expression::{Expression, ExpressionError};
 pub use zone::{Zone, ZoneError};
 
 /// When a timer fires.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Schedule {
     /// Which wall times.
     pub expression: Expression,

@@ -69,6 +69,8 @@ pub struct SealedCredential {
     pub sealed: Vec<u8>,
     /// Whose run asks.
     pub principal: PrincipalName,
+    /// The key of the run's task, where it is that task's own.
+    pub task: Option<String>,
 }
 
 impl std::fmt::Debug for NewSourceCredential {

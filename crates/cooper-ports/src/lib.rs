@@ -18,3 +18,4 @@ pub mod registry;
 pub mod runs;
 pub mod secrets;
 pub mod store_error;
+pub mod tasks;

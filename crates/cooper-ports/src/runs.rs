@@ -14,11 +14,12 @@ use cooper_spec::quick_build::PlanError;
 use cooper_spec::task_request::{KeptTexts, TextDigest};
 use cooper_types::{
     AgentName, AttemptNumber, ContextId, Digest, IdempotencyKey, PoolName, PrincipalName, RegistryName, RepositoryName,
-    RunId, SecretString, StepId, Tag, Timestamp,
+    RunId, SecretString, StepId, Tag, TaskName, TimerName, Timestamp,
 };
 
 use crate::logs::LogEnd;
 use crate::store_error::StoreError;
+use crate::tasks::Firing;
 
 /// What kind of request made a run, in ACR's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,7 +50,7 @@ impl RunType {
 }
 
 /// What a secret of a run is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SecretKind {
     /// A BuildKit secret, by its id.
     Build,
@@ -137,6 +138,15 @@ pub struct Accepted {
     pub repeated: bool,
 }
 
+/// How much was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Runs, with all that was known of them.
+    pub runs: u32,
+    /// Logs of runs that stay.
+    pub logs: u32,
+}
+
 /// Why a run was not accepted. Nothing is left of it then.
 #[derive(Debug, thiserror::Error)]
 pub enum AcceptError {
@@ -156,6 +166,14 @@ pub enum AcceptError {
         key: IdempotencyKey,
         /// The run that it made.
         run: RunId,
+    },
+    /// A timer does not stand before the instant that the run is for: another server was first, or the timer was changed.
+    #[error("timer `{timer}` of task `{task}` has moved on")]
+    TimerMoved {
+        /// The task.
+        task: TaskName,
+        /// The timer.
+        timer: TimerName,
     },
     /// Two secrets of one kind have the same name.
     #[error("secret `{0}` is given twice")]
@@ -265,6 +283,8 @@ pub struct RunRecord {
     pub updated: Timestamp,
     /// How far its log goes.
     pub log: LogEnd,
+    /// Whether it outlives the clean-up of old runs.
+    pub archived: bool,
     /// What it pushed, in the order of steps.
     pub output_images: Vec<OutputImage>,
     /// What its builds stood on, in the order of steps.
@@ -302,6 +322,8 @@ pub struct RunQuery {
     pub statuses: Vec<RunStatus>,
     /// Of this type.
     pub run_type: Option<RunType>,
+    /// Of this task.
+    pub task: Option<TaskName>,
     /// Started by this principal.
     pub principal: Option<PrincipalName>,
     /// Older than this run: the last one of the page before.
@@ -351,6 +373,15 @@ pub trait RunStore: Send + Sync {
         key: &IdempotencyKey,
         request: &Digest,
     ) -> Result<Option<RunRecord>, AcceptError>;
+
+    /// The same for a run that a timer sets off: the timer moves on in the same transaction, or there is no run.
+    async fn accept_firing(&self, request: AcceptRun, firing: Firing) -> Result<Accepted, AcceptError>;
+
+    /// Removes so many runs and logs of tasks that have been kept long enough.
+    async fn expire_runs(&self, limit: u32) -> Result<Expired, StoreError>;
+
+    /// Has a run outlive the clean-up of old runs, or ends that; tells whether there is such a run.
+    async fn archive_run(&self, run: RunId, archived: bool) -> Result<bool, StoreError>;
 
     /// Applies an event at the store's time. State, log lines, live attempts, published tags, records and the end of
     /// secrets are durable when this returns; what is to be sent to agents is returned.

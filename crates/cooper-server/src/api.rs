@@ -8,6 +8,7 @@ mod logs;
 mod pools;
 mod runs;
 mod secrets;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -71,6 +72,7 @@ fn handler(route: &Route) -> MethodRouter<ApiState> {
         Method::Get => routing::MethodFilter::GET,
         Method::Post => routing::MethodFilter::POST,
         Method::Put => routing::MethodFilter::PUT,
+        Method::Patch => routing::MethodFilter::PATCH,
         Method::Delete => routing::MethodFilter::DELETE,
     };
     match route.operation {
@@ -82,8 +84,19 @@ fn handler(route: &Route) -> MethodRouter<ApiState> {
         "rerunRun" => routing::on(method, runs::rerun),
         "getRunLock" => routing::on(method, runs::lock),
         "cancelRun" => routing::on(method, runs::cancel),
+        "updateRun" => routing::on(method, runs::update),
         "getRunLog" => routing::on(method, logs::text),
         "followRunLog" => routing::on(method, logs::follow),
+        "listTasks" => routing::on(method, tasks::list),
+        "createTask" => routing::on(method, tasks::create),
+        "getTask" => routing::on(method, tasks::show),
+        "replaceTask" => routing::on(method, tasks::replace),
+        "updateTask" => routing::on(method, tasks::update),
+        "deleteTask" => routing::on(method, tasks::delete),
+        "runTask" => routing::on(method, tasks::run),
+        "listTimers" => routing::on(method, tasks::timers),
+        "setTaskCredential" => routing::on(method, tasks::set_credential),
+        "deleteTaskCredential" => routing::on(method, tasks::delete_credential),
         "listTokens" => routing::on(method, tokens::list),
         "createToken" => routing::on(method, tokens::create),
         "revokeToken" => routing::on(method, tokens::revoke),
@@ -224,6 +237,26 @@ where
             .await
             .map_err(|error| ApiError::new(ProblemCode::InvalidRequest, error.body_text()))?;
         text.parse().map(Self).map_err(|error| ApiError::new(ProblemCode::NotFound, format!("{error}")))
+    }
+}
+
+/// Two parts of a path.
+pub(crate) struct PathIds<T, U>(pub(crate) T, pub(crate) U);
+
+impl<T, U, S> axum::extract::FromRequestParts<S> for PathIds<T, U>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+    U: std::str::FromStr<Err: std::fmt::Display>,
+    S: Send + Sync,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut axum::http::request::Parts, state: &S) -> ApiResult<Self> {
+        let axum::extract::Path((one, two)) = axum::extract::Path::<(String, String)>::from_request_parts(parts, state)
+            .await
+            .map_err(|error| ApiError::new(ProblemCode::InvalidRequest, error.body_text()))?;
+        let unknown = |error: &dyn std::fmt::Display| ApiError::new(ProblemCode::NotFound, error.to_string());
+        Ok(Self(one.parse().map_err(|error| unknown(&error))?, two.parse().map_err(|error| unknown(&error))?))
     }
 }
 

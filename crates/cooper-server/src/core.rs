@@ -20,6 +20,7 @@ use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::logs::LogStore;
 use cooper_ports::runs::{Applied, ApplyError, RunStore, SecretKind};
 use cooper_ports::secrets::SecretStore;
+use cooper_ports::tasks::TaskStore;
 use cooper_registry::SigningKey;
 use cooper_source::Cidr;
 use cooper_source::egress::{Egress, EgressOptions, EgressPolicy};
@@ -50,6 +51,9 @@ const FIRST_GENERATION: u64 = 1;
 pub(crate) struct Core {
     pub(crate) runs: Arc<dyn RunStore>,
     pub(crate) logs: Arc<dyn LogStore>,
+    pub(crate) tasks: Arc<dyn TaskStore>,
+    /// Has the timers looked at: one was made or changed.
+    pub(crate) timers: Notify,
     pub(crate) contexts: Arc<dyn ContextStore>,
     pub(crate) context_files: ContextFiles,
     /// How long contexts are kept after their runs.
@@ -102,6 +106,7 @@ pub(crate) struct Core {
 pub(crate) struct CoreParts {
     pub(crate) runs: Arc<dyn RunStore>,
     pub(crate) logs: Arc<dyn LogStore>,
+    pub(crate) tasks: Arc<dyn TaskStore>,
     pub(crate) contexts: Arc<dyn ContextStore>,
     pub(crate) context_files: ContextFiles,
     pub(crate) context_retention: Duration,
@@ -136,6 +141,8 @@ impl Core {
             plannings: Plannings::default(),
             runs: parts.runs,
             logs: parts.logs,
+            tasks: parts.tasks,
+            timers: Notify::new(),
             contexts: parts.contexts,
             context_files: parts.context_files,
             context_retention: parts.context_retention,

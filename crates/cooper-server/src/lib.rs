@@ -20,9 +20,11 @@ mod scheduler;
 mod secrets;
 mod server;
 mod settings;
+mod stored_tasks;
 mod tasks;
 #[cfg(test)]
 mod testing;
+mod timers;
 mod tls;
 
 pub use access::AdminTokenError;

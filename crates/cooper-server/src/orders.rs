@@ -23,7 +23,7 @@ use cooper_spec::plan::{
 use cooper_spec::source::RemoteSource;
 use cooper_types::{
     Access as RepositoryAccess, AttemptNumber, Digest, ImageRef, RepositoryName, RepositoryPattern, Scope, SecretBytes,
-    SecretString, SourceHost, Tag,
+    SecretString, SourceHost, Tag, TaskName,
 };
 use secrets::RunSecrets;
 
@@ -91,6 +91,16 @@ impl OrderError {
 /// What a secret is bound to when it is sealed.
 pub(crate) fn sealing_purpose(kind: SecretKind, name: &str) -> String {
     format!("{}/{name}", kind.as_str())
+}
+
+/// What a secret of a stored task is bound to when it is sealed.
+pub(crate) fn task_secret_purpose(task: &TaskName, kind: SecretKind, name: &str) -> String {
+    format!("task/{}/{}/{name}", task.key(), kind.as_str())
+}
+
+/// What a stored task's credential is bound to when it is sealed. The key is [`TaskName::key`].
+pub(crate) fn task_credential_purpose(key: &str, host: &SourceHost) -> String {
+    format!("task-credential/{key}/{host}")
 }
 
 /// What a Git host's credential is bound to when it is sealed.

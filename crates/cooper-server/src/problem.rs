@@ -7,6 +7,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use cooper_api::problem::{PROBLEM_MEDIA_TYPE, Problem, ProblemCode};
 use cooper_engine::run::Refusal;
+use cooper_engine::task::TaskFault;
 use cooper_ports::access::{CreateTokenError, RevokeTokenError};
 use cooper_ports::agents::{ChangeAgentError, CreatePoolError, DeletePoolError};
 use cooper_ports::contexts::UploadContextError;
@@ -14,6 +15,7 @@ use cooper_ports::logs::ReadLogError;
 use cooper_ports::runs::{AcceptError, ApplyError};
 use cooper_ports::secrets::PutSecretError;
 use cooper_ports::store_error::StoreError;
+use cooper_ports::tasks::PutTaskError;
 use cooper_spec::quick_build::PlanError;
 
 use crate::secrets::ResolveError;
@@ -112,6 +114,7 @@ impl From<AcceptError> for ApiError {
                 Self::new(ProblemCode::ContextNotFound, error.to_string())
             }
             AcceptError::KeyReused { .. } => Self::new(ProblemCode::IdempotencyConflict, error.to_string()),
+            AcceptError::TimerMoved { .. } => Self::new(ProblemCode::Conflict, error.to_string()),
             AcceptError::SecretTwice(_) => Self::new(ProblemCode::InvalidRequest, error.to_string()),
             AcceptError::UnknownPool(_) => Self::new(ProblemCode::NotFound, error.to_string()),
             AcceptError::Plan(error) => error.into(),
@@ -124,6 +127,27 @@ impl From<ResolveError> for ApiError {
     fn from(error: ResolveError) -> Self {
         let code = if error.may_pass() { ProblemCode::Unavailable } else { ProblemCode::InvalidRequest };
         Self::new(code, chain(&error))
+    }
+}
+
+impl From<PutTaskError> for ApiError {
+    fn from(error: PutTaskError) -> Self {
+        let code = match &error {
+            PutTaskError::Exists(_) | PutTaskError::Changed(_) => ProblemCode::Conflict,
+            PutTaskError::NoValue(_) => ProblemCode::InvalidRequest,
+            PutTaskError::UnknownPool(_) => ProblemCode::NotFound,
+            PutTaskError::Store(_) => ProblemCode::Internal,
+        };
+        match error {
+            PutTaskError::Store(error) => error.into(),
+            error => Self::new(code, error.to_string()),
+        }
+    }
+}
+
+impl From<TaskFault> for ApiError {
+    fn from(error: TaskFault) -> Self {
+        Self::new(ProblemCode::InvalidRequest, error.to_string())
     }
 }
 

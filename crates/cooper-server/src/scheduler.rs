@@ -31,6 +31,8 @@ use queue::Queue;
 const PERIOD: Duration = Duration::from_secs(1);
 /// How often expired contexts are removed, and connected agents written down as seen.
 const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(60);
+/// Old runs that are removed in one go.
+const RUN_BATCH: u32 = 200;
 /// Contexts that are removed in one go.
 const CONTEXT_BATCH: u32 = 100;
 
@@ -69,6 +71,7 @@ pub(crate) async fn run(core: Arc<Core>, shutdown: CancellationToken) {
         if housekeeping_due <= Instant::now() {
             housekeeping_due = Instant::now() + HOUSEKEEPING_PERIOD;
             remove_expired_contexts(&core).await;
+            remove_old_runs(&core).await;
             core.write_down_agents().await;
         }
         tokio::select! {
@@ -183,8 +186,10 @@ impl Scheduler {
             return Vec::new();
         }
         let room = MAX_OFFERS.saturating_sub(self.queue.fresh_offers(now, &core.policy));
+        let (waiting, limited) = schedule::limited(waiting, |run| self.queue.limit_of(run), self.queue.begun());
         let (mut offers, mut waits) = (Vec::new(), Vec::new());
-        for decision in schedule::schedule(waiting, &core.agents.views(), self.queue.load()) {
+        let decisions = schedule::schedule(waiting, &core.agents.views(), self.queue.load());
+        for decision in decisions.into_iter().chain(limited) {
             match decision {
                 Decision::Offer { run, placement, agent } if offers.len() < room => {
                     offers.push((run, RunEvent::Offer { placement, agent }));
@@ -209,6 +214,17 @@ async fn apply(core: &Core, run: RunId, event: RunEvent) {
         Ok(_)
         | Err(ApplyError::Refused { refusal: Refusal::NothingToDo | Refusal::NotWaiting | Refusal::Over, .. }) => {}
         Err(error) => tracing::error!(run = %run, error = chain(&error), "run can't be moved on; trying again"),
+    }
+}
+
+/// Removes what has been kept long enough, a few at a time: others want to write too.
+async fn remove_old_runs(core: &Core) {
+    match core.runs.expire_runs(RUN_BATCH).await {
+        Ok(expired) if expired.runs + expired.logs > 0 => {
+            tracing::info!(runs = expired.runs, logs = expired.logs, "old runs of tasks removed");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::error!(error = chain(&error), "old runs can't be removed"),
     }
 }
 

@@ -40,7 +40,7 @@ use crate::problem::{ApiError, chain};
 use crate::secrets::Secrets;
 use crate::settings::{Settings, TlsName};
 use crate::tls::{ServerTls, TlsError};
-use crate::{backup, local_agent, scheduler};
+use crate::{backup, local_agent, scheduler, timers};
 
 /// How often the registry's leftovers are removed.
 const REGISTRY_PERIOD: Duration = Duration::from_secs(60);
@@ -166,6 +166,7 @@ impl Server {
         let core = Arc::new(Core::new(CoreParts {
             runs: Arc::new(store.clone()),
             logs: Arc::new(store.clone()),
+            tasks: Arc::new(store.clone()),
             contexts: Arc::new(store.clone()),
             context_files,
             context_retention: settings.context_retention,
@@ -205,6 +206,7 @@ impl Server {
         let certificate = Arc::new(Notify::new());
         let mut loops = vec![
             tokio::spawn(scheduler::run(core.clone(), stop.clone())),
+            tokio::spawn(timers::run(core.clone(), stop.clone())),
             tokio::spawn(sweep_registry(registry.clone(), settings.clone(), stop.clone())),
         ];
         if let Some(tls) = tls {

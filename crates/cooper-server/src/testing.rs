@@ -1,11 +1,13 @@
 //! What the crate's tests begin with: the shared core over a real store in a directory of its own.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cooper_api::agent::SpokenByServer;
 use cooper_engine::run::{Asked, NewRun};
 use cooper_ports::access::AccessStore;
+use cooper_ports::clock::Clock;
 use cooper_ports::runs::{AcceptRun, RunType, Seal, SealedSecret};
 use cooper_registry::SigningKey;
 use cooper_spec::quick_build::{BuildSource, QuickBuild};
@@ -43,14 +45,30 @@ pub(crate) async fn core_over(
     tokens: impl FnOnce(Store) -> Arc<dyn AccessStore>,
 ) -> (Arc<Core>, TempDir) {
     let data = tempfile::tempdir().expect("temp dir");
+    let (core, _) = open(data.path(), spoken, tokens, None).await;
+    (core, data)
+}
+
+/// A core over this directory and clock, and its store, which is to be closed before the next one.
+pub(crate) async fn core_in(data: &Path, clock: Arc<dyn Clock>) -> (Arc<Core>, Store) {
+    open(data, SpokenByServer::THIS, |store| Arc::new(store), Some(clock)).await
+}
+
+async fn open(
+    data: &Path,
+    spoken: SpokenByServer,
+    tokens: impl FnOnce(Store) -> Arc<dyn AccessStore>,
+    clock: Option<Arc<dyn Clock>>,
+) -> (Arc<Core>, Store) {
     let registry = RegistryName::parse("localhost:5000").expect("valid");
-    let options = StoreOptions { registry_name: registry.clone(), clock: None };
-    let store = Store::open(data.path(), options).await.expect("store");
-    let key = Arc::new(ServerKey::load_or_create(&data.path().join("key")).expect("key"));
+    let options = StoreOptions { registry_name: registry.clone(), clock };
+    let store = Store::open(data, options).await.expect("store");
+    let key = Arc::new(ServerKey::load_or_create(&data.join("key")).expect("key"));
     let secrets = Secrets::open(&SecretSettings::default(), Arc::new(store.clone()), key.clone()).expect("secrets");
     let core = Arc::new(Core::new(CoreParts {
         runs: Arc::new(store.clone()),
         logs: Arc::new(store.clone()),
+        tasks: Arc::new(store.clone()),
         contexts: Arc::new(store.clone()),
         credentials: Arc::new(store.clone()),
         secret_store: Arc::new(store.clone()),
@@ -59,7 +77,7 @@ pub(crate) async fn core_over(
         source_roots: None,
         frontends: Default::default(),
         context_retention: Duration::ZERO,
-        context_files: ContextFiles::open(data.path().join("contexts"), 1024).await.expect("contexts"),
+        context_files: ContextFiles::open(data.join("contexts"), 1024).await.expect("contexts"),
         clock: store.clock().clone(),
         access: Access::new(tokens(store.clone()), store.clock().clone()),
         key,
@@ -70,7 +88,7 @@ pub(crate) async fn core_over(
         spoken,
         local_agent: Some(AgentName::parse("local").expect("valid")),
     }));
-    (core, data)
+    (core, store)
 }
 
 /// A principal's name.
@@ -131,6 +149,7 @@ async fn accept_build(core: &Core, source: BuildSource, secrets: Vec<SealedSecre
         platforms: Vec::new(),
     };
     let run = NewRun {
+        origin: Default::default(),
         principal: principal("alice"),
         scopes: Scopes(vec![Scope::Admin]),
         registry: core.registry.clone(),

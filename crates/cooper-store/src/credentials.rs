@@ -112,6 +112,9 @@ impl SourceCredentialStore for Store {
         if !is_live(&mut tx, self.registry_id(), run, attempt).await? {
             return Err(SecretsError::NotLive { run, attempt });
         }
+        if let Some(of_task) = of_task(&mut tx, self.registry_id().0, run, host).await? {
+            return Ok(HostCredential::Usable(of_task));
+        }
         let row = sqlx::query(
             "SELECT c.username, c.sealed, r.principal, (c.everybody = 1 OR EXISTS (
                  SELECT 1 FROM source_credential_principals p
@@ -134,8 +137,37 @@ impl SourceCredentialStore for Store {
             username: row.try_get("username").during(READ)?,
             sealed: row.try_get("sealed").during(READ)?,
             principal: PrincipalName::parse(row.try_get("principal").during(READ)?).stored(READ)?,
+            task: None,
         }))
     }
+}
+
+/// What the run's task has for a host, if the task is still the same principal's.
+async fn of_task(
+    tx: &mut SqliteConnection,
+    registry: i64,
+    run: RunId,
+    host: &SourceHost,
+) -> Result<Option<SealedCredential>, StoreError> {
+    let row = sqlx::query(
+        "SELECT c.username, c.sealed, c.task, r.principal FROM runs r
+         JOIN tasks t ON t.registry_id = r.registry_id AND t.task = r.task AND t.principal = r.principal
+         JOIN task_credentials c ON c.registry_id = t.registry_id AND c.task = t.task AND c.host = ?3
+         WHERE r.registry_id = ?1 AND r.number = ?2",
+    )
+    .bind(registry)
+    .bind(run_number(run))
+    .bind(host.as_str())
+    .fetch_optional(tx)
+    .await
+    .during(READ)?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(SealedCredential {
+        username: row.try_get("username").during(READ)?,
+        sealed: row.try_get("sealed").during(READ)?,
+        principal: PrincipalName::parse(row.try_get("principal").during(READ)?).stored(READ)?,
+        task: Some(row.try_get("task").during(READ)?),
+    }))
 }
 
 async fn delete(tx: &mut SqliteConnection, registry: i64, host: &SourceHost) -> Result<bool, StoreError> {

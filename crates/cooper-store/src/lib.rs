@@ -20,6 +20,7 @@ mod registry;
 mod runs;
 mod secrets;
 mod sql_error;
+mod tasks;
 mod writer;
 
 pub use backup::{Referred, Snapshot, SnapshotError};

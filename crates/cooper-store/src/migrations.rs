@@ -31,6 +31,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     migration!(7, "0007_collection.sql"),
     migration!(8, "0008_lock.sql"),
     migration!(9, "0009_packed_logs.sql"),
+    migration!(10, "0010_tasks.sql"),
 ];
 
 /// Why the schema could not be brought to this binary's version.

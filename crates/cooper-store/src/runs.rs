@@ -2,6 +2,7 @@
 
 mod accept;
 mod apply;
+mod expire;
 mod record;
 mod request;
 mod unfinished;
@@ -12,10 +13,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cooper_engine::run::{Policy, Run, RunEvent, RunStatus};
 use cooper_ports::runs::{
-    AcceptError, AcceptRun, Accepted, Applied, ApplyError, RunQuery, RunRecord, RunStore, SealedSecret, SecretKind,
-    SecretsError, StoredRequest, UnfinishedChanges,
+    AcceptError, AcceptRun, Accepted, Applied, ApplyError, Expired, RunQuery, RunRecord, RunStore, SealedSecret,
+    SecretKind, SecretsError, StoredRequest, UnfinishedChanges,
 };
 use cooper_ports::store_error::StoreError;
+use cooper_ports::tasks::Firing;
 use cooper_types::{AgentName, AttemptNumber, Digest, IdempotencyKey, PoolName, PrincipalName, RunId, Timestamp};
 use sqlx::Row;
 
@@ -42,7 +44,33 @@ const OF_AGENT: &str = "SELECT r.state FROM run_agents a
 impl RunStore for Store {
     async fn accept_run(&self, request: AcceptRun) -> Result<Accepted, AcceptError> {
         let (registry, clock) = (self.registry_id(), self.clock().clone());
-        self.write(async move |mut tx| accept::accept(&mut tx, registry, clock.now(), request).await).await
+        self.write(async move |mut tx| accept::accept(&mut tx, registry, clock.now(), request, None).await).await
+    }
+
+    async fn accept_firing(&self, request: AcceptRun, firing: Firing) -> Result<Accepted, AcceptError> {
+        let (registry, clock) = (self.registry_id(), self.clock().clone());
+        self.write(async move |mut tx| accept::accept(&mut tx, registry, clock.now(), request, Some(firing)).await)
+            .await
+    }
+
+    async fn expire_runs(&self, limit: u32) -> Result<Expired, StoreError> {
+        let (registry, now) = (self.registry_id(), self.clock().now());
+        self.write(async move |mut tx| expire::expire(&mut tx, registry, now, limit).await).await
+    }
+
+    async fn archive_run(&self, run: RunId, archived: bool) -> Result<bool, StoreError> {
+        let registry = self.registry_id();
+        self.write(async move |mut tx| {
+            let changed = sqlx::query("UPDATE runs SET archived = ?3 WHERE registry_id = ?1 AND number = ?2")
+                .bind(registry.0)
+                .bind(run_number(run))
+                .bind(archived)
+                .execute(&mut *tx)
+                .await
+                .during("archive run")?;
+            Ok(changed.rows_affected() > 0)
+        })
+        .await
     }
 
     async fn run_of_request(

@@ -97,6 +97,10 @@ name_type!(
     |c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_')
 );
 name_type!(
+    /// A timer of a stored task, unique in it.
+    TimerName, "timer name", 64, "letters, digits, `-`, `_` and `.`", is_name
+);
+name_type!(
     /// A client's name for one request to create something, so that a repeat creates nothing more.
     IdempotencyKey, "idempotency key", 128, "visible ASCII characters", |c| c.is_ascii_graphic()
 );

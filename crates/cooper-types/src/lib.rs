@@ -13,12 +13,13 @@ mod run_id;
 mod scope;
 mod secret;
 mod source_host;
+mod task_name;
 mod timestamp;
 
 pub use digest::{Digest, DigestAlgorithm, DigestError, Hasher};
 pub use ids::{
     AgentName, AttemptNumber, ContextId, Fence, IdError, IdempotencyKey, NetworkName, PoolName, PrincipalName,
-    RegistryId, SecretName, StepId, TokenId, VolumeName,
+    RegistryId, SecretName, StepId, TimerName, TokenId, VolumeName,
 };
 pub use image_ref::{ImageRef, ImageRefError, RegistryName};
 pub use platform::{Platform, PlatformError};
@@ -27,4 +28,5 @@ pub use run_id::{RunId, RunIdError};
 pub use scope::{Access, RepositoryPattern, Scope, ScopeError, Scopes};
 pub use secret::{SecretBytes, SecretString};
 pub use source_host::{SourceHost, SourceHostError};
+pub use task_name::{TaskName, TaskNameError};
 pub use timestamp::Timestamp;

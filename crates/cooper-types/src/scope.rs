@@ -93,6 +93,19 @@ impl Scope {
 }
 
 impl RepositoryPattern {
+    /// What both patterns cover.
+    fn within(&self, other: &Self) -> Option<Self> {
+        match (self, other) {
+            (Self::All, pattern) | (pattern, Self::All) => Some(pattern.clone()),
+            (Self::Named(name), pattern) | (pattern, Self::Named(name)) => {
+                pattern.covers(name).then(|| Self::Named(name.clone()))
+            }
+            (Self::Under(one), Self::Under(two)) if one == two || self.covers(two) => Some(other.clone()),
+            (Self::Under(one), Self::Under(_)) if other.covers(one) => Some(self.clone()),
+            (Self::Under(_), Self::Under(_)) => None,
+        }
+    }
+
     /// Whether the pattern covers `repository`.
     pub fn covers(&self, repository: &RepositoryName) -> bool {
         match self {
@@ -115,7 +128,41 @@ impl RepositoryPattern {
     }
 }
 
+impl Scope {
+    /// What both scopes allow, if there is anything.
+    fn within(&self, other: &Self) -> Option<Self> {
+        match (self, other) {
+            (Self::Admin, Self::Agent | Self::AgentOf(_)) | (Self::Agent | Self::AgentOf(_), Self::Admin) => None,
+            (Self::Admin, scope) | (scope, Self::Admin) => Some(scope.clone()),
+            (Self::Read, Self::Read | Self::Run) | (Self::Run, Self::Read) => Some(Self::Read),
+            (Self::Run, Self::Run) => Some(Self::Run),
+            (Self::Agent, scope @ (Self::Agent | Self::AgentOf(_))) | (scope @ Self::AgentOf(_), Self::Agent) => {
+                Some(scope.clone())
+            }
+            (Self::AgentOf(one), Self::AgentOf(two)) => (one == two).then(|| self.clone()),
+            (Self::Repository(one, some), Self::Repository(two, others)) => {
+                let both: BTreeSet<Access> = some.intersection(others).copied().collect();
+                let pattern = one.within(two)?;
+                (!both.is_empty()).then_some(Self::Repository(pattern, both))
+            }
+            (Self::Read | Self::Run | Self::Agent | Self::AgentOf(_) | Self::Repository(..), _) => None,
+        }
+    }
+}
+
 impl Scopes {
+    /// What both allow.
+    #[must_use]
+    pub fn within(&self, limit: &Self) -> Self {
+        let mut both: Vec<Scope> = Vec::new();
+        for scope in self.0.iter().flat_map(|one| limit.0.iter().filter_map(|two| one.within(two))) {
+            if !both.contains(&scope) {
+                both.push(scope);
+            }
+        }
+        Self(both)
+    }
+
     /// Whether one of the scopes is `admin`.
     pub fn admin(&self) -> bool {
         self.0.contains(&Scope::Admin)
@@ -281,6 +328,37 @@ mod tests {
             let others = scopes(other);
             let found = scopes(own).first_missing(&others).map(ToString::to_string);
             assert_eq!(found.as_deref(), missing, "{own} | {other}");
+        }
+    }
+
+    #[test]
+    fn what_two_sets_of_scopes_have_in_common() {
+        let scopes = |texts: &[&str]| Scopes(texts.iter().map(|text| Scope::parse(text).expect(text)).collect());
+        let sets: [&[&str]; 9] = [
+            &["admin"],
+            &["run"],
+            &["read"],
+            &["agent"],
+            &["agent:gpu"],
+            &["run", "repository:*:pull", "repository:team/*:push"],
+            &["repository:team/*:pull,push", "repository:team/a/*:delete"],
+            &["repository:team/a/b:pull,push,delete", "read"],
+            &[],
+        ];
+        let names = ["team", "team/x", "team/a/b", "other"].map(|name| RepositoryName::parse(name).expect("valid"));
+        let gpu = PoolName::parse("gpu").expect("valid");
+        for (one, two) in sets.iter().flat_map(|one| sets.iter().map(move |two| (scopes(one), scopes(two)))) {
+            let both = one.within(&two);
+            assert_eq!(both.admin(), one.admin() && two.admin(), "{one:?} {two:?}");
+            assert_eq!(both.run(), one.run() && two.run(), "{one:?} {two:?}");
+            assert_eq!(both.read(), one.read() && two.read(), "{one:?} {two:?}");
+            assert_eq!(both.agent_of(&gpu), one.agent_of(&gpu) && two.agent_of(&gpu), "{one:?} {two:?}");
+            for (name, access) in
+                names.iter().flat_map(|name| [Access::Pull, Access::Push, Access::Delete].map(|access| (name, access)))
+            {
+                let expect = one.repository(name, access) && two.repository(name, access);
+                assert_eq!(both.repository(name, access), expect, "{one:?} {two:?} {name} {access}");
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
     agent, backup, build, completions, config, credential, doctor, graph, lint, login, logout, logs, pool, render,
-    restore, run, runs, secret, serve, token,
+    restore, run, runs, secret, serve, task, token,
 };
 use crate::exit::EXIT_CODES_HELP;
 
@@ -50,6 +50,9 @@ pub(crate) enum Command {
     /// List, show and cancel runs
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Runs(runs::RunsArgs),
+    /// Make, change and run stored tasks, and let timers run them
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Task(Box<task::TaskArgs>),
     /// Show a run's log
     Logs(logs::LogsArgs),
     /// Say what is wrong with a task file, or what it means

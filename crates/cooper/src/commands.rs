@@ -21,6 +21,7 @@ pub(crate) mod runs;
 mod schema;
 pub(crate) mod secret;
 pub(crate) mod serve;
+pub(crate) mod task;
 pub(crate) mod token;
 mod version;
 
@@ -55,6 +56,7 @@ pub(crate) fn run(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
         Command::Credential(args) => block_on(credential::run(&args, environment)),
         Command::Secret(args) => block_on(secret::run(&args, environment)),
         Command::Runs(args) => block_on(runs::run(&args, environment)),
+        Command::Task(args) => block_on(task::run(&args, environment)),
         Command::Logs(args) => block_on(logs::run(&args, environment)),
         Command::Doctor(args) => block_on(doctor::run(&args, environment)),
         Command::Backup(args) => block_on(backup::run(&args, environment)),

@@ -17,6 +17,7 @@ use cooper_types::{Platform, RegistryName, RunId, SecretString, Timestamp};
 use crate::fault::{Fault, Stop};
 
 pub(crate) use faults::{show_faults, show_warnings};
+pub(crate) use files::read_or_stdin;
 pub(crate) use local::LocalTask;
 
 /// What stands for the value of a secret that is not given. It is base64, so that volumes can be read too.

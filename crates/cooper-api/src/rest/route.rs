@@ -70,6 +70,8 @@ pub enum Method {
     Post,
     /// PUT
     Put,
+    /// PATCH
+    Patch,
     /// DELETE
     Delete,
 }
@@ -96,6 +98,7 @@ impl Method {
             Self::Get => "GET",
             Self::Post => "POST",
             Self::Put => "PUT",
+            Self::Patch => "PATCH",
             Self::Delete => "DELETE",
         }
     }
@@ -144,6 +147,7 @@ const fn route(method: Method, path: &'static str, auth: Auth, operation: &'stat
 
 const LIST_RUNS_QUERY: &[Parameter] = &[
     Parameter { name: "status", kind: ParameterKind::Schema("RunStatus"), summary: "Only runs with this status" },
+    Parameter { name: "taskName", kind: ParameterKind::Text, summary: "Only runs of this task" },
     Parameter { name: "runType", kind: ParameterKind::Schema("RunType"), summary: "Only runs of this type" },
     Parameter { name: "top", kind: ParameterKind::Number, summary: "How many at most: 1 to 1000, 15 if absent" },
     Parameter { name: "before", kind: ParameterKind::Text, summary: "Only runs older than the run with this id" },
@@ -160,6 +164,15 @@ const LOG_EVENTS_QUERY: &[Parameter] = &[
         summary: "Tell the run's state and its end, and nothing of its log",
     },
 ];
+
+const REPLACE_TASK_QUERY: &[Parameter] =
+    &[Parameter { name: "dryRun", kind: ParameterKind::Flag, summary: "Answer what would be, and change nothing" }];
+
+const LIST_TIMERS_QUERY: &[Parameter] = &[Parameter {
+    name: "count",
+    kind: ParameterKind::Number,
+    summary: "How many next instants of each timer: 1 if absent, at most 100",
+}];
 
 const DELETE_POOL_QUERY: &[Parameter] = &[Parameter {
     name: "force",
@@ -230,6 +243,67 @@ pub const ROUTES: &[Route] = &[
         query: LOG_EVENTS_QUERY,
         response: bytes("text/event-stream"),
         ..route(Method::Get, "/api/v1/runs/{id}/log/events", Auth::Read, "followRunLog", 200)
+    },
+    Route {
+        summary: "Keep a run from the clean-up of old runs, or end that",
+        request: json("UpdateRun"),
+        response: json("Run"),
+        ..route(Method::Patch, "/api/v1/runs/{id}", Auth::Run, "updateRun", 200)
+    },
+    Route {
+        summary: "List the stored tasks",
+        response: json("TaskList"),
+        ..route(Method::Get, "/api/v1/tasks", Auth::Read, "listTasks", 200)
+    },
+    Route {
+        summary: "Make a task",
+        request: json("TaskSettings"),
+        response: json("TaskView"),
+        ..route(Method::Post, "/api/v1/tasks", Auth::Run, "createTask", 201)
+    },
+    Route {
+        summary: "Show a task",
+        response: json("TaskView"),
+        ..route(Method::Get, "/api/v1/tasks/{id}", Auth::Read, "getTask", 200)
+    },
+    Route {
+        summary: "Make a task, or replace it as a whole",
+        query: REPLACE_TASK_QUERY,
+        request: json("TaskSettings"),
+        response: json("TaskView"),
+        ..route(Method::Put, "/api/v1/tasks/{id}", Auth::Run, "replaceTask", 200)
+    },
+    Route {
+        summary: "Change what is said of a task and nothing else",
+        request: json("TaskSettings"),
+        response: json("TaskView"),
+        ..route(Method::Patch, "/api/v1/tasks/{id}", Auth::Run, "updateTask", 200)
+    },
+    Route {
+        summary: "Delete a task; its runs stay",
+        ..route(Method::Delete, "/api/v1/tasks/{id}", Auth::Run, "deleteTask", 204)
+    },
+    Route {
+        summary: "Start a run of a task; a repeat with the same Idempotency-Key returns the same run",
+        request: json("TaskRunRequest"),
+        response: json("Run"),
+        ..route(Method::Post, "/api/v1/tasks/{id}/runs", Auth::Run, "runTask", 201)
+    },
+    Route {
+        summary: "List a task's timers, with their next instants and what became of the last ones",
+        query: LIST_TIMERS_QUERY,
+        response: json("TimerList"),
+        ..route(Method::Get, "/api/v1/tasks/{id}/timers", Auth::Read, "listTimers", 200)
+    },
+    Route {
+        summary: "Keep a credential of a task for a registry or Git host, in place of its earlier one",
+        request: json("SetTaskCredential"),
+        response: json("TaskView"),
+        ..route(Method::Put, "/api/v1/tasks/{id}/credentials/{host}", Auth::Run, "setTaskCredential", 200)
+    },
+    Route {
+        summary: "Forget a credential of a task",
+        ..route(Method::Delete, "/api/v1/tasks/{id}/credentials/{host}", Auth::Run, "deleteTaskCredential", 204)
     },
     Route {
         summary: "List access tokens",
@@ -356,7 +430,8 @@ mod tests {
 
     use super::*;
     use crate::rest::{
-        DeletePoolQuery, DeleteSecretQuery, ListRunsQuery, LogEventsQuery, LogQuery, RunStatus, RunType,
+        DeletePoolQuery, DeleteSecretQuery, ListRunsQuery, ListTimersQuery, LogEventsQuery, LogQuery, ReplaceTaskQuery,
+        RunStatus, RunType,
     };
 
     #[test]
@@ -382,12 +457,15 @@ mod tests {
         };
         let list = ListRunsQuery {
             status: Some(RunStatus::Failed),
+            task_name: Some(cooper_types::TaskName::parse("nightly").expect("valid")),
             run_type: Some(RunType::QuickBuild),
             top: Some(1),
             before: Some(RunId::from_number(1)),
         };
         check("listRuns", serde_json::to_value(list).expect("json"));
         check("getRunLog", serde_json::to_value(LogQuery { offset: 1 }).expect("json"));
+        check("replaceTask", serde_json::to_value(ReplaceTaskQuery { dry_run: true }).expect("json"));
+        check("listTimers", serde_json::to_value(ListTimersQuery { count: Some(1) }).expect("json"));
         check("deletePool", serde_json::to_value(DeletePoolQuery { force: true }).expect("json"));
         check("deleteSecret", serde_json::to_value(DeleteSecretQuery { version: Some(1) }).expect("json"));
         let events = LogEventsQuery { offset: 1, status_only: true };

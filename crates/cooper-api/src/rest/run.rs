@@ -3,10 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use cooper_types::{Platform, PlatformError, PrincipalName, RunId, StepId, Timestamp};
+use cooper_types::{Platform, PlatformError, PrincipalName, RunId, StepId, TaskName, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::task::TimerTrigger;
 use super::time::{rfc3339, rfc3339_option};
 
 /// One run. The fields down to `provisioningState` are ACR's; absent values are `null`.
@@ -62,6 +63,13 @@ pub struct Run {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub rerun_of: Option<RunId>,
+    /// The timer that set the run off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timer_trigger: Option<TimerTrigger>,
+    /// Who asked for a run of somebody else's task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub requested_by: Option<PrincipalName>,
     /// While the run waits: what it waits for.
     pub pending_reason: Option<String>,
     /// Who started it.
@@ -412,6 +420,9 @@ pub struct ListRunsQuery {
     /// Only runs with this status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<RunStatus>,
+    /// Only runs of this task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_name: Option<TaskName>,
     /// Only runs of this type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_type: Option<RunType>,

@@ -8,14 +8,15 @@ use cooper_spec::source::RemoteSource;
 use cooper_spec::task_request::{Fetched, KeptTexts};
 use cooper_spec::template::RunVariables;
 use cooper_types::{
-    Access, AttemptNumber, ContextId, Fence, PoolName, PrincipalName, RegistryName, RunId, Scopes, SecretString,
-    Timestamp,
+    Access, AttemptNumber, ContextId, Fence, Platform, PoolName, PrincipalName, RegistryName, RunId, Scopes,
+    SecretString, Timestamp,
 };
 
 use super::source::of_source;
 use super::task::{self, AskedTask, TaskSource};
 use super::{KeptRequest, NewReplay, PendingReason, Phase, Placement, Provenance, Run, RunSource, Step};
 use crate::message::PreparedSource;
+use crate::task::Origin;
 
 /// A run that has been asked for and has no id yet.
 ///
@@ -23,6 +24,8 @@ use crate::message::PreparedSource;
 /// [`NewRun::accept`], and a refusal rolls it back.
 #[derive(Clone, Debug)]
 pub struct NewRun {
+    /// Where it comes from.
+    pub origin: Origin,
     /// Who asks.
     pub principal: PrincipalName,
     /// What the asking token allows: the run never does more in the registry.
@@ -116,7 +119,7 @@ impl NewRun {
             }
             Asked::Task(asked) => match &asked.source {
                 TaskSource::Here { context, fetched } => {
-                    let mut variables = RunVariables::quick_build(id, &self.registry, &asked.request.platform, now);
+                    let mut variables = self.variables(id, &asked.request.platform, now);
                     if let Some((location, found)) = kept {
                         variables = of_source(variables, location, found);
                     }
@@ -155,6 +158,10 @@ impl NewRun {
         }
     }
 
+    fn variables(&self, id: RunId, platform: &Platform, now: Timestamp) -> RunVariables {
+        self.origin.variables(RunVariables::quick_build(id, &self.registry, platform, now))
+    }
+
     fn plan_build(
         &self,
         build: &QuickBuild,
@@ -162,7 +169,7 @@ impl NewRun {
         id: RunId,
         now: Timestamp,
     ) -> Result<(Plan, Option<RunSource>), PlanError> {
-        let mut variables = RunVariables::quick_build(id, &self.registry, &build.platform, now);
+        let mut variables = self.variables(id, &build.platform, now);
         let mut build = build.clone();
         let (fetched, wanted) = match source {
             BuildSource::Context(_) => {
@@ -201,6 +208,7 @@ impl NewRun {
             scopes: self.scopes.clone(),
             registry: self.registry.clone(),
             pool: self.pool.clone(),
+            origin: self.origin.clone(),
             plan,
             timeout: self.timeout,
             created: now,

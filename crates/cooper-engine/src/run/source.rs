@@ -10,7 +10,7 @@ use cooper_spec::quick_build::{PlanError, QuickBuild};
 use cooper_spec::source::RemoteSource;
 use cooper_spec::task_request::TaskRequest;
 use cooper_spec::template::RunVariables;
-use cooper_types::{Access, AttemptNumber};
+use cooper_types::{Access, AttemptNumber, Platform};
 use serde::{Deserialize, Serialize};
 
 use super::{Effect, PendingReason, Placement, Run, Step};
@@ -91,14 +91,18 @@ impl Run {
         Ok(())
     }
 
+    /// The variables that the run had before its source was there.
+    pub(super) fn first_variables(&self, platform: &Platform) -> RunVariables {
+        self.origin.variables(RunVariables::quick_build(self.id, &self.registry, platform, self.created))
+    }
+
     fn plan_prepared(
         &self,
         build: &QuickBuild,
         location: &RemoteSource,
         found: &PreparedSource,
     ) -> Result<Plan, PlanError> {
-        let variables = RunVariables::quick_build(self.id, &self.registry, &build.platform, self.created);
-        let variables = of_source(variables, location, found);
+        let variables = of_source(self.first_variables(&build.platform), location, found);
         let mut build = build.clone();
         if let Some(dockerfile) = &found.dockerfile {
             build.dockerfile.clone_from(dockerfile);

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use cooper_spec::plan::PlannedStep;
-use cooper_types::Timestamp;
+use cooper_types::{TaskName, Timestamp};
 
 use super::{AgentRef, PendingReason, Phase, Placement, Policy, Run, Step, StepState, Verdict};
 
@@ -200,6 +200,23 @@ impl Run {
                 }
             }
         }
+    }
+
+    /// Its priority: that of its task.
+    pub fn priority(&self) -> i32 {
+        self.origin.task.as_ref().map_or(0, |task| task.priority)
+    }
+
+    /// Whether an agent has had it, or is asked to: it counts for the limit of its task then.
+    pub fn has_begun(&self) -> bool {
+        let is_waiting = |placement: &Placement| matches!(placement, Placement::Waiting { .. });
+        self.started.is_some() || !self.placements.iter().all(is_waiting)
+    }
+
+    /// Its task and the limit of that, if there is one.
+    pub fn task_limit(&self) -> Option<(TaskName, u32)> {
+        let task = self.origin.task.as_ref().filter(|task| task.concurrency > 0)?;
+        Some((task.name.clone(), task.concurrency))
     }
 
     /// Until when a placement pauses after its last loss.

@@ -23,6 +23,7 @@ fn waits(number: u64, platform: &str, avoid: Option<&str>) -> WaitingView {
         pool: PoolName::default_pool(),
         platform: Platform::parse(platform).expect("valid"),
         takes_images: false,
+        priority: 0,
         created: Timestamp::from_micros(number.cast_signed()),
         avoid: avoid.map(|name| AgentName::parse(name).expect("valid")),
     }
@@ -188,4 +189,43 @@ fn a_reason_names_a_few_agents() {
         panic!("{decisions:?}")
     };
     assert_eq!((available.len(), available[8].as_str()), (9, "and 12 more"));
+}
+
+#[test]
+fn the_higher_priority_goes_first() {
+    let urgent = WaitingView { priority: 1, ..waits(3, "linux/amd64", None) };
+    let waiting = vec![waits(1, "linux/amd64", None), waits(2, "linux/amd64", None), urgent];
+    let decisions = schedule(waiting, &[], &BTreeMap::new());
+    let order: Vec<u64> = decisions
+        .iter()
+        .map(|decision| match decision {
+            Decision::Offer { run, .. } | Decision::Wait { run, .. } => run.number(),
+        })
+        .collect();
+    assert_eq!(order, [3, 1, 2]);
+}
+
+#[test]
+fn a_task_with_a_limit_has_no_more_runs_with_agents() {
+    let task = |text: &str| cooper_types::TaskName::parse(text).expect("valid");
+    let waiting: Vec<WaitingView> = (1..=6).map(|number| waits(number, "linux/amd64", None)).collect();
+    // Runs 1 to 4 are of a task of which two may run, under two spellings; one is at work. 5 has no limit, 6 another task.
+    let limit = |run: RunId| match run.number() {
+        1 | 3 => Some((task("Nightly"), 2)),
+        2 | 4 => Some((task("nightly"), 2)),
+        6 => Some((task("other"), 1)),
+        _ => None,
+    };
+    let begun = BTreeMap::from([("nightly".to_owned(), 1)]);
+    let (left, waits) = limited(waiting, limit, &begun);
+    assert_eq!(left.iter().map(|view| view.run.number()).collect::<Vec<_>>(), [1, 5, 6]);
+    let reasons: Vec<String> = waits
+        .iter()
+        .map(|decision| match decision {
+            Decision::Wait { run, reason, .. } => format!("{} {reason}", run.number()),
+            Decision::Offer { .. } => panic!("{decision:?}"),
+        })
+        .collect();
+    let why = "2 runs of its task are with agents, and no more may be at a time";
+    assert_eq!(reasons, [format!("2 {why}"), format!("3 {why}"), format!("4 {why}")]);
 }

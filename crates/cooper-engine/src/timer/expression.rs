@@ -8,6 +8,7 @@ use std::str::FromStr as _;
 
 use chrono::{DateTime as ChronoTime, Datelike as _, Timelike as _, Utc};
 use jiff::civil::DateTime;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The longest expression, in bytes: far more than all numbers of all fields.
 const MAX_LENGTH: usize = 1000;
@@ -197,5 +198,18 @@ fn number(text: &str) -> Option<u32> {
 impl fmt::Display for Expression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
+    }
+}
+
+impl Serialize for Expression {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Expression {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(de::Error::custom)
     }
 }

@@ -12,6 +12,7 @@ use super::fixture::{at, by};
 fn request(scopes: &[&str]) -> NewRun {
     let argument = |name: &str, value| BuildArgument { name: name.to_owned(), value };
     NewRun {
+        origin: Default::default(),
         principal: by(),
         scopes: Scopes(scopes.iter().map(|scope| Scope::parse(scope).expect("valid")).collect()),
         registry: RegistryName::parse("localhost:5000").expect("valid"),

@@ -153,6 +153,7 @@ pub(super) fn run_of(plan: Plan) -> Run {
         scopes: Scopes::default(),
         registry: RegistryName::parse("localhost:5000").expect("valid"),
         pool: cooper_types::PoolName::default_pool(),
+        origin: Default::default(),
         timeout: RUN_TIMEOUT,
         created: at(0),
         started: None,
@@ -171,6 +172,7 @@ pub(super) fn run_of(plan: Plan) -> Run {
 /// A run whose source is to be fetched: a build of this name and a push come when it is there.
 pub(super) fn wanted(image: &str, scopes: &[&str]) -> Result<Run, PlanError> {
     let new = NewRun {
+        origin: Default::default(),
         principal: by(),
         scopes: Scopes(scopes.iter().map(|scope| Scope::parse(scope).expect("valid")).collect()),
         registry: RegistryName::parse("localhost:5000").expect("valid"),

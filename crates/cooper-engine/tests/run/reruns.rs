@@ -34,6 +34,7 @@ fn task(text: &str, source: TaskSource, replay: Option<Replay>) -> NewRun {
         working_directory: None,
     };
     let mut new = NewRun {
+        origin: Default::default(),
         principal: by(),
         scopes: Scopes(vec![Scope::Admin]),
         registry: RegistryName::parse("localhost:5000").expect("valid"),

@@ -51,6 +51,7 @@ fn any_waiting() -> impl Strategy<Value = Vec<WaitingView>> {
                 pool: pool(other),
                 platform: platform(wanted),
                 takes_images,
+                priority: 0,
                 created: Timestamp::from_micros(created),
                 avoid: ["a", "b", "c", "d", "e"].get(avoid).map(|name| agent(name, 1).name),
             });

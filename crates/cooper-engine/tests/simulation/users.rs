@@ -70,6 +70,7 @@ fn run(id: RunId, now: Timestamp, timeout: Duration, random: &mut Random) -> Run
         scopes: Scopes::default(),
         registry: RegistryName::parse("localhost:5000").expect("valid"),
         pool: cooper_types::PoolName::default_pool(),
+        origin: Default::default(),
         timeout,
         created: now,
         started: None,
@@ -88,6 +89,7 @@ fn run(id: RunId, now: Timestamp, timeout: Duration, random: &mut Random) -> Run
 /// A run whose source an agent has to fetch; of some branches' names no image name can be made.
 fn fetched(id: RunId, now: Timestamp, timeout: Duration) -> Run {
     let new = NewRun {
+        origin: Default::default(),
         principal: PrincipalName::parse("ann").expect("valid"),
         scopes: Scopes(vec![Scope::parse("repository:*:push").expect("valid")]),
         registry: RegistryName::parse("localhost:5000").expect("valid"),

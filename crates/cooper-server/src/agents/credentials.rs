@@ -11,7 +11,7 @@ use cooper_types::{AttemptNumber, ImageRef, SourceHost, StepId};
 use tonic::Status;
 
 use crate::core::Core;
-use crate::orders::credential_purpose;
+use crate::orders::{credential_purpose, task_credential_purpose};
 use crate::problem::chain;
 
 /// An attempt that was found to be the asking agent's, live, and at a step that needs the host.
@@ -62,8 +62,11 @@ impl NeededHost {
             // Asking again would not help.
             Status::data_loss(format!("the credential for {host} can't be read; set it again"))
         };
-        let value =
-            core.key.unseal(&credential_purpose(&host), &sealed.sealed).map_err(|error| unreadable(chain(&error)))?;
+        let purpose = match &sealed.task {
+            Some(task) => task_credential_purpose(task, &host),
+            None => credential_purpose(&host),
+        };
+        let value = core.key.unseal(&purpose, &sealed.sealed).map_err(|error| unreadable(chain(&error)))?;
         let password =
             String::from_utf8(value.expose().to_vec()).map_err(|_| unreadable("it is no text".to_owned()))?;
         tracing::info!(

@@ -30,7 +30,7 @@ use crate::orders::sealing_purpose;
 use crate::problem::{ApiError, ApiResult};
 
 /// The largest secret, in bytes: BuildKit takes no larger one.
-const MAX_SECRET_BYTES: usize = 500 * 1024;
+pub(super) const MAX_SECRET_BYTES: usize = 500 * 1024;
 
 /// `POST /runs`
 pub(super) async fn create(
@@ -75,7 +75,10 @@ pub(super) async fn rerun(
             return Ok(earlier);
         }
         let asked = rerun::asked(&core, &token, id, body.value).await?;
-        started(&core, asked.accept(&core, token, idempotency)?).await
+        let mut request = asked.accept(&core, token, idempotency)?;
+        // Of the same task as the other one, asked for by hand.
+        request.run.origin.task = core.runs.find_run(id).await?.and_then(|record| record.run.origin.task);
+        started(&core, request).await
     };
     created(&state.core.detached(accept).await?)
 }
@@ -92,7 +95,7 @@ pub(super) async fn lock(
     Ok(Json(lock::lockfile(&record, request.as_ref(), with_values)))
 }
 
-fn idempotency_key(headers: &HeaderMap) -> ApiResult<Option<IdempotencyKey>> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> ApiResult<Option<IdempotencyKey>> {
     let Some(value) = headers.get(IDEMPOTENCY_KEY_HEADER) else { return Ok(None) };
     let invalid = |error: &dyn std::fmt::Display| invalid(format!("header Idempotency-Key is not valid: {error}"));
     let text = value.to_str().map_err(|error| invalid(&error))?;
@@ -123,7 +126,7 @@ async fn started(core: &Arc<Core>, request: AcceptRun) -> ApiResult<Accepted> {
     Ok(accepted)
 }
 
-fn created(accepted: &Accepted) -> ApiResult<Response> {
+pub(super) fn created(accepted: &Accepted) -> ApiResult<Response> {
     let view = run_view(&accepted.record);
     let location = [(header::LOCATION, view.id.clone())];
     Ok((StatusCode::CREATED, location, Json(view)).into_response())
@@ -145,6 +148,7 @@ pub(super) async fn list(
         .list_runs(&RunQuery {
             statuses: query.status.map(engine_status).into_iter().collect(),
             run_type: query.run_type.map(ports_run_type),
+            task: query.task_name.clone(),
             principal: None,
             before: query.before,
             // One more than is shown tells whether there is a next page.
@@ -158,6 +162,9 @@ pub(super) async fn list(
         if let Some(status) = query.status {
             link.push_str(&format!("&status={status}"));
         }
+        if let Some(task) = &query.task_name {
+            link.push_str(&format!("&taskName={task}"));
+        }
         if let Some(run_type) = query.run_type {
             link.push_str(&format!("&runType={run_type}"));
         }
@@ -170,6 +177,29 @@ pub(super) async fn list(
 pub(super) async fn show(State(state): State<ApiState>, PathId(id): PathId<RunId>) -> ApiResult<Json<rest::Run>> {
     let record = state.core.runs.find_run(id).await?.ok_or_else(|| ApiError::not_found(format!("run {id}")))?;
     Ok(Json(run_view(&record)))
+}
+
+/// `PATCH /runs/{id}`
+pub(super) async fn update(
+    State(state): State<ApiState>,
+    Extension(Caller(token)): Extension<Caller>,
+    PathId(id): PathId<RunId>,
+    body: JsonBody<rest::UpdateRun>,
+) -> ApiResult<Json<rest::Run>> {
+    let core = state.core;
+    let archived = body.value.is_archive_enabled;
+    core.clone()
+        .detached(async move {
+            let record = core.runs.find_run(id).await?.ok_or_else(|| ApiError::not_found(format!("run {id}")))?;
+            if record.run.principal != token.principal && !token.scopes.admin() {
+                let owner = &record.run.principal;
+                let detail = format!("run {id} is a run of {owner}: only that principal and administrators change it");
+                return Err(ApiError::new(ProblemCode::Forbidden, detail));
+            }
+            core.runs.archive_run(id, archived).await?;
+            Ok(Json(run_view(&cooper_ports::runs::RunRecord { archived, ..record })))
+        })
+        .await
 }
 
 /// `POST /runs/{id}/cancel`
@@ -218,6 +248,7 @@ impl AskedRun {
             }
         };
         let run = NewRun {
+            origin: Default::default(),
             principal: token.principal,
             scopes: token.scopes,
             registry: core.registry.clone(),
@@ -236,7 +267,7 @@ impl AskedRun {
     }
 }
 
-fn invalid(detail: String) -> ApiError {
+pub(super) fn invalid(detail: String) -> ApiError {
     ApiError::new(ProblemCode::InvalidRequest, detail)
 }
 

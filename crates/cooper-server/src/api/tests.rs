@@ -2,6 +2,7 @@
 
 mod reruns;
 mod task_runs;
+mod tasks;
 
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 use cooper_api::rest;
 use cooper_engine::message::{PushedManifest, StepOutput};
 use cooper_engine::run::{Run, RunSource, RunStatus, Step, StepState};
+use cooper_engine::task::Cause;
 use cooper_ports::runs::{OutputImage, RunRecord, RunType, StepBase};
 use cooper_spec::plan::{PushedName, Work};
 use cooper_spec::source::RemoteSource;
@@ -26,7 +27,7 @@ pub(crate) fn run_view(record: &RunRecord) -> rest::Run {
         start_time: run.started,
         finish_time: run.finished(),
         last_updated_time: record.updated,
-        task: None,
+        task: run.origin.task.as_ref().map(|task| task.name.to_string()),
         output_images: record
             .output_images
             .iter()
@@ -38,12 +39,22 @@ pub(crate) fn run_view(record: &RunRecord) -> rest::Run {
             })
             .collect(),
         platform: platform.unwrap_or_else(|| rest::PlatformView::from(&cooper_types::Platform::LINUX_AMD64)),
-        agent_configuration: None,
+        agent_configuration: run.origin.task.as_ref().map(|task| rest::AgentConfiguration { cpu: Some(task.cpu) }),
         agent_pool_name: Some(run.pool.to_string()),
         run_error_message: run.error_message(),
-        is_archive_enabled: false,
+        is_archive_enabled: record.archived,
         provisioning_state: rest::ProvisioningState::Succeeded,
         rerun_of: run.rerun_of(),
+        timer_trigger: match &run.origin.cause {
+            Cause::Timer { timer, occurrence } => {
+                Some(rest::TimerTrigger { timer_trigger_name: timer.clone(), schedule_occurrence: *occurrence })
+            }
+            Cause::Manual | Cause::For { .. } => None,
+        },
+        requested_by: match &run.origin.cause {
+            Cause::For { by } => Some(by.clone()),
+            Cause::Manual | Cause::Timer { .. } => None,
+        },
         pending_reason: run.pending_reason().map(ToString::to_string),
         principal: run.principal.clone(),
         timeout: u32::try_from(run.timeout.as_secs()).unwrap_or(u32::MAX),

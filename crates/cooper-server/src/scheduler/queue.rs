@@ -6,18 +6,22 @@
 //!
 //! What a look asks for is kept beside the runs, so that its work does not grow with the queue.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cooper_engine::run::{AgentRef, Phase, Placement, Policy, Run};
 use cooper_ports::runs::RunStore;
 use cooper_ports::store_error::StoreError;
-use cooper_types::{Platform, PoolName, RunId, Timestamp};
+use cooper_types::{Platform, PoolName, RunId, TaskName, Timestamp};
 
 use crate::problem::chain;
 
 /// How long an offer counts as one that is about to be answered.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// Whose turn is when.
+type Turn = (Reverse<i32>, Timestamp, RunId);
 
 /// The unfinished runs, as far as is known.
 #[derive(Default)]
@@ -27,8 +31,10 @@ pub(super) struct Queue {
     generations: BTreeMap<RunId, u64>,
     /// How many slots of each agent are taken.
     load: BTreeMap<AgentRef, u32>,
-    /// The runs with placements that wait, by what they wait for, oldest first.
-    waiting: BTreeMap<(PoolName, Platform), BTreeSet<(Timestamp, RunId)>>,
+    /// The runs with placements that wait, by what they wait for: the higher priority first, then the oldest.
+    waiting: BTreeMap<(PoolName, Platform), BTreeSet<Turn>>,
+    /// Of tasks with a limit, how many runs are with agents.
+    begun: BTreeMap<String, u32>,
     /// When each offer ends that has not been answered.
     offers: BTreeMap<RunId, Vec<Timestamp>>,
 }
@@ -83,8 +89,18 @@ impl Queue {
     /// The oldest runs that wait for each pool and platform, so many of each.
     pub(super) fn oldest_waiting(&self, count: usize) -> impl Iterator<Item = &Run> {
         let oldest: BTreeSet<RunId> =
-            self.waiting.values().flat_map(|runs| runs.iter().take(count)).map(|(_, run)| *run).collect();
+            self.waiting.values().flat_map(|runs| runs.iter().take(count)).map(|(.., run)| *run).collect();
         oldest.into_iter().filter_map(|run| self.runs.get(&run))
+    }
+
+    /// Of tasks with a limit, how many runs are with agents.
+    pub(super) fn begun(&self) -> &BTreeMap<String, u32> {
+        &self.begun
+    }
+
+    /// The task and its limit of a run that no agent has had.
+    pub(super) fn limit_of(&self, run: RunId) -> Option<(TaskName, u32)> {
+        self.get(run).filter(|run| !run.has_begun())?.task_limit()
     }
 
     /// How many offers are about to be answered.
@@ -104,8 +120,11 @@ impl Queue {
                 self.offers.entry(run.id).or_default().push(lease.until);
             }
         }
+        if let Some(task) = begun(&run) {
+            *self.begun.entry(task).or_default() += 1;
+        }
         for class in classes(&run) {
-            self.waiting.entry(class).or_default().insert((run.created, run.id));
+            self.waiting.entry(class).or_default().insert(turn(&run));
         }
         self.runs.insert(run.id, run);
     }
@@ -121,15 +140,32 @@ impl Queue {
                 }
             }
         }
+        if let Some(task) = begun(&run)
+            && let Some(count) = self.begun.get_mut(&task)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.begun.remove(&task);
+            }
+        }
         for class in classes(&run) {
             if let Some(runs) = self.waiting.get_mut(&class) {
-                runs.remove(&(run.created, id));
+                runs.remove(&turn(&run));
                 if runs.is_empty() {
                     self.waiting.remove(&class);
                 }
             }
         }
     }
+}
+
+fn turn(run: &Run) -> Turn {
+    (Reverse(run.priority()), run.created, run.id)
+}
+
+/// The task for whose limit a run counts.
+fn begun(run: &Run) -> Option<String> {
+    run.task_limit().filter(|_| run.has_begun()).map(|(task, _)| task.key())
 }
 
 /// What a run's placements wait for, each thing once.

@@ -5,6 +5,7 @@ use cooper_ports::contexts::ContextState;
 use cooper_ports::logs::{LogEnd, NewFrame};
 use cooper_ports::runs::{AcceptError, AcceptRun, Accepted, RunRecord, RunType, SealedSecret, SecretKind};
 use cooper_ports::store_error::StoreError;
+use cooper_ports::tasks::{Firing, Instant};
 use cooper_types::{ContextId, Digest, IdempotencyKey, PrincipalName, RegistryId, RunId, Timestamp};
 use sqlx::{Row, SqliteConnection};
 
@@ -16,14 +17,18 @@ use crate::contexts::{self, run_number};
 use crate::events;
 use crate::logs::append::{Author, append};
 use crate::sql_error::{During, Stored};
+use crate::tasks::timers;
 
 const ACCEPT: &str = "accept run";
+/// A day in microseconds.
+const DAY: i64 = 24 * 3600 * 1_000_000;
 
 pub(super) async fn accept(
     tx: &mut SqliteConnection,
     registry: RegistryId,
     now: Timestamp,
     request: AcceptRun,
+    firing: Option<Firing>,
 ) -> Result<Accepted, AcceptError> {
     let principal = &request.run.principal;
     if let Some((key, hash)) = &request.idempotency
@@ -44,6 +49,12 @@ pub(super) async fn accept(
     };
     let id = next_id(tx, registry).await?;
     let AcceptedRun { run, texts, notes, kept_texts } = request.run.accept(id, now)?;
+    if let Some(firing) = firing
+        && !timers::moved(tx, registry, now, &firing, Ok(id)).await?
+    {
+        let Instant { task, timer, .. } = firing.instant;
+        return Err(AcceptError::TimerMoved { task, timer });
+    }
     insert(tx, registry, &run, context, request.run_type, request.idempotency.as_ref()).await?;
     super::request::insert(tx, registry, id, &request.run.kept_request(), &kept_texts, uploaded.as_ref()).await?;
     for secret in &request.secrets {
@@ -65,6 +76,7 @@ pub(super) async fn accept(
         run_type: request.run_type,
         updated: now,
         log,
+        archived: false,
         output_images: Vec::new(),
         base_images: Vec::new(),
     };
@@ -157,8 +169,8 @@ async fn insert(
     let platforms: Vec<String> = run.plan.placements.iter().map(|placement| placement.platform.to_string()).collect();
     sqlx::query(
         "INSERT INTO runs (registry_id, number, status, run_type, principal, platform, context_id, state, generation,
-                           created, updated, idempotency_key, request_hash, pool)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1, ?9, ?9, ?10, ?11, ?12)",
+                           created, updated, idempotency_key, request_hash, pool, task, keep_run, keep_log)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1, ?9, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
     )
     .bind(registry.0)
     .bind(run_number(run.id))
@@ -172,6 +184,9 @@ async fn insert(
     .bind(idempotency.map(|(key, _)| key.as_str()))
     .bind(idempotency.map(|(_, hash)| hash.as_str()))
     .bind(run.pool.as_str())
+    .bind(run.origin.task.as_ref().map(|task| task.name.key()))
+    .bind(run.origin.task.as_ref().map(|task| i64::from(task.retention.runs) * DAY))
+    .bind(run.origin.task.as_ref().map(|task| i64::from(task.retention.logs) * DAY))
     .execute(tx)
     .await
     .map(drop)

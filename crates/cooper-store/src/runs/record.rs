@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cooper_engine::message::BaseImage;
 use cooper_ports::runs::{OutputImage, RunQuery, RunRecord, RunType, StepBase};
 use cooper_ports::store_error::StoreError;
-use cooper_types::{Digest, RegistryId, RegistryName, RepositoryName, RunId, StepId, Tag, Timestamp};
+use cooper_types::{Digest, RegistryId, RegistryName, RepositoryName, RunId, StepId, Tag, TaskName, Timestamp};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
@@ -17,10 +17,25 @@ const READ: &str = "read run";
 
 /// A page of runs. The inner query is answered from its index alone, so that a rare status among many runs is found
 /// quickly.
-const LISTING: &str = "SELECT number, state, run_type, updated, frame_offset, text_offset, log_complete FROM runs
+const LISTING: &str =
+    "SELECT number, state, run_type, updated, archived, frame_offset, text_offset, log_complete FROM runs
      WHERE registry_id = ?1 AND number IN (
          SELECT number FROM runs INDEXED BY runs_listing
          WHERE registry_id = ?1
+           AND number < ?2
+           AND (?3 IS NULL OR status IN (SELECT value FROM json_each(?3)))
+           AND (?4 IS NULL OR run_type = ?4)
+           AND (?5 IS NULL OR principal = ?5)
+         ORDER BY number DESC LIMIT ?6
+     ) ORDER BY number DESC";
+
+/// A page of a task's runs, as above.
+const OF_TASK: &str =
+    "SELECT number, state, run_type, updated, archived, frame_offset, text_offset, log_complete FROM runs
+     WHERE registry_id = ?1 AND number IN (
+         SELECT number FROM runs INDEXED BY runs_by_task
+         WHERE registry_id = ?1
+           AND task = ?7
            AND number < ?2
            AND (?3 IS NULL OR status IN (SELECT value FROM json_each(?3)))
            AND (?4 IS NULL OR run_type = ?4)
@@ -35,7 +50,7 @@ pub(super) async fn find(
     run: RunId,
 ) -> Result<Option<RunRecord>, StoreError> {
     let row = sqlx::query(
-        "SELECT number, state, run_type, updated, frame_offset, text_offset, log_complete FROM runs
+        "SELECT number, state, run_type, updated, archived, frame_offset, text_offset, log_complete FROM runs
          WHERE registry_id = ?1 AND number = ?2",
     )
     .bind(registry.0)
@@ -55,16 +70,16 @@ pub(super) async fn list(
 ) -> Result<Vec<RunRecord>, StoreError> {
     let statuses: Vec<&str> = query.statuses.iter().map(|status| status.as_str()).collect();
     let statuses = (!statuses.is_empty()).then(|| serde_json::json!(statuses).to_string());
-    let rows = sqlx::query(LISTING)
+    let task = query.task.as_ref().map(TaskName::key);
+    let page = sqlx::query(if task.is_some() { OF_TASK } else { LISTING })
         .bind(registry.0)
         .bind(query.before.map_or(i64::MAX, run_number))
         .bind(statuses)
         .bind(query.run_type.map(RunType::as_str))
         .bind(query.principal.as_ref().map(|principal| principal.as_str()))
-        .bind(query.limit)
-        .fetch_all(&mut *connection)
-        .await
-        .during("list runs")?;
+        .bind(query.limit);
+    let page = if task.is_some() { page.bind(task) } else { page };
+    let rows = page.fetch_all(&mut *connection).await.during("list runs")?;
     with_images(connection, registry, &rows).await
 }
 
@@ -116,6 +131,7 @@ async fn with_images(
                 run_type: run_type(row.try_get("run_type").during(READ)?)?,
                 updated: Timestamp::from_micros(row.try_get("updated").during(READ)?),
                 log: log_end(row)?,
+                archived: row.try_get("archived").during(READ)?,
                 output_images: outputs.remove(&number).unwrap_or_default(),
                 base_images: bases.remove(&number).unwrap_or_default(),
             };
@@ -167,6 +183,9 @@ mod tests {
         let store = Store::open(directory.path(), StoreOptions { registry_name, clock: None }).await.unwrap();
         for (sql, expect) in [
             (LISTING, "USING COVERING INDEX runs_listing "),
+            (OF_TASK, "USING COVERING INDEX runs_by_task "),
+            (super::super::expire::OLD_RUNS, "USING INDEX runs_by_expiry "),
+            (super::super::expire::OLD_LOGS, "USING INDEX runs_by_log_expiry "),
             (super::super::OF_AGENT, "SEARCH a USING PRIMARY KEY (registry_id=? AND agent=?)"),
             (super::super::GENERATION, "USING COVERING INDEX runs_unfinished "),
             (super::super::COUNTING, "USING COVERING INDEX runs_unfinished "),

@@ -123,6 +123,7 @@ pub(crate) fn quick_build(owner: &str, source: &str) -> AcceptRun {
         platforms: Vec::new(),
     };
     let run = NewRun {
+        origin: Default::default(),
         principal: principal(owner),
         scopes: Scopes(vec![Scope::Admin]),
         registry: registry(),

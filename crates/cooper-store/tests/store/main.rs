@@ -15,4 +15,5 @@ mod runs;
 mod secrets;
 mod simulation;
 mod sources;
+mod tasks;
 mod writer;

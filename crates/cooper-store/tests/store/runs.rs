@@ -31,7 +31,7 @@ fn secret(kind: SecretKind, name: &str) -> SealedSecret {
 }
 
 fn query() -> RunQuery {
-    RunQuery { statuses: Vec::new(), run_type: None, principal: None, before: None, limit: 100 }
+    RunQuery { statuses: Vec::new(), run_type: None, task: None, principal: None, before: None, limit: 100 }
 }
 
 fn built() -> StepResult {

@@ -167,7 +167,7 @@ pub(crate) fn read_secret_arguments(flags: &[String], environment: &Environment)
     flags.iter().map(|text| argument("--secret-build-arg", text, true, environment)).collect()
 }
 
-fn argument(flag: &str, text: &str, is_secret: bool, environment: &Environment) -> Result<Argument, Fault> {
+pub(crate) fn argument(flag: &str, text: &str, is_secret: bool, environment: &Environment) -> Result<Argument, Fault> {
     let (name, value) = match text.split_once('=') {
         Some((name, value)) => (name, value.to_owned()),
         None => {

@@ -93,7 +93,7 @@ pub(crate) async fn run(args: &CredentialArgs, environment: &Environment) -> Res
     Ok(Exit::Success)
 }
 
-fn host(text: &str) -> Result<SourceHost, Fault> {
+pub(super) fn host(text: &str) -> Result<SourceHost, Fault> {
     SourceHost::parse(text).map_err(|error| Fault::usage(error.to_string()))
 }
 
@@ -110,7 +110,7 @@ fn row(view: &CredentialView) -> [String; 4] {
 
 /// The password: from standard input, or from the keyboard without showing it. Never from an argument, which everybody on
 /// the machine could read.
-fn password(from_stdin: bool) -> Result<String, Fault> {
+pub(super) fn password(from_stdin: bool) -> Result<String, Fault> {
     let fault = |error: io::Error| Fault::usage(format!("the password can't be read: {error}"));
     let text = if from_stdin {
         let mut text = String::new();

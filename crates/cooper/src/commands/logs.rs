@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 
 use clap::Args;
-use cooper_client::FollowOptions;
+use cooper_client::{Client, FollowOptions};
 use cooper_types::RunId;
 
 use crate::connection::ServerArgs;
@@ -29,10 +29,15 @@ pub(crate) struct LogsArgs {
 pub(crate) async fn run(args: &LogsArgs, environment: &Environment) -> Result<Exit, Stop> {
     let run = run_id(&args.run)?;
     let client = args.server.connect(environment)?;
-    if args.follow {
+    show(&client, run, args.follow).await
+}
+
+/// Shows a run's log, as far as it goes or to its end.
+pub(crate) async fn show(client: &Client, run: RunId, follow: bool) -> Result<Exit, Stop> {
+    if follow {
         let mut display = Display::plain_to_stdout();
         let options = FollowOptions { must_begin: true, ..FollowOptions::default() };
-        follow::follow(&client, run, &mut display, options, OnInterrupt::Leave).await?;
+        follow::follow(client, run, &mut display, options, OnInterrupt::Leave).await?;
         return Ok(Exit::Success);
     }
     let mut offset = 0;

@@ -54,6 +54,12 @@ enum RunsCommand {
         #[arg(long, short, value_enum, default_value_t)]
         output: OutputForm,
     },
+    /// Say what set a run off
+    Why {
+        /// The run's id, such as ca1
+        #[arg(value_name = "RUN")]
+        run: String,
+    },
     /// Run a run of your own again, with the source and the images that it had
     Rerun {
         /// The run's id, such as ca1
@@ -95,7 +101,8 @@ pub(crate) async fn run(args: &RunsArgs, environment: &Environment) -> Result<Ex
     match &args.command {
         RunsCommand::List { status, run_type, top, before, output } => {
             let before = before.as_deref().map(run_id).transpose()?;
-            let query = ListRunsQuery { status: *status, run_type: *run_type, top: Some(*top), before };
+            let query =
+                ListRunsQuery { status: *status, task_name: None, run_type: *run_type, top: Some(*top), before };
             let list = args.server.connect(environment)?.list_runs(&query).await?;
             match output {
                 OutputForm::Json => output::json(&list.value)?,
@@ -131,26 +138,38 @@ pub(crate) async fn run(args: &RunsArgs, environment: &Environment) -> Result<Ex
                 OutputForm::Text => output::line(&diff.text())?,
             }
         }
+        RunsCommand::Why { run } => {
+            let run = run_id(run)?;
+            let run = args.server.connect(environment)?.get_run(run).await?;
+            output::line(&why(&run))?;
+        }
         RunsCommand::Cancel { run, output } => {
             let run = run_id(run)?;
             let run = args.server.connect(environment)?.cancel_run(run).await?;
-            match output {
-                OutputForm::Json => output::json(&run)?,
-                // One that no agent had yet ends at once.
-                OutputForm::Text if run.status == RunStatus::Canceled => {
-                    output::note(&format!("Run {} is cancelled.", run.run_id));
-                }
-                OutputForm::Text if run.status.is_final() => {
-                    output::note(&format!("Run {} has already ended: {}.", run.run_id, run.status));
-                }
-                OutputForm::Text => output::note(&format!("Run {} is being cancelled.", run.run_id)),
-            }
+            show_cancelled(&run, *output)?;
         }
     }
     Ok(Exit::Success)
 }
 
-fn show(run: &Run, form: OutputForm) -> Result<(), Stop> {
+/// Says how far a cancel is.
+pub(super) fn show_cancelled(run: &Run, form: OutputForm) -> Result<(), Stop> {
+    match form {
+        OutputForm::Json => output::json(run)?,
+        // One that no agent had yet ends at once.
+        OutputForm::Text if run.status == RunStatus::Canceled => {
+            output::note(&format!("Run {} is cancelled.", run.run_id));
+        }
+        OutputForm::Text if run.status.is_final() => {
+            output::note(&format!("Run {} has already ended: {}.", run.run_id, run.status));
+        }
+        OutputForm::Text => output::note(&format!("Run {} is being cancelled.", run.run_id)),
+    }
+    Ok(())
+}
+
+/// Shows a run.
+pub(super) fn show(run: &Run, form: OutputForm) -> Result<(), Stop> {
     match form {
         OutputForm::Json => output::json(run),
         OutputForm::Text => output::line(&describe(run)),
@@ -169,12 +188,12 @@ fn row(run: &Run) -> [String; 7] {
     ]
 }
 
-fn run_duration(run: &Run) -> Option<String> {
+pub(super) fn run_duration(run: &Run) -> Option<String> {
     Some(output::duration(run.finish_time?.since(run.start_time?)))
 }
 
 /// To the second: a list is for people.
-fn short_time(time: cooper_types::Timestamp) -> String {
+pub(super) fn short_time(time: cooper_types::Timestamp) -> String {
     let text = time.to_string();
     text.split_once('.').map_or(text.clone(), |(seconds, _)| format!("{seconds}Z"))
 }
@@ -215,6 +234,31 @@ fn step_line(step: &RunStep) -> String {
     line
 }
 
+/// What set a run off, for people.
+fn why(run: &Run) -> String {
+    let created = short_time(run.create_time);
+    let what = match (&run.task, &run.timer_trigger, &run.requested_by) {
+        (Some(task), Some(timer), _) => {
+            let (name, instant) = (&timer.timer_trigger_name, short_time(timer.schedule_occurrence));
+            let late = run.create_time.since(timer.schedule_occurrence);
+            let late = match late.as_secs() {
+                0..60 => String::new(),
+                _ => format!(", {} late", output::duration(late)),
+            };
+            format!("timer {name} of task {task} fired for {instant}{late}")
+        }
+        (Some(task), None, Some(by)) => format!("{by} asked for a run of {}'s task {task} at {created}", run.principal),
+        (Some(task), None, None) => format!("{} asked for a run of task {task} at {created}", run.principal),
+        (None, ..) => format!("{} asked for it at {created}", run.principal),
+    };
+    let mut lines = vec![plain(&format!("Run {}: {what}.", run.run_id))];
+    if let Some(commit) = &run.source_commit {
+        let branch = run.source_branch.as_ref().map(|branch| format!(" of {branch}")).unwrap_or_default();
+        lines.push(plain(&format!("Its source was commit {commit}{branch}.")));
+    }
+    lines.join("\n")
+}
+
 /// A run for people.
 fn describe(run: &Run) -> String {
     let mut lines = Vec::new();
@@ -230,6 +274,10 @@ fn describe(run: &Run) -> String {
     field("Type", run.run_type.to_string());
     field("Rerun of", run.rerun_of.map(|of| of.to_string()).unwrap_or_default());
     field("Task", run.task.clone().unwrap_or_default());
+    if let Some(timer) = &run.timer_trigger {
+        field("Trigger", format!("timer {} of {}", timer.timer_trigger_name, short_time(timer.schedule_occurrence)));
+    }
+    field("Asked for by", run.requested_by.as_ref().map(ToString::to_string).unwrap_or_default());
     field("Platform", run.platform.to_string());
     field("Principal", run.principal.to_string());
     field("Created", run.create_time.to_string());

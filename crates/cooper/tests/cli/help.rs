@@ -5,7 +5,7 @@ use super::Cooper;
 #[tokio::test]
 async fn help_texts() {
     let cooper = Cooper::new();
-    let pages: [(&str, &[&str]); 36] = [
+    let pages: [(&str, &[&str]); 41] = [
         ("cooper", &["--help"]),
         ("serve", &["serve", "--help"]),
         ("build", &["build", "--help"]),
@@ -31,6 +31,11 @@ async fn help_texts() {
         ("runs_lock", &["runs", "lock", "--help"]),
         ("runs_diff", &["runs", "diff", "--help"]),
         ("runs_cancel", &["runs", "cancel", "--help"]),
+        ("runs_why", &["runs", "why", "--help"]),
+        ("task", &["task", "--help"]),
+        ("task_create", &["task", "create", "--help"]),
+        ("task_run", &["task", "run", "--help"]),
+        ("task_timer_add", &["task", "timer", "add", "--help"]),
         ("logs", &["logs", "--help"]),
         ("lint", &["lint", "--help"]),
         ("render", &["render", "--help"]),

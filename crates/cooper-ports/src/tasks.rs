@@ -1,0 +1,144 @@
+//! Stored tasks: kept, changed, found, with their secrets and credentials; and the instants of their timers.
+//!
+//! Secrets come sealed and leave sealed. An instant of a timer sets off one run at most: the row that says when a timer
+//! fires next moves in the transaction that accepts the run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_trait::async_trait;
+use cooper_engine::task::Task;
+use cooper_types::{PoolName, RunId, SourceHost, TaskName, TimerName, Timestamp};
+
+use crate::runs::{SealedSecret, SecretKind};
+use crate::store_error::StoreError;
+
+/// A task to be kept.
+#[derive(Clone, Debug)]
+pub struct PutTask {
+    /// The task as it is to be.
+    pub task: Task,
+    /// New values of its secrets.
+    pub secrets: Vec<SealedSecret>,
+    /// All secrets that it has; others are forgotten.
+    pub all_secrets: BTreeSet<(SecretKind, String)>,
+    /// The generation that it has now; it is new if absent.
+    pub replaces: Option<u64>,
+}
+
+/// Why a task was not kept.
+#[derive(Debug, thiserror::Error)]
+pub enum PutTaskError {
+    /// There is one of this name.
+    #[error("task `{0}` exists; change it with `cooper task update`")]
+    Exists(TaskName),
+    /// There is none of this name any more, or it is no longer what the change was made from.
+    #[error("task `{0}` was changed or deleted in the meantime; look at it and try again")]
+    Changed(TaskName),
+    /// A secret has no value.
+    #[error("secret `{0}` of the task has no value; give it")]
+    NoValue(String),
+    /// There is no such pool.
+    #[error("agent pool `{0}` does not exist: `cooper pool list` shows the pools")]
+    UnknownPool(PoolName),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A task as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskRecord {
+    /// The task.
+    pub task: Task,
+    /// What its runs may show to hosts.
+    pub credentials: Vec<TaskCredential>,
+    /// When its timers fire next.
+    pub next: BTreeMap<TimerName, Timestamp>,
+}
+
+/// A credential of a task, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskCredential {
+    /// What it is for.
+    pub host: SourceHost,
+    /// The user name that goes with it.
+    pub username: String,
+    /// When it was set last.
+    pub updated: Timestamp,
+}
+
+/// An instant that a timer of a task stands before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instant {
+    /// The task.
+    pub task: TaskName,
+    /// Its timer.
+    pub timer: TimerName,
+    /// The instant.
+    pub at: Timestamp,
+}
+
+/// An instant that has come, and the one after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Firing {
+    /// Which.
+    pub instant: Instant,
+    /// When the timer fires next.
+    pub next: Option<Timestamp>,
+}
+
+/// What became of an instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fired {
+    /// The timer.
+    pub timer: TimerName,
+    /// The instant.
+    pub instant: Timestamp,
+    /// When that was decided.
+    pub at: Timestamp,
+    /// The run that it set off, or why there is none.
+    pub outcome: Result<RunId, String>,
+}
+
+/// Keeps tasks.
+#[async_trait]
+pub trait TaskStore: Send + Sync {
+    /// Keeps a task. A timer that is as it was keeps its next instant, others get their first one after now.
+    async fn put_task(&self, put: PutTask) -> Result<TaskRecord, PutTaskError>;
+
+    /// A task, by its name in any letter case.
+    async fn find_task(&self, name: &TaskName) -> Result<Option<TaskRecord>, StoreError>;
+
+    /// All tasks, by name.
+    async fn list_tasks(&self) -> Result<Vec<TaskRecord>, StoreError>;
+
+    /// Forgets a task with everything that is kept of it but its runs; tells whether there was one.
+    async fn delete_task(&self, name: &TaskName) -> Result<bool, StoreError>;
+
+    /// The secrets of a task.
+    async fn task_secrets(&self, name: &TaskName) -> Result<Vec<SealedSecret>, StoreError>;
+
+    /// Keeps a credential of a task in place of its earlier one for the host; tells whether there is such a task.
+    async fn put_task_credential(
+        &self,
+        name: &TaskName,
+        host: &SourceHost,
+        username: String,
+        sealed: Vec<u8>,
+    ) -> Result<bool, StoreError>;
+
+    /// Forgets a credential of a task; tells whether there was one.
+    async fn delete_task_credential(&self, name: &TaskName, host: &SourceHost) -> Result<bool, StoreError>;
+
+    /// The instants that have come by `until`, the earliest first.
+    async fn due_timers(&self, until: Timestamp, limit: u32) -> Result<Vec<Instant>, StoreError>;
+
+    /// When the next timer of all fires.
+    async fn next_timer(&self) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Moves a timer on without a run, and writes down why; tells whether it stood before that instant.
+    async fn pass_instant(&self, firing: &Firing, why_not: &str) -> Result<bool, StoreError>;
+
+    /// What became of the last instants of a task's timers, the newest first.
+    async fn list_fired(&self, name: &TaskName, limit: u32) -> Result<Vec<Fired>, StoreError>;
+}

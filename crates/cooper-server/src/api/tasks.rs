@@ -1,0 +1,318 @@
+//! Stored tasks: made, changed, shown, deleted and run. What a request says of a task stands in `settings`.
+
+mod settings;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
+use cooper_api::problem::ProblemCode;
+use cooper_api::rest::{
+    API_PREFIX, FiredView, ListTimersQuery, Moment, ReplaceTaskQuery, SetTaskCredential, TaskList, TaskRunRequest,
+    TaskSettings, TaskView, TimerList, TimerView,
+};
+use cooper_engine::task::{Cause, Task, TaskSecret};
+use cooper_ports::access::Token;
+use cooper_ports::runs::{Accepted, SealedSecret};
+use cooper_ports::tasks::{PutTask, TaskRecord};
+use cooper_types::{SecretBytes, SecretString, SourceHost, TaskName};
+
+use super::runs::{MAX_SECRET_BYTES, created, idempotency_key, invalid};
+use super::{ApiState, Caller, JsonBody, PathId, PathIds, Query};
+use crate::core::Core;
+use crate::orders::{task_credential_purpose, task_secret_purpose};
+use crate::problem::{ApiError, ApiResult};
+use crate::stored_tasks::{self, Given, kept_as};
+
+/// The longest user name or password, in bytes: they go in a header.
+const MAX_CREDENTIAL: usize = 4096;
+/// What became of so many instants is told of a task's timers.
+const FIRED: u32 = 64;
+
+/// `GET /tasks`
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    Extension(Caller(token)): Extension<Caller>,
+) -> ApiResult<Json<TaskList>> {
+    let records = state.core.tasks.list_tasks().await?;
+    Ok(Json(TaskList { value: records.iter().map(|record| settings::view(record, &token)).collect() }))
+}
+
+/// `GET /tasks/{id}`
+pub(super) async fn show(
+    State(state): State<ApiState>,
+    Extension(Caller(token)): Extension<Caller>,
+    PathId(name): PathId<TaskName>,
+) -> ApiResult<Json<TaskView>> {
+    let record = find(&state.core, &name).await?;
+    Ok(Json(settings::view(&record, &token)))
+}
+
+/// `POST /tasks`
+pub(super) async fn create(
+    State(state): State<ApiState>,
+    Extension(Caller(token)): Extension<Caller>,
+    body: JsonBody<TaskSettings>,
+) -> ApiResult<Response> {
+    let Some(name) = body.value.name.clone() else { return Err(invalid("the task has no name".to_owned())) };
+    let (change, given) = settings::change(body.value)?;
+    let core = state.core;
+    let view = core
+        .clone()
+        .detached(async move {
+            let now = core.clock.now();
+            let task = Task::new(name, token.principal.clone(), token.scopes.clone(), change, now)?;
+            put(&core, &token, task, given, None).await
+        })
+        .await?;
+    let name = view.settings.name.as_ref().map(TaskName::as_str).unwrap_or_default();
+    let location = [(header::LOCATION, format!("{API_PREFIX}/tasks/{name}"))];
+    Ok((StatusCode::CREATED, location, Json(view)).into_response())
+}
+
+/// `PUT /tasks/{id}`
+pub(super) async fn replace(
+    State(state): State<ApiState>,
+    Extension(Caller(token)): Extension<Caller>,
+    PathId(name): PathId<TaskName>,
+    Query(query): Query<ReplaceTaskQuery>,
+    body: JsonBody<TaskSettings>,
+) -> ApiResult<Json<TaskView>> {
+    same_name(&name, &body.value)?;
+    let (change, given) = settings::change(body.value)?;
+    let core = state.core;
+    core.clone()
+        .detached(async move {
+            let now = core.clock.now();
+            let mut task = Task::new(name.clone(), token.principal.clone(), token.scopes.clone(), change, now)?;
+            let earlier = core.tasks.find_task(&name).await?;
+            if let Some(TaskRecord { task: earlier, .. }) = &earlier {
+                owned(earlier, &token)?;
+                task.name = earlier.name.clone();
+                task.created = earlier.created;
+                task.generation = earlier.generation + 1;
+                if earlier.principal != token.principal {
+                    task.principal = earlier.principal.clone();
+                    task.scopes = earlier.scopes.clone();
+                }
+            }
+            if query.dry_run {
+                let record = TaskRecord { task, credentials: Vec::new(), next: BTreeMap::new() };
+                return Ok(Json(settings::view(&record, &token)));
+            }
+            put(&core, &token, task, given, earlier.map(|earlier| earlier.task.generation)).await.map(Json)
+        })
+        .await
+}
+
+/// `PATCH /tasks/{id}`
+pub(super) async fn update(
+    State(state): State<ApiState>,
+    Extension(Caller(token)): Extension<Caller>,
+    PathId(name): PathId<TaskName>,
+    body: JsonBody<TaskSettings>,
+) -> ApiResult<Json<TaskView>> {
+    same_name(&name, &body.value)?;
+    let (change, given) = settings::change(body.value)?;
+    let core = state.core;
+    core.clone()
+        .detached(async move {
+            let earlier = find(&core, &name).await?.task;
+            owned(&earlier, &token)?;
+            let says_what = change.step.is_some() || change.source.is_some();
+            let mut task = earlier.changed(change, core.clock.now())?;
+            // Whoever says what is done says as whom: a token that may less makes no task that does more.
+            if says_what && task.principal == token.principal {
+                task.scopes = token.scopes.clone();
+            }
+            put(&core, &token, task, given, Some(earlier.generation)).await.map(Json)
+        })
+        .await
+}
+
+/// `DELETE /tasks/{id}`
+pub(super) async fn delete(
+    State(state): State<ApiState>,
+    Extension(Caller(token)): Extension<Caller>,
+    PathId(name): PathId<TaskName>,
+) -> ApiResult<StatusCode> {
+    let core = state.core;
+    core.clone()
+        .detached(async move {
+            let record = find(&core, &name).await?;
+            owned(&record.task, &token)?;
+            if !core.tasks.delete_task(&name).await? {
+                return Err(unknown(&name));
+            }
+            tracing::info!(task = %record.task.name, by = %token.principal, "task deleted");
+            Ok(StatusCode::NO_CONTENT)
+        })
+        .await
+}
+
+/// `POST /tasks/{id}/runs`
+pub(super) async fn run(
+    State(state): State<ApiState>,
+    Extension(Caller(token)): Extension<Caller>,
+    PathId(name): PathId<TaskName>,
+    headers: HeaderMap,
+    body: JsonBody<TaskRunRequest>,
+) -> ApiResult<Response> {
+    let core = &state.core;
+    let asked = format!("task {}\n", name.key()).into_bytes().into_iter().chain(body.bytes.iter().copied());
+    let digest = core.key.request_digest(&asked.collect::<Vec<u8>>());
+    let idempotency = idempotency_key(&headers)?.map(|key| (key, digest));
+    let core = core.clone();
+    let accept = async move {
+        let task = find(&core, &name).await?.task;
+        owned(&task, &token)?;
+        if let Some((key, request)) = &idempotency
+            && let Some(record) = core.runs.run_of_request(&task.principal, key, request).await?
+        {
+            return Ok(Accepted { record, repeated: true });
+        }
+        let (overrides, secrets) = settings::overrides(body.value)?;
+        // Who changes what is done does no more with it than their own token allows.
+        let limit = (!overrides.is_empty()).then(|| token.scopes.clone());
+        let given = Given { overrides, secrets, limit };
+        let cause = match task.principal == token.principal {
+            true => Cause::Manual,
+            false => Cause::For { by: token.principal },
+        };
+        let request = stored_tasks::request(&core, &task, given, cause, idempotency).await?;
+        Ok(stored_tasks::accept(&core, request, None).await?)
+    };
+    created(&state.core.detached(accept).await?)
+}
+
+/// `GET /tasks/{id}/timers`
+pub(super) async fn timers(
+    State(state): State<ApiState>,
+    PathId(name): PathId<TaskName>,
+    Query(query): Query<ListTimersQuery>,
+) -> ApiResult<Json<TimerList>> {
+    let count = query.count.unwrap_or(1);
+    if count == 0 || count > ListTimersQuery::MAX_COUNT {
+        return Err(invalid(format!("count is {count}; it must be 1 to {}", ListTimersQuery::MAX_COUNT)));
+    }
+    let record = find(&state.core, &name).await?;
+    let fired = state.core.tasks.list_fired(&name, FIRED).await?;
+    let timers = record.task.timers.iter().map(|(name, timer)| {
+        let next = std::iter::successors(record.next.get(name).copied(), |last| timer.schedule.next_after(*last));
+        let last = fired.iter().filter(|fired| fired.timer == *name).map(|fired| FiredView {
+            schedule_occurrence: fired.instant,
+            run_id: fired.outcome.as_ref().ok().copied(),
+            why_not: fired.outcome.as_ref().err().cloned(),
+        });
+        TimerView {
+            name: name.clone(),
+            settings: settings::timer_view(timer),
+            next: next.take(count as usize).map(Moment).collect(),
+            last: last.collect(),
+        }
+    });
+    Ok(Json(TimerList { value: timers.collect() }))
+}
+
+/// `PUT /tasks/{id}/credentials/{host}`
+pub(super) async fn set_credential(
+    State(state): State<ApiState>,
+    Extension(Caller(token)): Extension<Caller>,
+    PathIds(name, host): PathIds<TaskName, SourceHost>,
+    body: JsonBody<SetTaskCredential>,
+) -> ApiResult<Json<TaskView>> {
+    let SetTaskCredential { username, password } = body.value;
+    if username.len() > MAX_CREDENTIAL || username.chars().any(|c| c.is_control() || c == ':') {
+        return Err(invalid("the user name is too long, or holds a `:` or a control character".to_owned()));
+    }
+    if password.is_empty() || password.len() > MAX_CREDENTIAL || password.chars().any(char::is_control) {
+        return Err(invalid("the password is empty, too long, or holds a control character".to_owned()));
+    }
+    let core = state.core;
+    core.clone()
+        .detached(async move {
+            owned(&find(&core, &name).await?.task, &token)?;
+            let purpose = task_credential_purpose(&name.key(), &host);
+            let sealed = core.key.seal(&purpose, &SecretBytes::new(password.into_bytes()));
+            if !core.tasks.put_task_credential(&name, &host, username, sealed).await? {
+                return Err(unknown(&name));
+            }
+            tracing::info!(task = %name, host = %host, by = %token.principal, "credential of a task set");
+            Ok(Json(settings::view(&find(&core, &name).await?, &token)))
+        })
+        .await
+}
+
+/// `DELETE /tasks/{id}/credentials/{host}`
+pub(super) async fn delete_credential(
+    State(state): State<ApiState>,
+    Extension(Caller(token)): Extension<Caller>,
+    PathIds(name, host): PathIds<TaskName, SourceHost>,
+) -> ApiResult<StatusCode> {
+    let core = state.core;
+    core.clone()
+        .detached(async move {
+            owned(&find(&core, &name).await?.task, &token)?;
+            if !core.tasks.delete_task_credential(&name, &host).await? {
+                return Err(ApiError::not_found(format!("credential of task `{name}` for `{host}`")));
+            }
+            tracing::info!(task = %name, host = %host, by = %token.principal, "credential of a task deleted");
+            Ok(StatusCode::NO_CONTENT)
+        })
+        .await
+}
+
+async fn find(core: &Core, name: &TaskName) -> ApiResult<TaskRecord> {
+    core.tasks.find_task(name).await?.ok_or_else(|| unknown(name))
+}
+
+fn unknown(name: &TaskName) -> ApiError {
+    ApiError::not_found(format!("task `{name}`")).with_hint("`cooper task list` shows the tasks")
+}
+
+/// Lets the task's principal and administrators through: a task's runs act as that principal.
+fn owned(task: &Task, token: &Token) -> ApiResult<()> {
+    if task.principal == token.principal || token.scopes.admin() {
+        return Ok(());
+    }
+    let (name, owner) = (&task.name, &task.principal);
+    let detail = format!("task `{name}` is {owner}'s: only that principal and administrators run and change it");
+    Err(ApiError::new(ProblemCode::Forbidden, detail))
+}
+
+fn same_name(name: &TaskName, settings: &TaskSettings) -> ApiResult<()> {
+    match &settings.name {
+        Some(other) if other.key() != name.key() => {
+            Err(invalid(format!("task `{name}` can't be renamed to `{other}`; make another one")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Keeps a task with the secrets that were given for it.
+async fn put(
+    core: &Core,
+    token: &Token,
+    task: Task,
+    given: BTreeMap<TaskSecret, SecretString>,
+    replaces: Option<u64>,
+) -> ApiResult<TaskView> {
+    let all = task.secrets();
+    let mut secrets = Vec::with_capacity(given.len());
+    for (secret, value) in given.into_iter().filter(|(secret, _)| all.contains(secret)) {
+        let (kind, name) = kept_as(&secret);
+        if value.expose().len() > MAX_SECRET_BYTES {
+            return Err(invalid(format!("secret `{name}` is larger than {MAX_SECRET_BYTES} bytes")));
+        }
+        let bytes = SecretBytes::new(value.expose().as_bytes().to_vec());
+        let sealed = core.key.seal(&task_secret_purpose(&task.name, kind, &name), &bytes);
+        secrets.push(SealedSecret { kind, name, sealed });
+    }
+    let all_secrets: BTreeSet<_> = all.iter().map(kept_as).collect();
+    let record = core.tasks.put_task(PutTask { task, secrets, all_secrets, replaces }).await?;
+    tracing::info!(task = %record.task.name, by = %token.principal, generation = record.task.generation, "task kept");
+    core.timers.notify_one();
+    Ok(settings::view(&record, token))
+}

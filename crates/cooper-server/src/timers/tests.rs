@@ -1,0 +1,220 @@
+//! Timers over a real store and a clock that stands still: what fires, once, and what does not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cooper_engine::run::Run;
+use cooper_engine::task::{CatchUp, EncodedChange, StepChange, Task, TaskChange, Timer};
+use cooper_engine::timer::{Expression, Schedule, Zone};
+use cooper_ports::clock::{Clock as _, ManualClock};
+use cooper_ports::runs::{RunQuery, RunType};
+use cooper_ports::tasks::PutTask;
+use cooper_store::Store;
+use cooper_types::{Scope, Scopes, TaskName, TimerName};
+use tempfile::TempDir;
+
+use super::*;
+use crate::testing;
+
+/// 2026-01-01T00:00:30Z
+const START: i64 = 1_767_225_630_000_000;
+const MINUTE: Duration = Duration::from_secs(60);
+
+struct World {
+    core: Arc<Core>,
+    store: Store,
+    clock: Arc<ManualClock>,
+    watched: Timestamp,
+    data: TempDir,
+}
+
+fn timer(expression: &str, catch_up: CatchUp) -> Timer {
+    let expression = Expression::parse(expression).expect("an expression");
+    Timer { schedule: Schedule { expression, zone: Zone::utc() }, catch_up, enabled: true }
+}
+
+fn name(text: &str) -> TaskName {
+    TaskName::parse(text).expect("valid")
+}
+
+impl World {
+    /// A server in which ann has a token.
+    async fn new() -> Self {
+        let data = tempfile::tempdir().expect("temp dir");
+        let clock = Arc::new(ManualClock::new(Timestamp::from_micros(START)));
+        let (core, store) = testing::core_in(data.path(), clock.clone()).await;
+        testing::token(&core, "ann", &["run", "repository:*:pull"]).await;
+        Self { core, store, watched: clock.now(), clock, data }
+    }
+
+    async fn put(&self, task: &str, text: &str, timers: &[(&str, Timer)]) {
+        let step = EncodedChange { text: Some(text.to_owned()), ..EncodedChange::default() };
+        let timers = timers.iter().map(|(name, timer)| (TimerName::parse(name).expect("valid"), Some(timer.clone())));
+        let change =
+            TaskChange { step: Some(StepChange::Encoded(step)), timers: timers.collect(), ..TaskChange::default() };
+        let scopes = Scopes(vec![Scope::Admin]);
+        let task = Task::new(name(task), testing::principal("ann"), scopes, change, self.clock.now());
+        let task = task.expect("a task");
+        let put = PutTask { task, secrets: Vec::new(), all_secrets: BTreeSet::new(), replaces: None };
+        self.core.tasks.put_task(put).await.expect("kept");
+    }
+
+    async fn change(&self, task: &str, change: TaskChange) {
+        let earlier = self.core.tasks.find_task(&name(task)).await.expect("store").expect("a task").task;
+        let replaces = Some(earlier.generation);
+        let task = earlier.changed(change, self.clock.now()).expect("changed");
+        let put = PutTask { task, secrets: Vec::new(), all_secrets: BTreeSet::new(), replaces };
+        self.core.tasks.put_task(put).await.expect("kept");
+    }
+
+    /// Looks at the timers; the answer is in how many seconds the next look is due.
+    async fn pass(&self) -> Option<u64> {
+        let next = pass(&self.core, self.watched).await.expect("store");
+        next.map(|next| next.since(self.clock.now()).as_secs())
+    }
+
+    /// Stops the server for a time.
+    async fn down_for(self, time: Duration) -> Self {
+        let Self { store, clock, data, .. } = self;
+        store.close().await.expect("closed");
+        clock.advance(time);
+        let (core, store) = testing::core_in(data.path(), clock.clone()).await;
+        Self { core, store, watched: clock.now(), clock, data }
+    }
+
+    /// The instants for which there are runs, as minutes after the first midnight; oldest first.
+    async fn fired(&self) -> Vec<(String, u64)> {
+        let query =
+            RunQuery { statuses: vec![], run_type: None, task: None, principal: None, before: None, limit: 1000 };
+        let mut runs: Vec<Run> =
+            self.core.runs.list_runs(&query).await.expect("store").into_iter().map(|record| record.run).collect();
+        runs.reverse();
+        let minute = |at: Timestamp| at.since(Timestamp::from_micros(START)).as_secs().div_ceil(60);
+        let fired = runs.iter().filter_map(|run| match &run.origin.cause {
+            Cause::Timer { timer, occurrence } => Some((timer.to_string(), minute(*occurrence))),
+            Cause::Manual | Cause::For { .. } => None,
+        });
+        fired.collect()
+    }
+
+    async fn why_not(&self, task: &str) -> Vec<String> {
+        let fired = self.core.tasks.list_fired(&name(task), 100).await.expect("store");
+        fired.into_iter().filter_map(|fired| fired.outcome.err()).collect()
+    }
+}
+
+const STEPS: &str = "version: v1.1.0\nsteps:\n  - cmd: busybox true\n";
+
+fn all(fired: &[(&str, u64)]) -> Vec<(String, u64)> {
+    fired.iter().map(|(timer, minute)| ((*timer).to_owned(), *minute)).collect()
+}
+
+#[tokio::test]
+async fn each_instant_sets_off_one_run() {
+    let world = World::new().await;
+    assert_eq!(world.pass().await, None, "there is nothing to wait for");
+    let timers = [("each", timer("* * * * *", CatchUp::Skip)), ("other", timer("*/2 * * * *", CatchUp::Skip))];
+    world.put("nightly", STEPS, &timers).await;
+    assert_eq!(world.pass().await, Some(30));
+    assert_eq!(world.fired().await, []);
+    world.clock.advance(MINUTE / 2);
+    assert_eq!(world.pass().await, Some(60));
+    assert_eq!(world.pass().await, Some(60), "a second look finds nothing");
+    assert_eq!(world.fired().await, all(&[("each", 1)]));
+    // Much to do elsewhere: what is late is made up for, instant by instant.
+    world.clock.advance(MINUTE * 2);
+    world.pass().await;
+    let mut fired = world.fired().await;
+    fired.sort();
+    assert_eq!(fired, all(&[("each", 1), ("each", 2), ("each", 3), ("other", 2)]));
+    let query = RunQuery {
+        statuses: vec![],
+        run_type: Some(RunType::AutoRun),
+        task: Some(name("NIGHTLY")),
+        principal: Some(testing::principal("ann")),
+        before: None,
+        limit: 10,
+    };
+    let runs = world.core.runs.list_runs(&query).await.expect("store");
+    assert_eq!(runs.len(), 4);
+    let run = &runs[0].run;
+    assert!(run.scopes.run() && !run.scopes.admin(), "no more than ann's token allows now: {:?}", run.scopes);
+}
+
+#[tokio::test]
+async fn what_is_disabled_or_gone_does_not_fire() {
+    let world = World::new().await;
+    world.put("nightly", STEPS, &[("each", timer("* * * * *", CatchUp::Skip))]).await;
+    world.change("nightly", TaskChange { enabled: Some(false), ..TaskChange::default() }).await;
+    world.clock.advance(MINUTE);
+    assert_eq!(world.pass().await, None);
+    world.change("nightly", TaskChange { enabled: Some(true), ..TaskChange::default() }).await;
+    assert_eq!(world.pass().await, Some(30), "what passed in the meantime is not made up for");
+    let off = Timer { enabled: false, ..timer("* * * * *", CatchUp::Skip) };
+    let timers = BTreeMap::from([(TimerName::parse("each").expect("valid"), Some(off))]);
+    world.change("nightly", TaskChange { timers, ..TaskChange::default() }).await;
+    world.clock.advance(MINUTE);
+    assert_eq!(world.pass().await, None);
+    world.put("other", STEPS, &[("each", timer("* * * * *", CatchUp::Skip))]).await;
+    assert!(world.core.tasks.delete_task(&name("Other")).await.expect("store"));
+    world.clock.advance(MINUTE);
+    assert_eq!(world.pass().await, None);
+    assert_eq!(world.fired().await, []);
+}
+
+#[tokio::test]
+async fn a_change_of_something_else_loses_no_instant() {
+    let world = World::new().await;
+    world.put("nightly", STEPS, &[("each", timer("* * * * *", CatchUp::Skip))]).await;
+    world.clock.advance(MINUTE);
+    world.change("nightly", TaskChange { priority: Some(7), ..TaskChange::default() }).await;
+    world.pass().await;
+    assert_eq!(world.fired().await, all(&[("each", 1)]));
+}
+
+#[tokio::test]
+async fn what_was_due_while_no_server_ran_is_skipped_or_done_once() {
+    let world = World::new().await;
+    world.put("skips", STEPS, &[("skip", timer("*/5 * * * *", CatchUp::Skip))]).await;
+    world.put("catches", STEPS, &[("once", timer("*/5 * * * *", CatchUp::Once))]).await;
+    // Down from 00:00:30 to 00:22:30: 00:05, 00:10, 00:15 and 00:20 pass.
+    let world = world.down_for(MINUTE * 22).await;
+    assert_eq!(world.pass().await, Some(150));
+    assert_eq!(world.fired().await, all(&[("once", 5)]));
+    assert!(world.why_not("skips").await[0].contains("no server ran"), "{:?}", world.why_not("skips").await);
+    world.clock.advance(Duration::from_secs(150));
+    world.pass().await;
+    let mut fired = world.fired().await;
+    fired.sort();
+    assert_eq!(fired, all(&[("once", 5), ("once", 25), ("skip", 25)]));
+    // A restart within the grace is no downtime.
+    world.clock.advance(MINUTE * 4 + MINUTE / 2);
+    let world = world.down_for(MINUTE).await;
+    world.pass().await;
+    assert_eq!(world.fired().await.iter().filter(|(_, minute)| *minute == 30).count(), 2);
+}
+
+#[tokio::test]
+async fn what_can_not_run_is_told_and_the_timer_goes_on() {
+    let world = World::new().await;
+    world
+        .put(
+            "broken",
+            "version: v1.1.0\nsteps:\n  - id: a b\n    cmd: busybox\n",
+            &[("each", timer("* * * * *", CatchUp::Skip))],
+        )
+        .await;
+    world.clock.advance(MINUTE);
+    assert_eq!(world.pass().await, Some(30));
+    let why = world.why_not("broken").await;
+    assert!(why.len() == 1 && why[0].contains("acr-task.yaml:3"), "{why:?}");
+
+    let tokens = world.core.access.store().list_tokens().await.expect("store");
+    for token in tokens {
+        world.core.access.store().revoke_token(&token.id).await.expect("revoked");
+    }
+    world.clock.advance(MINUTE);
+    world.pass().await;
+    let why = world.why_not("broken").await;
+    assert!(why[0].contains("ann's, who has no token that works"), "{why:?}");
+    assert_eq!(world.fired().await, []);
+}

@@ -1,0 +1,280 @@
+//! `cooper task`: stored tasks, with the names and flags of `az acr task`.
+
+mod apply;
+mod credential;
+mod define;
+mod runs;
+mod timer;
+mod yaml;
+
+use clap::{Args, Subcommand};
+use cooper_api::rest::{StepSettings, TaskSettings, TaskStatus, TaskView};
+use cooper_types::TaskName;
+
+use crate::cli::OutputForm;
+use crate::connection::ServerArgs;
+use crate::environment::Environment;
+use crate::exit::Exit;
+use crate::fault::{Fault, Stop};
+use crate::{output, table};
+
+#[derive(Args, Debug)]
+pub(crate) struct TaskArgs {
+    #[command(subcommand)]
+    command: TaskCommand,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum TaskCommand {
+    /// Make a task
+    Create(Box<define::CreateArgs>),
+    /// Change a task: what is not named stays as it is
+    Update(Box<define::UpdateArgs>),
+    /// Show a task, without the values of its secrets
+    Show(NamedOutput),
+    /// List the tasks
+    List {
+        /// The form of the list
+        #[arg(long, short, value_enum, default_value_t)]
+        output: OutputForm,
+    },
+    /// Delete a task with its timers, secrets and credentials; its runs stay
+    Delete {
+        #[command(flatten)]
+        name: NameArgs,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Let triggers start a task
+    Enable(NameArgs),
+    /// Let no trigger start a task; it can still be run by hand
+    Disable(NameArgs),
+    /// Run a task now
+    Run(Box<runs::RunArgs>),
+    /// Show the log of a task's last run, or of another one
+    Logs(runs::LogsArgs),
+    /// List runs of tasks, the newest first
+    ListRuns(runs::ListRunsArgs),
+    /// Show a run
+    ShowRun(runs::ShowRunArgs),
+    /// End a run early
+    CancelRun(runs::ShowRunArgs),
+    /// Keep a run from the clean-up of old runs, or end that
+    UpdateRun(runs::UpdateRunArgs),
+    /// Make tasks as a file says, and change those that differ; what differs is shown first
+    Apply(apply::ApplyArgs),
+    /// Write tasks in the form that `apply` takes, without the values of secrets
+    Export(apply::ExportArgs),
+    /// Make, change, list and remove timers
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Timer(timer::TimerArgs),
+    /// Keep, list and forget what runs of a task show to registries and Git hosts
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Credential(credential::CredentialArgs),
+}
+
+/// A task's name, by its place or by az's flag.
+#[derive(Args, Debug)]
+struct NameArgs {
+    /// The task's name
+    #[arg(value_name = "NAME")]
+    task: Option<String>,
+    /// The task's name
+    #[arg(long, short, value_name = "NAME", conflicts_with = "task")]
+    name: Option<String>,
+}
+
+#[derive(Args, Debug)]
+struct NamedOutput {
+    #[command(flatten)]
+    name: NameArgs,
+    /// The form of the answer
+    #[arg(long, short, value_enum, default_value_t)]
+    output: OutputForm,
+}
+
+impl NameArgs {
+    fn find(&self) -> Result<Option<TaskName>, Fault> {
+        let text = self.task.as_deref().or(self.name.as_deref());
+        text.map(task_name).transpose()
+    }
+
+    fn get(&self) -> Result<TaskName, Fault> {
+        self.find()?
+            .ok_or_else(|| Fault::usage("no task is named").with_hint("name it, such as `nightly` or `--name nightly`"))
+    }
+}
+
+fn task_name(text: &str) -> Result<TaskName, Fault> {
+    TaskName::parse(text).map_err(|error| Fault::usage(error.to_string()))
+}
+
+pub(crate) async fn run(args: &TaskArgs, environment: &Environment) -> Result<Exit, Stop> {
+    let server = &args.server;
+    match &args.command {
+        TaskCommand::Create(args) => define::create(args, server, environment).await,
+        TaskCommand::Update(args) => define::update(args, server, environment).await,
+        TaskCommand::Show(args) => {
+            let name = args.name.get()?;
+            show(&server.connect(environment)?.get_task(&name).await?, args.output)?;
+            Ok(Exit::Success)
+        }
+        TaskCommand::List { output } => {
+            let tasks = server.connect(environment)?.list_tasks().await?.value;
+            match output {
+                OutputForm::Json => output::json(&tasks)?,
+                OutputForm::Text => {
+                    let rows: Vec<[String; 5]> = tasks.iter().map(row).collect();
+                    let heading = ["NAME", "PLATFORM", "STATUS", "SOURCE REPOSITORY", "TRIGGERS"];
+                    output::line(&table::table(heading, &rows))?;
+                }
+            }
+            Ok(Exit::Success)
+        }
+        TaskCommand::Delete { name, yes } => delete(&name.get()?, *yes, server, environment).await,
+        TaskCommand::Enable(name) => enable(&name.get()?, TaskStatus::Enabled, server, environment).await,
+        TaskCommand::Disable(name) => enable(&name.get()?, TaskStatus::Disabled, server, environment).await,
+        TaskCommand::Run(args) => runs::run(args, server, environment).await,
+        TaskCommand::Logs(args) => runs::logs(args, server, environment).await,
+        TaskCommand::ListRuns(args) => runs::list(args, server, environment).await,
+        TaskCommand::ShowRun(args) => runs::show(args, server, environment).await,
+        TaskCommand::CancelRun(args) => runs::cancel(args, server, environment).await,
+        TaskCommand::UpdateRun(args) => runs::update(args, server, environment).await,
+        TaskCommand::Apply(args) => apply::apply(args, server, environment).await,
+        TaskCommand::Export(args) => apply::export(args, server, environment).await,
+        TaskCommand::Timer(args) => timer::run(args, server, environment).await,
+        TaskCommand::Credential(args) => credential::run(args, server, environment).await,
+    }
+}
+
+async fn delete(name: &TaskName, yes: bool, server: &ServerArgs, environment: &Environment) -> Result<Exit, Stop> {
+    use std::io::IsTerminal as _;
+    let client = server.connect(environment)?;
+    if !yes && std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
+        output::note_bytes(format!("Delete task {name} with its timers, secrets and credentials? (y/N): ").as_bytes());
+        let answer = console::Term::stderr().read_line();
+        let answer = answer.map_err(|error| Fault::usage(format!("the answer can't be read: {error}")))?;
+        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            output::note("Nothing is deleted.");
+            return Ok(Exit::Success);
+        }
+    }
+    client.delete_task(name).await?;
+    output::note(&format!("Task {name} is deleted."));
+    Ok(Exit::Success)
+}
+
+async fn enable(
+    name: &TaskName,
+    status: TaskStatus,
+    server: &ServerArgs,
+    environment: &Environment,
+) -> Result<Exit, Stop> {
+    let change = TaskSettings { status: Some(status), ..TaskSettings::default() };
+    server.connect(environment)?.update_task(name, &change).await?;
+    let what = if status == TaskStatus::Enabled { "enabled" } else { "disabled" };
+    output::note(&format!("Task {name} is {what}."));
+    Ok(Exit::Success)
+}
+
+fn show(task: &TaskView, form: OutputForm) -> Result<(), Stop> {
+    match form {
+        OutputForm::Json => output::json(task),
+        OutputForm::Text => output::line(&describe(task)),
+    }
+}
+
+/// What others wrote, for a terminal: nothing that steers it.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn context(task: &TaskSettings) -> Option<&str> {
+    match task.step.as_ref()? {
+        StepSettings::Docker(step) => step.context_path.as_deref(),
+        StepSettings::FileTask(step) => step.context_path.as_deref(),
+        StepSettings::EncodedTask(step) => step.context_path.as_deref(),
+    }
+}
+
+fn row(task: &TaskView) -> [String; 5] {
+    let settings = &task.settings;
+    let timers = settings.timers.values().flatten();
+    let has_timer = timers.into_iter().any(|timer| timer.status.unwrap_or_default() == TaskStatus::Enabled);
+    [
+        settings.name.as_ref().map(ToString::to_string).unwrap_or_default(),
+        settings.platforms.clone().unwrap_or_default().join(","),
+        settings.status.map(|status| format!("{status:?}")).unwrap_or_default(),
+        plain(context(settings).unwrap_or_default()),
+        if has_timer { "TIMER".to_owned() } else { String::new() },
+    ]
+}
+
+/// A task for people.
+fn describe(task: &TaskView) -> String {
+    let settings = &task.settings;
+    let mut lines = Vec::new();
+    let mut field = |name: &str, value: String| {
+        if !value.is_empty() {
+            lines.push(format!("{:<13} {}", format!("{name}:"), plain(&value)));
+        }
+    };
+    let number = |number: Option<u32>| number.map(|number| number.to_string()).unwrap_or_default();
+    field("Task", settings.name.as_ref().map(ToString::to_string).unwrap_or_default());
+    field("Status", settings.status.map(|status| format!("{status:?}")).unwrap_or_default());
+    field("Context", context(settings).unwrap_or_default().to_owned());
+    let values = |all: &Option<Vec<cooper_api::rest::TaskValue>>| {
+        let value = |value: &cooper_api::rest::TaskValue| match &value.value {
+            Some(text) => format!("{}={text}", value.name),
+            None => format!("{}=***", value.name),
+        };
+        all.iter().flatten().map(value).collect::<Vec<_>>().join(" ")
+    };
+    match &settings.step {
+        Some(StepSettings::Docker(step)) => {
+            field("Dockerfile", step.docker_file_path.clone().unwrap_or_default());
+            field("Images", step.image_names.clone().unwrap_or_default().join(" "));
+            field(
+                "Push",
+                step.is_push_enabled.map(|push| if push { "yes" } else { "no" }.to_owned()).unwrap_or_default(),
+            );
+            field("Target", step.target.clone().unwrap_or_default());
+            field("Arguments", values(&step.arguments));
+        }
+        Some(StepSettings::FileTask(step)) => {
+            field("Task file", step.task_file_path.clone().unwrap_or_default());
+            field("Values file", step.values_file_path.clone().unwrap_or_default());
+            field("Values", values(&step.values));
+        }
+        Some(StepSettings::EncodedTask(step)) => {
+            let lines = step.task_content.as_deref().unwrap_or_default().lines().count();
+            field("Task file", format!("its own, {lines} lines: --output json shows it"));
+            field("Values", values(&step.values));
+        }
+        None => {}
+    }
+    field("Platform", settings.platforms.clone().unwrap_or_default().join(", "));
+    field("Pool", settings.agent_pool_name.clone().unwrap_or_default());
+    field("CPUs", number(settings.cpu));
+    field("Timeout", settings.timeout.map(|seconds| format!("{seconds} s")).unwrap_or_default());
+    field("Priority", settings.priority.filter(|priority| *priority != 0).map(|n| n.to_string()).unwrap_or_default());
+    field("At a time", number(settings.concurrency_limit.filter(|limit| *limit > 0)));
+    let days = |days: Option<u32>| days.map(|days| format!("{days} days")).unwrap_or_default();
+    field("Runs kept", days(settings.run_retention_days));
+    field("Logs kept", days(settings.log_retention_days));
+    for (name, timer) in &settings.timers {
+        if let Some(timer) = timer {
+            field("Timer", format!("{name} {}", timer::describe(timer)));
+        }
+    }
+    for credential in &task.credentials {
+        field("Credential", format!("{} as {}", credential.login_server, credential.username));
+    }
+    field("Principal", task.principal.to_string());
+    field("Created", task.creation_date.to_string());
+    field("Updated", task.last_updated_time.to_string());
+    lines.join("\n")
+}

@@ -1,0 +1,226 @@
+//! `cooper task apply` and `export`: tasks as documents, applied until nothing differs any more.
+
+use std::io::IsTerminal as _;
+
+use clap::Args;
+use cooper_api::rest::{StepSettings, TaskSettings, TaskView};
+use cooper_client::{Client, ClientError};
+use cooper_types::TaskName;
+
+use super::{NameArgs, yaml};
+use crate::connection::ServerArgs;
+use crate::environment::Environment;
+use crate::exit::Exit;
+use crate::fault::{Fault, Stop, chain};
+use crate::output;
+use crate::task::read_or_stdin;
+
+#[derive(Args, Debug)]
+pub(super) struct ApplyArgs {
+    /// The file of tasks: YAML documents as `cooper task export` writes them; - is the standard input
+    #[arg(long, short, value_name = "FILE")]
+    file: String,
+    /// Show what would change and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ExportArgs {
+    #[command(flatten)]
+    name: NameArgs,
+}
+
+/// What is to become of a task.
+struct Change {
+    name: TaskName,
+    settings: TaskSettings,
+    before: Option<TaskView>,
+    /// What differs, in lines; none is shown of a secret's value.
+    diff: Vec<String>,
+}
+
+pub(super) async fn apply(args: &ApplyArgs, server: &ServerArgs, environment: &Environment) -> Result<Exit, Stop> {
+    let text = read_or_stdin(&args.file)?;
+    let documents = documents(&args.file, &text)?;
+    let client = server.connect(environment)?;
+    // All are looked at before one is changed: a file with a fault changes nothing.
+    let mut changes = Vec::with_capacity(documents.len());
+    for (name, settings) in documents {
+        changes.push(compare(&client, name, settings).await?);
+    }
+    let all = changes.len();
+    changes.retain(|change| !change.diff.is_empty());
+    for change in &changes {
+        let what = if change.before.is_some() { "changes" } else { "is new" };
+        output::line(&format!("Task {} {what}:", change.name))?;
+        for line in &change.diff {
+            output::line(&format!("  {}", super::plain(line)))?;
+        }
+    }
+    if changes.is_empty() {
+        output::note(&format!("{all} tasks are as the file says."));
+        return Ok(Exit::Success);
+    }
+    if args.dry_run {
+        output::note(&format!("{} of {all} tasks would change.", changes.len()));
+        return Ok(Exit::Success);
+    }
+    if !args.yes && !agreed(args.file == "-")? {
+        output::note("Nothing is changed.");
+        return Ok(Exit::Success);
+    }
+    for change in &changes {
+        client.replace_task(&change.name, &change.settings, false).await?;
+        output::note(&format!("Task {} is applied.", change.name));
+    }
+    Ok(Exit::Success)
+}
+
+pub(super) async fn export(args: &ExportArgs, server: &ServerArgs, environment: &Environment) -> Result<Exit, Stop> {
+    let client = server.connect(environment)?;
+    let tasks = match args.name.find()? {
+        Some(name) => vec![client.get_task(&name).await?],
+        None => client.list_tasks().await?.value,
+    };
+    for task in &tasks {
+        output::data(format!("---\n{}", yaml::document(&value(&task.settings)?)).as_bytes())?;
+    }
+    Ok(Exit::Success)
+}
+
+/// The tasks of a file, each with its name.
+fn documents(file: &str, text: &str) -> Result<Vec<(TaskName, TaskSettings)>, Fault> {
+    let documents: Vec<TaskSettings> = serde_saphyr::from_multiple(text)
+        .map_err(|error| Fault::usage(format!("`{file}` is not a file of tasks: {}", first_line(&chain(&error)))))?;
+    let mut tasks: Vec<(TaskName, TaskSettings)> = Vec::with_capacity(documents.len());
+    for (number, settings) in documents.into_iter().enumerate() {
+        let Some(name) = settings.name.clone() else {
+            return Err(Fault::usage(format!("`{file}`: task {} has no name", number + 1)));
+        };
+        if tasks.iter().any(|(other, _)| other.key() == name.key()) {
+            return Err(Fault::usage(format!("`{file}`: task `{name}` is there twice")));
+        }
+        tasks.push((name, settings));
+    }
+    if tasks.is_empty() {
+        return Err(Fault::usage(format!("`{file}` holds no task")));
+    }
+    Ok(tasks)
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+async fn compare(client: &Client, name: TaskName, settings: TaskSettings) -> Result<Change, Stop> {
+    let before = match client.get_task(&name).await {
+        Ok(task) => Some(task),
+        Err(ClientError::Refused { problem }) if problem.status == 404 => None,
+        Err(error) => return Err(error.into()),
+    };
+    // The server says what the document comes to, with all defaults.
+    let after = client.replace_task(&name, &settings, true).await?;
+    let earlier = match &before {
+        Some(task) => yaml::document(&value(&task.settings)?),
+        None => String::new(),
+    };
+    let mut diff = difference(&earlier, &yaml::document(&value(&after.settings)?));
+    if gives_secrets(&settings) {
+        diff.push("~ values of secrets are set".to_owned());
+    }
+    Ok(Change { name, settings, before, diff })
+}
+
+fn value(settings: &TaskSettings) -> Result<serde_json::Value, Fault> {
+    serde_json::to_value(settings).map_err(|error| Fault::machinery(format!("a task can't be written: {error}")))
+}
+
+fn gives_secrets(settings: &TaskSettings) -> bool {
+    let values = match &settings.step {
+        Some(StepSettings::Docker(step)) => &step.arguments,
+        Some(StepSettings::FileTask(step)) => &step.values,
+        Some(StepSettings::EncodedTask(step)) => &step.values,
+        None => return false,
+    };
+    values.iter().flatten().any(|value| value.is_secret && value.value.is_some())
+}
+
+fn agreed(input_is_taken: bool) -> Result<bool, Fault> {
+    if input_is_taken || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return Err(Fault::usage("there is no terminal to ask at").with_hint("agree to the changes with --yes"));
+    }
+    output::note_bytes(b"Apply? (y/N): ");
+    let answer = console::Term::stderr().read_line();
+    let answer = answer.map_err(|error| Fault::usage(format!("the answer can't be read: {error}")))?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// The lines that are in one text alone, in the order of the second: `-` before those of the first, `+` before the others.
+fn difference(before: &str, after: &str) -> Vec<String> {
+    let (one, two): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
+    // The longest common part of what is left from each pair of lines on.
+    let width = two.len() + 1;
+    let mut common = vec![0_u32; (one.len() + 1) * width];
+    for i in (0..one.len()).rev() {
+        for j in (0..two.len()).rev() {
+            common[i * width + j] = match one[i] == two[j] {
+                true => common[(i + 1) * width + j + 1] + 1,
+                false => common[(i + 1) * width + j].max(common[i * width + j + 1]),
+            };
+        }
+    }
+    let (mut i, mut j) = (0, 0);
+    let mut lines = Vec::new();
+    while i < one.len() || j < two.len() {
+        if i < one.len() && j < two.len() && one[i] == two[j] {
+            (i, j) = (i + 1, j + 1);
+        } else if j == two.len() || (i < one.len() && common[(i + 1) * width + j] >= common[i * width + j + 1]) {
+            lines.push(format!("- {}", one[i]));
+            i += 1;
+        } else {
+            lines.push(format!("+ {}", two[j]));
+            j += 1;
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_differ_where_they_do() {
+        assert_eq!(difference("a\nb\nc\n", "a\nc\n"), ["- b"]);
+        assert_eq!(difference("a\nb\n", "a\nB\nc\n"), ["- b", "+ B", "+ c"]);
+        assert_eq!(difference("a\n", "a\n"), [""; 0]);
+        assert_eq!(difference("", "a\n"), ["+ a"]);
+    }
+
+    #[test]
+    fn what_is_exported_is_read_again() {
+        let text = "name: nightly\nstep:\n  type: EncodedTask\n  contextPath: https://git.example/a.git#main\n  taskContent: |\n    \
+                    version: v1.1.0\n    steps:\n      - cmd: \"busybox echo '#'\"\n  values:\n    - {name: a, value: 'yes'}\n    - {name: \
+                    b, isSecret: true}\ntimers:\n  t1: {schedule: 0 2 * * *}\npriority: -3\n---\nname: other\n";
+        let read = documents("f", text).expect("valid");
+        assert_eq!(read.len(), 2);
+        for (name, settings) in read {
+            let again = documents("f", &yaml::document(&value(&settings).expect("json"))).expect("valid");
+            assert_eq!(again, [(name, settings)]);
+        }
+        for (text, expect) in [
+            ("", "holds no task"),
+            ("status: Enabled\n", "task 1 has no name"),
+            ("name: nightly\n---\nname: NIGHTLY\n", "there twice"),
+            ("name: nightly\ncolour: red\n", "colour"),
+            ("name: four\n", "four"),
+        ] {
+            let fault = documents("f", text).expect_err(expect);
+            assert!(fault.message.contains(expect), "{}", fault.message);
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! `cooper task credential`: what runs of one task show to registries and Git hosts.
+
+use clap::{Args, Subcommand};
+use cooper_api::rest::{SetTaskCredential, TaskCredentialView};
+use cooper_types::SourceHost;
+
+use super::NameArgs;
+use crate::cli::OutputForm;
+use crate::commands::credential::{host, password};
+use crate::connection::ServerArgs;
+use crate::environment::Environment;
+use crate::exit::Exit;
+use crate::fault::{Fault, Stop};
+use crate::{output, table};
+
+#[derive(Args, Debug)]
+pub(super) struct CredentialArgs {
+    #[command(subcommand)]
+    command: CredentialCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum CredentialCommand {
+    /// Keep a credential for a registry or Git host
+    Add(SetArgs),
+    /// Keep another one in place of it
+    Update(SetArgs),
+    /// List the hosts that there are credentials for
+    List {
+        #[command(flatten)]
+        name: NameArgs,
+        /// The form of the list
+        #[arg(long, short, value_enum, default_value_t)]
+        output: OutputForm,
+    },
+    /// Forget a credential
+    Remove {
+        #[command(flatten)]
+        name: NameArgs,
+        /// The registry or Git host
+        #[arg(long, value_name = "HOST[:PORT]")]
+        login_server: String,
+    },
+}
+
+#[derive(Args, Debug)]
+struct SetArgs {
+    #[command(flatten)]
+    name: NameArgs,
+    /// The registry or Git host, such as registry.example:5000 or github.com
+    #[arg(long, value_name = "HOST[:PORT]")]
+    login_server: String,
+    /// The user name; many forges take any with a token
+    #[arg(long, short, value_name = "NAME", default_value = "git")]
+    username: String,
+    /// The password or token; others on this machine may see it here, so better pipe it to --password-stdin
+    #[arg(long, short, value_name = "PASSWORD", conflicts_with = "password_stdin")]
+    password: Option<String>,
+    /// Read the password or token from standard input
+    #[arg(long)]
+    password_stdin: bool,
+}
+
+pub(super) async fn run(args: &CredentialArgs, server: &ServerArgs, environment: &Environment) -> Result<Exit, Stop> {
+    match &args.command {
+        CredentialCommand::Add(set) => put(set, false, server, environment).await,
+        CredentialCommand::Update(set) => put(set, true, server, environment).await,
+        CredentialCommand::List { name, output } => {
+            let task = server.connect(environment)?.get_task(&name.get()?).await?;
+            match output {
+                OutputForm::Json => output::json(&task.credentials)?,
+                OutputForm::Text => {
+                    let rows: Vec<[String; 3]> = task.credentials.iter().map(row).collect();
+                    output::line(&table::table(["LOGIN SERVER", "USER NAME", "UPDATED"], &rows))?;
+                }
+            }
+            Ok(Exit::Success)
+        }
+        CredentialCommand::Remove { name, login_server } => {
+            let (task, host) = (name.get()?, host(login_server)?);
+            server.connect(environment)?.delete_task_credential(&task, &host).await?;
+            output::note(&format!("Credential of task {task} for {host} is forgotten."));
+            Ok(Exit::Success)
+        }
+    }
+}
+
+async fn put(set: &SetArgs, exists: bool, server: &ServerArgs, environment: &Environment) -> Result<Exit, Stop> {
+    let (task, host): (_, SourceHost) = (set.name.get()?, host(&set.login_server)?);
+    let client = server.connect(environment)?;
+    let found = client.get_task(&task).await?.credentials.iter().any(|one| one.login_server == host);
+    if found != exists {
+        let fault = match found {
+            true => Fault::usage(format!("task `{task}` has a credential for {host}"))
+                .with_hint("replace it with `cooper task credential update`"),
+            false => Fault::usage(format!("task `{task}` has no credential for {host}"))
+                .with_hint("keep one with `cooper task credential add`"),
+        };
+        return Err(fault.into());
+    }
+    let password = match &set.password {
+        Some(password) => password.clone(),
+        None => password(set.password_stdin)?,
+    };
+    let request = SetTaskCredential { username: set.username.clone(), password };
+    client.set_task_credential(&task, &host, &request).await?;
+    output::note(&format!("Credential of task {task} for {host} is kept."));
+    Ok(Exit::Success)
+}
+
+fn row(credential: &TaskCredentialView) -> [String; 3] {
+    [credential.login_server.to_string(), credential.username.clone(), credential.last_updated_time.to_string()]
+}
