@@ -47,6 +47,7 @@ fn every_task_works(server: &TestServer) {
                     assert!(index.body.contains(part), "{log}\n{}", index.body);
                 }
             }
+            "purge" => assert!(run(&[], "/dev/null").contains("Number of deleted tags: 0\n"), "{task}"),
             other => panic!("examples/tasks/{other}.yaml has no test: add one here"),
         }
     }

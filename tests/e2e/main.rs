@@ -22,6 +22,7 @@ mod network_modes;
 mod packaging;
 mod platforms;
 mod pools;
+mod purge;
 mod quick_build;
 mod registries;
 mod registry_in_steps;

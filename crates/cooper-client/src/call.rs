@@ -4,10 +4,13 @@ use std::error::Error;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use cooper_api::problem::Problem;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use cooper_api::problem::{Problem, ProblemCode};
+use cooper_api::rest::LOGIN_HEADER;
 use cooper_types::SecretString;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
-use reqwest::{Method, RequestBuilder, Response, redirect};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, LINK, LOCATION};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, redirect};
 use serde::de::DeserializeOwned;
 
 use crate::{CertificateFault, ClientError, ServerUrl, Trust};
@@ -30,11 +33,30 @@ const MAX_REDIRECTS: usize = 5;
 pub(crate) struct Http {
     client: reqwest::Client,
     server: Arc<ServerUrl>,
-    token: Option<SecretString>,
+    login: Login,
+}
+
+/// What is shown with each request.
+#[derive(Clone, Debug, Default)]
+pub enum Login {
+    /// Nothing.
+    #[default]
+    Nobody,
+    /// An access token.
+    Token(SecretString),
+    /// A name and a password, as registries take them.
+    Password {
+        /// The name.
+        username: String,
+        /// The password.
+        password: SecretString,
+    },
+    /// Nothing but the wish that the agent in between shows the running attempt's credential.
+    Attempt,
 }
 
 impl Http {
-    pub(crate) fn new(server: ServerUrl, token: Option<SecretString>, trust: &Trust) -> Result<Self, ClientError> {
+    pub(crate) fn new(server: ServerUrl, login: Login, trust: &Trust) -> Result<Self, ClientError> {
         install_crypto();
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("cooper/", env!("CARGO_PKG_VERSION")))
@@ -61,27 +83,51 @@ impl Http {
             builder = builder.tls_certs_only(certificates.map_err(|error| ClientError::Setup(error.into()))?);
         }
         let client = builder.build().map_err(|error| ClientError::Setup(error.into()))?;
-        Ok(Self { client, server: Arc::new(server), token })
+        Ok(Self { client, server: Arc::new(server), login })
     }
 
     pub(crate) fn server(&self) -> &ServerUrl {
         &self.server
     }
 
-    /// A request for `path`, with the token.
+    /// A request for `path`, with the login.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.client.request(method, self.server.join(path));
-        match &self.token {
-            Some(token) => match HeaderValue::try_from(format!("Bearer {}", token.expose())) {
-                Ok(mut value) => {
-                    value.set_sensitive(true);
-                    request.header(AUTHORIZATION, value)
-                }
-                // A token with control characters is no token: the server will say that one is needed.
-                Err(_) => request,
-            },
-            None => request,
+        let text = match &self.login {
+            Login::Nobody => return request,
+            Login::Attempt => return request.header(LOGIN_HEADER, "attempt"),
+            Login::Token(token) => format!("Bearer {}", token.expose()),
+            Login::Password { username, password } => {
+                format!("Basic {}", STANDARD.encode(format!("{username}:{}", password.expose())))
+            }
+        };
+        match HeaderValue::try_from(text) {
+            Ok(mut value) => {
+                value.set_sensitive(true);
+                request.header(AUTHORIZATION, value)
+            }
+            // A token with control characters is no token: the server will say that one is needed.
+            Err(_) => request,
         }
+    }
+
+    /// Sends a small call that reads a part of a list: the answer, the path of the next part, and the server's time in
+    /// seconds since 1970.
+    pub(crate) async fn page<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<(T, Option<String>, Option<i64>), ClientError> {
+        let response = self.send(request.header(ACCEPT, "application/json")).await?;
+        let text = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let next = text(LINK).filter(|link| link.contains("rel=\"next\"")).and_then(|link| {
+            let (path, _) = link.strip_prefix('<')?.split_once('>')?;
+            path.starts_with('/').then(|| path.to_owned())
+        });
+        let date = text(DATE).and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
+        let date = date.map(|date| date.timestamp().as_second());
+        let bytes = self.body(response, MAX_ANSWER).await?;
+        let value = serde_json::from_slice(&bytes).map_err(|error| self.protocol(error.to_string(), false))?;
+        Ok((value, next, date))
     }
 
     /// Sends a small call; an answer that is not a success is an error.
@@ -134,13 +180,12 @@ impl Http {
             let target = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or("nowhere");
             return self.protocol(format!("a redirect to {}, which is not followed", one_line(target)), false);
         }
-        if type_is_json
-            && let Ok(bytes) = self.body(response, MAX_PROBLEM).await
-            && let Ok(problem) = serde_json::from_slice::<Problem>(&bytes)
-        {
-            let problem =
-                Problem { detail: one_line(&problem.detail), hint: problem.hint.as_deref().map(one_line), ..problem };
-            return ClientError::Refused { problem: Box::new(problem) };
+        if type_is_json && let Ok(bytes) = self.body(response, MAX_PROBLEM).await {
+            let problem = serde_json::from_slice::<Problem>(&bytes).ok().or_else(|| of_registry(status, &bytes));
+            if let Some(problem) = problem {
+                let (detail, hint) = (one_line(&problem.detail), problem.hint.as_deref().map(one_line));
+                return ClientError::Refused { problem: Box::new(Problem { detail, hint, ..problem }) };
+            }
         }
         // 502 to 504 are what a proxy says while its backend restarts.
         let transient = matches!(status.as_u16(), 502..=504);
@@ -168,6 +213,32 @@ impl Http {
     pub(crate) fn protocol(&self, reason: String, transient: bool) -> ClientError {
         ClientError::Protocol { url: self.server.to_string(), reason, transient }
     }
+}
+
+/// A refusal as registries write it.
+fn of_registry(status: StatusCode, bytes: &[u8]) -> Option<Problem> {
+    #[derive(serde::Deserialize)]
+    struct Errors {
+        errors: Vec<OneError>,
+    }
+    #[derive(serde::Deserialize)]
+    struct OneError {
+        message: String,
+    }
+    let error = serde_json::from_slice::<Errors>(bytes).ok()?.errors.into_iter().next()?;
+    let code = match status.as_u16() {
+        400 => ProblemCode::InvalidRequest,
+        401 => ProblemCode::Unauthorized,
+        403 => ProblemCode::Forbidden,
+        404 => ProblemCode::NotFound,
+        405 => ProblemCode::MethodNotAllowed,
+        412 => ProblemCode::Conflict,
+        429 => ProblemCode::TooManyRequests,
+        503 => ProblemCode::Unavailable,
+        507 => ProblemCode::StorageFull,
+        _ => ProblemCode::Internal,
+    };
+    Some(Problem { status: status.as_u16(), ..Problem::new(code, error.message) })
 }
 
 /// Follows redirects that stay within one scheme, host and port: the token must not reach anybody else.

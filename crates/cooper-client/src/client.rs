@@ -21,7 +21,7 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, WWW_AUTHENTICATE};
 use serde::Serialize;
 use tokio::io::AsyncReadExt as _;
 
-use crate::call::{Http, header_number};
+use crate::call::{Http, Login, header_number};
 use crate::follow::{FollowOptions, LogEvent};
 use crate::{ClientError, ServerUrl, Trust, follow};
 
@@ -60,7 +60,7 @@ impl Client {
 
     /// The same, with a choice of whose certificates are believed.
     pub fn trusting(server: ServerUrl, token: Option<SecretString>, trust: &Trust) -> Result<Self, ClientError> {
-        Ok(Self { http: Http::new(server, token, trust)? })
+        Ok(Self { http: Http::new(server, token.map_or(Login::Nobody, Login::Token), trust)? })
     }
 
     /// The server's address.

@@ -6,12 +6,15 @@ mod call;
 mod client;
 mod error;
 mod follow;
+mod registry;
 mod server_url;
 mod sse;
 mod trust;
 
+pub use call::Login;
 pub use client::{Client, Probe};
 pub use error::ClientError;
 pub use follow::{FollowOptions, LogEvent};
+pub use registry::{ListedManifest, ListedTag, RegistryClient};
 pub use server_url::{ServerUrl, ServerUrlError};
 pub use trust::{CertificateFault, Trust, TrustError};

@@ -84,11 +84,13 @@ impl ServerUrl {
         self.0.path() != "/"
     }
 
-    /// The address of `path`, which begins with `/` and holds no characters that need escaping.
+    /// The address of `path`, which begins with `/`, holds no characters that need escaping, and may have a query.
     pub(crate) fn join(&self, path: &str) -> Url {
         let mut url = self.0.clone();
         let base = url.path().trim_end_matches('/').to_owned();
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
         url.set_path(&format!("{base}{path}"));
+        url.set_query(query);
         url
     }
 }

@@ -20,6 +20,8 @@ pub struct AttemptCredential {
     pub push: Vec<RepositoryName>,
     /// What may be pulled.
     pub pull: Vec<RepositoryPattern>,
+    /// What may be deleted.
+    pub delete: Vec<RepositoryPattern>,
     /// When the credential ends, even if the attempt is still live.
     pub expires: Timestamp,
 }
@@ -32,7 +34,7 @@ impl AttemptCredential {
             Access::Pull => {
                 self.push.contains(repository) || self.pull.iter().any(|pattern| pattern.covers(repository))
             }
-            Access::Delete => false,
+            Access::Delete => self.delete.iter().any(|pattern| pattern.covers(repository)),
         }
     }
 

@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::AttemptCredential;
 use crate::error::OciError;
+use crate::own::OWN_REPOSITORY;
 use crate::service::RegistryService;
 use crate::signing::{AccessToken, Grant, Holder};
 
@@ -90,7 +91,10 @@ impl Identity {
     /// Decides about one access.
     pub(crate) fn decide(&self, repository: &RepositoryName, access: Access) -> Decision {
         let allowed = |allowed, otherwise| if allowed { Decision::Allowed } else { otherwise };
+        let is_own = repository.as_str() == OWN_REPOSITORY;
         match &self.powers {
+            // Everybody who has a credential may run the server's own programs, and nobody replaces them.
+            Powers::Scopes(_) | Powers::Attempt { .. } if is_own => allowed(access == Access::Pull, Decision::Denied),
             Powers::Anonymous { pull } => allowed(*pull && access == Access::Pull, Decision::OtherCredential),
             Powers::Scopes(scopes) => allowed(scopes.repository(repository, access), Decision::Denied),
             Powers::Attempt { credential } => allowed(credential.allows(repository, access), Decision::Denied),

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::deletion::{self, Delete};
 use crate::error::OciError;
 use crate::identity::{Decision, Identity};
+use crate::own::OWN_REPOSITORY;
 use crate::query::Pairs;
 use crate::service::RegistryService;
 
@@ -132,7 +133,8 @@ pub(crate) async fn catalog(
                 break;
             }
             after = Some(name.to_string());
-            if identity.decide(&name, Access::Pull) == Decision::Allowed {
+            // The server's own is no content of anybody's.
+            if name.as_str() != OWN_REPOSITORY && identity.decide(&name, Access::Pull) == Decision::Allowed {
                 names.push(name);
             }
         }

@@ -131,6 +131,8 @@ struct AttemptClaims {
     attempt: AttemptClaim,
     push: Vec<RepositoryName>,
     pull: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    delete: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -170,6 +172,7 @@ impl SigningKey {
             attempt: credential.attempt_ref().into(),
             push: credential.push.clone(),
             pull: credential.pull.iter().map(RepositoryPattern::to_string).collect(),
+            delete: credential.delete.iter().map(RepositoryPattern::to_string).collect(),
         }))
     }
 
@@ -178,9 +181,10 @@ impl SigningKey {
         let Claims::Attempt(claims) = self.verify(password.expose())? else { return None };
         let AttemptClaim { run, step, attempt } = claims.attempt;
         let expires = Timestamp::from_micros(claims.exp.checked_mul(1_000_000)?);
-        let pull = claims.pull.iter().map(|text| pattern(text)).collect::<Option<_>>()?;
-        let credential =
-            AttemptCredential { run, step, attempt, principal: claims.sub, push: claims.push, pull, expires };
+        let patterns = |texts: &[String]| texts.iter().map(|text| pattern(text)).collect::<Option<Vec<_>>>();
+        let (pull, delete) = (patterns(&claims.pull)?, patterns(&claims.delete)?);
+        let (principal, push) = (claims.sub, claims.push);
+        let credential = AttemptCredential { run, step, attempt, principal, push, pull, delete, expires };
         (now < expires).then_some(credential)
     }
 
@@ -261,6 +265,7 @@ mod tests {
             principal: PrincipalName::parse("ann").expect("valid"),
             push: vec![RepositoryName::parse("team/app").expect("valid")],
             pull: vec![pattern("base/*").expect("valid"), pattern("*").expect("valid")],
+            delete: vec![pattern("old/*").expect("valid")],
             expires: Timestamp::from_micros(1_700_000_060_000_000),
         }
     }

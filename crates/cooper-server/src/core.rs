@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use cooper_api::agent::{SpokenByServer, to_agent};
@@ -25,13 +25,14 @@ use cooper_registry::SigningKey;
 use cooper_source::Cidr;
 use cooper_source::egress::{Egress, EgressOptions, EgressPolicy};
 use cooper_spec::dockerfile::FrontendRules;
-use cooper_types::{AgentName, RegistryName, RunId, SecretBytes, SecretString};
+use cooper_types::{AgentName, Digest, RegistryName, RunId, SecretBytes, SecretString};
 use tokio::sync::{Notify, RwLock, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use crate::access::Access;
+use crate::acr_image::{AcrImage, AcrImageError};
 use crate::agents::AgentTable;
 use crate::contexts::ContextFiles;
 use crate::keys::ServerKey;
@@ -98,6 +99,8 @@ pub(crate) struct Core {
     changed: Mutex<BTreeMap<RunId, (u64, Run)>>,
     news: broadcast::Sender<RunId>,
     changes: TaskTracker,
+    /// The image that stands for ACR's client, where there is one.
+    pub(crate) own_image: OnceLock<AcrImage>,
     /// The server waits for changes alone, and for nobody else any more.
     pub(crate) stopping: CancellationToken,
 }
@@ -139,6 +142,7 @@ impl Core {
             image_aliases: parts.image_aliases,
             frontends: parts.frontends,
             plannings: Plannings::default(),
+            own_image: OnceLock::new(),
             runs: parts.runs,
             logs: parts.logs,
             tasks: parts.tasks,
@@ -328,6 +332,11 @@ impl Core {
         self.metrics.run_accepted();
         self.tell_scheduler(FIRST_GENERATION, run);
         self.wake.notify_one();
+    }
+
+    /// The digest of the image that stands for ACR's client.
+    pub(crate) async fn acr_image(&self) -> Result<Digest, AcrImageError> {
+        self.own_image.get().ok_or(AcrImageError::Absent)?.digest().await
     }
 
     /// Tells the scheduler of a run's new state. Of two states it believes the later one.

@@ -5,6 +5,7 @@
 //! never unpacks a context and never runs anything of a user.
 
 mod access;
+mod acr_image;
 mod agents;
 mod api;
 mod backup;

@@ -27,6 +27,7 @@ use cooper_types::{
 };
 use secrets::RunSecrets;
 
+use crate::acr_image::AcrImageError;
 use crate::core::Core;
 use crate::keys::UnsealError;
 
@@ -59,6 +60,9 @@ pub(crate) enum OrderError {
     /// A secret does not open.
     #[error("a secret of the run can't be read")]
     Unseal(#[from] UnsealError),
+    /// The server's own image can't be served.
+    #[error("the image of `acr` can't be made")]
+    OwnImage(#[from] AcrImageError),
     /// The store failed.
     #[error("the run's secrets can't be read")]
     Store(#[from] StoreError),
@@ -81,6 +85,7 @@ impl OrderError {
                 | StoreError::Database { .. } => true,
                 StoreError::Corrupt { .. } => false,
             },
+            Self::OwnImage(_) => true,
             Self::Over | Self::NoImage | Self::Argument(_) | Self::Text(_) | Self::Volume { .. } | Self::Unseal(_) => {
                 false
             }
@@ -147,7 +152,13 @@ pub(crate) async fn make(core: &Core, run: &Run, step: usize, attempt: AttemptNu
             targets: push_targets(run, step, push, attempt)?,
             allowed_networks: core.allowed_sources.iter().map(ToString::to_string).collect(),
         }),
-        Work::Command(command) => StepWork::Command(command::order(run, command, &placement.platform, &secrets)?),
+        Work::Command(command) => {
+            let mut order = command::order(run, command, &placement.platform, &secrets)?;
+            if command::is_acr_client(run, command) {
+                command::serve_acr_client(core, run, &mut order).await?;
+            }
+            StepWork::Command(order)
+        }
     };
     Ok(StepOrder {
         step: planned.id.clone(),
@@ -296,6 +307,15 @@ fn credential(core: &Core, run: &Run, step: usize, attempt: AttemptNumber) -> Se
         })
         .chain(left.into_iter().cloned().map(RepositoryPattern::Named))
         .collect();
+    // Only of the program that is the server's own is it known what it deletes.
+    let deletes = matches!(&planned.work, Work::Command(command) if command::is_acr_client(run, command));
+    let delete = run.scopes.0.iter().filter_map(|scope| match scope {
+        Scope::Admin if deletes => Some(RepositoryPattern::All),
+        Scope::Repository(pattern, accesses) if deletes && accesses.contains(&RepositoryAccess::Delete) => {
+            Some(pattern.clone())
+        }
+        _ => None,
+    });
     core.signing.mint_attempt(&AttemptCredential {
         run: run.id,
         step: planned.id.clone(),
@@ -303,13 +323,14 @@ fn credential(core: &Core, run: &Run, step: usize, attempt: AttemptNumber) -> Se
         principal: run.principal.clone(),
         push: push.into_iter().collect(),
         pull,
+        delete: delete.collect(),
         expires: core.clock.now().after(run.patience(planned, &core.policy)),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use cooper_spec::plan::{BuildContext, BuildWork, StagedBase};
+    use cooper_spec::plan::{BuildContext, BuildWork, CommandImage, CommandWork, StagedBase};
     use cooper_types::{ImageRef, Scopes, StepId};
 
     use super::*;
@@ -343,6 +364,29 @@ mod tests {
         let order =
             build::order(&core, &run, (2, work), None, &run.plan.placements[0].platform, &secrets).expect("an order");
         assert!(order.own_bases.is_empty() && order.staged_bases.is_empty(), "{order:?}");
+    }
+
+    #[tokio::test]
+    async fn only_the_servers_own_program_deletes() {
+        let (core, _data) = testing::core().await;
+        let id = accept_git(&core).await;
+        let mut run = core.runs.find_run(id).await.expect("store").expect("run").run;
+        run.scopes = Scopes(vec![Scope::parse("repository:team/*:pull,delete").expect("valid")]);
+        let pattern = RepositoryPattern::Under(RepositoryName::parse("team").expect("valid"));
+        for (image, expect) in [
+            ("mcr.microsoft.com/acr/acr-cli:0.19", vec![pattern.clone()]),
+            ("mcr.microsoft.com/acr/acr-cli-x:0.19", Vec::new()),
+            ("localhost:5000/cooperage/acr-cli:old", vec![pattern]),
+            ("localhost:5000/acr/acr-cli:0.19", Vec::new()),
+            ("busybox", Vec::new()),
+        ] {
+            let mut command = run.plan.steps[0].clone();
+            command.work = Work::Command(CommandWork::new(CommandImage::Named(image.to_owned())));
+            run.plan.steps[0] = command;
+            let password = credential(&core, &run, 0, AttemptNumber(1));
+            let found = core.signing.verify_attempt(&password, core.clock.now()).expect("it is this server's");
+            assert_eq!(found.delete, expect, "{image}");
+        }
     }
 
     #[tokio::test]

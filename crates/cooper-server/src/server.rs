@@ -30,6 +30,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
 
 use crate::access::{Access, AdminTokenError};
+use crate::acr_image::AcrImage;
 use crate::agents::AgentGateway;
 use crate::api::{self, ApiState};
 use crate::contexts::ContextFiles;
@@ -186,6 +187,9 @@ impl Server {
             spoken: SpokenByServer::THIS,
             local_agent: settings.local_agent.as_ref().map(|agent| agent.name.clone()),
         }));
+
+        // Set once, here.
+        let _ = core.own_image.set(AcrImage::new(registry.clone(), data.clone()));
 
         let host = (!address.ip().is_unspecified())
             .then(|| TlsName::parse(&address.ip().to_string()).expect("an address is what a certificate can be for"));

@@ -31,6 +31,7 @@ mod version;
 mod words;
 mod yaml;
 
+pub use alias::{ACR_CLI, is_acr_cli};
 pub use build_line::{BuildContext, BuildLine, BuildSecret, BuildSecretSource};
 pub use cmd_line::CmdLine;
 pub use fault::{Fault, Faults, Place};

@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    agent, backup, build, completions, config, credential, doctor, graph, lint, login, logout, logs, pool, render,
-    restore, run, runs, secret, serve, task, token,
+    acr, agent, backup, build, completions, config, credential, doctor, graph, lint, login, logout, logs, pool, purge,
+    render, repository, restore, run, runs, secret, serve, task, token,
 };
 use crate::exit::EXIT_CODES_HELP;
 
@@ -55,6 +55,15 @@ pub(crate) enum Command {
     Task(Box<task::TaskArgs>),
     /// Show a run's log
     Logs(logs::LogsArgs),
+    /// List and delete what the registry holds
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Repository(repository::RepositoryArgs),
+    /// Delete old tags and what has none, as `acr purge` does
+    #[command(after_help = purge::PURGE_HELP)]
+    Purge(purge::PurgeArgs),
+    /// What the image of ACR's client does in `cmd` steps
+    #[command(hide = true, subcommand_required = true)]
+    Acr(acr::AcrArgs),
     /// Say what is wrong with a task file, or what it means
     Lint(lint::LintArgs),
     /// Show a task file after aliases and templates

@@ -1,5 +1,6 @@
 //! The commands, one file each, and the way to them.
 
+pub(crate) mod acr;
 pub(crate) mod agent;
 pub(crate) mod backup;
 pub(crate) mod build;
@@ -14,7 +15,9 @@ pub(crate) mod logout;
 pub(crate) mod logs;
 mod openapi;
 pub(crate) mod pool;
+pub(crate) mod purge;
 pub(crate) mod render;
+pub(crate) mod repository;
 pub(crate) mod restore;
 pub(crate) mod run;
 pub(crate) mod runs;
@@ -51,6 +54,9 @@ pub(crate) fn run(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
         Command::Run(args) => block_on_for(args.local(), run::run(&args, environment)),
         Command::Login(args) => block_on(login::run(&args, environment)),
         Command::Logout(args) => logout::run(&args, environment),
+        Command::Acr(args) => block_on(acr::run(&args, environment)),
+        Command::Repository(args) => block_on(repository::run(&args, environment)),
+        Command::Purge(args) => block_on(purge::run(&args, environment)),
         Command::Pool(args) => block_on(pool::run(&args, environment)),
         Command::Token(args) => block_on(token::run(&args, environment)),
         Command::Credential(args) => block_on(credential::run(&args, environment)),

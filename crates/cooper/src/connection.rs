@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use cooper_client::{Client, ServerUrl, Trust};
+use cooper_client::{Client, Login, RegistryClient, ServerUrl, Trust};
 use cooper_types::SecretString;
 
 use crate::credentials::Credentials;
@@ -73,6 +73,16 @@ impl ServerArgs {
             (None, None) => Trust::default(),
         };
         Ok(Connection { server, token, trust })
+    }
+
+    /// A client of that server's registry.
+    pub(crate) fn connect_registry(&self, environment: &Environment) -> Result<RegistryClient, Fault> {
+        let connection = self.resolve(environment)?;
+        // The registry looks at the password alone.
+        let login = connection
+            .token
+            .map_or(Login::Nobody, |password| Login::Password { username: "cooper".to_owned(), password });
+        Ok(RegistryClient::new(connection.server, login, &connection.trust)?)
     }
 
     /// The CA that a flag or the environment names.

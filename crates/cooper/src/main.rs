@@ -15,6 +15,7 @@ mod follow;
 mod local;
 mod logging;
 mod output;
+mod purge;
 mod serve;
 mod settings;
 mod signals;

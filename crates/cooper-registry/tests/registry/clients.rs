@@ -314,6 +314,7 @@ async fn an_attempt_s_push_is_staged() {
         principal: PrincipalName::parse("ann").unwrap(),
         push: vec![RepositoryName::parse("team/app").unwrap()],
         pull: Vec::new(),
+        delete: Vec::new(),
         expires: Timestamp::from_micros(1_700_003_600_000_000),
     };
     store.start_attempt(&credential.attempt_ref());

@@ -178,6 +178,7 @@ impl TestRegistry {
             principal: PrincipalName::parse("ann").unwrap(),
             push: vec![RepositoryName::parse(push).unwrap()],
             pull: Vec::new(),
+            delete: Vec::new(),
             expires: self.clock.now().after(std::time::Duration::from_secs(3600)),
         };
         self.store.start_attempt(&credential.attempt_ref());

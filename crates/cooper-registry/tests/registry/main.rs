@@ -11,4 +11,5 @@ mod deletion;
 mod harness;
 mod manifests;
 mod metadata;
+mod own;
 mod staged;

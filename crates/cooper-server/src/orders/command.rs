@@ -1,12 +1,15 @@
-//! A container's order.
+//! A container's order. Where it is ACR's client, the server's own program takes its place.
 
 use cooper_api::agent::{CommandImageOrder, CommandOrder};
 use cooper_engine::run::Run;
+use cooper_registry::RegistryService;
 use cooper_spec::plan::{CommandImage, CommandWork, with_digest};
-use cooper_types::Platform;
+use cooper_spec::task::is_acr_cli;
+use cooper_types::{ImageRef, Platform};
 
 use super::secrets::RunSecrets;
 use super::{OrderError, built_image};
+use crate::core::Core;
 
 pub(super) fn order(
     run: &Run,
@@ -41,4 +44,28 @@ pub(super) fn order(
         pull_retries: command.pull_retries,
         pull_retry_delay: command.pull_retry_delay,
     })
+}
+
+/// The variable by which ACR's client learns of its registry.
+const ACR_REGISTRY: &str = "ACR_DEFAULT_REGISTRY";
+
+/// Whether a container is made of the image of ACR's client, or of the one that an earlier run had in its place.
+pub(super) fn is_acr_client(run: &Run, command: &CommandWork) -> bool {
+    let (CommandImage::Named(name) | CommandImage::Pinned { name, .. }) = &command.image else { return false };
+    let is_own = |image: &ImageRef| {
+        image.registry.as_ref() == Some(&run.registry) && image.repository == RegistryService::own_repository()
+    };
+    ImageRef::parse(name).is_ok_and(|image| is_acr_cli(&image) || is_own(&image))
+}
+
+/// Puts the server's own image in the place of ACR's client.
+pub(super) async fn serve_acr_client(core: &Core, run: &Run, order: &mut CommandOrder) -> Result<(), OrderError> {
+    let digest = core.acr_image().await?;
+    let repository = RegistryService::own_repository();
+    order.image = CommandImageOrder::Named(format!("{}/{repository}@{digest}", run.registry));
+    if order.environment.iter().all(|(name, _)| name != ACR_REGISTRY) {
+        let registry = cooper_types::SecretString::new(run.registry.to_string());
+        order.environment.push((ACR_REGISTRY.to_owned(), registry));
+    }
+    Ok(())
 }

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use cooper_types::{ImageRef, RegistryName};
+
 use super::fault::Fault;
 use super::fields::{Fields, Report, Told, clip};
 use super::inputs::{AliasSource, TaskInputs};
@@ -16,6 +18,15 @@ use super::yaml::{self, At, Kind};
 pub(super) const PREDEFINED: &[&str] =
     &["ID", "SharedVolume", "Registry", "RegistryName", "Date", "OS", "Architecture", "Commit", "Branch"];
 const DIRECTIVE: char = '$';
+
+/// The image of ACR's own client, which is an alias in ACR. The server has a program of its own in its place.
+pub const ACR_CLI: &str = "mcr.microsoft.com/acr/acr-cli:0.19";
+
+/// Whether an image is that of ACR's own client, of whatever version.
+pub fn is_acr_cli(image: &ImageRef) -> bool {
+    let registry = image.registry.as_ref().map(RegistryName::as_str);
+    registry == Some("mcr.microsoft.com") && image.repository.as_str() == "acr/acr-cli"
+}
 
 /// What stands in an alias block.
 #[derive(Debug)]
@@ -114,6 +125,7 @@ pub(super) fn all(
         texts: PREDEFINED.iter().map(|name| ((*name).to_owned(), format!("{{{{.Run.{name}}}}}"))).collect(),
         commands: BTreeMap::new(),
     };
+    aliases.add("acr", ACR_CLI, "the alias of ACR's client", report, &render);
     for (name, value) in &inputs.image_aliases {
         aliases.add(name, value, "the server's image aliases", report, &render);
     }

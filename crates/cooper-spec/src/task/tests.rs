@@ -92,6 +92,17 @@ fn aliases_come_before_templates() {
 }
 
 #[test]
+fn acr_is_the_client_of_that_name_unless_the_operator_says_otherwise() {
+    let mut inputs = inputs("version: v1.1.0\nsteps:\n- cmd: acr purge --ago 1d\n");
+    let task = load(&inputs).unwrap_or_else(|faults| panic!("{faults}")).task;
+    assert_eq!(cmd(&task.steps[0]), format!("{ACR_CLI} purge|--ago|1d"));
+    assert!(is_acr_cli(&cooper_types::ImageRef::parse(ACR_CLI).expect("valid")));
+    inputs.image_aliases.insert("acr".to_owned(), "r.io/own:1".to_owned());
+    let task = load(&inputs).unwrap_or_else(|faults| panic!("{faults}")).task;
+    assert_eq!(cmd(&task.steps[0]), "r.io/own:1 purge|--ago|1d");
+}
+
+#[test]
 fn templates_see_run_values_and_secrets() {
     let mut inputs = inputs(
         "steps:\n{{- range .Values.names }}\n- id: {{ . }}-{{ $.Run.ID }}\n  cmd: 'img {{ $.Secrets.token }} {{ index $.Secrets \"a-b\" }}'\n{{- end }}\n- \

@@ -5,7 +5,7 @@ use super::Cooper;
 #[tokio::test]
 async fn help_texts() {
     let cooper = Cooper::new();
-    let pages: [(&str, &[&str]); 41] = [
+    let pages: [(&str, &[&str]); 44] = [
         ("cooper", &["--help"]),
         ("serve", &["serve", "--help"]),
         ("build", &["build", "--help"]),
@@ -37,6 +37,9 @@ async fn help_texts() {
         ("task_run", &["task", "run", "--help"]),
         ("task_timer_add", &["task", "timer", "add", "--help"]),
         ("logs", &["logs", "--help"]),
+        ("repository", &["repository", "--help"]),
+        ("repository_delete", &["repository", "delete", "--help"]),
+        ("purge", &["purge", "--help"]),
         ("lint", &["lint", "--help"]),
         ("render", &["render", "--help"]),
         ("graph", &["graph", "--help"]),

@@ -1,0 +1,114 @@
+//! Purging as a user does: from outside, and as a step of a task, with nothing of any network.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use cooper_e2e::{Context, Finished, ServerOptions, TestServer, request, wait_until};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server that keeps what nothing refers to for a moment.
+fn server() -> TestServer {
+    let arguments = ["--blob-grace", "2s"].map(str::to_owned).into();
+    TestServer::with(ServerOptions { arguments, ..ServerOptions::default() })
+}
+
+/// Pushes images `dev-1` … and `v1` … of contents of their own.
+fn push(server: &TestServer, count: u32) {
+    for number in 1..=count {
+        let context = Context::new("FROM scratch\nCOPY file /file\n").file("file", format!("content {number}\n"));
+        let (dev, version) = (format!("team/app:dev-{number}"), format!("team/app:v{number}"));
+        server.build(&["-t", &dev, "-t", &version], &context);
+    }
+}
+
+fn purge(server: &TestServer, arguments: &[&str]) -> Finished {
+    server.cooper(&[&["purge", "--ago", "0d"], arguments].concat())
+}
+
+fn tags(server: &TestServer) -> Vec<String> {
+    let listed = server.cooper(&["repository", "show-tags", "team/app", "--output", "json"]).ok().json();
+    let name = |tag: &serde_json::Value| tag["name"].as_str().unwrap().to_owned();
+    listed.as_array().unwrap().iter().map(name).collect()
+}
+
+fn blob_files(server: &TestServer) -> usize {
+    let folder = server.data().join("blobs/sha256");
+    let parts = std::fs::read_dir(folder).unwrap().map(|part| part.unwrap().path());
+    parts.map(|part| std::fs::read_dir(part).unwrap().count()).sum()
+}
+
+/// The blobs of a tag's image, which have to be there.
+fn pull(server: &TestServer, tag: &str) {
+    let manifest = server.registry(&format!("/v2/team/app/manifests/{tag}"));
+    assert_eq!(manifest.status, 200, "{tag}");
+    let manifest: serde_json::Value = serde_json::from_str(&manifest.body).unwrap();
+    for blob in [&manifest["config"], &manifest["layers"][0]] {
+        let path = format!("/v2/team/app/blobs/{}", blob["digest"].as_str().unwrap());
+        let answer = server.registry(&path);
+        assert!(answer.status == 200 && !answer.body.is_empty(), "{tag}: {}", answer.status);
+    }
+}
+
+#[test]
+fn old_tags_go_and_their_space_is_free_after_the_grace() {
+    let server = server();
+    push(&server, 3);
+    let all = ["dev-1", "dev-2", "dev-3", "v1", "v2", "v3"];
+    assert_eq!(tags(&server), all);
+    let before = blob_files(&server);
+
+    let dry = purge(&server, &["--filter", "team/.*:^dev-|^v1$", "--keep", "1", "--untagged", "--dry-run"]).ok();
+    let registry = format!("localhost:{}/team/app", server.port());
+    for line in [
+        format!("Would delete: {registry}:dev-2"),
+        format!("Would delete: {registry}:v1"),
+        "Number of tags to be deleted: 3".to_owned(),
+        "Number of manifests to be deleted: 0".to_owned(),
+    ] {
+        assert!(dry.stdout.lines().any(|one| one == line), "{line}\n{dry}");
+    }
+    assert_eq!(tags(&server), all, "a dry run deletes nothing");
+    assert_eq!(purge(&server, &["--filter", "app:.*"]).ok().stdout.lines().next(), Some("Number of deleted tags: 0"));
+    let wrong = purge(&server, &["--filter", "team/app"]).expect(2);
+    wrong.error_names(&["is not REPOSITORY-REGEX:TAG-REGEX"]);
+
+    let purged = purge(&server, &["--filter", "team/.*:^dev-|^v1$", "--untagged"]).ok();
+    assert!(purged.stdout.contains("Number of deleted tags: 4\nNumber of deleted manifests: 1\n"), "{purged}");
+    assert_eq!(tags(&server), ["v2", "v3"]);
+    wait_until("the first image's blobs are removed", PATIENCE, || blob_files(&server) < before);
+    pull(&server, "v2");
+    pull(&server, "v3");
+    server.expect_quiet_log();
+}
+
+#[test]
+fn a_step_purges_by_the_servers_own_program() {
+    let server = server();
+    push(&server, 2);
+    let task = Context::empty().file(
+        "acr-task.yaml",
+        "version: v1.1.0\nsteps:\n- cmd: acr purge --filter 'team/app:^dev-' --ago 0d --dry-run\n\
+         - cmd: mcr.microsoft.com/acr/acr-cli:0.14 purge --filter 'team/app:^dev-|^v1$' --ago 0d --untagged\n",
+    );
+    // Who may not delete does not delete by a step either.
+    let scopes = ["--scope", "run", "--scope", "read", "--scope", "repository:*:pull,push"];
+    let token = server.cooper(&[&["token", "create", "guest"], &scopes[..]].concat()).ok().stdout;
+    let folder = Context::empty().file("token", token.trim());
+    let token = folder.join("token").display().to_string();
+    let refused = server.cooper(&["run", "--token-file", &token, &task.display()]);
+    assert_eq!(refused.code, Some(1), "{refused}");
+    assert!(refused.stdout.contains("Number of tags to be deleted: 2"), "{refused}");
+    assert!(refused.stdout.contains("does not allow to delete team/app"), "{refused}");
+    assert_eq!(tags(&server), ["dev-1", "dev-2", "v1", "v2"]);
+
+    let purged = server.cooper(&["run", &task.display()]).ok();
+    assert!(purged.stdout.contains("Number of deleted tags: 3\nNumber of deleted manifests: 1\n"), "{purged}");
+    assert_eq!(tags(&server), ["v2"]);
+    pull(&server, "v2");
+    // Nobody puts another program into its place.
+    let path = "/v2/cooperage/acr-cli/blobs/uploads/";
+    let header = format!("Authorization: Basic {}", STANDARD.encode(format!("tester:{}", server.token())));
+    assert_eq!(request(server.authority(), "POST", path, &[&header], b"").unwrap().status, 403);
+}
