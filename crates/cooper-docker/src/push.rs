@@ -47,7 +47,7 @@ pub(crate) async fn push(
         }
         Err(error) => return Err(target.machinery(engine_error(socket, "name an image", error))),
     }
-    let pushed = cancel.run_until_cancelled(target.push(wire, credential.as_ref(), sink)).await;
+    let pushed = cancel.run_until_cancelled(target.push(docker, wire, credential.as_ref(), sink)).await;
     if let Err(error) = removals.remove(docker, socket, &reference.to_string()).await {
         // The push has its own answer; the name is found again by whoever reaps.
         tracing::warn!(%error, %reference, "name of a pushed image is left in the engine");
@@ -92,6 +92,7 @@ struct Aux {
 impl Target<'_> {
     async fn push(
         &self,
+        docker: &Docker,
         wire: &EngineWire,
         credential: Option<&RegistryCredential>,
         sink: mpsc::Sender<PushEvent>,
@@ -133,7 +134,24 @@ impl Target<'_> {
                 let _ = sink.send(PushEvent { layer: line.id, status: one_line(&status), current, total }).await;
             }
         }
-        pushed.ok_or_else(|| self.broken("the answer ended without a digest"))
+        match pushed {
+            Some(pushed) => Ok(pushed),
+            None => self.known(docker).await,
+        }
+    }
+
+    /// What was pushed, where the push itself does not say it: with containerd's image store, Docker Engine 26 keeps the
+    /// digest to itself. There the image is its manifest, and is known by that under the name that it was given.
+    async fn known(&self, docker: &Docker) -> Result<PushedImage, PushError> {
+        let image = docker.inspect_image(&self.reference.to_string()).await.map_err(|error| self.broken(error))?;
+        let of_repository = |known: &String| {
+            let (name, digest) = known.split_once('@')?;
+            (name == self.repository).then(|| Digest::parse(digest).ok())?
+        };
+        match image.repo_digests.iter().flatten().find_map(of_repository) {
+            Some(digest) => Ok(PushedImage { digest, size: 0 }),
+            None => Err(self.broken("the answer ended without a digest")),
+        }
     }
 
     fn machinery(&self, source: EngineError) -> PushError {
