@@ -24,7 +24,6 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::failure::{self, Blame};
 use crate::housekeeping::Removals;
 use crate::lines::Lines;
-use crate::pull;
 use crate::session::{Session, SessionContents, random_id};
 use crate::trace::{self, BuildLine};
 use crate::wire::{EngineWire, MAX_QUERY, RequestError, one_line};
@@ -92,7 +91,7 @@ pub(crate) async fn build(
     let mut removals_held = None;
     for _ in 0..TRIES {
         match build_once(builder, request.clone(), sink.clone(), cancel).await {
-            Ok(mut built) => {
+            Ok(built) => {
                 // By its name, which is this build's alone: the engine takes all names away with an image, and by its
                 // id it may be there again through yet another build.
                 let look = builder.docker.inspect_image(request.name.as_str());
@@ -101,10 +100,7 @@ pub(crate) async fn build(
                     look.await
                 };
                 match cancel.run_until_cancelled(settled).await.ok_or(BuildError::Cancelled)? {
-                    Ok(image) => {
-                        built.platform = pull::platform_of(&image);
-                        return Ok(built);
-                    }
+                    Ok(_) => return Ok(built),
                     Err(Error::DockerResponseServerError { status_code: 404, .. }) => {}
                     Err(error) => return Err(broken(error).into()),
                 }
@@ -318,7 +314,7 @@ impl Run<'_> {
                 let image = self.image.take().ok_or_else(|| broken("the answer ended without an image"))?;
                 let cancel = self.cancel.clone();
                 let bases = cancel.run_until_cancelled_owned(self.resolved_bases()).await;
-                Ok(BuiltImage { image, bases: bases.ok_or(BuildError::Cancelled)?, platform: None })
+                Ok(BuiltImage { image, bases: bases.ok_or(BuildError::Cancelled)? })
             }
         }
     }

@@ -36,7 +36,7 @@ pub(crate) async fn find(
 }
 
 /// What an image says that it is for, if that has a name here.
-pub(crate) fn platform_of(image: &ImageInspect) -> Option<Platform> {
+fn platform_of(image: &ImageInspect) -> Option<Platform> {
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
     let variant = image.variant.as_ref().filter(|variant| !variant.is_empty());
     let variant = variant.map(|variant| format!("/{variant}")).unwrap_or_default();

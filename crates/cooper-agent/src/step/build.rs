@@ -8,12 +8,12 @@ mod source;
 use std::time::Duration;
 
 use cooper_api::agent::BuildOrder;
-use cooper_engine::message::{BaseImage, StepOutput};
+use cooper_engine::message::StepOutput;
 use cooper_ports::engine::{
     BaseImages, BuildError, BuildEvent, BuildFailure, BuildNetwork, BuildRequest, BuiltImage, EngineError,
 };
 use cooper_ports::failpoint::{self, Failpoint};
-use cooper_types::{ImageRef, Platform};
+use cooper_types::ImageRef;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -125,9 +125,6 @@ impl Attempt<'_> {
                     }
                     let named = frontend.image.as_ref().map(|image| image.named.to_string());
                     let frontend = frontend_of(named, &mut bases);
-                    if let Some(line) = other_platform(built.platform.as_ref(), request.platform.as_ref(), &bases) {
-                        self.log.service(&line).await;
-                    }
                     return Ok(StepOutput::Built { image: built.image, bases, frontend });
                 }
                 (Next::Done(Ok(())), None) => return Err(Ended::Lost("the last build gave no image".to_owned())),
@@ -269,41 +266,7 @@ impl Attempt<'_> {
     }
 }
 
-/// What a user should hear whose image is not for the platform that it was built for: an engine takes a base that was made for
-/// one platform alone as it is. Variants are not compared: images leave them out.
-fn other_platform(is: Option<&Platform>, wanted: Option<&Platform>, bases: &[BaseImage]) -> Option<String> {
-    let (is, wanted) = (is?, wanted?);
-    if (is.os(), is.architecture()) == (wanted.os(), wanted.architecture()) {
-        return None;
-    }
-    let base = bases.iter().find(|base| base.runtime).map(|base| format!(" `{}`", base.reference)).unwrap_or_default();
-    Some(format!(
-        "warning: the image is for {is}, and not for {wanted}: so is its base{base}, which has no image for {wanted}"
-    ))
-}
-
 /// Whether a base image failed because the embedded registry, whose references begin so, cannot be reached.
 fn is_ours(failure: &BuildFailure, own_images: &str) -> bool {
     matches!(failure, BuildFailure::BaseUnreachable { reference, .. } if reference.starts_with(own_images))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_image_for_another_machine_is_warned_of() {
-        let platform = |text: &str| Platform::parse(text).expect(text);
-        let base = |reference: &str, runtime| BaseImage { reference: reference.to_owned(), digest: None, runtime };
-        let bases = [base("tools:1", false), base("alpine:3", true)];
-        let check =
-            |is: Option<&str>, wanted: &str| other_platform(is.map(platform).as_ref(), Some(&platform(wanted)), &bases);
-        assert_eq!(check(Some("linux/amd64"), "linux/amd64"), None);
-        assert_eq!(check(Some("linux/arm"), "linux/arm/v7"), None, "images leave variants out");
-        assert_eq!(check(None, "linux/arm64"), None, "the engine did not tell");
-        let told = check(Some("linux/amd64"), "linux/arm64").expect("a warning");
-        let expect = "warning: the image is for linux/amd64, and not for linux/arm64: so is its base `alpine:3`, which has no \
-                      image for linux/arm64";
-        assert_eq!(told, expect);
-    }
 }

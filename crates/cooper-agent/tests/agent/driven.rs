@@ -85,7 +85,7 @@ impl ContainerEngine for DrivenEngine {
                 () = cancel.cancelled() => return Err(BuildError::Cancelled),
                 event = events.recv() => match event {
                     Some(event) => { let _ = sink.send(event).await; }
-                    None => return Ok(BuiltImage { image: Digest::sha256(b"driven"), bases: Vec::new(), platform: None }),
+                    None => return Ok(BuiltImage { image: Digest::sha256(b"driven"), bases: Vec::new() }),
                 },
             }
         }

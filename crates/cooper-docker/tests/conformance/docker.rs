@@ -107,27 +107,6 @@ async fn a_cache_is_written_to_a_registry_where_the_engine_can() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_image_says_what_it_is_for_whatever_was_asked_for() {
-    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
-        let native = bench.engine.describe().native.clone();
-        let base = format!("{}/base:1", bench.registry.address());
-        let image = bench.shell().await;
-        bench.push(image, &base).await.expect("it is pushed");
-        let other = if native.architecture() == "arm64" { "linux/amd64" } else { "linux/arm64" };
-        let other = Platform::parse(other).expect("a platform");
-        for (from, is_for) in [("scratch", &other), (base.as_str(), &native)] {
-            let context = Context::new(&format!("FROM {from}\nCOPY word /word\n")).file("word", 0o644, b"word\n");
-            let mut request = bench.request(context);
-            request.platform = Some(other.clone());
-            let (built, said) = bench.build(request).await;
-            let built = built.unwrap_or_else(|error| panic!("{error}\n{}", said.output()));
-            assert_eq!(built.platform.map(|platform| platform.architecture()), Some(is_for.architecture()), "{from}");
-        }
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn arguments_labels_target_and_platform_count() {
     run(DockerBench::start().await, |bench: Arc<Bench>| async move {
         let dockerfile = "FROM scratch AS first\nARG WORDS\nCOPY bin /bin\nRUN echo \"words=<$WORDS>\"\n\

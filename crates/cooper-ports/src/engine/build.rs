@@ -145,9 +145,6 @@ pub struct BuiltImage {
     /// The images that the build stands on, in the order of their names: bases of stages, and images that files were
     /// copied or mounted from. What no built stage needed is not here.
     pub bases: Vec<ResolvedBase>,
-    /// What the image says that it is for, if the engine can tell: a base that was made for one platform alone makes images
-    /// for that one, whatever was asked for.
-    pub platform: Option<Platform>,
 }
 
 /// An image that a build used, and what its reference stood for at that moment.

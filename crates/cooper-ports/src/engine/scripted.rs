@@ -260,7 +260,7 @@ impl ScriptedBuild {
     /// A build that succeeds at once with an image of this content and these bases.
     pub fn success(content: &str, bases: Vec<ResolvedBase>) -> Self {
         let image = Digest::sha256(content.as_bytes());
-        Self { events: Vec::new(), gate: None, outcome: Ok(BuiltImage { image, bases, platform: None }) }
+        Self { events: Vec::new(), gate: None, outcome: Ok(BuiltImage { image, bases }) }
     }
 
     /// A build that ends so at once.
