@@ -183,18 +183,36 @@ impl RegistryClient {
         Ok(manifests)
     }
 
-    /// Deletes a tag; only if it points to `digest`, where that is said.
-    pub async fn delete_tag(&self, repository: &str, tag: &str, digest: Option<&Digest>) -> Result<(), ClientError> {
-        let mut request = self.http.request(Method::DELETE, &format!("/v2/{repository}/manifests/{tag}"));
+    /// Deletes a tag; only if it points to `digest` and was pushed last at `updated`, where these are said.
+    pub async fn delete_tag(
+        &self,
+        repository: &str,
+        tag: &str,
+        digest: Option<&Digest>,
+        updated: Option<Timestamp>,
+    ) -> Result<(), ClientError> {
+        let updated = updated.map(|updated| format!("?updated={updated}")).unwrap_or_default();
+        let mut request = self.http.request(Method::DELETE, &format!("/v2/{repository}/manifests/{tag}{updated}"));
         if let Some(digest) = digest {
             request = request.header(IF_MATCH, format!("\"{digest}\""));
         }
         self.http.send(request).await.map(drop)
     }
 
-    /// Deletes a manifest; only if it has no tag, where `untagged` says so.
-    pub async fn delete_manifest(&self, repository: &str, digest: &Digest, untagged: bool) -> Result<(), ClientError> {
-        let path = format!("/v2/{repository}/manifests/{digest}?untagged={untagged}");
+    /// Deletes a manifest with its tags.
+    pub async fn delete_manifest(&self, repository: &str, digest: &Digest) -> Result<(), ClientError> {
+        let path = format!("/v2/{repository}/manifests/{digest}");
+        self.http.send(self.http.request(Method::DELETE, &path)).await.map(drop)
+    }
+
+    /// Deletes a manifest; only if it has no tag, and was pushed, or got one, last at `updated`.
+    pub async fn delete_untagged(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        updated: Timestamp,
+    ) -> Result<(), ClientError> {
+        let path = format!("/v2/{repository}/manifests/{digest}?untagged=true&updated={updated}");
         self.http.send(self.http.request(Method::DELETE, &path)).await.map(drop)
     }
 

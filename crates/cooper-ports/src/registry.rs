@@ -238,22 +238,26 @@ pub trait RegistryStore: RegistryCatalog + BlobCollection + Send + Sync {
         run: Option<RunId>,
     ) -> Result<Option<Vec<Tag>>, StoreError>;
 
-    /// Deletes a tag; only if it points to `expected`, where that is said. Its manifest stays.
+    /// Deletes a tag; only if it points to `expected`, and was pushed last at `updated`, where these are said. Its manifest
+    /// stays.
     async fn delete_tag(
         &self,
         repository: &RepositoryName,
         tag: &Tag,
         expected: Option<&Digest>,
+        updated: Option<Timestamp>,
         writer: &Writer,
     ) -> Result<(), DeleteError>;
 
     /// Deletes a manifest with its tags, and with the manifests that are about it and have no tag; only if it has no tag,
-    /// where `untagged` says so. One that an index or a run refers to stays. Its blobs' leases begin anew.
+    /// where `untagged` says so, and if it was pushed, or got a tag, last at `updated`, where that is said. One that an index
+    /// or a run refers to stays. Its blobs' leases begin anew.
     async fn delete_manifest(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
         untagged: bool,
+        updated: Option<Timestamp>,
         writer: &Writer,
     ) -> Result<(), DeleteError>;
 
@@ -346,6 +350,9 @@ pub enum DeleteError {
     /// The tag points elsewhere than was expected.
     #[error("the tag points to {0} by now")]
     Moved(Digest),
+    /// It was pushed last at another time than was expected.
+    #[error("it was pushed again meanwhile, at {0}")]
+    Updated(Timestamp),
     /// The manifest was to have no tag, and has one.
     #[error("the manifest has the tag {0}")]
     Tagged(Tag),

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use cooper_ports::registry::{DeleteError, ManifestKey, Writer};
-use cooper_types::{Digest, RepositoryName};
+use cooper_types::{Digest, RepositoryName, Timestamp};
 use http::header::{ALLOW, CONTENT_LENGTH, IF_MATCH};
 use http::request::Parts;
 use http::{StatusCode, response};
@@ -34,15 +34,22 @@ struct Conditions {
     digest: Option<Digest>,
     /// `?untagged=true`: the manifest must have no tag.
     untagged: bool,
+    /// `?updated=` with a `lastUpdateTime` as listing answers it: the tag or manifest must not have been pushed since, not
+    /// even with the same content.
+    updated: Option<Timestamp>,
 }
 
 impl Delete {
     pub(crate) fn new(request: &Parts, repository: RepositoryName, writer: Writer) -> Result<Self, OciError> {
-        let untagged = match Pairs::of(&request.uri).get("untagged") {
+        let query = Pairs::of(&request.uri);
+        let untagged = match query.get("untagged") {
             None | Some("false") => false,
             Some("true") => true,
             Some(_) => return Err(OciError::bad_request("UNSUPPORTED", "untagged is neither true nor false")),
         };
+        let updated = query.get("updated").map(|text| text.parse::<jiff::Timestamp>()).transpose();
+        let updated = updated.map_err(|_| OciError::bad_request("UNSUPPORTED", "updated is not a time of RFC 3339"))?;
+        let updated = updated.map(|time| Timestamp::from_micros(time.as_microsecond()));
         let digest = match request.headers.get(IF_MATCH).map(|value| value.to_str().unwrap_or_default().trim()) {
             None | Some("*") => None,
             Some(value) => {
@@ -51,17 +58,17 @@ impl Delete {
                 Some(parse_digest(tag)?)
             }
         };
-        Ok(Self { repository, writer, conditions: Conditions { digest, untagged } })
+        Ok(Self { repository, writer, conditions: Conditions { digest, untagged, updated } })
     }
 }
 
 /// `DELETE /v2/<name>/manifests/<reference>`
 pub(crate) async fn manifest(service: RegistryService, delete: Delete, key: ManifestKey) -> Result<Response, OciError> {
-    let Delete { repository, writer, conditions } = delete;
+    let Delete { repository, writer, conditions: Conditions { digest: expected, untagged, updated } } = delete;
     let store = &service.parts().store;
     let deleted = match &key {
-        ManifestKey::Tag(tag) => store.delete_tag(&repository, tag, conditions.digest.as_ref(), &writer).await,
-        ManifestKey::Digest(digest) => store.delete_manifest(&repository, digest, conditions.untagged, &writer).await,
+        ManifestKey::Tag(tag) => store.delete_tag(&repository, tag, expected.as_ref(), updated, &writer).await,
+        ManifestKey::Digest(digest) => store.delete_manifest(&repository, digest, untagged, updated, &writer).await,
     };
     deleted.map_err(|error| match error {
         DeleteError::Unknown(_) => {
@@ -106,7 +113,7 @@ pub(crate) async fn repository(
             let Some(last) = page.last() else { break };
             after = Some(last.digest.to_string());
             for manifest in page {
-                match store.delete_manifest(&name, &manifest.digest, false, &writer).await {
+                match store.delete_manifest(&name, &manifest.digest, false, None, &writer).await {
                     Ok(()) => {
                         manifests.push(manifest.digest);
                         tags.extend(manifest.tags);
@@ -142,7 +149,7 @@ fn failed(error: DeleteError, what: &str, allowed: &'static str) -> OciError {
         DeleteError::Needed(_) | DeleteError::Staged(_) => {
             OciError::new(StatusCode::METHOD_NOT_ALLOWED, "DENIED", message).with_header(ALLOW, allowed)
         }
-        DeleteError::Moved(_) | DeleteError::Tagged(_) => {
+        DeleteError::Moved(_) | DeleteError::Updated(_) | DeleteError::Tagged(_) => {
             OciError::new(StatusCode::PRECONDITION_FAILED, "DENIED", message)
         }
         DeleteError::AttemptOver(attempt) => OciError::attempt_over(&attempt),

@@ -104,7 +104,7 @@ impl RegistryService {
             if old.tag == *keep || old.updated >= before {
                 continue;
             }
-            match store.delete_manifest(&repository, &old.digest, false, &owner()).await {
+            match store.delete_manifest(&repository, &old.digest, false, None, &owner()).await {
                 Ok(()) => {}
                 Err(DeleteError::Store(error)) => return Err(error.into()),
                 // It is needed, or gone: both are fine.

@@ -132,10 +132,11 @@ impl RegistryStore for Store {
         repository: &RepositoryName,
         tag: &Tag,
         expected: Option<&Digest>,
+        updated: Option<Timestamp>,
         writer: &Writer,
     ) -> Result<(), DeleteError> {
         let (deletion, tag, expected) = (self.deletion(repository, writer), tag.clone(), expected.cloned());
-        self.write(async move |mut tx| deletion.tag(&mut tx, &tag, expected.as_ref()).await).await
+        self.write(async move |mut tx| deletion.tag(&mut tx, &tag, expected.as_ref(), updated).await).await
     }
 
     async fn delete_manifest(
@@ -143,10 +144,11 @@ impl RegistryStore for Store {
         repository: &RepositoryName,
         digest: &Digest,
         untagged: bool,
+        updated: Option<Timestamp>,
         writer: &Writer,
     ) -> Result<(), DeleteError> {
         let (deletion, digest) = (self.deletion(repository, writer), digest.clone());
-        self.write(async move |mut tx| deletion.manifest(&mut tx, &digest, untagged).await).await
+        self.write(async move |mut tx| deletion.manifest(&mut tx, &digest, untagged, updated).await).await
     }
 
     async fn delete_blob(

@@ -1,6 +1,6 @@
 //! A purge: lists, lets [`cooper_spec::purge`] choose, and deletes or says what would go.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 
 use clap::Args;
@@ -32,7 +32,8 @@ pub(crate) struct PurgeFlags {
     /// Delete manifests that have no tag, too
     #[arg(long)]
     untagged: bool,
-    /// Delete nothing but manifests that have no tag, in all repositories if there is no filter
+    /// Delete nothing but manifests that have no tag, of any age if there is no --ago, in all repositories if there is no
+    /// filter
     #[arg(long, conflicts_with = "untagged")]
     untagged_only: bool,
     /// Say what would go, and delete nothing
@@ -168,7 +169,7 @@ impl Purge<'_> {
         }
         let deletions = going.into_iter().map(|tag| async move {
             let what = format!("{}/{}:{}", self.name, self.repository, tag.name);
-            let deletion = self.client.delete_tag(self.repository, &tag.name, Some(&tag.digest));
+            let deletion = self.client.delete_tag(self.repository, &tag.name, Some(&tag.digest), Some(tag.updated));
             let is_gone = self.delete(&what, deletion).await?;
             Ok::<_, Stop>(is_gone.then(|| tag.name.clone()))
         });
@@ -190,11 +191,14 @@ impl Purge<'_> {
         if !waves.is_empty() {
             output::line(&format!("Deleting manifests for repository: {}", self.repository))?;
         }
+        let updated: BTreeMap<&Digest, Timestamp> = all.iter().map(|facts| (&facts.digest, facts.updated)).collect();
+        let updated = &updated;
         let mut count = 0;
         for wave in waves {
             let deletions = wave.iter().map(|digest| async move {
                 let what = format!("{}/{}@{digest}", self.name, self.repository);
-                self.delete(&what, self.client.delete_manifest(self.repository, digest, true)).await
+                let Some(updated) = updated.get(digest) else { return Ok(false) };
+                self.delete(&what, self.client.delete_untagged(self.repository, digest, *updated)).await
             });
             let mut deletions = futures::stream::iter(deletions).buffered(self.plan.at_once);
             while let Some(deleted) = deletions.next().await {
@@ -217,7 +221,12 @@ impl Purge<'_> {
             }
             Err(ClientError::Refused { problem }) => match problem.code {
                 ProblemCode::NotFound => Ok(false),
-                ProblemCode::Conflict | ProblemCode::MethodNotAllowed => {
+                // The registry's conditions: it was pushed, or got a tag, after it was listed.
+                ProblemCode::Conflict => {
+                    output::line(&format!("Kept: {what}: {}", problem.detail))?;
+                    Ok(false)
+                }
+                ProblemCode::MethodNotAllowed => {
                     output::line(&format!("Skipped: {what}: {}", problem.detail))?;
                     Ok(false)
                 }

@@ -357,9 +357,10 @@ impl RegistryStore for MemRegistryStore {
         repository: &RepositoryName,
         tag: &Tag,
         expected: Option<&Digest>,
+        updated: Option<Timestamp>,
         writer: &Writer,
     ) -> Result<(), DeleteError> {
-        self.state().delete_tag(repository, tag, expected, writer)
+        self.state().delete_tag(repository, tag, expected, updated, writer)
     }
 
     async fn delete_manifest(
@@ -367,9 +368,10 @@ impl RegistryStore for MemRegistryStore {
         repository: &RepositoryName,
         digest: &Digest,
         untagged: bool,
+        updated: Option<Timestamp>,
         writer: &Writer,
     ) -> Result<(), DeleteError> {
-        self.state().delete_manifest(repository, digest, untagged, writer, self.clock.now())
+        self.state().delete_manifest(repository, digest, untagged, updated, writer, self.clock.now())
     }
 
     async fn delete_blob(

@@ -88,6 +88,36 @@ async fn conditions_keep_what_was_pushed_since() {
 }
 
 #[tokio::test]
+async fn what_was_pushed_again_with_the_same_content_stays() {
+    let registry = TestRegistry::new();
+    let digest = push(&registry, "team/app", "v1", "layer").await;
+    let listed = async |list: &str| {
+        let answer = registry.get(&format!("/acr/v1/team/app/_{list}")).await.json();
+        answer[list][0]["lastUpdateTime"].as_str().unwrap().to_owned()
+    };
+    let of_tag = listed("tags").await;
+    registry.clock.advance(std::time::Duration::from_micros(1));
+    push(&registry, "team/app", "v1", "layer").await;
+    let tag = |updated: &str| format!("/v2/team/app/manifests/v1?updated={updated}");
+    let refused = delete(&registry, &tag(&of_tag), ADMIN, Some(&format!("\"{digest}\""))).await;
+    refused.is_error(412, "DENIED");
+    assert!(refused.json()["errors"][0]["message"].as_str().unwrap().contains("pushed again meanwhile"));
+    delete(&registry, &tag(&of_tag).replace("/v2/team/app/manifests/", "/acr/v1/team/app/_tags/"), ADMIN, None)
+        .await
+        .is_error(412, "DENIED");
+    delete(&registry, &tag("yesterday"), ADMIN, None).await.is_error(400, "UNSUPPORTED");
+    assert_eq!(delete(&registry, &tag(&listed("tags").await), ADMIN, None).await.status, StatusCode::ACCEPTED);
+
+    let of_manifest = listed("manifests").await;
+    registry.clock.advance(std::time::Duration::from_micros(1));
+    push(&registry, "team/app", &digest, "layer").await;
+    let manifest = |updated: &str| format!("/v2/team/app/manifests/{digest}?untagged=true&updated={updated}");
+    delete(&registry, &manifest(&of_manifest), ADMIN, None).await.is_error(412, "DENIED");
+    let renewed = listed("manifests").await;
+    assert_eq!(delete(&registry, &manifest(&renewed), ADMIN, None).await.status, StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
 async fn an_index_keeps_its_manifests_and_a_repository_goes_whole() {
     let registry = TestRegistry::new();
     let child = push(&registry, "team/app", "amd64", "layer").await;

@@ -39,20 +39,22 @@ impl Deletion {
         tx: &mut SqliteConnection,
         tag: &Tag,
         expected: Option<&Digest>,
+        updated: Option<Timestamp>,
     ) -> Result<(), DeleteError> {
         let id = self.id(tx).await?;
-        let found: Option<String> =
-            sqlx::query_scalar("SELECT digest FROM tags WHERE repository_id = ?1 AND name = ?2")
+        let found: Option<(String, i64)> =
+            sqlx::query_as("SELECT digest, moved FROM tags WHERE repository_id = ?1 AND name = ?2")
                 .bind(id)
                 .bind(tag.as_str())
                 .fetch_optional(&mut *tx)
                 .await
                 .during(DELETE)?;
-        let found = found.ok_or_else(|| DeleteError::Unknown(self.repository.clone()))?;
+        let (found, moved) = found.ok_or_else(|| DeleteError::Unknown(self.repository.clone()))?;
         let digest = Digest::parse(&found).stored(DELETE)?;
         if expected.is_some_and(|expected| *expected != digest) {
             return Err(DeleteError::Moved(digest));
         }
+        check_updated(updated, moved)?;
         sqlx::query("DELETE FROM tags WHERE repository_id = ?1 AND name = ?2")
             .bind(id)
             .bind(tag.as_str())
@@ -67,14 +69,17 @@ impl Deletion {
         tx: &mut SqliteConnection,
         digest: &Digest,
         untagged: bool,
+        updated: Option<Timestamp>,
     ) -> Result<(), DeleteError> {
         let id = self.id(tx).await?;
-        if text(tx, "SELECT digest FROM manifests WHERE repository_id = ?1 AND digest = ?2", id, digest)
-            .await?
-            .is_none()
-        {
-            return Err(DeleteError::Unknown(self.repository.clone()));
-        }
+        let pushed: Option<i64> =
+            sqlx::query_scalar("SELECT updated FROM manifests WHERE repository_id = ?1 AND digest = ?2")
+                .bind(id)
+                .bind(digest.as_str())
+                .fetch_optional(&mut *tx)
+                .await
+                .during(DELETE)?;
+        let pushed = pushed.ok_or_else(|| DeleteError::Unknown(self.repository.clone()))?;
         if let Some(by) = text(tx, NEEDED_BY_INDEX, id, digest).await? {
             return Err(DeleteError::Needed(Digest::parse(&by).stored(DELETE)?));
         }
@@ -84,6 +89,7 @@ impl Deletion {
         if untagged && let Some(tag) = text(tx, FIRST_TAG, id, digest).await? {
             return Err(DeleteError::Tagged(Tag::parse(&tag).stored(DELETE)?));
         }
+        check_updated(updated, pushed)?;
         let mut doomed = vec![digest.clone()];
         while let Some(digest) = doomed.pop() {
             doomed.extend(about(tx, id, &digest).await?);
@@ -168,6 +174,15 @@ impl Deletion {
             payload["attempt"] = json!(attempt.attempt);
         }
         events::insert(tx, self.registry, DELETED, &payload, self.now()).await
+    }
+}
+
+/// Checks that what was listed with a time of its last push was not pushed since.
+fn check_updated(listed: Option<Timestamp>, found: i64) -> Result<(), DeleteError> {
+    let found = Timestamp::from_micros(found);
+    match listed.is_some_and(|listed| listed != found) {
+        true => Err(DeleteError::Updated(found)),
+        false => Ok(()),
     }
 }
 

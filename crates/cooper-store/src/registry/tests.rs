@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cooper_ports::clock::ManualClock;
+use cooper_ports::clock::{Clock as _, ManualClock};
 use cooper_ports::registry::conformance::{self, Fixture, START};
 use cooper_ports::registry::{
     AttemptRef, Manifest, ManifestKey, NewManifest, PromoteError, PromotedTag, RegistryStore, StagedTarget, Upload,
@@ -86,8 +86,9 @@ impl Fixture for SqliteFixture {
 
     async fn promote(&self, attempt: &AttemptRef, targets: &[StagedTarget]) -> Result<Vec<PromotedTag>, PromoteError> {
         let (registry, attempt, targets) = (self.store.registry_id(), attempt.clone(), targets.to_vec());
+        let now = self.clock().now();
         let promoted =
-            self.store.write(async move |mut tx| promote_staged(&mut tx, registry, &attempt, &targets, START).await);
+            self.store.write(async move |mut tx| promote_staged(&mut tx, registry, &attempt, &targets, now).await);
         promoted.await
     }
 

@@ -10,8 +10,11 @@ use crate::purge::PurgeFlags;
 
 /// What `--help` says beyond the flags.
 pub(crate) const PURGE_HELP: &str = "\
-Manifests that an index, a subject or a run needs stay, and what was pushed since it was listed. The space of what goes is free
-after the server's --blob-grace. Try it with --dry-run first.";
+Manifests that an index or a run needs stay, and so do tags and manifests that were pushed since
+they were listed, even with the same content. What is about a manifest, such as a signature, goes
+with that, whenever it was pushed, unless it has a tag. A client that only looks whether a manifest
+is there, and then doesn't push it, keeps nothing. The space of what goes is free after the
+server's --blob-grace. Try it with --dry-run first.";
 
 #[derive(Args, Debug)]
 pub(crate) struct PurgeArgs {

@@ -100,7 +100,7 @@ pub(crate) async fn run(args: &RepositoryArgs, environment: &Environment) -> Res
         RepositoryCommand::Delete { name } => match (name.split_once('@'), name.rsplit_once(':')) {
             (Some((repository, digest)), _) => {
                 let digest = Digest::parse(digest).map_err(|error| Fault::usage(error.to_string()))?;
-                client.delete_manifest(repository, &digest, false).await?;
+                client.delete_manifest(repository, &digest).await?;
                 output::note(&format!("Deleted {name} and its tags."));
             }
             (None, Some((repository, tag))) => {
@@ -108,7 +108,7 @@ pub(crate) async fn run(args: &RepositoryArgs, environment: &Environment) -> Res
                 let found = tags.into_iter().find(|found| found.name == tag);
                 let found =
                     found.ok_or_else(|| Fault::usage(format!("repository `{repository}` has no tag `{tag}`")))?;
-                client.delete_manifest(repository, &found.digest, false).await?;
+                client.delete_manifest(repository, &found.digest).await?;
                 output::note(&format!("Deleted {repository}@{} and its tags.", found.digest));
             }
             (None, None) => {
@@ -119,7 +119,7 @@ pub(crate) async fn run(args: &RepositoryArgs, environment: &Environment) -> Res
         RepositoryCommand::Untag { image } => {
             let (repository, tag) =
                 image.rsplit_once(':').ok_or_else(|| Fault::usage(format!("`{image}` is not REPOSITORY:TAG")))?;
-            client.delete_tag(repository, tag, None).await?;
+            client.delete_tag(repository, tag, None, None).await?;
             output::note(&format!("Deleted tag {image}; its manifest stays."));
         }
     }

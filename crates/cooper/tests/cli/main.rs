@@ -3,6 +3,7 @@
 
 mod build;
 mod help;
+mod purge;
 mod server;
 mod task;
 mod usage;

@@ -29,7 +29,7 @@ async fn repositories_come_in_pages(fixture: &dyn Fixture) {
     let details = store.repository_details(&name("a")).await.expect("finds").expect("is there");
     assert_eq!((details.manifests, details.tags, details.created, details.updated), (1, 1, START, START));
     assert_eq!(store.repository_details(&name("none")).await.expect("finds"), None);
-    store.delete_manifest(&name("a"), &Digest::sha256(b"image"), false, &person()).await.expect("deletes");
+    store.delete_manifest(&name("a"), &Digest::sha256(b"image"), false, None, &person()).await.expect("deletes");
     assert_eq!(page(None, 10).await, ["a/z", "b"], "an empty repository is none");
 }
 
@@ -89,7 +89,7 @@ async fn manifests_say_what_they_are(fixture: &dyn Fixture) {
         match minute {
             1 => store.put_manifest(manifest("r", "other", Some("v1")), &person()).await.expect("moves its tag away"),
             2 => store.put_manifest(image.clone(), &person()).await.expect("moves it back"),
-            3 => store.delete_tag(&name("r"), &tag("v1"), None, &person()).await.expect("deletes it"),
+            3 => store.delete_tag(&name("r"), &tag("v1"), None, None, &person()).await.expect("deletes it"),
             _ => {
                 let attempt = attempt(1, 1);
                 fixture.start_attempt(&attempt).await;

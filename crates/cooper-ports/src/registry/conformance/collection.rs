@@ -60,7 +60,7 @@ async fn a_manifest_keeps_its_blobs(fixture: &dyn Fixture) {
     assert_eq!(release(fixture).await, Released { looked_at: 2, released: 0, condemned: 0 });
     assert_eq!(release(fixture).await, Released::default(), "what manifests need is looked at once");
     assert_eq!(store.renew_blob(&name("a"), &layer, fixture.clock().now()).await.expect("answers"), Some(5));
-    store.delete_manifest(&name("a"), &digest, false, &person()).await.expect("deletes");
+    store.delete_manifest(&name("a"), &digest, false, None, &person()).await.expect("deletes");
     assert_eq!(release(fixture).await, Released::default(), "a new lease begins with the deletion");
     fixture.clock().advance(BLOB_LEASE + Duration::from_secs(1));
     assert_eq!(release(fixture).await, Released { looked_at: 2, released: 2, condemned: 2 });

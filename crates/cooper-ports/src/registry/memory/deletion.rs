@@ -11,14 +11,18 @@ impl State {
         repository: &RepositoryName,
         tag: &Tag,
         expected: Option<&Digest>,
+        updated: Option<Timestamp>,
         writer: &Writer,
     ) -> Result<(), DeleteError> {
         self.check_live(writer)?;
         let unknown = || DeleteError::Unknown(repository.clone());
         let held = self.repositories.get_mut(repository).ok_or_else(unknown)?;
-        let digest = held.tags.get(tag).map(|row| row.digest.clone()).ok_or_else(unknown)?;
+        let (digest, moved) = held.tags.get(tag).map(|row| (row.digest.clone(), row.moved)).ok_or_else(unknown)?;
         if expected.is_some_and(|expected| *expected != digest) {
             return Err(DeleteError::Moved(digest));
+        }
+        if updated.is_some_and(|updated| updated != moved) {
+            return Err(DeleteError::Updated(moved));
         }
         held.tags.remove(tag);
         self.deleted.push((repository.clone(), Some(tag.clone()), digest));
@@ -30,13 +34,14 @@ impl State {
         repository: &RepositoryName,
         digest: &Digest,
         untagged: bool,
+        updated: Option<Timestamp>,
         writer: &Writer,
         now: Timestamp,
     ) -> Result<(), DeleteError> {
         self.check_live(writer)?;
         let unknown = || DeleteError::Unknown(repository.clone());
         let held = self.repositories.get(repository).ok_or_else(unknown)?;
-        held.manifests.get(digest).ok_or_else(unknown)?;
+        let pushed = held.manifests.get(digest).ok_or_else(unknown)?.updated;
         if let Some(by) = held.refers(ReferenceKind::Manifest, digest).next() {
             return Err(DeleteError::Needed(by.clone()));
         }
@@ -45,6 +50,9 @@ impl State {
         }
         if untagged && let Some((tag, _)) = held.tags.iter().find(|(_, row)| row.digest == *digest) {
             return Err(DeleteError::Tagged(tag.clone()));
+        }
+        if updated.is_some_and(|updated| updated != pushed) {
+            return Err(DeleteError::Updated(pushed));
         }
         let mut doomed = vec![digest.clone()];
         while let Some(digest) = doomed.pop() {
