@@ -1,6 +1,6 @@
 //! Standard output for data, standard error for everything else. A closed pipe is no fault.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 
 use serde::Serialize;
 
@@ -59,6 +59,17 @@ pub(crate) fn error(fault: &Fault) {
     if let Some(hint) = &fault.hint {
         note(&format!("hint: {hint}"));
     }
+}
+
+/// Asks at the terminal whether to go on. Where there is none, nobody is asked, and it goes on.
+pub(crate) fn agreed(question: &str) -> Result<bool, Fault> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Ok(true);
+    }
+    note_bytes(format!("{} (y/N): ", escaped(question)).as_bytes());
+    let answer = console::Term::stderr().read_line();
+    let answer = answer.map_err(|error| Fault::usage(format!("the answer can't be read: {error}")))?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// What a failed write to standard output means.

@@ -54,6 +54,9 @@ enum RepositoryCommand {
         /// REPOSITORY, REPOSITORY:TAG or REPOSITORY@DIGEST
         #[arg(value_name = "NAME")]
         name: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
     },
     /// Delete a tag, and leave its manifest
     Untag {
@@ -97,9 +100,12 @@ pub(crate) async fn run(args: &RepositoryArgs, environment: &Environment) -> Res
                 }
             }
         }
-        RepositoryCommand::Delete { name } => match (name.split_once('@'), name.rsplit_once(':')) {
+        RepositoryCommand::Delete { name, yes } => match (name.split_once('@'), name.rsplit_once(':')) {
             (Some((repository, digest)), _) => {
                 let digest = Digest::parse(digest).map_err(|error| Fault::usage(error.to_string()))?;
+                if !yes && !agreed(&format!("manifest {name} with all its tags"))? {
+                    return Ok(Exit::Success);
+                }
                 client.delete_manifest(repository, &digest).await?;
                 output::note(&format!("Deleted {name} and its tags."));
             }
@@ -108,10 +114,16 @@ pub(crate) async fn run(args: &RepositoryArgs, environment: &Environment) -> Res
                 let found = tags.into_iter().find(|found| found.name == tag);
                 let found =
                     found.ok_or_else(|| Fault::usage(format!("repository `{repository}` has no tag `{tag}`")))?;
+                if !yes && !agreed(&format!("manifest {repository}@{} with all its tags", found.digest))? {
+                    return Ok(Exit::Success);
+                }
                 client.delete_manifest(repository, &found.digest).await?;
                 output::note(&format!("Deleted {repository}@{} and its tags.", found.digest));
             }
             (None, None) => {
+                if !yes && !agreed(&format!("repository {name} with all that it holds"))? {
+                    return Ok(Exit::Success);
+                }
                 client.delete_repository(name).await?;
                 output::note(&format!("Deleted repository {name}."));
             }
@@ -124,6 +136,15 @@ pub(crate) async fn run(args: &RepositoryArgs, environment: &Environment) -> Res
         }
     }
     Ok(Exit::Success)
+}
+
+/// Asks whether something is to be deleted, and says so if not.
+fn agreed(what: &str) -> Result<bool, Fault> {
+    let agreed = output::agreed(&format!("Delete {what}?"))?;
+    if !agreed {
+        output::note("Nothing is deleted.");
+    }
+    Ok(agreed)
 }
 
 fn tag_json(tag: &ListedTag) -> serde_json::Value {

@@ -151,16 +151,10 @@ pub(crate) async fn run(args: &TaskArgs, environment: &Environment) -> Result<Ex
 }
 
 async fn delete(name: &TaskName, yes: bool, server: &ServerArgs, environment: &Environment) -> Result<Exit, Stop> {
-    use std::io::IsTerminal as _;
     let client = server.connect(environment)?;
-    if !yes && std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
-        output::note_bytes(format!("Delete task {name} with its timers, secrets and credentials? (y/N): ").as_bytes());
-        let answer = console::Term::stderr().read_line();
-        let answer = answer.map_err(|error| Fault::usage(format!("the answer can't be read: {error}")))?;
-        if !matches!(answer.trim(), "y" | "Y" | "yes") {
-            output::note("Nothing is deleted.");
-            return Ok(Exit::Success);
-        }
+    if !yes && !output::agreed(&format!("Delete task {name} with its timers, secrets and credentials?"))? {
+        output::note("Nothing is deleted.");
+        return Ok(Exit::Success);
     }
     client.delete_task(name).await?;
     output::note(&format!("Task {name} is deleted."));
