@@ -210,7 +210,7 @@ fn image(server: &TestServer, engine: &Engine) -> String {
     let run = server.build(&["--build-arg", &format!("BASE={base}"), "-t", &name], &context);
     let image = image_name(&run, &name);
     engine.login(image.split('/').next().unwrap(), &server.token_file());
-    engine.pull(&image);
+    server.pull(engine, &image);
     image
 }
 

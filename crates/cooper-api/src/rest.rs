@@ -21,7 +21,7 @@ mod token;
 pub use agents::{AgentList, AgentState, AgentView, DrainAgent};
 pub use context::{CreatedContext, UploadedContext};
 pub use credential::{CredentialList, CredentialView, SetCredential};
-pub use info::{Health, IDENTITY_HEADER, Info, LOGIN_HEADER};
+pub use info::{Health, IDENTITY_HEADER, Info};
 pub use lock::{
     LOCKFILE_VERSION, LockedContext, LockedImage, LockedPlacement, LockedSecret, LockedSource, LockedStep, LockedText,
     LockedValue, Lockfile, NamedSecret, RerunRequest,

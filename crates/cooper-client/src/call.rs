@@ -7,7 +7,6 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cooper_api::problem::{Problem, ProblemCode};
-use cooper_api::rest::LOGIN_HEADER;
 use cooper_types::SecretString;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, LINK, LOCATION};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, redirect};
@@ -51,8 +50,6 @@ pub enum Login {
         /// The password.
         password: SecretString,
     },
-    /// Nothing but the wish that the agent in between shows the running attempt's credential.
-    Attempt,
 }
 
 impl Http {
@@ -95,7 +92,6 @@ impl Http {
         let request = self.client.request(method, self.server.join(path));
         let text = match &self.login {
             Login::Nobody => return request,
-            Login::Attempt => return request.header(LOGIN_HEADER, "attempt"),
             Login::Token(token) => format!("Bearer {}", token.expose()),
             Login::Password { username, password } => {
                 format!("Basic {}", STANDARD.encode(format!("{username}:{}", password.expose())))

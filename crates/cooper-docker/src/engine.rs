@@ -212,7 +212,7 @@ impl ContainerEngine for DockerEngine {
     ) -> Result<PulledImage, PullError> {
         // Dropping it closes its connection, which ends the pull in the engine: no task of its own is needed.
         let current = self.current();
-        pull::pull(&current.docker, &self.0.socket, &current.wire, request, sink, &cancel).await
+        pull::pull(&current.docker, &self.0.socket, &current.wire, &self.0.removals, request, sink, &cancel).await
     }
 
     async fn open_placement(

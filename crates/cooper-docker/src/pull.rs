@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::engine_error;
+use crate::housekeeping::Removals;
 use crate::lines::Lines;
 use crate::push::{Refusal, login_header};
 use crate::socket::EngineSocket;
@@ -48,6 +49,7 @@ pub(crate) async fn pull(
     docker: &Docker,
     socket: &EngineSocket,
     wire: &EngineWire,
+    removals: &Removals,
     request: PullRequest,
     sink: mpsc::Sender<PullEvent>,
     cancel: &CancellationToken,
@@ -56,11 +58,11 @@ pub(crate) async fn pull(
         let message = "the reference has no registry".to_owned();
         return Err(PullError::Refused { reference: request.reference, message });
     };
-    let pull = Pull { docker, socket, wire, request: &request, registry };
+    let pull = Pull { docker, socket, wire, removals, request: &request, registry };
     let mut left = request.retries;
     let tries = async {
         loop {
-            let error = match pull.once(&sink).await {
+            let error = match pull.settled(&sink).await {
                 Err(error) if left > 0 && error.is_retryable() => error,
                 done => return done,
             };
@@ -83,6 +85,7 @@ struct Pull<'a> {
     docker: &'a Docker,
     socket: &'a EngineSocket,
     wire: &'a EngineWire,
+    removals: &'a Removals,
     request: &'a PullRequest,
     registry: &'a RegistryName,
 }
@@ -104,6 +107,19 @@ struct Progress {
 }
 
 impl Pull<'_> {
+    /// One pull, and another one if what it pulled is gone again. The engine takes all names off an image whose last one is
+    /// removed, those included that a pull gives it meanwhile, and a removal takes as long as the start of any container.
+    async fn settled(&self, sink: &mpsc::Sender<PullEvent>) -> Result<PulledImage, PullError> {
+        let pulled = self.once(sink).await?;
+        drop(self.removals.hold().await);
+        let there = find(self.docker, self.socket, &self.reference().to_string()).await;
+        match there.map_err(|error| self.machinery(error))? {
+            Some(_) => Ok(pulled),
+            // The removal is over, so this one stays.
+            None => self.once(sink).await,
+        }
+    }
+
     async fn once(&self, sink: &mpsc::Sender<PullEvent>) -> Result<PulledImage, PullError> {
         let reference = self.reference().clone().tagged_by_default();
         let name = format!("{}/{}", self.registry, reference.repository);
@@ -146,6 +162,7 @@ impl Pull<'_> {
             let _ = sink.send(PullEvent { layer: line.id, status: one_line(&status), current, total }).await;
         }
         let digest = digest.or(reference.digest).ok_or_else(|| self.broken("the answer ended without a digest"))?;
+        drop(self.removals.hold().await);
         // By its digest: the tag may already have moved on by somebody else's pull.
         let found = find(self.docker, self.socket, &format!("{name}@{digest}")).await;
         let found = found.map_err(|error| self.machinery(error))?;

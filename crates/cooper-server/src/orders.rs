@@ -125,6 +125,8 @@ pub(crate) async fn make(core: &Core, run: &Run, step: usize, attempt: AttemptNu
         (Work::Build(_) | Work::Command(_), Some(environment)) => Some(environment_order(environment, &secrets)?),
         (Work::Prepare(_) | Work::Push(_), _) | (_, None) => None,
     };
+    // Credentials for sources are asked for host by host, and masked from then on.
+    let mut masked = secrets.masked();
     let work = match &planned.work {
         Work::Prepare(prepare) => StepWork::Prepare(PrepareOrder {
             source: prepare.source.clone(),
@@ -155,7 +157,9 @@ pub(crate) async fn make(core: &Core, run: &Run, step: usize, attempt: AttemptNu
         Work::Command(command) => {
             let mut order = command::order(run, command, &placement.platform, &secrets)?;
             if command::is_acr_client(run, command) {
-                command::serve_acr_client(core, run, &mut order).await?;
+                let password = credential(core, run, step, attempt, Deletes::Yes);
+                masked.push(SecretBytes::new(password.expose().as_bytes().to_vec()));
+                command::serve_acr_client(core, run, &mut order, password).await?;
             }
             StepWork::Command(order)
         }
@@ -163,12 +167,11 @@ pub(crate) async fn make(core: &Core, run: &Run, step: usize, attempt: AttemptNu
     Ok(StepOrder {
         step: planned.id.clone(),
         timeout: planned.timeout,
-        // Credentials for sources are asked for host by host, and masked from then on.
-        masked: secrets.masked(),
+        masked,
         registry: RegistryAccess {
             name: run.registry.clone(),
             username: REGISTRY_USER.to_owned(),
-            password: credential(core, run, step, attempt),
+            password: credential(core, run, step, attempt, Deletes::No),
         },
         environment,
         tries: planned.tries.clone(),
@@ -259,9 +262,19 @@ fn is_own_artifact(run: &Run, prepare: &PrepareWork) -> bool {
     matches!(&prepare.source, RemoteSource::Artifact(source) if *source.registry() == run.registry)
 }
 
+/// Whether a credential may delete what the run's token may delete.
+#[derive(Clone, Copy, Debug)]
+enum Deletes {
+    Yes,
+    No,
+}
+
 /// The attempt's credential: it pushes to the plan's repositories and that of its cache, and pulls what the run's principal may pull; one at a
 /// source has nothing to do there, unless the source is there. The registry re-checks on each write that the attempt is live.
-fn credential(core: &Core, run: &Run, step: usize, attempt: AttemptNumber) -> SecretString {
+///
+/// What deletes is for one container alone: that of the server's own program, of which it is known what it deletes. The
+/// agent's credential serves all containers of the placement.
+fn credential(core: &Core, run: &Run, step: usize, attempt: AttemptNumber, deletes: Deletes) -> SecretString {
     let planned = &run.plan.steps[step];
     let push: BTreeSet<RepositoryName> = match &planned.work {
         // Each once, however many tags it gets: the credential goes in a header. Whatever the plan says, never beyond what
@@ -307,8 +320,7 @@ fn credential(core: &Core, run: &Run, step: usize, attempt: AttemptNumber) -> Se
         })
         .chain(left.into_iter().cloned().map(RepositoryPattern::Named))
         .collect();
-    // Only of the program that is the server's own is it known what it deletes.
-    let deletes = matches!(&planned.work, Work::Command(command) if command::is_acr_client(run, command));
+    let deletes = matches!(deletes, Deletes::Yes);
     let delete = run.scopes.0.iter().filter_map(|scope| match scope {
         Scope::Admin if deletes => Some(RepositoryPattern::All),
         Scope::Repository(pattern, accesses) if deletes && accesses.contains(&RepositoryAccess::Delete) => {
@@ -373,19 +385,22 @@ mod tests {
         let mut run = core.runs.find_run(id).await.expect("store").expect("run").run;
         run.scopes = Scopes(vec![Scope::parse("repository:team/*:pull,delete").expect("valid")]);
         let pattern = RepositoryPattern::Under(RepositoryName::parse("team").expect("valid"));
-        for (image, expect) in [
-            ("mcr.microsoft.com/acr/acr-cli:0.19", vec![pattern.clone()]),
-            ("mcr.microsoft.com/acr/acr-cli-x:0.19", Vec::new()),
-            ("localhost:5000/cooperage/acr-cli:old", vec![pattern]),
-            ("localhost:5000/acr/acr-cli:0.19", Vec::new()),
-            ("busybox", Vec::new()),
+        for (image, is_acr) in [
+            ("mcr.microsoft.com/acr/acr-cli:0.19", true),
+            ("mcr.microsoft.com/acr/acr-cli-x:0.19", false),
+            ("localhost:5000/cooperage/acr-cli:old", true),
+            ("localhost:5000/acr/acr-cli:0.19", false),
+            ("busybox", false),
         ] {
-            let mut command = run.plan.steps[0].clone();
-            command.work = Work::Command(CommandWork::new(CommandImage::Named(image.to_owned())));
-            run.plan.steps[0] = command;
-            let password = credential(&core, &run, 0, AttemptNumber(1));
-            let found = core.signing.verify_attempt(&password, core.clock.now()).expect("it is this server's");
-            assert_eq!(found.delete, expect, "{image}");
+            let command = CommandWork::new(CommandImage::Named(image.to_owned()));
+            assert_eq!(command::is_acr_client(&run, &command), is_acr, "{image}");
+            run.plan.steps[0].work = Work::Command(command);
+            let of = |deletes| {
+                let password = credential(&core, &run, 0, AttemptNumber(1), deletes);
+                core.signing.verify_attempt(&password, core.clock.now()).expect("it is this server's").delete
+            };
+            assert_eq!(of(Deletes::No), [], "what all containers of the placement use");
+            assert_eq!(of(Deletes::Yes), std::slice::from_ref(&pattern));
         }
     }
 
@@ -395,7 +410,7 @@ mod tests {
         let id = accept_git(&core).await;
         let mut run = core.runs.find_run(id).await.expect("store").expect("run").run;
         let of = |run: &Run, step: usize| {
-            let password = credential(&core, run, step, AttemptNumber(1));
+            let password = credential(&core, run, step, AttemptNumber(1), Deletes::Yes);
             core.signing.verify_attempt(&password, core.clock.now()).expect("it is this server's")
         };
         let prepare = of(&run, 0);

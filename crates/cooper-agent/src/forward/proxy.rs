@@ -25,7 +25,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 
-use cooper_api::rest::{IDENTITY_HEADER, LOGIN_HEADER};
+use cooper_api::rest::IDENTITY_HEADER;
 use cooper_ports::registry::ORIGIN_HEADER;
 
 use crate::placement::Logins;
@@ -176,14 +176,8 @@ impl Proxy {
         head.headers.insert(HeaderName::from_static(ORIGIN_HEADER), origin);
         // A proxy before the server may choose by this.
         head.headers.insert(HOST, HeaderValue::try_from(self.0.server.authority())?);
-        // For reading alone, unless it is asked for. What would write is asked for a login of its own, as it may have one.
-        let wished = head.headers.remove(LOGIN_HEADER).is_some();
-        let may_show = match head.method {
-            Method::GET | Method::HEAD => true,
-            Method::DELETE => wished,
-            _ => false,
-        };
-        if may_show
+        // For reading alone. What would write is asked for a login of its own, as it may have one.
+        if matches!(head.method, Method::GET | Method::HEAD)
             && let Some(login) = self.0.logins.as_ref().and_then(|logins| logins.newest())
             && !head.headers.contains_key(AUTHORIZATION)
             && (head.uri.path().starts_with("/v2") || head.uri.path().starts_with("/acr/"))

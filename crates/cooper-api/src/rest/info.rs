@@ -29,10 +29,6 @@ pub struct Info {
 /// The header in which `/healthz` tells one server from another.
 pub const IDENTITY_HEADER: &str = "cooper-server";
 
-/// The header by which a program in a step's container asks the agent on its way to the registry to show the running
-/// attempt's credential, for deletion too. The agent keeps it to itself.
-pub const LOGIN_HEADER: &str = "cooper-login";
-
 /// What `/healthz` and `/readyz` answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

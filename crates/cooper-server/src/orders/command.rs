@@ -5,7 +5,7 @@ use cooper_engine::run::Run;
 use cooper_registry::RegistryService;
 use cooper_spec::plan::{CommandImage, CommandWork, with_digest};
 use cooper_spec::task::is_acr_cli;
-use cooper_types::{ImageRef, Platform};
+use cooper_types::{ImageRef, Platform, SecretString};
 
 use super::secrets::RunSecrets;
 use super::{OrderError, built_image};
@@ -48,6 +48,8 @@ pub(super) fn order(
 
 /// The variable by which ACR's client learns of its registry.
 const ACR_REGISTRY: &str = "ACR_DEFAULT_REGISTRY";
+/// The variable with its password there.
+const ACR_PASSWORD: &str = "COOPER_REGISTRY_PASSWORD";
 
 /// Whether a container is made of the image of ACR's client, or of the one that an earlier run had in its place.
 pub(super) fn is_acr_client(run: &Run, command: &CommandWork) -> bool {
@@ -58,14 +60,19 @@ pub(super) fn is_acr_client(run: &Run, command: &CommandWork) -> bool {
     ImageRef::parse(name).is_ok_and(|image| is_acr_cli(&image) || is_own(&image))
 }
 
-/// Puts the server's own image in the place of ACR's client.
-pub(super) async fn serve_acr_client(core: &Core, run: &Run, order: &mut CommandOrder) -> Result<(), OrderError> {
+/// Puts the server's own image in the place of ACR's client, with a password for the run's registry.
+pub(super) async fn serve_acr_client(
+    core: &Core,
+    run: &Run,
+    order: &mut CommandOrder,
+    password: SecretString,
+) -> Result<(), OrderError> {
     let digest = core.acr_image().await?;
     let repository = RegistryService::own_repository();
     order.image = CommandImageOrder::Named(format!("{}/{repository}@{digest}", run.registry));
     if order.environment.iter().all(|(name, _)| name != ACR_REGISTRY) {
-        let registry = cooper_types::SecretString::new(run.registry.to_string());
-        order.environment.push((ACR_REGISTRY.to_owned(), registry));
+        order.environment.push((ACR_REGISTRY.to_owned(), SecretString::new(run.registry.to_string())));
+        order.environment.push((ACR_PASSWORD.to_owned(), password));
     }
     Ok(())
 }

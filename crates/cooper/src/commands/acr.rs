@@ -1,5 +1,5 @@
-//! `cooper acr`: what the server's image does where a task says `cmd: acr …`. Its registry is the run's, and the agent
-//! shows the attempt's credential for it.
+//! `cooper acr`: what the server's image does where a task says `cmd: acr …`. Its registry is the run's, and the order
+//! for its container brings a credential for that.
 
 use clap::{Args, Subcommand};
 use cooper_client::{Login, RegistryClient, ServerUrl, Trust};
@@ -13,6 +13,8 @@ use crate::purge::PurgeFlags;
 
 /// The variable by which ACR's client learns of its registry.
 const REGISTRY: &str = "ACR_DEFAULT_REGISTRY";
+/// The variable with the attempt's password at the run's registry.
+const PASSWORD: &str = "COOPER_REGISTRY_PASSWORD";
 
 #[derive(Args, Debug)]
 pub(crate) struct AcrArgs {
@@ -65,7 +67,14 @@ pub(crate) async fn run(args: &AcrArgs, environment: &Environment) -> Result<Exi
                     username: args.username.clone().unwrap_or_else(|| "cooper".to_owned()),
                     password: SecretString::new(password.clone()),
                 },
-                None => Login::Attempt,
+                // It is for the run's registry alone.
+                None if args.registry.is_none() => match environment.text(PASSWORD)? {
+                    Some(password) => {
+                        Login::Password { username: "cooper".to_owned(), password: SecretString::new(password) }
+                    }
+                    None => Login::Nobody,
+                },
+                None => Login::Nobody,
             };
             // The image has nothing that looks names up.
             let address = match registry.strip_prefix("localhost") {
