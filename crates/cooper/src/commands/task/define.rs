@@ -32,8 +32,8 @@ pub(super) struct CreateArgs {
     name: NameArgs,
     #[command(flatten)]
     what: WhatArgs,
-    /// When it starts by itself, as [NAME:]MINUTE HOUR DAY MONTH WEEKDAY in UTC; may be repeated. Names are t1, t2 and so on
-    /// where none is given
+    /// When it starts by itself, as MINUTE HOUR DAY MONTH WEEKDAY in UTC, after NAME: if it is to have a name; may be
+    /// repeated. Other names are t1, t2 and so on where none is given
     #[arg(long, value_name = "SCHEDULE")]
     schedule: Vec<String>,
     /// The form of the answer
