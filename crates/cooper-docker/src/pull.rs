@@ -17,6 +17,8 @@ use crate::socket::EngineSocket;
 use crate::wire::{EngineWire, RequestError, one_line};
 
 const OPERATION: &str = "pull an image";
+/// How often an image is pulled that is gone again at once.
+const PULLS: usize = 3;
 
 /// The image that the engine has under a reference or id.
 pub(crate) async fn find(
@@ -107,20 +109,19 @@ struct Progress {
 }
 
 impl Pull<'_> {
-    /// One pull, and another one if what it pulled is gone again. The engine takes all names off an image whose last one is
-    /// removed, those included that a pull gives it meanwhile, and a removal takes as long as the start of any container.
+    /// Pulls until what was pulled is there to stay. The engine takes all names off an image whose last one is removed, those
+    /// included that a pull gives it meanwhile, and a removal takes as long as the start of any container.
     async fn settled(&self, sink: &mpsc::Sender<PullEvent>) -> Result<PulledImage, PullError> {
-        let pulled = self.once(sink).await?;
-        drop(self.removals.hold().await);
-        let there = find(self.docker, self.socket, &self.reference().to_string()).await;
-        match there.map_err(|error| self.machinery(error))? {
-            Some(_) => Ok(pulled),
-            // The removal is over, so this one stays.
-            None => self.once(sink).await,
+        for _ in 0..PULLS {
+            if let Some(pulled) = self.once(sink).await? {
+                return Ok(pulled);
+            }
         }
+        Err(self.broken("the image is gone again"))
     }
 
-    async fn once(&self, sink: &mpsc::Sender<PullEvent>) -> Result<PulledImage, PullError> {
+    /// One pull; none if somebody has removed the image since.
+    async fn once(&self, sink: &mpsc::Sender<PullEvent>) -> Result<Option<PulledImage>, PullError> {
         let reference = self.reference().clone().tagged_by_default();
         let name = format!("{}/{}", self.registry, reference.repository);
         let which = match (&reference.digest, &reference.tag) {
@@ -162,18 +163,19 @@ impl Pull<'_> {
             let _ = sink.send(PullEvent { layer: line.id, status: one_line(&status), current, total }).await;
         }
         let digest = digest.or(reference.digest).ok_or_else(|| self.broken("the answer ended without a digest"))?;
+        // A removal that is under way could still take it.
         drop(self.removals.hold().await);
         // By its digest: the tag may already have moved on by somebody else's pull.
         let found = find(self.docker, self.socket, &format!("{name}@{digest}")).await;
         let found = found.map_err(|error| self.machinery(error))?;
-        let found = found.ok_or_else(|| self.broken("the image is gone again"))?;
+        let Some(found) = found else { return Ok(None) };
         if let (Some(wanted), Some(is)) = (&self.request.platform, &found.platform)
             && (wanted.os(), wanted.architecture()) != (is.os(), is.architecture())
         {
             let (reference, wanted) = (self.reference().clone(), wanted.clone());
             return Err(PullError::WrongPlatform { reference, wanted, found: Some(is.to_string()) });
         }
-        Ok(PulledImage { image: found.image, digest })
+        Ok(Some(PulledImage { image: found.image, digest }))
     }
 
     fn reference(&self) -> &ImageRef {
