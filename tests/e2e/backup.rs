@@ -68,7 +68,7 @@ fn a_backup_amid_a_build_becomes_the_server_that_it_was() {
     let as_reader = request(server.authority(), "GET", "/api/v1/runs", &[&authorization], b"").unwrap();
     assert_eq!(as_reader.status, 200);
     engine.login(registry, &server.token_file());
-    engine.pull(&format!("{registry}/app:1"));
+    server.pull(&engine, &format!("{registry}/app:1"));
     assert_eq!(engine.run(&format!("{registry}/app:1")), "kept\n");
     // What was unfinished ends by itself, and its secret still opens.
     wait_until("the run ends", Duration::from_secs(170), || is_final(&server.run("ca3")));

@@ -23,7 +23,7 @@ fn a_build_and_a_pull_where_the_ca_is_trusted() {
     let context = Context::new(&format!("FROM {base}\nRUN echo safe > /word\nCMD [\"cat\", \"/word\"]\n"));
     server.build(&["-t", "app:1"], &context);
     engine.login(registry, &server.token_file());
-    engine.pull(&format!("{registry}/app:1"));
+    server.pull(&engine, &format!("{registry}/app:1"));
     assert_eq!(engine.run(&format!("{registry}/app:1")), "safe\n");
 
     // The CA outlives the server's process.

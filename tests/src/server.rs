@@ -1,5 +1,6 @@
 //! A real `cooper serve` with a data directory and a login of its own.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -237,12 +238,20 @@ impl TestServer {
         hex(&Sha256::digest(format!("{identity}/{name}"))[..8])
     }
 
-    /// Pulls an image into the engine that the server's own agent uses, once the agent has removed its own names there.
+    /// Pulls an image into the engine that the server's own agent uses, once the agent has removed what it had there.
     /// Docker Engine takes all names off an image whose last one goes, one that a pull gives it meanwhile included; and
-    /// that takes as long as the start of any container.
+    /// that takes as long as the start of any container, also when the name itself is no longer to be seen.
     #[track_caller]
     pub fn pull(&self, engine: &Engine, image: &str) {
-        // A run's names begin so; the agent's own helper keeps its.
+        wait_until("the agent has cleaned up", Duration::from_secs(60), || {
+            let log = self.log();
+            let runs = |what: &str| -> BTreeSet<String> {
+                let run = |line: &str| Some(line.split_once("run=")?.1.split([' ', '}']).next()?.to_owned());
+                log.lines().filter(|line| line.contains(what)).filter_map(run).collect()
+            };
+            runs("step succeeded").is_subset(&runs("placement is cleaned up"))
+        });
+        // What an earlier process of the server has left.
         let own = format!("reference=cooper.invalid/{}/ca*", self.agent_owner());
         let names = || engine.docker(&["images", "--quiet", "--filter", &own]).ok().stdout;
         wait_until("the agent has removed its names", Duration::from_secs(60), || names().is_empty());

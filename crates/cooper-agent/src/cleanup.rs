@@ -88,6 +88,7 @@ pub(crate) async fn clean_up(
         }
         _ => {}
     }
+    tracing::info!(run = %key.run, "placement is cleaned up");
     left
 }
 
