@@ -130,3 +130,37 @@ fn a_source_is_what_it_was_though_its_branch_has_moved() {
     let moved = server.cooper(&["runs", "diff", b, fresh["runId"].as_str().unwrap()]).ok().stdout;
     assert!(moved.starts_with(&format!("commit: {first} → {second}\n")), "{moved}");
 }
+
+#[test]
+fn a_steps_own_context_is_what_it_was_though_its_branch_has_moved() {
+    let root = tempfile::TempDir::new().unwrap();
+    let repository = GitRepository::new(root.path(), "app.git");
+    let git = GitServer::start(root.path());
+    let arguments = ["--allow-source", "127.0.0.1"].map(str::to_owned).to_vec();
+    let server = TestServer::with(ServerOptions { arguments, ..ServerOptions::default() });
+    let busybox = server.base_image();
+    let dockerfile = format!("FROM {busybox}\nCOPY which /which\nRUN cat /which\n");
+    let commit = |which: &str| repository.commit_files(&[("Dockerfile", &dockerfile), ("which", which)]);
+    let url = git.url("app.git") + "#main";
+    let task = format!("version: v1.1.0\nsteps:\n  - id: app\n    build: --no-cache {url}\n");
+    let first = commit("which=first.");
+    let context = Context::empty().file("acr-task.yaml", &task);
+    let run = server.cooper(&["run", "--no-logs", "-o", "json", &context.display()]).ok().json();
+    let a = run["runId"].as_str().unwrap();
+    let second = commit("which=second.");
+
+    let lock = server.cooper(&["runs", "lock", a]).ok().json();
+    let locked = &lock["steps"][0]["context"];
+    assert_eq!((locked["location"].as_str(), locked["commit"].as_str()), (Some(&*url), Some(&*first)), "{lock:#}");
+    let (same, log) = rerun(&server, &[a]);
+    let b = same["runId"].as_str().unwrap();
+    assert!(log.contains("which=first.") && log.contains(&format!("at commit {first}")), "{log}");
+    let nothing = server.cooper(&["runs", "diff", a, b]).ok().stdout;
+    assert_eq!(nothing, format!("Nothing moved from run {a} to run {b}.\n"));
+    // A rerun of a rerun has what that one had.
+    assert!(rerun(&server, &[b]).1.contains("which=first."));
+    let (fresh, log) = rerun(&server, &[a, "--fresh"]);
+    assert!(log.contains("which=second."), "{log}");
+    let moved = server.cooper(&["runs", "diff", a, fresh["runId"].as_str().unwrap()]).ok().stdout;
+    assert_eq!(moved, format!("step app: context commit: {first} → {second}\n"));
+}

@@ -185,7 +185,12 @@ async fn serve(url: String, token: String, number: usize, started: Started) {
                 started.lock().unwrap().entry(key.run.to_string()).or_insert_with(Instant::now);
                 held.entry(key).or_default().push(attempt);
                 say.send(to_server(ToServer::StepStarted(key, attempt))).await.unwrap();
-                let output = StepOutput::Built { image: Digest::sha256(b"image"), bases: Vec::new(), frontend: None };
+                let output = StepOutput::Built {
+                    image: Digest::sha256(b"image"),
+                    bases: Vec::new(),
+                    frontend: None,
+                    context: None,
+                };
                 let result = StepResult::Succeeded { output };
                 say.send(to_server(ToServer::StepEnded(key, attempt, result))).await.unwrap();
             }

@@ -321,10 +321,10 @@ fn masked(result: StepResult, masks: &MaskSet) -> StepResult {
     match result {
         StepResult::Failed { exit_code, reason } => StepResult::Failed { exit_code, reason: line(&reason) },
         StepResult::Lost { reason } => StepResult::Lost { reason: line(&reason) },
-        StepResult::Succeeded { output: StepOutput::Built { image, mut bases, mut frontend } } => {
+        StepResult::Succeeded { output: StepOutput::Built { image, mut bases, mut frontend, context } } => {
             bases.iter_mut().for_each(|base| base.reference = masks.text(&base.reference));
             frontend.iter_mut().for_each(|frontend| frontend.reference = masks.text(&frontend.reference));
-            StepResult::Succeeded { output: StepOutput::Built { image, bases, frontend } }
+            StepResult::Succeeded { output: StepOutput::Built { image, bases, frontend, context } }
         }
         result @ (StepResult::Succeeded {
             output: StepOutput::Pushed { .. } | StepOutput::Prepared(_) | StepOutput::Ran { .. },

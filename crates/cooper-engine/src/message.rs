@@ -3,7 +3,7 @@
 //! Every message may be lost, doubled or late. What an agent must not forget it repeats until it is acknowledged;
 //! what a server must not forget stands in the run, from which it is said again when the agent reports what it holds.
 
-use cooper_spec::source::RemoteSource;
+use cooper_spec::source::{RemoteSource, SourcePin};
 use cooper_types::{AttemptNumber, ContextId, Digest, Fence, Platform, RegistryName, RepositoryName, RunId, Tag};
 use serde::{Deserialize, Serialize};
 
@@ -115,6 +115,9 @@ pub enum StepOutput {
         /// The frontend that read the Dockerfile, where it was not the engine's own.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         frontend: Option<Frontend>,
+        /// What the context was found to be, where the step fetched one for itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        context: Option<SourcePin>,
     },
     /// Pushed manifests.
     Pushed {

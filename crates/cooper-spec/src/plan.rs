@@ -4,6 +4,7 @@
 //! Secret values are never part of a plan: it names them, and the store keeps them encrypted.
 
 mod command;
+mod context_pins;
 mod environment;
 mod links;
 mod nodes;
@@ -14,6 +15,7 @@ mod rest;
 use std::time::Duration;
 
 pub use command::{CommandImage, CommandWork, Mount};
+pub use context_pins::ContextPins;
 pub use environment::{DEFAULT_NETWORK, Environment, Network, SecretFile, SecretVolume};
 pub(crate) use nodes::{NodeIds, platform_tag, stage};
 pub use pins::{Pins, with_digest};
@@ -23,7 +25,7 @@ pub use rest::Rest;
 use cooper_types::{ContextId, Digest, ImageRef, Platform, StepId};
 use serde::{Deserialize, Serialize};
 
-use crate::source::RemoteSource;
+use crate::source::{RemoteSource, SourcePin};
 
 /// The steps of a run and where they are held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -242,6 +244,9 @@ pub enum BuildContext {
     Remote {
         /// As a user writes it.
         source: String,
+        /// What it has to be, where another run is repeated.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        found: Option<SourcePin>,
     },
 }
 

@@ -36,7 +36,8 @@ const TICK: Duration = Duration::from_millis(100);
 impl Attempt<'_> {
     /// Builds an image, as often as the step says.
     pub(super) async fn build(&self, order: BuildOrder, around: Surroundings<'_>) -> Result<StepOutput, Ended> {
-        let BuildSource { context, dockerfile_tree, dockerfile } = self.build_source(&order, &around).await?;
+        let BuildSource { context, dockerfile_tree, dockerfile, found: fetched } =
+            self.build_source(&order, &around).await?;
         failpoint::pass(Failpoint::ContextFetched);
         let network = self.build_network(order.network.as_deref())?;
         let mut arguments: Vec<(String, String)> =
@@ -125,7 +126,7 @@ impl Attempt<'_> {
                     }
                     let named = frontend.image.as_ref().map(|image| image.named.to_string());
                     let frontend = frontend_of(named, &mut bases);
-                    return Ok(StepOutput::Built { image: built.image, bases, frontend });
+                    return Ok(StepOutput::Built { image: built.image, bases, frontend, context: fetched });
                 }
                 (Next::Done(Ok(())), None) => return Err(Ended::Lost("the last build gave no image".to_owned())),
                 (Next::Done(Err(TryFailure { exit_code, reason, .. })), _) => {

@@ -72,7 +72,9 @@ async fn a_run_goes_from_offer_to_clean_engine() {
     stream.start(key(1), 1, build()).await;
     let image = Digest::sha256(b"app");
     let bases = vec![BaseImage { reference: base.reference, digest: Some(base.digest), runtime: true }];
-    let built = StepResult::Succeeded { output: StepOutput::Built { image: image.clone(), bases, frontend: None } };
+    let built = StepResult::Succeeded {
+        output: StepOutput::Built { image: image.clone(), bases, frontend: None, context: None },
+    };
     assert_eq!(stream.result(key(1), 1).await, built);
     assert_eq!(bench.server.log("ca1", 1).text(), "#1 [2/2] RUN talk\n#1 0.000 hello\n#1 DONE 1.5s\n");
     assert_eq!(engine.names().len(), 1, "the image is there for the steps that follow");

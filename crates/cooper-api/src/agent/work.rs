@@ -141,7 +141,12 @@ pub enum BuildContextOrder {
     /// A folder of the placement's workspace; empty is its root.
     Workspace(String),
     /// A source that the agent fetches itself.
-    Remote(String),
+    Remote {
+        /// As a user writes it, or at the commit or digest that it has to have.
+        source: String,
+        /// What the archive, or the artifact's manifest, has to be.
+        digest: Option<Digest>,
+    },
 }
 
 /// A push.

@@ -154,6 +154,9 @@ pub struct LockedStep {
     pub step_type: StepType,
     /// What it runs for.
     pub platform: String,
+    /// Where a build's context came from, if the step fetched one for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<LockedSource>,
     /// The images that a build stood on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bases: Vec<LockedImage>,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cooper_spec::plan::{Pins, Plan, PlannedStep, Work};
+use cooper_spec::plan::{ContextPins, Pins, Plan, PlannedStep, Work};
 use cooper_spec::source::RemoteSource;
 use cooper_spec::task_request::{KeptTexts, UsedSecret};
 use cooper_types::{ImageRef, RunId, StepId};
@@ -22,6 +22,9 @@ pub struct Replay {
     /// What images were resolved to; none where they are resolved anew.
     #[serde(default, skip_serializing_if = "Pins::is_empty")]
     pub pins: Pins,
+    /// What the contexts were found to be that steps fetched for themselves; none where they are fetched anew.
+    #[serde(default, skip_serializing_if = "ContextPins::is_empty")]
+    pub contexts: ContextPins,
     /// The steps that are done and not repeated without need; absent where everything is repeated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done: Option<BTreeSet<StepId>>,
@@ -100,6 +103,14 @@ impl Replay {
                     "warning: not all images of run {} are pinned in these steps, which ended before they had any: {}",
                     self.of,
                     names(&cut)
+                ));
+            }
+            let moved = plan.pin_contexts(&self.contexts);
+            if !moved.is_empty() {
+                notes.push(format!(
+                    "warning: the contexts of these steps are not where they were in run {}, and are taken as they are: {}",
+                    self.of,
+                    names(&moved)
                 ));
             }
         }

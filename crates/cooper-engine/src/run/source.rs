@@ -138,7 +138,7 @@ impl Run {
                 Work::Prepare(prepare) => {
                     prepare.source = prepare.source.without_query().unwrap_or_else(|| prepare.source.clone());
                 }
-                Work::Build(BuildWork { context: BuildContext::Remote { source }, .. }) => {
+                Work::Build(BuildWork { context: BuildContext::Remote { source, .. }, .. }) => {
                     let bare = RemoteSource::parse(source).ok().and_then(|source| source.without_query());
                     *source = bare.map_or_else(|| source.clone(), |bare| bare.to_string());
                 }

@@ -233,7 +233,7 @@ pub(super) fn agent(name: &str, life: u64) -> AgentRef {
 /// What a build reports: no two attempts make the same image.
 pub(super) fn built(attempt: AttemptNumber) -> StepResult {
     let image = Digest::sha256(format!("image of {attempt}").as_bytes());
-    StepResult::Succeeded { output: StepOutput::Built { image, bases: Vec::new(), frontend: None } }
+    StepResult::Succeeded { output: StepOutput::Built { image, bases: Vec::new(), frontend: None, context: None } }
 }
 
 /// The manifest of what a step has built.

@@ -159,7 +159,7 @@ pub(super) fn event_of(run: &Run, step: Move) -> RunEvent {
         Kind::WrongOutput if attempt.0 % 2 == 0 => ended(prepared("main")),
         Kind::WrongOutput => {
             let (image, bases) = (Digest::sha256(b"image"), Vec::new());
-            ended(StepResult::Succeeded { output: StepOutput::Built { image, bases, frontend: None } })
+            ended(StepResult::Succeeded { output: StepOutput::Built { image, bases, frontend: None, context: None } })
         }
         Kind::Failed => ended(StepResult::Failed { exit_code: Some(1), reason }),
         Kind::StepTimedOut => ended(StepResult::TimedOut),

@@ -3,7 +3,7 @@
 use cooper_engine::run::{
     Asked, AskedTask, KeptRequest, KeptSource, NewReplay, NewRun, Replay, Run, RunEvent, RunStatus, TaskSource,
 };
-use cooper_spec::plan::{CommandImage, Pins, Plan, Work};
+use cooper_spec::plan::{CommandImage, ContextPins, Pins, Plan, Work};
 use cooper_spec::source::RemoteSource;
 use cooper_spec::task_request::{Fetched, KeptTexts, TaskRequest, TaskText};
 use cooper_types::{ContextId, Digest, Platform, PoolName, RegistryName, RunId, Scope, Scopes, StepId};
@@ -55,7 +55,16 @@ fn here() -> TaskSource {
 fn replay_of(run: &Run) -> Replay {
     let (done, pushed) = run.done_steps();
     let source = None;
-    Replay { of: run.id, fresh: false, pins: Pins::default(), done: Some(done), pushed, source, secrets: Vec::new() }
+    Replay {
+        of: run.id,
+        fresh: false,
+        pins: Pins::default(),
+        contexts: ContextPins::default(),
+        done: Some(done),
+        pushed,
+        source,
+        secrets: Vec::new(),
+    }
 }
 
 fn ids(plan: &Plan) -> Vec<&str> {

@@ -143,7 +143,12 @@ impl World {
             },
             Fate::Succeeds if is_command => StepResult::Succeeded { output: StepOutput::Ran { image: None } },
             Fate::Succeeds => StepResult::Succeeded {
-                output: StepOutput::Built { image: made_by("image", key, attempt), bases: Vec::new(), frontend: None },
+                output: StepOutput::Built {
+                    image: made_by("image", key, attempt),
+                    bases: Vec::new(),
+                    frontend: None,
+                    context: None,
+                },
             },
             Fate::Fails => StepResult::Failed { exit_code: Some(1), reason: "exit code 1".to_owned() },
             Fate::Hangs => StepResult::TimedOut,

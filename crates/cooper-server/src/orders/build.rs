@@ -3,6 +3,7 @@
 use cooper_api::agent::{BuildContextOrder, BuildOrder, CacheOrder, EnvironmentOrder};
 use cooper_engine::run::Run;
 use cooper_spec::plan::{ArgumentValue, BuildContext, BuildWork, PushedFrom, PushedName, SecretFile, Work};
+use cooper_spec::source::{RemoteSource, SourcePin};
 use cooper_types::{ImageRef, Platform, SecretBytes, SecretString};
 
 use super::secrets::RunSecrets;
@@ -49,7 +50,13 @@ pub(super) fn order(
         context: match &build.context {
             BuildContext::Uploaded(_) => BuildContextOrder::Fetched,
             BuildContext::Workspace { folder } => BuildContextOrder::Workspace(folder.clone()),
-            BuildContext::Remote { source } => BuildContextOrder::Remote(source.clone()),
+            BuildContext::Remote { source, found } => BuildContextOrder::Remote {
+                source: match (RemoteSource::parse(source), found) {
+                    (Ok(location), Some(found)) => location.pinned(found.commit(), found.digest()).to_string(),
+                    _ => source.clone(),
+                },
+                digest: found.as_ref().and_then(SourcePin::digest).cloned(),
+            },
         },
         dockerfile: build.dockerfile.clone(),
         target: build.target.clone(),

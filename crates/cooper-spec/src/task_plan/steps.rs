@@ -265,7 +265,7 @@ impl Planner<'_> {
                 let dockerfile = line.dockerfile.clone().unwrap_or_else(|| "Dockerfile".to_owned());
                 RemoteSource::parse(source)
                     .map_err(|source| TaskPlanError::Context { step: step.id.clone(), source })?;
-                (BuildContext::Remote { source: source.clone() }, dockerfile)
+                (BuildContext::Remote { source: source.clone(), found: None }, dockerfile)
             }
         };
         let mut arguments = Vec::with_capacity(line.arguments.len());

@@ -41,7 +41,9 @@ fn built() -> StepResult {
         runtime,
     };
     let bases = vec![base("localhost:5000/base/busybox:1", true), base("alpine", false), base("a b", false)];
-    StepResult::Succeeded { output: StepOutput::Built { image: Digest::sha256(b"image"), bases, frontend: None } }
+    StepResult::Succeeded {
+        output: StepOutput::Built { image: Digest::sha256(b"image"), bases, frontend: None, context: None },
+    }
 }
 
 #[tokio::test]

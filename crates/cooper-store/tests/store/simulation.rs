@@ -86,7 +86,12 @@ fn event(act: &Act, fence: Fence, newest: AttemptNumber) -> RunEvent {
 fn result(outcome: Outcome) -> StepResult {
     match outcome {
         Outcome::Built => StepResult::Succeeded {
-            output: StepOutput::Built { image: Digest::sha256(b"image"), bases: Vec::new(), frontend: None },
+            output: StepOutput::Built {
+                image: Digest::sha256(b"image"),
+                bases: Vec::new(),
+                frontend: None,
+                context: None,
+            },
         },
         Outcome::Pushed => {
             StepResult::Succeeded { output: StepOutput::Pushed { manifests: Vec::<PushedManifest>::new() } }

@@ -4,7 +4,8 @@ use std::fs::File;
 
 use cooper_api::agent::{BuildContextOrder, BuildOrder, PrepareOrder, RegistryAccess};
 use cooper_ports::context_tree::ContextTree;
-use cooper_spec::source::RemoteSource;
+use cooper_spec::source::{RemoteSource, SourcePin};
+use cooper_types::Digest;
 
 use crate::step::dockerfile::shortest;
 use crate::step::{Attempt, Ended, Surroundings};
@@ -16,6 +17,8 @@ pub(super) struct BuildSource {
     pub(super) dockerfile_tree: Option<ContextTree>,
     /// The Dockerfile's path there.
     pub(super) dockerfile: String,
+    /// What the context was found to be, where it was fetched for this build alone.
+    pub(super) found: Option<SourcePin>,
 }
 
 impl Attempt<'_> {
@@ -29,10 +32,12 @@ impl Attempt<'_> {
                 let context = self.context().await?;
                 // A path from the workspace's root: the context is what lies there.
                 let dockerfile = order.dockerfile.trim_start_matches('/').to_owned();
-                return Ok(BuildSource { context, dockerfile_tree: None, dockerfile });
+                return Ok(BuildSource { context, dockerfile_tree: None, dockerfile, found: None });
             }
             BuildContextOrder::Workspace(folder) => folder,
-            BuildContextOrder::Remote(source) => return Box::pin(self.remote_context(order, source, around)).await,
+            BuildContextOrder::Remote { source, digest } => {
+                return Box::pin(self.remote_context(order, source, digest.as_ref(), around)).await;
+            }
         };
         let missing =
             || Ended::Failed { exit_code: None, reason: format!("folder `{folder}` is not in the workspace") };
@@ -49,7 +54,7 @@ impl Attempt<'_> {
                 let tree = self.workspace_folder(&placement, asked).await?;
                 if outside.is_none() {
                     let dockerfile = inside(&order.dockerfile, &folder);
-                    return Ok(BuildSource { context: tree, dockerfile_tree: None, dockerfile });
+                    return Ok(BuildSource { context: tree, dockerfile_tree: None, dockerfile, found: None });
                 }
                 tree
             }
@@ -64,18 +69,22 @@ impl Attempt<'_> {
         };
         let context = whole.folder(&folder).ok_or_else(missing)?;
         Ok(match outside {
-            Some(dockerfile) => BuildSource { context, dockerfile_tree: Some(whole), dockerfile },
-            None => BuildSource { context, dockerfile_tree: None, dockerfile: inside(&order.dockerfile, &folder) },
+            Some(dockerfile) => BuildSource { context, dockerfile_tree: Some(whole), dockerfile, found: None },
+            None => {
+                let dockerfile = inside(&order.dockerfile, &folder);
+                BuildSource { context, dockerfile_tree: None, dockerfile, found: None }
+            }
         })
     }
 }
 
 impl Attempt<'_> {
-    /// A source that is fetched for this build alone.
+    /// A source that is fetched for this build alone, and has to have a digest if there is one `expected`.
     async fn remote_context(
         &self,
         order: &BuildOrder,
         source: &str,
+        expected: Option<&Digest>,
         around: &Surroundings<'_>,
     ) -> Result<BuildSource, Ended> {
         let fail = |reason: String| Ended::Failed { exit_code: None, reason };
@@ -95,13 +104,26 @@ impl Attempt<'_> {
             password: around.credential.password.clone(),
         };
         let (_scratch, packed) = self.fetched(&order, &registry, around.logins.hosts()).await?;
-        let found = packed.commit.map(|commit| format!(" at commit {commit}"));
-        let found = found.or_else(|| packed.pinned.map(|digest| format!(", {digest}"))).unwrap_or_default();
-        self.log.service(&format!("Context: {}{found}", order.source.shown())).await;
+        let found = packed.commit.map(SourcePin::Commit).or_else(|| packed.pinned.map(SourcePin::Digest));
+        let what = match &found {
+            Some(SourcePin::Commit(commit)) => format!(" at commit {commit}"),
+            Some(SourcePin::Digest(digest)) => format!(", {digest}"),
+            None => String::new(),
+        };
+        let shown = order.source.shown();
+        self.log.service(&format!("Context: {shown}{what}")).await;
+        if let Some(expected) = expected
+            && found.as_ref().and_then(SourcePin::digest) != Some(expected)
+        {
+            return Err(fail(format!(
+                "context {shown} was {expected} in the run that is repeated and is another one now: rerun it with \
+                 --fresh to take what is there"
+            )));
+        }
         let archive = File::open(&packed.archive).map_err(|error| Ended::lost("context can't be read back", &error))?;
         let context = self.unpacked(archive).await?;
         let dockerfile = packed.dockerfile.or(order.dockerfile).unwrap_or_default();
-        Ok(BuildSource { context, dockerfile_tree: None, dockerfile })
+        Ok(BuildSource { context, dockerfile_tree: None, dockerfile, found })
     }
 }
 

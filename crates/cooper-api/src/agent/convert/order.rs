@@ -42,10 +42,14 @@ pub(super) fn start_message(key: PlacementKey, attempt: AttemptNumber, order: St
         StepWork::Build(build) => start_step::Work::Build(wire::BuildWork {
             workspace_folder: match &build.context {
                 BuildContextOrder::Workspace(folder) => Some(folder.clone()),
-                BuildContextOrder::Fetched | BuildContextOrder::Remote(_) => None,
+                BuildContextOrder::Fetched | BuildContextOrder::Remote { .. } => None,
+            },
+            remote_digest: match &build.context {
+                BuildContextOrder::Remote { digest, .. } => digest.as_ref().map(ToString::to_string),
+                BuildContextOrder::Fetched | BuildContextOrder::Workspace(_) => None,
             },
             remote_source: match build.context {
-                BuildContextOrder::Remote(source) => Some(source),
+                BuildContextOrder::Remote { source, .. } => Some(source),
                 BuildContextOrder::Fetched | BuildContextOrder::Workspace(_) => None,
             },
             network: build.network,
@@ -168,7 +172,10 @@ pub(super) fn read_order(start: wire::StartStep) -> Result<StepOrder, ProtocolEr
         start_step::Work::Build(build) => StepWork::Build(BuildOrder {
             context: match (build.workspace_folder, build.remote_source) {
                 (Some(folder), None) => BuildContextOrder::Workspace(folder),
-                (None, Some(source)) => BuildContextOrder::Remote(source),
+                (None, Some(source)) => {
+                    let digest = build.remote_digest.map(|digest| Digest::parse(&digest).map_err(bad("source digest")));
+                    BuildContextOrder::Remote { source, digest: digest.transpose()? }
+                }
                 (None, None) => BuildContextOrder::Fetched,
                 (Some(_), Some(_)) => return Err(bad("context")(TwoContexts)),
             },

@@ -3,6 +3,7 @@
 use cooper_engine::message::{
     BaseImage, Frontend, PreparedFile, PreparedSource, PushedManifest, StepOutput, StepResult,
 };
+use cooper_spec::source::SourcePin;
 use cooper_types::{ContextId, Digest, RegistryName, RepositoryName, Tag};
 
 use super::super::wire::step_ended;
@@ -36,12 +37,16 @@ pub(super) fn result_message(result: StepResult) -> step_ended::Result {
                 pinned: found.pinned.map(|digest| digest.to_string()).unwrap_or_default(),
             })
         }
-        StepResult::Succeeded { output: StepOutput::Built { image, bases, frontend } } => {
+        StepResult::Succeeded { output: StepOutput::Built { image, bases, frontend, context } } => {
             let bases = bases.into_iter().map(base_message).collect();
             let frontend =
                 frontend.map(|Frontend { reference, digest }| BaseImage { reference, digest, runtime: false });
             let frontend = frontend.map(base_message);
-            step_ended::Result::Built(step_ended::Built { image: image.to_string(), bases, frontend })
+            let context = context.map(|context| match context {
+                SourcePin::Commit(commit) => step_ended::built::Context::ContextCommit(commit),
+                SourcePin::Digest(digest) => step_ended::built::Context::ContextDigest(digest.to_string()),
+            });
+            step_ended::Result::Built(step_ended::Built { image: image.to_string(), bases, frontend, context })
         }
         StepResult::Succeeded { output: StepOutput::Pushed { manifests } } => {
             let manifests = manifests
@@ -82,6 +87,10 @@ fn read_base(base: step_ended::BaseImage) -> Result<BaseImage, ProtocolError> {
     Ok(BaseImage { reference: clip(base.reference), digest, runtime: base.runtime })
 }
 
+fn is_commit(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 pub(super) fn read_result(result: step_ended::Result) -> Result<StepResult, ProtocolError> {
     Ok(match result {
         step_ended::Result::Prepared(prepared) => {
@@ -89,9 +98,7 @@ pub(super) fn read_result(result: step_ended::Result) -> Result<StepResult, Prot
                 "" => None,
                 text => Some(Digest::parse(text).map_err(bad("source digest"))?),
             };
-            let is_commit = (prepared.commit.len() == 40 || prepared.commit.len() == 64)
-                && prepared.commit.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-            if !is_commit && (pinned.is_none() || !prepared.commit.is_empty()) {
+            if !is_commit(&prepared.commit) && (pinned.is_none() || !prepared.commit.is_empty()) {
                 return Err(bad("commit")(NoCommit));
             }
             // Clipped, it would name another file.
@@ -117,7 +124,17 @@ pub(super) fn read_result(result: step_ended::Result) -> Result<StepResult, Prot
             let image = Digest::parse(&built.image).map_err(bad("image id"))?;
             let frontend = built.frontend.map(read_base).transpose()?;
             let frontend = frontend.map(|BaseImage { reference, digest, .. }| Frontend { reference, digest });
-            StepResult::Succeeded { output: StepOutput::Built { image, bases, frontend } }
+            let context = match built.context {
+                Some(step_ended::built::Context::ContextCommit(commit)) if is_commit(&commit) => {
+                    Some(SourcePin::Commit(commit))
+                }
+                Some(step_ended::built::Context::ContextCommit(_)) => return Err(bad("commit")(NoCommit)),
+                Some(step_ended::built::Context::ContextDigest(digest)) => {
+                    Some(SourcePin::Digest(Digest::parse(&digest).map_err(bad("source digest"))?))
+                }
+                None => None,
+            };
+            StepResult::Succeeded { output: StepOutput::Built { image, bases, frontend, context } }
         }
         step_ended::Result::Pushed(pushed) => {
             few("number of manifests", pushed.manifests.len(), MAX_RESULTS)?;

@@ -8,7 +8,7 @@ use cooper_engine::message::{
 };
 use cooper_spec::dockerfile::{FrontendRule, FrontendRules};
 use cooper_spec::plan::{Mount, Network, Tries};
-use cooper_spec::source::RemoteSource;
+use cooper_spec::source::{RemoteSource, SourcePin};
 use cooper_spec::task_request::{RequestedValue, TaskRequest, TaskText};
 use cooper_types::{
     ContextId, Digest, ImageRef, RegistryName, RepositoryName, SecretBytes, SecretString, StepId, Tag, Timestamp,
@@ -175,6 +175,7 @@ fn messages_for_the_server_survive_the_wire() {
         image: Digest::sha256(b"x"),
         bases: vec![BaseImage { reference: "scratch".to_owned(), digest: None, runtime: true }],
         frontend: Some(Frontend { reference: "docker/dockerfile:1".to_owned(), digest: Some(Digest::sha256(b"f")) }),
+        context: Some(SourcePin::Commit("a".repeat(40))),
     };
     let image = BaseImage { reference: "busybox".to_owned(), digest: Some(Digest::sha256(b"b")), runtime: true };
     let ran = StepOutput::Ran { image: Some(image) };

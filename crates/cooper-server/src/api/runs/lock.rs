@@ -7,7 +7,8 @@ use cooper_api::rest::{
 use cooper_engine::message::{Frontend, StepOutput};
 use cooper_engine::run::{KeptAsked, Run, RunSource, StepState};
 use cooper_ports::runs::{RunRecord, StoredRequest};
-use cooper_spec::plan::{ArgumentValue, BuildWork, CommandImage, Work};
+use cooper_spec::plan::{ArgumentValue, BuildContext, BuildWork, CommandImage, Work};
+use cooper_spec::source::{RemoteSource, SourcePin};
 use cooper_spec::task_request::{SecretVersion, TaskRequest, TaskText, TextDigest, TextRole, UsedSecret};
 use cooper_types::Digest;
 
@@ -123,6 +124,7 @@ fn step(record: &RunRecord, index: usize) -> LockedStep {
         id: planned.id.clone(),
         step_type: step_type(&planned.work),
         platform: run.plan.placements[planned.placement].platform.to_string(),
+        context: None,
         bases: Vec::new(),
         frontend: None,
         image: None,
@@ -132,13 +134,18 @@ fn step(record: &RunRecord, index: usize) -> LockedStep {
     match &planned.work {
         Work::Build(build) => {
             step.bases = resolved.collect();
-            step.frontend = match &run.steps[index].state {
-                StepState::Succeeded { output: StepOutput::Built { frontend, .. }, .. } => Some(match frontend {
-                    Some(Frontend { reference, digest }) => image(reference, digest.as_ref()),
-                    None => image(BUILT_IN, None),
-                }),
-                _ => None,
+            let (frontend, found) = match &run.steps[index].state {
+                StepState::Succeeded { output: StepOutput::Built { frontend, context, .. }, .. } => {
+                    let frontend = match frontend {
+                        Some(Frontend { reference, digest }) => image(reference, digest.as_ref()),
+                        None => image(BUILT_IN, None),
+                    };
+                    (Some(frontend), context.as_ref())
+                }
+                _ => (None, None),
             };
+            step.frontend = frontend;
+            step.context = fetched(&build.context, found);
             step.arguments = arguments(build);
             let files = build.secret_files.iter().map(|file| file.id.clone());
             let texts = build.secret_texts.iter().map(|(id, _)| id.clone());
@@ -154,6 +161,20 @@ fn step(record: &RunRecord, index: usize) -> LockedStep {
         Work::Push(_) | Work::Prepare(_) => {}
     }
     step
+}
+
+/// A context that a step fetches for itself, as it was found or has to be.
+fn fetched(context: &BuildContext, found: Option<&SourcePin>) -> Option<LockedSource> {
+    let BuildContext::Remote { source, found: expected } = context else { return None };
+    let found = found.or(expected.as_ref());
+    Some(LockedSource {
+        // One that was planned can be read.
+        location: RemoteSource::parse(source).ok()?.shown(),
+        commit: found.and_then(SourcePin::commit).map(str::to_owned),
+        branch: None,
+        tag: None,
+        digest: found.and_then(SourcePin::digest).map(ToString::to_string),
+    })
 }
 
 fn arguments(build: &BuildWork) -> Vec<LockedValue> {

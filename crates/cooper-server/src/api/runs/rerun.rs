@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use cooper_api::problem::ProblemCode;
 use cooper_api::rest::RerunRequest;
-use cooper_engine::message::{PreparedSource, StepOutput};
+use cooper_engine::message::{Frontend, PreparedSource, StepOutput};
 use cooper_engine::run::{
     Asked, AskedTask, KeptAsked, KeptSource, NewReplay, Replay, RequestSecret, Run, RunSource, RunStatus, StepState,
     TaskSource,
 };
 use cooper_ports::access::Token;
 use cooper_ports::runs::{RunRecord, SealedSecret, SecretKind, StoredRequest};
-use cooper_spec::plan::Pins;
+use cooper_spec::plan::{BuildContext, BuildWork, ContextPins, Pins, Work};
 use cooper_spec::quick_build::BuildSource;
 use cooper_spec::source::RemoteSource;
 use cooper_spec::task_request::{Fetched, KeptTexts, TaskRequest, TextDigest, TextRole, UsedSecret, set_secret_name};
@@ -161,8 +161,10 @@ fn replay(record: &RunRecord, request: &RerunRequest, place: &Place) -> Replay {
     let run = &record.run;
     let earlier = run.provenance.replay.as_deref();
     let mut pins = Pins::default();
+    let mut contexts = ContextPins::default();
     let mut secrets = Vec::new();
     if !request.fresh {
+        contexts = earlier.map(|earlier| earlier.contexts.clone()).unwrap_or_default();
         pins = earlier.map(|earlier| earlier.pins.clone()).unwrap_or_default();
         for base in &record.base_images {
             if let Some(digest) = &base.base.digest {
@@ -170,10 +172,16 @@ fn replay(record: &RunRecord, request: &RerunRequest, place: &Place) -> Replay {
             }
         }
         for (step, planned) in run.steps.iter().zip(&run.plan.steps) {
-            if let StepState::Succeeded { output: StepOutput::Built { frontend: Some(frontend), .. }, .. } = &step.state
-                && let Some(digest) = &frontend.digest
+            let StepState::Succeeded { output: StepOutput::Built { frontend, context, .. }, .. } = &step.state else {
+                continue;
+            };
+            if let Some(Frontend { reference, digest: Some(digest) }) = frontend {
+                pins.add(&planned.id, reference, digest);
+            }
+            if let (Some(found), Work::Build(BuildWork { context: BuildContext::Remote { source, .. }, .. })) =
+                (context, &planned.work)
             {
-                pins.add(&planned.id, &frontend.reference, digest);
+                contexts.add(&planned.id, source, found);
             }
         }
         secrets.clone_from(&run.provenance.secrets);
@@ -187,6 +195,7 @@ fn replay(record: &RunRecord, request: &RerunRequest, place: &Place) -> Replay {
         of: run.id,
         fresh: request.fresh,
         pins,
+        contexts,
         done: request.failed.then_some(done),
         pushed,
         source: match place {

@@ -134,6 +134,11 @@ impl Facts {
         let id = step.id.as_str();
         let kind = format!("{:?}", step.step_type).to_lowercase();
         self.add(id, "", Some(&format!("{kind} for {}", step.platform)));
+        if let Some(context) = &step.context {
+            self.add(id, "context", Some(&context.location));
+            self.add(id, "context commit", context.commit.as_ref());
+            self.add(id, "context digest", context.digest.as_ref());
+        }
         step.bases.iter().for_each(|base| self.image(id, "base", base));
         if let Some(LockedImage { reference, digest }) = &step.frontend {
             let digest = digest.as_ref().map(|digest| format!(" {digest}")).unwrap_or_default();
