@@ -139,31 +139,32 @@ fn turn(view: &WaitingView) -> (Reverse<i32>, Timestamp, RunId, usize) {
 /// The task of a run that no agent has had yet, and how many of its runs may be with agents.
 pub type Limit = (TaskName, u32);
 
-/// Leaves out the runs of tasks of which as many are with agents as may be, and says that they wait for that. `limit_of` is
-/// nothing for runs without a limit and for those that an agent has had; `begun` counts these.
-pub fn limited(
-    mut waiting: Vec<WaitingView>,
-    limit_of: impl Fn(RunId) -> Option<Limit>,
-    begun: &BTreeMap<String, u32>,
-) -> (Vec<WaitingView>, Vec<Decision>) {
-    waiting.sort_by_key(turn);
-    let mut admitted: BTreeMap<String, BTreeSet<RunId>> = BTreeMap::new();
-    let mut waits = Vec::new();
-    waiting.retain(|view| {
-        let Some((task, limit)) = limit_of(view.run) else { return true };
+/// The limits of tasks, while placements are given to agents.
+struct Limits<'a, F> {
+    of: F,
+    begun: &'a BTreeMap<String, u32>,
+    admitted: BTreeMap<String, BTreeSet<RunId>>,
+}
+
+impl<F: Fn(RunId) -> Option<Limit>> Limits<'_, F> {
+    /// The limit that keeps a run from agents.
+    fn bars(&self, run: RunId) -> Option<u32> {
+        let (task, limit) = (self.of)(run)?;
         let key = task.key();
-        let taken = begun.get(&key).copied().unwrap_or(0);
-        let admitted = admitted.entry(key).or_default();
-        let room = usize::try_from(limit.saturating_sub(taken)).unwrap_or(usize::MAX);
-        if admitted.contains(&view.run) || admitted.len() < room {
-            admitted.insert(view.run);
-            return true;
+        let admitted = self.admitted.get(&key);
+        if admitted.is_some_and(|admitted| admitted.contains(&run)) {
+            return None;
         }
-        let reason = PendingReason::TaskBusy { limit };
-        waits.push(Decision::Wait { run: view.run, placement: view.placement, reason });
-        false
-    });
-    (waiting, waits)
+        let taken = self.begun.get(&key).copied().unwrap_or(0) as usize + admitted.map_or(0, BTreeSet::len);
+        (taken >= limit as usize).then_some(limit)
+    }
+
+    /// A run goes to an agent.
+    fn admit(&mut self, run: RunId) {
+        if let Some((task, _)) = (self.of)(run) {
+            self.admitted.entry(task.key()).or_default().insert(run);
+        }
+    }
 }
 
 /// Decides for every waiting placement, the higher priority first and then the oldest run, among the agents of its pool that are not being drained: native
@@ -171,16 +172,33 @@ pub fn limited(
 /// agent, whatever the load: each is asked before one is asked again, those that emulate after the native ones, so that some
 /// that decline can't keep it from the one that would do.
 ///
+/// Of a task with a limit, no more runs are with agents than that: `limit_of` is nothing for runs without one and for those
+/// that an agent has had, which `begun` counts. A run that no agent can take takes no other's place.
+///
 /// The work grows with the number of placements and with that of agents, not with their product.
-pub fn schedule(mut waiting: Vec<WaitingView>, agents: &[AgentView], load: &BTreeMap<AgentRef, u32>) -> Vec<Decision> {
+pub fn schedule(
+    mut waiting: Vec<WaitingView>,
+    agents: &[AgentView],
+    load: &BTreeMap<AgentRef, u32>,
+    limit_of: impl Fn(RunId) -> Option<Limit>,
+    begun: &BTreeMap<String, u32>,
+) -> Vec<Decision> {
     waiting.sort_by_key(turn);
     let mut choice = Choice::new(agents, load);
+    let mut limits = Limits { of: limit_of, begun, admitted: BTreeMap::new() };
     let mut decisions = Vec::with_capacity(waiting.len());
     for view in &waiting {
         let (run, placement) = (view.run, view.placement);
+        if let Some(limit) = limits.bars(run) {
+            decisions.push(Decision::Wait { run, placement, reason: PendingReason::TaskBusy { limit } });
+            continue;
+        }
         let class = choice.class(view);
         decisions.push(match choice.choose(class, &view.platform, view.avoid.as_ref()) {
-            Some(agent) => Decision::Offer { run, placement, agent },
+            Some(agent) => {
+                limits.admit(run);
+                Decision::Offer { run, placement, agent }
+            }
             None => Decision::Wait { run, placement, reason: choice.explain(class) },
         });
     }

@@ -26,6 +26,11 @@ impl ManualClock {
         let mut now = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         *now = now.after(by);
     }
+
+    /// Sets the clock, also back: as somebody sets the clock of a machine.
+    pub fn set(&self, to: Timestamp) {
+        *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = to;
+    }
 }
 
 impl Clock for ManualClock {

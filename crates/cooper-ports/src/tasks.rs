@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use cooper_engine::task::Task;
-use cooper_types::{PoolName, RunId, SourceHost, TaskName, TimerName, Timestamp};
+use cooper_types::{PoolName, PrincipalName, RunId, SourceHost, TaskName, TimerName, Timestamp};
 
 use crate::runs::{SealedSecret, SecretKind};
 use crate::store_error::StoreError;
@@ -76,6 +76,8 @@ pub struct Instant {
     pub timer: TimerName,
     /// The instant.
     pub at: Timestamp,
+    /// Whose task it is.
+    pub principal: PrincipalName,
 }
 
 /// An instant that has come, and the one after it.
@@ -139,6 +141,9 @@ pub trait TaskStore: Send + Sync {
     /// Moves a timer on without a run, and writes down why; tells whether it stood before that instant.
     async fn pass_instant(&self, firing: &Firing, why_not: &str) -> Result<bool, StoreError>;
 
-    /// What became of the last instants of a task's timers, the newest first.
+    /// How many of the last `limit` runs that a timer set off wait to be begun.
+    async fn waiting_runs(&self, name: &TaskName, timer: &TimerName, limit: u32) -> Result<u32, StoreError>;
+
+    /// What became of the last `limit` instants of each of a task's timers, the newest first.
     async fn list_fired(&self, name: &TaskName, limit: u32) -> Result<Vec<Fired>, StoreError>;
 }

@@ -72,6 +72,8 @@ pub(crate) struct Core {
     /// Which prepared sources are being planned.
     pub(crate) plannings: Plannings,
     pub(crate) clock: Arc<dyn Clock>,
+    /// What timers follow.
+    pub(crate) wall_clock: Arc<dyn Clock>,
     pub(crate) access: Access,
     pub(crate) key: Arc<ServerKey>,
     /// Whom tasks' secrets come from.
@@ -120,6 +122,8 @@ pub(crate) struct CoreParts {
     pub(crate) image_aliases: BTreeMap<String, String>,
     pub(crate) frontends: FrontendRules,
     pub(crate) clock: Arc<dyn Clock>,
+    /// What timers follow.
+    pub(crate) wall_clock: Arc<dyn Clock>,
     pub(crate) access: Access,
     pub(crate) key: Arc<ServerKey>,
     pub(crate) secrets: Secrets,
@@ -155,6 +159,7 @@ impl Core {
             allowed_sources: parts.allowed_sources,
             source_roots: parts.source_roots,
             clock: parts.clock,
+            wall_clock: parts.wall_clock,
             access: parts.access,
             key: parts.key,
             secrets: parts.secrets,

@@ -11,6 +11,7 @@ mod api;
 mod backup;
 mod contexts;
 mod core;
+mod housekeeping;
 mod keys;
 mod listen;
 mod local_agent;

@@ -29,16 +29,6 @@ use queue::Queue;
 
 /// The time between two full looks: what a lost wake-up costs.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How often expired contexts are removed, and connected agents written down as seen.
-const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(60);
-/// Old runs that are removed in one go.
-const RUN_BATCH: u32 = 200;
-/// Contexts that are removed in one go.
-const CONTEXT_BATCH: u32 = 100;
-
-/// Requests whose texts are dropped in one go.
-const TEXT_BATCH: u32 = 1_000;
-
 /// Events that are on the way to the store at a time: they share commits.
 const AT_ONCE: usize = 64;
 /// Offers that are about to be answered at a time. More would not get agents to work sooner: their answers would wait behind
@@ -57,7 +47,6 @@ pub(crate) async fn run(core: Arc<Core>, shutdown: CancellationToken) {
     if let Err(error) = scheduler.extend_leases(&core).await {
         tracing::error!(error = chain(&error), "leases can't be extended after the restart");
     }
-    let mut housekeeping_due = Instant::now();
     let mut look_due = Instant::now();
     loop {
         if look_due <= Instant::now() {
@@ -67,12 +56,6 @@ pub(crate) async fn run(core: Arc<Core>, shutdown: CancellationToken) {
             look_due = Instant::now() + PERIOD;
         } else {
             scheduler.glance(&core).await;
-        }
-        if housekeeping_due <= Instant::now() {
-            housekeeping_due = Instant::now() + HOUSEKEEPING_PERIOD;
-            remove_expired_contexts(&core).await;
-            remove_old_runs(&core).await;
-            core.write_down_agents().await;
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -186,10 +169,9 @@ impl Scheduler {
             return Vec::new();
         }
         let room = MAX_OFFERS.saturating_sub(self.queue.fresh_offers(now, &core.policy));
-        let (waiting, limited) = schedule::limited(waiting, |run| self.queue.limit_of(run), self.queue.begun());
         let (mut offers, mut waits) = (Vec::new(), Vec::new());
-        let decisions = schedule::schedule(waiting, &core.agents.views(), self.queue.load());
-        for decision in decisions.into_iter().chain(limited) {
+        let (limit_of, begun) = (|run| self.queue.limit_of(run), self.queue.begun());
+        for decision in schedule::schedule(waiting, &core.agents.views(), self.queue.load(), limit_of, begun) {
             match decision {
                 Decision::Offer { run, placement, agent } if offers.len() < room => {
                     offers.push((run, RunEvent::Offer { placement, agent }));
@@ -214,40 +196,5 @@ async fn apply(core: &Core, run: RunId, event: RunEvent) {
         Ok(_)
         | Err(ApplyError::Refused { refusal: Refusal::NothingToDo | Refusal::NotWaiting | Refusal::Over, .. }) => {}
         Err(error) => tracing::error!(run = %run, error = chain(&error), "run can't be moved on; trying again"),
-    }
-}
-
-/// Removes what has been kept long enough, a few at a time: others want to write too.
-async fn remove_old_runs(core: &Core) {
-    match core.runs.expire_runs(RUN_BATCH).await {
-        Ok(expired) if expired.runs + expired.logs > 0 => {
-            tracing::info!(runs = expired.runs, logs = expired.logs, "old runs of tasks removed");
-        }
-        Ok(_) => {}
-        Err(error) => tracing::error!(error = chain(&error), "old runs can't be removed"),
-    }
-}
-
-pub(crate) async fn remove_expired_contexts(core: &Core) {
-    let expired = match core.contexts.expire_contexts(core.context_retention, CONTEXT_BATCH).await {
-        Ok(expired) => expired,
-        Err(error) => {
-            tracing::error!(error = chain(&error), "expired contexts can't be listed");
-            return;
-        }
-    };
-    let mut gone = Vec::new();
-    for id in expired {
-        match core.context_files.remove(&id).await {
-            Ok(()) => gone.push(id),
-            Err(error) => tracing::error!(context = %id, error = %error, "expired context can't be removed"),
-        }
-    }
-    if let Err(error) = core.contexts.forget_contexts(&gone).await {
-        tracing::error!(error = chain(&error), "removed contexts can't be forgotten");
-    }
-    // What the planning of a run read goes with its files.
-    if let Err(error) = core.runs.drop_request_texts(core.context_retention, TEXT_BATCH).await {
-        tracing::error!(error = chain(&error), "texts of old requests can't be dropped");
     }
 }

@@ -41,7 +41,7 @@ use crate::problem::{ApiError, chain};
 use crate::secrets::Secrets;
 use crate::settings::{Settings, TlsName};
 use crate::tls::{ServerTls, TlsError};
-use crate::{backup, local_agent, scheduler, timers};
+use crate::{backup, housekeeping, local_agent, scheduler, timers};
 
 /// How often the registry's leftovers are removed.
 const REGISTRY_PERIOD: Duration = Duration::from_secs(60);
@@ -178,6 +178,7 @@ impl Server {
             image_aliases: settings.image_aliases.clone(),
             frontends: settings.frontends.clone(),
             clock: store.clock().clone(),
+            wall_clock: store.wall_clock().clone(),
             access,
             key,
             secrets,
@@ -211,6 +212,7 @@ impl Server {
         let mut loops = vec![
             tokio::spawn(scheduler::run(core.clone(), stop.clone())),
             tokio::spawn(timers::run(core.clone(), stop.clone())),
+            tokio::spawn(housekeeping::run(core.clone(), stop.clone())),
             tokio::spawn(sweep_registry(registry.clone(), settings.clone(), stop.clone())),
         ];
         if let Some(tls) = tls {

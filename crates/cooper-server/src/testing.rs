@@ -79,6 +79,7 @@ async fn open(
         context_retention: Duration::ZERO,
         context_files: ContextFiles::open(data.join("contexts"), 1024).await.expect("contexts"),
         clock: store.clock().clone(),
+        wall_clock: store.wall_clock().clone(),
         access: Access::new(tokens(store.clone()), store.clock().clone()),
         key,
         secrets,

@@ -1,21 +1,26 @@
-//! The loop of the timers: sleeps until the earliest instant by the store's clock, and fires what has come.
+//! The loop of the timers: sleeps until the earliest instant by the clock on the wall, and fires what has come.
 //!
-//! The next instants are rows, and a row moves on in the transaction that accepts its run: a crash or a second server fires
-//! nothing twice. What was due while no server ran is `cooper_engine::task`'s to judge.
+//! The next instants are rows, and a row moves on in the transaction that accepts its run: a crash, a second server and a
+//! clock that is set back fire nothing twice. What was due while no server could run it is `cooper_engine::task`'s to judge.
+//! Instants are fired beside each other: one that takes long, such as for what its task file names, delays no other.
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use cooper_api::problem::ProblemCode;
-use cooper_engine::task::Cause;
+use cooper_engine::task::{Cause, GRACE};
 use cooper_ports::runs::AcceptError;
 use cooper_ports::store_error::StoreError;
 use cooper_ports::tasks::{Firing, Instant};
-use cooper_types::Timestamp;
+use cooper_types::{PrincipalName, TimerName, Timestamp};
 use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use tokio::time::Instant as Moment;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
@@ -23,38 +28,41 @@ use crate::problem::{ApiError, chain};
 use crate::stored_tasks::{self, Given};
 
 /// Instants that are read at a time.
-const BATCH: u32 = 1000;
-/// Runs that are on the way to the store at a time: they share commits.
-const AT_ONCE: usize = 64;
-/// How long it waits after a failure of the store.
+const BATCH: u32 = 20_000;
+/// Instants that are fired at a time: their runs share commits.
+const AT_ONCE: usize = 256;
+/// As many of them may be one principal's: a task may name slow places.
+const AT_ONCE_OF_ONE: usize = 64;
+/// How long it may take to ask for the run of an instant.
+const ASKING: Duration = Duration::from_secs(10);
+/// How long it waits after a failure of the store, and until it looks again while much is to do.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The longest sleep: what a lost wake-up costs.
-const LONGEST: Duration = Duration::from_secs(60);
+/// How long an instant waits that could not be fired.
+const RETRY: Duration = Duration::from_secs(5);
+/// The longest sleep: what a lost wake-up, or a clock that is set, costs.
+const LONGEST: Duration = Duration::from_secs(30);
 /// For how long an instant is tried whose run can't be asked for just now.
 const TRIED_FOR: Duration = Duration::from_secs(600);
+/// So many runs of a timer may wait to be begun. Further instants set off none.
+const MAX_WAITING: u32 = 16;
 
 /// Runs until cancelled.
 pub(crate) async fn run(core: Arc<Core>, shutdown: CancellationToken) {
-    let watched = core.clock.now();
+    let wake = Arc::clone(&core);
+    let mut timers = Timers::new(core);
     loop {
-        let next = tokio::select! {
-            () = shutdown.cancelled() => return,
-            next = pass(&core, watched) => next,
-        };
-        let wait = match next {
-            Ok(next) => next.map_or(LONGEST, |next| next.since(core.clock.now()).min(LONGEST)),
-            Err(error) => {
-                tracing::error!(error = chain(&error), "timers can't be looked at; trying again");
-                PAUSE
-            }
-        };
+        let until = timers.look().await;
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = core.timers.notified() => {}
-            () = tokio::time::sleep(wait) => {}
+            () = wake.timers.notified() => timers.read_at = Moment::now(),
+            Some(landed) = timers.flights.next(), if !timers.flights.is_empty() => timers.landed(landed),
+            () = tokio::time::sleep_until(until) => {}
         }
     }
 }
+
+/// A timer of a task.
+type Key = (String, TimerName);
 
 /// What became of an instant.
 enum Done {
@@ -64,24 +72,141 @@ enum Done {
     Later,
 }
 
-/// Fires everything that has come, and tells when to look again.
-async fn pass(core: &Arc<Core>, watched: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-    loop {
-        let now = core.clock.now();
-        let due = core.tasks.due_timers(now, BATCH).await?;
-        if due.is_empty() {
-            return core.tasks.next_timer().await;
-        }
-        let fires = futures::stream::iter(due).map(|instant| fire(core, instant, watched, now));
-        let done: Vec<Result<Done, StoreError>> = fires.buffer_unordered(AT_ONCE).collect().await;
-        let mut later = false;
-        for done in done {
-            later |= matches!(done?, Done::Later);
-        }
-        if later {
-            return Ok(Some(core.clock.now().after(PAUSE)));
+type Landed = (Key, PrincipalName, Result<Done, StoreError>);
+
+struct Timers {
+    core: Arc<Core>,
+    /// Since when what comes can be fired: older instants were missed.
+    watched: Timestamp,
+    /// When it looked last, by both clocks.
+    looked: (Timestamp, Moment),
+    /// When the rows are to be read again.
+    read_at: Moment,
+    /// Instants that have come and are not on their way.
+    queue: VecDeque<Instant>,
+    in_flight: BTreeMap<Key, PrincipalName>,
+    of_principal: BTreeMap<PrincipalName, usize>,
+    /// Timers that could not fire, and until when they are let be.
+    held: BTreeMap<Key, Moment>,
+    flights: FuturesUnordered<BoxFuture<'static, Landed>>,
+}
+
+impl Timers {
+    fn new(core: Arc<Core>) -> Self {
+        let now = core.wall_clock.now();
+        Self {
+            core,
+            watched: now,
+            looked: (now, Moment::now()),
+            read_at: Moment::now(),
+            queue: VecDeque::new(),
+            in_flight: BTreeMap::new(),
+            of_principal: BTreeMap::new(),
+            held: BTreeMap::new(),
+            flights: FuturesUnordered::new(),
         }
     }
+
+    /// Reads what has come, if it is time for that, and sends off what may be; tells when to look again.
+    async fn look(&mut self) -> Moment {
+        let (now, moment) = (self.core.wall_clock.now(), Moment::now());
+        let (last, then) = std::mem::replace(&mut self.looked, (now, moment));
+        if now.since(last) > moment.duration_since(then) + GRACE {
+            // The machine slept, or its clock was set: nobody was there for what came meanwhile.
+            self.watched = now;
+            self.read_at = moment;
+        }
+        if self.read_at <= moment {
+            match self.read(now).await {
+                Ok(next) => self.read_at = moment + next.map_or(LONGEST, |next| next.since(now).min(LONGEST)),
+                Err(error) => {
+                    tracing::error!(error = chain(&error), "timers can't be looked at; trying again");
+                    self.watched = now;
+                    self.read_at = moment + PAUSE;
+                }
+            }
+        }
+        self.send_off(now);
+        if !self.queue.is_empty() {
+            self.read_at = self.read_at.min(moment + PAUSE);
+        }
+        self.read_at
+    }
+
+    /// Reads the instants that have come; tells when the next one does.
+    async fn read(&mut self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        let moment = Moment::now();
+        self.held.retain(|_, until| *until > moment);
+        let due = self.core.tasks.due_timers(now, BATCH).await?;
+        let is_new = |instant: &Instant| {
+            let key = key(instant);
+            !self.in_flight.contains_key(&key) && !self.held.contains_key(&key)
+        };
+        self.queue = due.into_iter().filter(is_new).collect();
+        // What is held is due, too.
+        if let Some(until) = self.held.values().min() {
+            let wait = until.saturating_duration_since(moment);
+            return Ok(Some(now.after(wait.max(PAUSE))));
+        }
+        match self.core.tasks.next_timer().await? {
+            // On its way: it has a new instant when it lands.
+            Some(next) if next <= now => Ok(Some(now.after(PAUSE))),
+            next => Ok(next),
+        }
+    }
+
+    /// Fires what has come, as much at a time as may be.
+    fn send_off(&mut self, now: Timestamp) {
+        let mut stay = VecDeque::new();
+        while let Some(instant) = self.queue.pop_front() {
+            if self.in_flight.len() >= AT_ONCE {
+                self.queue.push_front(instant);
+                break;
+            }
+            let of_one = self.of_principal.entry(instant.principal.clone()).or_default();
+            if *of_one >= AT_ONCE_OF_ONE {
+                stay.push_back(instant);
+                continue;
+            }
+            *of_one += 1;
+            let (key, principal) = (key(&instant), instant.principal.clone());
+            self.in_flight.insert(key.clone(), principal.clone());
+            let (core, watched) = (Arc::clone(&self.core), self.watched);
+            self.flights.push(Box::pin(async move { (key, principal, fire(&core, instant, watched, now).await) }));
+        }
+        stay.append(&mut self.queue);
+        self.queue = stay;
+    }
+
+    fn landed(&mut self, (key, principal, done): Landed) {
+        self.in_flight.remove(&key);
+        if let Some(count) = self.of_principal.get_mut(&principal) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_principal.remove(&principal);
+            }
+        }
+        match done {
+            Ok(Done::Yes) => {}
+            Ok(Done::Later) => {
+                self.held.insert(key, Moment::now() + RETRY);
+            }
+            Err(error) => {
+                let (task, timer) = &key;
+                tracing::error!(task, timer = %timer, error = chain(&error), "timer can't be fired; trying again");
+                // What comes while nothing can be written was missed.
+                self.watched = self.core.wall_clock.now();
+                self.held.insert(key, Moment::now() + RETRY);
+            }
+        }
+        if self.queue.is_empty() {
+            self.read_at = Moment::now();
+        }
+    }
+}
+
+fn key(instant: &Instant) -> Key {
+    (instant.task.key(), instant.timer.clone())
 }
 
 /// Fires one instant, or moves on from it.
@@ -93,10 +218,16 @@ async fn fire(core: &Arc<Core>, instant: Instant, watched: Timestamp, now: Times
     let passed = timer.passed(instant.at, watched, now);
     let firing = Firing { instant: instant.clone(), next: passed.next };
     if !passed.fires {
-        return pass_by(core, &firing, "missed: no server ran at that time, and the timer's catch-up is Skip").await;
+        let why = "missed: no server could run it at that time, and the timer's catch-up is Skip";
+        return pass_by(core, &firing, why).await;
+    }
+    if core.tasks.waiting_runs(&instant.task, &instant.timer, MAX_WAITING).await? >= MAX_WAITING {
+        let why = format!("{MAX_WAITING} runs of earlier instants of the timer still wait to be begun");
+        return pass_by(core, &firing, &why).await;
     }
     let cause = Cause::Timer { timer: instant.timer.clone(), occurrence: instant.at };
-    let request = match stored_tasks::request(core, task, Given::default(), cause, None).await {
+    let asking = stored_tasks::request(core, task, Given::default(), cause, None);
+    let request = match tokio::time::timeout(ASKING, asking).await.unwrap_or_else(|_| Err(too_slow())) {
         Ok(request) => request,
         Err(error) if may_pass(&error) && now.since(instant.at) < TRIED_FOR => {
             tracing::warn!(task = %task.name, timer = %instant.timer, why = error.0.detail, "timer's run can't be asked for now; trying again");
@@ -105,16 +236,23 @@ async fn fire(core: &Arc<Core>, instant: Instant, watched: Timestamp, now: Times
         Err(error) => return pass_by(core, &firing, &error.0.detail).await,
     };
     match stored_tasks::accept(core, request, Some(firing.clone())).await {
-        Ok(_) | Err(AcceptError::TimerMoved { .. }) => Ok(Done::Yes),
+        Ok(_) => Ok(Done::Yes),
+        // Another server was faster. Or the clock was set back and the instant has come before: the timer goes on.
+        Err(AcceptError::TimerMoved { .. }) => pass_by(core, &firing, "the instant has set off a run before").await,
         Err(AcceptError::Store(error)) => Err(error),
         Err(error) => pass_by(core, &firing, &chain(&error)).await,
     }
 }
 
+fn too_slow() -> ApiError {
+    let seconds = ASKING.as_secs();
+    ApiError::new(ProblemCode::Unavailable, format!("what the task file names was not there within {seconds} s"))
+}
+
 /// Moves a timer on without a run.
 async fn pass_by(core: &Core, firing: &Firing, why: &str) -> Result<Done, StoreError> {
     if core.tasks.pass_instant(firing, why).await? {
-        let Instant { task, timer, at } = &firing.instant;
+        let Instant { task, timer, at, .. } = &firing.instant;
         tracing::warn!(task = %task, timer = %timer, instant = %at, why, "timer started no run");
     }
     Ok(Done::Yes)

@@ -1,11 +1,11 @@
-//! The store's clock: the wall clock read once, at open, and the monotonic clock from there on.
+//! The store's clocks: the one that judges leases, and the one on the wall, which timers follow.
 
 use std::time::{Instant, SystemTime};
 
 use cooper_ports::clock::Clock;
 use cooper_types::Timestamp;
 
-/// Judges leases. It never shows a time before the newest one in the database, and later jumps of the wall clock do
+/// Judges leases: the wall clock read once, at open, and the monotonic clock from there on. It never shows a time before the newest one in the database, and later jumps of the wall clock do
 /// not reach it. The price: it lags behind wall time by what the machine sleeps, until the store is opened again.
 #[derive(Debug)]
 pub(crate) struct StoreClock {
@@ -23,6 +23,17 @@ impl StoreClock {
 impl Clock for StoreClock {
     fn now(&self) -> Timestamp {
         self.start.after(self.opened.elapsed())
+    }
+}
+
+/// The time as people read it: what timers are due by. It jumps where the machine's clock is set, and with what the machine
+/// sleeps.
+#[derive(Debug)]
+pub(crate) struct WallClock;
+
+impl Clock for WallClock {
+    fn now(&self) -> Timestamp {
+        wall_clock()
     }
 }
 

@@ -11,7 +11,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
 use crate::checkpoint::{Checkpoints, WAL_LIMIT};
-use crate::clock::StoreClock;
+use crate::clock::{StoreClock, WallClock};
 use crate::lock::{DataLock, LockError, private, sync_directory};
 use crate::migrations::{MIGRATIONS, MigrationError, migrate};
 use crate::writer::{Tx, Writer, WriterCounts};
@@ -23,7 +23,7 @@ const READERS: u32 = 4;
 pub struct StoreOptions {
     /// What `$Registry`, tokens and records say.
     pub registry_name: RegistryName,
-    /// The clock to use instead of the store's own, for tests.
+    /// The clock to use instead of the store's own ones, for tests.
     pub clock: Option<Arc<dyn Clock>>,
 }
 
@@ -63,6 +63,7 @@ struct Inner {
     writer: Writer,
     readers: SqlitePool,
     clock: Arc<dyn Clock>,
+    wall: Arc<dyn Clock>,
     registry: RegistryId,
     registry_name: RegistryName,
 }
@@ -97,6 +98,7 @@ impl Store {
             .await
             .map_err(|source| OpenError::Migration { path: path.clone(), source })?;
         let newest = newest_time(&mut connection).await.map_err(failed)?;
+        let wall = options.clock.clone().unwrap_or_else(|| Arc::new(WallClock));
         let clock = options.clock.unwrap_or_else(|| Arc::new(StoreClock::starting_after(newest)));
         let registry = registry(&mut connection, &options.registry_name, clock.now()).await.map_err(failed)?;
         // SQLite syncs its files, and the log's name in the directory only where it makes a rollback journal.
@@ -112,7 +114,7 @@ impl Store {
         let checkpoints = Checkpoints::new(copying, directory.join("cooper.db-wal"));
         let writer = Writer::start(connection, checkpoints, clock.clone(), lock);
         let registry_name = options.registry_name;
-        Ok(Self { inner: Arc::new(Inner { writer, readers, clock, registry, registry_name }) })
+        Ok(Self { inner: Arc::new(Inner { writer, readers, clock, wall, registry, registry_name }) })
     }
 
     /// Lets queued changes finish, refuses new ones, closes the database and frees the data directory.
@@ -124,6 +126,11 @@ impl Store {
     /// The clock that judges leases.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.inner.clock
+    }
+
+    /// The clock that timers follow.
+    pub fn wall_clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.wall
     }
 
     /// The one registry of today.

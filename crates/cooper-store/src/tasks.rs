@@ -23,7 +23,8 @@ const DELETE: &str = "delete task";
 #[async_trait]
 impl TaskStore for Store {
     async fn put_task(&self, put: PutTask) -> Result<TaskRecord, PutTaskError> {
-        let (registry, clock) = (self.registry_id(), self.clock().clone());
+        // The instants of timers are found by the clock that they follow.
+        let (registry, clock) = (self.registry_id(), self.wall_clock().clone());
         self.write(async move |mut tx| self::put(&mut tx, registry, clock.now(), put).await).await
     }
 
@@ -127,6 +128,10 @@ impl TaskStore for Store {
         let (registry, now) = (self.registry_id(), self.clock().now());
         let (firing, why_not) = (firing.clone(), why_not.to_owned());
         self.write(async move |mut tx| timers::moved(&mut tx, registry, now, &firing, Err(&why_not)).await).await
+    }
+
+    async fn waiting_runs(&self, name: &TaskName, timer: &TimerName, limit: u32) -> Result<u32, StoreError> {
+        timers::waiting_runs(self, name, timer, limit).await
     }
 
     async fn list_fired(&self, name: &TaskName, limit: u32) -> Result<Vec<Fired>, StoreError> {

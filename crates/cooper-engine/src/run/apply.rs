@@ -522,7 +522,8 @@ impl Run {
                 reason: format!("the run's timeout of {timeout} s passed without an agent for all of it: {waiting}"),
             }));
         }
-        let waiting = waiting?;
+        // Other runs of its task end by themselves, and then it is this one's turn: no agent is missing.
+        let waiting = waiting.filter(|reason| !matches!(reason, PendingReason::TaskBusy { .. }))?;
         // What waits may have been planned, or let go on, by a step that ended since.
         let ended = self.steps.iter().filter_map(|step| step.state.finished());
         let since = self.losses.last().map_or(self.created, |loss| loss.at);

@@ -1,6 +1,7 @@
 //! Runs of task files: steps side by side, failures that don't matter, containers that are lost with their agent.
 
 use cooper_engine::run::{Effect, Policy, Run, RunEvent, RunStatus, StepState, StepStatus};
+use std::collections::BTreeMap;
 
 use cooper_engine::schedule::{self, AgentView, Decision};
 use cooper_types::{PoolName, RunId};
@@ -96,7 +97,9 @@ fn placements_that_wait_for_each_other_share_one_slot() {
     for second in 1..20 {
         let waiting = schedule::waiting(&runs, at(second), &Policy::DEFAULT);
         assert!(waiting.iter().all(|view| runs.iter().any(|run| run.id == view.run && run.has_work(view.placement))));
-        for decision in schedule::schedule(waiting, std::slice::from_ref(&only), &schedule::load(&runs)) {
+        for decision in
+            schedule::schedule(waiting, std::slice::from_ref(&only), &schedule::load(&runs), |_| None, &BTreeMap::new())
+        {
             let Decision::Offer { run, placement, agent } = decision else { continue };
             let run = runs.iter_mut().find(|other| other.id == run).expect("one of them");
             taken(run, second, placement, &agent);

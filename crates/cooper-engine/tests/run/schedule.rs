@@ -101,7 +101,7 @@ proptest! {
     ) {
         let load: BTreeMap<AgentRef, u32> =
             agents.iter().zip(loads).map(|(view, load)| (view.agent.clone(), load)).collect();
-        let decisions = schedule(waiting.clone(), &agents, &load);
+        let decisions = schedule(waiting.clone(), &agents, &load, |_| None, &BTreeMap::new());
 
         let mut asked: BTreeMap<AgentRef, u32> = BTreeMap::new();
         let mut decided = BTreeSet::new();
@@ -145,6 +145,6 @@ proptest! {
         // The order in which the rows are read does not matter.
         let mut turned = waiting.clone();
         turned.rotate_left(turn.min(waiting.len()));
-        prop_assert_eq!(schedule(turned, &agents, &load), decisions);
+        prop_assert_eq!(schedule(turned, &agents, &load, |_| None, &BTreeMap::new()), decisions);
     }
 }

@@ -166,7 +166,9 @@ impl World {
         let runs = self.store.unfinished();
         let agents: Vec<AgentView> = self.server.table.values().map(|connection| connection.view.clone()).collect();
         let load = schedule::load(&runs);
-        for decision in schedule::schedule(schedule::waiting(&runs, now, &POLICY), &agents, &load) {
+        for decision in
+            schedule::schedule(schedule::waiting(&runs, now, &POLICY), &agents, &load, |_| None, &BTreeMap::new())
+        {
             let (run, event) = match decision {
                 Decision::Offer { run, placement, agent } => (run, RunEvent::Offer { placement, agent }),
                 Decision::Wait { run, placement, reason } => (run, RunEvent::Explained { placement, reason }),

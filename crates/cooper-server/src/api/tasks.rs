@@ -28,8 +28,8 @@ use crate::stored_tasks::{self, Given, kept_as};
 
 /// The longest user name or password, in bytes: they go in a header.
 const MAX_CREDENTIAL: usize = 4096;
-/// What became of so many instants is told of a task's timers.
-const FIRED: u32 = 64;
+/// What became of so many instants is told of each timer.
+const FIRED: u32 = 16;
 
 /// `GET /tasks`
 pub(super) async fn list(
@@ -119,13 +119,18 @@ pub(super) async fn update(
     let core = state.core;
     core.clone()
         .detached(async move {
-            let earlier = find(&core, &name).await?.task;
-            owned(&earlier, &token)?;
-            let says_what = change.step.is_some() || change.source.is_some();
+            let record = find(&core, &name).await?;
+            let earlier = &record.task;
+            owned(earlier, &token)?;
+            let says_what = change.step.is_some() || change.source.is_some() || change.pool.is_some();
             let mut task = earlier.changed(change, core.clock.now())?;
-            // Whoever says what is done says as whom: a token that may less makes no task that does more.
-            if says_what && task.principal == token.principal {
-                task.scopes = token.scopes.clone();
+            if says_what {
+                may_show(&record, &token, task.secrets().iter().any(|secret| !given.contains_key(secret)))?;
+                // A token that may less makes no task that does more; and the rest of what the task does, which may be
+                // another token's work, is given no rights by this one.
+                if task.principal == token.principal {
+                    task.scopes = earlier.scopes.within(&token.scopes);
+                }
             }
             put(&core, &token, task, given, Some(earlier.generation)).await.map(Json)
         })
@@ -166,8 +171,9 @@ pub(super) async fn run(
     let idempotency = idempotency_key(&headers)?.map(|key| (key, digest));
     let core = core.clone();
     let accept = async move {
-        let task = find(&core, &name).await?.task;
-        owned(&task, &token)?;
+        let record = find(&core, &name).await?;
+        let task = &record.task;
+        owned(task, &token)?;
         if let Some((key, request)) = &idempotency
             && let Some(record) = core.runs.run_of_request(&task.principal, key, request).await?
         {
@@ -176,12 +182,15 @@ pub(super) async fn run(
         let (overrides, secrets) = settings::overrides(body.value)?;
         // Who changes what is done does no more with it than their own token allows.
         let limit = (!overrides.is_empty()).then(|| token.scopes.clone());
+        if limit.is_some() {
+            may_show(&record, &token, task.secrets().iter().any(|secret| !secrets.contains_key(secret)))?;
+        }
         let given = Given { overrides, secrets, limit };
         let cause = match task.principal == token.principal {
             true => Cause::Manual,
             false => Cause::For { by: token.principal },
         };
-        let request = stored_tasks::request(&core, &task, given, cause, idempotency).await?;
+        let request = stored_tasks::request(&core, task, given, cause, idempotency).await?;
         Ok(stored_tasks::accept(&core, request, None).await?)
     };
     created(&state.core.detached(accept).await?)
@@ -280,6 +289,21 @@ fn owned(task: &Task, token: &Token) -> ApiResult<()> {
     let (name, owner) = (&task.name, &task.principal);
     let detail = format!("task `{name}` is {owner}'s: only that principal and administrators run and change it");
     Err(ApiError::new(ProblemCode::Forbidden, detail))
+}
+
+/// Lets nobody change what a task's secrets and credentials are shown to whose token may less than the task: another token
+/// of the same principal gave them.
+fn may_show(record: &TaskRecord, token: &Token, keeps_secrets: bool) -> ApiResult<()> {
+    let Some(missing) = token.scopes.first_missing(&record.task.scopes) else { return Ok(()) };
+    if !keeps_secrets && record.credentials.is_empty() {
+        return Ok(());
+    }
+    let detail = format!(
+        "task `{}` has secrets or credentials, and your token lacks its scope `{missing}`: it can't change what they are shown to",
+        record.task.name
+    );
+    let hint = "use a token with the task's scopes, or make a task of your own";
+    Err(ApiError::new(ProblemCode::Forbidden, detail).with_hint(hint))
 }
 
 fn same_name(name: &TaskName, settings: &TaskSettings) -> ApiResult<()> {

@@ -20,6 +20,9 @@ use crate::problem::chain;
 /// How long an offer counts as one that is about to be answered.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// For each run that is looked for, how many are looked at.
+const PASSED_OVER: usize = 8;
+
 /// Whose turn is when.
 type Turn = (Reverse<i32>, Timestamp, RunId);
 
@@ -86,10 +89,17 @@ impl Queue {
         &self.load
     }
 
-    /// The oldest runs that wait for each pool and platform, so many of each.
+    /// The oldest runs that wait for each pool and platform, so many of each. Those of tasks of which as many are with agents
+    /// as may be are passed over, a bounded number of them: a full look finds what is behind more.
     pub(super) fn oldest_waiting(&self, count: usize) -> impl Iterator<Item = &Run> {
-        let oldest: BTreeSet<RunId> =
-            self.waiting.values().flat_map(|runs| runs.iter().take(count)).map(|(.., run)| *run).collect();
+        let may_go = |run: &RunId| {
+            let limit = self.limit_of(*run);
+            limit.is_none_or(|(task, limit)| self.begun.get(&task.key()).is_none_or(|begun| *begun < limit))
+        };
+        let of_class = |runs: &BTreeSet<Turn>| -> Vec<RunId> {
+            runs.iter().take(count * PASSED_OVER).map(|(.., run)| *run).filter(may_go).take(count).collect()
+        };
+        let oldest: BTreeSet<RunId> = self.waiting.values().flat_map(of_class).collect();
         oldest.into_iter().filter_map(|run| self.runs.get(&run))
     }
 

@@ -1,9 +1,10 @@
 //! The next instants of timers, and what became of those that have come.
 
+use cooper_engine::run::RunStatus;
 use cooper_engine::task::Task;
 use cooper_ports::store_error::StoreError;
 use cooper_ports::tasks::{Fired, Firing, Instant};
-use cooper_types::{RegistryId, RunId, TaskName, TimerName, Timestamp};
+use cooper_types::{PrincipalName, RegistryId, RunId, TaskName, TimerName, Timestamp};
 use sqlx::{Row, SqliteConnection};
 
 use crate::Store;
@@ -16,8 +17,11 @@ const READ: &str = "read timers";
 /// How long it is kept what became of an instant, in microseconds: 30 days.
 const KEPT: i64 = 30 * 24 * 3600 * 1_000_000;
 
+/// The longest reason why an instant set off no run, in characters.
+const MAX_WHY_NOT: usize = 1000;
+
 /// The timers that are due, from an index alone; a task's name as it is written comes from its state.
-const DUE: &str = "SELECT t.task, t.timer, t.next, json_extract(k.state, '$.name') AS name
+const DUE: &str = "SELECT t.task, t.timer, t.next, json_extract(k.state, '$.name') AS name, k.principal
      FROM task_timers t INDEXED BY task_timers_by_next
      CROSS JOIN tasks k ON k.registry_id = t.registry_id AND k.task = t.task
      WHERE t.registry_id = ?1 AND t.next IS NOT NULL AND t.next <= ?2 ORDER BY t.next LIMIT ?3";
@@ -35,6 +39,7 @@ pub(super) async fn due(store: &Store, until: Timestamp, limit: u32) -> Result<V
             task: TaskName::parse(row.try_get("name").during(READ)?).stored(READ)?,
             timer: TimerName::parse(row.try_get("timer").during(READ)?).stored(READ)?,
             at: Timestamp::from_micros(row.try_get("next").during(READ)?),
+            principal: PrincipalName::parse(row.try_get("principal").during(READ)?).stored(READ)?,
         })
     });
     instants.collect()
@@ -69,7 +74,17 @@ pub(super) async fn put(
     )
     .bind(registry.0)
     .bind(&key)
-    .bind(names)
+    .bind(&names)
+    .execute(&mut *tx)
+    .await
+    .during(WRITE)?;
+    sqlx::query(
+        "DELETE FROM timer_firings
+         WHERE registry_id = ?1 AND task = ?2 AND timer NOT IN (SELECT value FROM json_each(?3))",
+    )
+    .bind(registry.0)
+    .bind(&key)
+    .bind(&names)
     .execute(&mut *tx)
     .await
     .during(WRITE)?;
@@ -104,7 +119,7 @@ pub(crate) async fn moved(
     firing: &Firing,
     outcome: Result<RunId, &str>,
 ) -> Result<bool, StoreError> {
-    let Firing { instant: Instant { task, timer, at }, next } = firing;
+    let Firing { instant: Instant { task, timer, at, .. }, next } = firing;
     let key = task.key();
     let moved = sqlx::query(
         "UPDATE task_timers SET next = ?5 WHERE registry_id = ?1 AND task = ?2 AND timer = ?3 AND next = ?4",
@@ -130,7 +145,7 @@ pub(crate) async fn moved(
     .bind(at.as_micros())
     .bind(now.as_micros())
     .bind(outcome.ok().map(run_number))
-    .bind(outcome.err())
+    .bind(outcome.err().map(|why| why.chars().take(MAX_WHY_NOT).collect::<String>()))
     .execute(&mut *tx)
     .await
     .during(WRITE)?;
@@ -145,10 +160,36 @@ pub(crate) async fn moved(
     Ok(written.rows_affected() > 0)
 }
 
+pub(super) async fn waiting_runs(
+    store: &Store,
+    name: &TaskName,
+    timer: &TimerName,
+    limit: u32,
+) -> Result<u32, StoreError> {
+    sqlx::query_scalar(
+        "SELECT count(*) FROM (
+             SELECT r.status FROM timer_firings f
+             JOIN runs r ON r.registry_id = f.registry_id AND r.number = f.run_number
+             WHERE f.registry_id = ?1 AND f.task = ?2 AND f.timer = ?3 AND f.run_number IS NOT NULL
+             ORDER BY f.instant DESC LIMIT ?4)
+         WHERE status = ?5",
+    )
+    .bind(store.registry_id().0)
+    .bind(name.key())
+    .bind(timer.as_str())
+    .bind(limit)
+    .bind(RunStatus::Queued.as_str())
+    .fetch_one(store.readers())
+    .await
+    .during(READ)
+}
+
 pub(super) async fn fired(store: &Store, name: &TaskName, limit: u32) -> Result<Vec<Fired>, StoreError> {
     let rows = sqlx::query(
-        "SELECT timer, instant, at, run_number, why_not FROM timer_firings
-         WHERE registry_id = ?1 AND task = ?2 ORDER BY instant DESC, timer LIMIT ?3",
+        "SELECT timer, instant, at, run_number, why_not FROM (
+             SELECT *, row_number() OVER (PARTITION BY timer ORDER BY instant DESC) AS place FROM timer_firings
+             WHERE registry_id = ?1 AND task = ?2)
+         WHERE place <= ?3 ORDER BY instant DESC, timer",
     )
     .bind(store.registry_id().0)
     .bind(name.key())

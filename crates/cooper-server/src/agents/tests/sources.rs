@@ -133,7 +133,7 @@ async fn uploads_are_taken_from_live_prepare_attempts_alone() {
     agent.say(ToServer::Holding(vec![Held { key, attempts: vec![attempt] }])).await;
     agent.expect(ToAgent::Stop { key }).await;
     assert_eq!(code(fixture.put(&agent.token, key, attempt, &[b"late"]).await), Code::FailedPrecondition);
-    crate::scheduler::remove_expired_contexts(&fixture.core).await;
+    crate::housekeeping::remove_expired_contexts(&fixture.core).await;
     assert!(fixture.context_files().is_empty(), "{:?}", fixture.context_files());
 
     let built = accept(&fixture.core, Vec::new()).await;

@@ -131,17 +131,37 @@ async fn a_run_is_its_tasks_principals_with_what_both_allow() {
     assert!(!scopes.admin() && may_push(&scopes, "app"), "{scopes:?}");
     // The narrow token may start it as it is, and gives nothing else more than it may itself.
     assert!(may_push(&fixture.scopes_of(&run(narrow.expose(), "{}").await).await, "app"));
-    let problem: Value = fixture
-        .ask("POST /tasks/nightly/runs", narrow.expose(), Some(r#"{"file":"other"}"#), StatusCode::FORBIDDEN)
-        .await;
-    assert!(problem["detail"].as_str().expect("text").contains("`app`"), "{problem}");
+    let other = r#"{"file":"other"}"#;
     let step = json!({"step": {"type": "Docker", "imageNames": ["team/app:1"]}}).to_string();
-    let _: TaskView = fixture.ask("PATCH /tasks/nightly", narrow.expose(), Some(&step), StatusCode::OK).await;
-    let scopes = fixture.scopes_of(&run(wide.expose(), "{}").await).await;
+    for (call, body) in [("POST /tasks/nightly/runs", other), ("PATCH /tasks/nightly", &step)] {
+        let problem: Value = fixture.ask(call, narrow.expose(), Some(body), StatusCode::FORBIDDEN).await;
+        assert!(problem["detail"].as_str().expect("text").contains("can't change what they are shown to"), "{problem}");
+    }
+    // Of a task without secrets it may, with its own rights.
+    let mut plain: Value = serde_json::from_str(DOCKER).expect("json");
+    plain["name"] = "plain".into();
+    plain["step"]["arguments"] = json!([]);
+    let plain = plain.to_string();
+    let _: TaskView = fixture.ask("POST /tasks", wide.expose(), Some(&plain), StatusCode::CREATED).await;
+    let problem: Value =
+        fixture.ask("POST /tasks/plain/runs", narrow.expose(), Some(other), StatusCode::FORBIDDEN).await;
+    assert!(problem["detail"].as_str().expect("text").contains("`app`"), "{problem}");
+    let _: TaskView = fixture.ask("PATCH /tasks/plain", narrow.expose(), Some(&step), StatusCode::OK).await;
+    let scopes_now = async || {
+        let run: Run = fixture.ask("POST /tasks/plain/runs", wide.expose(), Some("{}"), StatusCode::CREATED).await;
+        fixture.scopes_of(&run).await
+    };
+    let scopes = scopes_now().await;
     assert!(
         may_push(&scopes, "team/app") && !may_push(&scopes, "app"),
         "who says what is done says as whom: {scopes:?}"
     );
+    // A wide token's change of something gives nothing to the rest; saying all of it does.
+    let arguments = json!({"step": {"type": "Docker", "arguments": [{"name": "A", "value": "1"}]}}).to_string();
+    let _: TaskView = fixture.ask("PATCH /tasks/plain", wide.expose(), Some(&arguments), StatusCode::OK).await;
+    assert!(!may_push(&scopes_now().await, "app"));
+    let _: TaskView = fixture.ask("PUT /tasks/plain", wide.expose(), Some(&plain), StatusCode::OK).await;
+    assert!(may_push(&scopes_now().await, "app"));
 
     for token in [&wide, &narrow] {
         let id = token.expose().split('_').nth(1).expect("an id").parse().expect("valid");
