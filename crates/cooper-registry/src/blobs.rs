@@ -20,17 +20,15 @@ pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-co
 /// Content under a digest never changes; it is still private to those who may pull.
 const FOREVER: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
 
-/// `HEAD /v2/<name>/blobs/<digest>`. Who may push may count on the answer: the blob is kept for a push that is to come.
+/// `HEAD /v2/<name>/blobs/<digest>`. Whoever asks may count on the answer: the blob is kept for a push that is to come.
+/// Clients ask before they log in, so it does not matter who asks.
 pub(crate) async fn head(
     service: &RegistryService,
     repository: &RepositoryName,
     digest: &Digest,
-    may_push: bool,
 ) -> Result<Response, OciError> {
-    if may_push {
-        let stale = service.parts().clock.now().before(service.options().blob_grace / 2);
-        service.parts().store.renew_blob(repository, digest, stale).await?;
-    }
+    let stale = service.parts().clock.now().before(service.options().blob_grace / 2);
+    service.parts().store.renew_blob(repository, digest, stale).await?;
     let size = size(service, repository, digest).await?;
     Ok(respond(StatusCode::OK, digest, size, Body::empty(), None))
 }

@@ -16,12 +16,17 @@ use crate::service::RegistryService;
 /// How many leases are looked at in one transaction, and how many files removed between two.
 const PAGE: u32 = 256;
 
+/// After how many files it is asked again whether more may be removed.
+const FILES: usize = 16;
+
 /// How many pages one collection does at most.
 const PAGES: u32 = 64;
 
 /// What a collection did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
+    /// Manifests of attempts whose steps never succeeded.
+    pub unfinished: u64,
     /// Blobs that repositories let go.
     pub released: u64,
     /// Files that were nobody's, and are to be removed now.
@@ -45,13 +50,31 @@ pub enum CollectError {
 }
 
 impl RegistryService {
-    /// Does a bounded piece of collection; to be called now and then. Files are removed if `may_remove`, which is asked
-    /// after the rows that say so were read: who copies the store keeps them by answering no from before its copy of the
-    /// rows begins.
-    pub async fn collect(&self, may_remove: impl Fn() -> bool) -> Result<Collected, CollectError> {
+    /// Does a bounded piece of collection while it `goes_on`; to be called now and then. Files are removed if `may_remove`,
+    /// which is asked after the rows that say so were read: who copies the store keeps them by answering no from before its
+    /// copy of the rows begins.
+    pub async fn collect(
+        &self,
+        goes_on: impl Fn() -> bool,
+        may_remove: impl Fn() -> bool,
+    ) -> Result<Collected, CollectError> {
         let store = &self.parts().store;
         let mut collected = Collected::default();
         for _ in 0..PAGES {
+            if !goes_on() {
+                return Ok(collected);
+            }
+            let unused_since = self.parts().clock.now().before(self.options().blob_grace);
+            let dropped = store.drop_unfinished(unused_since, PAGE).await?;
+            collected.unfinished += u64::from(dropped);
+            if dropped < PAGE {
+                break;
+            }
+        }
+        for _ in 0..PAGES {
+            if !goes_on() {
+                return Ok(collected);
+            }
             let unused_since = self.parts().clock.now().before(self.options().blob_grace);
             let released = store.release_blobs(unused_since, PAGE).await?;
             collected.released += u64::from(released.released);
@@ -60,7 +83,7 @@ impl RegistryService {
             }
         }
         let surveyed = self.survey().await;
-        let removed = self.remove_condemned(may_remove, &mut collected).await;
+        let removed = self.remove_condemned(|| goes_on() && may_remove(), &mut collected).await;
         collected.strays = surveyed?;
         removed?;
         Ok(collected)
@@ -88,11 +111,12 @@ impl RegistryService {
             let condemned = store.condemned_blobs(after.as_ref(), PAGE).await?;
             let Some(last) = condemned.last() else { break };
             after = Some(last.clone());
-            if !may_remove() {
-                break;
-            }
-            let mut gone = Vec::new();
-            for digest in condemned {
+            let (mut gone, mut stopped) = (Vec::new(), false);
+            for (index, digest) in condemned.into_iter().enumerate() {
+                stopped = index % FILES == 0 && !may_remove();
+                if stopped {
+                    break;
+                }
                 match self.remove(&digest).await {
                     Ok(true) => gone.push(digest),
                     Ok(false) => {}
@@ -102,6 +126,9 @@ impl RegistryService {
             collected.removed += gone.len() as u64;
             // A crash before this leaves rows whose files are gone already, which is fine with the next collection.
             store.forget_condemned(&gone).await?;
+            if stopped {
+                break;
+            }
         }
         failure.map_or(Ok(()), Err)
     }

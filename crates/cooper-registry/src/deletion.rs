@@ -66,6 +66,14 @@ impl Delete {
 pub(crate) async fn manifest(service: RegistryService, delete: Delete, key: ManifestKey) -> Result<Response, OciError> {
     let Delete { repository, writer, conditions: Conditions { digest: expected, untagged, updated } } = delete;
     let store = &service.parts().store;
+    match &key {
+        ManifestKey::Tag(_) if untagged => return Err(no_condition("untagged", "a tag")),
+        // The digest is the entity tag.
+        ManifestKey::Digest(digest) if expected.as_ref().is_some_and(|expected| expected != digest) => {
+            return Err(failed(DeleteError::Moved(digest.clone()), &format!("manifest {key}"), ""));
+        }
+        ManifestKey::Tag(_) | ManifestKey::Digest(_) => {}
+    }
     let deleted = match &key {
         ManifestKey::Tag(tag) => store.delete_tag(&repository, tag, expected.as_ref(), updated, &writer).await,
         ManifestKey::Digest(digest) => store.delete_manifest(&repository, digest, untagged, updated, &writer).await,
@@ -82,7 +90,13 @@ pub(crate) async fn manifest(service: RegistryService, delete: Delete, key: Mani
 
 /// `DELETE /v2/<name>/blobs/<digest>`
 pub(crate) async fn blob(service: RegistryService, delete: Delete, digest: Digest) -> Result<Response, OciError> {
-    let Delete { repository, writer, .. } = delete;
+    let Delete { repository, writer, conditions: Conditions { digest: expected, untagged, updated } } = delete;
+    if untagged || updated.is_some() {
+        return Err(no_condition("untagged or updated", "a blob"));
+    }
+    if expected.is_some_and(|expected| expected != digest) {
+        return Err(failed(DeleteError::Moved(digest.clone()), &format!("blob {digest}"), ""));
+    }
     let deleted = service.parts().store.delete_blob(&repository, &digest, &writer).await;
     deleted.map_err(|error| match error {
         DeleteError::Unknown(_) => {
@@ -155,6 +169,11 @@ fn failed(error: DeleteError, what: &str, allowed: &'static str) -> OciError {
         DeleteError::AttemptOver(attempt) => OciError::attempt_over(&attempt),
         DeleteError::Store(error) => error.into(),
     }
+}
+
+/// A condition that is not looked at must not be taken for one that holds.
+fn no_condition(name: &str, what: &str) -> OciError {
+    OciError::bad_request("UNSUPPORTED", format!("{name} is no condition for deleting {what}"))
 }
 
 fn accepted() -> Response {

@@ -11,7 +11,6 @@ use http::request::Parts;
 use http::{HeaderValue, Method};
 
 use crate::error::OciError;
-use crate::identity::Decision;
 use crate::route::{Resource, Route};
 use crate::service::RegistryService;
 use crate::{blobs, deletion, manifests, metadata, tags, token, uploads};
@@ -93,10 +92,7 @@ async fn in_repository(
             manifests::get(service, &identity, &repository, &key).await
         }
         (Resource::Blob(digest), Method::GET) => blobs::get(service, &request, &repository, &digest).await,
-        (Resource::Blob(digest), Method::HEAD) => {
-            let may_push = identity.decide(&repository, Access::Push) == Decision::Allowed;
-            blobs::head(service, &repository, &digest, may_push).await
-        }
+        (Resource::Blob(digest), Method::HEAD) => blobs::head(service, &repository, &digest).await,
         (Resource::Tags, Method::GET | Method::HEAD) => tags::list(service, &identity, &request, &repository).await,
         (Resource::Blob(_), method) if method != Method::DELETE => {
             Err(OciError::method_not_allowed("GET, HEAD, DELETE"))

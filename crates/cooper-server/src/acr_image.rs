@@ -8,12 +8,17 @@ use std::fs::File;
 use std::io::{self, Read as _, Write};
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
 
 use cooper_registry::{OwnImage, OwnImageError, RegistryService};
 use cooper_types::{Digest, DigestAlgorithm, Hasher, Tag};
 use futures::StreamExt as _;
 use serde_json::json;
-use tokio::sync::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::problem::chain;
 
 /// This program, also where its file was replaced by a newer one's.
 const PROGRAM: &str = "/proc/self/exe";
@@ -21,6 +26,10 @@ const PROGRAM: &str = "/proc/self/exe";
 const IN_IMAGE: &str = "cooper";
 /// Whom it runs as there: nobody.
 const USER: &str = "65534:65534";
+/// How long whoever wants it waits for it: agents' reports ask again.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// After which time it is tried again to make it.
+const RETRY: Duration = Duration::from_secs(30);
 /// How much is read at once.
 const CHUNK: usize = 256 << 10;
 /// How many digits of the program's digest are its image's tag.
@@ -32,6 +41,12 @@ pub(crate) enum AcrImageError {
     /// The server is none that has one, as in tests.
     #[error("this server has no program to make it of")]
     Absent,
+    /// It takes a while to make it.
+    #[error("it is being made")]
+    Making,
+    /// It could not be made, a moment ago.
+    #[error("it could not be made; the server's log says why")]
+    Failed,
     /// The program or its libraries can't be read.
     #[error("failed to read this program and its libraries")]
     Program(#[source] io::Error),
@@ -40,33 +55,78 @@ pub(crate) enum AcrImageError {
     Registry(#[from] OwnImageError),
 }
 
-/// Makes the image once.
-pub(crate) struct AcrImage {
+/// Makes the image once, beside whoever wants it.
+pub(crate) struct AcrImage(Arc<Inner>);
+
+struct Inner {
     registry: RegistryService,
     /// For a file of its size, for a moment.
     scratch: PathBuf,
-    made: Mutex<Option<Digest>>,
+    state: watch::Sender<State>,
+}
+
+#[derive(Clone)]
+enum State {
+    Absent,
+    Making,
+    Made(Digest),
+    /// Until when it is not tried again.
+    Failed(Instant),
 }
 
 impl AcrImage {
     pub(crate) fn new(registry: RegistryService, scratch: PathBuf) -> Self {
-        Self { registry, scratch, made: Mutex::default() }
+        Self(Arc::new(Inner { registry, scratch, state: watch::Sender::new(State::Absent) }))
     }
 
-    /// The image's digest. Who asks first waits until it is there.
+    /// The image's digest. It is waited for, but not for long: others have to be answered, too.
     pub(crate) async fn digest(&self) -> Result<Digest, AcrImageError> {
-        let mut made = self.made.lock().await;
-        if let Some(digest) = &*made {
-            return Ok(digest.clone());
+        let mut states = self.0.state.subscribe();
+        let begins = self.0.state.send_if_modified(|state| {
+            let begins = match state {
+                State::Absent => true,
+                State::Failed(until) => *until <= Instant::now(),
+                State::Making | State::Made(_) => false,
+            };
+            if begins {
+                *state = State::Making;
+            }
+            begins
+        });
+        if begins {
+            let inner = Arc::clone(&self.0);
+            tokio::spawn(async move {
+                let state = match inner.find_or_make().await {
+                    Ok(digest) => State::Made(digest),
+                    Err(error) => {
+                        tracing::error!(error = chain(&error), "the image of `acr` can't be made");
+                        State::Failed(Instant::now() + RETRY)
+                    }
+                };
+                inner.state.send_replace(state);
+            });
         }
+        let settled = states.wait_for(|state| !matches!(state, State::Making));
+        match tokio::time::timeout(PATIENCE, settled).await {
+            Err(_) => Err(AcrImageError::Making),
+            Ok(Ok(state)) => match &*state {
+                State::Made(digest) => Ok(digest.clone()),
+                State::Absent | State::Making | State::Failed(_) => Err(AcrImageError::Failed),
+            },
+            // The sender is ours.
+            Ok(Err(_)) => Err(AcrImageError::Failed),
+        }
+    }
+}
+
+impl Inner {
+    async fn find_or_make(&self) -> Result<Digest, AcrImageError> {
         let program = blocking(|| digest_of(File::open(PROGRAM)?)).await?;
         let tag = Tag::parse(&program.hex()[..TAG_DIGITS]).expect("hexadecimal digits make a tag");
-        let digest = match self.registry.find_own_image(&tag).await.map_err(OwnImageError::from)? {
-            Some(digest) => digest,
-            None => self.make(tag).await?,
-        };
-        *made = Some(digest.clone());
-        Ok(digest)
+        match self.registry.find_own_image(&tag).await.map_err(OwnImageError::from)? {
+            Some(digest) => Ok(digest),
+            None => self.make(tag).await,
+        }
     }
 
     async fn make(&self, tag: Tag) -> Result<Digest, AcrImageError> {

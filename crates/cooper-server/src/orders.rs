@@ -85,7 +85,7 @@ impl OrderError {
                 | StoreError::Database { .. } => true,
                 StoreError::Corrupt { .. } => false,
             },
-            Self::OwnImage(_) => true,
+            Self::OwnImage(error) => !matches!(error, AcrImageError::Absent),
             Self::Over | Self::NoImage | Self::Argument(_) | Self::Text(_) | Self::Volume { .. } | Self::Unseal(_) => {
                 false
             }

@@ -314,10 +314,11 @@ async fn sweep_registry(registry: RegistryService, settings: Settings, stop: Can
             tracing::error!(error = chain(&error), "registry can't be swept");
         }
         // A backup copies the files of the rows that it has: what is there when it begins has to stay until its end.
-        match registry.collect(|| !backup::is_running(&settings.data_dir)).await {
+        let goes_on = || !stop.is_cancelled();
+        match registry.collect(goes_on, || !backup::is_running(&settings.data_dir)).await {
             Ok(collected) if collected == Collected::default() => {}
-            Ok(Collected { released, strays, removed }) => {
-                tracing::info!(released, strays, removed, "collected blobs that nothing refers to");
+            Ok(Collected { unfinished, released, strays, removed }) => {
+                tracing::info!(unfinished, released, strays, removed, "collected what nothing refers to");
             }
             Err(error) => tracing::error!(error = chain(&error), "blobs that nothing refers to can't be collected"),
         }

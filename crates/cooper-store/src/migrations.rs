@@ -32,6 +32,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     migration!(8, "0008_lock.sql"),
     migration!(9, "0009_packed_logs.sql"),
     migration!(10, "0010_tasks.sql"),
+    migration!(11, "0011_attempts_manifests.sql"),
 ];
 
 /// Why the schema could not be brought to this binary's version.

@@ -33,6 +33,11 @@ pub trait BlobCollection: Send + Sync {
         stale: Timestamp,
     ) -> Result<Option<u64>, StoreError>;
 
+    /// Drops manifests that attempts alone have pushed, the last time before `unused_since`, and that nothing refers to: no
+    /// step that pushed them has succeeded. Tells how many; at most `limit` are. Nobody is told of it: nobody was told of
+    /// them.
+    async fn drop_unfinished(&self, unused_since: Timestamp, limit: u32) -> Result<u32, StoreError>;
+
     /// Looks at no more than `limit` leases whose blobs were last used before `unused_since`. Those that a manifest of
     /// their repository refers to need no lease from then on; the others' blobs are let go, and condemned if nobody else
     /// holds them.

@@ -55,6 +55,7 @@ struct ManifestRow {
     references: Vec<ManifestReference>,
     created: Timestamp,
     updated: Timestamp,
+    by_attempt: bool,
 }
 
 struct TagRow {
@@ -191,6 +192,14 @@ impl Repository {
         let created = self.tags.get(tag).map_or(now, |row| row.created);
         if let Some(row) = self.manifests.get_mut(digest) {
             row.updated = now;
+            row.by_attempt = false;
+            // What an index is made of is there with it.
+            let children = row.references.iter().filter(|reference| reference.kind == ReferenceKind::Manifest);
+            for child in children.map(|child| child.digest.clone()).collect::<Vec<_>>() {
+                if let Some(row) = self.manifests.get_mut(&child) {
+                    row.by_attempt = false;
+                }
+            }
         }
         self.tags.insert(tag.clone(), TagRow { digest: digest.clone(), created, moved: now });
     }
@@ -287,13 +296,15 @@ impl RegistryStore for MemRegistryStore {
         match manifests.get_mut(&digest) {
             Some(row) => {
                 row.updated = now;
+                row.by_attempt &= writer.attempt.is_some();
                 if writer.attempt.is_none() {
                     row.manifest = new.manifest;
                 }
             }
             None => {
-                let row =
-                    ManifestRow { manifest: new.manifest, references: new.references, created: now, updated: now };
+                let by_attempt = writer.attempt.is_some();
+                let (manifest, references) = (new.manifest, new.references);
+                let row = ManifestRow { manifest, references, created: now, updated: now, by_attempt };
                 manifests.insert(digest.clone(), row);
             }
         }

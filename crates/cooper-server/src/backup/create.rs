@@ -128,7 +128,7 @@ pub(crate) fn is_running(data: &Path) -> bool {
     folders.map(|folder| folder.path()).any(|folder| match File::open(&folder) {
         // Its owner has it alone; with others it can be held as long as it has none.
         Ok(file) => file.try_lock_shared().is_err(),
-        Err(_) => false,
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
     })
 }
 

@@ -12,6 +12,21 @@ use crate::Store;
 use crate::sql_error::{During, Stored};
 
 const RELEASE: &str = "release blobs";
+const DROP: &str = "drop what attempts left";
+
+/// What attempts alone have pushed and nothing refers to. What is about another manifest goes with that one.
+const UNFINISHED: &str = "SELECT m.repository_id, m.digest FROM manifests AS m INDEXED BY manifests_of_attempts
+     JOIN repositories ON repositories.id = m.repository_id AND repositories.registry_id = ?1
+     WHERE m.by_attempt = 1 AND m.updated < ?2
+       AND NOT EXISTS (SELECT 1 FROM tags WHERE tags.repository_id = m.repository_id AND tags.digest = m.digest)
+       AND NOT EXISTS (SELECT 1 FROM staged_tags
+                       WHERE staged_tags.repository_id = m.repository_id AND staged_tags.digest = m.digest)
+       AND NOT EXISTS (SELECT 1 FROM manifest_references AS r
+                       WHERE r.repository_id = m.repository_id AND r.digest = m.digest AND r.kind IN ('manifest', 'subject'))
+       AND NOT EXISTS (SELECT 1 FROM manifest_references AS r
+                       WHERE r.repository_id = m.repository_id AND r.manifest = m.digest AND r.kind = 'subject')
+     ORDER BY m.updated LIMIT ?3";
+
 const CONDEMNED: &str = "list condemned blobs";
 
 /// The lease of a blob that manifests were seen to need.
@@ -38,6 +53,11 @@ impl BlobCollection for Store {
         let (repository, digest) = (repository.clone(), digest.clone());
         // It may have been let go since.
         self.write(async move |mut tx| blobs::renew(&mut tx, registry, clock.now(), &repository, &digest).await).await
+    }
+
+    async fn drop_unfinished(&self, unused_since: Timestamp, limit: u32) -> Result<u32, StoreError> {
+        let (registry, clock) = (self.registry_id(), self.clock().clone());
+        self.write(async move |mut tx| drop_unfinished(&mut tx, registry, clock.now(), unused_since, limit).await).await
     }
 
     async fn release_blobs(&self, unused_since: Timestamp, limit: u32) -> Result<Released, StoreError> {
@@ -124,6 +144,50 @@ impl BlobCollection for Store {
         })
         .await
     }
+}
+
+async fn drop_unfinished(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    now: Timestamp,
+    unused_since: Timestamp,
+    limit: u32,
+) -> Result<u32, StoreError> {
+    let rows = sqlx::query(UNFINISHED)
+        .bind(registry.0)
+        .bind(unused_since.as_micros())
+        .bind(limit)
+        .fetch_all(&mut *tx)
+        .await
+        .during(DROP)?;
+    if rows.is_empty() {
+        return Ok(0);
+    }
+    let mut found = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let repository: i64 = row.try_get("repository_id").during(DROP)?;
+        found.push(json!([repository, row.try_get::<&str, _>("digest").during(DROP)?]));
+    }
+    let found = json!(found).to_string();
+    // What they kept is to be looked at again; and those who pull it now get to their end.
+    sqlx::query(
+        "UPDATE repository_blobs SET lease_until = ?2 WHERE (repository_id, digest) IN (
+             SELECT repository_id, digest FROM manifest_references
+             WHERE (repository_id, manifest) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1)))",
+    )
+    .bind(&found)
+    .bind(now.after(BLOB_LEASE).as_micros())
+    .execute(&mut *tx)
+    .await
+    .during(DROP)?;
+    for sql in [
+        "DELETE FROM manifest_references
+         WHERE (repository_id, manifest) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))",
+        "DELETE FROM manifests WHERE (repository_id, digest) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))",
+    ] {
+        sqlx::query(sql).bind(&found).execute(&mut *tx).await.during(DROP)?;
+    }
+    Ok(u32::try_from(rows.len()).unwrap_or(u32::MAX))
 }
 
 async fn release(

@@ -60,13 +60,26 @@ pub(super) async fn move_tag(
     tag: &Tag,
     digest: &Digest,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE manifests SET updated = ?3 WHERE repository_id = ?1 AND digest = ?2 AND updated <> ?3")
-        .bind(repository)
-        .bind(digest.as_str())
-        .bind(now.as_micros())
-        .execute(&mut *tx)
-        .await
-        .during("move tag")?;
+    sqlx::query(
+        "UPDATE manifests SET updated = ?3, by_attempt = 0
+         WHERE repository_id = ?1 AND digest = ?2 AND (updated <> ?3 OR by_attempt = 1)",
+    )
+    .bind(repository)
+    .bind(digest.as_str())
+    .bind(now.as_micros())
+    .execute(&mut *tx)
+    .await
+    .during("move tag")?;
+    // What an index is made of is there with it.
+    sqlx::query(
+        "UPDATE manifests SET by_attempt = 0 WHERE repository_id = ?1 AND by_attempt = 1 AND digest IN (
+             SELECT digest FROM manifest_references WHERE repository_id = ?1 AND manifest = ?2 AND kind = 'manifest')",
+    )
+    .bind(repository)
+    .bind(digest.as_str())
+    .execute(&mut *tx)
+    .await
+    .during("move tag")?;
     sqlx::query(
         "INSERT INTO tags (repository_id, name, digest, moved, created) VALUES (?1, ?2, ?3, ?4, ?4)
          ON CONFLICT DO UPDATE SET digest = excluded.digest, moved = excluded.moved",
@@ -129,9 +142,10 @@ async fn insert(
     writer: &Writer,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO manifests (repository_id, digest, media_type, payload, created, updated)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?5)
-         ON CONFLICT DO UPDATE SET updated = excluded.updated, media_type = iif(?6, excluded.media_type, media_type)",
+        "INSERT INTO manifests (repository_id, digest, media_type, payload, created, updated, by_attempt)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?5, NOT ?6)
+         ON CONFLICT DO UPDATE SET updated = excluded.updated, media_type = iif(?6, excluded.media_type, media_type),
+             by_attempt = min(by_attempt, excluded.by_attempt)",
     )
     .bind(repository)
     .bind(manifest.digest.as_str())

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cooper_types::Digest;
 
 use super::super::{BLOB_LEASE, ManifestReference, ReferenceKind, Released};
-use super::{Fixture, START, blob, manifest, name, person, upload};
+use super::{Fixture, START, agent, attempt, blob, by_digest, manifest, name, person, upload};
 use crate::clock::Clock as _;
 
 pub(super) async fn run_all<F: Fixture>(make: &impl AsyncFn() -> F) {
@@ -14,6 +14,7 @@ pub(super) async fn run_all<F: Fixture>(make: &impl AsyncFn() -> F) {
     whoever_uploads_a_condemned_blob_saves_it(&make().await).await;
     a_look_is_bounded(&make().await).await;
     strays_are_condemned(&make().await).await;
+    what_no_step_finished_is_dropped(&make().await).await;
 }
 
 /// Lets go of what was not used for the time of a lease.
@@ -108,4 +109,41 @@ async fn strays_are_condemned(fixture: &dyn Fixture) {
     assert_eq!(store.condemn_strays(&found).await.expect("condemns"), 0, "once is enough");
     assert_eq!(store.condemned_blobs(None, 10).await.expect("lists"), [stray]);
     assert!(!store.is_condemned(&held).await.expect("answers"));
+}
+
+async fn what_no_step_finished_is_dropped(fixture: &dyn Fixture) {
+    let store = fixture.store();
+    let layer = blob(store, 1, "a", b"layer").await;
+    let with_layer = |name: &str| {
+        let mut image = manifest("a", name, None);
+        image.references = vec![ManifestReference { digest: layer.clone(), kind: ReferenceKind::Blob }];
+        image
+    };
+    let (lost, done) = (attempt(1, 1), attempt(2, 1));
+    for attempt in [&lost, &done] {
+        fixture.start_attempt(attempt).await;
+    }
+    let digest = |text: &str| Digest::sha256(text.as_bytes());
+    // One attempt is lost after its push; the other one's step succeeds, and publishes an index with a part.
+    store.put_manifest(with_layer("lost"), &agent(&lost)).await.expect("stores");
+    store.put_manifest(with_layer("part"), &agent(&done)).await.expect("stores");
+    let mut index = manifest("a", "index", Some("v1"));
+    index.references = vec![ManifestReference { digest: digest("part"), kind: ReferenceKind::Manifest }];
+    store.put_manifest(index, &agent(&done)).await.expect("stores");
+    // A person pushes the same as an attempt that is lost.
+    store.put_manifest(with_layer("both"), &agent(&lost)).await.expect("stores");
+    store.put_manifest(with_layer("both"), &person()).await.expect("stores");
+
+    fixture.clock().advance(Duration::from_secs(60));
+    let drop = async || store.drop_unfinished(fixture.clock().now(), 10).await.expect("drops");
+    assert_eq!(store.drop_unfinished(START, 10).await.expect("drops"), 0, "it was pushed since");
+    fixture.promote(&done, &[]).await.expect("promotes");
+    assert_eq!(drop().await, 1);
+    assert_eq!(drop().await, 0);
+    let is_there = async |text: &str| by_digest(store, "a", &digest(text)).await.is_some();
+    assert!(!is_there("lost").await);
+    for kept in ["part", "index", "both"] {
+        assert!(is_there(kept).await, "{kept}");
+    }
+    assert_eq!(fixture.deleted_events().await, [], "nobody is told of what nobody was told of");
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use cooper_types::{Digest, RepositoryName, Timestamp};
 
-use super::super::{BlobCollection, Released};
+use super::super::{BlobCollection, ReferenceKind, Released};
 use super::{MemRegistryStore, State};
 use crate::store_error::StoreError;
 
@@ -35,6 +35,37 @@ impl BlobCollection for MemRegistryStore {
             held.used = Some(now);
         }
         Ok(Some(held.size))
+    }
+
+    async fn drop_unfinished(&self, unused_since: Timestamp, limit: u32) -> Result<u32, StoreError> {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let staged: Vec<Digest> = state.staged.iter().map(|row| row.digest.clone()).collect();
+        let mut dropped = 0;
+        for held in state.repositories.values_mut() {
+            let is_unfinished = |digest: &&Digest| {
+                let row = &held.manifests[*digest];
+                let refers = |kind| held.refers(kind, digest).next().is_some();
+                row.by_attempt
+                    && row.updated < unused_since
+                    && !held.tags.values().any(|tag| tag.digest == **digest)
+                    && !staged.contains(digest)
+                    && !refers(ReferenceKind::Manifest)
+                    && !refers(ReferenceKind::Subject)
+                    && !row.references.iter().any(|reference| reference.kind == ReferenceKind::Subject)
+            };
+            let unfinished: Vec<Digest> = held.manifests.keys().filter(is_unfinished).cloned().collect();
+            for digest in unfinished.into_iter().take((limit - dropped) as usize) {
+                let row = held.manifests.remove(&digest).expect("it was just found");
+                for reference in row.references {
+                    if let Some(blob) = held.blobs.get_mut(&reference.digest) {
+                        blob.used = Some(now);
+                    }
+                }
+                dropped += 1;
+            }
+        }
+        Ok(dropped)
     }
 
     async fn release_blobs(&self, unused_since: Timestamp, limit: u32) -> Result<Released, StoreError> {
