@@ -10,9 +10,11 @@
 //! * the machinery's losses never count as a step's failure.
 
 pub mod agent;
+pub mod delivery;
 pub mod message;
 pub mod run;
 pub mod schedule;
 pub mod task;
 pub mod timer;
 pub mod trigger;
+pub mod webhook;

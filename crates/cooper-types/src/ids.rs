@@ -101,6 +101,16 @@ name_type!(
     TimerName, "timer name", 64, "letters, digits, `-`, `_` and `.`", is_name
 );
 name_type!(
+    /// A webhook, unique in its registry without regard to case.
+    WebhookName, "webhook name", 50, "letters, digits, `-` and `_`",
+    |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')
+);
+name_type!(
+    /// An event that is told to others: the same however often it is sent.
+    EventId, "event id", 40, "lower-case letters, digits and `-`",
+    |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'
+);
+name_type!(
     /// A client's name for one request to create something, so that a repeat creates nothing more.
     IdempotencyKey, "idempotency key", 128, "visible ASCII characters", |c| c.is_ascii_graphic()
 );

@@ -18,8 +18,8 @@ mod timestamp;
 
 pub use digest::{Digest, DigestAlgorithm, DigestError, Hasher};
 pub use ids::{
-    AgentName, AttemptNumber, ContextId, Fence, IdError, IdempotencyKey, NetworkName, PoolName, PrincipalName,
-    RegistryId, SecretName, StepId, TimerName, TokenId, VolumeName,
+    AgentName, AttemptNumber, ContextId, EventId, Fence, IdError, IdempotencyKey, NetworkName, PoolName, PrincipalName,
+    RegistryId, SecretName, StepId, TimerName, TokenId, VolumeName, WebhookName,
 };
 pub use image_ref::{ImageRef, ImageRefError, RegistryName};
 pub use platform::{Platform, PlatformError};
