@@ -38,3 +38,4 @@ mod tasks;
 mod tasks_at_once;
 mod tls;
 mod two_machines;
+mod webhooks;

@@ -63,6 +63,12 @@ pub fn document() -> OpenApi {
     add::<rest::SecretList>(&mut schemas);
     add::<rest::CheckSecrets>(&mut schemas);
     add::<rest::CheckedSecrets>(&mut schemas);
+    add::<rest::WebhookSettings>(&mut schemas);
+    add::<rest::WebhookView>(&mut schemas);
+    add::<rest::WebhookList>(&mut schemas);
+    add::<rest::WebhookConfig>(&mut schemas);
+    add::<rest::WebhookEventInfo>(&mut schemas);
+    add::<rest::WebhookEventList>(&mut schemas);
     add::<rest::Info>(&mut schemas);
     add::<rest::Health>(&mut schemas);
     let components = ComponentsBuilder::new()

@@ -17,6 +17,7 @@ mod secret;
 mod task;
 mod time;
 mod token;
+mod webhook;
 
 pub use agents::{AgentList, AgentState, AgentView, DrainAgent};
 pub use context::{CreatedContext, UploadedContext};
@@ -51,3 +52,7 @@ pub use task::{
     TaskStatus, TaskValue, TaskView, TimerList, TimerSettings, TimerTrigger, TimerView, UpdateRun,
 };
 pub use token::{CreateToken, CreatedToken, TokenList, TokenView};
+pub use webhook::{
+    DeliveryStatus, ListWebhookEventsQuery, WebhookAttempt, WebhookConfig, WebhookEvent, WebhookEventInfo,
+    WebhookEventList, WebhookList, WebhookSettings, WebhookStatus, WebhookView,
+};

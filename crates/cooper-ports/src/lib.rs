@@ -13,6 +13,7 @@ pub mod credentials;
 pub mod engine;
 pub mod failpoint;
 pub mod logs;
+pub mod outbox;
 pub mod outgoing;
 pub mod registry;
 pub mod runs;

@@ -172,7 +172,7 @@ impl CredentialVerifier for Access {
 }
 
 /// Random lower-case letters and digits, five bits each.
-fn random_text(length: usize) -> String {
+pub(crate) fn random_text(length: usize) -> String {
     const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     (0..length).map(|_| char::from(DIGITS[usize::from(rand::random::<u8>() & 31)])).collect()
 }

@@ -13,6 +13,7 @@ mod tasks;
 mod tests;
 mod tokens;
 mod view;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -114,6 +115,15 @@ fn handler(route: &Route) -> MethodRouter<ApiState> {
         "setSecret" => routing::on(method, secrets::set),
         "checkSecrets" => routing::on(method, secrets::check),
         "deleteSecret" => routing::on(method, secrets::delete),
+        "listWebhooks" => routing::on(method, webhooks::list),
+        "createWebhook" => routing::on(method, webhooks::create),
+        "getWebhook" => routing::on(method, webhooks::show),
+        "updateWebhook" => routing::on(method, webhooks::update),
+        "deleteWebhook" => routing::on(method, webhooks::delete),
+        "getWebhookConfig" => routing::on(method, webhooks::config),
+        "pingWebhook" => routing::on(method, webhooks::ping),
+        "listWebhookEvents" => routing::on(method, webhooks::events),
+        "redeliverWebhookEvent" => routing::on(method, webhooks::redeliver),
         "getInfo" => routing::on(method, info::info),
         "getOpenApi" => routing::on(method, info::openapi),
         "getHealth" => routing::on(method, info::health),

@@ -18,6 +18,7 @@ use cooper_ports::contexts::ContextStore;
 use cooper_ports::credentials::SourceCredentialStore;
 use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::logs::LogStore;
+use cooper_ports::outbox::{Outbox, WebhookStore};
 use cooper_ports::runs::{Applied, ApplyError, RunStore, SecretKind};
 use cooper_ports::secrets::SecretStore;
 use cooper_ports::tasks::TaskStore;
@@ -55,6 +56,9 @@ pub(crate) struct Core {
     pub(crate) tasks: Arc<dyn TaskStore>,
     /// Has the timers looked at: one was made or changed.
     pub(crate) timers: Notify,
+    pub(crate) webhooks: Arc<dyn WebhookStore>,
+    /// What goes out.
+    pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) contexts: Arc<dyn ContextStore>,
     pub(crate) context_files: ContextFiles,
     /// How long contexts are kept after their runs.
@@ -112,6 +116,8 @@ pub(crate) struct CoreParts {
     pub(crate) runs: Arc<dyn RunStore>,
     pub(crate) logs: Arc<dyn LogStore>,
     pub(crate) tasks: Arc<dyn TaskStore>,
+    pub(crate) webhooks: Arc<dyn WebhookStore>,
+    pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) contexts: Arc<dyn ContextStore>,
     pub(crate) context_files: ContextFiles,
     pub(crate) context_retention: Duration,
@@ -151,6 +157,8 @@ impl Core {
             logs: parts.logs,
             tasks: parts.tasks,
             timers: Notify::new(),
+            webhooks: parts.webhooks,
+            outbox: parts.outbox,
             contexts: parts.contexts,
             context_files: parts.context_files,
             context_retention: parts.context_retention,

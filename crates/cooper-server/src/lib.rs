@@ -17,6 +17,7 @@ mod listen;
 mod local_agent;
 mod metrics;
 mod orders;
+mod outbox;
 mod problem;
 mod scheduler;
 mod secrets;

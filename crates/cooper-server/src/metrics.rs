@@ -19,6 +19,12 @@ pub(crate) struct Metrics {
     agents: Gauge,
     log_bytes: Counter,
     context_bytes: Counter,
+    deliveries: Family<OutcomeLabel, Counter>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -45,6 +51,7 @@ impl Metrics {
             agents: Gauge::default(),
             log_bytes: Counter::default(),
             context_bytes: Counter::default(),
+            deliveries: Family::default(),
         };
         metrics.registered()
     }
@@ -57,7 +64,25 @@ impl Metrics {
         registry.register("agents_connected", "Agents that are connected", self.agents.clone());
         registry.register("log_received_bytes", "Bytes of log output received from agents", self.log_bytes.clone());
         registry.register("context_received_bytes", "Bytes of contexts received", self.context_bytes.clone());
+        let help = "Tries to deliver events since the start, by outcome";
+        registry.register("event_deliveries", help, self.deliveries.clone());
         self
+    }
+
+    pub(crate) fn event_delivered(&self) {
+        self.delivery("delivered");
+    }
+
+    pub(crate) fn event_given_up(&self) {
+        self.delivery("given_up");
+    }
+
+    pub(crate) fn event_not_taken(&self) {
+        self.delivery("not_taken");
+    }
+
+    fn delivery(&self, outcome: &'static str) {
+        self.deliveries.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     pub(crate) fn run_accepted(&self) {

@@ -12,6 +12,7 @@ use cooper_ports::access::{CreateTokenError, RevokeTokenError};
 use cooper_ports::agents::{ChangeAgentError, CreatePoolError, DeletePoolError};
 use cooper_ports::contexts::UploadContextError;
 use cooper_ports::logs::ReadLogError;
+use cooper_ports::outbox::PutWebhookError;
 use cooper_ports::runs::{AcceptError, ApplyError};
 use cooper_ports::secrets::PutSecretError;
 use cooper_ports::store_error::StoreError;
@@ -148,6 +149,17 @@ impl From<PutTaskError> for ApiError {
 impl From<TaskFault> for ApiError {
     fn from(error: TaskFault) -> Self {
         Self::new(ProblemCode::InvalidRequest, error.to_string())
+    }
+}
+
+impl From<PutWebhookError> for ApiError {
+    fn from(error: PutWebhookError) -> Self {
+        match error {
+            PutWebhookError::Exists(_) | PutWebhookError::Changed(_) | PutWebhookError::TooMany => {
+                Self::new(ProblemCode::Conflict, error.to_string())
+            }
+            PutWebhookError::Store(error) => error.into(),
+        }
     }
 }
 

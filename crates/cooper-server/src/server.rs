@@ -41,7 +41,7 @@ use crate::problem::{ApiError, chain};
 use crate::secrets::Secrets;
 use crate::settings::{Settings, TlsName};
 use crate::tls::{ServerTls, TlsError};
-use crate::{backup, housekeeping, local_agent, scheduler, timers};
+use crate::{backup, housekeeping, local_agent, outbox, scheduler, timers};
 
 /// How often the registry's leftovers are removed.
 const REGISTRY_PERIOD: Duration = Duration::from_secs(60);
@@ -168,6 +168,8 @@ impl Server {
             runs: Arc::new(store.clone()),
             logs: Arc::new(store.clone()),
             tasks: Arc::new(store.clone()),
+            webhooks: Arc::new(store.clone()),
+            outbox: Arc::new(store.clone()),
             contexts: Arc::new(store.clone()),
             context_files,
             context_retention: settings.context_retention,
@@ -213,6 +215,7 @@ impl Server {
             tokio::spawn(scheduler::run(core.clone(), stop.clone())),
             tokio::spawn(timers::run(core.clone(), stop.clone())),
             tokio::spawn(housekeeping::run(core.clone(), stop.clone())),
+            tokio::spawn(outbox::run(core.clone(), stop.clone())),
             tokio::spawn(sweep_registry(registry.clone(), settings.clone(), stop.clone())),
         ];
         if let Some(tls) = tls {

@@ -10,6 +10,7 @@ use cooper_ports::access::AccessStore;
 use cooper_ports::clock::Clock;
 use cooper_ports::runs::{AcceptRun, RunType, Seal, SealedSecret};
 use cooper_registry::SigningKey;
+use cooper_source::Cidr;
 use cooper_spec::quick_build::{BuildSource, QuickBuild};
 use cooper_spec::source::GitSource;
 use cooper_store::{Store, StoreOptions};
@@ -45,13 +46,19 @@ pub(crate) async fn core_over(
     tokens: impl FnOnce(Store) -> Arc<dyn AccessStore>,
 ) -> (Arc<Core>, TempDir) {
     let data = tempfile::tempdir().expect("temp dir");
-    let (core, _) = open(data.path(), spoken, tokens, None).await;
+    let (core, _) = open(data.path(), spoken, tokens, None, Vec::new()).await;
     (core, data)
 }
 
 /// A core over this directory and clock, and its store, which is to be closed before the next one.
 pub(crate) async fn core_in(data: &Path, clock: Arc<dyn Clock>) -> (Arc<Core>, Store) {
-    open(data, SpokenByServer::THIS, |store| Arc::new(store), Some(clock)).await
+    open(data, SpokenByServer::THIS, |store| Arc::new(store), Some(clock), Vec::new()).await
+}
+
+/// The same, of a server that may send to this machine.
+pub(crate) async fn core_sending_here(data: &Path, clock: Option<Arc<dyn Clock>>) -> (Arc<Core>, Store) {
+    let here = Cidr::parse("127.0.0.1").expect("valid");
+    open(data, SpokenByServer::THIS, |store| Arc::new(store), clock, vec![here]).await
 }
 
 async fn open(
@@ -59,6 +66,7 @@ async fn open(
     spoken: SpokenByServer,
     tokens: impl FnOnce(Store) -> Arc<dyn AccessStore>,
     clock: Option<Arc<dyn Clock>>,
+    allowed_sources: Vec<Cidr>,
 ) -> (Arc<Core>, Store) {
     let registry = RegistryName::parse("localhost:5000").expect("valid");
     let options = StoreOptions { registry_name: registry.clone(), clock };
@@ -69,10 +77,12 @@ async fn open(
         runs: Arc::new(store.clone()),
         logs: Arc::new(store.clone()),
         tasks: Arc::new(store.clone()),
+        webhooks: Arc::new(store.clone()),
+        outbox: Arc::new(store.clone()),
         contexts: Arc::new(store.clone()),
         credentials: Arc::new(store.clone()),
         secret_store: Arc::new(store.clone()),
-        allowed_sources: Vec::new(),
+        allowed_sources,
         image_aliases: std::collections::BTreeMap::new(),
         source_roots: None,
         frontends: Default::default(),

@@ -16,6 +16,7 @@ mod lock;
 mod logs;
 mod migrations;
 mod open;
+mod outbox;
 mod registry;
 mod runs;
 mod secrets;

@@ -33,6 +33,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     migration!(9, "0009_packed_logs.sql"),
     migration!(10, "0010_tasks.sql"),
     migration!(11, "0011_attempts_manifests.sql"),
+    migration!(12, "0012_webhooks.sql"),
 ];
 
 /// Why the schema could not be brought to this binary's version.

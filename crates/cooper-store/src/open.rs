@@ -9,6 +9,7 @@ use cooper_ports::store_error::StoreError;
 use cooper_types::{PoolName, RegistryId, RegistryName, Timestamp};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use tokio::sync::Notify;
 
 use crate::checkpoint::{Checkpoints, WAL_LIMIT};
 use crate::clock::{StoreClock, WallClock};
@@ -66,6 +67,8 @@ struct Inner {
     wall: Arc<dyn Clock>,
     registry: RegistryId,
     registry_name: RegistryName,
+    /// Something may have been queued that goes out.
+    queued: Notify,
 }
 
 impl Store {
@@ -114,7 +117,9 @@ impl Store {
         let checkpoints = Checkpoints::new(copying, directory.join("cooper.db-wal"));
         let writer = Writer::start(connection, checkpoints, clock.clone(), lock);
         let registry_name = options.registry_name;
-        Ok(Self { inner: Arc::new(Inner { writer, readers, clock, wall, registry, registry_name }) })
+        Ok(Self {
+            inner: Arc::new(Inner { writer, readers, clock, wall, registry, registry_name, queued: Notify::new() }),
+        })
     }
 
     /// Lets queued changes finish, refuses new ones, closes the database and frees the data directory.
@@ -157,6 +162,15 @@ impl Store {
         E: From<StoreError> + Send + 'static,
     {
         self.inner.writer.run(change).await
+    }
+
+    /// Wakes whoever sends what goes out: a change was committed that may have queued something.
+    pub(crate) fn something_queued(&self) {
+        self.inner.queued.notify_one();
+    }
+
+    pub(crate) fn outbox_notify(&self) -> &Notify {
+        &self.inner.queued
     }
 
     /// The connections for reading. They see what is committed, and can't write.

@@ -105,7 +105,9 @@ impl RegistryStore for Store {
             check_live(&mut tx, registry, &writer).await?;
             manifests::put(&mut tx, registry, clock.now(), new, &writer).await
         })
-        .await
+        .await?;
+        self.something_queued();
+        Ok(())
     }
 
     async fn manifest(
@@ -148,7 +150,9 @@ impl RegistryStore for Store {
         writer: &Writer,
     ) -> Result<(), DeleteError> {
         let (deletion, digest) = (self.deletion(repository, writer), digest.clone());
-        self.write(async move |mut tx| deletion.manifest(&mut tx, &digest, untagged, updated).await).await
+        self.write(async move |mut tx| deletion.manifest(&mut tx, &digest, untagged, updated).await).await?;
+        self.something_queued();
+        Ok(())
     }
 
     async fn delete_blob(

@@ -85,11 +85,17 @@ impl RunStore for Store {
 
     async fn apply_event(&self, run: RunId, event: RunEvent, policy: &Policy) -> Result<Applied, ApplyError> {
         let (registry, clock, policy) = (self.registry_id(), self.clock().clone(), *policy);
-        self.write(async move |mut tx| {
-            // The time is taken when the change runs, so that times of changes are in the order of changes.
-            apply::apply(&mut tx, registry, clock.now(), run, event, &policy).await
-        })
-        .await
+        let ends_step = matches!(event, RunEvent::StepEnded { .. });
+        let applied = self
+            .write(async move |mut tx| {
+                // The time is taken when the change runs, so that times of changes are in the order of changes.
+                apply::apply(&mut tx, registry, clock.now(), run, event, &policy).await
+            })
+            .await?;
+        if ends_step || applied.run.finished().is_some() {
+            self.something_queued();
+        }
+        Ok(applied)
     }
 
     async fn find_run(&self, run: RunId) -> Result<Option<RunRecord>, StoreError> {

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
     acr, agent, backup, build, completions, config, credential, doctor, graph, lint, login, logout, logs, pool, purge,
-    render, repository, restore, run, runs, secret, serve, task, token,
+    render, repository, restore, run, runs, secret, serve, task, token, webhook,
 };
 use crate::exit::EXIT_CODES_HELP;
 
@@ -53,6 +53,9 @@ pub(crate) enum Command {
     /// Make, change and run stored tasks, and let timers run them
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Task(Box<task::TaskArgs>),
+    /// Tell others of pushes, deletions and runs, and see what they were told
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Webhook(Box<webhook::WebhookArgs>),
     /// Show a run's log
     Logs(logs::LogsArgs),
     /// List and delete what the registry holds

@@ -27,6 +27,7 @@ pub(crate) mod serve;
 pub(crate) mod task;
 pub(crate) mod token;
 mod version;
+pub(crate) mod webhook;
 
 use std::future::Future;
 
@@ -63,6 +64,7 @@ pub(crate) fn run(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
         Command::Secret(args) => block_on(secret::run(&args, environment)),
         Command::Runs(args) => block_on(runs::run(&args, environment)),
         Command::Task(args) => block_on(task::run(&args, environment)),
+        Command::Webhook(args) => block_on(webhook::run(&args, environment)),
         Command::Logs(args) => block_on(logs::run(&args, environment)),
         Command::Doctor(args) => block_on(doctor::run(&args, environment)),
         Command::Backup(args) => block_on(backup::run(&args, environment)),

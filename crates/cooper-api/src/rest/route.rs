@@ -180,6 +180,9 @@ const DELETE_POOL_QUERY: &[Parameter] = &[Parameter {
     summary: "Delete it with its agents, and cancel its runs",
 }];
 
+const LIST_WEBHOOK_EVENTS_QUERY: &[Parameter] =
+    &[Parameter { name: "top", kind: ParameterKind::Number, summary: "How many at most: 1 to 1000, 50 if absent" }];
+
 const DELETE_SECRET_QUERY: &[Parameter] = &[Parameter {
     name: "version",
     kind: ParameterKind::Number,
@@ -396,6 +399,59 @@ pub const ROUTES: &[Route] = &[
         ..route(Method::Post, "/api/v1/secret-checks", Auth::Run, "checkSecrets", 200)
     },
     Route {
+        summary: "List webhooks",
+        response: json("WebhookList"),
+        ..route(Method::Get, "/api/v1/webhooks", Auth::Admin, "listWebhooks", 200)
+    },
+    Route {
+        summary: "Make a webhook; its secret is shown once",
+        request: json("WebhookSettings"),
+        response: json("WebhookView"),
+        ..route(Method::Post, "/api/v1/webhooks", Auth::Admin, "createWebhook", 201)
+    },
+    Route {
+        summary: "Show a webhook",
+        response: json("WebhookView"),
+        ..route(Method::Get, "/api/v1/webhooks/{id}", Auth::Admin, "getWebhook", 200)
+    },
+    Route {
+        summary: "Change what is said of a webhook and nothing else",
+        request: json("WebhookSettings"),
+        response: json("WebhookView"),
+        ..route(Method::Patch, "/api/v1/webhooks/{id}", Auth::Admin, "updateWebhook", 200)
+    },
+    Route {
+        summary: "Delete a webhook, with what waits for it",
+        ..route(Method::Delete, "/api/v1/webhooks/{id}", Auth::Admin, "deleteWebhook", 204)
+    },
+    Route {
+        summary: "Show a webhook's address, and the names of its headers",
+        response: json("WebhookConfig"),
+        ..route(Method::Get, "/api/v1/webhooks/{id}/config", Auth::Admin, "getWebhookConfig", 200)
+    },
+    Route {
+        summary: "Send a ping to a webhook",
+        response: json("WebhookEventInfo"),
+        ..route(Method::Post, "/api/v1/webhooks/{id}/ping", Auth::Admin, "pingWebhook", 200)
+    },
+    Route {
+        summary: "List what was sent to a webhook and what waits, the newest first",
+        query: LIST_WEBHOOK_EVENTS_QUERY,
+        response: json("WebhookEventList"),
+        ..route(Method::Get, "/api/v1/webhooks/{id}/events", Auth::Admin, "listWebhookEvents", 200)
+    },
+    Route {
+        summary: "Send an event to a webhook once more, after all that waits",
+        response: json("WebhookEventInfo"),
+        ..route(
+            Method::Post,
+            "/api/v1/webhooks/{id}/events/{event}/redeliver",
+            Auth::Admin,
+            "redeliverWebhookEvent",
+            200,
+        )
+    },
+    Route {
         summary: "Show the server's version and registry, and what the token may do",
         response: json("Info"),
         ..route(Method::Get, "/api/v1/info", Auth::AnyToken, "getInfo", 200)
@@ -430,8 +486,8 @@ mod tests {
 
     use super::*;
     use crate::rest::{
-        DeletePoolQuery, DeleteSecretQuery, ListRunsQuery, ListTimersQuery, LogEventsQuery, LogQuery, ReplaceTaskQuery,
-        RunStatus, RunType,
+        DeletePoolQuery, DeleteSecretQuery, ListRunsQuery, ListTimersQuery, ListWebhookEventsQuery, LogEventsQuery,
+        LogQuery, ReplaceTaskQuery, RunStatus, RunType,
     };
 
     #[test]
@@ -468,6 +524,7 @@ mod tests {
         check("listTimers", serde_json::to_value(ListTimersQuery { count: Some(1) }).expect("json"));
         check("deletePool", serde_json::to_value(DeletePoolQuery { force: true }).expect("json"));
         check("deleteSecret", serde_json::to_value(DeleteSecretQuery { version: Some(1) }).expect("json"));
+        check("listWebhookEvents", serde_json::to_value(ListWebhookEventsQuery { top: Some(1) }).expect("json"));
         let events = LogEventsQuery { offset: 1, status_only: true };
         check("followRunLog", serde_json::to_value(events).expect("json"));
     }

@@ -12,6 +12,7 @@ use sqlx::SqliteConnection;
 use super::collection::condemn_unheld;
 use super::{check_live, unsigned};
 use crate::events;
+use crate::outbox;
 use crate::sql_error::{During, Stored};
 
 const DELETE: &str = "delete from the registry";
@@ -110,6 +111,13 @@ impl Deletion {
         for tag in &tags {
             self.announce(tx, Some(tag), digest).await?;
         }
+        let media_type: String =
+            sqlx::query_scalar("SELECT media_type FROM manifests WHERE repository_id = ?1 AND digest = ?2")
+                .bind(id)
+                .bind(digest.as_str())
+                .fetch_one(&mut *tx)
+                .await
+                .during(DELETE)?;
         // What it kept is to be looked at again; and those who pull it now get to their end.
         sqlx::query(
             "UPDATE repository_blobs SET lease_until = ?3 WHERE repository_id = ?1 AND digest IN (
@@ -127,7 +135,10 @@ impl Deletion {
         ] {
             sqlx::query(sql).bind(id).bind(digest.as_str()).execute(&mut *tx).await.during(DELETE)?;
         }
-        self.announce(tx, None, digest).await
+        self.announce(tx, None, digest).await?;
+        let repository = &self.repository;
+        let event = outbox::Event::Deleted { repository, digest, media_type: &media_type, tags: &tags };
+        outbox::queue(tx, self.registry, self.now(), &event).await
     }
 
     pub(super) async fn blob(&self, tx: &mut SqliteConnection, digest: &Digest) -> Result<(), DeleteError> {

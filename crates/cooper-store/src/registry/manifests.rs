@@ -12,6 +12,7 @@ use sqlx::{Row, SqliteConnection};
 use super::{repository, staged};
 use crate::contexts::run_number;
 use crate::events;
+use crate::outbox;
 use crate::sql_error::{During, Stored};
 
 const WRITE: &str = "write manifest";
@@ -37,6 +38,8 @@ pub(super) async fn put(
         (tag, None) => {
             if let Some(tag) = tag {
                 move_tag(tx, id, now, tag, digest).await?;
+                let event = outbox::Event::Pushed { id, repository: &new.repository, tag, digest, agent: "" };
+                outbox::queue(tx, registry, now, &event).await?;
             }
             let payload = json!({
                 "repository": new.repository, "tag": tag, "digest": digest, "principal": writer.principal,

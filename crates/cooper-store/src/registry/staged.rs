@@ -15,9 +15,13 @@ use super::attempt_number;
 use super::manifests::{PUSHED, move_tag};
 use crate::contexts::run_number;
 use crate::events;
+use crate::outbox;
 use crate::sql_error::{During, Stored};
 
 const PROMOTE: &str = "promote staged tags";
+
+/// What is told of who pushed the tags of a run.
+const AGENT: &str = "cooper";
 
 /// Writes a staged tag, or moves it.
 pub(super) async fn stage(
@@ -176,6 +180,8 @@ impl StagedRow {
             "run": attempt.run, "step": attempt.step, "attempt": attempt.attempt,
         });
         events::insert(tx, registry, PUSHED, &payload, now).await?;
+        let (id, repository, digest) = (self.repository_id, &self.repository, &self.digest);
+        outbox::queue(tx, registry, now, &outbox::Event::Pushed { id, repository, tag, digest, agent: AGENT }).await?;
         Ok(PromotedTag { repository: self.repository.clone(), tag: tag.clone(), digest: self.digest.clone() })
     }
 }

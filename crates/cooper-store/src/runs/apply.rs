@@ -18,6 +18,7 @@ use super::request;
 use crate::contexts::{run_number, snapshots};
 use crate::events;
 use crate::logs::append::{Author, append, complete};
+use crate::outbox;
 use crate::registry::{check_staged, drop_staged, expire_of_attempt, promote_own, promote_staged};
 use crate::sql_error::{During, Stored, UnknownValue};
 
@@ -318,7 +319,8 @@ impl Change<'_> {
         .during("end run")?;
         self.log_end = Some(log_written(complete(self.tx, self.registry, self.run.id).await)?);
         let payload = serde_json::json!({ "run": self.run.id, "status": self.run.status().as_str() });
-        events::insert(self.tx, self.registry, "run.finished", &payload, self.now).await
+        events::insert(self.tx, self.registry, "run.finished", &payload, self.now).await?;
+        outbox::queue(self.tx, self.registry, self.now, &outbox::Event::RunFinished(self.run)).await
     }
 }
 

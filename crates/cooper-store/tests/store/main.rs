@@ -11,6 +11,7 @@ mod events;
 mod fixture;
 mod logs;
 mod open;
+mod outbox;
 mod runs;
 mod secrets;
 mod simulation;

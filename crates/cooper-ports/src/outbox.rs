@@ -1,0 +1,210 @@
+//! What goes out when something has happened: webhooks, and the deliveries to them.
+//!
+//! A delivery is a row that the event's own transaction writes, one for each target that wants the event. A target gets its
+//! deliveries in that order: the first one that has not ended is tried, and those behind it wait.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use cooper_engine::delivery::{Answer, Delivery};
+use cooper_engine::webhook::{Action, Scope};
+use cooper_types::{EventId, PrincipalName, Timestamp, WebhookName};
+
+use crate::store_error::StoreError;
+
+/// How many webhooks a registry may have.
+pub const MAX_WEBHOOKS: usize = 500;
+
+/// A webhook without its address, its headers and its secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    /// Its name.
+    pub name: WebhookName,
+    /// The host that it goes to, with the port where that is not the scheme's own.
+    pub host: String,
+    /// What it is told of.
+    pub actions: BTreeSet<Action>,
+    /// Of which images.
+    pub scope: Scope,
+    /// Whether it is told of anything.
+    pub enabled: bool,
+    /// Who changed it last.
+    pub set_by: PrincipalName,
+    /// When it was made.
+    pub created: Timestamp,
+    /// How often it was changed: a change is made from what it was.
+    pub generation: u64,
+}
+
+/// A webhook as it is to be.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PutWebhook {
+    /// Its name.
+    pub name: WebhookName,
+    /// The host that it goes to.
+    pub host: String,
+    /// Nonce and ciphertext of its address, headers and secret.
+    pub sealed: Vec<u8>,
+    /// What it is told of.
+    pub actions: BTreeSet<Action>,
+    /// Of which images.
+    pub scope: Scope,
+    /// Whether it is told of anything.
+    pub enabled: bool,
+    /// Who says so.
+    pub set_by: PrincipalName,
+    /// The generation that it has now; it is new if absent.
+    pub replaces: Option<u64>,
+}
+
+/// Why a webhook was not kept.
+#[derive(Debug, thiserror::Error)]
+pub enum PutWebhookError {
+    /// There is one of this name.
+    #[error("webhook `{0}` exists; change it with `cooper webhook update`")]
+    Exists(WebhookName),
+    /// There is none of this name any more, or it is no longer what the change was made from.
+    #[error("webhook `{0}` was changed or deleted in the meantime; look at it and try again")]
+    Changed(WebhookName),
+    /// There are [`MAX_WEBHOOKS`].
+    #[error("there are {MAX_WEBHOOKS} webhooks; delete one first")]
+    TooMany,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Whom a delivery is for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Target {
+    /// A webhook.
+    Webhook(WebhookName),
+    /// The endpoint that a task has told of updates of its base images: the task's key.
+    UpdateTrigger(String),
+}
+
+/// A target's first delivery that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The delivery's place in the order of all.
+    pub seq: i64,
+    /// Whom it is for.
+    pub target: Target,
+    /// When it may be tried.
+    pub next: Timestamp,
+    /// How often it was tried.
+    pub tries: u32,
+}
+
+/// A delivery that the caller is to try now.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// Its place in the order of all.
+    pub seq: i64,
+    /// Whom it is for.
+    pub target: Target,
+    /// The number of this try.
+    pub number: u32,
+    /// The event.
+    pub event: EventId,
+    /// What happened.
+    pub action: Action,
+    /// What is sent.
+    pub body: String,
+    /// Nonce and ciphertext of the target's address, headers and secret.
+    pub sealed: Vec<u8>,
+}
+
+/// What a try came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tried {
+    /// Which delivery.
+    pub seq: i64,
+    /// The number of the try.
+    pub number: u32,
+    /// What it means for the delivery.
+    pub answer: Answer,
+    /// A random number from 0 to 1.
+    pub spread: f64,
+    /// The status of the answer; absent if there was none.
+    pub status: Option<u16>,
+    /// The answer's first bytes, or why there was none.
+    pub said: String,
+}
+
+/// A delivery as the log of a webhook shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryRecord {
+    /// The event.
+    pub event: EventId,
+    /// What happened.
+    pub action: Action,
+    /// To what: an image, a run, a wave; empty for a ping.
+    pub subject: String,
+    /// What is sent.
+    pub body: String,
+    /// Whether somebody asked for it again.
+    pub redelivery: bool,
+    /// How far it is.
+    pub delivery: Delivery,
+    /// When it was tried last, with what came of it.
+    pub last: Option<LastTry>,
+}
+
+/// The newest try that ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastTry {
+    /// When it ended.
+    pub at: Timestamp,
+    /// The status of the answer; absent if there was none.
+    pub status: Option<u16>,
+    /// The answer's first bytes, or why there was none.
+    pub said: String,
+}
+
+/// Keeps webhooks, and what is sent to them.
+#[async_trait]
+pub trait WebhookStore: Send + Sync {
+    /// Keeps a webhook. What waits for it is tried at once: its address may be another.
+    async fn put_webhook(&self, put: PutWebhook) -> Result<Webhook, PutWebhookError>;
+
+    /// A webhook and its sealed part, by its name in any letter case.
+    async fn find_webhook(&self, name: &WebhookName) -> Result<Option<(Webhook, Vec<u8>)>, StoreError>;
+
+    /// All webhooks, by name.
+    async fn list_webhooks(&self) -> Result<Vec<Webhook>, StoreError>;
+
+    /// Forgets a webhook with its deliveries; tells whether there was one.
+    async fn delete_webhook(&self, name: &WebhookName) -> Result<bool, StoreError>;
+
+    /// Queues a ping, whatever the webhook asks for; nothing if there is no such webhook.
+    async fn ping_webhook(&self, name: &WebhookName) -> Result<Option<EventId>, StoreError>;
+
+    /// A webhook's deliveries, the newest first.
+    async fn list_deliveries(&self, name: &WebhookName, limit: u32) -> Result<Vec<DeliveryRecord>, StoreError>;
+
+    /// Queues an event for a webhook once more, behind all others; tells whether it has had that event.
+    async fn redeliver(&self, name: &WebhookName, event: &EventId) -> Result<bool, StoreError>;
+}
+
+/// The deliveries that have not ended, for whoever makes them.
+#[async_trait]
+pub trait Outbox: Send + Sync {
+    /// Waits until something may have been queued.
+    async fn queued(&self);
+
+    /// For each target that may be told, its first delivery that has not ended.
+    async fn waiting(&self) -> Result<Vec<Waiting>, StoreError>;
+
+    /// Begins tries of these deliveries. Those that are not due any more are left out.
+    async fn claim(&self, seqs: Vec<i64>) -> Result<Vec<Claimed>, StoreError>;
+
+    /// Writes down what a try came to, and tells what the delivery is now; nothing where the try is no longer the newest.
+    async fn tried(&self, tried: Tried) -> Result<Option<Delivery>, StoreError>;
+
+    /// Makes due what somebody was trying: nobody does any more.
+    async fn release(&self) -> Result<u64, StoreError>;
+
+    /// Gives up what waits behind too many others or for too long, forgets what ended long ago, and tells of how many it gave up.
+    async fn prune(&self) -> Result<u64, StoreError>;
+}

@@ -1,0 +1,243 @@
+//! From an event to a row for each target that wants it, and the words in which it is told.
+//!
+//! Pushes and deletions are told as ACR tells them; runs and waves in a form of our own, which has a version.
+
+use cooper_engine::delivery::Delivery;
+use cooper_engine::run::Run;
+use cooper_engine::webhook::{Action, Scope};
+use cooper_ports::outbox::Target;
+use cooper_ports::store_error::StoreError;
+use cooper_types::{Digest, EventId, RegistryId, RepositoryName, Tag, Timestamp, WebhookName};
+use serde_json::{Value, json};
+use sqlx::{Row, SqliteConnection};
+use uuid::Uuid;
+
+use super::target_column;
+use crate::contexts::run_number;
+use crate::sql_error::{During, Stored};
+
+const QUEUE: &str = "queue event";
+
+/// The version of what is told of runs and waves: it grows when a field goes or changes its meaning.
+const VERSION: u32 = 1;
+
+/// Something that others may want to be told of.
+pub(crate) enum Event<'e> {
+    /// A tag was moved to a manifest that the repository holds.
+    Pushed {
+        /// The repository's row.
+        id: i64,
+        repository: &'e RepositoryName,
+        tag: &'e Tag,
+        digest: &'e Digest,
+        /// The program that pushed it, as far as that is known.
+        agent: &'e str,
+    },
+    /// A manifest was deleted.
+    Deleted {
+        repository: &'e RepositoryName,
+        digest: &'e Digest,
+        media_type: &'e str,
+        /// The tags that it had.
+        tags: &'e [String],
+    },
+    /// A run has ended.
+    RunFinished(&'e Run),
+    /// A wave has ended: its name, and what is told of it.
+    #[expect(dead_code, reason = "waves are not there yet; whoever ends one calls this")]
+    WaveFinished { wave: &'e str, told: Value },
+}
+
+/// Writes a row for each webhook that is told of the event. This is a part of the transaction that makes the event; after its
+/// commit, `Store::something_queued` wakes whoever sends.
+pub(crate) async fn queue(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    now: Timestamp,
+    event: &Event<'_>,
+) -> Result<(), StoreError> {
+    let targets = targets(tx, registry, event).await?;
+    if targets.is_empty() {
+        return Ok(());
+    }
+    let id = new_id();
+    let name: String = sqlx::query_scalar("SELECT name FROM registries WHERE id = ?1")
+        .bind(registry.0)
+        .fetch_one(&mut *tx)
+        .await
+        .during(QUEUE)?;
+    let mut body = json!({ "id": id, "timestamp": now.to_string(), "action": action(event) });
+    let subject = match event {
+        Event::Pushed { id, repository, tag, digest, agent } => {
+            let row = sqlx::query(
+                "SELECT media_type, length(payload) AS size FROM manifests WHERE repository_id = ?1 AND digest = ?2",
+            )
+            .bind(id)
+            .bind(digest.as_str())
+            .fetch_one(&mut *tx)
+            .await
+            .during(QUEUE)?;
+            let (media_type, size): (&str, i64) = (row.try_get(0).during(QUEUE)?, row.try_get(1).during(QUEUE)?);
+            body["target"] = json!({
+                "mediaType": media_type, "size": size, "length": size, "digest": digest,
+                "repository": repository, "tag": tag,
+            });
+            body["request"] = request(&name, "PUT", agent);
+            format!("{repository}:{tag}")
+        }
+        Event::Deleted { repository, digest, media_type, .. } => {
+            body["target"] = json!({ "mediaType": media_type, "digest": digest, "repository": repository });
+            body["request"] = request(&name, "DELETE", "");
+            format!("{repository}@{digest}")
+        }
+        Event::RunFinished(run) => {
+            body["version"] = json!(VERSION);
+            body["registry"] = json!(name);
+            body["run"] = told_of_run(tx, registry, run).await?;
+            run.id.to_string()
+        }
+        Event::WaveFinished { wave, told } => {
+            body["version"] = json!(VERSION);
+            body["registry"] = json!(name);
+            body["wave"] = told.clone();
+            (*wave).to_owned()
+        }
+    };
+    let row = NewRow { event: &id, action: action(event), subject: &subject, body: &body.to_string(), sealed: None };
+    for name in targets {
+        row.insert(tx, registry, now, &Target::Webhook(name)).await?;
+    }
+    Ok(())
+}
+
+/// A delivery that is to be queued.
+pub(super) struct NewRow<'r> {
+    pub(super) event: &'r EventId,
+    pub(super) action: Action,
+    pub(super) subject: &'r str,
+    pub(super) body: &'r str,
+    /// Address, headers and secret of a target that is no row of its own.
+    pub(super) sealed: Option<&'r [u8]>,
+}
+
+impl NewRow<'_> {
+    pub(super) async fn insert(
+        &self,
+        tx: &mut SqliteConnection,
+        registry: RegistryId,
+        now: Timestamp,
+        target: &Target,
+    ) -> Result<(), StoreError> {
+        let delivery = Delivery::queued(now);
+        let (state, at) = super::columns(delivery.state);
+        sqlx::query(
+            "INSERT INTO outbox (registry_id, target, event, action, subject, body, sealed, queued, state, at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        )
+        .bind(registry.0)
+        .bind(target_column(target))
+        .bind(self.event.as_str())
+        .bind(self.action.as_str())
+        .bind(self.subject)
+        .bind(self.body)
+        .bind(self.sealed)
+        .bind(delivery.queued.as_micros())
+        .bind(state)
+        .bind(at.as_micros())
+        .execute(tx)
+        .await
+        .map(drop)
+        .during(QUEUE)
+    }
+}
+
+/// An event's id, which nobody has used before.
+pub(super) fn new_id() -> EventId {
+    EventId::parse(&Uuid::new_v4().to_string()).expect("a UUID is digits, letters and `-`")
+}
+
+fn action(event: &Event<'_>) -> Action {
+    match event {
+        Event::Pushed { .. } => Action::Push,
+        Event::Deleted { .. } => Action::Delete,
+        Event::RunFinished(_) => Action::RunFinished,
+        Event::WaveFinished { .. } => Action::WaveFinished,
+    }
+}
+
+fn is_covered(scope: &Scope, event: &Event<'_>) -> bool {
+    match event {
+        Event::Pushed { repository, tag, .. } => scope.covers(repository, &[tag.as_str()]),
+        Event::Deleted { repository, tags, .. } => scope.covers(repository, tags),
+        Event::RunFinished(_) | Event::WaveFinished { .. } => true,
+    }
+}
+
+/// The webhooks that are to be told.
+async fn targets(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    event: &Event<'_>,
+) -> Result<Vec<WebhookName>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT name, scope FROM webhooks
+         WHERE registry_id = ?1 AND enabled AND EXISTS (SELECT 1 FROM json_each(actions) WHERE value = ?2)",
+    )
+    .bind(registry.0)
+    .bind(action(event).as_str())
+    .fetch_all(tx)
+    .await
+    .during(QUEUE)?;
+    let mut targets = Vec::new();
+    for row in rows {
+        if is_covered(&Scope::parse(row.try_get("scope").during(QUEUE)?).stored(QUEUE)?, event) {
+            targets.push(WebhookName::parse(row.try_get("name").during(QUEUE)?).stored(QUEUE)?);
+        }
+    }
+    Ok(targets)
+}
+
+/// What ACR tells of the request that made the event.
+fn request(host: &str, method: &str, agent: &str) -> Value {
+    json!({ "id": Uuid::new_v4().to_string(), "host": host, "method": method, "useragent": agent })
+}
+
+/// What is told of a run, in the words of the REST API.
+async fn told_of_run(tx: &mut SqliteConnection, registry: RegistryId, run: &Run) -> Result<Value, StoreError> {
+    let run_type: String = sqlx::query_scalar("SELECT run_type FROM runs WHERE registry_id = ?1 AND number = ?2")
+        .bind(registry.0)
+        .bind(run_number(run.id))
+        .fetch_one(&mut *tx)
+        .await
+        .during(QUEUE)?;
+    let images = sqlx::query(
+        "SELECT registry, repository, tag, digest FROM output_images
+         WHERE registry_id = ?1 AND run_number = ?2 ORDER BY position",
+    )
+    .bind(registry.0)
+    .bind(run_number(run.id))
+    .fetch_all(tx)
+    .await
+    .during(QUEUE)?;
+    let mut output_images = Vec::with_capacity(images.len());
+    for row in &images {
+        let text = |name| row.try_get::<&str, _>(name).during(QUEUE);
+        output_images.push(json!({
+            "registry": text("registry")?, "repository": text("repository")?, "tag": text("tag")?, "digest": text("digest")?,
+        }));
+    }
+    let time = |at: Option<Timestamp>| at.map(|at| at.to_string());
+    Ok(json!({
+        "runId": run.id,
+        "status": run.status().as_str(),
+        "runType": run_type,
+        "task": run.origin.task.as_ref().map(|task| task.name.as_str()),
+        "trigger": run.origin.cause.trigger(),
+        "principal": run.principal,
+        "createTime": run.created.to_string(),
+        "startTime": time(run.started),
+        "finishTime": time(run.finished()),
+        "runErrorMessage": run.error_message(),
+        "outputImages": output_images,
+    }))
+}

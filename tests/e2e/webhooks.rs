@@ -1,0 +1,92 @@
+//! Webhooks as a user sets them up, and what their receivers get, whatever happens to the server.
+
+use std::time::Duration;
+
+use cooper_e2e::{Context, EventReceiver, ReceivedEvent, ServerOptions, TestServer, wait_until};
+use hmac::{Hmac, Mac as _};
+use sha2::Sha256;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Looks at a signature as docs/webhooks-out.md says.
+fn check_signature(event: &ReceivedEvent, secret: &str) {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(format!("{}.{}", event.header("cooper-timestamp"), event.body).as_bytes());
+    let digits: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(event.header("cooper-signature"), format!("v1={digits}"));
+}
+
+#[test]
+fn what_was_accepted_before_a_kill_is_told_after_it_in_order() {
+    let arguments = ["--allow-source", "127.0.0.1"].map(str::to_owned).into();
+    let mut server = TestServer::with(ServerOptions { arguments, ..ServerOptions::default() });
+    let mut receiver = EventReceiver::start();
+    let uri = receiver.url();
+    let make =
+        ["webhook", "create", "deploy", "--uri", &uri, "--actions", "push", "run_finished", "--headers", "X-Team=ci"];
+    let made = server.cooper(&make).ok();
+    let secret = made.stdout.trim().to_owned();
+    assert_eq!(secret.len(), 52, "{made}");
+    server
+        .cooper(&["webhook", "create", "-n", "other", "--uri", &uri, "--actions", "push", "--scope", "no/other"])
+        .ok();
+
+    server.cooper(&["webhook", "ping", "deploy"]).ok();
+    wait_until("the ping is there", PATIENCE, || !receiver.received().is_empty());
+    let ping = &receiver.received()[0];
+    assert_eq!((ping.header("cooper-event"), ping.header("x-team")), ("ping", "ci"));
+    check_signature(ping, &secret);
+
+    receiver.go_away();
+    server.build(
+        &["-t", "team/app:v1", "-t", "team/app:v2"],
+        &Context::new("FROM scratch\nCOPY file /\n").file("file", "1"),
+    );
+    let events =
+        |server: &TestServer| server.cooper(&["webhook", "list-events", "deploy", "--output", "json"]).ok().json();
+    wait_until("the first was tried in vain", PATIENCE, || events(&server)[2]["attempts"].as_u64() > Some(0));
+    server.crash();
+    server.restart();
+    receiver.come_back();
+    wait_until("all has come", PATIENCE, || {
+        events(&server).as_array().unwrap().iter().all(|event| event["status"] == "Delivered")
+    });
+
+    let mut told = receiver.received().split_off(1);
+    told.dedup_by(|later, earlier| later.header("cooper-delivery") == earlier.header("cooper-delivery"));
+    for event in &told {
+        check_signature(event, &secret);
+        assert_eq!(event.json()["id"], event.header("cooper-delivery"));
+    }
+    let what: Vec<_> = told.iter().map(|event| event.header("cooper-event").to_owned()).collect();
+    assert_eq!(what, ["push", "push", "run_finished"]);
+    let (first, second, run) = (told[0].json(), told[1].json(), told[2].json());
+    assert_eq!((&first["target"]["tag"], &second["target"]["tag"]), (&"v1".into(), &"v2".into()));
+    assert_eq!(first["target"]["repository"], "team/app");
+    assert_eq!(first["request"]["useragent"], "cooper");
+    assert_eq!(
+        (&run["version"], &run["run"]["runId"], &run["run"]["status"]),
+        (&1.into(), &"ca1".into(), &"Succeeded".into())
+    );
+    assert_eq!(run["run"]["outputImages"][0]["digest"], first["target"]["digest"]);
+
+    // The log, a redelivery, and what is shown of secrets.
+    let table = server.cooper(&["webhook", "list-events", "deploy"]).ok().stdout;
+    assert!(table.contains("team/app:v1") && table.contains("204"), "{table}");
+    let id = first["id"].as_str().unwrap();
+    server.cooper(&["webhook", "redeliver", "deploy", "--event", id]).ok();
+    wait_until("it comes again", PATIENCE, || {
+        receiver.received().last().is_some_and(|event| event.header("cooper-delivery") == id)
+    });
+    let config = server.cooper(&["webhook", "get-config", "deploy"]).ok().stdout;
+    assert!(config.contains(&uri) && config.contains("***") && !config.contains(&secret), "{config}");
+    let shown = server.cooper(&["webhook", "show", "deploy", "--output", "json"]).ok();
+    assert!(!shown.stdout.contains(&secret) && shown.json()["secret"].is_null(), "{shown}");
+    server.cooper(&["webhook", "update", "deploy", "--status", "disabled", "--actions", "delete"]).ok();
+    let list = server.cooper(&["webhook", "list"]).ok().stdout;
+    assert!(list.contains("disabled") && list.contains("no/other:latest"), "{list}");
+    server.cooper(&["webhook", "delete", "deploy", "--yes"]).ok();
+    server.cooper(&["webhook", "show", "deploy"]).expect(5).error_names(&["webhook `deploy` does not exist"]);
+    let wrong = ["webhook", "create", "bad", "--uri", "https://a:b@example.org/", "--actions", "push"];
+    server.cooper(&wrong).expect(2).error_names(&["user name or a password"]);
+}
