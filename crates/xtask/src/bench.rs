@@ -7,6 +7,7 @@ mod memory;
 mod quick_build;
 mod steps;
 mod times;
+mod triggers;
 
 use anyhow::bail;
 
@@ -24,6 +25,7 @@ const BENCHES: &[(&str, &str)] = &[
         "`cooper run` against a loop of `docker run` and the engine alone: twenty steps, twenty at once, a diamond, 100 MB of output",
     ),
     ("dispatch", "from a run's request to its step at an agent, with many agents and a long queue"),
+    ("triggers", "from the minute of many tasks' timers until all their runs are queued, each once"),
 ];
 
 /// What to measure.
@@ -34,11 +36,13 @@ pub(crate) struct Options {
     /// `quick-build` and `steps`: how often each side runs.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// `steps`: a small round of it with the binary for development, whose figures say nothing.
+    /// `steps`, `triggers`: a small round of it with the binary for development, whose figures say nothing.
     #[arg(long)]
     quick: bool,
     #[command(flatten)]
     load: dispatch::Load,
+    #[command(flatten)]
+    triggers: triggers::Amount,
 }
 
 /// Runs one measurement, or lists them.
@@ -51,6 +55,7 @@ pub(crate) fn run(workspace: &Workspace, report: &Report, options: &Options) -> 
             Ok(())
         }
         Some("dispatch") => dispatch::run(workspace, report, &options.load),
+        Some("triggers") => triggers::run(workspace, report, &options.triggers, options.quick),
         Some("quick-build") => quick_build::run(workspace, report, options.rounds),
         Some("steps") if options.quick => steps::run(workspace, report, &steps::Amount::QUICK),
         Some("steps") => steps::run(workspace, report, &steps::Amount::full(options.rounds)),

@@ -1,0 +1,41 @@
+//! How a server stands the moments in which much begins at once: a real server, and what sets runs off.
+//!
+//! Owns the order of the parts. Runs are only queued: no agent takes them.
+
+mod connection;
+mod timers;
+
+use crate::command::Interrupt;
+use crate::product::{Product, build_debug, build_release, choose_port};
+use crate::report::Report;
+use crate::workspace::Workspace;
+use connection::Access;
+
+/// How much of everything.
+#[derive(clap::Args)]
+pub(super) struct Amount {
+    /// `triggers`: how many tasks have a timer in the same minute.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    tasks: u32,
+}
+
+/// Enough to see that it works.
+const QUICK_TASKS: u32 = 100;
+
+/// Measures, and shows the figures as they come.
+pub(super) fn run(workspace: &Workspace, report: &Report, amount: &Amount, quick: bool) -> anyhow::Result<()> {
+    let interrupt = Interrupt::install()?;
+    match quick {
+        true => build_debug(workspace)?,
+        false => build_release(workspace, report, &interrupt)?,
+    }
+    let profile = if quick { "debug" } else { "release" };
+    let product = Product::new(workspace, &interrupt, workspace.target("bench-triggers"))?.of_profile(profile);
+    let server =
+        report.step("started `cooper serve --no-agent`", || product.serve(choose_port(None)?, &["--no-agent"]))?;
+    let access = Access::of(&server)?;
+    let tasks = if quick { QUICK_TASKS } else { amount.tasks };
+    let ended = timers::measure(report, &interrupt, &access, tasks);
+    server.stop()?;
+    ended
+}
