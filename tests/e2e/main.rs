@@ -38,4 +38,5 @@ mod tasks;
 mod tasks_at_once;
 mod tls;
 mod two_machines;
+mod waves;
 mod webhooks;

@@ -42,6 +42,10 @@ pub fn document() -> OpenApi {
     add::<rest::TaskList>(&mut schemas);
     add::<rest::TaskRunRequest>(&mut schemas);
     add::<rest::TimerList>(&mut schemas);
+    add::<rest::RefusalList>(&mut schemas);
+    add::<rest::WaveList>(&mut schemas);
+    add::<rest::WaveView>(&mut schemas);
+    add::<rest::ImpactView>(&mut schemas);
     add::<rest::SetTaskCredential>(&mut schemas);
     add::<rest::LogBatch>(&mut schemas);
     add::<rest::VertexUpdate>(&mut schemas);

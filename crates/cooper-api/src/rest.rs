@@ -17,6 +17,7 @@ mod secret;
 mod task;
 mod time;
 mod token;
+mod wave;
 mod webhook;
 
 pub use agents::{AgentList, AgentState, AgentView, DrainAgent};
@@ -52,6 +53,10 @@ pub use task::{
     TaskStatus, TaskValue, TaskView, TimerList, TimerSettings, TimerTrigger, TimerView, UpdateRun,
 };
 pub use token::{CreateToken, CreatedToken, TokenList, TokenView};
+pub use wave::{
+    BaseImageTriggerSettings, BaseImageTriggerType, ImageUpdateTrigger, ImpactQuery, ImpactRefusal, ImpactTask,
+    ImpactView, ListWavesQuery, RefusalList, RefusalView, UpdatedImage, WaveChange, WaveList, WaveMember, WaveView,
+};
 pub use webhook::{
     DeliveryStatus, ListWebhookEventsQuery, WebhookAttempt, WebhookConfig, WebhookEvent, WebhookEventInfo,
     WebhookEventList, WebhookList, WebhookSettings, WebhookStatus, WebhookView,

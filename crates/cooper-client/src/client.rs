@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use cooper_api::rest::{
     AgentList, AgentView, CheckSecrets, CheckedSecrets, CreatePool, CreateToken, CreatedContext, CreatedToken,
-    CredentialList, CredentialView, DeletePoolQuery, DeleteSecretQuery, DrainAgent, IDEMPOTENCY_KEY_HEADER, Info,
-    LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, ListRunsQuery, ListTimersQuery, ListWebhookEventsQuery, Lockfile, PoolList,
-    PoolView, ReplaceTaskQuery, RerunRequest, Run, RunList, RunRequest, SecretList, SecretView, SetCredential,
-    SetSecret, SetTaskCredential, TaskList, TaskRunRequest, TaskSettings, TaskView, TimerList, TokenList, UpdateRun,
-    UploadedContext, WebhookConfig, WebhookEventInfo, WebhookEventList, WebhookList, WebhookSettings, WebhookView,
+    CredentialList, CredentialView, DeletePoolQuery, DeleteSecretQuery, DrainAgent, IDEMPOTENCY_KEY_HEADER,
+    ImpactQuery, ImpactView, Info, LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, ListRunsQuery, ListTimersQuery,
+    ListWavesQuery, ListWebhookEventsQuery, Lockfile, PoolList, PoolView, RefusalList, ReplaceTaskQuery, RerunRequest,
+    Run, RunList, RunRequest, SecretList, SecretView, SetCredential, SetSecret, SetTaskCredential, TaskList,
+    TaskRunRequest, TaskSettings, TaskView, TimerList, TokenList, UpdateRun, UploadedContext, WaveList, WaveView,
+    WebhookConfig, WebhookEventInfo, WebhookEventList, WebhookList, WebhookSettings, WebhookView,
 };
 use cooper_types::{
     AgentName, EventId, IdempotencyKey, PoolName, RunId, SecretName, SecretString, SourceHost, TaskName, TokenId,
-    WebhookName,
+    WaveId, WebhookName,
 };
 use futures::Stream;
 use reqwest::Method;
@@ -255,6 +256,43 @@ impl Client {
     pub async fn list_timers(&self, name: &TaskName, count: u32) -> Result<TimerList, ClientError> {
         let call = self.http.request(Method::GET, &format!("/api/v1/tasks/{name}/timers"));
         self.http.json(call.query(&ListTimersQuery { count: Some(count) })).await
+    }
+
+    /// What did not start a task lately.
+    pub async fn list_refusals(&self, name: &TaskName) -> Result<RefusalList, ClientError> {
+        self.http.json(self.http.request(Method::GET, &format!("/api/v1/tasks/{name}/refusals"))).await
+    }
+
+    /// Waves, the newest first.
+    pub async fn list_waves(&self, top: u32) -> Result<WaveList, ClientError> {
+        let call = self.http.request(Method::GET, "/api/v1/waves");
+        self.http.json(call.query(&ListWavesQuery { top: Some(top) })).await
+    }
+
+    /// A wave with its members.
+    pub async fn get_wave(&self, id: WaveId) -> Result<WaveView, ClientError> {
+        self.http.json(self.http.request(Method::GET, &format!("/api/v1/waves/{id}"))).await
+    }
+
+    /// Lets no member of a wave begin for now.
+    pub async fn pause_wave(&self, id: WaveId) -> Result<WaveView, ClientError> {
+        self.http.json(self.http.request(Method::POST, &format!("/api/v1/waves/{id}/pause"))).await
+    }
+
+    /// Lets members of a wave begin again.
+    pub async fn resume_wave(&self, id: WaveId) -> Result<WaveView, ClientError> {
+        self.http.json(self.http.request(Method::POST, &format!("/api/v1/waves/{id}/resume"))).await
+    }
+
+    /// Ends a wave early.
+    pub async fn cancel_wave(&self, id: WaveId) -> Result<WaveView, ClientError> {
+        self.http.json(self.http.request(Method::POST, &format!("/api/v1/waves/{id}/cancel"))).await
+    }
+
+    /// What a new image would rebuild.
+    pub async fn get_impact(&self, image: &str) -> Result<ImpactView, ClientError> {
+        let call = self.http.request(Method::GET, "/api/v1/impact");
+        self.http.json(call.query(&ImpactQuery { image: image.to_owned() })).await
     }
 
     /// Keeps a credential of a task for a host, in place of its earlier one.

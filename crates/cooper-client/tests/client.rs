@@ -52,6 +52,7 @@ fn run(status: RunStatus) -> Run {
         provisioning_state: ProvisioningState::Succeeded,
         rerun_of: None,
         timer_trigger: None,
+        image_update_trigger: None,
         requested_by: None,
         pending_reason: None,
         principal: PrincipalName::parse("dev").expect("name"),

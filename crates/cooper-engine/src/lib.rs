@@ -17,4 +17,5 @@ pub mod schedule;
 pub mod task;
 pub mod timer;
 pub mod trigger;
+pub mod wave;
 pub mod webhook;

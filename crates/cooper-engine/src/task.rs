@@ -3,6 +3,7 @@
 //! Pure: the store keeps a [`Task`] as one document, the server turns what [`Task::asked`] says into a run like any other.
 //! Values of secrets are never in it: the store keeps them sealed, by the names that [`Task::secrets`] says.
 
+mod base_image;
 mod change;
 mod origin;
 mod timers;
@@ -20,8 +21,9 @@ use cooper_spec::task_request::{RequestedValue, TaskRequest, TaskText};
 use cooper_types::{Platform, PoolName, PrincipalName, Scopes, TaskName, TimerName, Timestamp};
 use serde::{Deserialize, Serialize};
 
+pub use base_image::{BaseImageChange, BaseImageTrigger, Follows};
 pub use change::{DockerChange, EncodedChange, FileChange, StepChange, TaskChange, TaskFault};
-pub use origin::{Cause, OfTask, Origin};
+pub use origin::{Cause, ImageUpdate, OfTask, Origin};
 pub use timers::{CatchUp, GRACE, Passed, Timer};
 
 /// The form that tasks are kept in; a later one is not understood.
@@ -60,6 +62,9 @@ pub struct Task {
     pub retention: Retention,
     /// When it starts by itself.
     pub timers: BTreeMap<TimerName, Timer>,
+    /// Which changes of its base images start it.
+    #[serde(default)]
+    pub base_image: BaseImageTrigger,
     /// When it was made.
     pub created: Timestamp,
     /// When it was changed last.
@@ -210,6 +215,7 @@ impl Task {
             cpu: *cpu,
             generation: *generation,
             retention: *retention,
+            differs: false,
         }
     }
 

@@ -20,3 +20,4 @@ pub mod runs;
 pub mod secrets;
 pub mod store_error;
 pub mod tasks;
+pub mod waves;

@@ -14,12 +14,13 @@ use cooper_spec::quick_build::PlanError;
 use cooper_spec::task_request::{KeptTexts, TextDigest};
 use cooper_types::{
     AgentName, AttemptNumber, ContextId, Digest, IdempotencyKey, PoolName, PrincipalName, RegistryName, RepositoryName,
-    RunId, SecretString, StepId, Tag, TaskName, TimerName, Timestamp,
+    RunId, SecretString, StepId, Tag, TaskName, TimerName, Timestamp, WaveId,
 };
 
 use crate::logs::LogEnd;
 use crate::store_error::StoreError;
 use crate::tasks::Firing;
+use crate::waves::MemberRun;
 
 /// What kind of request made a run, in ACR's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -174,6 +175,14 @@ pub enum AcceptError {
         task: TaskName,
         /// The timer.
         timer: TimerName,
+    },
+    /// A member of a wave does not wait for its run: it has one, or the wave goes on no longer.
+    #[error("member {member} of wave {wave} waits for no run")]
+    MemberMoved {
+        /// The wave.
+        wave: WaveId,
+        /// The member's place.
+        member: usize,
     },
     /// Two secrets of one kind have the same name.
     #[error("secret `{0}` is given twice")]
@@ -376,6 +385,9 @@ pub trait RunStore: Send + Sync {
 
     /// The same for a run that a timer sets off: the timer moves on in the same transaction, or there is no run.
     async fn accept_firing(&self, request: AcceptRun, firing: Firing) -> Result<Accepted, AcceptError>;
+
+    /// The same for the run of a wave's member: the member has it in the same transaction, or there is no run.
+    async fn accept_member(&self, request: AcceptRun, member: MemberRun) -> Result<Accepted, AcceptError>;
 
     /// Removes so many runs and logs of tasks that have been kept long enough.
     async fn expire_runs(&self, limit: u32) -> Result<Expired, StoreError>;

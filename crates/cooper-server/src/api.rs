@@ -13,6 +13,7 @@ mod tasks;
 mod tests;
 mod tokens;
 mod view;
+mod waves;
 mod webhooks;
 
 use std::sync::Arc;
@@ -96,6 +97,13 @@ fn handler(route: &Route) -> MethodRouter<ApiState> {
         "deleteTask" => routing::on(method, tasks::delete),
         "runTask" => routing::on(method, tasks::run),
         "listTimers" => routing::on(method, tasks::timers),
+        "listRefusals" => routing::on(method, tasks::refusals),
+        "listWaves" => routing::on(method, waves::list),
+        "getWave" => routing::on(method, waves::show),
+        "pauseWave" => routing::on(method, waves::pause),
+        "resumeWave" => routing::on(method, waves::resume),
+        "cancelWave" => routing::on(method, waves::cancel),
+        "getImpact" => routing::on(method, waves::impact),
         "setTaskCredential" => routing::on(method, tasks::set_credential),
         "deleteTaskCredential" => routing::on(method, tasks::delete_credential),
         "listTokens" => routing::on(method, tokens::list),

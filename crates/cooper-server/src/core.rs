@@ -22,6 +22,7 @@ use cooper_ports::outbox::{Outbox, WebhookStore};
 use cooper_ports::runs::{Applied, ApplyError, RunStore, SecretKind};
 use cooper_ports::secrets::SecretStore;
 use cooper_ports::tasks::TaskStore;
+use cooper_ports::waves::WaveStore;
 use cooper_registry::SigningKey;
 use cooper_source::Cidr;
 use cooper_source::egress::{Egress, EgressOptions, EgressPolicy};
@@ -56,6 +57,9 @@ pub(crate) struct Core {
     pub(crate) tasks: Arc<dyn TaskStore>,
     /// Has the timers looked at: one was made or changed.
     pub(crate) timers: Notify,
+    pub(crate) waves: Arc<dyn WaveStore>,
+    /// Has the waves looked at: a tag may have moved, or a run has ended.
+    pub(crate) waves_wake: Notify,
     pub(crate) webhooks: Arc<dyn WebhookStore>,
     /// What goes out.
     pub(crate) outbox: Arc<dyn Outbox>,
@@ -116,6 +120,7 @@ pub(crate) struct CoreParts {
     pub(crate) runs: Arc<dyn RunStore>,
     pub(crate) logs: Arc<dyn LogStore>,
     pub(crate) tasks: Arc<dyn TaskStore>,
+    pub(crate) waves: Arc<dyn WaveStore>,
     pub(crate) webhooks: Arc<dyn WebhookStore>,
     pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) contexts: Arc<dyn ContextStore>,
@@ -157,6 +162,8 @@ impl Core {
             logs: parts.logs,
             tasks: parts.tasks,
             timers: Notify::new(),
+            waves: parts.waves,
+            waves_wake: Notify::new(),
             webhooks: parts.webhooks,
             outbox: parts.outbox,
             contexts: parts.contexts,
@@ -227,6 +234,9 @@ impl Core {
         for loss in applied.run.losses.iter().filter(|loss| loss.at >= before) {
             let (agent, reason) = (&loss.agent, &loss.reason);
             tracing::warn!(run = %run, agent = %agent, reason, "agent lost a run; it starts again, until that was too often");
+        }
+        if pushed || applied.run.finished().is_some() {
+            self.waves_wake.notify_one();
         }
         if applied.run.finished().is_some() {
             self.metrics.run_finished(applied.run.status());

@@ -29,6 +29,7 @@ mod tasks;
 mod testing;
 mod timers;
 mod tls;
+mod waves;
 
 pub use access::AdminTokenError;
 pub use cooper_agent::{CacheBudget, DiskSettings, MinFree, StepPolicy};

@@ -115,7 +115,9 @@ impl From<AcceptError> for ApiError {
                 Self::new(ProblemCode::ContextNotFound, error.to_string())
             }
             AcceptError::KeyReused { .. } => Self::new(ProblemCode::IdempotencyConflict, error.to_string()),
-            AcceptError::TimerMoved { .. } => Self::new(ProblemCode::Conflict, error.to_string()),
+            AcceptError::TimerMoved { .. } | AcceptError::MemberMoved { .. } => {
+                Self::new(ProblemCode::Conflict, error.to_string())
+            }
             AcceptError::SecretTwice(_) => Self::new(ProblemCode::InvalidRequest, error.to_string()),
             AcceptError::UnknownPool(_) => Self::new(ProblemCode::NotFound, error.to_string()),
             AcceptError::Plan(error) => error.into(),

@@ -41,7 +41,7 @@ use crate::problem::{ApiError, chain};
 use crate::secrets::Secrets;
 use crate::settings::{Settings, TlsName};
 use crate::tls::{ServerTls, TlsError};
-use crate::{backup, housekeeping, local_agent, outbox, scheduler, timers};
+use crate::{backup, housekeeping, local_agent, outbox, scheduler, timers, waves};
 
 /// How often the registry's leftovers are removed.
 const REGISTRY_PERIOD: Duration = Duration::from_secs(60);
@@ -170,6 +170,7 @@ impl Server {
             tasks: Arc::new(store.clone()),
             webhooks: Arc::new(store.clone()),
             outbox: Arc::new(store.clone()),
+            waves: Arc::new(store.clone()),
             contexts: Arc::new(store.clone()),
             context_files,
             context_retention: settings.context_retention,
@@ -216,6 +217,7 @@ impl Server {
             tokio::spawn(timers::run(core.clone(), stop.clone())),
             tokio::spawn(housekeeping::run(core.clone(), stop.clone())),
             tokio::spawn(outbox::run(core.clone(), stop.clone())),
+            tokio::spawn(waves::run(core.clone(), stop.clone())),
             tokio::spawn(sweep_registry(registry.clone(), settings.clone(), stop.clone())),
         ];
         if let Some(tls) = tls {

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use cooper_api::problem::ProblemCode;
 use cooper_engine::run::{Asked, AskedTask, NewRun, TaskSource};
-use cooper_engine::task::{Cause, Origin, Overrides, Task, TaskAsked, TaskSecret};
+use cooper_engine::task::{Cause, OfTask, Origin, Overrides, Task, TaskAsked, TaskSecret};
 use cooper_ports::access::Token;
 use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::runs::{AcceptError, AcceptRun, Accepted, RunType, Seal, SealedSecret, SecretKind};
 use cooper_ports::tasks::Firing;
+use cooper_ports::waves::MemberRun;
 use cooper_spec::quick_build::BuildSource;
 use cooper_spec::task_request::{Fetched, TaskRequest, set_secret_name};
 use cooper_types::{Digest, IdempotencyKey, Scopes, SecretBytes, SecretString};
@@ -59,7 +60,7 @@ pub(crate) async fn request(
         TaskAsked::Task { request, source: None } => here(core, &token, request, clear).await?,
     };
     let run = NewRun {
-        origin: Origin { cause, task: Some(task.of_run()) },
+        origin: Origin { cause, task: Some(OfTask { differs: given.limit.is_some(), ..task.of_run() }) },
         principal: token.principal,
         scopes: token.scopes,
         registry: core.registry.clone(),
@@ -76,11 +77,22 @@ pub(crate) async fn request(
     Ok(AcceptRun { run, run_type, idempotency, secrets, seal, context_of: None })
 }
 
-/// Accepts a run, with the instant of a timer that it stands for, and tells whom it concerns.
-pub(crate) async fn accept(core: &Core, request: AcceptRun, firing: Option<Firing>) -> Result<Accepted, AcceptError> {
-    let accepted = match firing {
-        Some(firing) => core.runs.accept_firing(request, firing).await?,
-        None => core.runs.accept_run(request).await?,
+/// What a run of a task stands for, beside what it is asked to do.
+pub(crate) enum For {
+    /// Somebody who asked for it.
+    Asker,
+    /// An instant of a timer.
+    Instant(Firing),
+    /// A member of a wave.
+    Member(MemberRun),
+}
+
+/// Accepts a run with what it stands for, and tells whom it concerns.
+pub(crate) async fn accept(core: &Core, request: AcceptRun, stands_for: For) -> Result<Accepted, AcceptError> {
+    let accepted = match stands_for {
+        For::Asker => core.runs.accept_run(request).await?,
+        For::Instant(firing) => core.runs.accept_firing(request, firing).await?,
+        For::Member(member) => core.runs.accept_member(request, member).await?,
     };
     failpoint::pass(Failpoint::RunAccepted);
     if !accepted.repeated {

@@ -77,6 +77,7 @@ async fn open(
         runs: Arc::new(store.clone()),
         logs: Arc::new(store.clone()),
         tasks: Arc::new(store.clone()),
+        waves: Arc::new(store.clone()),
         webhooks: Arc::new(store.clone()),
         outbox: Arc::new(store.clone()),
         contexts: Arc::new(store.clone()),

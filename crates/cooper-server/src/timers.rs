@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
 use crate::problem::{ApiError, chain};
-use crate::stored_tasks::{self, Given};
+use crate::stored_tasks::{self, For, Given};
 
 /// Instants that are read at a time.
 const BATCH: u32 = 20_000;
@@ -235,7 +235,7 @@ async fn fire(core: &Arc<Core>, instant: Instant, watched: Timestamp, now: Times
         }
         Err(error) => return pass_by(core, &firing, &error.0.detail).await,
     };
-    match stored_tasks::accept(core, request, Some(firing.clone())).await {
+    match stored_tasks::accept(core, request, For::Instant(firing.clone())).await {
         Ok(_) => Ok(Done::Yes),
         // Another server was faster. Or the clock was set back and the instant has come before: the timer goes on.
         Err(AcceptError::TimerMoved { .. }) => pass_by(core, &firing, "the instant has set off a run before").await,

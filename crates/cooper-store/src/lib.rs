@@ -22,6 +22,7 @@ mod runs;
 mod secrets;
 mod sql_error;
 mod tasks;
+mod waves;
 mod writer;
 
 pub use backup::{Referred, Snapshot, SnapshotError};

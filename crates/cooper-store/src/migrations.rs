@@ -34,6 +34,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     migration!(10, "0010_tasks.sql"),
     migration!(11, "0011_attempts_manifests.sql"),
     migration!(12, "0012_webhooks.sql"),
+    migration!(13, "0013_waves.sql"),
 ];
 
 /// Why the schema could not be brought to this binary's version.

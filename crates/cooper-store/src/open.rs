@@ -69,6 +69,7 @@ struct Inner {
     registry_name: RegistryName,
     /// Something may have been queued that goes out.
     queued: Notify,
+    bases_moved: Notify,
 }
 
 impl Store {
@@ -118,7 +119,16 @@ impl Store {
         let writer = Writer::start(connection, checkpoints, clock.clone(), lock);
         let registry_name = options.registry_name;
         Ok(Self {
-            inner: Arc::new(Inner { writer, readers, clock, wall, registry, registry_name, queued: Notify::new() }),
+            inner: Arc::new(Inner {
+                writer,
+                readers,
+                clock,
+                wall,
+                registry,
+                registry_name,
+                queued: Notify::new(),
+                bases_moved: Notify::new(),
+            }),
         })
     }
 
@@ -146,6 +156,11 @@ impl Store {
     /// The registry's name.
     pub fn registry_name(&self) -> &RegistryName {
         &self.inner.registry_name
+    }
+
+    /// Told after each push of a tag from outside.
+    pub(crate) fn bases_moved(&self) -> &Notify {
+        &self.inner.bases_moved
     }
 
     /// What the writer has done since the store was opened.

@@ -101,12 +101,16 @@ impl RegistryStore for Store {
 
     async fn put_manifest(&self, new: NewManifest, writer: &Writer) -> Result<(), PutManifestError> {
         let (registry, clock, writer) = (self.registry_id(), self.clock().clone(), writer.clone());
+        let moves_tag = new.tag.is_some() && writer.attempt.is_none();
         self.write(async move |mut tx| {
             check_live(&mut tx, registry, &writer).await?;
             manifests::put(&mut tx, registry, clock.now(), new, &writer).await
         })
         .await?;
         self.something_queued();
+        if moves_tag {
+            self.bases_moved().notify_one();
+        }
         Ok(())
     }
 

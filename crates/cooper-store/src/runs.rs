@@ -18,8 +18,11 @@ use cooper_ports::runs::{
 };
 use cooper_ports::store_error::StoreError;
 use cooper_ports::tasks::Firing;
+use cooper_ports::waves::MemberRun;
 use cooper_types::{AgentName, AttemptNumber, Digest, IdempotencyKey, PoolName, PrincipalName, RunId, Timestamp};
 use sqlx::Row;
+
+use accept::Occasion;
 
 use crate::Store;
 use crate::contexts::run_number;
@@ -49,8 +52,14 @@ impl RunStore for Store {
 
     async fn accept_firing(&self, request: AcceptRun, firing: Firing) -> Result<Accepted, AcceptError> {
         let (registry, clock) = (self.registry_id(), self.clock().clone());
-        self.write(async move |mut tx| accept::accept(&mut tx, registry, clock.now(), request, Some(firing)).await)
-            .await
+        let occasion = Some(Occasion::Timer(firing));
+        self.write(async move |mut tx| accept::accept(&mut tx, registry, clock.now(), request, occasion).await).await
+    }
+
+    async fn accept_member(&self, request: AcceptRun, member: MemberRun) -> Result<Accepted, AcceptError> {
+        let (registry, clock) = (self.registry_id(), self.clock().clone());
+        let occasion = Some(Occasion::Member(member));
+        self.write(async move |mut tx| accept::accept(&mut tx, registry, clock.now(), request, occasion).await).await
     }
 
     async fn expire_runs(&self, limit: u32) -> Result<Expired, StoreError> {

@@ -15,6 +15,7 @@ mod secret;
 mod source_host;
 mod task_name;
 mod timestamp;
+mod wave_id;
 
 pub use digest::{Digest, DigestAlgorithm, DigestError, Hasher};
 pub use ids::{
@@ -30,3 +31,4 @@ pub use secret::{SecretBytes, SecretString};
 pub use source_host::{SourceHost, SourceHostError};
 pub use task_name::{TaskName, TaskNameError};
 pub use timestamp::Timestamp;
+pub use wave_id::{WaveId, WaveIdError};

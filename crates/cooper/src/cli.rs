@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    acr, agent, backup, build, completions, config, credential, doctor, graph, lint, login, logout, logs, pool, purge,
-    render, repository, restore, run, runs, secret, serve, task, token, webhook,
+    acr, agent, backup, build, completions, config, credential, doctor, graph, impact, lint, login, logout, logs, pool,
+    purge, render, repository, restore, run, runs, secret, serve, task, token, wave, webhook,
 };
 use crate::exit::EXIT_CODES_HELP;
 
@@ -50,9 +50,14 @@ pub(crate) enum Command {
     /// List, show and cancel runs
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Runs(runs::RunsArgs),
-    /// Make, change and run stored tasks, and let timers run them
+    /// Make, change and run stored tasks, and let timers and base images run them
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Task(Box<task::TaskArgs>),
+    /// List, show, pause, resume and cancel what changes of base images set off
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Wave(wave::WaveArgs),
+    /// Show what a new image would rebuild, in order
+    Impact(impact::ImpactArgs),
     /// Tell others of pushes, deletions and runs, and see what they were told
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Webhook(Box<webhook::WebhookArgs>),

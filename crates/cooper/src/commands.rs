@@ -9,6 +9,7 @@ pub(crate) mod config;
 pub(crate) mod credential;
 pub(crate) mod doctor;
 pub(crate) mod graph;
+pub(crate) mod impact;
 pub(crate) mod lint;
 pub(crate) mod login;
 pub(crate) mod logout;
@@ -27,6 +28,7 @@ pub(crate) mod serve;
 pub(crate) mod task;
 pub(crate) mod token;
 mod version;
+pub(crate) mod wave;
 pub(crate) mod webhook;
 
 use std::future::Future;
@@ -64,6 +66,8 @@ pub(crate) fn run(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
         Command::Secret(args) => block_on(secret::run(&args, environment)),
         Command::Runs(args) => block_on(runs::run(&args, environment)),
         Command::Task(args) => block_on(task::run(&args, environment)),
+        Command::Wave(args) => block_on(wave::run(&args, environment)),
+        Command::Impact(args) => block_on(impact::run(&args, environment)),
         Command::Webhook(args) => block_on(webhook::run(&args, environment)),
         Command::Logs(args) => block_on(logs::run(&args, environment)),
         Command::Doctor(args) => block_on(doctor::run(&args, environment)),

@@ -174,6 +174,15 @@ const LIST_TIMERS_QUERY: &[Parameter] = &[Parameter {
     summary: "How many next instants of each timer: 1 if absent, at most 100",
 }];
 
+const LIST_WAVES_QUERY: &[Parameter] =
+    &[Parameter { name: "top", kind: ParameterKind::Number, summary: "How many at most: 1 to 1000, 15 if absent" }];
+
+const IMPACT_QUERY: &[Parameter] = &[Parameter {
+    name: "image",
+    kind: ParameterKind::Text,
+    summary: "The image that would change, as REPOSITORY:TAG or REGISTRY/REPOSITORY:TAG; it must be given",
+}];
+
 const DELETE_POOL_QUERY: &[Parameter] = &[Parameter {
     name: "force",
     kind: ParameterKind::Flag,
@@ -297,6 +306,43 @@ pub const ROUTES: &[Route] = &[
         query: LIST_TIMERS_QUERY,
         response: json("TimerList"),
         ..route(Method::Get, "/api/v1/tasks/{id}/timers", Auth::Read, "listTimers", 200)
+    },
+    Route {
+        summary: "List what did not start a task lately, and the rules that said no",
+        response: json("RefusalList"),
+        ..route(Method::Get, "/api/v1/tasks/{id}/refusals", Auth::Read, "listRefusals", 200)
+    },
+    Route {
+        summary: "List waves: what changes of base images set off, the newest first",
+        query: LIST_WAVES_QUERY,
+        response: json("WaveList"),
+        ..route(Method::Get, "/api/v1/waves", Auth::Read, "listWaves", 200)
+    },
+    Route {
+        summary: "Show a wave with its members",
+        response: json("WaveView"),
+        ..route(Method::Get, "/api/v1/waves/{id}", Auth::Read, "getWave", 200)
+    },
+    Route {
+        summary: "Let no member of a wave begin for now",
+        response: json("WaveView"),
+        ..route(Method::Post, "/api/v1/waves/{id}/pause", Auth::Admin, "pauseWave", 200)
+    },
+    Route {
+        summary: "Let members of a wave begin again",
+        response: json("WaveView"),
+        ..route(Method::Post, "/api/v1/waves/{id}/resume", Auth::Admin, "resumeWave", 200)
+    },
+    Route {
+        summary: "End a wave early: its runs are cancelled, and no other member begins",
+        response: json("WaveView"),
+        ..route(Method::Post, "/api/v1/waves/{id}/cancel", Auth::Admin, "cancelWave", 202)
+    },
+    Route {
+        summary: "Show what a new image would rebuild, in order",
+        query: IMPACT_QUERY,
+        response: json("ImpactView"),
+        ..route(Method::Get, "/api/v1/impact", Auth::Read, "getImpact", 200)
     },
     Route {
         summary: "Keep a credential of a task for a registry or Git host, in place of its earlier one",
@@ -486,8 +532,8 @@ mod tests {
 
     use super::*;
     use crate::rest::{
-        DeletePoolQuery, DeleteSecretQuery, ListRunsQuery, ListTimersQuery, ListWebhookEventsQuery, LogEventsQuery,
-        LogQuery, ReplaceTaskQuery, RunStatus, RunType,
+        DeletePoolQuery, DeleteSecretQuery, ImpactQuery, ListRunsQuery, ListTimersQuery, ListWavesQuery,
+        ListWebhookEventsQuery, LogEventsQuery, LogQuery, ReplaceTaskQuery, RunStatus, RunType,
     };
 
     #[test]
@@ -521,6 +567,8 @@ mod tests {
         check("listRuns", serde_json::to_value(list).expect("json"));
         check("getRunLog", serde_json::to_value(LogQuery { offset: 1 }).expect("json"));
         check("replaceTask", serde_json::to_value(ReplaceTaskQuery { dry_run: true }).expect("json"));
+        check("listWaves", serde_json::to_value(ListWavesQuery { top: Some(1) }).expect("json"));
+        check("getImpact", serde_json::to_value(ImpactQuery { image: "node:22".to_owned() }).expect("json"));
         check("listTimers", serde_json::to_value(ListTimersQuery { count: Some(1) }).expect("json"));
         check("deletePool", serde_json::to_value(DeletePoolQuery { force: true }).expect("json"));
         check("deleteSecret", serde_json::to_value(DeleteSecretQuery { version: Some(1) }).expect("json"));

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::task::TimerTrigger;
 use super::time::{rfc3339, rfc3339_option};
+use super::wave::ImageUpdateTrigger;
 
 /// One run. The fields down to `provisioningState` are ACR's; absent values are `null`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -66,6 +67,9 @@ pub struct Run {
     /// The timer that set the run off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timer_trigger: Option<TimerTrigger>,
+    /// The base images that set the run off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_update_trigger: Option<ImageUpdateTrigger>,
     /// Who asked for a run of somebody else's task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]

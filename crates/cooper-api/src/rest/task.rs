@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::time::rfc3339;
+use super::wave::BaseImageTriggerSettings;
 
 /// What is said of a task. What is absent has its default in a new task, and stays as it is in a change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -54,6 +55,9 @@ pub struct TaskSettings {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = BTreeMap<String, TimerSettings>)]
     pub timers: BTreeMap<TimerName, Option<TimerSettings>>,
+    /// Which changes of its base images start it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_image_trigger: Option<BaseImageTriggerSettings>,
 }
 
 /// Whether triggers start a task, or a trigger does.

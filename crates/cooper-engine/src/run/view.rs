@@ -7,6 +7,9 @@ use cooper_types::{TaskName, Timestamp};
 
 use super::{AgentRef, PendingReason, Phase, Placement, Policy, Run, Step, StepState, Verdict};
 
+/// How far the priority of a wave's run is below its task's: further than tasks' priorities are from each other.
+const WAVE_PRIORITY: i32 = 1000;
+
 /// A run's status, in ACR's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RunStatus {
@@ -202,9 +205,10 @@ impl Run {
         }
     }
 
-    /// Its priority: that of its task.
+    /// Its priority: that of its task; a wave's runs come after all that somebody waits for.
     pub fn priority(&self) -> i32 {
-        self.origin.task.as_ref().map_or(0, |task| task.priority)
+        let own = self.origin.task.as_ref().map_or(0, |task| task.priority);
+        if self.origin.cause.wave().is_some() { own.saturating_sub(WAVE_PRIORITY) } else { own }
     }
 
     /// Whether an agent has had it, or is asked to: it counts for the limit of its task then.

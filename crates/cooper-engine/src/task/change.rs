@@ -8,7 +8,10 @@ use cooper_spec::source::RemoteSource;
 use cooper_spec::task_request::RequestedValue;
 use cooper_types::{Platform, PoolName, PrincipalName, Scopes, TaskName, TimerName, Timestamp};
 
-use super::{DockerStep, EncodedStep, FileStep, Retention, TASK_VERSION, Task, TaskStep, Timer};
+use super::{
+    BaseImageChange, BaseImageTrigger, DockerStep, EncodedStep, FileStep, Retention, TASK_VERSION, Task, TaskStep,
+    Timer,
+};
 
 /// How long a run may take where nothing is said, and the most that may be said.
 const TIMEOUT: Duration = Duration::from_secs(3600);
@@ -55,6 +58,8 @@ pub struct TaskChange {
     pub log_days: Option<u32>,
     /// Timers by name: made, replaced, or removed.
     pub timers: BTreeMap<TimerName, Option<Timer>>,
+    /// Its base image trigger.
+    pub base_image: BaseImageChange,
 }
 
 /// What is said of a task's step. A step of another type than the task has replaces it.
@@ -188,6 +193,7 @@ impl Task {
             concurrency: 0,
             retention: Retention { runs: RETENTION_DAYS, logs: RETENTION_DAYS },
             timers: BTreeMap::new(),
+            base_image: BaseImageTrigger::default(),
             created: now,
             updated: now,
             generation: 0,
@@ -218,6 +224,7 @@ impl Task {
                 None => return Err(TaskFault::UnknownTimer(name)),
             }
         }
+        task.base_image = task.base_image.changed(change.base_image);
         task.check(now)?;
         task.updated = now;
         task.generation += 1;

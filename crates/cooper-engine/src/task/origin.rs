@@ -1,7 +1,7 @@
 //! Where a run comes from: its task, and what set it off.
 
 use cooper_spec::template::RunVariables;
-use cooper_types::{PrincipalName, TaskName, TimerName, Timestamp};
+use cooper_types::{Digest, PrincipalName, RegistryName, RepositoryName, Tag, TaskName, TimerName, Timestamp, WaveId};
 use serde::{Deserialize, Serialize};
 
 use super::Retention;
@@ -32,6 +32,9 @@ pub struct OfTask {
     pub generation: u64,
     /// How long the run is kept.
     pub retention: Retention,
+    /// Whether the run does something else than the task says: what it stands on says nothing of the task then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub differs: bool,
 }
 
 /// What set a run off.
@@ -53,6 +56,29 @@ pub enum Cause {
         /// The instant that it stands for.
         occurrence: Timestamp,
     },
+    /// Images that its task stands on.
+    BaseImage {
+        /// The wave that it is a part of.
+        wave: WaveId,
+        /// Those that differ from what the task was last built on.
+        images: Vec<ImageUpdate>,
+    },
+}
+
+/// An image that a task stands on, and that is not what it was when the task was last built.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageUpdate {
+    /// The registry.
+    pub registry: RegistryName,
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The tag.
+    pub tag: Tag,
+    /// What the task was last built on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Digest>,
+    /// What the tag stood for when the run was accepted.
+    pub to: Digest,
 }
 
 impl Cause {
@@ -61,6 +87,15 @@ impl Cause {
         match self {
             Self::Manual | Self::For { .. } => "Manual",
             Self::Timer { .. } => "Timer",
+            Self::BaseImage { .. } => "Image Update",
+        }
+    }
+
+    /// The wave that the run is a part of.
+    pub fn wave(&self) -> Option<WaveId> {
+        match self {
+            Self::BaseImage { wave, .. } => Some(*wave),
+            Self::Manual | Self::For { .. } | Self::Timer { .. } => None,
         }
     }
 }

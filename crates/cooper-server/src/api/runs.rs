@@ -18,6 +18,7 @@ use cooper_api::rest::{
     RunList, RunRequest,
 };
 use cooper_engine::run::{Asked, NewReplay, NewRun, RunEvent};
+use cooper_engine::task::OfTask;
 use cooper_ports::access::Token;
 use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::runs::{AcceptRun, Accepted, RunQuery, RunType, Seal, SealedSecret, SecretKind};
@@ -77,7 +78,9 @@ pub(super) async fn rerun(
         let asked = rerun::asked(&core, &token, id, body.value).await?;
         let mut request = asked.accept(&core, token, idempotency)?;
         // Of the same task as the other one, asked for by hand.
-        request.run.origin.task = core.runs.find_run(id).await?.and_then(|record| record.run.origin.task);
+        // What it stands on may be pinned, or the other one's: it says nothing of the task.
+        let of_task = core.runs.find_run(id).await?.and_then(|record| record.run.origin.task);
+        request.run.origin.task = of_task.map(|task| OfTask { differs: true, ..task });
         started(&core, request).await
     };
     created(&state.core.detached(accept).await?)

@@ -10,13 +10,14 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use cooper_api::problem::ProblemCode;
 use cooper_api::rest::{
-    API_PREFIX, FiredView, ListTimersQuery, Moment, ReplaceTaskQuery, SetTaskCredential, TaskList, TaskRunRequest,
-    TaskSettings, TaskView, TimerList, TimerView,
+    API_PREFIX, FiredView, ListTimersQuery, Moment, RefusalList, RefusalView, ReplaceTaskQuery, SetTaskCredential,
+    TaskList, TaskRunRequest, TaskSettings, TaskView, TimerList, TimerView,
 };
 use cooper_engine::task::{Cause, Task, TaskSecret};
 use cooper_ports::access::Token;
 use cooper_ports::runs::{Accepted, SealedSecret};
 use cooper_ports::tasks::{PutTask, TaskRecord};
+use cooper_ports::waves::Refusal;
 use cooper_types::{SecretBytes, SecretString, SourceHost, TaskName};
 
 use super::runs::{MAX_SECRET_BYTES, created, idempotency_key, invalid};
@@ -24,7 +25,7 @@ use super::{ApiState, Caller, JsonBody, PathId, PathIds, Query};
 use crate::core::Core;
 use crate::orders::{task_credential_purpose, task_secret_purpose};
 use crate::problem::{ApiError, ApiResult};
-use crate::stored_tasks::{self, Given, kept_as};
+use crate::stored_tasks::{self, For, Given, kept_as};
 
 /// The longest user name or password, in bytes: they go in a header.
 const MAX_CREDENTIAL: usize = 4096;
@@ -191,7 +192,7 @@ pub(super) async fn run(
             false => Cause::For { by: token.principal },
         };
         let request = stored_tasks::request(&core, task, given, cause, idempotency).await?;
-        Ok(stored_tasks::accept(&core, request, None).await?)
+        Ok(stored_tasks::accept(&core, request, For::Asker).await?)
     };
     created(&state.core.detached(accept).await?)
 }
@@ -223,6 +224,27 @@ pub(super) async fn timers(
         }
     });
     Ok(Json(TimerList { value: timers.collect() }))
+}
+
+/// `GET /tasks/{id}/refusals`: of base images, and of timers.
+pub(super) async fn refusals(
+    State(state): State<ApiState>,
+    PathId(name): PathId<TaskName>,
+) -> ApiResult<Json<RefusalList>> {
+    let core = &state.core;
+    find(core, &name).await?;
+    let noted = core.waves.list_refusals(&name, FIRED).await?.into_iter();
+    let mut all: Vec<RefusalView> =
+        noted.map(|Refusal { at, event, rule }| RefusalView { time: at, event, rule }).collect();
+    let fired = core.tasks.list_fired(&name, FIRED).await?.into_iter();
+    all.extend(fired.filter_map(|fired| {
+        let rule = fired.outcome.err()?;
+        let event = format!("timer {} was due at {}", fired.timer, fired.instant);
+        Some(RefusalView { time: fired.at, event, rule })
+    }));
+    all.sort_by_key(|refusal| std::cmp::Reverse(refusal.time));
+    all.truncate(FIRED as usize);
+    Ok(Json(RefusalList { value: all }))
 }
 
 /// `PUT /tasks/{id}/credentials/{host}`

@@ -3,7 +3,7 @@
 use cooper_api::rest;
 use cooper_engine::message::{PushedManifest, StepOutput};
 use cooper_engine::run::{Run, RunSource, RunStatus, Step, StepState};
-use cooper_engine::task::Cause;
+use cooper_engine::task::{Cause, ImageUpdate};
 use cooper_ports::runs::{OutputImage, RunRecord, RunType, StepBase};
 use cooper_spec::plan::{PushedName, Work};
 use cooper_spec::source::RemoteSource;
@@ -49,11 +49,19 @@ pub(crate) fn run_view(record: &RunRecord) -> rest::Run {
             Cause::Timer { timer, occurrence } => {
                 Some(rest::TimerTrigger { timer_trigger_name: timer.clone(), schedule_occurrence: *occurrence })
             }
-            Cause::Manual | Cause::For { .. } => None,
+            Cause::Manual | Cause::For { .. } | Cause::BaseImage { .. } => None,
+        },
+        image_update_trigger: match &run.origin.cause {
+            Cause::BaseImage { wave, images } => Some(rest::ImageUpdateTrigger {
+                id: *wave,
+                timestamp: run.created,
+                images: images.iter().map(updated_image).collect(),
+            }),
+            Cause::Manual | Cause::For { .. } | Cause::Timer { .. } => None,
         },
         requested_by: match &run.origin.cause {
             Cause::For { by } => Some(by.clone()),
-            Cause::Manual | Cause::Timer { .. } => None,
+            Cause::Manual | Cause::Timer { .. } | Cause::BaseImage { .. } => None,
         },
         pending_reason: run.pending_reason().map(ToString::to_string),
         principal: run.principal.clone(),
@@ -69,6 +77,16 @@ pub(crate) fn run_view(record: &RunRecord) -> rest::Run {
             .map(RemoteSource::shown),
         source_commit: found.and_then(|found| found.commit.clone()),
         source_branch: found.and_then(|found| found.branch.clone()),
+    }
+}
+
+fn updated_image(image: &ImageUpdate) -> rest::UpdatedImage {
+    rest::UpdatedImage {
+        registry: image.registry.to_string(),
+        repository: image.repository.to_string(),
+        tag: image.tag.to_string(),
+        digest: image.to.to_string(),
+        previous_digest: image.from.as_ref().map(ToString::to_string),
     }
 }
 

@@ -108,7 +108,7 @@ impl World {
         let minute = |at: Timestamp| at.since(Timestamp::from_micros(START)).as_secs().div_ceil(60);
         let fired = runs.iter().filter_map(|run| match &run.origin.cause {
             Cause::Timer { timer, occurrence } => Some((timer.to_string(), minute(*occurrence))),
-            Cause::Manual | Cause::For { .. } => None,
+            Cause::Manual | Cause::For { .. } | Cause::BaseImage { .. } => None,
         });
         fired.collect()
     }

@@ -14,6 +14,7 @@ use crate::contexts::run_number;
 use crate::events;
 use crate::outbox;
 use crate::sql_error::{During, Stored};
+use crate::waves::edges::tag_moves;
 
 const WRITE: &str = "write manifest";
 
@@ -37,6 +38,7 @@ pub(super) async fn put(
         (Some(tag), Some(attempt)) => staged::stage(tx, registry, now, attempt, id, tag, digest).await?,
         (tag, None) => {
             if let Some(tag) = tag {
+                tag_moves(tx, registry, now, (id, &new.repository), tag, digest, None).await?;
                 move_tag(tx, id, now, tag, digest).await?;
                 let event = outbox::Event::Pushed { id, repository: &new.repository, tag, digest, agent: "" };
                 outbox::queue(tx, registry, now, &event).await?;

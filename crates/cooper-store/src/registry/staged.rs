@@ -17,6 +17,7 @@ use crate::contexts::run_number;
 use crate::events;
 use crate::outbox;
 use crate::sql_error::{During, Stored};
+use crate::waves::edges::tag_moves;
 
 const PROMOTE: &str = "promote staged tags";
 
@@ -174,6 +175,8 @@ impl StagedRow {
         tag: &Tag,
         now: Timestamp,
     ) -> Result<PromotedTag, StoreError> {
+        let repository = (self.repository_id, &self.repository);
+        tag_moves(tx, registry, now, repository, tag, &self.digest, Some(attempt.run)).await?;
         move_tag(tx, self.repository_id, now, tag, &self.digest).await?;
         let payload = json!({
             "repository": self.repository, "tag": tag, "digest": self.digest,

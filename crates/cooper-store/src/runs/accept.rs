@@ -6,6 +6,7 @@ use cooper_ports::logs::{LogEnd, NewFrame};
 use cooper_ports::runs::{AcceptError, AcceptRun, Accepted, RunRecord, RunType, SealedSecret, SecretKind};
 use cooper_ports::store_error::StoreError;
 use cooper_ports::tasks::{Firing, Instant};
+use cooper_ports::waves::MemberRun;
 use cooper_types::{ContextId, Digest, IdempotencyKey, PrincipalName, RegistryId, RunId, Timestamp};
 use sqlx::{Row, SqliteConnection};
 
@@ -18,17 +19,26 @@ use crate::events;
 use crate::logs::append::{Author, append};
 use crate::sql_error::{During, Stored};
 use crate::tasks::timers;
+use crate::waves;
 
 const ACCEPT: &str = "accept run";
 /// A day in microseconds.
 const DAY: i64 = 24 * 3600 * 1_000_000;
+
+/// What a run is accepted for, where that happens in the same transaction.
+pub(super) enum Occasion {
+    /// The instant of a timer.
+    Timer(Firing),
+    /// A member of a wave.
+    Member(MemberRun),
+}
 
 pub(super) async fn accept(
     tx: &mut SqliteConnection,
     registry: RegistryId,
     now: Timestamp,
     request: AcceptRun,
-    firing: Option<Firing>,
+    occasion: Option<Occasion>,
 ) -> Result<Accepted, AcceptError> {
     let principal = &request.run.principal;
     if let Some((key, hash)) = &request.idempotency
@@ -49,11 +59,16 @@ pub(super) async fn accept(
     };
     let id = next_id(tx, registry).await?;
     let AcceptedRun { run, texts, notes, kept_texts } = request.run.accept(id, now)?;
-    if let Some(firing) = firing
-        && !timers::moved(tx, registry, now, &firing, Ok(id)).await?
+    if let Some(Occasion::Timer(firing)) = &occasion
+        && !timers::moved(tx, registry, now, firing, Ok(id)).await?
     {
-        let Instant { task, timer, .. } = firing.instant;
+        let Instant { task, timer, .. } = firing.instant.clone();
         return Err(AcceptError::TimerMoved { task, timer });
+    }
+    if let Some(Occasion::Member(MemberRun { wave, member })) = occasion
+        && !waves::accepted(tx, registry, wave, member, id).await?
+    {
+        return Err(AcceptError::MemberMoved { wave, member });
     }
     insert(tx, registry, &run, context, request.run_type, request.idempotency.as_ref()).await?;
     super::request::insert(tx, registry, id, &request.run.kept_request(), &kept_texts, uploaded.as_ref()).await?;

@@ -4,7 +4,7 @@ mod diff;
 mod rerun;
 
 use clap::{Args, Subcommand};
-use cooper_api::rest::{ListRunsQuery, Run, RunStatus, RunStep, RunType};
+use cooper_api::rest::{ListRunsQuery, Run, RunStatus, RunStep, RunType, UpdatedImage};
 
 use super::logs::run_id;
 use crate::cli::OutputForm;
@@ -238,6 +238,9 @@ fn step_line(step: &RunStep) -> String {
 fn why(run: &Run) -> String {
     let created = short_time(run.create_time);
     let what = match (&run.task, &run.timer_trigger, &run.requested_by) {
+        (Some(task), ..) if run.image_update_trigger.is_some() => {
+            format!("base images of task {task} have changed")
+        }
         (Some(task), Some(timer), _) => {
             let (name, instant) = (&timer.timer_trigger_name, short_time(timer.schedule_occurrence));
             let late = run.create_time.since(timer.schedule_occurrence);
@@ -252,6 +255,14 @@ fn why(run: &Run) -> String {
         (None, ..) => format!("{} asked for it at {created}", run.principal),
     };
     let mut lines = vec![plain(&format!("Run {}: {what}.", run.run_id))];
+    if let Some(trigger) = &run.image_update_trigger {
+        for image in &trigger.images {
+            let UpdatedImage { registry, repository, tag, digest, previous_digest } = image;
+            let before = previous_digest.as_deref().unwrap_or("something unknown");
+            lines.push(plain(&format!("{registry}/{repository}:{tag} was {before}, and became {digest}.")));
+        }
+        lines.push(format!("It is a part of wave {0}: `cooper wave show {0}` shows the others.", trigger.id));
+    }
     if let Some(commit) = &run.source_commit {
         let branch = run.source_branch.as_ref().map(|branch| format!(" of {branch}")).unwrap_or_default();
         lines.push(plain(&format!("Its source was commit {commit}{branch}.")));
@@ -276,6 +287,11 @@ fn describe(run: &Run) -> String {
     field("Task", run.task.clone().unwrap_or_default());
     if let Some(timer) = &run.timer_trigger {
         field("Trigger", format!("timer {} of {}", timer.timer_trigger_name, short_time(timer.schedule_occurrence)));
+    }
+    if let Some(trigger) = &run.image_update_trigger {
+        let images = trigger.images.iter().map(|image| format!("{}:{}", image.repository, image.tag));
+        let images: Vec<String> = images.collect();
+        field("Trigger", format!("base image {} in wave {}", images.join(", "), trigger.id));
     }
     field("Asked for by", run.requested_by.as_ref().map(ToString::to_string).unwrap_or_default());
     field("Platform", run.platform.to_string());

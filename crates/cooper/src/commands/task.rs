@@ -8,9 +8,10 @@ mod timer;
 mod yaml;
 
 use clap::{Args, Subcommand};
-use cooper_api::rest::{StepSettings, TaskSettings, TaskStatus, TaskView};
+use cooper_api::rest::{BaseImageTriggerSettings, RefusalView, StepSettings, TaskSettings, TaskStatus, TaskView};
 use cooper_types::TaskName;
 
+use super::runs::short_time;
 use crate::cli::OutputForm;
 use crate::connection::ServerArgs;
 use crate::environment::Environment;
@@ -68,6 +69,8 @@ enum TaskCommand {
     Apply(apply::ApplyArgs),
     /// Write tasks in the form that `apply` takes, without the values of secrets
     Export(apply::ExportArgs),
+    /// Show what did not start a task lately, and the rules that said no
+    WhyNot(NamedOutput),
     /// Make, change, list and remove timers
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Timer(timer::TimerArgs),
@@ -145,6 +148,7 @@ pub(crate) async fn run(args: &TaskArgs, environment: &Environment) -> Result<Ex
         TaskCommand::UpdateRun(args) => runs::update(args, server, environment).await,
         TaskCommand::Apply(args) => apply::apply(args, server, environment).await,
         TaskCommand::Export(args) => apply::export(args, server, environment).await,
+        TaskCommand::WhyNot(args) => why_not(&args.name.get()?, args.output, server, environment).await,
         TaskCommand::Timer(args) => timer::run(args, server, environment).await,
         TaskCommand::Credential(args) => credential::run(args, server, environment).await,
     }
@@ -158,6 +162,27 @@ async fn delete(name: &TaskName, yes: bool, server: &ServerArgs, environment: &E
     }
     client.delete_task(name).await?;
     output::note(&format!("Task {name} is deleted."));
+    Ok(Exit::Success)
+}
+
+async fn why_not(
+    name: &TaskName,
+    form: OutputForm,
+    server: &ServerArgs,
+    environment: &Environment,
+) -> Result<Exit, Stop> {
+    let refusals = server.connect(environment)?.list_refusals(name).await?.value;
+    match form {
+        OutputForm::Json => output::json(&refusals)?,
+        OutputForm::Text if refusals.is_empty() => {
+            output::note(&format!("Nothing that could have started task {name} is known to have been refused."));
+        }
+        OutputForm::Text => {
+            let row = |one: &RefusalView| [short_time(one.time), plain(&one.event), plain(&one.rule)];
+            let rows: Vec<[String; 3]> = refusals.iter().map(row).collect();
+            output::line(&table::table(["TIME", "EVENT", "WHY NOT"], &rows))?;
+        }
+    }
     Ok(Exit::Success)
 }
 
@@ -198,13 +223,26 @@ fn row(task: &TaskView) -> [String; 5] {
     let settings = &task.settings;
     let timers = settings.timers.values().flatten();
     let has_timer = timers.into_iter().any(|timer| timer.status.unwrap_or_default() == TaskStatus::Enabled);
+    let base_image = settings.base_image_trigger.as_ref();
+    let has_base = base_image.is_some_and(|trigger| trigger.status.unwrap_or_default() == TaskStatus::Enabled);
+    let triggers = [("BASE_IMAGE", has_base), ("TIMER", has_timer)];
+    let triggers: Vec<&str> = triggers.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
     [
         settings.name.as_ref().map(ToString::to_string).unwrap_or_default(),
         settings.platforms.clone().unwrap_or_default().join(","),
         settings.status.map(|status| format!("{status:?}")).unwrap_or_default(),
         plain(context(settings).unwrap_or_default()),
-        if has_timer { "TIMER".to_owned() } else { String::new() },
+        triggers.join(","),
     ]
+}
+
+/// A base image trigger for people.
+fn base_image(trigger: &BaseImageTriggerSettings) -> String {
+    if trigger.status == Some(TaskStatus::Disabled) {
+        return "do not start it".to_owned();
+    }
+    let steps = if trigger.follows_steps == Some(true) { ", and those of cmd steps" } else { "" };
+    format!("{:?}{steps}", trigger.base_image_trigger_type.unwrap_or_default())
 }
 
 /// A task for people.
@@ -263,6 +301,9 @@ fn describe(task: &TaskView) -> String {
         if let Some(timer) = timer {
             field("Timer", format!("{name} {}", timer::describe(timer)));
         }
+    }
+    if let Some(trigger) = &settings.base_image_trigger {
+        field("Base images", base_image(trigger));
     }
     for credential in &task.credentials {
         field("Credential", format!("{} as {}", credential.login_server, credential.username));

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use cooper_api::problem::ProblemCode;
 use cooper_api::rest::{
-    self, DockerStepSettings, EncodedStepSettings, FileStepSettings, StepSettings, TaskCredentialView, TaskRunRequest,
-    TaskSettings, TaskStatus, TaskValue, TaskView, TimerSettings,
+    self, BaseImageTriggerSettings, BaseImageTriggerType, DockerStepSettings, EncodedStepSettings, FileStepSettings,
+    StepSettings, TaskCredentialView, TaskRunRequest, TaskSettings, TaskStatus, TaskValue, TaskView, TimerSettings,
 };
 use cooper_engine::task::{
-    CatchUp, DockerChange, EncodedChange, FileChange, Overrides, StepChange, Task, TaskChange, TaskSecret, TaskStep,
-    Timer,
+    BaseImageChange, BaseImageTrigger, CatchUp, DockerChange, EncodedChange, FileChange, Follows, Overrides,
+    StepChange, Task, TaskChange, TaskSecret, TaskStep, Timer,
 };
 use cooper_engine::timer::{Expression, Schedule, Zone};
 use cooper_ports::access::Token;
@@ -18,7 +18,7 @@ use cooper_ports::tasks::TaskRecord;
 use cooper_spec::plan::{ArgumentValue, BuildArgument};
 use cooper_spec::source::{RemoteSource, SourceLocation};
 use cooper_spec::task_request::RequestedValue;
-use cooper_types::{Platform, PoolName, SecretString};
+use cooper_types::{Platform, PoolName, SecretString, TimerName};
 
 use crate::api::runs::invalid;
 use crate::problem::{ApiError, ApiResult, chain};
@@ -61,6 +61,7 @@ pub(super) fn change(settings: TaskSettings) -> ApiResult<(TaskChange, Secrets)>
         run_days: settings.run_retention_days,
         log_days: settings.log_retention_days,
         timers,
+        base_image: settings.base_image_trigger.map(base_image).transpose()?.unwrap_or_default(),
     };
     Ok((change, secrets))
 }
@@ -193,6 +194,31 @@ fn of_timer(timer: TimerSettings, name: &cooper_types::TimerName) -> ApiResult<T
     })
 }
 
+fn base_image(settings: BaseImageTriggerSettings) -> ApiResult<BaseImageChange> {
+    let name = settings.name.as_deref().map(TimerName::parse).transpose();
+    Ok(BaseImageChange {
+        name: name.map_err(|error| invalid(format!("baseImageTrigger: {error}")))?,
+        enabled: settings.status.map(|status| status == TaskStatus::Enabled),
+        follows: settings.base_image_trigger_type.map(|follows| match follows {
+            BaseImageTriggerType::Runtime => Follows::Runtime,
+            BaseImageTriggerType::All => Follows::All,
+        }),
+        steps: settings.follows_steps,
+    })
+}
+
+fn base_image_view(trigger: &BaseImageTrigger) -> BaseImageTriggerSettings {
+    BaseImageTriggerSettings {
+        name: Some(trigger.name.to_string()),
+        base_image_trigger_type: Some(match trigger.follows {
+            Follows::Runtime => BaseImageTriggerType::Runtime,
+            Follows::All => BaseImageTriggerType::All,
+        }),
+        status: Some(status(trigger.enabled)),
+        follows_steps: Some(trigger.steps),
+    }
+}
+
 fn status(enabled: bool) -> TaskStatus {
     if enabled { TaskStatus::Enabled } else { TaskStatus::Disabled }
 }
@@ -230,6 +256,7 @@ pub(super) fn view(record: &TaskRecord, token: &Token) -> TaskView {
             run_retention_days: Some(task.retention.runs),
             log_retention_days: Some(task.retention.logs),
             timers: timers.collect(),
+            base_image_trigger: Some(base_image_view(&task.base_image)),
         },
         principal: task.principal.clone(),
         creation_date: task.created,

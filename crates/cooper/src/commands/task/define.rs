@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use clap::{Args, ValueEnum};
 use cooper_api::rest::{
-    DEFAULT_TIMEOUT_SECONDS, DockerStepSettings, EncodedStepSettings, FileStepSettings, MAX_TIMEOUT_SECONDS,
-    MIN_TIMEOUT_SECONDS, SetTaskCredential, StepSettings, TaskSettings, TaskStatus, TaskValue, TaskView, TimerSettings,
+    BaseImageTriggerSettings, BaseImageTriggerType, DEFAULT_TIMEOUT_SECONDS, DockerStepSettings, EncodedStepSettings,
+    FileStepSettings, MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, SetTaskCredential, StepSettings, TaskSettings,
+    TaskStatus, TaskValue, TaskView, TimerSettings,
 };
 use cooper_client::Client;
 use cooper_spec::source::{RemoteSource, SourceLocation};
@@ -141,9 +142,48 @@ struct WhatArgs {
     /// Pull requests do not start tasks in this release: false alone is taken
     #[arg(long, value_name = "BOOL", hide = true)]
     pull_request_trigger_enabled: Option<String>,
-    /// Base images do not start tasks in this release: false alone is taken
-    #[arg(long, value_name = "BOOL", hide = true)]
-    base_image_trigger_enabled: Option<String>,
+    #[command(flatten)]
+    base_image: BaseImageArgs,
+}
+
+/// Which changes of base images start a task.
+#[derive(Args, Debug)]
+struct BaseImageArgs {
+    /// Whether a new image under a tag that its builds stand on starts it [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    base_image_trigger_enabled: Option<bool>,
+    /// What the trigger is called [default: defaultBaseimageTriggerName]
+    #[arg(long, value_name = "NAME")]
+    base_image_trigger_name: Option<String>,
+    /// Which bases it follows: those of final stages, or all [default: runtime]
+    #[arg(long, value_enum, ignore_case = true, value_name = "TYPE")]
+    base_image_trigger_type: Option<Follows>,
+    /// Whether it follows the images of cmd steps too [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    base_image_trigger_steps: Option<bool>,
+}
+
+/// Which bases a base image trigger follows, in any letter case.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Follows {
+    Runtime,
+    All,
+}
+
+impl BaseImageArgs {
+    fn settings(&self) -> Option<BaseImageTriggerSettings> {
+        let status = |enabled| if enabled { TaskStatus::Enabled } else { TaskStatus::Disabled };
+        let settings = BaseImageTriggerSettings {
+            name: self.base_image_trigger_name.clone(),
+            base_image_trigger_type: self.base_image_trigger_type.map(|follows| match follows {
+                Follows::Runtime => BaseImageTriggerType::Runtime,
+                Follows::All => BaseImageTriggerType::All,
+            }),
+            status: self.base_image_trigger_enabled.map(status),
+            follows_steps: self.base_image_trigger_steps,
+        };
+        (settings != BaseImageTriggerSettings::default()).then_some(settings)
+    }
 }
 
 pub(super) async fn create(args: &CreateArgs, server: &ServerArgs, environment: &Environment) -> Result<Exit, Stop> {
@@ -242,7 +282,6 @@ impl WhatArgs {
         for (flag, value) in [
             ("--commit-trigger-enabled", &self.commit_trigger_enabled),
             ("--pull-request-trigger-enabled", &self.pull_request_trigger_enabled),
-            ("--base-image-trigger-enabled", &self.base_image_trigger_enabled),
         ] {
             if value.as_ref().is_some_and(|value| !value.eq_ignore_ascii_case("false")) {
                 return Err(Fault::usage(format!("{flag}: this release has no such trigger"))
@@ -266,6 +305,7 @@ impl WhatArgs {
             run_retention_days: self.run_retention,
             log_retention_days: self.log_retention,
             timers: BTreeMap::new(),
+            base_image_trigger: self.base_image.settings(),
         })
     }
 

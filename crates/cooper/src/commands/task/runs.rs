@@ -211,7 +211,11 @@ pub(super) async fn update(args: &UpdateRunArgs, server: &ServerArgs, environmen
 
 /// What set a run off, in a word.
 fn trigger(run: &Run) -> &'static str {
-    if run.timer_trigger.is_some() { "Timer" } else { "Manual" }
+    match (&run.timer_trigger, &run.image_update_trigger) {
+        (Some(_), _) => "Timer",
+        (None, Some(_)) => "Image Update",
+        (None, None) => "Manual",
+    }
 }
 
 fn row(run: &Run) -> [String; 7] {

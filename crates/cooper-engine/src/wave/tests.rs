@@ -1,0 +1,348 @@
+//! Plans and waves: by tables, and by properties over graphs of any form.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cooper_types::{RegistryName, RepositoryName, Tag};
+use proptest::prelude::*;
+
+use super::*;
+use crate::task::{BaseImageTrigger, Follows};
+
+fn image(name: &str) -> ImageTag {
+    ImageTag {
+        registry: None,
+        repository: RepositoryName::parse(name).expect("valid"),
+        tag: Tag::parse("1").expect("valid"),
+    }
+}
+
+fn name(text: &str) -> TaskName {
+    TaskName::parse(&format!("task-{text}")).expect("valid")
+}
+
+/// A task that stands on some images and makes some.
+fn task(text: &str, bases: &[&str], makes: &[&str]) -> Dependent {
+    let base = |of: &&str| Base { kind: BaseKind::Runtime, image: image(of), digest: Digest::sha256(b"old") };
+    Dependent {
+        name: name(text),
+        enabled: true,
+        trigger: BaseImageTrigger::default(),
+        bases: bases.iter().map(base).collect(),
+        makes: makes.iter().map(|of| image(of)).collect(),
+    }
+}
+
+fn change(of: &str) -> Change {
+    Change { image: image(of), to: Some(Digest::sha256(b"new")) }
+}
+
+/// A plan as text: `task@level<parents`.
+fn shown(plan: &Plan) -> Vec<String> {
+    let of = |member: &PlannedMember| {
+        let parents: Vec<&str> =
+            member.parents.iter().map(|parent| &plan.members[*parent as usize].task.as_str()[5..]).collect();
+        format!("{}@{}<{}", &member.task.as_str()[5..], member.level, parents.join(","))
+    };
+    plan.members.iter().map(of).collect()
+}
+
+fn planned(tasks: Vec<Dependent>, changes: &[Change]) -> Plan {
+    plan(&Graph { tasks }, changes, &BTreeSet::new())
+}
+
+fn wave(plan: &Plan, limit: u32) -> Wave {
+    let member = |member: &PlannedMember| Member {
+        task: member.task.clone(),
+        level: member.level,
+        parents: member.parents.clone(),
+        state: MemberState::Waiting,
+    };
+    Wave {
+        id: WaveId::from_number(1),
+        opened: Timestamp::from_micros(0),
+        phase: WavePhase::Running,
+        finished: None,
+        limit,
+        changes: Vec::new(),
+        cuts: plan.cuts.clone(),
+        members: plan.members.iter().map(member).collect(),
+    }
+}
+
+const NOW: Timestamp = Timestamp::from_micros(5);
+
+#[test]
+fn diamonds_are_built_once_after_both_sides() {
+    let tasks = vec![
+        task("d", &["b", "c", "base"], &["d"]),
+        task("b", &["base"], &["b"]),
+        task("c", &["base"], &["c"]),
+        task("other", &["elsewhere"], &["x"]),
+    ];
+    let plan = planned(tasks, &[change("base")]);
+    assert_eq!(shown(&plan), ["b@0<", "c@0<", "d@1<b,c"]);
+    assert_eq!(plan.members[2].images, [image("b"), image("base"), image("c")]);
+    assert!(plan.cuts.is_empty() && plan.refused.is_empty());
+}
+
+#[test]
+fn several_changes_are_one_plan_and_equal_digests_none() {
+    let tasks = vec![task("a", &["x", "y"], &["a"]), task("b", &["y"], &[])];
+    assert_eq!(shown(&planned(tasks.clone(), &[change("x"), change("y")])), ["a@0<", "b@0<"]);
+    let same = Change { image: image("x"), to: Some(Digest::sha256(b"old")) };
+    assert_eq!(planned(tasks.clone(), std::slice::from_ref(&same)), Plan::default());
+    // What is only asked for is new to everybody.
+    assert_eq!(shown(&planned(tasks, &[Change { to: None, ..same }])), ["a@0<"]);
+}
+
+#[test]
+fn circles_are_cut_and_said() {
+    let tasks = vec![task("a", &["base", "b"], &["a"]), task("b", &["a"], &["b"]), task("self", &["me"], &["me"])];
+    let plan = planned(tasks.clone(), &[change("base")]);
+    assert_eq!(shown(&plan), ["a@0<", "b@1<a"]);
+    assert_eq!(plan.cuts, [Cut { task: name("a"), image: image("b"), made_by: name("b") }]);
+    // A run of `a` pushed it: `b` follows, and `a` does not begin anew.
+    let origins = BTreeSet::from([name("a").key()]);
+    let from_a = super::plan(&Graph { tasks: tasks.clone() }, &[change("a")], &origins);
+    assert_eq!((shown(&from_a), from_a.cuts.len()), (vec!["b@0<".to_owned()], 1));
+    let own = super::plan(&Graph { tasks }, &[change("me")], &BTreeSet::from([name("self").key()]));
+    assert!(own.members.is_empty());
+    assert_eq!(own.cuts, [Cut { task: name("self"), image: image("me"), made_by: name("self") }]);
+}
+
+#[test]
+fn rules_say_no() {
+    let with = |text: &str, kind, set: &dyn Fn(&mut Dependent)| {
+        let mut task = task(text, &["base"], &[]);
+        task.bases[0].kind = kind;
+        set(&mut task);
+        task
+    };
+    let tasks = vec![
+        with("off", BaseKind::Runtime, &|task| task.enabled = false),
+        with("no-trigger", BaseKind::Runtime, &|task| task.trigger.enabled = false),
+        with("stage", BaseKind::Buildtime, &|_| {}),
+        with("all", BaseKind::Buildtime, &|task| task.trigger.follows = Follows::All),
+        with("step", BaseKind::Step, &|task| task.trigger.follows = Follows::All),
+        with("steps", BaseKind::Step, &|task| task.trigger.steps = true),
+        task("child", &["all"], &[]),
+    ];
+    let plan = planned(tasks, &[change("base")]);
+    assert_eq!(shown(&plan), ["all@0<", "steps@0<"]);
+    let refused: Vec<(&str, Rule)> = plan.refused.iter().map(|one| (&one.task.as_str()[5..], one.rule)).collect();
+    let expected = [
+        ("no-trigger", Rule::TriggerDisabled),
+        ("off", Rule::TaskDisabled),
+        ("stage", Rule::RuntimeOnly),
+        ("step", Rule::NotSteps),
+    ];
+    assert_eq!(refused, expected);
+    assert!(plan.refused.iter().all(|one| one.direct));
+}
+
+#[test]
+fn references_are_told_apart_by_registry() {
+    let mut elsewhere = image("base");
+    elsewhere.registry = Some(RegistryName::parse("registry.example").expect("valid"));
+    let of_elsewhere = Change { image: elsewhere, to: None };
+    assert!(planned(vec![task("a", &["base"], &[])], &[of_elsewhere]).members.is_empty());
+}
+
+#[test]
+fn thousands_of_dependents_are_planned_at_once() {
+    // Three levels, and a chain that would end a recursion.
+    let mut tasks = vec![task("root-1", &["base"], &["l0-0"])];
+    tasks.extend((1..50).map(|n| task(&format!("root-{n}x"), &["base"], &[&format!("l0-{n}")])));
+    for n in 0..500 {
+        tasks.push(task(&format!("mid-{n}"), &[&format!("l0-{}", n % 50)], &[&format!("l1-{n}")]));
+    }
+    for n in 0..4450 {
+        tasks.push(task(&format!("leaf-{n}"), &[&format!("l1-{}", n % 500)], &[&format!("leaf-{n}")]));
+    }
+    for n in 0..20_000 {
+        tasks.push(task(&format!("chain-{n}"), &[&format!("c{n}")], &[&format!("c{}", n + 1)]));
+    }
+    let plan = planned(tasks.clone(), &[change("base")]);
+    assert_eq!((plan.members.len(), plan.members.last().map(|last| last.level)), (5000, Some(2)));
+    let plan = planned(tasks, &[change("c0")]);
+    assert_eq!((plan.members.len(), plan.members.last().map(|last| last.level)), (20_000, Some(19_999)));
+}
+
+#[test]
+fn a_failing_branch_stops_what_stands_on_it_alone() {
+    let tasks = vec![
+        task("a", &["base"], &["a"]),
+        task("b", &["base"], &["b"]),
+        task("on-a", &["a"], &["on-a"]),
+        task("on-on-a", &["on-a"], &[]),
+        task("on-both", &["a", "b"], &[]),
+        task("on-b", &["b"], &[]),
+    ];
+    let plan = planned(tasks, &[change("base")]);
+    let mut wave = wave(&plan, 10);
+    let run = RunId::from_number;
+    assert_eq!(wave.ready(), [0, 1]);
+    wave.apply(WaveEvent::Started { member: 0, run: run(1) }, NOW).expect("started");
+    wave.apply(WaveEvent::Started { member: 1, run: run(2) }, NOW).expect("started");
+    assert!(wave.ready().is_empty());
+    let failure = Some("run ca1 Failed".to_owned());
+    let changed = wave.apply(WaveEvent::Ended { member: 0, failure }, NOW).expect("ended");
+    let of = |wave: &Wave, wanted: &str| {
+        let found = wave.members.iter().position(|member| member.task == name(wanted));
+        found.expect(wanted)
+    };
+    let expected = BTreeSet::from([0, of(&wave, "on-a"), of(&wave, "on-on-a"), of(&wave, "on-both")]);
+    assert_eq!(changed.into_iter().collect::<BTreeSet<_>>(), expected);
+    wave.apply(WaveEvent::Ended { member: 1, failure: None }, NOW).expect("ended");
+    assert_eq!(wave.ready(), [of(&wave, "on-b")]);
+    wave.apply(WaveEvent::Unchanged { member: of(&wave, "on-b") }, NOW).expect("unchanged");
+    assert_eq!(wave.finished, Some(NOW));
+    assert_eq!(wave.apply(WaveEvent::Pause, NOW), Err(WaveRefusal::Over));
+}
+
+#[test]
+fn pause_holds_resume_goes_on_and_cancel_ends() {
+    let tasks = vec![task("a", &["base"], &["a"]), task("b", &["a"], &[]), task("c", &["base"], &[])];
+    let mut wave = wave(&planned(tasks, &[change("base")]), 1);
+    assert_eq!(wave.ready(), [0], "one at a time");
+    wave.apply(WaveEvent::Pause, NOW).expect("paused");
+    assert!(wave.ready().is_empty());
+    wave.apply(WaveEvent::Resume, NOW).expect("resumed");
+    wave.apply(WaveEvent::Started { member: 0, run: RunId::from_number(1) }, NOW).expect("started");
+    let changed = wave.apply(WaveEvent::Cancel, NOW).expect("cancelled");
+    assert_eq!(changed, [1, 2]);
+    assert_eq!(wave.apply(WaveEvent::Resume, NOW), Err(WaveRefusal::Canceled));
+    assert_eq!(wave.finished, None, "a run goes on");
+    wave.apply(WaveEvent::Ended { member: 0, failure: None }, NOW).expect("ended");
+    assert_eq!(wave.finished, Some(NOW));
+}
+
+#[test]
+fn what_a_newer_wave_takes_over_holds_nobody_up() {
+    let tasks = vec![task("a", &["base"], &["a"]), task("b", &["a"], &[])];
+    let mut wave = wave(&planned(tasks, &[change("base")]), 5);
+    let by = WaveId::from_number(2);
+    let changed = wave.apply(WaveEvent::TakenOver { members: vec![0, 7], by }, NOW).expect("taken over");
+    assert_eq!(changed, [0]);
+    assert_eq!(wave.ready(), [1]);
+}
+
+/// Graphs of up to 12 tasks with edges in any direction, circles included.
+fn graphs() -> impl Strategy<Value = Graph> {
+    let edges = proptest::collection::vec((0_usize..12, 0_usize..14), 0..40);
+    edges.prop_map(|edges| {
+        let mut bases: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+        for (task, on) in edges {
+            bases.entry(task).or_default().push(if on < 12 { format!("i{on}") } else { "base".to_owned() });
+        }
+        let of = |n: usize| {
+            let bases = bases.get(&n).cloned().unwrap_or_default();
+            task(&n.to_string(), &bases.iter().map(String::as_str).collect::<Vec<_>>(), &[&format!("i{n}")])
+        };
+        Graph { tasks: (0..12).map(of).collect() }
+    })
+}
+
+/// What stands on what, however far: by asking again and again.
+fn reachable(graph: &Graph, changed: &ImageTag) -> BTreeSet<TaskName> {
+    let mut images = BTreeSet::from([changed.clone()]);
+    let mut tasks = BTreeSet::new();
+    loop {
+        let before = tasks.len();
+        for task in &graph.tasks {
+            if task.bases.iter().any(|base| images.contains(&base.image)) {
+                tasks.insert(task.name.clone());
+                images.extend(task.makes.iter().cloned());
+            }
+        }
+        if tasks.len() == before {
+            return tasks;
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn everybody_is_in_it_once_and_after_their_bases(graph in graphs()) {
+        let plan = plan(&graph, &[change("base")], &BTreeSet::new());
+        let members: BTreeSet<TaskName> = plan.members.iter().map(|member| member.task.clone()).collect();
+        prop_assert_eq!(members.len(), plan.members.len());
+        prop_assert_eq!(&members, &reachable(&graph, &image("base")));
+        let place: BTreeMap<&TaskName, usize> =
+            plan.members.iter().enumerate().map(|(place, member)| (&member.task, place)).collect();
+        for task in &graph.tasks {
+            let Some(own) = place.get(&task.name) else { continue };
+            for base in &task.bases {
+                let Some(maker) = graph.tasks.iter().find(|other| other.makes.contains(&base.image)) else { continue };
+                let Some(before) = place.get(&maker.name) else { continue };
+                let waits = plan.members[*own].parents.contains(&(*before as u32));
+                let cut = Cut { task: task.name.clone(), image: base.image.clone(), made_by: maker.name.clone() };
+                prop_assert!(waits != plan.cuts.contains(&cut), "each edge is kept or cut");
+                prop_assert!(!waits || before < own);
+            }
+        }
+        prop_assert_eq!(&plan, &super::plan(&graph, &[change("base")], &BTreeSet::new()));
+    }
+
+    #[test]
+    fn every_wave_ends_whatever_happens(
+        graph in graphs(),
+        limit in 1_u32..4,
+        choices in proptest::collection::vec((0_u8..8, any::<usize>()), 1..200),
+    ) {
+        let plan = plan(&graph, &[change("base")], &BTreeSet::new());
+        let mut wave = wave(&plan, limit);
+        let mut runs = 0;
+        let mut started: BTreeMap<usize, u32> = BTreeMap::new();
+        // What is chosen, and then everything to its end.
+        let rest = std::iter::repeat_n((0_u8, 0_usize), 200);
+        for (kind, index) in choices.into_iter().chain(rest) {
+            if wave.finished.is_some() || wave.members.is_empty() {
+                break;
+            }
+            let running: Vec<usize> = (0..wave.members.len())
+                .filter(|place| matches!(wave.members[*place].state, MemberState::Running { .. }))
+                .collect();
+            prop_assert!(running.len() <= limit as usize);
+            let ready = wave.ready();
+            let before = wave.clone();
+            let event = match kind {
+                1 if !running.is_empty() => {
+                    WaveEvent::Ended { member: running[index % running.len()], failure: Some("it failed".to_owned()) }
+                }
+                2 => WaveEvent::Pause,
+                3 => WaveEvent::TakenOver { members: vec![index % wave.members.len()], by: WaveId::from_number(9) },
+                4 if !ready.is_empty() => WaveEvent::Unchanged { member: ready[index % ready.len()] },
+                5 if !ready.is_empty() => WaveEvent::Gone { member: ready[index % ready.len()], reason: "gone".to_owned() },
+                6 => WaveEvent::Ended { member: index % wave.members.len(), failure: None },
+                7 if runs > 8 => WaveEvent::Cancel,
+                _ if !ready.is_empty() => {
+                    runs += 1;
+                    let member = ready[index % ready.len()];
+                    *started.entry(member).or_default() += 1;
+                    WaveEvent::Started { member, run: RunId::from_number(runs) }
+                }
+                _ if !running.is_empty() => WaveEvent::Ended { member: running[index % running.len()], failure: None },
+                _ => WaveEvent::Resume,
+            };
+            match wave.apply(event, NOW) {
+                Err(_) => prop_assert_eq!(&wave, &before, "a refused event changes nothing"),
+                Ok(changed) => {
+                    let differs = (0..wave.members.len()).filter(|place| wave.members[*place] != before.members[*place]);
+                    prop_assert_eq!(differs.collect::<BTreeSet<_>>(), changed.into_iter().collect::<BTreeSet<_>>());
+                }
+            }
+            for (place, member) in before.members.iter().enumerate() {
+                prop_assert!(!member.state.is_over() || member == &wave.members[place], "what is over stays");
+            }
+        }
+        prop_assert!(wave.finished.is_some() || wave.members.is_empty());
+        prop_assert!(started.values().all(|count| *count == 1), "each once");
+        for member in &wave.members {
+            let failed = |parent: &&u32| !wave.members[**parent as usize].state.lets_go_on();
+            if let MemberState::Done { .. } | MemberState::Unchanged = member.state {
+                prop_assert!(!member.parents.iter().any(|parent| failed(&parent)));
+            }
+        }
+    }
+}

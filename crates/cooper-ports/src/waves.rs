@@ -1,0 +1,202 @@
+//! Base images: what tasks stand on, tags that moved, and the waves that follow.
+//!
+//! What a task stands on is written in the transaction that ends its run, a moved tag that somebody stands on in the one that
+//! moves it, and a member's run in the one that accepts it. So nothing is missed and nothing happens twice, whoever dies.
+
+use async_trait::async_trait;
+use cooper_engine::task::ImageUpdate;
+use cooper_engine::wave::{Cut, Graph, ImageTag, MemberState, PlannedMember, Wave, WavePhase};
+use cooper_types::{Digest, RunId, TaskName, Timestamp, WaveId};
+
+use crate::store_error::StoreError;
+
+/// A tag that moved, and that a task stands on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseChange {
+    /// Its place among all.
+    pub seq: i64,
+    /// The tag.
+    pub image: ImageTag,
+    /// What it stood for, where that is known.
+    pub from: Option<Digest>,
+    /// What it stands for now.
+    pub to: Digest,
+    /// When it moved, or was seen to have.
+    pub at: Timestamp,
+    /// The run that moved it, where one did.
+    pub by: Option<ChangedBy>,
+}
+
+/// The run that moved a tag.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ChangedBy {
+    /// Its task.
+    pub task: Option<TaskName>,
+    /// The wave that it is a part of.
+    pub wave: Option<WaveId>,
+}
+
+/// A wave to be opened, or what is known instead of one.
+#[derive(Clone, Debug)]
+pub struct OpenWave {
+    /// The changes that it is for. They are done with then.
+    pub changes: Vec<BaseChange>,
+    /// Its members; there is no wave without any.
+    pub members: Vec<PlannedMember>,
+    /// Where circles were cut.
+    pub cuts: Vec<Cut>,
+    /// How many members run at a time.
+    pub limit: u32,
+    /// What did not start tasks.
+    pub refusals: Vec<NewRefusal>,
+}
+
+/// Something that did not start a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewRefusal {
+    /// The task.
+    pub task: TaskName,
+    /// What happened, in a line.
+    pub event: String,
+    /// The rule that said no, in a line.
+    pub rule: String,
+}
+
+/// Something that did not start a task, as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// When.
+    pub at: Timestamp,
+    /// What happened, in a line.
+    pub event: String,
+    /// The rule that said no, in a line.
+    pub rule: String,
+}
+
+/// A wave as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredWave {
+    /// The wave.
+    pub wave: Wave,
+    /// How often it has been changed: a change names the generation that it was made from.
+    pub generation: i64,
+}
+
+/// A wave in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaveSummary {
+    /// The wave, without its members.
+    pub wave: Wave,
+    /// How many members are in which state, by its name.
+    pub counts: Vec<(String, u32)>,
+}
+
+/// A member whose run has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndedMember {
+    /// The member's place.
+    pub member: usize,
+    /// What went wrong, in a line; nothing if the run succeeded.
+    pub failure: Option<String>,
+}
+
+/// A change of a wave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SaveWave {
+    /// The wave.
+    pub id: WaveId,
+    /// The generation that the change was made from.
+    pub generation: i64,
+    /// Whether members begin.
+    pub phase: WavePhase,
+    /// When it was over.
+    pub finished: Option<Timestamp>,
+    /// Members whose states changed, by their places.
+    pub members: Vec<(usize, MemberState)>,
+}
+
+impl SaveWave {
+    /// The change that made a wave what it is, with the places of the members that it changed.
+    pub fn of(stored: &StoredWave, changed: &[usize]) -> Self {
+        let StoredWave { wave, generation } = stored;
+        let member = |place: &usize| wave.members.get(*place).map(|member| (*place, member.state.clone()));
+        Self {
+            id: wave.id,
+            generation: *generation,
+            phase: wave.phase,
+            finished: wave.finished,
+            members: changed.iter().filter_map(member).collect(),
+        }
+    }
+}
+
+/// The run of a member, to be accepted for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberRun {
+    /// The wave.
+    pub wave: WaveId,
+    /// The member's place.
+    pub member: usize,
+}
+
+/// What is known of a task's bases.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskBases {
+    /// Those that differ from what the task was last built on, whether its trigger follows them or not.
+    pub moved: Vec<MovedBase>,
+    /// A run of the task that has begun and not ended: it may stand on any of these.
+    pub busy: Option<RunId>,
+}
+
+/// A base that differs from what a task was last built on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MovedBase {
+    /// How the task uses it.
+    pub kind: cooper_engine::wave::BaseKind,
+    /// The change.
+    pub update: ImageUpdate,
+}
+
+/// Keeps the graph of base images and the waves.
+#[async_trait]
+pub trait WaveStore: Send + Sync {
+    /// Waits until a tag may have moved that somebody stands on. What is told may have been looked at already.
+    async fn base_moved(&self);
+
+    /// All tasks, with what their last runs stood on and made.
+    async fn base_graph(&self) -> Result<Graph, StoreError>;
+
+    /// The tags that have moved and are not done with, the first first.
+    async fn base_changes(&self, limit: u32) -> Result<Vec<BaseChange>, StoreError>;
+
+    /// What a tag stands for, as far as it is known.
+    async fn known_digest(&self, image: &ImageTag) -> Result<Option<Digest>, StoreError>;
+
+    /// Opens a wave, and has it take over members of older ones that wait; nothing happens if one of the changes is done
+    /// with already. None comes back where no wave was opened.
+    async fn open_wave(&self, open: OpenWave) -> Result<Option<WaveId>, StoreError>;
+
+    /// The waves that are not over, the oldest first.
+    async fn open_waves(&self) -> Result<Vec<StoredWave>, StoreError>;
+
+    /// A wave.
+    async fn find_wave(&self, id: WaveId) -> Result<Option<StoredWave>, StoreError>;
+
+    /// Waves, the newest first.
+    async fn list_waves(&self, limit: u32) -> Result<Vec<WaveSummary>, StoreError>;
+
+    /// The running members of a wave whose runs have ended.
+    async fn ended_members(&self, id: WaveId) -> Result<Vec<EndedMember>, StoreError>;
+
+    /// Changes a wave; tells whether it was still of that generation, and changes nothing otherwise.
+    async fn save_wave(&self, save: SaveWave) -> Result<bool, StoreError>;
+
+    /// What has become of a task's bases since it was last built.
+    async fn task_bases(&self, task: &TaskName) -> Result<TaskBases, StoreError>;
+
+    /// Writes down what did not start a task.
+    async fn refuse_task(&self, refusal: NewRefusal) -> Result<(), StoreError>;
+
+    /// What did not start a task lately, the newest first.
+    async fn list_refusals(&self, task: &TaskName, limit: u32) -> Result<Vec<Refusal>, StoreError>;
+}

@@ -1,0 +1,181 @@
+//! Waves: listed, shown, paused, resumed, cancelled; and what a change would rebuild.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use cooper_api::rest::{
+    ImpactQuery, ImpactRefusal, ImpactTask, ImpactView, ListWavesQuery, WaveChange, WaveList, WaveMember, WaveView,
+};
+use cooper_engine::wave::{self, Change, Cut, ImageTag, Member, MemberState, Wave, WaveEvent, WavePhase};
+use cooper_types::{ImageRef, TaskName, WaveId};
+
+use super::runs::invalid;
+use super::{ApiState, Caller, PathId, Query};
+use crate::problem::{ApiError, ApiResult, chain};
+use crate::waves;
+
+/// `GET /waves`
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    Query(query): Query<ListWavesQuery>,
+) -> ApiResult<Json<WaveList>> {
+    let top = query.top.unwrap_or(ListWavesQuery::DEFAULT_TOP);
+    if top == 0 || top > ListWavesQuery::MAX_TOP {
+        return Err(invalid(format!("top is {top}; it must be 1 to {}", ListWavesQuery::MAX_TOP)));
+    }
+    let waves = state.core.waves.list_waves(top).await?;
+    let value = waves.into_iter().map(|summary| view(&summary.wave, summary.counts.into_iter().collect(), None));
+    Ok(Json(WaveList { value: value.collect() }))
+}
+
+/// `GET /waves/{id}`
+pub(super) async fn show(State(state): State<ApiState>, PathId(id): PathId<WaveId>) -> ApiResult<Json<WaveView>> {
+    let stored = state.core.waves.find_wave(id).await?;
+    let unknown = || ApiError::not_found(format!("wave {id}")).with_hint("`cooper wave list` shows the waves");
+    Ok(Json(whole(&stored.ok_or_else(unknown)?.wave)))
+}
+
+/// `POST /waves/{id}/pause`
+pub(super) async fn pause(
+    state: State<ApiState>,
+    caller: Extension<Caller>,
+    id: PathId<WaveId>,
+) -> ApiResult<Json<WaveView>> {
+    steer(state, caller, id, WaveEvent::Pause).await
+}
+
+/// `POST /waves/{id}/resume`
+pub(super) async fn resume(
+    state: State<ApiState>,
+    caller: Extension<Caller>,
+    id: PathId<WaveId>,
+) -> ApiResult<Json<WaveView>> {
+    steer(state, caller, id, WaveEvent::Resume).await
+}
+
+/// `POST /waves/{id}/cancel`
+pub(super) async fn cancel(
+    state: State<ApiState>,
+    caller: Extension<Caller>,
+    id: PathId<WaveId>,
+) -> ApiResult<(StatusCode, Json<WaveView>)> {
+    Ok((StatusCode::ACCEPTED, steer(state, caller, id, WaveEvent::Cancel).await?))
+}
+
+async fn steer(
+    State(state): State<ApiState>,
+    Extension(Caller(token)): Extension<Caller>,
+    PathId(id): PathId<WaveId>,
+    event: WaveEvent,
+) -> ApiResult<Json<WaveView>> {
+    let core = state.core;
+    core.clone()
+        .detached(async move { Ok(Json(whole(&waves::steer(&core, id, event, &token.principal).await?.wave))) })
+        .await
+}
+
+/// `GET /impact`
+pub(super) async fn impact(
+    State(state): State<ApiState>,
+    Query(query): Query<ImpactQuery>,
+) -> ApiResult<Json<ImpactView>> {
+    let core = &state.core;
+    let image = ImageRef::parse(&query.image).map_err(|error| invalid(format!("image: {}", chain(&error))))?;
+    if image.digest.is_some() {
+        return Err(invalid("image names a digest, which no new image changes; name a tag".to_owned()));
+    }
+    // A name without a registry is the embedded one's for us, and Docker Hub's for a Dockerfile.
+    let own = image.clone().in_registry_by_default(&core.registry);
+    let images: BTreeSet<ImageTag> = [own, image].map(|image| ImageTag::of(image, &core.registry).0).into();
+    let graph = core.waves.base_graph().await?;
+    let changes: Vec<Change> = images.iter().map(|image| Change { image: image.clone(), to: None }).collect();
+    let plan = wave::plan(&graph, &changes, &BTreeSet::new());
+    let name = |place: &u32| plan.members.get(*place as usize).map(|member| member.task.clone());
+    let task = |member: &wave::PlannedMember| ImpactTask {
+        task: member.task.clone(),
+        level: member.level,
+        after: member.parents.iter().filter_map(name).collect(),
+        images: member.images.iter().map(ToString::to_string).collect(),
+    };
+    let refusal = |refused: &wave::Refused| ImpactRefusal {
+        task: refused.task.clone(),
+        image: refused.image.to_string(),
+        rule: refused.rule.as_str().to_owned(),
+    };
+    Ok(Json(ImpactView {
+        images: images.iter().map(ToString::to_string).collect(),
+        tasks: plan.members.iter().map(task).collect(),
+        cuts: plan.cuts.iter().map(cut_text).collect(),
+        refused: plan.refused.iter().map(refusal).collect(),
+    }))
+}
+
+/// A wave with its members.
+fn whole(wave: &Wave) -> WaveView {
+    let mut counts = BTreeMap::new();
+    for member in &wave.members {
+        *counts.entry(member.state.as_str().to_owned()).or_default() += 1;
+    }
+    let name = |place: &u32| wave.members.get(*place as usize).map(|member| member.task.clone());
+    let member = |member: &Member| WaveMember {
+        task: member.task.clone(),
+        level: member.level,
+        after: member.parents.iter().filter_map(name).collect::<Vec<TaskName>>(),
+        state: member.state.as_str().to_owned(),
+        run_id: member.state.run(),
+        reason: reason(&member.state),
+    };
+    view(wave, counts, Some(wave.members.iter().map(member).collect()))
+}
+
+fn reason(state: &MemberState) -> Option<String> {
+    match state {
+        MemberState::Failed { reason, .. } | MemberState::Skipped { reason } => Some(reason.clone()),
+        MemberState::Unchanged => Some("what it stands on is what it was last built on".to_owned()),
+        MemberState::TakenOver { by } => Some(format!("wave {by} does it")),
+        MemberState::Waiting | MemberState::Running { .. } | MemberState::Done { .. } | MemberState::Canceled => None,
+    }
+}
+
+fn view(wave: &Wave, counts: BTreeMap<String, u32>, members: Option<Vec<WaveMember>>) -> WaveView {
+    let any = |states: [&str; 2]| states.iter().any(|state| counts.contains_key(*state));
+    let status = match (wave.finished, wave.phase) {
+        (None, WavePhase::Running) => "Running",
+        (None, WavePhase::Paused) => "Paused",
+        (None, WavePhase::Canceled) => "Canceling",
+        (Some(_), WavePhase::Canceled) => "Canceled",
+        (Some(_), WavePhase::Running | WavePhase::Paused) if any(["failed", "skipped"]) => "Failed",
+        (Some(_), WavePhase::Running | WavePhase::Paused) => "Succeeded",
+    };
+    WaveView {
+        wave_id: wave.id,
+        status: status.to_owned(),
+        open_time: wave.opened,
+        finish_time: wave.finished,
+        concurrency_limit: wave.limit,
+        changes: wave
+            .changes
+            .iter()
+            .map(|change| WaveChange {
+                image: change.image.to_string(),
+                previous_digest: change.from.as_ref().map(ToString::to_string),
+                digest: change.to.to_string(),
+            })
+            .collect(),
+        counts,
+        cuts: wave.cuts.iter().map(cut_text).collect(),
+        members,
+    }
+}
+
+fn cut_text(cut: &Cut) -> String {
+    let Cut { task, image, made_by } = cut;
+    match task == made_by {
+        true => format!("task {task} stands on {image}, which it makes itself: it is not built again for that"),
+        false => format!(
+            "task {task} stands on {image}, which task {made_by} makes after it: it is not built again for that"
+        ),
+    }
+}

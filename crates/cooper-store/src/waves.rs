@@ -1,0 +1,290 @@
+//! Base images and waves in SQLite: what the engine plans, made durable.
+
+pub(crate) mod edges;
+mod members;
+mod refusals;
+
+use async_trait::async_trait;
+use cooper_engine::wave::{Graph, ImageTag, Moved, Wave, WaveEvent, WavePhase};
+use cooper_ports::store_error::StoreError;
+use cooper_ports::waves::{
+    BaseChange, ChangedBy, EndedMember, NewRefusal, OpenWave, Refusal, SaveWave, StoredWave, TaskBases, WaveStore,
+    WaveSummary,
+};
+use cooper_types::{Digest, RegistryId, TaskName, Timestamp, WaveId};
+use sqlx::{Row, SqliteConnection};
+
+use crate::Store;
+use crate::sql_error::{During, Stored, UnknownValue};
+pub(crate) use members::accepted;
+
+const READ: &str = "read waves";
+const WRITE: &str = "write wave";
+const OPEN: &str = "open wave";
+
+/// Why a wave is not opened: another server has taken the changes, or the store failed.
+enum Unopened {
+    Taken,
+    Store(StoreError),
+}
+
+impl From<StoreError> for Unopened {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+#[async_trait]
+impl WaveStore for Store {
+    async fn base_moved(&self) {
+        self.bases_moved().notified().await;
+    }
+
+    async fn base_graph(&self) -> Result<Graph, StoreError> {
+        let mut tx = self.readers().begin().await.during(READ)?;
+        edges::graph(&mut tx, self.registry_id()).await
+    }
+
+    async fn base_changes(&self, limit: u32) -> Result<Vec<BaseChange>, StoreError> {
+        let mut tx = self.readers().begin().await.during(READ)?;
+        changes(&mut tx, self.registry_id(), limit).await
+    }
+
+    async fn known_digest(&self, image: &ImageTag) -> Result<Option<Digest>, StoreError> {
+        let mut tx = self.readers().acquire().await.during(READ)?;
+        edges::known_digest(&mut tx, self.registry_id(), image).await
+    }
+
+    async fn open_wave(&self, open: OpenWave) -> Result<Option<WaveId>, StoreError> {
+        let (registry, clock) = (self.registry_id(), self.clock().clone());
+        let opened = self.write(async move |mut tx| self::open(&mut tx, registry, clock.now(), open).await).await;
+        match opened {
+            Ok(id) => Ok(id),
+            Err(Unopened::Taken) => Ok(None),
+            Err(Unopened::Store(error)) => Err(error),
+        }
+    }
+
+    async fn open_waves(&self) -> Result<Vec<StoredWave>, StoreError> {
+        let mut tx = self.readers().begin().await.during(READ)?;
+        let numbers: Vec<i64> = sqlx::query_scalar(
+            "SELECT number FROM waves INDEXED BY waves_open WHERE registry_id = ?1 AND finished IS NULL ORDER BY number",
+        )
+        .bind(self.registry_id().0)
+        .fetch_all(&mut *tx)
+        .await
+        .during(READ)?;
+        let mut waves = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            waves.extend(find(&mut tx, self.registry_id(), number).await?);
+        }
+        Ok(waves)
+    }
+
+    async fn find_wave(&self, id: WaveId) -> Result<Option<StoredWave>, StoreError> {
+        let mut tx = self.readers().begin().await.during(READ)?;
+        find(&mut tx, self.registry_id(), wave_number(id)).await
+    }
+
+    async fn list_waves(&self, limit: u32) -> Result<Vec<WaveSummary>, StoreError> {
+        let mut tx = self.readers().begin().await.during(READ)?;
+        let registry = self.registry_id();
+        let rows = sqlx::query("SELECT * FROM waves WHERE registry_id = ?1 ORDER BY number DESC LIMIT ?2")
+            .bind(registry.0)
+            .bind(limit)
+            .fetch_all(&mut *tx)
+            .await
+            .during(READ)?;
+        let mut waves = Vec::with_capacity(rows.len());
+        for row in rows {
+            let stored = read(&row)?;
+            let counts = members::counts(&mut tx, registry, wave_number(stored.wave.id)).await?;
+            waves.push(WaveSummary { wave: stored.wave, counts });
+        }
+        Ok(waves)
+    }
+
+    async fn ended_members(&self, id: WaveId) -> Result<Vec<EndedMember>, StoreError> {
+        let mut tx = self.readers().acquire().await.during(READ)?;
+        members::ended(&mut tx, self.registry_id(), wave_number(id)).await
+    }
+
+    async fn save_wave(&self, save: SaveWave) -> Result<bool, StoreError> {
+        let registry = self.registry_id();
+        self.write(async move |mut tx| self::save(&mut tx, registry, &save).await).await
+    }
+
+    async fn task_bases(&self, task: &TaskName) -> Result<TaskBases, StoreError> {
+        let mut tx = self.readers().begin().await.during(READ)?;
+        edges::of_task(&mut tx, self.registry_id(), self.registry_name(), task).await
+    }
+
+    async fn refuse_task(&self, refusal: NewRefusal) -> Result<(), StoreError> {
+        let (registry, now) = (self.registry_id(), self.clock().now());
+        self.write(async move |mut tx| refusals::write(&mut tx, registry, now, &[refusal]).await).await
+    }
+
+    async fn list_refusals(&self, task: &TaskName, limit: u32) -> Result<Vec<Refusal>, StoreError> {
+        let mut tx = self.readers().acquire().await.during(READ)?;
+        refusals::list(&mut tx, self.registry_id(), task, limit).await
+    }
+}
+
+/// A wave's number as it is stored.
+pub(crate) fn wave_number(id: WaveId) -> i64 {
+    // Counted by the database; one beyond its range is none.
+    i64::try_from(id.number()).unwrap_or(i64::MAX)
+}
+
+async fn changes(tx: &mut SqliteConnection, registry: RegistryId, limit: u32) -> Result<Vec<BaseChange>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT seq, registry, repository, tag, from_digest, to_digest, at, c.run_number IS NOT NULL AS by_run,
+                json_extract(r.state, '$.origin.task.name') AS by_task, json_extract(r.state, '$.origin.cause.wave') AS wave
+         FROM base_changes c
+         LEFT JOIN runs r ON r.registry_id = c.registry_id AND r.number = c.run_number
+         WHERE c.registry_id = ?1 ORDER BY seq LIMIT ?2",
+    )
+    .bind(registry.0)
+    .bind(limit)
+    .fetch_all(tx)
+    .await
+    .during(READ)?;
+    let changes = rows.iter().map(|row| {
+        let from: Option<&str> = row.try_get("from_digest").during(READ)?;
+        let (task, wave): (Option<&str>, Option<&str>) =
+            (row.try_get("by_task").during(READ)?, row.try_get("wave").during(READ)?);
+        let by = ChangedBy {
+            task: task.map(TaskName::parse).transpose().stored(READ)?,
+            wave: wave.map(WaveId::parse).transpose().stored(READ)?,
+        };
+        Ok(BaseChange {
+            seq: row.try_get("seq").during(READ)?,
+            image: edges::image(row)?,
+            from: from.map(Digest::parse).transpose().stored(READ)?,
+            to: Digest::parse(row.try_get("to_digest").during(READ)?).stored(READ)?,
+            at: Timestamp::from_micros(row.try_get("at").during(READ)?),
+            by: row.try_get::<bool, _>("by_run").during(READ)?.then_some(by),
+        })
+    });
+    changes.collect()
+}
+
+async fn open(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    now: Timestamp,
+    open: OpenWave,
+) -> Result<Option<WaveId>, Unopened> {
+    let seqs: Vec<i64> = open.changes.iter().map(|change| change.seq).collect();
+    let taken =
+        sqlx::query("DELETE FROM base_changes WHERE registry_id = ?1 AND seq IN (SELECT value FROM json_each(?2))")
+            .bind(registry.0)
+            .bind(serde_json::json!(seqs).to_string())
+            .execute(&mut *tx)
+            .await
+            .during(OPEN)?;
+    if taken.rows_affected() != seqs.len() as u64 {
+        return Err(Unopened::Taken);
+    }
+    refusals::write(tx, registry, now, &open.refusals).await?;
+    if open.members.is_empty() {
+        return Ok(None);
+    }
+    let number: i64 = sqlx::query_scalar(
+        "UPDATE registries SET wave_counter = wave_counter + 1 WHERE id = ?1 RETURNING wave_counter",
+    )
+    .bind(registry.0)
+    .fetch_one(&mut *tx)
+    .await
+    .during(OPEN)?;
+    let id = WaveId::from_number(u64::try_from(number).stored(OPEN)?);
+    let moved = open.changes.into_iter().map(|change| Moved { image: change.image, from: change.from, to: change.to });
+    let moved: Vec<Moved> = moved.collect();
+    sqlx::query(
+        "INSERT INTO waves (registry_id, number, opened, phase, run_limit, generation, changes, cuts)
+         VALUES (?1, ?2, ?3, 'running', ?4, 1, ?5, ?6)",
+    )
+    .bind(registry.0)
+    .bind(number)
+    .bind(now.as_micros())
+    .bind(open.limit)
+    .bind(serde_json::to_string(&moved).stored(OPEN)?)
+    .bind(serde_json::to_string(&open.cuts).stored(OPEN)?)
+    .execute(&mut *tx)
+    .await
+    .during(OPEN)?;
+    members::insert(tx, registry, number, &open.members).await?;
+    for (wave, places) in members::waiting_elsewhere(tx, registry, number).await? {
+        let Some(mut stored) = find(tx, registry, wave).await? else { continue };
+        let event = WaveEvent::TakenOver { members: places, by: id };
+        if let Ok(changed) = stored.wave.apply(event, now) {
+            let save = SaveWave::of(&stored, &changed);
+            save_known(tx, registry, &save).await?;
+        }
+    }
+    Ok(Some(id))
+}
+
+/// A wave with its members.
+async fn find(tx: &mut SqliteConnection, registry: RegistryId, number: i64) -> Result<Option<StoredWave>, StoreError> {
+    let row = sqlx::query("SELECT * FROM waves WHERE registry_id = ?1 AND number = ?2")
+        .bind(registry.0)
+        .bind(number)
+        .fetch_optional(&mut *tx)
+        .await
+        .during(READ)?;
+    let Some(row) = row else { return Ok(None) };
+    let mut stored = read(&row)?;
+    stored.wave.members = members::list(tx, registry, number).await?;
+    Ok(Some(stored))
+}
+
+/// A wave without its members.
+fn read(row: &sqlx::sqlite::SqliteRow) -> Result<StoredWave, StoreError> {
+    let number: i64 = row.try_get("number").during(READ)?;
+    let phase: &str = row.try_get("phase").during(READ)?;
+    let known = [WavePhase::Running, WavePhase::Paused, WavePhase::Canceled];
+    let phase =
+        known.into_iter().find(|known| known.as_str() == phase).ok_or_else(|| UnknownValue::new("phase", phase));
+    let finished: Option<i64> = row.try_get("finished").during(READ)?;
+    let wave = Wave {
+        id: WaveId::from_number(u64::try_from(number).stored(READ)?),
+        opened: Timestamp::from_micros(row.try_get("opened").during(READ)?),
+        phase: phase.stored(READ)?,
+        finished: finished.map(Timestamp::from_micros),
+        limit: row.try_get("run_limit").during(READ)?,
+        changes: serde_json::from_str(row.try_get("changes").during(READ)?).stored(READ)?,
+        cuts: serde_json::from_str(row.try_get("cuts").during(READ)?).stored(READ)?,
+        members: Vec::new(),
+    };
+    Ok(StoredWave { wave, generation: row.try_get("generation").during(READ)? })
+}
+
+async fn save(tx: &mut SqliteConnection, registry: RegistryId, save: &SaveWave) -> Result<bool, StoreError> {
+    let generation: Option<i64> =
+        sqlx::query_scalar("SELECT generation FROM waves WHERE registry_id = ?1 AND number = ?2")
+            .bind(registry.0)
+            .bind(wave_number(save.id))
+            .fetch_optional(&mut *tx)
+            .await
+            .during(WRITE)?;
+    if generation != Some(save.generation) {
+        return Ok(false);
+    }
+    save_known(tx, registry, save).await.map(|()| true)
+}
+
+/// Saves a change of a wave that nobody else has changed.
+async fn save_known(tx: &mut SqliteConnection, registry: RegistryId, save: &SaveWave) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE waves SET phase = ?3, finished = ?4, generation = generation + 1 WHERE registry_id = ?1 AND number = ?2",
+    )
+    .bind(registry.0)
+    .bind(wave_number(save.id))
+    .bind(save.phase.as_str())
+    .bind(save.finished.map(Timestamp::as_micros))
+    .execute(&mut *tx)
+    .await
+    .during(WRITE)?;
+    members::save(tx, registry, wave_number(save.id), &save.members).await
+}

@@ -1,0 +1,284 @@
+//! The graph of base images: written with the end of runs, read as a whole, and asked when a tag moves.
+
+use cooper_engine::run::{Run, RunStatus};
+use cooper_engine::task::{BaseImageTrigger, ImageUpdate};
+use cooper_engine::wave::{Base, BaseKind, Dependent, Graph, ImageTag};
+use cooper_ports::store_error::StoreError;
+use cooper_ports::waves::{MovedBase, TaskBases};
+use cooper_spec::plan::Work;
+use cooper_types::{Digest, RegistryId, RegistryName, RepositoryName, RunId, Tag, TaskName, Timestamp};
+use serde::Deserialize;
+use sqlx::{Row, SqliteConnection};
+
+use crate::contexts::run_number;
+use crate::sql_error::{During, Stored, UnknownValue};
+
+const WRITE: &str = "write base images of a task";
+const READ: &str = "read base images of tasks";
+const MOVED: &str = "note a moved tag";
+
+/// Notes that a tag of the embedded registry is about to move, if that changes what a task stands on. It is a part of the
+/// transaction that moves the tag, and comes before.
+pub(crate) async fn tag_moves(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    now: Timestamp,
+    (repository_id, repository): (i64, &RepositoryName),
+    tag: &Tag,
+    digest: &Digest,
+    by: Option<RunId>,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO base_changes (registry_id, registry, repository, tag, from_digest, to_digest, at, run_number)
+         SELECT ?1, '', ?2, ?3, (SELECT digest FROM tags WHERE repository_id = ?4 AND name = ?3), ?5, ?6, ?7
+         WHERE EXISTS (SELECT 1 FROM base_edges
+                       WHERE registry_id = ?1 AND registry = '' AND repository = ?2 AND tag = ?3 AND digest <> ?5)
+           AND NOT EXISTS (SELECT 1 FROM tags WHERE repository_id = ?4 AND name = ?3 AND digest = ?5)",
+    )
+    .bind(registry.0)
+    .bind(repository.as_str())
+    .bind(tag.as_str())
+    .bind(repository_id)
+    .bind(digest.as_str())
+    .bind(now.as_micros())
+    .bind(by.map(run_number))
+    .execute(tx)
+    .await
+    .map(drop)
+    .during(MOVED)
+}
+
+/// Writes down what a run of a task stood on and made, if it says that of the task: it succeeded, did what the task says, and
+/// is the newest such. What moved while the run went on is noted.
+pub(crate) async fn run_ended(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    now: Timestamp,
+    run: &Run,
+) -> Result<(), StoreError> {
+    let Some(task) = run.origin.task.as_ref().filter(|task| !task.differs) else { return Ok(()) };
+    if run.status() != RunStatus::Succeeded {
+        return Ok(());
+    }
+    let key = task.name.key();
+    let newest = sqlx::query(
+        "INSERT INTO task_graph (registry_id, task, run_number)
+         SELECT registry_id, task, ?3 FROM tasks WHERE registry_id = ?1 AND task = ?2
+         ON CONFLICT DO UPDATE SET run_number = excluded.run_number WHERE run_number < excluded.run_number",
+    )
+    .bind(registry.0)
+    .bind(&key)
+    .bind(run_number(run.id))
+    .execute(&mut *tx)
+    .await
+    .during(WRITE)?;
+    if newest.rows_affected() == 0 {
+        return Ok(());
+    }
+    let edges = resolved(tx, registry, run).await?;
+    let rows: Vec<_> = edges
+        .iter()
+        .map(|base| {
+            let registry = base.image.registry.as_ref().map_or("", |registry| registry.as_str());
+            serde_json::json!([base.kind.as_str(), registry, base.image.repository, base.image.tag, base.digest])
+        })
+        .collect();
+    // One call: each is a journey to SQLite's thread and back.
+    sqlx::query(
+        "DELETE FROM base_edges WHERE registry_id = ?1 AND task = ?2;
+         DELETE FROM task_outputs WHERE registry_id = ?1 AND task = ?2;
+         INSERT OR IGNORE INTO base_edges (registry_id, task, kind, registry, repository, tag, digest)
+         SELECT ?1, ?2, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?3);
+         INSERT OR IGNORE INTO task_outputs (registry_id, task, repository, tag)
+         SELECT ?1, ?2, repository, tag FROM output_images WHERE registry_id = ?1 AND run_number = ?4 AND registry = ?5;
+         INSERT INTO remote_tags (registry_id, registry, repository, tag, digest, next)
+         SELECT registry_id, registry, repository, tag, digest, ?6 FROM base_edges
+         WHERE registry_id = ?1 AND task = ?2 AND registry <> '' ON CONFLICT DO NOTHING;
+         INSERT INTO base_changes (registry_id, registry, repository, tag, from_digest, to_digest, at)
+         SELECT DISTINCT ?1, '', e.repository, e.tag, e.digest, t.digest, ?6
+         FROM base_edges e
+         JOIN repositories r ON r.registry_id = e.registry_id AND r.name = e.repository
+         JOIN tags t ON t.repository_id = r.id AND t.name = e.tag
+         WHERE e.registry_id = ?1 AND e.task = ?2 AND e.registry = '' AND t.digest <> e.digest AND t.moved >= ?7
+           AND NOT EXISTS (SELECT 1 FROM task_outputs o WHERE o.registry_id = ?1 AND o.task = ?2
+                           AND o.repository = e.repository AND o.tag = e.tag)",
+    )
+    .bind(registry.0)
+    .bind(&key)
+    .bind(serde_json::json!(rows).to_string())
+    .bind(run_number(run.id))
+    .bind(run.registry.as_str())
+    .bind(now.as_micros())
+    .bind(run.started.unwrap_or(run.created).as_micros())
+    .execute(tx)
+    .await
+    .map(drop)
+    .during(WRITE)
+}
+
+/// What the steps of a run resolved by tags.
+async fn resolved(tx: &mut SqliteConnection, registry: RegistryId, run: &Run) -> Result<Vec<Base>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT step_id, kind, reference, digest FROM base_images
+         WHERE registry_id = ?1 AND run_number = ?2 AND digest IS NOT NULL ORDER BY step_id, position",
+    )
+    .bind(registry.0)
+    .bind(run_number(run.id))
+    .fetch_all(tx)
+    .await
+    .during(WRITE)?;
+    let mut bases = Vec::with_capacity(rows.len());
+    for row in rows {
+        let (step, kind): (&str, &str) = (row.try_get("step_id").during(WRITE)?, row.try_get("kind").during(WRITE)?);
+        let planned = run.plan.steps.iter().find(|planned| planned.id.as_str() == step);
+        let kind = match planned.map(|planned| &planned.work) {
+            Some(Work::Command(_)) => BaseKind::Step,
+            _ if kind == "runtime" => BaseKind::Runtime,
+            _ => BaseKind::Buildtime,
+        };
+        let Some(image) = ImageTag::followed(row.try_get("reference").during(WRITE)?, &run.registry) else { continue };
+        let digest = Digest::parse(row.try_get("digest").during(WRITE)?).stored(WRITE)?;
+        bases.push(Base { kind, image, digest });
+    }
+    Ok(bases)
+}
+
+/// What of a task the graph needs; the rest of its state is not read.
+#[derive(Deserialize)]
+struct Head {
+    name: TaskName,
+    enabled: bool,
+    #[serde(default)]
+    base_image: BaseImageTrigger,
+}
+
+pub(super) async fn graph(tx: &mut SqliteConnection, registry: RegistryId) -> Result<Graph, StoreError> {
+    let rows = sqlx::query("SELECT task, state FROM tasks WHERE registry_id = ?1 ORDER BY task")
+        .bind(registry.0)
+        .fetch_all(&mut *tx)
+        .await
+        .during(READ)?;
+    let mut tasks = std::collections::BTreeMap::new();
+    for row in rows {
+        let Head { name, enabled, base_image } =
+            serde_json::from_str(row.try_get("state").during(READ)?).stored(READ)?;
+        let task = Dependent { name, enabled, trigger: base_image, bases: Vec::new(), makes: Vec::new() };
+        tasks.insert(row.try_get::<String, _>("task").during(READ)?, task);
+    }
+    let rows =
+        sqlx::query("SELECT task, kind, registry, repository, tag, digest FROM base_edges WHERE registry_id = ?1")
+            .bind(registry.0)
+            .fetch_all(&mut *tx)
+            .await
+            .during(READ)?;
+    for row in rows {
+        let Some(task) = tasks.get_mut(row.try_get::<&str, _>("task").during(READ)?) else { continue };
+        task.bases.push(Base {
+            kind: kind(row.try_get("kind").during(READ)?)?,
+            image: image(&row)?,
+            digest: Digest::parse(row.try_get("digest").during(READ)?).stored(READ)?,
+        });
+    }
+    let rows = sqlx::query("SELECT task, '' AS registry, repository, tag FROM task_outputs WHERE registry_id = ?1")
+        .bind(registry.0)
+        .fetch_all(&mut *tx)
+        .await
+        .during(READ)?;
+    for row in rows {
+        let Some(task) = tasks.get_mut(row.try_get::<&str, _>("task").during(READ)?) else { continue };
+        task.makes.push(image(&row)?);
+    }
+    Ok(Graph { tasks: tasks.into_values().collect() })
+}
+
+/// The tag that a row names.
+pub(super) fn image(row: &sqlx::sqlite::SqliteRow) -> Result<ImageTag, StoreError> {
+    let registry: &str = row.try_get("registry").during(READ)?;
+    Ok(ImageTag {
+        registry: (!registry.is_empty()).then(|| RegistryName::parse(registry)).transpose().stored(READ)?,
+        repository: RepositoryName::parse(row.try_get("repository").during(READ)?).stored(READ)?,
+        tag: Tag::parse(row.try_get("tag").during(READ)?).stored(READ)?,
+    })
+}
+
+fn kind(text: &str) -> Result<BaseKind, StoreError> {
+    let known = BaseKind::ALL.into_iter().find(|kind| kind.as_str() == text);
+    known.ok_or_else(|| UnknownValue::new("kind of base image", text)).stored(READ)
+}
+
+/// What a tag stands for now, as a column of a row of edges `e`.
+const NOW: &str = "CASE e.registry WHEN '' THEN
+        (SELECT t.digest FROM repositories r JOIN tags t ON t.repository_id = r.id AND t.name = e.tag
+         WHERE r.registry_id = e.registry_id AND r.name = e.repository)
+    ELSE (SELECT k.digest FROM remote_tags k WHERE k.registry_id = e.registry_id AND k.registry = e.registry
+          AND k.repository = e.repository AND k.tag = e.tag) END AS now";
+
+pub(super) async fn of_task(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    own: &RegistryName,
+    task: &TaskName,
+) -> Result<TaskBases, StoreError> {
+    let query = format!(
+        "SELECT kind, registry, repository, tag, digest, {NOW} FROM base_edges e WHERE registry_id = ?1 AND task = ?2"
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(query))
+        .bind(registry.0)
+        .bind(task.key())
+        .fetch_all(&mut *tx)
+        .await
+        .during(READ)?;
+    let mut bases = TaskBases::default();
+    for row in rows {
+        let (before, now): (&str, Option<&str>) =
+            (row.try_get("digest").during(READ)?, row.try_get("now").during(READ)?);
+        let Some(now) = now.filter(|now| *now != before) else { continue };
+        let ImageTag { registry, repository, tag } = image(&row)?;
+        bases.moved.push(MovedBase {
+            kind: kind(row.try_get("kind").during(READ)?)?,
+            update: ImageUpdate {
+                registry: registry.unwrap_or_else(|| own.clone()),
+                repository,
+                tag,
+                from: Some(Digest::parse(before).stored(READ)?),
+                to: Digest::parse(now).stored(READ)?,
+            },
+        });
+    }
+    let busy: Option<i64> = sqlx::query_scalar(
+        "SELECT number FROM runs INDEXED BY runs_by_task
+         WHERE registry_id = ?1 AND task = ?2 AND status IN ('Started', 'Running') LIMIT 1",
+    )
+    .bind(registry.0)
+    .bind(task.key())
+    .fetch_optional(tx)
+    .await
+    .during(READ)?;
+    bases.busy = busy.map(|number| Ok(RunId::from_number(u64::try_from(number).stored(READ)?))).transpose()?;
+    Ok(bases)
+}
+
+pub(super) async fn known_digest(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    image: &ImageTag,
+) -> Result<Option<Digest>, StoreError> {
+    let query = match &image.registry {
+        None => sqlx::query_scalar(
+            "SELECT t.digest FROM repositories r JOIN tags t ON t.repository_id = r.id AND t.name = ?4
+             WHERE r.registry_id = ?1 AND r.name = ?3 AND ?2 = ''",
+        ),
+        Some(_) => sqlx::query_scalar(
+            "SELECT digest FROM remote_tags WHERE registry_id = ?1 AND registry = ?2 AND repository = ?3 AND tag = ?4",
+        ),
+    };
+    let digest: Option<Option<String>> = query
+        .bind(registry.0)
+        .bind(image.registry.as_ref().map_or("", |registry| registry.as_str()))
+        .bind(image.repository.as_str())
+        .bind(image.tag.as_str())
+        .fetch_optional(tx)
+        .await
+        .during(READ)?;
+    digest.flatten().map(|digest| Digest::parse(&digest).stored(READ)).transpose()
+}

@@ -1,0 +1,145 @@
+//! Base images as a platform team sees them: one is patched, and what stands on it is built again, in order and once.
+
+use std::time::Duration;
+
+use cooper_e2e::{Context, GitRepository, GitServer, ServerOptions, TestServer, wait_until};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long a wave of a few small builds may take.
+const WAVE: Duration = Duration::from_secs(120);
+
+struct World {
+    server: TestServer,
+    git: GitServer,
+    repository: GitRepository,
+    busybox: String,
+    _root: TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let root = TempDir::new().unwrap();
+        let repository = GitRepository::new(root.path(), "images.git");
+        let git = GitServer::start(root.path());
+        let arguments = ["--allow-source", "127.0.0.1"].map(str::to_owned).to_vec();
+        let server = TestServer::with(ServerOptions { arguments, ..ServerOptions::default() });
+        let busybox = server.base_image();
+        Self { server, git, repository, busybox, _root: root }
+    }
+
+    /// An image of the server's registry, as Dockerfiles name it.
+    fn image(&self, name: &str) -> String {
+        format!("localhost:{}/{name}", self.server.port())
+    }
+
+    /// Builds and pushes the base image of a version; its digest.
+    fn push_base(&self, version: &str) -> String {
+        let context = Context::new(&format!("FROM {}\nRUN echo {version} > /version\n", self.busybox));
+        let run = self.server.build(&["-t", "base:1"], &context);
+        run["outputImages"][0]["digest"].as_str().unwrap().to_owned()
+    }
+
+    /// Makes a task that builds one Dockerfile of the repository, and runs it.
+    fn make(&self, name: &str, more: &[&str]) {
+        let (source, image) = (self.git.url("images.git"), format!("{name}:1"));
+        let create = ["task", "create", name, "-c", &source, "-f", name, "-t", &image];
+        self.server.cooper(&[&create[..], more].concat()).ok();
+        self.server.cooper(&["task", "run", name, "--no-logs"]).ok();
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        self.server.cooper(&[arguments, &["--output", "json"]].concat()).ok().json()
+    }
+
+    /// The newest wave, when it is the one of this number and over.
+    fn wave(&self, id: &str) -> Value {
+        let over = || {
+            let waves = self.json(&["wave", "list"]);
+            waves[0]["waveId"] == id && !waves[0]["finishTime"].is_null()
+        };
+        wait_until(&format!("wave {id} is over"), WAVE, over);
+        self.json(&["wave", "show", id])
+    }
+
+    /// The state of a member of a wave.
+    fn state(wave: &Value, task: &str) -> String {
+        let members = wave["members"].as_array().unwrap();
+        let member = members.iter().find(|member| member["task"] == task).unwrap();
+        member["state"].as_str().unwrap().to_owned()
+    }
+
+    fn runs(&self, task: &str) -> Vec<Value> {
+        self.json(&["task", "list-runs", task]).as_array().unwrap().clone()
+    }
+}
+
+#[test]
+fn a_patched_base_rebuilds_two_levels_in_order_and_once() {
+    let world = World::new();
+    let from = |base: &str, more: &str| format!("FROM {}\n{more}", world.image(base));
+    let middle = from("base:1", "RUN cp /version /middle\n");
+    let other = from("base:1", "RUN cp /version /other\n");
+    // Both sides of a diamond, by its final stage and by a copy.
+    let copy = format!("COPY --from={} /other /other\n", world.image("other:1"));
+    let upper = from("middle:1", &copy);
+    let files = [("middle", middle.as_str()), ("other", &other), ("upper", &upper), ("quiet", &middle)];
+    world.repository.commit_files(&files);
+    let first = world.push_base("one");
+    world.make("middle", &[]);
+    world.make("other", &[]);
+    world.make("upper", &["--base-image-trigger-type", "all"]);
+    world.make("quiet", &["--base-image-trigger-enabled", "false"]);
+
+    let impact = world.json(&["impact", "base:1"]);
+    let order: Vec<&str> =
+        impact["tasks"].as_array().unwrap().iter().map(|task| task["task"].as_str().unwrap()).collect();
+    assert_eq!(order, ["middle", "other", "upper"], "{impact}");
+    assert_eq!(impact["tasks"][2]["after"], serde_json::json!(["middle", "other"]));
+    assert_eq!(impact["refused"][0]["task"], "quiet", "{impact}");
+
+    assert_eq!(world.push_base("one"), first, "the same digest, which sets nothing off");
+    let second = world.push_base("two");
+    assert_ne!(first, second);
+    let wave = world.wave("w1");
+    assert_eq!((&wave["status"], &wave["counts"]["done"]), (&"Succeeded".into(), &3.into()), "{wave}");
+    assert_eq!(wave["changes"].as_array().unwrap().len(), 1, "{wave}");
+    let of = |task: &str| {
+        let runs = world.runs(task);
+        assert_eq!((runs.len(), &runs[0]["status"]), (2, &"Succeeded".into()), "{task}: once, and once by hand");
+        runs[0].clone()
+    };
+    let (middle, other, upper) = (of("middle"), of("other"), of("upper"));
+    for below in [&middle, &other] {
+        assert!(below["finishTime"].as_str().unwrap() <= upper["createTime"].as_str().unwrap(), "in order");
+        let image = &below["imageUpdateTrigger"]["images"][0];
+        assert_eq!((&image["previousDigest"], &image["digest"]), (&first.clone().into(), &second.clone().into()));
+    }
+    let images = upper["imageUpdateTrigger"]["images"].as_array().unwrap();
+    let made = |run: &Value| run["outputImages"][0]["digest"].clone();
+    let new: Vec<Value> = images.iter().map(|image| image["digest"].clone()).collect();
+    assert_eq!(new.len(), 2, "{upper}");
+    assert!(new.contains(&made(&middle)) && new.contains(&made(&other)), "it stands on what the wave made: {upper}");
+    let told = world.server.cooper(&["runs", "why", middle["runId"].as_str().unwrap()]).ok().stdout;
+    assert!(told.contains(&first) && told.contains(&second) && told.contains("wave w1"), "{told}");
+    let command = format!("{} cat /middle /other", world.image("upper:1"));
+    let ran = world.server.cooper(&["run", "--cmd", &command, "/dev/null"]).ok().stdout;
+    assert_eq!(ran.lines().filter(|line| line.trim().ends_with("two")).count(), 2, "{ran}");
+    let shown = world.server.cooper(&["wave", "show", "w1"]).ok().stdout;
+    assert!(shown.contains("upper") && shown.contains("middle other"), "{shown}");
+
+    assert_eq!(world.runs("quiet").len(), 1);
+    let why_not = world.server.cooper(&["task", "why-not", "quiet"]).ok().stdout;
+    assert!(why_not.contains("base image base:1") && why_not.contains("trigger is disabled"), "{why_not}");
+
+    // A branch that fails stops what stands on it, and nothing else.
+    let broken = from("base:1", "RUN false\n");
+    world.repository.commit_files(&[("middle", &broken)]);
+    world.push_base("three");
+    let wave = world.wave("w2");
+    assert_eq!(wave["status"], "Failed");
+    assert_eq!(["middle", "other", "upper"].map(|task| World::state(&wave, task)), ["failed", "done", "skipped"]);
+    world.server.cooper(&["wave", "pause", "w2"]).expect(5).error_names(&["it is over"]);
+    world.server.cooper(&["wave", "show", "w9"]).expect(5).error_names(&["wave w9 does not exist"]);
+    world.server.expect_quiet_log();
+}
