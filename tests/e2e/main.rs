@@ -17,6 +17,7 @@ mod doctor;
 mod emulation;
 mod examples;
 mod git_source;
+mod hooks;
 mod local;
 mod network_modes;
 mod packaging;

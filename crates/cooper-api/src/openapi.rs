@@ -47,6 +47,9 @@ pub fn document() -> OpenApi {
     add::<rest::WaveView>(&mut schemas);
     add::<rest::ImpactView>(&mut schemas);
     add::<rest::SetTaskCredential>(&mut schemas);
+    add::<rest::HookList>(&mut schemas);
+    add::<rest::HookView>(&mut schemas);
+    add::<rest::DeliveryAnswer>(&mut schemas);
     add::<rest::LogBatch>(&mut schemas);
     add::<rest::VertexUpdate>(&mut schemas);
     add::<rest::StatusEvent>(&mut schemas);

@@ -6,6 +6,7 @@
 mod agents;
 mod context;
 mod credential;
+mod hooks;
 mod info;
 mod lock;
 mod log;
@@ -23,6 +24,10 @@ mod webhook;
 pub use agents::{AgentList, AgentState, AgentView, DrainAgent};
 pub use context::{CreatedContext, UploadedContext};
 pub use credential::{CredentialList, CredentialView, SetCredential};
+pub use hooks::{
+    DeliveryAnswer, DeliveryView, EventOutcomeView, HookList, HookView, ReceiptStatus, SeenHook, SourceEventType,
+    SourceTriggerSettings, SourceTriggerView,
+};
 pub use info::{Health, IDENTITY_HEADER, Info};
 pub use lock::{
     LOCKFILE_VERSION, LockedContext, LockedImage, LockedPlacement, LockedSecret, LockedSource, LockedStep, LockedText,

@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use cooper_api::rest::{
     AgentList, AgentView, CheckSecrets, CheckedSecrets, CreatePool, CreateToken, CreatedContext, CreatedToken,
-    CredentialList, CredentialView, DeletePoolQuery, DeleteSecretQuery, DrainAgent, IDEMPOTENCY_KEY_HEADER,
-    ImpactQuery, ImpactView, Info, LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, ListRunsQuery, ListTimersQuery,
-    ListWavesQuery, ListWebhookEventsQuery, Lockfile, PoolList, PoolView, RefusalList, ReplaceTaskQuery, RerunRequest,
-    Run, RunList, RunRequest, SecretList, SecretView, SetCredential, SetSecret, SetTaskCredential, TaskList,
-    TaskRunRequest, TaskSettings, TaskView, TimerList, TokenList, UpdateRun, UploadedContext, WaveList, WaveView,
-    WebhookConfig, WebhookEventInfo, WebhookEventList, WebhookList, WebhookSettings, WebhookView,
+    CredentialList, CredentialView, DeletePoolQuery, DeleteSecretQuery, DrainAgent, HookList, HookView,
+    IDEMPOTENCY_KEY_HEADER, ImpactQuery, ImpactView, Info, LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, ListRunsQuery,
+    ListTimersQuery, ListWavesQuery, ListWebhookEventsQuery, Lockfile, PoolList, PoolView, RefusalList,
+    ReplaceTaskQuery, RerunRequest, Run, RunList, RunRequest, SecretList, SecretView, SetCredential, SetSecret,
+    SetTaskCredential, TaskList, TaskRunRequest, TaskSettings, TaskView, TimerList, TokenList, UpdateRun,
+    UploadedContext, WaveList, WaveView, WebhookConfig, WebhookEventInfo, WebhookEventList, WebhookList,
+    WebhookSettings, WebhookView,
 };
 use cooper_types::{
-    AgentName, EventId, IdempotencyKey, PoolName, RunId, SecretName, SecretString, SourceHost, TaskName, TokenId,
-    WaveId, WebhookName,
+    AgentName, EventId, HookId, IdempotencyKey, PoolName, RunId, SecretName, SecretString, SourceHost, TaskName,
+    TokenId, WaveId, WebhookName,
 };
 use futures::Stream;
 use reqwest::Method;
@@ -256,6 +257,16 @@ impl Client {
     pub async fn list_timers(&self, name: &TaskName, count: u32) -> Result<TimerList, ClientError> {
         let call = self.http.request(Method::GET, &format!("/api/v1/tasks/{name}/timers"));
         self.http.json(call.query(&ListTimersQuery { count: Some(count) })).await
+    }
+
+    /// A task's hooks, and what came to them.
+    pub async fn list_hooks(&self, name: &TaskName) -> Result<HookList, ClientError> {
+        self.http.json(self.http.request(Method::GET, &format!("/api/v1/tasks/{name}/hooks"))).await
+    }
+
+    /// Gives a hook another secret, which is in the answer and nowhere else.
+    pub async fn rotate_hook(&self, name: &TaskName, hook: &HookId) -> Result<HookView, ClientError> {
+        self.http.json(self.http.request(Method::POST, &format!("/api/v1/tasks/{name}/hooks/{hook}/secret"))).await
     }
 
     /// What did not start a task lately.

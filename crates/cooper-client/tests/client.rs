@@ -51,6 +51,7 @@ fn run(status: RunStatus) -> Run {
         is_archive_enabled: false,
         provisioning_state: ProvisioningState::Succeeded,
         rerun_of: None,
+        source_trigger: None,
         timer_trigger: None,
         image_update_trigger: None,
         requested_by: None,

@@ -6,6 +6,7 @@
 mod base_image;
 mod change;
 mod origin;
+mod sources;
 mod timers;
 
 #[cfg(test)]
@@ -18,12 +19,13 @@ use cooper_spec::plan::{ArgumentValue, BuildArgument};
 use cooper_spec::quick_build::QuickBuild;
 use cooper_spec::source::RemoteSource;
 use cooper_spec::task_request::{RequestedValue, TaskRequest, TaskText};
-use cooper_types::{Platform, PoolName, PrincipalName, Scopes, TaskName, TimerName, Timestamp};
+use cooper_types::{Platform, PoolName, PrincipalName, Scopes, TaskName, TimerName, Timestamp, TriggerName};
 use serde::{Deserialize, Serialize};
 
 pub use base_image::{BaseImageChange, BaseImageTrigger, Follows};
 pub use change::{DockerChange, EncodedChange, FileChange, StepChange, TaskChange, TaskFault};
-pub use origin::{Cause, ImageUpdate, OfTask, Origin};
+pub use origin::{Cause, ImageUpdate, OfTask, Origin, SourceCause, TagOrder};
+pub use sources::{DEFAULT_BRANCHES, Fired, SourceFault, SourceSettings};
 pub use timers::{CatchUp, GRACE, Passed, Timer};
 
 /// The form that tasks are kept in; a later one is not understood.
@@ -65,6 +67,9 @@ pub struct Task {
     /// Which changes of its base images start it.
     #[serde(default)]
     pub base_image: BaseImageTrigger,
+    /// What happens in its repository to start it.
+    #[serde(default)]
+    pub sources: BTreeMap<TriggerName, SourceSettings>,
     /// When it was made.
     pub created: Timestamp,
     /// When it was changed last.

@@ -15,6 +15,8 @@ pub struct Pool {
     pub name: PoolName,
     /// What it is for, in its maker's words.
     pub description: String,
+    /// Whether it is for the code of strangers: pull requests of forks. Its agents keep nothing that others trust.
+    pub untrusted: bool,
     /// When it was made.
     pub created: Timestamp,
 }
@@ -165,7 +167,7 @@ pub enum ChangeAgentError {
 #[async_trait]
 pub trait AgentStore: Send + Sync {
     /// Makes a pool.
-    async fn create_pool(&self, name: PoolName, description: String) -> Result<Pool, CreatePoolError>;
+    async fn create_pool(&self, name: PoolName, description: String, untrusted: bool) -> Result<Pool, CreatePoolError>;
 
     /// All pools, by name; the default pool is always among them.
     async fn list_pools(&self) -> Result<Vec<PoolRecord>, StoreError>;

@@ -12,6 +12,7 @@ pub mod contexts;
 pub mod credentials;
 pub mod engine;
 pub mod failpoint;
+pub mod hooks;
 pub mod logs;
 pub mod outbox;
 pub mod outgoing;

@@ -17,6 +17,7 @@ use cooper_types::{
     RunId, SecretString, StepId, Tag, TaskName, TimerName, Timestamp, WaveId,
 };
 
+use crate::hooks::SourceFiring;
 use crate::logs::LogEnd;
 use crate::store_error::StoreError;
 use crate::tasks::Firing;
@@ -184,6 +185,15 @@ pub enum AcceptError {
         /// The member's place.
         member: usize,
     },
+    /// The event has set off a run before.
+    #[error("the same event has set off run {run}")]
+    EventKnown {
+        /// That run.
+        run: RunId,
+    },
+    /// The task that the run executes was deleted in the meantime.
+    #[error("task `{0}` does not exist any more")]
+    TaskGone(TaskName),
     /// Two secrets of one kind have the same name.
     #[error("secret `{0}` is given twice")]
     SecretTwice(String),
@@ -385,6 +395,9 @@ pub trait RunStore: Send + Sync {
 
     /// The same for a run that a timer sets off: the timer moves on in the same transaction, or there is no run.
     async fn accept_firing(&self, request: AcceptRun, firing: Firing) -> Result<Accepted, AcceptError>;
+
+    /// The same for a run that an event of a repository sets off: it sets off no other.
+    async fn accept_event(&self, request: AcceptRun, event: SourceFiring) -> Result<Accepted, AcceptError>;
 
     /// The same for the run of a wave's member: the member has it in the same transaction, or there is no run.
     async fn accept_member(&self, request: AcceptRun, member: MemberRun) -> Result<Accepted, AcceptError>;

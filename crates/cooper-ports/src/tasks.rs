@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use cooper_engine::task::Task;
 use cooper_types::{PoolName, PrincipalName, RunId, SourceHost, TaskName, TimerName, Timestamp};
 
+use crate::hooks::{HookRecord, NewHook};
 use crate::runs::{SealedSecret, SecretKind};
 use crate::store_error::StoreError;
 
@@ -23,6 +24,8 @@ pub struct PutTask {
     pub all_secrets: BTreeSet<(SecretKind, String)>,
     /// The generation that it has now; it is new if absent.
     pub replaces: Option<u64>,
+    /// Hooks for the kinds of forges that its triggers listen to. One that the task has stays as it is.
+    pub hooks: Vec<NewHook>,
 }
 
 /// Why a task was not kept.
@@ -54,6 +57,8 @@ pub struct TaskRecord {
     pub credentials: Vec<TaskCredential>,
     /// When its timers fire next.
     pub next: BTreeMap<TimerName, Timestamp>,
+    /// Where forges send what happens.
+    pub hooks: Vec<HookRecord>,
 }
 
 /// A credential of a task, without its secret.

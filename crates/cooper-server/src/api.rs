@@ -3,6 +3,7 @@
 mod agents;
 mod contexts;
 mod credentials;
+mod hooks;
 mod info;
 mod logs;
 mod pools;
@@ -106,6 +107,9 @@ fn handler(route: &Route) -> MethodRouter<ApiState> {
         "getImpact" => routing::on(method, waves::impact),
         "setTaskCredential" => routing::on(method, tasks::set_credential),
         "deleteTaskCredential" => routing::on(method, tasks::delete_credential),
+        "listHooks" => routing::on(method, hooks::list),
+        "rotateHook" => routing::on(method, hooks::rotate),
+        "deliver" => routing::on(method, hooks::deliver),
         "listTokens" => routing::on(method, tokens::list),
         "createToken" => routing::on(method, tokens::create),
         "revokeToken" => routing::on(method, tokens::revoke),

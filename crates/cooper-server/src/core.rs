@@ -17,6 +17,7 @@ use cooper_ports::clock::Clock;
 use cooper_ports::contexts::ContextStore;
 use cooper_ports::credentials::SourceCredentialStore;
 use cooper_ports::failpoint::{self, Failpoint};
+use cooper_ports::hooks::HookStore;
 use cooper_ports::logs::LogStore;
 use cooper_ports::outbox::{Outbox, WebhookStore};
 use cooper_ports::runs::{Applied, ApplyError, RunStore, SecretKind};
@@ -37,6 +38,7 @@ use crate::access::Access;
 use crate::acr_image::{AcrImage, AcrImageError};
 use crate::agents::AgentTable;
 use crate::contexts::ContextFiles;
+use crate::hooks::Hooks;
 use crate::keys::ServerKey;
 use crate::metrics::Metrics;
 use crate::orders;
@@ -55,6 +57,9 @@ pub(crate) struct Core {
     pub(crate) runs: Arc<dyn RunStore>,
     pub(crate) logs: Arc<dyn LogStore>,
     pub(crate) tasks: Arc<dyn TaskStore>,
+    pub(crate) hook_store: Arc<dyn HookStore>,
+    /// What came to hooks and is not in the store.
+    pub(crate) hooks: Hooks,
     /// Has the timers looked at: one was made or changed.
     pub(crate) timers: Notify,
     pub(crate) waves: Arc<dyn WaveStore>,
@@ -123,6 +128,7 @@ pub(crate) struct CoreParts {
     pub(crate) waves: Arc<dyn WaveStore>,
     pub(crate) webhooks: Arc<dyn WebhookStore>,
     pub(crate) outbox: Arc<dyn Outbox>,
+    pub(crate) hook_store: Arc<dyn HookStore>,
     pub(crate) contexts: Arc<dyn ContextStore>,
     pub(crate) context_files: ContextFiles,
     pub(crate) context_retention: Duration,
@@ -161,6 +167,8 @@ impl Core {
             runs: parts.runs,
             logs: parts.logs,
             tasks: parts.tasks,
+            hook_store: parts.hook_store,
+            hooks: Hooks::default(),
             timers: Notify::new(),
             waves: parts.waves,
             waves_wake: Notify::new(),

@@ -20,6 +20,7 @@ pub(crate) struct Metrics {
     log_bytes: Counter,
     context_bytes: Counter,
     deliveries: Family<OutcomeLabel, Counter>,
+    received: Family<OutcomeLabel, Counter>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -52,6 +53,7 @@ impl Metrics {
             log_bytes: Counter::default(),
             context_bytes: Counter::default(),
             deliveries: Family::default(),
+            received: Family::default(),
         };
         metrics.registered()
     }
@@ -66,6 +68,8 @@ impl Metrics {
         registry.register("context_received_bytes", "Bytes of contexts received", self.context_bytes.clone());
         let help = "Tries to deliver events since the start, by outcome";
         registry.register("event_deliveries", help, self.deliveries.clone());
+        let help = "Requests to hooks since the start, by what became of them";
+        registry.register("hook_deliveries", help, self.received.clone());
         self
     }
 
@@ -83,6 +87,11 @@ impl Metrics {
 
     fn delivery(&self, outcome: &'static str) {
         self.deliveries.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// Something came to a hook.
+    pub(crate) fn received(&self, outcome: &'static str) {
+        self.received.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     pub(crate) fn run_accepted(&self) {

@@ -115,9 +115,10 @@ impl From<AcceptError> for ApiError {
                 Self::new(ProblemCode::ContextNotFound, error.to_string())
             }
             AcceptError::KeyReused { .. } => Self::new(ProblemCode::IdempotencyConflict, error.to_string()),
-            AcceptError::TimerMoved { .. } | AcceptError::MemberMoved { .. } => {
+            AcceptError::TimerMoved { .. } | AcceptError::MemberMoved { .. } | AcceptError::EventKnown { .. } => {
                 Self::new(ProblemCode::Conflict, error.to_string())
             }
+            AcceptError::TaskGone(_) => Self::new(ProblemCode::NotFound, error.to_string()),
             AcceptError::SecretTwice(_) => Self::new(ProblemCode::InvalidRequest, error.to_string()),
             AcceptError::UnknownPool(_) => Self::new(ProblemCode::NotFound, error.to_string()),
             AcceptError::Plan(error) => error.into(),

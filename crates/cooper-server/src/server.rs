@@ -41,7 +41,7 @@ use crate::problem::{ApiError, chain};
 use crate::secrets::Secrets;
 use crate::settings::{Settings, TlsName};
 use crate::tls::{ServerTls, TlsError};
-use crate::{backup, housekeeping, local_agent, outbox, scheduler, timers, waves};
+use crate::{backup, hooks, housekeeping, local_agent, outbox, scheduler, timers, waves};
 
 /// How often the registry's leftovers are removed.
 const REGISTRY_PERIOD: Duration = Duration::from_secs(60);
@@ -171,6 +171,7 @@ impl Server {
             webhooks: Arc::new(store.clone()),
             outbox: Arc::new(store.clone()),
             waves: Arc::new(store.clone()),
+            hook_store: Arc::new(store.clone()),
             contexts: Arc::new(store.clone()),
             context_files,
             context_retention: settings.context_retention,
@@ -218,6 +219,7 @@ impl Server {
             tokio::spawn(housekeeping::run(core.clone(), stop.clone())),
             tokio::spawn(outbox::run(core.clone(), stop.clone())),
             tokio::spawn(waves::run(core.clone(), stop.clone())),
+            tokio::spawn(hooks::run(core.clone(), stop.clone())),
             tokio::spawn(sweep_registry(registry.clone(), settings.clone(), stop.clone())),
         ];
         if let Some(tls) = tls {

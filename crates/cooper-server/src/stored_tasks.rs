@@ -8,12 +8,15 @@ use std::sync::Arc;
 
 use cooper_api::problem::ProblemCode;
 use cooper_engine::run::{Asked, AskedTask, NewRun, TaskSource};
-use cooper_engine::task::{Cause, OfTask, Origin, Overrides, Task, TaskAsked, TaskSecret};
+use cooper_engine::task::{Cause, OfTask, Origin, Overrides, Task, TaskAsked, TaskSecret, TaskStep};
+use cooper_engine::trigger::FiringKind;
 use cooper_ports::access::Token;
 use cooper_ports::failpoint::{self, Failpoint};
+use cooper_ports::hooks::SourceFiring;
 use cooper_ports::runs::{AcceptError, AcceptRun, Accepted, RunType, Seal, SealedSecret, SecretKind};
 use cooper_ports::tasks::Firing;
 use cooper_ports::waves::MemberRun;
+use cooper_spec::plan::ArgumentValue;
 use cooper_spec::quick_build::BuildSource;
 use cooper_spec::task_request::{Fetched, TaskRequest, set_secret_name};
 use cooper_types::{Digest, IdempotencyKey, Scopes, SecretBytes, SecretString};
@@ -50,7 +53,14 @@ pub(crate) async fn request(
     cause: Cause,
     idempotency: Option<(IdempotencyKey, Digest)>,
 ) -> ApiResult<AcceptRun> {
-    let token = speaker(core, task, given.limit.as_ref()).await?;
+    let untrusted = matches!(&cause, Cause::Source(source) if source.firing.untrusted);
+    let mut token = speaker(core, task, given.limit.as_ref()).await?;
+    if untrusted {
+        // A stranger's code runs as nobody, as long as the task runs at all.
+        token.scopes = Scopes(Vec::new());
+    }
+    let stripped = untrusted.then(|| for_strangers(task)).transpose()?;
+    let task = stripped.as_ref().unwrap_or(task);
     let (secrets, clear) = secrets(core, task, &given).await?;
     let asked = match task.asked(&given.overrides)? {
         TaskAsked::Build { build, source } => Asked::Build { build, source: BuildSource::Remote(source) },
@@ -59,8 +69,14 @@ pub(crate) async fn request(
         }
         TaskAsked::Task { request, source: None } => here(core, &token, request, clear).await?,
     };
+    // What a tag or a pull request stands on says nothing of the task's branch.
+    let of_branch = match &cause {
+        Cause::Source(source) => matches!(source.firing.kind, FiringKind::Commit { .. }),
+        Cause::Manual | Cause::For { .. } | Cause::Timer { .. } | Cause::BaseImage { .. } => true,
+    };
+    let differs = given.limit.is_some() || !of_branch;
     let run = NewRun {
-        origin: Origin { cause, task: Some(OfTask { differs: given.limit.is_some(), ..task.of_run() }) },
+        origin: Origin { cause, task: Some(OfTask { differs, ..task.of_run() }), untrusted },
         principal: token.principal,
         scopes: token.scopes,
         registry: core.registry.clone(),
@@ -83,6 +99,8 @@ pub(crate) enum For {
     Asker,
     /// An instant of a timer.
     Instant(Firing),
+    /// An event of a repository.
+    Event(SourceFiring),
     /// A member of a wave.
     Member(MemberRun),
 }
@@ -92,6 +110,7 @@ pub(crate) async fn accept(core: &Core, request: AcceptRun, stands_for: For) -> 
     let accepted = match stands_for {
         For::Asker => core.runs.accept_run(request).await?,
         For::Instant(firing) => core.runs.accept_firing(request, firing).await?,
+        For::Event(event) => core.runs.accept_event(request, event).await?,
         For::Member(member) => core.runs.accept_member(request, member).await?,
     };
     failpoint::pass(Failpoint::RunAccepted);
@@ -129,6 +148,26 @@ async fn speaker(core: &Core, task: &Task, limit: Option<&Scopes>) -> ApiResult<
         return Err(ApiError::new(ProblemCode::Forbidden, detail));
     }
     Ok(Token { scopes, ..newest })
+}
+
+/// A task as a stranger's code runs it: without secrets and pushes. What a task file does is said by who wrote it, so that
+/// one of the stranger's own is not run.
+fn for_strangers(task: &Task) -> ApiResult<Task> {
+    let mut task = task.clone();
+    match &mut task.step {
+        TaskStep::Docker(step) => {
+            step.push = false;
+            step.arguments.retain(|argument| argument.value != ArgumentValue::Secret);
+        }
+        TaskStep::Encoded(step) => step.set.retain(|value| value.value.is_some()),
+        TaskStep::File(_) => {
+            let detail = "its task file lies in the repository, and that of a fork is a stranger's";
+            return Err(ApiError::new(ProblemCode::Forbidden, detail).with_hint(
+                "make a task with a Dockerfile, or with a task file of its own, for pull requests of forks",
+            ));
+        }
+    }
+    Ok(task)
 }
 
 /// The secrets of a run: those that came with it and the task's others, sealed for the run, and the values that the planning

@@ -80,6 +80,7 @@ async fn open(
         waves: Arc::new(store.clone()),
         webhooks: Arc::new(store.clone()),
         outbox: Arc::new(store.clone()),
+        hook_store: Arc::new(store.clone()),
         contexts: Arc::new(store.clone()),
         credentials: Arc::new(store.clone()),
         secret_store: Arc::new(store.clone()),

@@ -14,7 +14,7 @@ use sqlx::{Row, SqliteConnection};
 use crate::Store;
 use crate::sql_error::{During, Stored};
 
-const LIST_POOLS: &str = "SELECT p.name, p.description, p.created,
+const LIST_POOLS: &str = "SELECT p.name, p.description, p.untrusted, p.created,
        (SELECT count(*) FROM agents a WHERE a.registry_id = p.registry_id AND a.pool = p.name) AS agents,
        (SELECT count(*) FROM runs r WHERE r.registry_id = p.registry_id AND r.pool = p.name AND r.finished IS NULL) AS runs
      FROM pools p WHERE p.registry_id = ?1 AND (?2 IS NULL OR p.name = ?2) ORDER BY p.name";
@@ -24,22 +24,24 @@ const COLUMNS: &str = "name, principal, token, pool, description, draining, firs
 
 #[async_trait]
 impl AgentStore for Store {
-    async fn create_pool(&self, name: PoolName, description: String) -> Result<Pool, CreatePoolError> {
+    async fn create_pool(&self, name: PoolName, description: String, untrusted: bool) -> Result<Pool, CreatePoolError> {
         let (registry, now) = (self.registry_id(), self.clock().now());
         self.write(async move |mut tx| {
             let inserted = sqlx::query(
-                "INSERT INTO pools (registry_id, name, description, created) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+                "INSERT INTO pools (registry_id, name, description, created, untrusted) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT DO NOTHING",
             )
             .bind(registry.0)
             .bind(name.as_str())
             .bind(&description)
             .bind(now.as_micros())
+            .bind(untrusted)
             .execute(&mut *tx)
             .await
             .during("write pool")?;
             match inserted.rows_affected() {
                 0 => Err(CreatePoolError::Exists(name)),
-                _ => Ok(Pool { name, description, created: now }),
+                _ => Ok(Pool { name, description, untrusted, created: now }),
             }
         })
         .await
@@ -270,6 +272,7 @@ fn pool_record(row: &SqliteRow) -> Result<PoolRecord, StoreError> {
         pool: Pool {
             name: PoolName::parse(row.try_get("name").during(READ)?).stored(READ)?,
             description: row.try_get("description").during(READ)?,
+            untrusted: row.try_get("untrusted").during(READ)?,
             created: Timestamp::from_micros(row.try_get("created").during(READ)?),
         },
         agents: count("agents")?,

@@ -35,6 +35,9 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     migration!(11, "0011_attempts_manifests.sql"),
     migration!(12, "0012_webhooks.sql"),
     migration!(13, "0013_waves.sql"),
+    migration!(14, "0014_hooks.sql"),
+    migration!(15, "0015_tag_order.sql"),
+    migration!(16, "0016_untrusted_pools.sql"),
 ];
 
 /// Why the schema could not be brought to this binary's version.

@@ -28,7 +28,7 @@ use crate::contexts::run_number;
 use crate::sql_error::{During, Stored};
 
 use deletion::Deletion;
-pub(crate) use staged::{check_staged, drop_staged, promote_own, promote_staged};
+pub(crate) use staged::{Promotion, check_staged, drop_staged, promote_own, promote_staged};
 pub(crate) use uploads::expire_of_attempt;
 
 #[async_trait]

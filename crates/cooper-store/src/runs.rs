@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cooper_engine::run::{Policy, Run, RunEvent, RunStatus};
+use cooper_ports::hooks::SourceFiring;
 use cooper_ports::runs::{
     AcceptError, AcceptRun, Accepted, Applied, ApplyError, Expired, RunQuery, RunRecord, RunStore, SealedSecret,
     SecretKind, SecretsError, StoredRequest, UnfinishedChanges,
@@ -53,6 +54,12 @@ impl RunStore for Store {
     async fn accept_firing(&self, request: AcceptRun, firing: Firing) -> Result<Accepted, AcceptError> {
         let (registry, clock) = (self.registry_id(), self.clock().clone());
         let occasion = Some(Occasion::Timer(firing));
+        self.write(async move |mut tx| accept::accept(&mut tx, registry, clock.now(), request, occasion).await).await
+    }
+
+    async fn accept_event(&self, request: AcceptRun, event: SourceFiring) -> Result<Accepted, AcceptError> {
+        let (registry, clock) = (self.registry_id(), self.clock().clone());
+        let occasion = Some(Occasion::Event(event));
         self.write(async move |mut tx| accept::accept(&mut tx, registry, clock.now(), request, occasion).await).await
     }
 

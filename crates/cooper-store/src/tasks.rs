@@ -1,5 +1,6 @@
 //! Stored tasks in SQLite, with their secrets and credentials, which arrive sealed.
 
+pub(crate) mod hooks;
 pub(crate) mod timers;
 
 use std::collections::BTreeMap;
@@ -145,7 +146,7 @@ async fn put(
     now: Timestamp,
     put: PutTask,
 ) -> Result<TaskRecord, PutTaskError> {
-    let PutTask { task, secrets, all_secrets, replaces } = put;
+    let PutTask { task, secrets, all_secrets, replaces, hooks } = put;
     let key = task.name.key();
     if !agents::pool_exists(tx, registry, &task.pool).await? {
         return Err(PutTaskError::UnknownPool(task.pool));
@@ -188,6 +189,7 @@ async fn put(
     }
     keep_secrets(tx, registry, &key, &all_secrets).await?;
     timers::put(tx, registry, now, &task, earlier.as_ref()).await?;
+    hooks::put(tx, registry, now, &task, &hooks).await?;
     let mut found = list(tx, registry, Some(&task.name)).await?;
     found.pop().ok_or(PutTaskError::Changed(task.name))
 }
@@ -276,6 +278,7 @@ async fn list(
         let instant = Timestamp::from_micros(row.try_get("next").during(READ)?);
         next.entry(row.try_get("task").during(READ)?).or_default().insert(timer, instant);
     }
+    let mut hooks = hooks::all(tx, registry, only.as_deref()).await?;
     let rows =
         sqlx::query("SELECT task, state FROM tasks WHERE registry_id = ?1 AND (?2 IS NULL OR task = ?2) ORDER BY task")
             .bind(registry.0)
@@ -289,6 +292,7 @@ async fn list(
             task: serde_json::from_str(row.try_get("state").during(READ)?).stored(READ)?,
             credentials: credentials.remove(key).unwrap_or_default(),
             next: next.remove(key).unwrap_or_default(),
+            hooks: hooks.remove(key).unwrap_or_default(),
         })
     });
     records.collect()

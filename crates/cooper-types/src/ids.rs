@@ -111,6 +111,14 @@ name_type!(
     |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'
 );
 name_type!(
+    /// A trigger of a stored task, unique among those of its kind.
+    TriggerName, "trigger name", 64, "letters, digits, `-`, `_` and `.`", is_name
+);
+name_type!(
+    /// Where a forge sends what happened, for one task: random, and known to whom it was told alone.
+    HookId, "hook id", 32, "hexadecimal digits in lower case", |c| c.is_ascii_digit() || ('a'..='f').contains(&c)
+);
+name_type!(
     /// A client's name for one request to create something, so that a repeat creates nothing more.
     IdempotencyKey, "idempotency key", 128, "visible ASCII characters", |c| c.is_ascii_graphic()
 );

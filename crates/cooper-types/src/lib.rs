@@ -19,8 +19,8 @@ mod wave_id;
 
 pub use digest::{Digest, DigestAlgorithm, DigestError, Hasher};
 pub use ids::{
-    AgentName, AttemptNumber, ContextId, EventId, Fence, IdError, IdempotencyKey, NetworkName, PoolName, PrincipalName,
-    RegistryId, SecretName, StepId, TimerName, TokenId, VolumeName, WebhookName,
+    AgentName, AttemptNumber, ContextId, EventId, Fence, HookId, IdError, IdempotencyKey, NetworkName, PoolName,
+    PrincipalName, RegistryId, SecretName, StepId, TimerName, TokenId, TriggerName, VolumeName, WebhookName,
 };
 pub use image_ref::{ImageRef, ImageRefError, RegistryName};
 pub use platform::{Platform, PlatformError};

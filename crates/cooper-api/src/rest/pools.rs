@@ -16,6 +16,9 @@ pub struct CreatePool {
     /// What it is for, in a line.
     #[serde(default)]
     pub description: String,
+    /// Whether it is for the code of strangers: pull requests of forks run in such a pool alone.
+    #[serde(default)]
+    pub untrusted: bool,
 }
 
 /// A pool.
@@ -27,6 +30,9 @@ pub struct PoolView {
     pub name: PoolName,
     /// What it is for.
     pub description: String,
+    /// Whether it is for the code of strangers.
+    #[serde(default)]
+    pub untrusted: bool,
     /// When it was made.
     #[serde(with = "rfc3339")]
     #[schema(value_type = String, format = DateTime)]

@@ -137,6 +137,11 @@ const fn json(schema: &'static str) -> Option<Content> {
     Some(Content { media_type: "application/json", schema: Some(schema) })
 }
 
+/// JSON that has no one form.
+const fn json_any() -> Option<Content> {
+    Some(Content { media_type: "application/json", schema: None })
+}
+
 const fn bytes(media_type: &'static str) -> Option<Content> {
     Some(Content { media_type, schema: None })
 }
@@ -353,6 +358,22 @@ pub const ROUTES: &[Route] = &[
     Route {
         summary: "Forget a credential of a task",
         ..route(Method::Delete, "/api/v1/tasks/{id}/credentials/{host}", Auth::Run, "deleteTaskCredential", 204)
+    },
+    Route {
+        summary: "List a task's hooks, with the last deliveries and what each led to",
+        response: json("HookList"),
+        ..route(Method::Get, "/api/v1/tasks/{id}/hooks", Auth::Run, "listHooks", 200)
+    },
+    Route {
+        summary: "Give a hook another secret, shown once; the one before is taken for a day",
+        response: json("HookView"),
+        ..route(Method::Post, "/api/v1/tasks/{id}/hooks/{hook}/secret", Auth::Run, "rotateHook", 200)
+    },
+    Route {
+        summary: "Take what a forge says; who may is told by the signature, which depends on the forge",
+        request: json_any(),
+        response: json("DeliveryAnswer"),
+        ..route(Method::Post, "/hooks/{id}", Auth::Public, "deliver", 202)
     },
     Route {
         summary: "List access tokens",

@@ -7,6 +7,7 @@ use cooper_types::{Platform, PlatformError, PrincipalName, RunId, StepId, TaskNa
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::hooks::SourceTriggerView;
 use super::task::TimerTrigger;
 use super::time::{rfc3339, rfc3339_option};
 use super::wave::ImageUpdateTrigger;
@@ -64,6 +65,9 @@ pub struct Run {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub rerun_of: Option<RunId>,
+    /// What happened in a repository to set the run off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_trigger: Option<SourceTriggerView>,
     /// The timer that set the run off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timer_trigger: Option<TimerTrigger>,

@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use cooper_types::{PrincipalName, RunId, SourceHost, TaskName, TimerName, Timestamp};
+use cooper_types::{PrincipalName, RunId, SourceHost, TaskName, TimerName, Timestamp, TriggerName};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::hooks::{HookView, SourceTriggerSettings};
 use super::time::rfc3339;
 use super::wave::BaseImageTriggerSettings;
 
@@ -58,6 +59,10 @@ pub struct TaskSettings {
     /// Which changes of its base images start it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_image_trigger: Option<BaseImageTriggerSettings>,
+    /// What happens in its repository to start it, by name; `null` removes one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, SourceTriggerSettings>)]
+    pub source_triggers: BTreeMap<TriggerName, Option<SourceTriggerSettings>>,
 }
 
 /// Whether triggers start a task, or a trigger does.
@@ -218,6 +223,9 @@ pub struct TaskView {
     pub generation: u64,
     /// What its runs may show to registries and Git hosts.
     pub credentials: Vec<TaskCredentialView>,
+    /// Where forges send what happens; for its principal and administrators.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<HookView>,
 }
 
 /// A credential of a task, without its secret.
@@ -389,6 +397,7 @@ mod tests {
             last_updated_time: Timestamp::from_micros(0),
             generation: 1,
             credentials: Vec::new(),
+            hooks: Vec::new(),
         };
         let shown = serde_json::to_value(&view).expect("json");
         assert_eq!(shown["step"]["type"], "EncodedTask");

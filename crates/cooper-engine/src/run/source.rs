@@ -102,7 +102,7 @@ impl Run {
         location: &RemoteSource,
         found: &PreparedSource,
     ) -> Result<Plan, PlanError> {
-        let variables = of_source(self.first_variables(&build.platform), location, found);
+        let variables = self.origin.of_event(of_source(self.first_variables(&build.platform), location, found));
         let mut build = build.clone();
         if let Some(dockerfile) = &found.dockerfile {
             build.dockerfile.clone_from(dockerfile);

@@ -153,7 +153,7 @@ impl Run {
     fn variables(&self, location: &RemoteSource, task: &TaskRequest, found: &PreparedSource) -> RunVariables {
         // What is not as it has to be is refused when the plan is taken.
         let found = self.provenance.source(found).unwrap_or_else(|_| found.clone());
-        of_source(self.first_variables(&task.platform), location, &found)
+        self.origin.of_event(of_source(self.first_variables(&task.platform), location, &found))
     }
 
     /// Takes the plan that the shell made of a prepared source. The error says why there is none.

@@ -6,11 +6,11 @@ use std::time::Duration;
 use cooper_spec::plan::BuildArgument;
 use cooper_spec::source::RemoteSource;
 use cooper_spec::task_request::RequestedValue;
-use cooper_types::{Platform, PoolName, PrincipalName, Scopes, TaskName, TimerName, Timestamp};
+use cooper_types::{Platform, PoolName, PrincipalName, Scopes, TaskName, TimerName, Timestamp, TriggerName};
 
 use super::{
-    BaseImageChange, BaseImageTrigger, DockerStep, EncodedStep, FileStep, Retention, TASK_VERSION, Task, TaskStep,
-    Timer,
+    BaseImageChange, BaseImageTrigger, DockerStep, EncodedStep, FileStep, Retention, SourceFault, SourceSettings,
+    TASK_VERSION, Task, TaskStep, Timer,
 };
 
 /// How long a run may take where nothing is said, and the most that may be said.
@@ -26,6 +26,8 @@ const RETENTION_DAYS: u32 = 30;
 const MAX_RETENTION_DAYS: u32 = 36_500;
 /// The most timers of a task.
 const MAX_TIMERS: usize = 64;
+/// The most source triggers of a task.
+const MAX_SOURCES: usize = 16;
 /// The most build arguments, values or image names of a task.
 const MAX_ITEMS: usize = 256;
 /// The largest task, in bytes of its texts.
@@ -60,6 +62,8 @@ pub struct TaskChange {
     pub timers: BTreeMap<TimerName, Option<Timer>>,
     /// Its base image trigger.
     pub base_image: BaseImageChange,
+    /// Source triggers by name: made, replaced, or removed.
+    pub sources: BTreeMap<TriggerName, Option<SourceSettings>>,
 }
 
 /// What is said of a task's step. A step of another type than the task has replaces it.
@@ -149,6 +153,12 @@ pub enum TaskFault {
     /// A timer that is not there is to be removed.
     #[error("the task has no timer `{0}`")]
     UnknownTimer(TimerName),
+    /// A source trigger that is not there is to be removed.
+    #[error("the task has no source trigger `{0}`")]
+    UnknownTrigger(TriggerName),
+    /// A source trigger can't be as it is.
+    #[error(transparent)]
+    Source(#[from] SourceFault),
     /// A name that is given twice.
     #[error("{what} `{name}` is given twice")]
     Twice {
@@ -194,6 +204,7 @@ impl Task {
             retention: Retention { runs: RETENTION_DAYS, logs: RETENTION_DAYS },
             timers: BTreeMap::new(),
             base_image: BaseImageTrigger::default(),
+            sources: BTreeMap::new(),
             created: now,
             updated: now,
             generation: 0,
@@ -225,6 +236,13 @@ impl Task {
             }
         }
         task.base_image = task.base_image.changed(change.base_image);
+        for (name, settings) in change.sources {
+            match settings {
+                Some(settings) => drop(task.sources.insert(name, settings)),
+                None if task.sources.contains_key(&name) => drop(task.sources.remove(&name)),
+                None => return Err(TaskFault::UnknownTrigger(name)),
+            }
+        }
         task.check(now)?;
         task.updated = now;
         task.generation += 1;
@@ -254,6 +272,8 @@ impl Task {
         few("timers", self.timers.len(), MAX_TIMERS)?;
         few("platforms", self.platforms.len(), 16)?;
         self.check_timers(now)?;
+        few("sourceTriggers", self.sources.len(), MAX_SOURCES)?;
+        self.check_sources()?;
         match &self.step {
             TaskStep::Docker(step) => {
                 few("imageNames", step.image_names.len(), MAX_ITEMS)?;

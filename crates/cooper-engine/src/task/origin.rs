@@ -1,10 +1,14 @@
 //! Where a run comes from: its task, and what set it off.
 
 use cooper_spec::template::RunVariables;
-use cooper_types::{Digest, PrincipalName, RegistryName, RepositoryName, Tag, TaskName, TimerName, Timestamp, WaveId};
+use cooper_types::{
+    Digest, PrincipalName, RegistryName, RepositoryName, Tag, TaskName, TimerName, Timestamp, TriggerName, WaveId,
+};
 use serde::{Deserialize, Serialize};
 
 use super::Retention;
+use crate::trigger::provider::Provider;
+use crate::trigger::{Firing, FiringKind};
 
 /// Where a run comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +19,9 @@ pub struct Origin {
     /// The task that it executes; none for a quick run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<OfTask>,
+    /// Whether its code is a stranger's: it has no secrets, no credentials, and pushes nothing. So have its reruns.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub untrusted: bool,
 }
 
 /// What a run remembers of its task, as that was when the run was accepted.
@@ -63,6 +70,28 @@ pub enum Cause {
         /// Those that differ from what the task was last built on.
         images: Vec<ImageUpdate>,
     },
+    /// Something happened in its task's repository.
+    Source(Box<SourceCause>),
+}
+
+/// What happened in a repository, and how it came here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceCause {
+    /// The trigger that it set off.
+    pub trigger: TriggerName,
+    /// Whose hook told of it.
+    pub provider: Provider,
+    /// The repository, as the task names it.
+    pub repository: String,
+    /// The delivery that told of it; none where it was found by looking.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<String>,
+    /// Whether a newer commit of the same pull request ends the run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cancel_superseded: bool,
+    /// What is built, and why.
+    pub firing: Firing,
 }
 
 /// An image that a task stands on, and that is not what it was when the task was last built.
@@ -88,6 +117,11 @@ impl Cause {
             Self::Manual | Self::For { .. } => "Manual",
             Self::Timer { .. } => "Timer",
             Self::BaseImage { .. } => "Image Update",
+            Self::Source(source) => match source.firing.kind {
+                FiringKind::Commit { .. } => "Commit",
+                FiringKind::PullRequest { .. } => "PullRequest",
+                FiringKind::Tag { .. } => "Tag",
+            },
         }
     }
 
@@ -95,12 +129,53 @@ impl Cause {
     pub fn wave(&self) -> Option<WaveId> {
         match self {
             Self::BaseImage { wave, .. } => Some(*wave),
-            Self::Manual | Self::For { .. } | Self::Timer { .. } => None,
+            Self::Manual | Self::For { .. } | Self::Timer { .. } | Self::Source(_) => None,
         }
     }
 }
 
+/// How the runs of a task are put in order where they move the same tag. The order is that of their ids, which is the one
+/// in which they were accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagOrder {
+    /// The task.
+    pub task: TaskName,
+    /// Which of its runs belong together: those of a branch, of a tag, of a pull request. Empty: with all of them.
+    pub line: String,
+    /// Whether a newer run's tag stays where it is. Whoever asks for a run by hand has it move the tag.
+    pub yields: bool,
+}
+
 impl Origin {
+    /// How the run is put in order. `branch` is the one that its source was found to be on.
+    pub fn tag_order(&self, branch: Option<&str>) -> Option<TagOrder> {
+        let task = self.task.as_ref()?.name.clone();
+        match &self.cause {
+            Cause::Source(source) => Some(TagOrder { task, line: source.firing.order(), yields: true }),
+            Cause::Manual | Cause::For { .. } | Cause::Timer { .. } | Cause::BaseImage { .. } => {
+                // A rerun builds a commit and knows no branch of it: it stands in the way of all.
+                let line = branch.map(|branch| format!("refs/heads/{branch}")).unwrap_or_default();
+                Some(TagOrder { task, line, yields: false })
+            }
+        }
+    }
+
+    /// The variables of a run whose source is there, with what the event says of it (contract §6.5): a commit that is
+    /// fetched by its id lies on no branch by itself.
+    #[must_use]
+    pub fn of_event(&self, mut variables: RunVariables) -> RunVariables {
+        if let Cause::Source(source) = &self.cause {
+            let firing = &source.firing;
+            if let Some(branch) = firing.branch() {
+                variables.branch = branch.to_string();
+            }
+            if let FiringKind::Tag { tag } = &firing.kind {
+                variables.git_tag = tag.to_string();
+            }
+        }
+        variables
+    }
+
     /// The variables of a run with what its origin gives to them.
     #[must_use]
     pub fn variables(&self, variables: RunVariables) -> RunVariables {

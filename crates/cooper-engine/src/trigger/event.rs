@@ -73,6 +73,34 @@ pub enum RefChange {
     },
 }
 
+impl SourceEvent {
+    /// What happened, in a few words.
+    pub fn what(&self) -> String {
+        let of = |kind: &str, name: &RefName, change: &RefChange| match change {
+            RefChange::Created { after } => format!("{kind} {name} was created at {}", after.short()),
+            RefChange::Updated { after, .. } => format!("{kind} {name} moved to {}", after.short()),
+            RefChange::Deleted { .. } => format!("{kind} {name} was deleted"),
+        };
+        match &self.change {
+            SourceChange::Push(push) => of("branch", &push.branch, &push.change),
+            SourceChange::Tag(tag) => of("tag", &tag.tag, &tag.change),
+            SourceChange::PullRequest(pull) => {
+                let at = pull.head.commit.as_ref().map(|commit| format!(" at {}", commit.short())).unwrap_or_default();
+                let action = match &pull.action {
+                    PullRequestAction::Opened => "opened",
+                    PullRequestAction::Synchronized => "synchronised",
+                    PullRequestAction::Reopened => "reopened",
+                    PullRequestAction::Ready => "ready",
+                    PullRequestAction::Other { name } => name,
+                };
+                format!("pull request {} into {}: {action}{at}", pull.number, pull.base.branch)
+            }
+            SourceChange::Ping => "ping".to_owned(),
+            SourceChange::Other { name } => format!("event {name}"),
+        }
+    }
+}
+
 impl RefChange {
     /// Reads what forges say: no commit (or zeros) before is a creation, none after a deletion. Neither is nothing.
     pub fn between(before: Option<CommitId>, after: Option<CommitId>, forced: bool) -> Option<Self> {

@@ -58,6 +58,22 @@ impl Provider {
         }
     }
 
+    /// The kind of forge that a repository's host is, as far as its name tells.
+    pub fn of_host(host: &str) -> Self {
+        let host = host.to_ascii_lowercase();
+        match host.as_str() {
+            "codeberg.org" | "gitea.com" => Self::Gitea,
+            "bitbucket.org" => Self::BitbucketCloud,
+            "dev.azure.com" => Self::AzureDevops,
+            host if host.ends_with(".visualstudio.com") => Self::AzureDevops,
+            host if host.starts_with("github.") => Self::GitHub,
+            host if host.starts_with("gitlab.") => Self::GitLab,
+            host if host.starts_with("gitea.") || host.starts_with("forgejo.") => Self::Gitea,
+            host if host.starts_with("bitbucket.") => Self::BitbucketServer,
+            _ => Self::Generic,
+        }
+    }
+
     /// The reference in the base repository that holds a pull request's head, where the forge keeps one: a fork's code can
     /// be fetched without its repository. Azure DevOps keeps only the merge with the base, Bitbucket Cloud nothing.
     pub fn pull_request_reference(self, number: u64) -> Option<String> {

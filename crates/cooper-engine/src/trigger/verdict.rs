@@ -109,7 +109,8 @@ pub enum Rule {
 }
 
 impl Refusal {
-    pub(super) fn new(rule: Rule, text: String) -> Self {
+    /// A no.
+    pub fn new(rule: Rule, text: String) -> Self {
         Self { rule, text }
     }
 }
@@ -123,6 +124,24 @@ impl Firing {
             FiringKind::Commit { branch } => format!("commit:refs/heads/{branch}:{commit}"),
             FiringKind::Tag { tag } => format!("tag:refs/tags/{tag}:{commit}"),
             FiringKind::PullRequest { number, base, .. } => format!("pull-request:{number}:{base}:{commit}"),
+        }
+    }
+
+    /// What runs are put in order by: an older one moves no tag that a newer one of the same has moved.
+    pub fn order(&self) -> String {
+        match &self.kind {
+            FiringKind::Commit { branch } => format!("refs/heads/{branch}"),
+            FiringKind::Tag { tag } => format!("refs/tags/{tag}"),
+            FiringKind::PullRequest { number, .. } => format!("pull-request/{number}"),
+        }
+    }
+
+    /// The event's type in ACR's words, and ours for tags.
+    pub fn event_type(&self) -> &'static str {
+        match &self.kind {
+            FiringKind::Commit { .. } => "commit",
+            FiringKind::Tag { .. } => "tag",
+            FiringKind::PullRequest { .. } => "pullrequest",
         }
     }
 

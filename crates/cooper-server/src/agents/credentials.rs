@@ -21,6 +21,8 @@ pub(super) struct NeededHost {
     attempt: AttemptNumber,
     step: StepId,
     host: SourceHost,
+    /// Its code is a stranger's, who gets none.
+    untrusted: bool,
 }
 
 impl NeededHost {
@@ -38,13 +40,16 @@ impl NeededHost {
             let why = format!("step {} of run {} has nothing to do with {host}", planned.id, key.run);
             return Err(Status::permission_denied(why));
         }
-        Ok(Self { key, attempt, step: planned.id.clone(), host })
+        Ok(Self { key, attempt, step: planned.id.clone(), host, untrusted: run.origin.untrusted })
     }
 
     /// The credential for the host, if the run's principal may use one.
     pub(super) async fn credential(self, core: &Core) -> Result<wire::SourceCredential, Status> {
-        let Self { key, attempt, step, host } = self;
+        let Self { key, attempt, step, host, untrusted } = self;
         let run = key.run;
+        if untrusted {
+            return Ok(wire::SourceCredential::default());
+        }
         let kept = core.credentials.credential_for(run, attempt, &host).await.map_err(|error| match error {
             SecretsError::NotLive { .. } => Status::failed_precondition(error.to_string()),
             SecretsError::Store(error) => Status::unavailable(chain(&error)),

@@ -27,12 +27,12 @@ pub(super) async fn create(
     State(state): State<ApiState>,
     body: JsonBody<CreatePool>,
 ) -> ApiResult<(StatusCode, Json<PoolView>)> {
-    let CreatePool { name, description } = body.value;
+    let CreatePool { name, description, untrusted } = body.value;
     if description.len() > MAX_DESCRIPTION_BYTES || description.chars().any(char::is_control) {
         let detail = format!("the pool's description must be one line of at most {MAX_DESCRIPTION_BYTES} bytes");
         return Err(ApiError::new(ProblemCode::InvalidRequest, detail));
     }
-    let pool = state.core.agent_store.create_pool(name, description).await?;
+    let pool = state.core.agent_store.create_pool(name, description, untrusted).await?;
     Ok((StatusCode::CREATED, Json(view(PoolRecord { pool, agents: 0, unfinished_runs: 0 }))))
 }
 
@@ -67,6 +67,6 @@ pub(super) async fn delete(
 }
 
 fn view(record: PoolRecord) -> PoolView {
-    let PoolRecord { pool: Pool { name, description, created }, agents, unfinished_runs } = record;
-    PoolView { name, description, create_time: created, agents, unfinished_runs }
+    let PoolRecord { pool: Pool { name, description, untrusted, created }, agents, unfinished_runs } = record;
+    PoolView { name, description, untrusted, create_time: created, agents, unfinished_runs }
 }

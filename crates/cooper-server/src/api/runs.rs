@@ -18,11 +18,11 @@ use cooper_api::rest::{
     RunList, RunRequest,
 };
 use cooper_engine::run::{Asked, NewReplay, NewRun, RunEvent};
-use cooper_engine::task::OfTask;
+use cooper_engine::task::{OfTask, Origin};
 use cooper_ports::access::Token;
 use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::runs::{AcceptRun, Accepted, RunQuery, RunType, Seal, SealedSecret, SecretKind};
-use cooper_types::{Digest, IdempotencyKey, Platform, PoolName, RunId, SecretBytes};
+use cooper_types::{Digest, IdempotencyKey, Platform, PoolName, RunId, Scopes, SecretBytes};
 
 use super::view::{engine_status, ports_run_type, run_view};
 use super::{ApiState, Caller, JsonBody, PathId, Query};
@@ -79,8 +79,15 @@ pub(super) async fn rerun(
         let mut request = asked.accept(&core, token, idempotency)?;
         // Of the same task as the other one, asked for by hand.
         // What it stands on may be pinned, or the other one's: it says nothing of the task.
-        let of_task = core.runs.find_run(id).await?.and_then(|record| record.run.origin.task);
-        request.run.origin.task = of_task.map(|task| OfTask { differs: true, ..task });
+        if let Some(record) = core.runs.find_run(id).await? {
+            let Origin { task, untrusted, .. } = record.run.origin;
+            let task = task.map(|task| OfTask { differs: true, ..task });
+            request.run.origin = Origin { task, untrusted, ..request.run.origin };
+            // A stranger's code stays one, whoever has looked at it.
+            if untrusted {
+                request.run.scopes = Scopes(Vec::new());
+            }
+        }
         started(&core, request).await
     };
     created(&state.core.detached(accept).await?)

@@ -20,6 +20,7 @@ use cooper_ports::tasks::{PutTask, TaskRecord};
 use cooper_ports::waves::Refusal;
 use cooper_types::{SecretBytes, SecretString, SourceHost, TaskName};
 
+use super::hooks;
 use super::runs::{MAX_SECRET_BYTES, created, idempotency_key, invalid};
 use super::{ApiState, Caller, JsonBody, PathId, PathIds, Query};
 use crate::core::Core;
@@ -58,7 +59,7 @@ pub(super) async fn create(
     body: JsonBody<TaskSettings>,
 ) -> ApiResult<Response> {
     let Some(name) = body.value.name.clone() else { return Err(invalid("the task has no name".to_owned())) };
-    let (change, given) = settings::change(body.value)?;
+    let (change, given) = settings::change(body.value, None)?;
     let core = state.core;
     let view = core
         .clone()
@@ -82,7 +83,7 @@ pub(super) async fn replace(
     body: JsonBody<TaskSettings>,
 ) -> ApiResult<Json<TaskView>> {
     same_name(&name, &body.value)?;
-    let (change, given) = settings::change(body.value)?;
+    let (change, given) = settings::change(body.value, None)?;
     let core = state.core;
     core.clone()
         .detached(async move {
@@ -100,7 +101,7 @@ pub(super) async fn replace(
                 }
             }
             if query.dry_run {
-                let record = TaskRecord { task, credentials: Vec::new(), next: BTreeMap::new() };
+                let record = TaskRecord { task, credentials: Vec::new(), next: BTreeMap::new(), hooks: Vec::new() };
                 return Ok(Json(settings::view(&record, &token)));
             }
             put(&core, &token, task, given, earlier.map(|earlier| earlier.task.generation)).await.map(Json)
@@ -116,13 +117,13 @@ pub(super) async fn update(
     body: JsonBody<TaskSettings>,
 ) -> ApiResult<Json<TaskView>> {
     same_name(&name, &body.value)?;
-    let (change, given) = settings::change(body.value)?;
     let core = state.core;
     core.clone()
         .detached(async move {
             let record = find(&core, &name).await?;
             let earlier = &record.task;
             owned(earlier, &token)?;
+            let (change, given) = settings::change(body.value, earlier.source.as_ref())?;
             let says_what = change.step.is_some() || change.source.is_some() || change.pool.is_some();
             let mut task = earlier.changed(change, core.clock.now())?;
             if says_what {
@@ -295,7 +296,7 @@ pub(super) async fn delete_credential(
         .await
 }
 
-async fn find(core: &Core, name: &TaskName) -> ApiResult<TaskRecord> {
+pub(super) async fn find(core: &Core, name: &TaskName) -> ApiResult<TaskRecord> {
     core.tasks.find_task(name).await?.ok_or_else(|| unknown(name))
 }
 
@@ -304,7 +305,7 @@ fn unknown(name: &TaskName) -> ApiError {
 }
 
 /// Lets the task's principal and administrators through: a task's runs act as that principal.
-fn owned(task: &Task, token: &Token) -> ApiResult<()> {
+pub(super) fn owned(task: &Task, token: &Token) -> ApiResult<()> {
     if task.principal == token.principal || token.scopes.admin() {
         return Ok(());
     }
@@ -357,8 +358,12 @@ async fn put(
         secrets.push(SealedSecret { kind, name, sealed });
     }
     let all_secrets: BTreeSet<_> = all.iter().map(kept_as).collect();
-    let record = core.tasks.put_task(PutTask { task, secrets, all_secrets, replaces }).await?;
+    let made: Vec<_> = task.providers().into_iter().map(|provider| crate::hooks::new_hook(core, provider)).collect();
+    let hooks = made.iter().map(|(hook, _)| hook.clone()).collect();
+    let record = core.tasks.put_task(PutTask { task, secrets, all_secrets, replaces, hooks }).await?;
     tracing::info!(task = %record.task.name, by = %token.principal, generation = record.task.generation, "task kept");
     core.timers.notify_one();
-    Ok(settings::view(&record, token))
+    let mut view = settings::view(&record, token);
+    hooks::tell_secrets(&mut view.hooks, &made);
+    Ok(view)
 }

@@ -3,7 +3,8 @@
 use cooper_api::rest;
 use cooper_engine::message::{PushedManifest, StepOutput};
 use cooper_engine::run::{Run, RunSource, RunStatus, Step, StepState};
-use cooper_engine::task::{Cause, ImageUpdate};
+use cooper_engine::task::{Cause, ImageUpdate, SourceCause};
+use cooper_engine::trigger::FiringKind;
 use cooper_ports::runs::{OutputImage, RunRecord, RunType, StepBase};
 use cooper_spec::plan::{PushedName, Work};
 use cooper_spec::source::RemoteSource;
@@ -49,7 +50,11 @@ pub(crate) fn run_view(record: &RunRecord) -> rest::Run {
             Cause::Timer { timer, occurrence } => {
                 Some(rest::TimerTrigger { timer_trigger_name: timer.clone(), schedule_occurrence: *occurrence })
             }
-            Cause::Manual | Cause::For { .. } | Cause::BaseImage { .. } => None,
+            Cause::Manual | Cause::For { .. } | Cause::BaseImage { .. } | Cause::Source(_) => None,
+        },
+        source_trigger: match &run.origin.cause {
+            Cause::Source(cause) => Some(source_trigger(cause)),
+            Cause::Manual | Cause::For { .. } | Cause::Timer { .. } | Cause::BaseImage { .. } => None,
         },
         image_update_trigger: match &run.origin.cause {
             Cause::BaseImage { wave, images } => Some(rest::ImageUpdateTrigger {
@@ -57,11 +62,11 @@ pub(crate) fn run_view(record: &RunRecord) -> rest::Run {
                 timestamp: run.created,
                 images: images.iter().map(updated_image).collect(),
             }),
-            Cause::Manual | Cause::For { .. } | Cause::Timer { .. } => None,
+            Cause::Manual | Cause::For { .. } | Cause::Timer { .. } | Cause::Source(_) => None,
         },
         requested_by: match &run.origin.cause {
             Cause::For { by } => Some(by.clone()),
-            Cause::Manual | Cause::Timer { .. } | Cause::BaseImage { .. } => None,
+            Cause::Manual | Cause::Timer { .. } | Cause::BaseImage { .. } | Cause::Source(_) => None,
         },
         pending_reason: run.pending_reason().map(ToString::to_string),
         principal: run.principal.clone(),
@@ -77,6 +82,29 @@ pub(crate) fn run_view(record: &RunRecord) -> rest::Run {
             .map(RemoteSource::shown),
         source_commit: found.and_then(|found| found.commit.clone()),
         source_branch: found.and_then(|found| found.branch.clone()),
+    }
+}
+
+/// What happened in a repository.
+fn source_trigger(cause: &SourceCause) -> rest::SourceTriggerView {
+    let firing = &cause.firing;
+    rest::SourceTriggerView {
+        id: cause.delivery.clone(),
+        event_type: firing.event_type().to_owned(),
+        commit_id: firing.commit.as_str().to_owned(),
+        pull_request_id: match &firing.kind {
+            FiringKind::PullRequest { number, .. } => Some(number.to_string()),
+            FiringKind::Commit { .. } | FiringKind::Tag { .. } => None,
+        },
+        repository_url: cause.repository.clone(),
+        branch_name: firing.branch().map(ToString::to_string),
+        tag_name: match &firing.kind {
+            FiringKind::Tag { tag } => Some(tag.to_string()),
+            FiringKind::Commit { .. } | FiringKind::PullRequest { .. } => None,
+        },
+        provider_type: cause.provider.to_string(),
+        trigger_name: cause.trigger.clone(),
+        notes: firing.notes.clone(),
     }
 }
 

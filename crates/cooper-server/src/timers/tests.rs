@@ -68,7 +68,8 @@ impl World {
         let scopes = Scopes(vec![Scope::Admin]);
         let task = Task::new(name(task), testing::principal("ann"), scopes, change, self.clock.now());
         let task = task.expect("a task");
-        let put = PutTask { task, secrets: Vec::new(), all_secrets: BTreeSet::new(), replaces: None };
+        let put =
+            PutTask { task, secrets: Vec::new(), all_secrets: BTreeSet::new(), replaces: None, hooks: Vec::new() };
         self.core.tasks.put_task(put).await.expect("kept");
     }
 
@@ -76,7 +77,7 @@ impl World {
         let earlier = self.core.tasks.find_task(&name(task)).await.expect("store").expect("a task").task;
         let replaces = Some(earlier.generation);
         let task = earlier.changed(change, self.clock.now()).expect("changed");
-        let put = PutTask { task, secrets: Vec::new(), all_secrets: BTreeSet::new(), replaces };
+        let put = PutTask { task, secrets: Vec::new(), all_secrets: BTreeSet::new(), replaces, hooks: Vec::new() };
         self.core.tasks.put_task(put).await.expect("kept");
     }
 
@@ -108,7 +109,7 @@ impl World {
         let minute = |at: Timestamp| at.since(Timestamp::from_micros(START)).as_secs().div_ceil(60);
         let fired = runs.iter().filter_map(|run| match &run.origin.cause {
             Cause::Timer { timer, occurrence } => Some((timer.to_string(), minute(*occurrence))),
-            Cause::Manual | Cause::For { .. } | Cause::BaseImage { .. } => None,
+            Cause::Manual | Cause::For { .. } | Cause::BaseImage { .. } | Cause::Source(_) => None,
         });
         fired.collect()
     }

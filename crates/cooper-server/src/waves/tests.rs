@@ -64,7 +64,8 @@ impl World {
         let change = TaskChange { step: Some(StepChange::Encoded(step)), base_image: change, ..TaskChange::default() };
         let scopes = Scopes(vec![Scope::Admin]);
         let task = Task::new(name(task), testing::principal("ann"), scopes, change, self.clock.now()).expect("a task");
-        let put = PutTask { task, secrets: Vec::new(), all_secrets: BTreeSet::new(), replaces: None };
+        let put =
+            PutTask { task, secrets: Vec::new(), all_secrets: BTreeSet::new(), replaces: None, hooks: Vec::new() };
         self.core.tasks.put_task(put).await.expect("kept");
     }
 
@@ -72,8 +73,13 @@ impl World {
     async fn change(&self, task: &str, change: TaskChange) {
         let earlier = self.core.tasks.find_task(&name(task)).await.expect("store").expect("task").task;
         let task = earlier.changed(change, self.clock.now()).expect("changed");
-        let put =
-            PutTask { task, secrets: Vec::new(), all_secrets: BTreeSet::new(), replaces: Some(earlier.generation) };
+        let put = PutTask {
+            task,
+            secrets: Vec::new(),
+            all_secrets: BTreeSet::new(),
+            replaces: Some(earlier.generation),
+            hooks: Vec::new(),
+        };
         self.core.tasks.put_task(put).await.expect("kept");
     }
 

@@ -1,10 +1,14 @@
 //! Staged tags: written by attempts, made real by the transaction that completes their step.
 //!
+//! A run that an event of a repository set off moves no tag that a newer run of the same task and branch has moved: whose
+//! build took longer must not take the tag back. A run's place is its number, which it got when it was accepted.
+//!
 //! An agent pushes one staging tag for each repository, unique to its run and attempt, so that two runs of one tag never
 //! meet in an engine; the plan says which tags it stands for.
 
 use std::collections::BTreeSet;
 
+use cooper_engine::task::TagOrder;
 use cooper_ports::registry::{AttemptRef, PromoteError, PromotedTag, STAGED_LIFETIME, StagedTarget};
 use cooper_ports::store_error::StoreError;
 use cooper_types::{AttemptNumber, Digest, RegistryId, RepositoryName, RunId, Tag, Timestamp};
@@ -53,6 +57,15 @@ pub(super) async fn stage(
     .during("stage tag")
 }
 
+/// What became of a step's tags.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Promotion {
+    /// The tags that were moved.
+    pub(crate) moved: Vec<PromotedTag>,
+    /// The tags that stay where a newer run has moved them.
+    pub(crate) kept: Vec<(RepositoryName, Tag, RunId)>,
+}
+
 /// Makes an attempt's staged tags real: a target's staging tag moves the target's tags and nothing else is moved, so that
 /// an agent can't move what the plan does not name. Without targets, each staged tag moves the tag of its own name. All
 /// rows of the attempt are gone after that, and each moved tag is a `pushed` event.
@@ -63,27 +76,35 @@ pub(crate) async fn promote_staged(
     registry: RegistryId,
     attempt: &AttemptRef,
     targets: &[StagedTarget],
+    order: Option<&TagOrder>,
     now: Timestamp,
-) -> Result<Vec<PromotedTag>, PromoteError> {
+) -> Result<Promotion, PromoteError> {
     let staged = of_attempt(tx, registry, attempt).await?;
     drop_staged(tx, registry, attempt.run, attempt.attempt).await?;
-    let mut promoted = Vec::new();
+    let mut wanted: Vec<(&StagedRow, &Tag)> = Vec::new();
     // A tag moves once: what the plan says of it counts before what the step pushed under its name.
     let mut moved = BTreeSet::new();
     for target in targets {
         let row = find_target(&staged, attempt, target)?;
         for tag in &target.tags {
             if moved.insert((&row.repository, tag)) {
-                promoted.push(row.promote(tx, registry, attempt, tag, now).await?);
+                wanted.push((row, tag));
             }
         }
     }
     if targets.is_empty() {
-        for row in &staged {
-            promoted.push(row.promote(tx, registry, attempt, &row.tag, now).await?);
+        wanted.extend(staged.iter().map(|row| (row, &row.tag)));
+    }
+    let mut promotion = Promotion::default();
+    for (row, tag) in wanted {
+        match order {
+            Some(order) if let Some(newer) = row.newer(tx, registry, attempt.run, tag, order).await? => {
+                promotion.kept.push((row.repository.clone(), tag.clone(), newer));
+            }
+            _ => promotion.moved.push(row.promote(tx, registry, attempt, tag, now).await?),
         }
     }
-    Ok(promoted)
+    Ok(promotion)
 }
 
 /// Makes a tag real that an attempt staged under that very name, if it did. What else it staged stays as it is.
@@ -164,6 +185,49 @@ impl StagedRow {
     fn stands_for(&self, target: &StagedTarget) -> bool {
         let is_said = target.digest.as_ref().is_none_or(|digest| *digest == self.digest);
         self.repository == target.repository && self.tag == target.staging && is_said
+    }
+
+    /// The newer run of the order that a real tag is left to. Where there is none, the run is written down as the one that
+    /// moves it now.
+    async fn newer(
+        &self,
+        tx: &mut SqliteConnection,
+        registry: RegistryId,
+        run: RunId,
+        tag: &Tag,
+        order: &TagOrder,
+    ) -> Result<Option<RunId>, StoreError> {
+        let last: Option<i64> = sqlx::query_scalar(
+            "SELECT max(run_number) FROM tag_order
+             WHERE registry_id = ?1 AND task = ?2 AND line IN (?3, '') AND repository_id = ?4 AND tag = ?5",
+        )
+        .bind(registry.0)
+        .bind(order.task.key())
+        .bind(&order.line)
+        .bind(self.repository_id)
+        .bind(tag.as_str())
+        .fetch_one(&mut *tx)
+        .await
+        .during(PROMOTE)?;
+        if let Some(last) = last.filter(|last| order.yields && *last > run_number(run)) {
+            return Ok(Some(RunId::from_number(u64::try_from(last).stored(PROMOTE)?)));
+        }
+        // Of a task that is gone nothing is kept.
+        sqlx::query(
+            "INSERT INTO tag_order (registry_id, task, line, repository_id, tag, run_number)
+             SELECT registry_id, task, ?3, ?4, ?5, ?6 FROM tasks WHERE registry_id = ?1 AND task = ?2
+             ON CONFLICT DO UPDATE SET run_number = max(run_number, excluded.run_number)",
+        )
+        .bind(registry.0)
+        .bind(order.task.key())
+        .bind(&order.line)
+        .bind(self.repository_id)
+        .bind(tag.as_str())
+        .bind(run_number(run))
+        .execute(tx)
+        .await
+        .during(PROMOTE)?;
+        Ok(None)
     }
 
     /// Moves a real tag to where this one points, and announces it.

@@ -87,9 +87,10 @@ impl Fixture for SqliteFixture {
     async fn promote(&self, attempt: &AttemptRef, targets: &[StagedTarget]) -> Result<Vec<PromotedTag>, PromoteError> {
         let (registry, attempt, targets) = (self.store.registry_id(), attempt.clone(), targets.to_vec());
         let now = self.clock().now();
-        let promoted =
-            self.store.write(async move |mut tx| promote_staged(&mut tx, registry, &attempt, &targets, now).await);
-        promoted.await
+        let promoted = self
+            .store
+            .write(async move |mut tx| promote_staged(&mut tx, registry, &attempt, &targets, None, now).await);
+        promoted.await.map(|promotion| promotion.moved)
     }
 
     async fn drop_staged(&self, run: RunId, attempt: AttemptNumber) {
@@ -193,4 +194,54 @@ async fn of_what_a_build_staged_its_cache_alone_becomes_real() {
     keep().await;
     let tags = fixture.store.tags(&repository, None, 10, None).await.unwrap();
     assert_eq!(tags, Some(vec![cache]));
+}
+
+#[tokio::test]
+async fn an_older_run_of_a_branch_takes_no_tag_back() {
+    let fixture = SqliteFixture::new().await;
+    let insert = "INSERT INTO principals (registry_id, name, created) VALUES (1, 'ann', 0);
+         INSERT INTO tasks (registry_id, task, principal, state, generation) VALUES (1, 'nightly', 'ann', '{}', 1)";
+    let inserted = fixture.store.write(async move |mut tx| {
+        sqlx::query(insert).execute(&mut *tx).await.unwrap();
+        Ok::<_, StoreError>(())
+    });
+    inserted.await.unwrap();
+    let repository = RepositoryName::parse("team/app").unwrap();
+    // Run, branch (none: by hand, on an unknown one), whether it yields to newer ones, and to which it does.
+    for (run, line, yields, expect) in [
+        (3, "refs/heads/main", true, None),
+        (2, "refs/heads/main", true, Some(3)),
+        (2, "refs/heads/other", true, None),
+        (1, "refs/heads/main", false, None),
+        (2, "refs/heads/main", true, Some(3)),
+        (4, "refs/heads/main", true, None),
+        (9, "", false, None),
+        (8, "refs/heads/main", true, Some(9)),
+        (10, "refs/heads/main", true, None),
+    ] {
+        let (step, attempt) = (cooper_types::StepId::parse("push").unwrap(), AttemptNumber(1));
+        let attempt = AttemptRef { run: RunId::from_number(run), step, attempt };
+        let bytes = format!("{{\"run\":{run},\"line\":\"{line}\",\"yields\":{yields}}}");
+        let manifest =
+            Manifest { digest: Digest::sha256(bytes.as_bytes()), media_type: "x".into(), bytes: bytes.into() };
+        let digest = manifest.digest.clone();
+        let new =
+            NewManifest { repository: repository.clone(), manifest, references: vec![], tag: Some(Tag::latest()) };
+        let writer = Writer { principal: PrincipalName::parse("ann").unwrap(), attempt: Some(attempt.clone()) };
+        fixture.start_attempt(&attempt).await;
+        fixture.store.put_manifest(new, &writer).await.unwrap();
+        let task = cooper_types::TaskName::parse("Nightly").unwrap();
+        let order = cooper_engine::task::TagOrder { task, line: line.to_owned(), yields };
+        let (registry, ended) = (fixture.store.registry_id(), attempt.clone());
+        let promoted = fixture
+            .store
+            .write(async move |mut tx| promote_staged(&mut tx, registry, &attempt, &[], Some(&order), START).await);
+        let promotion = promoted.await.unwrap();
+        let newer: Vec<RunId> = promotion.kept.into_iter().map(|(_, _, newer)| newer).collect();
+        assert_eq!(newer, expect.map(RunId::from_number).into_iter().collect::<Vec<_>>(), "run {run} of {line}");
+        assert_eq!(promotion.moved.len(), usize::from(expect.is_none()));
+        let found = fixture.store.manifest(&repository, &ManifestKey::Tag(Tag::latest()), None).await.unwrap();
+        assert_eq!(found.unwrap().digest == digest, expect.is_none(), "run {run} of {line}");
+        fixture.end_attempt(&ended).await;
+    }
 }

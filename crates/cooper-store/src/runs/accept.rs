@@ -2,6 +2,7 @@
 
 use cooper_engine::run::{AcceptedRun, Run};
 use cooper_ports::contexts::ContextState;
+use cooper_ports::hooks::SourceFiring;
 use cooper_ports::logs::{LogEnd, NewFrame};
 use cooper_ports::runs::{AcceptError, AcceptRun, Accepted, RunRecord, RunType, SealedSecret, SecretKind};
 use cooper_ports::store_error::StoreError;
@@ -18,7 +19,7 @@ use crate::contexts::{self, run_number};
 use crate::events;
 use crate::logs::append::{Author, append};
 use crate::sql_error::{During, Stored};
-use crate::tasks::timers;
+use crate::tasks::{hooks, timers};
 use crate::waves;
 
 const ACCEPT: &str = "accept run";
@@ -29,6 +30,8 @@ const DAY: i64 = 24 * 3600 * 1_000_000;
 pub(super) enum Occasion {
     /// The instant of a timer.
     Timer(Firing),
+    /// An event of a repository.
+    Event(SourceFiring),
     /// A member of a wave.
     Member(MemberRun),
 }
@@ -64,6 +67,9 @@ pub(super) async fn accept(
     {
         let Instant { task, timer, .. } = firing.instant.clone();
         return Err(AcceptError::TimerMoved { task, timer });
+    }
+    if let Some(Occasion::Event(event)) = &occasion {
+        hooks::fired(tx, registry, now, event, id).await?;
     }
     if let Some(Occasion::Member(MemberRun { wave, member })) = occasion
         && !waves::accepted(tx, registry, wave, member, id).await?

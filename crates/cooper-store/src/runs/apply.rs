@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use cooper_engine::message::BaseImage;
-use cooper_engine::run::{Effect, Placement, Policy, Run, RunEvent, SealedText, TagTarget};
+use cooper_engine::run::{Effect, Placement, Policy, Run, RunEvent, RunSource, SealedText, TagTarget};
 use cooper_ports::logs::{AppendError, LogEnd, NewFrame};
 use cooper_ports::registry::{AttemptRef, PromoteError, PromotedTag, StagedTarget};
 use cooper_ports::runs::{AcceptError, Applied, ApplyError, SealedSecret, SecretKind};
@@ -19,7 +19,7 @@ use crate::contexts::{run_number, snapshots};
 use crate::events;
 use crate::logs::append::{Author, append, complete};
 use crate::outbox;
-use crate::registry::{check_staged, drop_staged, expire_of_attempt, promote_own, promote_staged};
+use crate::registry::{Promotion, check_staged, drop_staged, expire_of_attempt, promote_own, promote_staged};
 use crate::sql_error::{During, Stored, UnknownValue};
 use crate::waves::edges;
 
@@ -197,10 +197,17 @@ impl Change<'_> {
     ) -> Result<(), ApplyError> {
         let step = self.step(step)?.clone();
         let attempt = AttemptRef { run: self.run.id, step, attempt };
-        let promoted = promote_staged(self.tx, self.registry, &attempt, &staged(targets), self.now).await;
-        let promoted = promoted.map_err(not_pushed)?;
-        for tag in &promoted {
+        let branch = self.run.source.as_ref().and_then(RunSource::found).and_then(|found| found.branch.as_deref());
+        let order = self.run.origin.tag_order(branch);
+        let targets = staged(targets);
+        let promoted = promote_staged(self.tx, self.registry, &attempt, &targets, order.as_ref(), self.now).await;
+        let Promotion { moved, kept } = promoted.map_err(not_pushed)?;
+        for tag in &moved {
             self.output_image(&attempt.step, tag).await?;
+        }
+        for (repository, tag, newer) in kept {
+            let line = format!("{repository}:{tag}: tag not moved: newer run {newer} has moved it");
+            self.log(NewFrame::service(self.now, &line)).await?;
         }
         Ok(())
     }

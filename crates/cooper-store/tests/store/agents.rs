@@ -44,13 +44,13 @@ fn agent(text: &str, owner: &str, served: &str) -> RegisterAgent {
 #[tokio::test]
 async fn pools_are_made_listed_and_deleted() {
     let mut fixture = Fixture::new().await;
-    let made = fixture.store.create_pool(pool("gpu"), "with cards".to_owned()).await.unwrap();
+    let made = fixture.store.create_pool(pool("gpu"), "with cards".to_owned(), true).await.unwrap();
     fixture.reopen().await;
     let pools = fixture.store.list_pools().await.unwrap();
     let names: Vec<&str> = pools.iter().map(|record| record.pool.name.as_str()).collect();
     assert_eq!(names, ["default", "gpu"]);
     assert_eq!((&pools[1].pool, pools[1].agents, pools[1].unfinished_runs), (&made, 0, 0));
-    let again = fixture.store.create_pool(pool("gpu"), String::new()).await.unwrap_err();
+    let again = fixture.store.create_pool(pool("gpu"), String::new(), false).await.unwrap_err();
     assert!(matches!(again, CreatePoolError::Exists(_)));
     fixture.store.delete_pool(pool("gpu"), false).await.unwrap();
     let gone = fixture.store.delete_pool(pool("gpu"), true).await.unwrap_err();
@@ -67,7 +67,7 @@ async fn a_pool_in_use_is_deleted_by_force_only() {
     request.run.pool = pool("gpu");
     let unknown = fixture.store.accept_run(request.clone()).await.unwrap_err();
     assert!(matches!(unknown, AcceptError::UnknownPool(_)));
-    fixture.store.create_pool(pool("gpu"), String::new()).await.unwrap();
+    fixture.store.create_pool(pool("gpu"), String::new(), false).await.unwrap();
     fixture.store.register_agent(agent("a", "builders", "gpu")).await.unwrap();
     let run = fixture.store.accept_run(request.clone()).await.unwrap().record.run;
     assert_eq!(run.pool, pool("gpu"));

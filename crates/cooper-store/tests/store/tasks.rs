@@ -38,7 +38,7 @@ fn task(text: &str, now: Timestamp) -> Task {
 }
 
 fn put(task: Task, replaces: Option<u64>) -> PutTask {
-    PutTask { task, secrets: Vec::new(), all_secrets: BTreeSet::new(), replaces }
+    PutTask { task, secrets: Vec::new(), all_secrets: BTreeSet::new(), replaces, hooks: Vec::new() }
 }
 
 fn secret(name: &str, sealed: &[u8]) -> SealedSecret {
@@ -78,6 +78,7 @@ async fn secrets_are_those_that_the_task_names() {
         secrets,
         all_secrets: names(all),
         replaces,
+        hooks: Vec::new(),
     };
     let error = store.put_task(with(vec![secret("a", b"1")], &["a", "b"], None)).await.unwrap_err();
     assert!(matches!(&error, PutTaskError::NoValue(name) if name == "b"), "{error}");
@@ -93,7 +94,7 @@ fn request(instant: &Instant) -> AcceptRun {
     let mut request = quick_build("alice", "source");
     let made = task(instant.task.as_str(), instant.at);
     let cause = Cause::Timer { timer: instant.timer.clone(), occurrence: instant.at };
-    request.run.origin = Origin { cause, task: Some(made.of_run()) };
+    request.run.origin = Origin { cause, task: Some(made.of_run()), untrusted: false };
     request
 }
 

@@ -35,6 +35,10 @@ enum PoolCommand {
         /// What it is for, in a line
         #[arg(long, value_name = "TEXT", default_value = "")]
         description: String,
+        /// Mark it for the code of strangers: pull requests of forks run in such a pool alone. Give it agents that do nothing
+        /// else, because builds of one engine share a cache
+        #[arg(long)]
+        untrusted: bool,
         /// The form of the answer
         #[arg(long, short, value_enum, default_value_t)]
         output: OutputForm,
@@ -62,8 +66,9 @@ pub(crate) async fn run(args: &PoolArgs, environment: &Environment) -> Result<Ex
                 }
             }
         }
-        PoolCommand::Create { name, description, output: form } => {
-            let request = CreatePool { name: pool_name(name)?, description: description.clone() };
+        PoolCommand::Create { name, description, untrusted, output: form } => {
+            let request =
+                CreatePool { name: pool_name(name)?, description: description.clone(), untrusted: *untrusted };
             let pool = args.server.connect(environment)?.create_pool(&request).await?;
             match form {
                 OutputForm::Json => output::json(&pool)?,
@@ -86,5 +91,10 @@ fn pool_name(text: &str) -> Result<PoolName, Fault> {
 }
 
 fn row(pool: &PoolView) -> [String; 4] {
-    [pool.name.to_string(), pool.agents.to_string(), pool.unfinished_runs.to_string(), pool.description.clone()]
+    let description = match (pool.untrusted, pool.description.as_str()) {
+        (false, text) => text.to_owned(),
+        (true, "") => "(for untrusted work)".to_owned(),
+        (true, text) => format!("{text} (for untrusted work)"),
+    };
+    [pool.name.to_string(), pool.agents.to_string(), pool.unfinished_runs.to_string(), description]
 }

@@ -4,7 +4,7 @@ mod diff;
 mod rerun;
 
 use clap::{Args, Subcommand};
-use cooper_api::rest::{ListRunsQuery, Run, RunStatus, RunStep, RunType, UpdatedImage};
+use cooper_api::rest::{ListRunsQuery, Run, RunStatus, RunStep, RunType, SourceTriggerView, UpdatedImage};
 
 use super::logs::run_id;
 use crate::cli::OutputForm;
@@ -237,6 +237,9 @@ fn step_line(step: &RunStep) -> String {
 /// What set a run off, for people.
 fn why(run: &Run) -> String {
     let created = short_time(run.create_time);
+    if let (Some(task), Some(source)) = (&run.task, &run.source_trigger) {
+        return why_source(run, task, source);
+    }
     let what = match (&run.task, &run.timer_trigger, &run.requested_by) {
         (Some(task), ..) if run.image_update_trigger.is_some() => {
             format!("base images of task {task} have changed")
@@ -270,6 +273,26 @@ fn why(run: &Run) -> String {
     lines.join("\n")
 }
 
+/// What happened in a repository to set a run off, for people.
+fn why_source(run: &Run, task: &str, source: &SourceTriggerView) -> String {
+    let commit: String = source.commit_id.chars().take(12).collect();
+    let branch = source.branch_name.as_deref().unwrap_or_default();
+    let what = match (&source.pull_request_id, &source.tag_name) {
+        (Some(number), _) => format!("pull request {number} into {branch} came to commit {commit}"),
+        (None, Some(tag)) => format!("tag {tag} was pushed at commit {commit}"),
+        (None, None) => format!("commit {commit} was pushed to {branch}"),
+    };
+    let place =
+        format!("of {}, which starts task {task} by its trigger {}", source.repository_url, source.trigger_name);
+    let mut lines = vec![plain(&format!("Run {}: {what} {place}.", run.run_id))];
+    lines.push(match &source.id {
+        Some(id) => plain(&format!("The hook of {} told of it, in delivery {id}.", source.provider_type)),
+        None => "No hook told of it: it was found by looking at the repository.".to_owned(),
+    });
+    lines.extend(source.notes.iter().map(|note| plain(&format!("Note: {note}."))));
+    lines.join("\n")
+}
+
 /// A run for people.
 fn describe(run: &Run) -> String {
     let mut lines = Vec::new();
@@ -292,6 +315,10 @@ fn describe(run: &Run) -> String {
         let images = trigger.images.iter().map(|image| format!("{}:{}", image.repository, image.tag));
         let images: Vec<String> = images.collect();
         field("Trigger", format!("base image {} in wave {}", images.join(", "), trigger.id));
+    }
+    if let Some(source) = &run.source_trigger {
+        let branch = source.branch_name.as_ref().or(source.tag_name.as_ref()).cloned().unwrap_or_default();
+        field("Trigger", format!("{} of {} {branch}", source.event_type, source.repository_url));
     }
     field("Asked for by", run.requested_by.as_ref().map(ToString::to_string).unwrap_or_default());
     field("Platform", run.platform.to_string());

@@ -3,7 +3,9 @@
 mod apply;
 mod credential;
 mod define;
+mod hooks;
 mod runs;
+mod source;
 mod timer;
 mod yaml;
 
@@ -41,7 +43,7 @@ enum TaskCommand {
         #[arg(long, short, value_enum, default_value_t)]
         output: OutputForm,
     },
-    /// Delete a task with its timers, secrets and credentials; its runs stay
+    /// Delete a task with its timers, hooks, secrets and credentials; its runs stay
     Delete {
         #[command(flatten)]
         name: NameArgs,
@@ -74,6 +76,8 @@ enum TaskCommand {
     /// Make, change, list and remove timers
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Timer(timer::TimerArgs),
+    /// Show where forges send what happens, and what came of it
+    Hooks(hooks::HooksArgs),
     /// Keep, list and forget what runs of a task show to registries and Git hosts
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Credential(credential::CredentialArgs),
@@ -150,6 +154,7 @@ pub(crate) async fn run(args: &TaskArgs, environment: &Environment) -> Result<Ex
         TaskCommand::Export(args) => apply::export(args, server, environment).await,
         TaskCommand::WhyNot(args) => why_not(&args.name.get()?, args.output, server, environment).await,
         TaskCommand::Timer(args) => timer::run(args, server, environment).await,
+        TaskCommand::Hooks(args) => hooks::run(args, server, environment).await,
         TaskCommand::Credential(args) => credential::run(args, server, environment).await,
     }
 }
@@ -225,7 +230,9 @@ fn row(task: &TaskView) -> [String; 5] {
     let has_timer = timers.into_iter().any(|timer| timer.status.unwrap_or_default() == TaskStatus::Enabled);
     let base_image = settings.base_image_trigger.as_ref();
     let has_base = base_image.is_some_and(|trigger| trigger.status.unwrap_or_default() == TaskStatus::Enabled);
-    let triggers = [("BASE_IMAGE", has_base), ("TIMER", has_timer)];
+    let mut sources = settings.source_triggers.values().flatten();
+    let has_source = sources.any(|source| source.status.unwrap_or_default() == TaskStatus::Enabled);
+    let triggers = [("BASE_IMAGE", has_base), ("SOURCE", has_source), ("TIMER", has_timer)];
     let triggers: Vec<&str> = triggers.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
     [
         settings.name.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -304,6 +311,14 @@ fn describe(task: &TaskView) -> String {
     }
     if let Some(trigger) = &settings.base_image_trigger {
         field("Base images", base_image(trigger));
+    }
+    for (name, trigger) in &settings.source_triggers {
+        if let Some(trigger) = trigger {
+            field("Source", format!("{name} {}", source::describe(trigger)));
+        }
+    }
+    for hook in &task.hooks {
+        field("Hook", format!("{} {}", hook.path, hook.provider));
     }
     for credential in &task.credentials {
         field("Credential", format!("{} as {}", credential.login_server, credential.username));

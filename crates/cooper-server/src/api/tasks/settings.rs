@@ -20,14 +20,15 @@ use cooper_spec::source::{RemoteSource, SourceLocation};
 use cooper_spec::task_request::RequestedValue;
 use cooper_types::{Platform, PoolName, SecretString, TimerName};
 
+use crate::api::hooks;
 use crate::api::runs::invalid;
 use crate::problem::{ApiError, ApiResult, chain};
 
 /// The values of secrets that came with a request.
 type Secrets = BTreeMap<TaskSecret, SecretString>;
 
-/// What is said of a task.
-pub(super) fn change(settings: TaskSettings) -> ApiResult<(TaskChange, Secrets)> {
+/// What is said of a task whose files came from `earlier`.
+pub(super) fn change(settings: TaskSettings, earlier: Option<&RemoteSource>) -> ApiResult<(TaskChange, Secrets)> {
     let mut secrets = Secrets::new();
     let (source, step) = match settings.step {
         None => (None, None),
@@ -48,6 +49,12 @@ pub(super) fn change(settings: TaskSettings) -> ApiResult<(TaskChange, Secrets)>
         let timer = timer.map(|timer| of_timer(timer, &name)).transpose()?;
         timers.insert(name, timer);
     }
+    let context = source.as_ref().map_or(earlier, Option::as_ref);
+    let mut sources = BTreeMap::new();
+    for (name, trigger) in settings.source_triggers {
+        let trigger = trigger.map(|trigger| hooks::of_trigger(trigger, &name, context)).transpose()?;
+        sources.insert(name, trigger);
+    }
     let change = TaskChange {
         enabled: settings.status.map(|status| status == TaskStatus::Enabled),
         step,
@@ -62,6 +69,7 @@ pub(super) fn change(settings: TaskSettings) -> ApiResult<(TaskChange, Secrets)>
         log_days: settings.log_retention_days,
         timers,
         base_image: settings.base_image_trigger.map(base_image).transpose()?.unwrap_or_default(),
+        sources,
     };
     Ok((change, secrets))
 }
@@ -242,6 +250,7 @@ pub(super) fn view(record: &TaskRecord, token: &Token) -> TaskView {
     let TaskRecord { task, credentials, .. } = record;
     let may_see_all = task.principal == token.principal || token.scopes.admin();
     let timers = task.timers.iter().map(|(name, timer)| (name.clone(), Some(timer_view(timer))));
+    let sources = task.sources.iter().map(|(name, settings)| (name.clone(), Some(hooks::trigger_view(settings))));
     TaskView {
         settings: TaskSettings {
             name: Some(task.name.clone()),
@@ -257,6 +266,7 @@ pub(super) fn view(record: &TaskRecord, token: &Token) -> TaskView {
             log_retention_days: Some(task.retention.logs),
             timers: timers.collect(),
             base_image_trigger: Some(base_image_view(&task.base_image)),
+            source_triggers: sources.collect(),
         },
         principal: task.principal.clone(),
         creation_date: task.created,
@@ -270,6 +280,7 @@ pub(super) fn view(record: &TaskRecord, token: &Token) -> TaskView {
                 last_updated_time: credential.updated,
             })
             .collect(),
+        hooks: if may_see_all { record.hooks.iter().map(hooks::hook_view).collect() } else { Vec::new() },
     }
 }
 

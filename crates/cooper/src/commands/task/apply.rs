@@ -74,8 +74,9 @@ pub(super) async fn apply(args: &ApplyArgs, server: &ServerArgs, environment: &E
         return Ok(Exit::Success);
     }
     for change in &changes {
-        client.replace_task(&change.name, &change.settings, false).await?;
+        let task = client.replace_task(&change.name, &change.settings, false).await?;
         output::note(&format!("Task {} is applied.", change.name));
+        super::source::tell_new_hooks(&task, client.server());
     }
     Ok(Exit::Success)
 }

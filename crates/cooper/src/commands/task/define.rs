@@ -12,6 +12,7 @@ use cooper_client::Client;
 use cooper_spec::source::{RemoteSource, SourceLocation};
 use cooper_types::{SourceHost, TaskName, TimerName};
 
+use super::source::{SourceArgs, tell_new_hooks};
 use super::{NameArgs, show};
 use crate::azure::AzureFlags;
 use crate::build::argument;
@@ -136,14 +137,10 @@ struct WhatArgs {
     /// A token for the context's Git host, kept with the task
     #[arg(long, value_name = "TOKEN", env = "COOPER_GIT_ACCESS_TOKEN", hide_env_values = true)]
     git_access_token: Option<String>,
-    /// Commits do not start tasks in this release: false alone is taken
-    #[arg(long, value_name = "BOOL", hide = true)]
-    commit_trigger_enabled: Option<String>,
-    /// Pull requests do not start tasks in this release: false alone is taken
-    #[arg(long, value_name = "BOOL", hide = true)]
-    pull_request_trigger_enabled: Option<String>,
     #[command(flatten)]
     base_image: BaseImageArgs,
+    #[command(flatten)]
+    source: SourceArgs,
 }
 
 /// Which changes of base images start a task.
@@ -199,13 +196,17 @@ pub(super) async fn create(args: &CreateArgs, server: &ServerArgs, environment: 
     settings.name = Some(name.clone());
     settings.step = Some(step);
     settings.timers = timers(&args.schedule)?;
+    settings.source_triggers = args.what.source.of_new(args.what.context.as_deref())?;
     let client = server.connect(environment)?;
     let credential = args.what.git_credential()?;
     let mut task = client.create_task(&settings).await?;
     if let Some(kept) = keep_token(&client, &name, credential).await? {
-        task = kept;
+        task = TaskView { hooks: task.hooks, ..kept };
     }
     output::note(&format!("Task {name} is made."));
+    if args.output == OutputForm::Text {
+        tell_new_hooks(&task, client.server());
+    }
     show(&task, args.output)?;
     Ok(Exit::Success)
 }
@@ -217,6 +218,7 @@ pub(super) async fn update(args: &UpdateArgs, server: &ServerArgs, environment: 
     let earlier = client.get_task(&name).await?;
     let mut settings = args.what.settings()?;
     settings.step = args.what.step_of(&earlier.settings, environment)?;
+    settings.source_triggers = args.what.source.of_task(&earlier.settings)?;
     if let Some(StepSettings::EncodedTask(step)) = &settings.step
         && step.task_content.is_some()
         && !is_sound(&args.what, step)?
@@ -225,14 +227,19 @@ pub(super) async fn update(args: &UpdateArgs, server: &ServerArgs, environment: 
     }
     let credential = args.what.git_credential()?;
     let mut task = match settings == TaskSettings::default() {
+        // What is to be switched off may be off.
+        true if credential.is_none() && args.what.source.says_something() => earlier,
         true if credential.is_none() => return Err(Fault::usage("no flag says what to change").into()),
         true => earlier,
         false => client.update_task(&name, &settings).await?,
     };
     if let Some(kept) = keep_token(&client, &name, credential).await? {
-        task = kept;
+        task = TaskView { hooks: task.hooks, ..kept };
     }
     output::note(&format!("Task {name} is changed."));
+    if args.output == OutputForm::Text {
+        tell_new_hooks(&task, client.server());
+    }
     show(&task, args.output)?;
     Ok(Exit::Success)
 }
@@ -279,15 +286,6 @@ async fn keep_token(
 impl WhatArgs {
     /// All that is not the step.
     fn settings(&self) -> Result<TaskSettings, Fault> {
-        for (flag, value) in [
-            ("--commit-trigger-enabled", &self.commit_trigger_enabled),
-            ("--pull-request-trigger-enabled", &self.pull_request_trigger_enabled),
-        ] {
-            if value.as_ref().is_some_and(|value| !value.eq_ignore_ascii_case("false")) {
-                return Err(Fault::usage(format!("{flag}: this release has no such trigger"))
-                    .with_hint("give it `false`, and start the task by hand or by --schedule"));
-            }
-        }
         let status = self.status.map(|status| match status {
             Status::Enabled => TaskStatus::Enabled,
             Status::Disabled => TaskStatus::Disabled,
@@ -306,6 +304,7 @@ impl WhatArgs {
             log_retention_days: self.log_retention,
             timers: BTreeMap::new(),
             base_image_trigger: self.base_image.settings(),
+            source_triggers: BTreeMap::new(),
         })
     }
 

@@ -211,10 +211,15 @@ pub(super) async fn update(args: &UpdateRunArgs, server: &ServerArgs, environmen
 
 /// What set a run off, in a word.
 fn trigger(run: &Run) -> &'static str {
-    match (&run.timer_trigger, &run.image_update_trigger) {
-        (Some(_), _) => "Timer",
-        (None, Some(_)) => "Image Update",
-        (None, None) => "Manual",
+    match (&run.source_trigger, &run.timer_trigger, &run.image_update_trigger) {
+        (Some(source), ..) => match source.event_type.as_str() {
+            "pullrequest" => "PullRequest",
+            "tag" => "Tag",
+            _ => "Commit",
+        },
+        (None, Some(_), _) => "Timer",
+        (None, None, Some(_)) => "Image Update",
+        (None, None, None) => "Manual",
     }
 }
 

@@ -1,0 +1,221 @@
+//! Source triggers of a task: their settings, and what an event comes to for the task.
+//!
+//! The rules themselves are [`crate::trigger`]'s. Here is which repository and which branches are meant where nothing is
+//! said, and what a run that an event sets off builds.
+
+use cooper_spec::source::{GitReference, GitSource, ReferenceKind, RemoteSource};
+use cooper_types::{PoolName, TriggerName};
+use serde::{Deserialize, Serialize};
+
+use super::Task;
+use crate::trigger::event::{SourceChange, SourceEvent};
+use crate::trigger::filter::{FilterError, NameFilter, PathFilter};
+use crate::trigger::provider::Provider;
+use crate::trigger::repository::{RepositoryUrl, RepositoryUrlError};
+use crate::trigger::{Firing, FiringKind, ForkRule, Refusal, Rule, SourceTrigger, Verdict, decide};
+
+/// The branches that are meant where neither the trigger nor the task's context names one.
+pub const DEFAULT_BRANCHES: [&str; 2] = ["main", "master"];
+
+/// What a source trigger of a task listens to. The repository is the one of the task's context.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceSettings {
+    /// Whose hooks.
+    pub provider: Provider,
+    /// Whether it listens at all.
+    pub enabled: bool,
+    /// Whether pushed commits start the task.
+    pub commits: bool,
+    /// Whether pull requests do.
+    pub pull_requests: bool,
+    /// Whether tags do.
+    pub tags: bool,
+    /// Patterns of branches; the context's branch if there are none, or else [`DEFAULT_BRANCHES`].
+    pub branches: Vec<String>,
+    /// Patterns of tags; all if there are none.
+    pub tag_names: Vec<String>,
+    /// Patterns of files that count; all if there are none.
+    pub paths: Vec<String>,
+    /// Patterns of files that don't count.
+    pub exclude_paths: Vec<String>,
+    /// Whether drafts start the task too.
+    pub drafts: bool,
+    /// Whether a commit's author may ask for no run.
+    pub skip_ci: bool,
+    /// The pool in which pull requests of forks run; they start nothing if absent.
+    pub fork_pool: Option<PoolName>,
+    /// Whether a pull request's new commit ends the runs of its earlier ones.
+    pub cancel_superseded: bool,
+}
+
+/// Why a source trigger can't be as it is said to be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SourceFault {
+    /// The task's files come from elsewhere.
+    #[error("source trigger `{0}` needs a context that is a Git repository")]
+    NoRepository(TriggerName),
+    /// The context is one commit or tag: no branch of it is meant.
+    #[error(
+        "source trigger `{0}` names no branch, and neither does the context: name the branches that start the task"
+    )]
+    NoBranch(TriggerName),
+    /// It listens to nothing.
+    #[error("source trigger `{0}` listens to nothing: name `commit`, `pullrequest` or `tag`")]
+    NoEvent(TriggerName),
+    /// A pattern is none.
+    #[error("source trigger `{name}`: {fault}")]
+    Filter {
+        /// The trigger.
+        name: TriggerName,
+        /// What is wrong.
+        fault: FilterError,
+    },
+    /// The context's URL names nothing that events could name.
+    #[error("source trigger `{name}`: {fault}")]
+    Repository {
+        /// The trigger.
+        name: TriggerName,
+        /// What is wrong.
+        fault: RepositoryUrlError,
+    },
+}
+
+/// The trigger that an event set off, and the run that it asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fired {
+    /// The trigger's name.
+    pub trigger: TriggerName,
+    /// The run.
+    pub firing: Firing,
+    /// Where its files come from.
+    pub source: RemoteSource,
+}
+
+impl Task {
+    /// The kinds of forges that its triggers take hooks of.
+    pub fn providers(&self) -> Vec<Provider> {
+        let mut providers: Vec<Provider> = self.sources.values().map(|settings| settings.provider).collect();
+        providers.sort_unstable();
+        providers.dedup();
+        providers
+    }
+
+    /// What an event of a forge comes to: the first trigger that it sets off, or the no of the one that came closest.
+    /// `is_marked` tells whether a pool is for untrusted work.
+    pub fn fires(
+        &self,
+        provider: Provider,
+        event: &SourceEvent,
+        is_marked: impl Fn(&PoolName) -> bool,
+    ) -> Result<Box<Fired>, Refusal> {
+        let mut closest = Refusal::new(Rule::Enabled, format!("the task has no trigger for {provider}"));
+        for (name, settings) in self.sources.iter().filter(|(_, settings)| settings.provider == provider) {
+            let answer = match self.source_trigger(name, settings, &is_marked) {
+                Ok(trigger) => decide(&trigger, event),
+                // What was kept has been checked: an older release kept it.
+                Err(fault) => Verdict::No(Refusal::new(Rule::Enabled, fault.to_string())),
+            };
+            match answer {
+                Verdict::Fires(firing) => match self.source_of(&firing, event) {
+                    Some(source) => return Ok(Box::new(Fired { trigger: name.clone(), firing: *firing, source })),
+                    None => closest = Refusal::new(Rule::Repository, "the task's context is no repository".to_owned()),
+                },
+                Verdict::No(refusal) if refusal.rule >= closest.rule => closest = refusal,
+                Verdict::No(_) => {}
+            }
+        }
+        Err(closest)
+    }
+
+    /// A trigger in the form of the rules.
+    pub(super) fn source_trigger(
+        &self,
+        name: &TriggerName,
+        settings: &SourceSettings,
+        is_marked: impl Fn(&PoolName) -> bool,
+    ) -> Result<SourceTrigger, SourceFault> {
+        let Some(RemoteSource::Git(context)) = &self.source else {
+            return Err(SourceFault::NoRepository(name.clone()));
+        };
+        let repository = RepositoryUrl::parse(&context.url.to_string())
+            .map_err(|fault| SourceFault::Repository { name: name.clone(), fault })?;
+        let branches = match (&settings.branches[..], branches_of(context)) {
+            ([], Some(branches)) => branches,
+            // Tags alone have no branch.
+            ([], None) if !settings.commits && !settings.pull_requests => Vec::new(),
+            ([], None) => return Err(SourceFault::NoBranch(name.clone())),
+            (branches, _) => branches.to_vec(),
+        };
+        let wrong = |fault| SourceFault::Filter { name: name.clone(), fault };
+        Ok(SourceTrigger {
+            enabled: self.enabled && settings.enabled,
+            repository,
+            commits: settings.commits,
+            pull_requests: settings.pull_requests,
+            tags: settings.tags,
+            branch_filter: NameFilter::parse(&branches).map_err(wrong)?,
+            tag_filter: NameFilter::parse(&settings.tag_names).map_err(wrong)?,
+            path_filter: PathFilter::parse(&settings.paths, &settings.exclude_paths).map_err(wrong)?,
+            drafts: settings.drafts,
+            honour_skip_ci: settings.skip_ci,
+            forks: match &settings.fork_pool {
+                None => ForkRule::Refuse,
+                Some(pool) => ForkRule::Untrusted { pool_is_marked: is_marked(pool) },
+            },
+        })
+    }
+
+    /// The commit that is to be built, of the context's repository and in its folder. Where a tag points at an object of its
+    /// own and the forge says no more, the tag itself is taken.
+    fn source_of(&self, firing: &Firing, event: &SourceEvent) -> Option<RemoteSource> {
+        let Some(RemoteSource::Git(context)) = &self.source else { return None };
+        let reference = match (&firing.kind, &event.change) {
+            (FiringKind::Tag { tag }, SourceChange::Tag(pushed)) if pushed.commit.is_none() => {
+                format!("refs/tags/{tag}")
+            }
+            _ => firing.commit.as_str().to_owned(),
+        };
+        let reference = GitReference::parse(&reference).ok()?;
+        Some(RemoteSource::Git(GitSource { reference: Some(reference), ..context.clone() }))
+    }
+
+    pub(super) fn check_sources(&self) -> Result<(), SourceFault> {
+        for (name, settings) in &self.sources {
+            if !settings.commits && !settings.pull_requests && !settings.tags {
+                return Err(SourceFault::NoEvent(name.clone()));
+            }
+            self.source_trigger(name, settings, |_| false)?;
+        }
+        Ok(())
+    }
+}
+
+/// The branches that a context means, as patterns; none where it is a commit or a tag.
+fn branches_of(context: &GitSource) -> Option<Vec<String>> {
+    let defaults = || DEFAULT_BRANCHES.map(str::to_owned).to_vec();
+    let Some(reference) = &context.reference else { return Some(defaults()) };
+    match reference.kind() {
+        ReferenceKind::Default => Some(defaults()),
+        ReferenceKind::Commit(_) => None,
+        ReferenceKind::Full(name) => name.strip_prefix("refs/heads/").map(|branch| vec![as_it_is(branch)]),
+        ReferenceKind::Named { .. } => {
+            let text = reference.as_str();
+            Some(vec![as_it_is(text.strip_prefix("heads/").unwrap_or(text))])
+        }
+    }
+}
+
+/// A name as a pattern that matches it alone.
+fn as_it_is(name: &str) -> String {
+    let mut pattern = String::with_capacity(name.len());
+    for char in name.chars() {
+        if matches!(char, '*' | '?' | '[' | ']' | '{' | '}' | '!' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(char);
+    }
+    pattern
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! Hooks of tasks: what forges send to them, how they are shown, and new secrets for them.
+
+use std::time::Duration;
+
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use cooper_api::rest::{
+    DeliveryAnswer, DeliveryView, EventOutcomeView, HookList, HookView, SeenHook, SourceEventType,
+    SourceTriggerSettings, TaskStatus,
+};
+use cooper_engine::task::SourceSettings;
+use cooper_engine::trigger::provider::Provider;
+use cooper_ports::hooks::{DeliveryRecord, EventOutcome, HookRecord, NewHook, Outcome};
+use cooper_spec::source::RemoteSource;
+use cooper_types::{HookId, PoolName, SecretString, TaskName, TriggerName};
+
+use super::runs::invalid;
+use super::tasks::{find, owned};
+use super::{ApiState, Caller, PathId, PathIds};
+use crate::hooks;
+use crate::problem::{ApiError, ApiResult};
+
+/// So many deliveries are told of a task.
+const DELIVERIES: u32 = 100;
+/// For how long the secret before a new one is taken as well.
+const OVERLAP: Duration = Duration::from_secs(24 * 3600);
+
+/// `POST /hooks/{id}`
+pub(super) async fn deliver(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+    request: Request,
+) -> ApiResult<(StatusCode, Json<DeliveryAnswer>)> {
+    let (parts, body) = request.into_parts();
+    let answer = hooks::receive(&state.core, &id, parts.headers, body).await?;
+    Ok((StatusCode::ACCEPTED, Json(answer)))
+}
+
+/// `GET /tasks/{id}/hooks`
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    Extension(Caller(token)): Extension<Caller>,
+    PathId(name): PathId<TaskName>,
+) -> ApiResult<Json<HookList>> {
+    let core = &state.core;
+    let record = find(core, &name).await?;
+    owned(&record.task, &token)?;
+    let seen = |hook: &HookRecord| {
+        let seen = core.hooks.seen(&hook.id);
+        SeenHook {
+            hook: hook_view(hook),
+            kept: seen.kept,
+            passed_over: seen.passed_over,
+            refused: seen.refused,
+            last: seen.last,
+            last_not_kept: seen.why.as_ref().map(|(at, _)| *at),
+            why: seen.why.map(|(_, why)| why),
+        }
+    };
+    let deliveries = core.hook_store.list_deliveries(&name, DELIVERIES).await?;
+    Ok(Json(HookList {
+        value: record.hooks.iter().map(seen).collect(),
+        deliveries: deliveries.into_iter().map(delivery_view).collect(),
+    }))
+}
+
+/// `POST /tasks/{id}/hooks/{hook}/secret`
+pub(super) async fn rotate(
+    State(state): State<ApiState>,
+    Extension(Caller(token)): Extension<Caller>,
+    PathIds(name, id): PathIds<TaskName, HookId>,
+) -> ApiResult<Json<HookView>> {
+    let core = state.core;
+    core.clone()
+        .detached(async move {
+            let unknown = || ApiError::not_found(format!("this hook of task `{name}`"));
+            let record = find(&core, &name).await?;
+            owned(&record.task, &token)?;
+            let hook = record.hooks.iter().find(|hook| hook.id == id).ok_or_else(unknown)?;
+            let (secret, sealed) = hooks::new_secret(&core, &id);
+            let until = core.clock.now().after(OVERLAP);
+            if !core.hook_store.rotate_hook(&id, sealed, until).await? {
+                return Err(unknown());
+            }
+            tracing::info!(task = %name, provider = %hook.provider, by = %token.principal, "secret of a hook replaced");
+            let view = hook_view(&HookRecord { previous_until: Some(until), ..hook.clone() });
+            Ok(Json(HookView { secret: Some(secret.expose().to_owned()), ..view }))
+        })
+        .await
+}
+
+/// A hook as it is shown.
+pub(super) fn hook_view(hook: &HookRecord) -> HookView {
+    HookView {
+        id: hook.id.clone(),
+        provider: hook.provider.to_string(),
+        path: format!("/hooks/{}", hook.id),
+        secret: None,
+        creation_date: hook.created,
+        previous_secret_until: hook.previous_until,
+    }
+}
+
+/// Adds the secrets of the hooks that were made just now.
+pub(super) fn tell_secrets(views: &mut [HookView], made: &[(NewHook, SecretString)]) {
+    for view in views {
+        let own = made.iter().find(|(hook, _)| hook.id == view.id);
+        view.secret = own.map(|(_, secret)| secret.expose().to_owned());
+    }
+}
+
+fn delivery_view(record: DeliveryRecord) -> DeliveryView {
+    let outcome = |EventOutcome { what, outcome }: EventOutcome| {
+        let blank = EventOutcomeView { event: what, run_id: None, known_run_id: None, rule: None, why_not: None };
+        match outcome {
+            Outcome::Started(run) => EventOutcomeView { run_id: Some(run), ..blank },
+            Outcome::Known(run) => EventOutcomeView { known_run_id: Some(run), ..blank },
+            Outcome::Refused(refusal) => {
+                EventOutcomeView { rule: Some(refusal.rule.to_string()), why_not: Some(refusal.text), ..blank }
+            }
+            Outcome::Failed(why) => EventOutcomeView { why_not: Some(why), ..blank },
+        }
+    };
+    DeliveryView {
+        id: record.delivery,
+        hook: record.hook,
+        received: record.received,
+        outcomes: record.outcomes.map(|outcomes| outcomes.into_iter().map(outcome).collect()),
+    }
+}
+
+/// A source trigger from the wire. Whose hooks it takes follows from the context where nothing is said.
+pub(super) fn of_trigger(
+    trigger: SourceTriggerSettings,
+    name: &TriggerName,
+    context: Option<&RemoteSource>,
+) -> ApiResult<SourceSettings> {
+    let wrong = |error: &dyn std::fmt::Display| invalid(format!("source trigger `{name}`: {error}"));
+    let provider = match (&trigger.provider, context) {
+        (Some(text), _) => Provider::parse(text).map_err(|error| wrong(&error))?,
+        (None, Some(RemoteSource::Git(source))) => Provider::of_host(source.url.host().split(':').next().unwrap_or("")),
+        (None, _) => Provider::Generic,
+    };
+    let pool = trigger.fork_pool.as_deref().filter(|pool| !pool.is_empty()).map(PoolName::parse);
+    let events = trigger.events.unwrap_or_else(|| vec![SourceEventType::Commit]);
+    Ok(SourceSettings {
+        provider,
+        enabled: trigger.status.unwrap_or_default() == TaskStatus::Enabled,
+        commits: events.contains(&SourceEventType::Commit),
+        pull_requests: events.contains(&SourceEventType::PullRequest),
+        tags: events.contains(&SourceEventType::Tag),
+        branches: trigger.branches,
+        tag_names: trigger.tags,
+        paths: trigger.paths,
+        exclude_paths: trigger.exclude_paths,
+        drafts: trigger.drafts.unwrap_or(false),
+        skip_ci: trigger.skip_ci.unwrap_or(true),
+        fork_pool: pool.transpose().map_err(|error| wrong(&error))?,
+        cancel_superseded: trigger.cancel_superseded.unwrap_or(false),
+    })
+}
+
+/// A source trigger as it is shown.
+pub(super) fn trigger_view(settings: &SourceSettings) -> SourceTriggerSettings {
+    let events = [
+        (settings.commits, SourceEventType::Commit),
+        (settings.pull_requests, SourceEventType::PullRequest),
+        (settings.tags, SourceEventType::Tag),
+    ];
+    SourceTriggerSettings {
+        provider: Some(settings.provider.to_string()),
+        events: Some(events.into_iter().filter(|(listens, _)| *listens).map(|(_, event)| event).collect()),
+        branches: settings.branches.clone(),
+        tags: settings.tag_names.clone(),
+        paths: settings.paths.clone(),
+        exclude_paths: settings.exclude_paths.clone(),
+        drafts: Some(settings.drafts),
+        skip_ci: Some(settings.skip_ci),
+        fork_pool: settings.fork_pool.as_ref().map(ToString::to_string),
+        cancel_superseded: Some(settings.cancel_superseded),
+        status: Some(if settings.enabled { TaskStatus::Enabled } else { TaskStatus::Disabled }),
+    }
+}

@@ -1,0 +1,100 @@
+//! `cooper task hooks`: where forges send what happens, what came, and what each delivery led to.
+
+use clap::Args;
+use cooper_api::rest::{DeliveryView, EventOutcomeView, HookList, SeenHook};
+use cooper_client::ServerUrl;
+
+use super::{NameArgs, plain, source};
+use crate::cli::OutputForm;
+use crate::commands::runs::short_time;
+use crate::connection::ServerArgs;
+use crate::environment::Environment;
+use crate::exit::Exit;
+use crate::fault::{Fault, Stop};
+use crate::{output, table};
+
+#[derive(Args, Debug)]
+pub(super) struct HooksArgs {
+    #[command(flatten)]
+    name: NameArgs,
+    /// Give the hook of this kind of forge another secret; the one before is taken for a day
+    #[arg(long, value_name = "KIND")]
+    rotate_secret: Option<String>,
+    /// The form of the answer
+    #[arg(long, short, value_enum, default_value_t)]
+    output: OutputForm,
+}
+
+pub(super) async fn run(args: &HooksArgs, server: &ServerArgs, environment: &Environment) -> Result<Exit, Stop> {
+    let name = args.name.get()?;
+    let client = server.connect(environment)?;
+    let hooks = client.list_hooks(&name).await?;
+    if let Some(kind) = &args.rotate_secret {
+        let named = |hook: &&SeenHook| hook.hook.provider == *kind || hook.hook.id.as_str() == kind;
+        let Some(hook) = hooks.value.iter().find(named) else {
+            return Err(Fault::usage(format!("task `{name}` has no hook for `{kind}`"))
+                .with_hint(format!("`cooper task hooks {name}` shows its hooks"))
+                .into());
+        };
+        let hook = client.rotate_hook(&name, &hook.hook.id).await?;
+        match args.output {
+            OutputForm::Json => output::json(&hook)?,
+            OutputForm::Text => {
+                source::tell_secret(&hook, client.server());
+                output::note("The one before is taken for another day: set the new one at the forge until then.");
+            }
+        }
+        return Ok(Exit::Success);
+    }
+    match args.output {
+        OutputForm::Json => output::json(&hooks)?,
+        OutputForm::Text if hooks.value.is_empty() => output::note(&format!("Task {name} listens to no repository.")),
+        OutputForm::Text => output::line(&describe(&hooks, client.server()))?,
+    }
+    Ok(Exit::Success)
+}
+
+fn describe(hooks: &HookList, server: &ServerUrl) -> String {
+    let mut lines = Vec::new();
+    for seen in &hooks.value {
+        lines.push(plain(&format!("{}: {}", seen.hook.provider, source::url(&seen.hook, server))));
+        let last = seen.last.map(|last| format!(", the last {}", short_time(last))).unwrap_or_default();
+        lines.push(format!(
+            "  since the server's start: {} kept, {} passed over, {} refused{last}",
+            seen.kept, seen.passed_over, seen.refused
+        ));
+        if let Some((at, why)) = seen.last_not_kept.zip(seen.why.as_ref()) {
+            lines.push(plain(&format!("  not kept {}: {why}", short_time(at))));
+        }
+        if let Some(until) = seen.hook.previous_secret_until {
+            lines.push(format!("  the secret before is taken until {}", short_time(until)));
+        }
+    }
+    if !hooks.deliveries.is_empty() {
+        let rows: Vec<[String; 4]> = hooks.deliveries.iter().flat_map(rows).collect();
+        lines.push(String::new());
+        lines.push(table::table(["RECEIVED", "DELIVERY", "EVENT", "LED TO"], &rows));
+    }
+    lines.join("\n")
+}
+
+fn rows(delivery: &DeliveryView) -> Vec<[String; 4]> {
+    let row = |event: String, led_to: String| {
+        [short_time(delivery.received), plain(&delivery.id), plain(&event), plain(&led_to)]
+    };
+    match &delivery.outcomes {
+        None => vec![row(String::new(), "waits".to_owned())],
+        Some(outcomes) => outcomes.iter().map(|outcome| row(outcome.event.clone(), led_to(outcome))).collect(),
+    }
+}
+
+fn led_to(outcome: &EventOutcomeView) -> String {
+    match outcome {
+        EventOutcomeView { run_id: Some(run), .. } => format!("run {run}"),
+        EventOutcomeView { known_run_id: Some(run), .. } => format!("nothing: it had led to run {run} before"),
+        EventOutcomeView { rule, why_not, .. } => {
+            let rule = rule.as_ref().map(|rule| format!(" ({rule})")).unwrap_or_default();
+            format!("nothing{rule}: {}", why_not.as_deref().unwrap_or_default())
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Source triggers as their users set them up: a real Git server over HTTP, whose `post-receive` is the documentation's.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use cooper_e2e::{GitRepository, GitServer, ServerOptions, TestServer, wait_until};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A server that may fetch from this machine, a Git server on it, and somebody who pushes to that.
+struct World {
+    server: TestServer,
+    git: GitServer,
+    bare: PathBuf,
+    developer: GitRepository,
+    _root: TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let root = TempDir::new().unwrap();
+        let repository = GitRepository::new(root.path(), "app.git");
+        repository.git(["config", "http.receivepack", "true"]);
+        let developer = GitRepository::new(root.path(), "developer.git");
+        let git = GitServer::start(root.path());
+        let arguments = ["--allow-source", "127.0.0.1"].map(str::to_owned).to_vec();
+        let server = TestServer::with(ServerOptions { arguments, ..ServerOptions::default() });
+        let bare = root.path().join("app.git");
+        Self { server, git, bare, developer, _root: root }
+    }
+
+    fn url(&self) -> String {
+        self.git.url("app.git")
+    }
+
+    fn task(&self, arguments: &[&str]) -> cooper_e2e::Finished {
+        self.server.cooper(&[&["task"], arguments].concat())
+    }
+
+    /// Makes a task; its hook's path and secret.
+    fn create(&self, arguments: &[&str]) -> (String, String) {
+        let made = self.task(&[&["create", "--output", "json"], arguments].concat()).ok().json();
+        let hook = &made["hooks"][0];
+        (hook["path"].as_str().unwrap().to_owned(), hook["secret"].as_str().unwrap().to_owned())
+    }
+
+    /// Has the Git server tell a hook of pushes.
+    fn install(&self, path: &str, secret: &str) {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/webhooks.md");
+        let page = fs::read_to_string(page).unwrap();
+        let (_, rest) = page.split_once("```sh\n").unwrap();
+        let (script, _) = rest.split_once("```").unwrap();
+        let script = script
+            .replace("https://cooper.example.org/hooks/ID", &format!("{}{path}", self.server.url()))
+            .replace("https://git.example.org/team/app.git", &self.url());
+        let file = self.bare.join("hooks/post-receive");
+        fs::write(&file, script).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(self.bare.join("cooper-secret"), secret).unwrap();
+    }
+
+    fn push(&self, to: &str) {
+        self.developer.git(["push", "-q", "-f", &self.url(), &format!("HEAD:{to}")]);
+    }
+
+    /// Runs the Git server's script by hand; what it says.
+    fn tell_again(&self, line: &str) -> String {
+        let mut child = Command::new(self.bare.join("hooks/post-receive"))
+            .current_dir(&self.bare)
+            .env("GIT_DIR", &self.bare)
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(line.as_bytes()).unwrap();
+        String::from_utf8_lossy(&child.wait_with_output().unwrap().stderr).into_owned()
+    }
+
+    fn runs(&self, name: &str) -> Vec<Value> {
+        let list = self.task(&["list-runs", name, "--output", "json"]).ok().json();
+        list.as_array().unwrap().clone()
+    }
+
+    /// The run that a push has set off, when it has ended well.
+    fn run_of(&self, name: &str, commit: &str) -> Value {
+        let find = || self.runs(name).into_iter().find(|run| run["sourceTrigger"]["commitId"] == commit);
+        wait_until("the push has set off a run", Duration::from_secs(30), || find().is_some());
+        let id = find().unwrap()["runId"].as_str().unwrap().to_owned();
+        wait_until("it has ended", Duration::from_secs(90), || !self.server.run(&id)["finishTime"].is_null());
+        let run = self.server.run(&id);
+        assert_eq!(run["status"], "Succeeded", "{run}");
+        run
+    }
+
+    fn hooks(&self, name: &str) -> Value {
+        self.task(&["hooks", name, "--output", "json"]).ok().json()
+    }
+}
+
+#[test]
+fn a_push_starts_its_task_once_and_nobody_elses() {
+    let world = World::new();
+    let source = format!("{}#main:app", world.url());
+    let names = ["-t", "app:{{.Run.Branch}}{{.Run.GitTag}}", "--path", "app", "--tag-trigger-enabled"];
+    let (path, secret) = world.create(&[&["pushed", "-c", &source, "-f", "Dockerfile"], &names[..]].concat());
+    world.install(&path, &secret);
+    let first = world.developer.commit_files(&[("app/Dockerfile", "FROM scratch\nCOPY a /a\n"), ("app/a", "1")]);
+    world.push("refs/heads/main");
+    let run = world.run_of("pushed", &first);
+    assert_eq!((&run["runType"], &run["sourceCommit"]), (&"AutoBuild".into(), &first.as_str().into()));
+    assert_eq!(
+        (&run["outputImages"][0]["tag"], &run["sourceTrigger"]["eventType"]),
+        (&"main".into(), &"commit".into())
+    );
+    let id = run["runId"].as_str().unwrap();
+    let why = world.server.cooper(&["runs", "why", id]).ok().stdout;
+    assert!(why.contains("was pushed to main") && why.contains("starts task pushed by its trigger"), "{why}");
+    let table = world.task(&["list-runs", "pushed"]).ok().stdout;
+    assert!(table.contains("Commit"), "{table}");
+
+    // The same under another delivery id, a branch that is none of the task's, files that don't count, and a wrong secret.
+    let again = world.tell_again(&format!("{} {first} refs/heads/main\n", "0".repeat(40)));
+    assert_eq!(again, "");
+    world.developer.commit_files(&[("docs/b", "2")]);
+    world.push("refs/heads/topic");
+    world.push("refs/heads/main");
+    let settled = || {
+        let hooks = world.hooks("pushed");
+        let deliveries = hooks["deliveries"].as_array().unwrap();
+        deliveries.len() == 3 && deliveries.iter().all(|delivery| !delivery["outcomes"].is_null())
+    };
+    wait_until("three deliveries are worked off", Duration::from_secs(30), settled);
+    fs::write(world.bare.join("cooper-secret"), "guessed").unwrap();
+    let refused = world.tell_again(&format!("{} {first} refs/heads/main\n", "0".repeat(40)));
+    assert!(refused.contains("was not told"), "{refused}");
+    let hooks = world.hooks("pushed");
+    let seen = &hooks["value"][0];
+    assert_eq!((&seen["kept"], &seen["passedOver"], &seen["refused"]), (&3.into(), &1.into(), &1.into()), "{hooks}");
+    assert_eq!(hooks["deliveries"][0]["outcomes"][0]["rule"], "paths");
+    assert_eq!(hooks["deliveries"][1]["outcomes"][0]["knownRunId"], id);
+    let shown = world.task(&["hooks", "pushed"]).ok().stdout;
+    assert!(shown.contains("1 refused") && shown.contains(&format!("run {id}")) && !shown.contains(&secret), "{shown}");
+    assert_eq!(world.runs("pushed").len(), 1);
+
+    // A tag, under the secret that takes the first one's place.
+    let rotated = world.task(&["hooks", "pushed", "--rotate-secret", "generic", "--output", "json"]).ok().json();
+    fs::write(world.bare.join("cooper-secret"), rotated["secret"].as_str().unwrap()).unwrap();
+    let tagged = world.developer.git(["rev-parse", "HEAD"]);
+    world.push("refs/tags/v1");
+    let run = world.run_of("pushed", &tagged);
+    assert_eq!((&run["sourceTrigger"]["tagName"], &run["sourceTrigger"]["eventType"]), (&"v1".into(), &"tag".into()));
+    world.server.expect_quiet_log();
+}
