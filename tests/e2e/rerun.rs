@@ -164,3 +164,33 @@ fn a_steps_own_context_is_what_it_was_though_its_branch_has_moved() {
     let moved = server.cooper(&["runs", "diff", a, fresh["runId"].as_str().unwrap()]).ok().stdout;
     assert_eq!(moved, format!("step app: context commit: {first} → {second}\n"));
 }
+
+#[test]
+fn what_failed_is_repeated_with_the_images_that_it_had() {
+    let server = TestServer::start();
+    let busybox = server.base_image();
+    let moving = |which: &str| {
+        let context = Context::new(&format!("FROM {busybox}\nRUN echo which={which}. > /which\n"));
+        server.build(&["--no-logs", "-t", "moving:1"], &context);
+    };
+    moving("one");
+    let moving_name = busybox.replace("base/busybox", "moving");
+    let task = "version: v1.1.0\nsteps:\n  - id: test\n    cmd: $Registry/moving:1 sh -c 'cat /which; exit 3'\n    \
+                ignoreErrors: true\n  - id: app\n    build: --no-cache -f app.Dockerfile .\n";
+    let dockerfile = format!("FROM {moving_name}\nRUN cat /which && false\n");
+    let context = Context::empty().file("acr-task.yaml", task).file("app.Dockerfile", &dockerfile);
+    let run = server.cooper(&["run", "--no-logs", "-o", "json", &context.display()]).expect(1).json();
+    let a = run["runId"].as_str().unwrap();
+    moving("two");
+
+    let lock = server.cooper(&["runs", "lock", a]).ok().json();
+    let digest = &lock["steps"][0]["image"]["digest"];
+    assert!(digest.is_string() && *digest == lock["steps"][1]["bases"][0]["digest"], "{lock:#}");
+    let again = server.cooper(&["runs", "rerun", "--output", "json", a]).expect(1).json();
+    let b = again["runId"].as_str().unwrap();
+    let log = server.cooper(&["logs", b]).ok().stdout;
+    assert_eq!((log.matches("which=one.").count() >= 2, log.contains("which=two.")), (true, false), "{log}");
+    assert!(!log.contains("warning: not all images"), "{log}");
+    let nothing = server.cooper(&["runs", "diff", a, b]).ok().stdout;
+    assert_eq!(nothing, format!("Nothing moved from run {a} to run {b}.\n"));
+}

@@ -108,6 +108,8 @@ impl Renderer {
                     self.news(&vertex, now);
                 }
             }
+            // Its vertex names it, too.
+            BuildEvent::Base(_) => {}
             BuildEvent::Warning { vertex, message } => {
                 self.begin(&vertex, now);
                 self.announce_until(&vertex, now);

@@ -25,13 +25,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cooper_api::agent::{EnvironmentOrder, StepOrder, StepWork};
-use cooper_engine::message::{PlacementKey, StepOutput, StepResult};
+use cooper_engine::message::{PlacementKey, Resolved, StepOutput, StepResult, ToServer};
 use cooper_ports::clock::Clock;
 use cooper_ports::engine::{ContainerEngine, LocalName, PlacementScope, RegistryCredential};
 use cooper_spec::plan::Tries;
 use cooper_types::{AttemptNumber, RegistryName, StepId};
 use futures::FutureExt as _;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
@@ -88,6 +88,8 @@ struct Attempt<'a> {
     limit: Limit,
     /// Fires when the attempt has to stop.
     stop: CancellationToken,
+    /// For what is to be known before its end.
+    said: mpsc::UnboundedSender<ToServer>,
 }
 
 /// A step's place in its run.
@@ -121,6 +123,18 @@ impl Ended {
 
     fn lost(doing: &str, error: &dyn std::error::Error) -> Self {
         Self::Lost(format!("{doing}: {}", chain(error)))
+    }
+}
+
+impl Attempt<'_> {
+    /// Tells the server what names stood for, in case the attempt does not end well. Nobody waits for that.
+    fn has_resolved(&self, mut resolved: Resolved) {
+        let masks = self.log.masks();
+        resolved.bases.retain(|base| base.digest.is_some());
+        resolved.bases.iter_mut().for_each(|base| base.reference = masks.text(&base.reference));
+        if resolved != Resolved::default() {
+            let _ = self.said.send(ToServer::Resolved(self.key, self.attempt, resolved));
+        }
     }
 }
 
@@ -158,10 +172,11 @@ impl StepRunner {
         attempt: AttemptNumber,
         order: StepOrder,
         shared: Arc<SharedPlacement>,
+        said: mpsc::UnboundedSender<ToServer>,
         cancel: CancellationToken,
     ) -> Option<StepResult> {
         let span = tracing::info_span!("step", run = %key.run, attempt = %attempt, step = %order.step);
-        tracing::Instrument::instrument(self.run_in_span(key, attempt, order, shared, cancel), span).await
+        tracing::Instrument::instrument(self.run_in_span(key, attempt, order, shared, said, cancel), span).await
     }
 
     async fn run_in_span(
@@ -170,6 +185,7 @@ impl StepRunner {
         attempt: AttemptNumber,
         order: StepOrder,
         shared: Arc<SharedPlacement>,
+        said: mpsc::UnboundedSender<ToServer>,
         cancel: CancellationToken,
     ) -> Option<StepResult> {
         let sender = self.hub.open(key, attempt, self.placement_dir(key));
@@ -179,7 +195,7 @@ impl StepRunner {
         };
         let stop = cancel.child_token();
         let log = StepLog::new(sender.clone(), masks.clone(), Arc::clone(&self.clock), stop.clone());
-        let running = Attempt { runner: self, key, attempt, log, shared, limit: Limit::default(), stop };
+        let running = Attempt { runner: self, key, attempt, log, shared, limit: Limit::default(), stop, said };
         let result = AssertUnwindSafe(running.to_end(order)).catch_unwind().await.unwrap_or_else(|panic| {
             let reason = format!("the agent failed: {}", panic_text(&*panic));
             Some(StepResult::Lost { reason })

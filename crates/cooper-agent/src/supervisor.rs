@@ -45,6 +45,9 @@ pub(crate) struct Supervisor {
     idle: watch::Sender<bool>,
     /// What is in the engine, and the next clean-up tries to remove again.
     leftovers: Leftovers,
+    /// What attempts have to say before their ends.
+    said: mpsc::UnboundedSender<ToServer>,
+    heard: mpsc::UnboundedReceiver<ToServer>,
 }
 
 impl Supervisor {
@@ -55,7 +58,10 @@ impl Supervisor {
         disk: watch::Receiver<Option<DiskSpace>>,
         idle: watch::Sender<bool>,
     ) -> Self {
+        let (said, heard) = mpsc::unbounded_channel();
         Self {
+            said,
+            heard,
             idle,
             disk,
             conditions,
@@ -91,6 +97,7 @@ impl Supervisor {
                 },
                 () = beat(&mut self.uplink) => self.apply(AgentEvent::ReportDue),
                 () = conditions.next(), if deadline.is_none() => self.conditions_changed(),
+                Some(message) = self.heard.recv() => self.send(message),
                 Some(ended) = self.steps.join_next_with_id() => self.step_ended(ended),
                 Some(ended) = self.cleanups.join_next_with_id() => self.cleaned_up(ended),
                 _ = leftovers.tick() => self.remove_leftovers(),
@@ -159,8 +166,14 @@ impl Supervisor {
         let tasks = self.placements.entry(key).or_default();
         tasks.names.push(self.runner.local_name(key, attempt));
         tasks.attempts.push(attempt);
-        let step =
-            Arc::clone(&self.runner).run(key, attempt, order, Arc::clone(&tasks.shared), tasks.cancel.child_token());
+        let step = Arc::clone(&self.runner).run(
+            key,
+            attempt,
+            order,
+            Arc::clone(&tasks.shared),
+            self.said.clone(),
+            tasks.cancel.child_token(),
+        );
         let handle = self.steps.spawn(tasks.tracker.track_future(step));
         self.step_keys.insert(handle.id(), (key, attempt));
         tasks.aborts.push(handle);
@@ -178,6 +191,10 @@ impl Supervisor {
         };
         let Some((key, attempt)) = self.step_keys.remove(&id) else { return };
         if let Some(result) = result {
+            // The server hears of it no more when the attempt has ended.
+            while let Ok(message) = self.heard.try_recv() {
+                self.send(message);
+            }
             self.apply(AgentEvent::StepEnded(key, attempt, result));
         }
     }

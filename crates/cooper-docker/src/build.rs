@@ -327,7 +327,9 @@ impl Run<'_> {
                     for event in trace::events(*status) {
                         if let BuildEvent::Vertex(vertex) = &event {
                             self.blame.saw(vertex);
-                            self.saw_base(&vertex.name);
+                            if let Some(base) = self.saw_base(&vertex.name) {
+                                self.tell(BuildEvent::Base(base)).await;
+                            }
                         }
                         if let BuildEvent::Log { vertex, bytes, .. } = &event {
                             self.blame.heard(vertex, bytes);
@@ -343,14 +345,17 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn saw_base(&mut self, vertex_name: &str) {
-        let Some(base) = trace::base_of(vertex_name).filter(|_| self.bases.len() < MAX_BASES) else { return };
+    /// Notes a base that a vertex reads; gives it if its digest is news.
+    fn saw_base(&mut self, vertex_name: &str) -> Option<ResolvedBase> {
+        let base = trace::base_of(vertex_name).filter(|_| self.bases.len() < MAX_BASES)?;
         if LocalName::is_one(&base.reference) {
             // What an earlier build made here is in no registry.
-            return;
+            return None;
         }
-        let known = self.bases.entry(base.reference).or_default();
+        let known = self.bases.entry(base.reference.clone()).or_default();
+        let news = base.digest.as_ref().filter(|digest| known.as_ref() != Some(*digest)).cloned();
         *known = base.digest.or_else(|| known.take());
+        Some(ResolvedBase { reference: base.reference, digest: news? })
     }
 
     /// The bases with their digests. What the engine did not say is asked of the registry now: right after the build,

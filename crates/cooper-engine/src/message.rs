@@ -69,10 +69,21 @@ pub enum ToServer {
     Declined(PlacementKey, String),
     /// An attempt began.
     StepStarted(PlacementKey, AttemptNumber),
+    /// What an attempt has resolved, said before its end so that it is known whatever that is. It may be lost.
+    Resolved(PlacementKey, AttemptNumber, Resolved),
     /// An attempt ended. Repeated until the server says that it is stored.
     StepEnded(PlacementKey, AttemptNumber, StepResult),
     /// Nothing of the placement runs any more and it is cleaned up.
     Stopped(PlacementKey),
+}
+
+/// What the names that a step has to do with stood for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resolved {
+    /// The bases of a build, or the image of a container; none while that is not known.
+    pub bases: Vec<BaseImage>,
+    /// What the context was found to be, where the step fetched one for itself.
+    pub context: Option<SourcePin>,
 }
 
 /// How an attempt at a step ended.

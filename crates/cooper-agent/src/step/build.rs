@@ -8,9 +8,9 @@ mod source;
 use std::time::Duration;
 
 use cooper_api::agent::BuildOrder;
-use cooper_engine::message::StepOutput;
+use cooper_engine::message::{BaseImage, Resolved, StepOutput};
 use cooper_ports::engine::{
-    BaseImages, BuildError, BuildEvent, BuildFailure, BuildNetwork, BuildRequest, BuiltImage, EngineError,
+    BaseImages, BuildError, BuildEvent, BuildFailure, BuildNetwork, BuildRequest, BuiltImage, EngineError, ResolvedBase,
 };
 use cooper_ports::failpoint::{self, Failpoint};
 use cooper_types::ImageRef;
@@ -39,6 +39,7 @@ impl Attempt<'_> {
         let BuildSource { context, dockerfile_tree, dockerfile, found: fetched } =
             self.build_source(&order, &around).await?;
         failpoint::pass(Failpoint::ContextFetched);
+        self.has_resolved(Resolved { bases: Vec::new(), context: fetched.clone() });
         let network = self.build_network(order.network.as_deref())?;
         let mut arguments: Vec<(String, String)> =
             order.arguments.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
@@ -99,8 +100,21 @@ impl Attempt<'_> {
         self.limit.begin();
         let mut progress = Progress::new(around.tries);
         loop {
-            let ended = self.build_once(request.clone(), &own, &around).await?;
-            let (built, ended) = match ended {
+            let mut seen = Vec::new();
+            let ended = self.build_once(request.clone(), &own, &around, &mut seen).await;
+            let as_written = |resolved: Vec<ResolvedBase>| -> Vec<BaseImage> {
+                let resolved = resolved.into_iter().map(|base| match &frontend.image {
+                    Some(image) => own.as_written(image.as_written(base)),
+                    None => own.as_written(base),
+                });
+                let mut bases = bases(scanned.dependencies.as_ref(), &resolved.collect::<Vec<_>>());
+                bases.retain(|base| !own.is_one(&base.reference));
+                bases
+            };
+            if !matches!(ended, Ok(Ok(_))) {
+                self.has_resolved(Resolved { bases: as_written(seen), context: fetched.clone() });
+            }
+            let (built, ended) = match ended? {
                 Ok(built) => (Some(built), Ok(())),
                 Err(failure) => (None, Err(failure)),
             };
@@ -114,13 +128,7 @@ impl Attempt<'_> {
                 (Next::Repeat, _) => {}
                 (Next::Done(Ok(())), Some(built)) => {
                     self.shared.built(built.image.clone(), request.name.clone());
-                    let resolved = built.bases.into_iter().map(|base| match &frontend.image {
-                        Some(image) => own.as_written(image.as_written(base)),
-                        None => own.as_written(base),
-                    });
-                    let resolved: Vec<_> = resolved.collect();
-                    let mut bases = bases(scanned.dependencies.as_ref(), &resolved);
-                    bases.retain(|base| !own.is_one(&base.reference));
+                    let mut bases = as_written(built.bases);
                     for base in bases.iter_mut().filter(|base| base.digest.is_none()) {
                         base.digest = own.pin(&base.reference).cloned();
                     }
@@ -169,6 +177,7 @@ impl Attempt<'_> {
         request: BuildRequest,
         own: &OwnImages,
         around: &Surroundings<'_>,
+        seen: &mut Vec<ResolvedBase>,
     ) -> Result<Result<BuiltImage, TryFailure>, Ended> {
         let own_images = format!("{}/", around.registry);
         let label = if around.beside { format!("{} | ", around.step) } else { String::new() };
@@ -178,7 +187,8 @@ impl Attempt<'_> {
         let cancel = self.stop.child_token();
         let build = self.runner.engine.build(request, sink, cancel.clone());
         let mut foreign = None;
-        let (built, ()) = tokio::join!(build, self.show(events, renderer, own, &mut heard, (&mut foreign, &cancel)));
+        let (built, ()) =
+            tokio::join!(build, self.show(events, renderer, own, &mut heard, seen, (&mut foreign, &cancel)));
         if let Some(name) = foreign.filter(|_| !self.stop.is_cancelled()) {
             let reason = format!("a base's ONBUILD names image `{name}`: names of this kind are the agent's own");
             return Ok(Err(TryFailure { exit_code: None, reason, has_retryable_output: false }));
@@ -226,6 +236,7 @@ impl Attempt<'_> {
         mut renderer: Renderer,
         own: &OwnImages,
         heard: &mut Heard,
+        seen: &mut Vec<ResolvedBase>,
         (foreign, cancel): (&mut Option<String>, &CancellationToken),
     ) {
         let mut take = |renderer: &mut Renderer, event: BuildEvent| {
@@ -237,6 +248,10 @@ impl Attempt<'_> {
                 cancel.cancel();
             }
             if foreign.is_some() {
+                return;
+            }
+            if let BuildEvent::Base(base) = event {
+                seen.push(base);
                 return;
             }
             if let BuildEvent::Log { vertex, bytes, .. } = &event {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cooper_api::agent::{CommandImageOrder, CommandOrder};
-use cooper_engine::message::StepOutput;
+use cooper_engine::message::{Resolved, StepOutput};
 use cooper_ports::engine::{
     ContainerEnd, ContainerError, ContainerEvent, ContainerFailure, ContainerRequest, EngineError, Placement,
     PublishedPort,
@@ -46,6 +46,7 @@ impl Attempt<'_> {
         let (image, placement) =
             tokio::join!(self.step_image(&order, registry, logins), self.open(environment, registry));
         let (image, placement) = (image?, placement?);
+        self.has_resolved(Resolved { bases: image.base.iter().cloned().collect(), context: None });
         request.image = image.image;
         let _login = self.shared.logins.add(self.attempt, credential);
         self.limit.begin();

@@ -89,7 +89,11 @@ pub fn to_server(message: ToServer) -> wire::AgentMessage {
             agent_message::Message::Declined(wire::Declined { key: Some(key_message(key)), why })
         }
         ToServer::StepStarted(key, attempt) => {
-            agent_message::Message::StepStarted(wire::StepStarted { key: Some(key_message(key)), attempt: attempt.0 })
+            let key = Some(key_message(key));
+            agent_message::Message::StepStarted(wire::StepStarted { key, attempt: attempt.0, ..Default::default() })
+        }
+        ToServer::Resolved(key, attempt, resolved) => {
+            agent_message::Message::StepStarted(result::resolved_message(key_message(key), attempt, resolved))
         }
         ToServer::StepEnded(key, attempt, result) => agent_message::Message::StepEnded(wire::StepEnded {
             key: Some(key_message(key)),
@@ -117,7 +121,11 @@ pub fn read_agent_message(message: wire::AgentMessage) -> Result<Option<ToServer
         agent_message::Message::Accepted(key) => ToServer::Accepted(key.read()?),
         agent_message::Message::Declined(declined) => ToServer::Declined(read_key(declined.key)?, clip(declined.why)),
         agent_message::Message::StepStarted(started) => {
-            ToServer::StepStarted(read_key(started.key)?, AttemptNumber(started.attempt))
+            let (key, attempt) = (read_key(started.key)?, AttemptNumber(started.attempt));
+            match result::read_resolved(started.bases, started.context)? {
+                Some(resolved) => ToServer::Resolved(key, attempt, resolved),
+                None => ToServer::StepStarted(key, attempt),
+            }
         }
         agent_message::Message::StepEnded(ended) => {
             let result = result::read_result(ended.result.ok_or(ProtocolError::Missing("result"))?)?;

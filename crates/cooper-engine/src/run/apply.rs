@@ -9,7 +9,7 @@ use cooper_types::{AgentName, AttemptNumber, ContextId, Digest, Fence, Principal
 
 use super::task::{PlannedRun, SealedText};
 use super::{AgentRef, Host, Lease, PendingReason, Phase, Placement, Policy, Run, StepState, Verdict};
-use crate::message::{BaseImage, PlacementKey, PreparedSource, StepResult};
+use crate::message::{BaseImage, PlacementKey, PreparedSource, Resolved, StepResult};
 
 /// Something that happened to a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +41,15 @@ pub enum RunEvent {
         fence: Fence,
         /// Which.
         attempt: AttemptNumber,
+    },
+    /// An attempt has resolved names.
+    Resolved {
+        /// Under which offer.
+        fence: Fence,
+        /// Which.
+        attempt: AttemptNumber,
+        /// What they stood for.
+        resolved: Resolved,
     },
     /// An attempt ended.
     StepEnded {
@@ -266,6 +275,10 @@ impl Run {
             RunEvent::Declined { fence, why } => self.declined(fence, why)?,
             RunEvent::Accepted { fence, host } => self.accepted(fence, host, now, policy, &mut effects)?,
             RunEvent::StepStarted { fence, attempt } => self.step_started(fence, attempt, now, policy)?,
+            RunEvent::Resolved { fence, attempt, resolved } => {
+                let step = self.live_step(fence, attempt)?;
+                self.resolved(step, resolved, &mut effects)?;
+            }
             RunEvent::StepEnded { fence, attempt, result } => {
                 let step = self.live_step(fence, attempt)?;
                 self.step_ended(step, attempt, result, now, policy, &mut effects);

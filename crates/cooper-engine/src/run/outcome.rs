@@ -7,9 +7,10 @@ use cooper_types::{Access, AttemptNumber, Digest, ImageRef, StepId, Tag, Timesta
 
 use super::task::PlannedRun;
 use super::{
-    AgentRef, Effect, Loss, PendingReason, Phase, Placement, Policy, Run, RunSource, StepState, TagTarget, Verdict,
+    AgentRef, Effect, Loss, PendingReason, Phase, Placement, Policy, Refusal, Run, RunSource, StepState, TagTarget,
+    Verdict,
 };
-use crate::message::{PlacementKey, PreparedSource, PushedManifest, StepOutput, StepResult};
+use crate::message::{BaseImage, PlacementKey, PreparedSource, PushedManifest, Resolved, StepOutput, StepResult};
 
 /// What is said when a step begins, in ACR's words (contract §5.3), and where.
 fn executing(planned: &PlannedStep, agent: &AgentRef) -> String {
@@ -24,6 +25,13 @@ fn executing(planned: &PlannedStep, agent: &AgentRef) -> String {
     };
     let timeout = planned.timeout.as_secs();
     format!("Executing step ID: {}. Timeout(sec): {timeout}{place}, Agent: '{agent}'", planned.id)
+}
+
+/// What is pinned is asked for by its digest, and recorded under the name that it was pinned for.
+fn name_as_written(command: &CommandWork, image: &mut BaseImage) {
+    if let CommandImage::Pinned { name, .. } = &command.image {
+        image.reference.clone_from(name);
+    }
 }
 
 impl Run {
@@ -64,6 +72,32 @@ impl Run {
             None => Duration::ZERO,
         };
         planned.tries.start_delay + set_up + planned.timeout + policy.step_grace
+    }
+
+    /// What an attempt resolved is known before its end, which may be a failure.
+    pub(super) fn resolved(
+        &mut self,
+        step: usize,
+        resolved: Resolved,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
+        let Resolved { mut bases, context } = resolved;
+        let planned = &self.plan.steps[step];
+        match &planned.work {
+            Work::Build(_) => {}
+            Work::Command(command) => bases.iter_mut().for_each(|image| name_as_written(command, image)),
+            Work::Push(_) | Work::Prepare(_) => return Err(Refusal::NothingToDo),
+        }
+        if bases.is_empty() && context.is_none() {
+            return Err(Refusal::NothingToDo);
+        }
+        if let Some(context) = context {
+            self.provenance.contexts.insert(planned.id.clone(), context);
+        }
+        if !bases.is_empty() {
+            effects.push(Effect::BasesResolved { step, bases });
+        }
+        Ok(())
     }
 
     pub(super) fn step_ended(
@@ -117,13 +151,8 @@ impl Run {
                 let id = planned.id.clone();
                 let mut planning = Ok(());
                 let mut output = output;
-                // What is pinned is asked for by its digest, and recorded under the name that it was pinned for.
-                if let (
-                    Work::Command(CommandWork { image: CommandImage::Pinned { name, .. }, .. }),
-                    StepOutput::Ran { image: Some(image) },
-                ) = (&planned.work, &mut output)
-                {
-                    image.reference.clone_from(name);
+                if let (Work::Command(command), StepOutput::Ran { image: Some(image) }) = (&planned.work, &mut output) {
+                    name_as_written(command, image);
                 }
                 match &mut output {
                     StepOutput::Prepared(found) => {

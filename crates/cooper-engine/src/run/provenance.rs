@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use cooper_spec::plan::ArgumentValue;
 use cooper_spec::quick_build::{BuildSource, QuickBuild};
-use cooper_spec::source::RemoteSource;
+use cooper_spec::source::{RemoteSource, SourcePin};
 use cooper_spec::task_request::{TaskRequest, UsedSecret};
-use cooper_types::{AgentName, ContextId, PoolName};
+use cooper_types::{AgentName, ContextId, PoolName, StepId};
 use serde::{Deserialize, Serialize};
 
 use super::{Asked, NewRun, Replay, TaskSource};
@@ -28,6 +28,9 @@ pub struct Provenance {
     /// The secrets that the task file named.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<UsedSecret>,
+    /// What the contexts were found to be that steps fetched for themselves.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub contexts: BTreeMap<StepId, SourcePin>,
 }
 
 /// An agent as it says of itself.

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cooper_spec::plan::{ContextPins, Pins, Plan, PlannedStep, Work};
-use cooper_spec::source::RemoteSource;
+use cooper_spec::source::{RemoteSource, SourcePin};
 use cooper_spec::task_request::{KeptTexts, UsedSecret};
 use cooper_types::{ImageRef, RunId, StepId};
 use serde::{Deserialize, Serialize};
 
-use super::{KeptRequest, Provenance, Run, StepState};
-use crate::message::PreparedSource;
+use super::{KeptRequest, Provenance, Run, Step, StepState};
+use crate::message::{PreparedSource, StepOutput};
 
 /// How a run repeats another one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,6 +167,14 @@ impl Run {
     /// The run that this one repeats.
     pub fn rerun_of(&self) -> Option<RunId> {
         self.provenance.replay.as_ref().map(|replay| replay.of)
+    }
+
+    /// What a build's own context was found to be, whatever became of the build.
+    pub fn context_of<'a>(&'a self, planned: &PlannedStep, step: &'a Step) -> Option<&'a SourcePin> {
+        match &step.state {
+            StepState::Succeeded { output: StepOutput::Built { context: Some(context), .. }, .. } => Some(context),
+            _ => self.provenance.contexts.get(&planned.id),
+        }
     }
 
     /// The steps that need not be repeated: done in this run, or in the one that it repeats and not begun again. With them

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use cooper_engine::message::{StepOutput, StepResult};
+use cooper_engine::message::{BaseImage, Resolved, StepOutput, StepResult};
 use cooper_engine::run::{PendingReason, Placement, Run, RunEvent};
 use cooper_spec::plan::{Plan, Work};
+use cooper_spec::source::SourcePin;
 use cooper_types::{AttemptNumber, Digest, Fence};
 use proptest::prelude::*;
 
@@ -29,6 +30,7 @@ pub(super) enum Kind {
     Declined,
     Accepted,
     StepStarted,
+    Resolved,
     Succeeded,
     WrongOutput,
     Failed,
@@ -101,6 +103,7 @@ pub(super) fn any_moves() -> impl Strategy<Value = Vec<Move>> {
         1 => Just(Kind::Declined),
         40 => Just(Kind::Accepted),
         16 => Just(Kind::StepStarted),
+        4 => Just(Kind::Resolved),
         40 => Just(Kind::Succeeded),
         1 => Just(Kind::WrongOutput),
         1 => Just(Kind::Failed),
@@ -148,6 +151,12 @@ pub(super) fn event_of(run: &Run, step: Move) -> RunEvent {
         Kind::Declined => RunEvent::Declined { fence, why: reason },
         Kind::Accepted => RunEvent::Accepted { fence, host: None },
         Kind::StepStarted => RunEvent::StepStarted { fence, attempt },
+        Kind::Resolved => {
+            let digest = Some(Digest::sha256(b"base"));
+            let bases = vec![BaseImage { reference: "base:1".to_owned(), digest, runtime: true }];
+            let resolved = Resolved { bases, context: Some(SourcePin::Commit("a".repeat(40))) };
+            RunEvent::Resolved { fence, attempt, resolved }
+        }
         Kind::Succeeded if is_push => ended(pushed(run, index.unwrap_or(0), attempt)),
         Kind::WrongOutput if !is_push => {
             ended(StepResult::Succeeded { output: StepOutput::Pushed { manifests: vec![] } })

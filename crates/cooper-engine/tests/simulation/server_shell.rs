@@ -213,6 +213,8 @@ impl World {
             Up::Say(ToServer::StepStarted(key, attempt)) => {
                 self.event_of(&agent, key, RunEvent::StepStarted { fence: key.fence, attempt });
             }
+            // The agents' model resolves nothing before an end.
+            Up::Say(ToServer::Resolved(..)) => {}
             Up::Say(ToServer::StepEnded(key, attempt, result)) => self.step_ended(&agent, key, attempt, result),
             Up::Say(ToServer::Stopped(key)) => {
                 let _ = self.apply(key.run, RunEvent::Stopped { fence: key.fence });

@@ -91,6 +91,8 @@ pub enum BuildEvent {
         /// The bytes.
         bytes: Bytes,
     },
+    /// A base image was found to have this digest.
+    Base(ResolvedBase),
     /// Progress of a transfer or another countable thing inside a vertex.
     Status {
         /// The vertex's id.

@@ -207,6 +207,9 @@ impl Session {
             Some(ToServer::StepStarted(key, attempt)) => {
                 self.event_of(key, RunEvent::StepStarted { fence: key.fence, attempt }).await?;
             }
+            Some(ToServer::Resolved(key, attempt, resolved)) => {
+                self.event_of(key, RunEvent::Resolved { fence: key.fence, attempt, resolved }).await?;
+            }
             Some(ToServer::StepEnded(key, attempt, result)) => {
                 if self.owns(key).await? {
                     self.step_ended(key, attempt, result).await;

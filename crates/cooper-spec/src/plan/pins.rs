@@ -61,7 +61,8 @@ impl Plan {
     }
 
     /// Has steps take the images that they are pinned to. What the run itself builds, or has pushed before a step, is never
-    /// pinned there. The answer is the steps that are not pinned to all that they could be: these may be more than the plan has.
+    /// pinned there. The answer is the steps that are not pinned to all that they could be: these may be more than the plan
+    /// has, or nothing is known of a container's image.
     ///
     /// `platforms` says what the steps are for that the pins come from: what a name stands for can be another thing on
     /// another platform.
@@ -93,11 +94,17 @@ impl Plan {
                     }
                 }
                 Work::Command(CommandWork { image, .. }) => {
+                    let exact = |name: &str| ImageRef::parse(name).is_ok_and(|image| image.digest.is_some());
                     if let CommandImage::Named(name) = image
                         && !is_made(name)
-                        && let Some(digest) = pins.one(&step.id, name, beside)
+                        && !exact(name)
                     {
-                        *image = CommandImage::Pinned { name: name.clone(), digest: digest.clone() };
+                        match pins.one(&step.id, name, beside) {
+                            Some(digest) => {
+                                *image = CommandImage::Pinned { name: name.clone(), digest: digest.clone() }
+                            }
+                            None => cut.push(step.id.clone()),
+                        }
                     }
                 }
                 Work::Push(_) | Work::Prepare(_) => {}

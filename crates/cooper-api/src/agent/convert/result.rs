@@ -1,12 +1,12 @@
 //! How an attempt ended. Agents are not trusted: texts are clipped to a line, lists and files are limited.
 
 use cooper_engine::message::{
-    BaseImage, Frontend, PreparedFile, PreparedSource, PushedManifest, StepOutput, StepResult,
+    BaseImage, Frontend, PreparedFile, PreparedSource, PushedManifest, Resolved, StepOutput, StepResult,
 };
 use cooper_spec::source::SourcePin;
-use cooper_types::{ContextId, Digest, RegistryName, RepositoryName, Tag};
+use cooper_types::{AttemptNumber, ContextId, Digest, RegistryName, RepositoryName, Tag};
 
-use super::super::wire::step_ended;
+use super::super::wire::{self, step_ended, step_started};
 use super::super::{MAX_PREPARED_BYTES, MAX_PREPARED_FILE_BYTES, MAX_PREPARED_FILES};
 use super::{MAX_TEXT, ProtocolError, bad, clip, few};
 
@@ -71,6 +71,42 @@ pub(super) fn result_message(result: StepResult) -> step_ended::Result {
     }
 }
 
+pub(super) fn resolved_message(
+    key: wire::PlacementKey,
+    attempt: AttemptNumber,
+    resolved: Resolved,
+) -> wire::StepStarted {
+    let context = resolved.context.map(|context| match context {
+        SourcePin::Commit(commit) => step_started::Context::ContextCommit(commit),
+        SourcePin::Digest(digest) => step_started::Context::ContextDigest(digest.to_string()),
+    });
+    let bases = resolved.bases.into_iter().map(base_message).collect();
+    wire::StepStarted { key: Some(key), attempt: attempt.0, bases, context }
+}
+
+/// What an attempt has resolved; nothing if it says of nothing.
+pub(super) fn read_resolved(
+    bases: Vec<step_ended::BaseImage>,
+    context: Option<step_started::Context>,
+) -> Result<Option<Resolved>, ProtocolError> {
+    few("number of base images", bases.len(), MAX_RESULTS)?;
+    let context = match context {
+        Some(step_started::Context::ContextCommit(commit)) => Some(read_commit(commit)?),
+        Some(step_started::Context::ContextDigest(digest)) => Some(read_digest(&digest)?),
+        None => None,
+    };
+    let bases = bases.into_iter().map(read_base).collect::<Result<Vec<_>, ProtocolError>>()?;
+    Ok((!bases.is_empty() || context.is_some()).then_some(Resolved { bases, context }))
+}
+
+fn read_commit(commit: String) -> Result<SourcePin, ProtocolError> {
+    if is_commit(&commit) { Ok(SourcePin::Commit(commit)) } else { Err(bad("commit")(NoCommit)) }
+}
+
+fn read_digest(digest: &str) -> Result<SourcePin, ProtocolError> {
+    Digest::parse(digest).map(SourcePin::Digest).map_err(bad("source digest"))
+}
+
 fn base_message(base: BaseImage) -> step_ended::BaseImage {
     step_ended::BaseImage {
         reference: base.reference,
@@ -125,13 +161,8 @@ pub(super) fn read_result(result: step_ended::Result) -> Result<StepResult, Prot
             let frontend = built.frontend.map(read_base).transpose()?;
             let frontend = frontend.map(|BaseImage { reference, digest, .. }| Frontend { reference, digest });
             let context = match built.context {
-                Some(step_ended::built::Context::ContextCommit(commit)) if is_commit(&commit) => {
-                    Some(SourcePin::Commit(commit))
-                }
-                Some(step_ended::built::Context::ContextCommit(_)) => return Err(bad("commit")(NoCommit)),
-                Some(step_ended::built::Context::ContextDigest(digest)) => {
-                    Some(SourcePin::Digest(Digest::parse(&digest).map_err(bad("source digest"))?))
-                }
+                Some(step_ended::built::Context::ContextCommit(commit)) => Some(read_commit(commit)?),
+                Some(step_ended::built::Context::ContextDigest(digest)) => Some(read_digest(&digest)?),
                 None => None,
             };
             StepResult::Succeeded { output: StepOutput::Built { image, bases, frontend, context } }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cooper_engine::message::{
-    BaseImage, Frontend, PreparedFile, PreparedSource, PushedManifest, StepOutput, StepResult,
+    BaseImage, Frontend, PreparedFile, PreparedSource, PushedManifest, Resolved, StepOutput, StepResult,
 };
 use cooper_spec::dockerfile::{FrontendRule, FrontendRules};
 use cooper_spec::plan::{Mount, Network, Tries};
@@ -212,6 +212,18 @@ fn messages_for_the_server_survive_the_wire() {
         ToServer::Declined(key(), "busy".to_owned()),
         ToServer::StepStarted(key(), attempt),
         ToServer::StepEnded(key(), attempt, StepResult::Succeeded { output: built }),
+        ToServer::Resolved(
+            key(),
+            attempt,
+            Resolved {
+                bases: vec![BaseImage {
+                    reference: "a:1".to_owned(),
+                    digest: Some(Digest::sha256(b"a")),
+                    runtime: true,
+                }],
+                context: Some(SourcePin::Digest(Digest::sha256(b"tar"))),
+            },
+        ),
         ToServer::StepEnded(key(), attempt, StepResult::Succeeded { output: pushed }),
         ToServer::StepEnded(key(), attempt, StepResult::Succeeded { output: ran }),
         ToServer::StepEnded(key(), attempt, StepResult::Failed { exit_code: Some(3), reason: "r".to_owned() }),

@@ -134,18 +134,14 @@ fn step(record: &RunRecord, index: usize) -> LockedStep {
     match &planned.work {
         Work::Build(build) => {
             step.bases = resolved.collect();
-            let (frontend, found) = match &run.steps[index].state {
-                StepState::Succeeded { output: StepOutput::Built { frontend, context, .. }, .. } => {
-                    let frontend = match frontend {
-                        Some(Frontend { reference, digest }) => image(reference, digest.as_ref()),
-                        None => image(BUILT_IN, None),
-                    };
-                    (Some(frontend), context.as_ref())
-                }
-                _ => (None, None),
+            step.frontend = match &run.steps[index].state {
+                StepState::Succeeded { output: StepOutput::Built { frontend, .. }, .. } => Some(match frontend {
+                    Some(Frontend { reference, digest }) => image(reference, digest.as_ref()),
+                    None => image(BUILT_IN, None),
+                }),
+                _ => None,
             };
-            step.frontend = frontend;
-            step.context = fetched(&build.context, found);
+            step.context = fetched(&build.context, run.context_of(planned, &run.steps[index]));
             step.arguments = arguments(build);
             let files = build.secret_files.iter().map(|file| file.id.clone());
             let texts = build.secret_texts.iter().map(|(id, _)| id.clone());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cooper_api::problem::ProblemCode;
 use cooper_api::rest::RerunRequest;
-use cooper_engine::message::{Frontend, PreparedSource, StepOutput};
+use cooper_engine::message::{PreparedSource, StepOutput};
 use cooper_engine::run::{
     Asked, AskedTask, KeptAsked, KeptSource, NewReplay, Replay, RequestSecret, Run, RunSource, RunStatus, StepState,
     TaskSource,
@@ -172,14 +172,13 @@ fn replay(record: &RunRecord, request: &RerunRequest, place: &Place) -> Replay {
             }
         }
         for (step, planned) in run.steps.iter().zip(&run.plan.steps) {
-            let StepState::Succeeded { output: StepOutput::Built { frontend, context, .. }, .. } = &step.state else {
-                continue;
-            };
-            if let Some(Frontend { reference, digest: Some(digest) }) = frontend {
-                pins.add(&planned.id, reference, digest);
+            if let StepState::Succeeded { output: StepOutput::Built { frontend: Some(frontend), .. }, .. } = &step.state
+                && let Some(digest) = &frontend.digest
+            {
+                pins.add(&planned.id, &frontend.reference, digest);
             }
             if let (Some(found), Work::Build(BuildWork { context: BuildContext::Remote { source, .. }, .. })) =
-                (context, &planned.work)
+                (run.context_of(planned, step), &planned.work)
             {
                 contexts.add(&planned.id, source, found);
             }

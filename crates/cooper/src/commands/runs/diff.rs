@@ -19,6 +19,9 @@ pub(super) struct Diff {
     pub(super) from: RunId,
     pub(super) to: RunId,
     pub(super) moved: Vec<Moved>,
+    /// What both have and nothing is known of: secret values, values that are not shown, digests that nobody told.
+    #[serde(rename = "notCompared")]
+    pub(super) not_compared: Vec<String>,
 }
 
 /// One thing that is not the same.
@@ -50,24 +53,34 @@ impl Diff {
         let mut names: Vec<&Name> = old.0.iter().map(|(name, _)| name).collect();
         names.extend(new.0.iter().map(|(name, _)| name).filter(|name| !was.contains_key(*name)));
         let mut seen = std::collections::BTreeSet::new();
+        names.retain(|name| seen.insert(*name));
+        let is_unknown = |name: &&&Name| {
+            was.get(**name) == is.get(**name)
+                && was.get(**name).is_some_and(|value| [SECRET, UNKNOWN].contains(&value.as_str()))
+        };
+        let not_compared = names.iter().filter(is_unknown).map(|name| shown(name)).collect();
         let moved = names
             .into_iter()
-            .filter(|name| seen.insert(*name))
             // Of a step that only one of them has, one line is enough.
             .filter(|(step, fact)| fact.is_empty() || (steps(&was, step) && steps(&is, step)))
             .filter(|name| was.get(*name) != is.get(*name))
             .map(|name| Moved { what: shown(name), from: was.get(name).cloned(), to: is.get(name).cloned() });
-        Self { from: from.run_id, to: to.run_id, moved: moved.collect() }
+        Self { from: from.run_id, to: to.run_id, moved: moved.collect(), not_compared }
     }
 
     /// For people: a line for each thing.
     pub(super) fn text(&self) -> String {
-        if self.moved.is_empty() {
-            return format!("Nothing moved from run {} to run {}.", self.from, self.to);
-        }
         let side = |value: &Option<String>| value.clone().unwrap_or_else(|| "(none)".to_owned());
         let line = |moved: &Moved| plain(&format!("{}: {} → {}", moved.what, side(&moved.from), side(&moved.to)));
-        self.moved.iter().map(line).collect::<Vec<_>>().join("\n")
+        let mut lines: Vec<String> = self.moved.iter().map(line).collect();
+        if lines.is_empty() {
+            let known = if self.not_compared.is_empty() { "" } else { " that is known" };
+            lines.push(format!("Nothing{known} moved from run {} to run {}.", self.from, self.to));
+        }
+        if !self.not_compared.is_empty() {
+            lines.push(plain(&format!("Not compared, as it is secret or not known: {}", self.not_compared.join("; "))));
+        }
+        lines.join("\n")
     }
 }
 
@@ -178,6 +191,14 @@ mod tests {
         new.run_id = RunId::parse("ca2").expect("valid");
         new.rerun_of = Some(old.run_id);
         new.placements[0].agent = Some("two".to_owned());
+        assert_eq!(
+            Diff::between(&old, &new).text(),
+            "Nothing that is known moved from run ca1 to run ca2.\nNot compared, as it is secret or not known: value pw"
+        );
+        let plain = |lock: &mut Lockfile| lock.values.retain(|value| !value.is_secret);
+        let (mut old, mut new) = (old, new);
+        plain(&mut old);
+        plain(&mut new);
         assert_eq!(Diff::between(&old, &new).text(), "Nothing moved from run ca1 to run ca2.");
     }
 
@@ -192,12 +213,12 @@ mod tests {
             Diff::between(&old, &new).text(),
             "commit: aaa → bbb\nvalue v: 1 → 1 \nsecret s: cooper://s version 1 → cooper://s version 2\n\
              step build: base base:1: sha256:b → sha256:B\nstep build: argument A: 2 → 3\n\
-             step test: cmd for linux/amd64 → (none)"
+             step test: cmd for linux/amd64 → (none)\nNot compared, as it is secret or not known: value pw"
         );
         assert_eq!(gone.image.expect("an image").reference, "busybox");
         let json = serde_json::to_value(Diff::between(&new, &old)).expect("json");
         assert_eq!(json["moved"][0], serde_json::json!({ "what": "commit", "from": "bbb", "to": "aaa" }));
         let back = Diff::between(&new, &old).text();
-        assert!(back.ends_with("step test: (none) → cmd for linux/amd64"), "{back}");
+        assert!(back.contains("step test: (none) → cmd for linux/amd64\n"), "{back}");
     }
 }
