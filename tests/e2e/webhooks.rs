@@ -90,3 +90,27 @@ fn what_was_accepted_before_a_kill_is_told_after_it_in_order() {
     let wrong = ["webhook", "create", "bad", "--uri", "https://a:b@example.org/", "--actions", "push"];
     server.cooper(&wrong).expect(2).error_names(&["user name or a password"]);
 }
+
+#[test]
+fn an_event_whose_answer_was_lost_comes_again_under_its_id() {
+    let arguments = ["--allow-source", "127.0.0.1", "--no-agent"].map(str::to_owned).into();
+    let mut server = TestServer::with(ServerOptions { arguments, ..ServerOptions::default() });
+    let receiver = EventReceiver::start();
+    let make = ["webhook", "create", "hook", "--uri", &receiver.url(), "--actions", "push", "--status", "disabled"];
+    server.cooper(&make).ok();
+    let ids = [(); 3].map(|()| {
+        let ping = server.cooper(&["webhook", "ping", "hook", "--output", "json"]).ok().json();
+        ping["id"].as_str().unwrap().to_owned()
+    });
+    server.stop();
+    assert!(server.restart_to_die("event-taken@2"));
+    // The server may die before it has answered.
+    server.cooper(&["webhook", "update", "hook", "--status", "enabled"]);
+    wait_until("the server dies after the second event", PATIENCE, || server.has_died());
+    server.death(PATIENCE);
+    server.restart();
+    wait_until("all has come", PATIENCE, || receiver.received().len() == 4);
+    let received: Vec<_> = receiver.received().iter().map(|event| event.header("cooper-delivery").to_owned()).collect();
+    assert_eq!(received, [0, 1, 1, 2].map(|event: usize| ids[event].clone()));
+    assert_eq!(receiver.received()[2].header("cooper-attempt"), "2");
+}

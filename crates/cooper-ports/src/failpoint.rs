@@ -29,6 +29,8 @@ pub enum Failpoint {
     EventStored,
     /// A push is recorded and its tags have moved, nothing of what follows is sent.
     TagsPublished,
+    /// The receiver of an event has answered, no row says so.
+    EventTaken,
     /// An agent has a context whole and has built nothing of it.
     ContextFetched,
     /// An agent has built an image and has told nobody.
@@ -39,7 +41,7 @@ pub enum Failpoint {
 
 impl Failpoint {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::StoreOpened,
         Self::LeaseExtended,
         Self::WriterBeforeCommit,
@@ -50,6 +52,7 @@ impl Failpoint {
         Self::BlobRenamed,
         Self::EventStored,
         Self::TagsPublished,
+        Self::EventTaken,
         Self::ContextFetched,
         Self::ImageBuilt,
         Self::ImagePushed,
@@ -68,6 +71,7 @@ impl Failpoint {
             Self::BlobRenamed => "blob-renamed",
             Self::EventStored => "event-stored",
             Self::TagsPublished => "tags-published",
+            Self::EventTaken => "event-taken",
             Self::ContextFetched => "context-fetched",
             Self::ImageBuilt => "image-built",
             Self::ImagePushed => "image-pushed",

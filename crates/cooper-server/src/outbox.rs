@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cooper_engine::delivery::State;
+use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::outbox::{Claimed, Target, Waiting};
 use cooper_ports::store_error::StoreError;
 use tokio::task::JoinSet;
@@ -148,6 +149,7 @@ impl Flights {
 async fn deliver(core: Arc<Core>, claimed: Claimed) {
     let (target, event, action) = (named(&claimed.target), claimed.event.clone(), claimed.action);
     let tried = post::post(&core, claimed).await;
+    failpoint::pass(Failpoint::EventTaken);
     let (number, status, said) = (tried.number, tried.status, tried.said.clone());
     match core.outbox.tried(tried).await {
         Ok(Some(delivery)) => match delivery.state {

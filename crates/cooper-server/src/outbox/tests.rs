@@ -342,3 +342,19 @@ async fn a_target_that_is_gone_is_given_up_after_a_day_with_all_that_waited_as_l
     world.turn().await;
     assert_eq!(world.states("gone").await[3], ("due", 1));
 }
+
+#[test]
+fn targets_that_take_what_they_get_come_first_and_the_others_leave_room() {
+    let waiting = |seq: i64, tries| Waiting {
+        seq,
+        target: target(&format!("hook-{seq}")),
+        next: Timestamp::from_micros(START),
+        tries,
+    };
+    let flights = Flights::default();
+    let due: Vec<Waiting> = (0..100).map(|seq| waiting(seq, 0)).chain((100..300).map(|seq| waiting(seq, 5))).collect();
+    let chosen = flights.chosen(&due);
+    assert_eq!(chosen, (0..128).collect::<Vec<i64>>());
+    let dead: Vec<Waiting> = (0..300).map(|seq| waiting(seq, 5)).collect();
+    assert_eq!(flights.chosen(&dead).len(), RETRIES_AT_ONCE);
+}

@@ -110,3 +110,33 @@ async fn the_first_of_each_target_is_what_waits() {
     assert_eq!(waiting.iter().map(|one| one.seq).collect::<Vec<_>>(), [1, 2, 3]);
     assert_eq!(fixture.store.prune().await.unwrap(), 0);
 }
+
+#[tokio::test]
+async fn old_deliveries_are_forgotten_and_too_many_given_up() {
+    let fixture = Fixture::new().await;
+    put(&fixture, "hook", &[Action::Push], "").await;
+    push(&fixture, "app", "v1", Vec::new()).await.unwrap();
+    let many = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 10004)
+         INSERT INTO outbox (registry_id, target, event, action, subject, body, queued, state, at)
+         SELECT registry_id, target, event || n, action, subject, body, queued, iif(n < 3, 'delivered', state), at
+         FROM outbox CROSS JOIN n WHERE seq = 1";
+    let inserted = fixture.store.write(async move |mut tx| {
+        sqlx::query(many).execute(&mut *tx).await.unwrap();
+        Ok::<_, cooper_ports::store_error::StoreError>(())
+    });
+    inserted.await.unwrap();
+    assert_eq!(fixture.store.prune().await.unwrap(), 3, "one is the oldest, two came after those that had ended");
+    assert_eq!(fixture.count("SELECT count(*) FROM outbox").await, 10_003);
+    assert_eq!(fixture.count("SELECT count(*) FROM outbox WHERE state = 'failed'").await, 3);
+    // The next look forgets those that it gave up.
+    assert_eq!(fixture.store.prune().await.unwrap(), 0);
+    assert_eq!(fixture.count("SELECT count(*) FROM outbox").await, 10_000);
+    fixture.clock.advance(std::time::Duration::from_secs(8 * 24 * 3600));
+    let ended = fixture.store.write(async move |mut tx| {
+        sqlx::query("UPDATE outbox SET state = 'delivered'").execute(&mut *tx).await.unwrap();
+        Ok::<_, cooper_ports::store_error::StoreError>(())
+    });
+    ended.await.unwrap();
+    fixture.store.prune().await.unwrap();
+    assert_eq!(fixture.count("SELECT count(*) FROM outbox").await, 9_000, "a thousand at a time");
+}
