@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use cooper_e2e::{Context, GitRepository, GitServer, ServerOptions, TestServer, wait_until};
+use cooper_e2e::{Context, EventReceiver, GitRepository, GitServer, ServerOptions, TestServer, wait_until};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::webhooks::check_signature;
 
 /// How long a wave of a few small builds may take.
 const WAVE: Duration = Duration::from_secs(120);
@@ -74,6 +76,24 @@ impl World {
     }
 }
 
+/// What the endpoints of two tasks and a webhook were told of the first wave.
+fn check_told(world: &World, receiver: &EventReceiver, middle: &Value, digest: &str) {
+    wait_until("all are told", WAVE, || receiver.received().len() == 3);
+    let received = receiver.received();
+    let of = |event: &'static str| received.iter().filter(move |one| one.header("cooper-event") == event);
+    let secret = world.server.cooper(&["task", "update-trigger-secret", "middle"]).ok().stdout;
+    let notice = of("image_update").find(|one| one.json()["task"] == "middle").unwrap();
+    check_signature(notice, secret.trim());
+    let told = notice.json();
+    assert_eq!((&told["runId"], &told["waveId"]), (&middle["runId"], &"w1".into()), "{told}");
+    assert_eq!((&told["images"][0]["digest"], &told["images"][0]["repository"]), (&digest.into(), &"base".into()));
+    let token = of("image_update").find(|one| one.json()["task"].is_null()).unwrap();
+    assert_eq!(token.json(), serde_json::json!({ "updateTriggerToken": token.header("cooper-delivery") }));
+    let wave = of("wave_finished").next().unwrap().json();
+    assert_eq!((&wave["wave"]["waveId"], &wave["wave"]["status"]), (&"w1".into(), &"Succeeded".into()), "{wave}");
+    assert_eq!((&wave["wave"]["counts"]["done"], &wave["wave"]["changes"][0]["digest"]), (&3.into(), &digest.into()));
+}
+
 #[test]
 fn a_patched_base_rebuilds_two_levels_in_order_and_once() {
     let world = World::new();
@@ -86,8 +106,13 @@ fn a_patched_base_rebuilds_two_levels_in_order_and_once() {
     let files = [("middle", middle.as_str()), ("other", &other), ("upper", &upper), ("quiet", &middle)];
     world.repository.commit_files(&files);
     let first = world.push_base("one");
-    world.make("middle", &[]);
-    world.make("other", &[]);
+    let receiver = EventReceiver::start();
+    let endpoint = receiver.url();
+    let hook = ["webhook", "create", "waves", "--uri", &endpoint, "--actions", "wave_finished"];
+    world.server.cooper(&hook).ok();
+    world.make("middle", &["--update-trigger-endpoint", &endpoint]);
+    let token = ["--update-trigger-endpoint", &endpoint, "--update-trigger-payload-type", "Token"];
+    world.make("other", &token);
     world.make("upper", &["--base-image-trigger-type", "all"]);
     world.make("quiet", &["--base-image-trigger-enabled", "false"]);
 
@@ -125,6 +150,7 @@ fn a_patched_base_rebuilds_two_levels_in_order_and_once() {
     let command = format!("{} cat /middle /other", world.image("upper:1"));
     let ran = world.server.cooper(&["run", "--cmd", &command, "/dev/null"]).ok().stdout;
     assert_eq!(ran.lines().filter(|line| line.trim().ends_with("two")).count(), 2, "{ran}");
+    check_told(&world, &receiver, &middle, &second);
     let shown = world.server.cooper(&["wave", "show", "w1"]).ok().stdout;
     assert!(shown.contains("upper") && shown.contains("middle other"), "{shown}");
 

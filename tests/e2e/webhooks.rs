@@ -9,7 +9,7 @@ use sha2::Sha256;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Looks at a signature as docs/webhooks-out.md says.
-fn check_signature(event: &ReceivedEvent, secret: &str) {
+pub(crate) fn check_signature(event: &ReceivedEvent, secret: &str) {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
     mac.update(format!("{}.{}", event.header("cooper-timestamp"), event.body).as_bytes());
     let digits: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();

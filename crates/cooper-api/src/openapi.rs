@@ -70,6 +70,7 @@ pub fn document() -> OpenApi {
     add::<rest::SecretList>(&mut schemas);
     add::<rest::CheckSecrets>(&mut schemas);
     add::<rest::CheckedSecrets>(&mut schemas);
+    add::<rest::UpdateTriggerSecret>(&mut schemas);
     add::<rest::WebhookSettings>(&mut schemas);
     add::<rest::WebhookView>(&mut schemas);
     add::<rest::WebhookList>(&mut schemas);

@@ -11,8 +11,8 @@ use cooper_api::rest::{
     ListTimersQuery, ListWavesQuery, ListWebhookEventsQuery, Lockfile, PoolList, PoolView, RefusalList,
     ReplaceTaskQuery, RerunRequest, Run, RunList, RunRequest, SecretList, SecretView, SetCredential, SetSecret,
     SetTaskCredential, TaskList, TaskRunRequest, TaskSettings, TaskView, TimerList, TokenList, UpdateRun,
-    UploadedContext, WaveList, WaveView, WebhookConfig, WebhookEventInfo, WebhookEventList, WebhookList,
-    WebhookSettings, WebhookView,
+    UpdateTriggerSecret, UploadedContext, WaveList, WaveView, WebhookConfig, WebhookEventInfo, WebhookEventList,
+    WebhookList, WebhookSettings, WebhookView,
 };
 use cooper_types::{
     AgentName, EventId, HookId, IdempotencyKey, PoolName, RunId, SecretName, SecretString, SourceHost, TaskName,
@@ -428,6 +428,11 @@ impl Client {
         let path = format!("/api/v1/secrets/{name}");
         self.http.send(self.http.request(Method::DELETE, &path).query(&query)).await?;
         Ok(())
+    }
+
+    /// What the requests to a task's endpoint are signed with.
+    pub async fn update_trigger_secret(&self, name: &TaskName) -> Result<UpdateTriggerSecret, ClientError> {
+        self.http.json(self.http.request(Method::GET, &format!("/api/v1/tasks/{name}/update-trigger-secret"))).await
     }
 
     /// All webhooks.

@@ -22,7 +22,7 @@ use cooper_spec::task_request::{RequestedValue, TaskRequest, TaskText};
 use cooper_types::{Platform, PoolName, PrincipalName, Scopes, TaskName, TimerName, Timestamp, TriggerName};
 use serde::{Deserialize, Serialize};
 
-pub use base_image::{BaseImageChange, BaseImageTrigger, Follows};
+pub use base_image::{BaseImageChange, BaseImageTrigger, Follows, UpdatePayload};
 pub use change::{DockerChange, EncodedChange, FileChange, StepChange, TaskChange, TaskFault};
 pub use origin::{Cause, ImageUpdate, OfTask, Origin, SourceCause, TagOrder};
 pub use sources::{DEFAULT_BRANCHES, Fired, SourceFault, SourceSettings};

@@ -19,6 +19,8 @@ pub enum Action {
     RunFinished,
     /// A wave of base-image updates has ended.
     WaveFinished,
+    /// A base image has set off a run: its task's own endpoint is told, and no webhook.
+    ImageUpdate,
     /// Somebody tries the webhook.
     Ping,
 }
@@ -34,16 +36,15 @@ impl Action {
             Self::Delete => "delete",
             Self::RunFinished => "run_finished",
             Self::WaveFinished => "wave_finished",
+            Self::ImageUpdate => "image_update",
             Self::Ping => "ping",
         }
     }
 
     /// Parses the name.
     pub fn parse(text: &str) -> Result<Self, ActionError> {
-        let all = Self::ASKED_FOR.into_iter().chain([Self::Ping]);
-        all.into_iter()
-            .find(|action| action.as_str() == text)
-            .ok_or_else(|| ActionError(text.chars().take(80).collect()))
+        let mut all = Self::ASKED_FOR.into_iter().chain([Self::ImageUpdate, Self::Ping]);
+        all.find(|action| action.as_str() == text).ok_or_else(|| ActionError(text.chars().take(80).collect()))
     }
 }
 
@@ -178,7 +179,7 @@ mod tests {
 
     #[test]
     fn actions_have_names() {
-        for action in Action::ASKED_FOR.into_iter().chain([Action::Ping]) {
+        for action in Action::ASKED_FOR.into_iter().chain([Action::ImageUpdate, Action::Ping]) {
             assert_eq!(Action::parse(action.as_str()), Ok(action));
         }
         assert!(Action::parse("chart_push").is_err());

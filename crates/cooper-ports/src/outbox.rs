@@ -4,9 +4,11 @@
 //! deliveries in that order: the first one that has not ended is tried, and those behind it wait.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use async_trait::async_trait;
 use cooper_engine::delivery::{Answer, Delivery};
+use cooper_engine::task::UpdatePayload;
 use cooper_engine::webhook::{Action, Scope};
 use cooper_types::{EventId, PrincipalName, Timestamp, WebhookName};
 
@@ -160,6 +162,21 @@ pub struct LastTry {
     pub status: Option<u16>,
     /// The answer's first bytes, or why there was none.
     pub said: String,
+}
+
+/// That the endpoint of a task is told of a run which an update of its base images sets off.
+#[derive(Clone, PartialEq, Eq)]
+pub struct UpdateNotice {
+    /// Nonce and ciphertext of the endpoint's address and secret.
+    pub sealed: Vec<u8>,
+    /// How much it is told.
+    pub payload: UpdatePayload,
+}
+
+impl fmt::Debug for UpdateNotice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UpdateNotice({:?})", self.payload)
+    }
 }
 
 /// Keeps webhooks, and what is sent to them.

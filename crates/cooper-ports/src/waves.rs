@@ -8,6 +8,7 @@ use cooper_engine::task::ImageUpdate;
 use cooper_engine::wave::{Cut, Graph, ImageTag, MemberState, PlannedMember, Wave, WavePhase};
 use cooper_types::{Digest, RunId, TaskName, Timestamp, WaveId};
 
+use crate::outbox::UpdateNotice;
 use crate::store_error::StoreError;
 
 /// A tag that moved, and that a task stands on.
@@ -137,6 +138,8 @@ pub struct MemberRun {
     pub wave: WaveId,
     /// The member's place.
     pub member: usize,
+    /// Who is told of it.
+    pub notice: Option<UpdateNotice>,
 }
 
 /// What is known of a task's bases.

@@ -127,6 +127,7 @@ fn handler(route: &Route) -> MethodRouter<ApiState> {
         "setSecret" => routing::on(method, secrets::set),
         "checkSecrets" => routing::on(method, secrets::check),
         "deleteSecret" => routing::on(method, secrets::delete),
+        "getUpdateTriggerSecret" => routing::on(method, tasks::update_trigger_secret),
         "listWebhooks" => routing::on(method, webhooks::list),
         "createWebhook" => routing::on(method, webhooks::create),
         "getWebhook" => routing::on(method, webhooks::show),

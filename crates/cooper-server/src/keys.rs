@@ -141,6 +141,11 @@ impl ServerKey {
         hex(&self.derive("identity")[..16])
     }
 
+    /// What the notifications of a task's runs are signed with. Another principal's task of the same name has another.
+    pub(crate) fn update_trigger_secret(&self, task: &str, principal: &PrincipalName) -> String {
+        hex(&self.derive(&format!("update-trigger/{task}/{principal}"))[..])
+    }
+
     /// A digest of a request, for telling whether two are the same. It is keyed: requests hold secrets, and a plain
     /// hash in the database could be tried against guesses.
     pub(crate) fn request_digest(&self, request: &[u8]) -> Digest {

@@ -21,6 +21,7 @@ use cooper_types::{PrincipalName, RunId, WaveId};
 use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
+use crate::outbox::endpoint::Endpoint;
 use crate::problem::{ApiError, ApiResult, chain};
 use crate::stored_tasks::{self, For, Given};
 
@@ -253,7 +254,8 @@ async fn turn(core: &Arc<Core>, stored: &StoredWave, member: usize) -> Result<Tu
         }
         Err(error) => return not_started(error.0.detail).await,
     };
-    match stored_tasks::accept(core, request, For::Member(MemberRun { wave, member })).await {
+    let notice = Endpoint::notice(&core.key, task);
+    match stored_tasks::accept(core, request, For::Member(MemberRun { wave, member, notice })).await {
         Ok(accepted) => Ok(Turn::Started(accepted.record.run.id)),
         Err(AcceptError::MemberMoved { .. }) => Ok(Turn::Stale),
         Err(AcceptError::Store(error)) => Err(error),

@@ -19,7 +19,7 @@ use sqlx::{Row, SqliteConnection};
 use crate::Store;
 use crate::sql_error::{During, Stored, UnknownValue};
 
-pub(crate) use queue::{Event, queue};
+pub(crate) use queue::{Event, queue, queue_update_notice};
 
 const READ: &str = "read deliveries";
 const WRITE: &str = "write delivery";

@@ -66,7 +66,11 @@ impl RunStore for Store {
     async fn accept_member(&self, request: AcceptRun, member: MemberRun) -> Result<Accepted, AcceptError> {
         let (registry, clock) = (self.registry_id(), self.clock().clone());
         let occasion = Some(Occasion::Member(member));
-        self.write(async move |mut tx| accept::accept(&mut tx, registry, clock.now(), request, occasion).await).await
+        let accepted =
+            self.write(async move |mut tx| accept::accept(&mut tx, registry, clock.now(), request, occasion).await);
+        let accepted = accepted.await?;
+        self.something_queued();
+        Ok(accepted)
     }
 
     async fn expire_runs(&self, limit: u32) -> Result<Expired, StoreError> {

@@ -3,6 +3,7 @@
 pub(crate) mod edges;
 mod members;
 mod refusals;
+mod told;
 
 use async_trait::async_trait;
 use cooper_engine::wave::{Graph, ImageTag, Moved, Wave, WaveEvent, WavePhase};
@@ -15,8 +16,10 @@ use cooper_types::{Digest, RegistryId, TaskName, Timestamp, WaveId};
 use sqlx::{Row, SqliteConnection};
 
 use crate::Store;
+use crate::outbox;
 use crate::sql_error::{During, Stored, UnknownValue};
 pub(crate) use members::accepted;
+pub(crate) use told::told;
 
 const READ: &str = "read waves";
 const WRITE: &str = "write wave";
@@ -111,7 +114,10 @@ impl WaveStore for Store {
 
     async fn save_wave(&self, save: SaveWave) -> Result<bool, StoreError> {
         let registry = self.registry_id();
-        self.write(async move |mut tx| self::save(&mut tx, registry, &save).await).await
+        let clock = self.clock().clone();
+        let saved = self.write(async move |mut tx| self::save(&mut tx, registry, clock.now(), &save).await).await?;
+        self.something_queued();
+        Ok(saved)
     }
 
     async fn task_bases(&self, task: &TaskName) -> Result<TaskBases, StoreError> {
@@ -219,7 +225,7 @@ async fn open(
         let event = WaveEvent::TakenOver { members: places, by: id };
         if let Ok(changed) = stored.wave.apply(event, now) {
             let save = SaveWave::of(&stored, &changed);
-            save_known(tx, registry, &save).await?;
+            save_known(tx, registry, now, &save).await?;
         }
     }
     Ok(Some(id))
@@ -260,7 +266,12 @@ fn read(row: &sqlx::sqlite::SqliteRow) -> Result<StoredWave, StoreError> {
     Ok(StoredWave { wave, generation: row.try_get("generation").during(READ)? })
 }
 
-async fn save(tx: &mut SqliteConnection, registry: RegistryId, save: &SaveWave) -> Result<bool, StoreError> {
+async fn save(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    now: Timestamp,
+    save: &SaveWave,
+) -> Result<bool, StoreError> {
     let generation: Option<i64> =
         sqlx::query_scalar("SELECT generation FROM waves WHERE registry_id = ?1 AND number = ?2")
             .bind(registry.0)
@@ -271,11 +282,16 @@ async fn save(tx: &mut SqliteConnection, registry: RegistryId, save: &SaveWave) 
     if generation != Some(save.generation) {
         return Ok(false);
     }
-    save_known(tx, registry, save).await.map(|()| true)
+    save_known(tx, registry, now, save).await.map(|()| true)
 }
 
 /// Saves a change of a wave that nobody else has changed.
-async fn save_known(tx: &mut SqliteConnection, registry: RegistryId, save: &SaveWave) -> Result<(), StoreError> {
+async fn save_known(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    now: Timestamp,
+    save: &SaveWave,
+) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE waves SET phase = ?3, finished = ?4, generation = generation + 1 WHERE registry_id = ?1 AND number = ?2",
     )
@@ -286,5 +302,9 @@ async fn save_known(tx: &mut SqliteConnection, registry: RegistryId, save: &Save
     .execute(&mut *tx)
     .await
     .during(WRITE)?;
-    members::save(tx, registry, wave_number(save.id), &save.members).await
+    members::save(tx, registry, wave_number(save.id), &save.members).await?;
+    match save.finished {
+        Some(_) => outbox::queue(tx, registry, now, &outbox::Event::WaveFinished(save.id)).await,
+        None => Ok(()),
+    }
 }

@@ -466,6 +466,11 @@ pub const ROUTES: &[Route] = &[
         ..route(Method::Post, "/api/v1/secret-checks", Auth::Run, "checkSecrets", 200)
     },
     Route {
+        summary: "Show what the requests to a task's endpoint are signed with",
+        response: json("UpdateTriggerSecret"),
+        ..route(Method::Get, "/api/v1/tasks/{id}/update-trigger-secret", Auth::Run, "getUpdateTriggerSecret", 200)
+    },
+    Route {
         summary: "List webhooks",
         response: json("WebhookList"),
         ..route(Method::Get, "/api/v1/webhooks", Auth::Admin, "listWebhooks", 200)

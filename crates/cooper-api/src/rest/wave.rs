@@ -25,6 +25,37 @@ pub struct BaseImageTriggerSettings {
     /// Whether it follows the images of `cmd` steps too; `false` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follows_steps: Option<bool>,
+    /// The address that is told of the runs that it sets off; none if empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_trigger_endpoint: Option<String>,
+    /// How much that is told; `Default` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_trigger_payload_type: Option<UpdatePayloadType>,
+}
+
+/// How much the endpoint of a base image trigger is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum UpdatePayloadType {
+    /// What was updated, the run, and a token.
+    #[default]
+    Default,
+    /// The token alone.
+    Token,
+}
+
+/// What the requests to a task's endpoint are signed with.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UpdateTriggerSecret {
+    /// The secret.
+    pub secret: String,
+}
+
+/// Shows no secret.
+impl std::fmt::Debug for UpdateTriggerSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("UpdateTriggerSecret")
+    }
 }
 
 /// Which bases of builds a base image trigger follows, in ACR's words.

@@ -16,6 +16,22 @@ pub struct BaseImageTrigger {
     pub follows: Follows,
     /// Whether it follows the images of `cmd` steps too.
     pub steps: bool,
+    /// Who is told of the runs that it sets off: an http or https address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// How much is told.
+    #[serde(default)]
+    pub payload: UpdatePayload,
+}
+
+/// How much the endpoint of a trigger is told, in ACR's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UpdatePayload {
+    /// What was updated, the run, and a token.
+    #[default]
+    Default,
+    /// The token alone.
+    Token,
 }
 
 /// Which bases of builds a trigger follows, in ACR's words.
@@ -36,13 +52,22 @@ pub struct BaseImageChange {
     pub enabled: Option<bool>,
     pub follows: Option<Follows>,
     pub steps: Option<bool>,
+    pub endpoint: Option<Option<String>>,
+    pub payload: Option<UpdatePayload>,
 }
 
 impl Default for BaseImageTrigger {
     /// As `az acr task create` makes it.
     fn default() -> Self {
         let name = TimerName::parse("defaultBaseimageTriggerName").expect("ACR's name is one");
-        Self { name, enabled: true, follows: Follows::Runtime, steps: false }
+        Self {
+            name,
+            enabled: true,
+            follows: Follows::Runtime,
+            steps: false,
+            endpoint: None,
+            payload: UpdatePayload::Default,
+        }
     }
 }
 
@@ -65,6 +90,8 @@ impl BaseImageTrigger {
             enabled: change.enabled.unwrap_or(self.enabled),
             follows: change.follows.unwrap_or(self.follows),
             steps: change.steps.unwrap_or(self.steps),
+            endpoint: change.endpoint.unwrap_or_else(|| self.endpoint.clone()),
+            payload: change.payload.unwrap_or(self.payload),
         }
     }
 }

@@ -11,7 +11,7 @@ use axum::{Extension, Json};
 use cooper_api::problem::ProblemCode;
 use cooper_api::rest::{
     API_PREFIX, FiredView, ListTimersQuery, Moment, RefusalList, RefusalView, ReplaceTaskQuery, SetTaskCredential,
-    TaskList, TaskRunRequest, TaskSettings, TaskView, TimerList, TimerView,
+    TaskList, TaskRunRequest, TaskSettings, TaskView, TimerList, TimerView, UpdateTriggerSecret,
 };
 use cooper_engine::task::{Cause, Task, TaskSecret};
 use cooper_ports::access::Token;
@@ -25,6 +25,7 @@ use super::runs::{MAX_SECRET_BYTES, created, idempotency_key, invalid};
 use super::{ApiState, Caller, JsonBody, PathId, PathIds, Query};
 use crate::core::Core;
 use crate::orders::{task_credential_purpose, task_secret_purpose};
+use crate::outbox::endpoint::Endpoint;
 use crate::problem::{ApiError, ApiResult};
 use crate::stored_tasks::{self, For, Given, kept_as};
 
@@ -275,6 +276,21 @@ pub(super) async fn set_credential(
             Ok(Json(settings::view(&find(&core, &name).await?, &token)))
         })
         .await
+}
+
+/// `GET /tasks/{id}/update-trigger-secret`
+pub(super) async fn update_trigger_secret(
+    State(state): State<ApiState>,
+    Extension(Caller(token)): Extension<Caller>,
+    PathId(name): PathId<TaskName>,
+) -> ApiResult<Json<UpdateTriggerSecret>> {
+    let task = find(&state.core, &name).await?.task;
+    owned(&task, &token)?;
+    let endpoint = Endpoint::of_task(&state.core.key, &task).ok_or_else(|| {
+        let hint = format!("`cooper task update {name} --update-trigger-endpoint URL` sets one");
+        ApiError::not_found(format!("endpoint of task `{name}` for updates of base images")).with_hint(hint)
+    })?;
+    Ok(Json(UpdateTriggerSecret { secret: endpoint.secret }))
 }
 
 /// `DELETE /tasks/{id}/credentials/{host}`

@@ -220,7 +220,8 @@ fn parse_actions<T: AsRef<str>>(actions: &[T]) -> ApiResult<BTreeSet<Action>> {
     for text in actions {
         let action = Action::parse(text.as_ref()).map_err(|error| invalid(error.to_string()))?;
         if !Action::ASKED_FOR.contains(&action) {
-            return Err(invalid(format!("action `{action}` is told of when it is asked for: `cooper webhook ping`")));
+            let named = Action::ASKED_FOR.map(Action::as_str).join(", ");
+            return Err(invalid(format!("action `{action}` is none that webhooks are told of: these are {named}")));
         }
         parsed.insert(action);
     }

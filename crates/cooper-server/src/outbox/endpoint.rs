@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use axum::http::{HeaderName, HeaderValue};
-use cooper_ports::outbox::Target;
+use cooper_engine::task::Task;
+use cooper_ports::outbox::{Target, UpdateNotice};
 use cooper_types::SecretBytes;
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -51,12 +52,10 @@ pub(crate) struct Endpoint {
 /// Why something is no endpoint. None of its texts holds a value.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EndpointError {
-    #[error(
-        "the service URI is not an http or https address of at most {MAX_URI} bytes, such as https://example.org/hook"
-    )]
+    #[error("the address is not an http or https URL of at most {MAX_URI} bytes, such as https://example.org/hook")]
     Uri,
     #[error(
-        "the service URI holds a user name or a password; send them in a header: --headers \"Authorization=Basic BASE64\""
+        "the address holds a user name or a password; send them in a header: --headers \"Authorization=Basic BASE64\""
     )]
     Credentials,
     #[error("header `{0}` can't be set: it belongs to the request itself or to the server")]
@@ -91,6 +90,20 @@ impl Endpoint {
         Ok(Self { uri: url.into(), headers, secret })
     }
 
+    /// Who is told of the runs that updates of base images set off, where a task says so.
+    pub(crate) fn of_task(key: &ServerKey, task: &Task) -> Option<Self> {
+        let uri = task.base_image.endpoint.clone()?;
+        let secret = key.update_trigger_secret(&task.name.key(), &task.principal);
+        Some(Self { uri, headers: BTreeMap::new(), secret })
+    }
+
+    /// What a task's run is accepted with, so that its endpoint is told.
+    pub(crate) fn notice(key: &ServerKey, task: &Task) -> Option<UpdateNotice> {
+        let endpoint = Self::of_task(key, task)?;
+        let sealed = endpoint.seal(key, &Target::UpdateTrigger(task.name.key()));
+        Some(UpdateNotice { sealed, payload: task.base_image.payload })
+    }
+
     /// The host, with the port where that is not the scheme's own: what is shown.
     pub(crate) fn host(&self) -> String {
         parse(&self.uri)
@@ -110,6 +123,11 @@ impl Endpoint {
         let text = key.unseal(&purpose(target), sealed).map_err(|_| unreadable())?;
         serde_json::from_slice(text.expose()).map_err(|_| unreadable())
     }
+}
+
+/// The address, checked and as it is kept.
+pub(crate) fn checked_uri(uri: &str) -> Result<String, EndpointError> {
+    parse(uri).map(String::from)
 }
 
 fn parse(uri: &str) -> Result<Url, EndpointError> {

@@ -4,10 +4,11 @@
 
 use cooper_engine::delivery::Delivery;
 use cooper_engine::run::Run;
+use cooper_engine::task::{Cause, ImageUpdate, UpdatePayload};
 use cooper_engine::webhook::{Action, Scope};
-use cooper_ports::outbox::Target;
+use cooper_ports::outbox::{Target, UpdateNotice};
 use cooper_ports::store_error::StoreError;
-use cooper_types::{Digest, EventId, RegistryId, RepositoryName, Tag, Timestamp, WebhookName};
+use cooper_types::{Digest, EventId, RegistryId, RepositoryName, Tag, Timestamp, WaveId, WebhookName};
 use serde_json::{Value, json};
 use sqlx::{Row, SqliteConnection};
 use uuid::Uuid;
@@ -15,6 +16,7 @@ use uuid::Uuid;
 use super::target_column;
 use crate::contexts::run_number;
 use crate::sql_error::{During, Stored};
+use crate::waves;
 
 const QUEUE: &str = "queue event";
 
@@ -43,9 +45,8 @@ pub(crate) enum Event<'e> {
     },
     /// A run has ended.
     RunFinished(&'e Run),
-    /// A wave has ended: its name, and what is told of it.
-    #[expect(dead_code, reason = "waves are not there yet; whoever ends one calls this")]
-    WaveFinished { wave: &'e str, told: Value },
+    /// A wave has ended.
+    WaveFinished(WaveId),
 }
 
 /// Writes a row for each webhook that is told of the event. This is a part of the transaction that makes the event; after its
@@ -96,11 +97,11 @@ pub(crate) async fn queue(
             body["run"] = told_of_run(tx, registry, run).await?;
             run.id.to_string()
         }
-        Event::WaveFinished { wave, told } => {
+        Event::WaveFinished(wave) => {
             body["version"] = json!(VERSION);
             body["registry"] = json!(name);
-            body["wave"] = told.clone();
-            (*wave).to_owned()
+            body["wave"] = waves::told(tx, registry, *wave).await?;
+            wave.to_string()
         }
     };
     let row = NewRow { event: &id, action: action(event), subject: &subject, body: &body.to_string(), sealed: None };
@@ -108,6 +109,47 @@ pub(crate) async fn queue(
         row.insert(tx, registry, now, &Target::Webhook(name)).await?;
     }
     Ok(())
+}
+
+/// Writes a row for the endpoint of a task whose run was set off by base images. This is a part of the transaction that accepts the
+/// run.
+pub(crate) async fn queue_update_notice(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    now: Timestamp,
+    run: &Run,
+    notice: &UpdateNotice,
+) -> Result<(), StoreError> {
+    let (Some(task), Cause::BaseImage { wave, images }) = (&run.origin.task, &run.origin.cause) else { return Ok(()) };
+    let id = new_id();
+    let token = json!({ "updateTriggerToken": id });
+    let body = match notice.payload {
+        UpdatePayload::Token => token,
+        UpdatePayload::Default => {
+            let image = |update: &ImageUpdate| {
+                json!({
+                    "registry": update.registry, "repository": update.repository, "tag": update.tag,
+                    "digest": update.to, "previousDigest": update.from,
+                })
+            };
+            json!({
+                "id": id,
+                "timestamp": now.to_string(),
+                "action": Action::ImageUpdate,
+                "version": VERSION,
+                "registry": run.registry,
+                "task": task.name,
+                "runId": run.id,
+                "waveId": wave,
+                "images": images.iter().map(image).collect::<Vec<_>>(),
+                "updateTriggerToken": id,
+            })
+        }
+    };
+    let (subject, body) = (run.id.to_string(), body.to_string());
+    let sealed = Some(notice.sealed.as_slice());
+    let row = NewRow { event: &id, action: Action::ImageUpdate, subject: &subject, body: &body, sealed };
+    row.insert(tx, registry, now, &Target::UpdateTrigger(task.name.key())).await
 }
 
 /// A delivery that is to be queued.
@@ -161,7 +203,7 @@ fn action(event: &Event<'_>) -> Action {
         Event::Pushed { .. } => Action::Push,
         Event::Deleted { .. } => Action::Delete,
         Event::RunFinished(_) => Action::RunFinished,
-        Event::WaveFinished { .. } => Action::WaveFinished,
+        Event::WaveFinished(_) => Action::WaveFinished,
     }
 }
 
@@ -169,7 +211,7 @@ fn is_covered(scope: &Scope, event: &Event<'_>) -> bool {
     match event {
         Event::Pushed { repository, tag, .. } => scope.covers(repository, &[tag.as_str()]),
         Event::Deleted { repository, tags, .. } => scope.covers(repository, tags),
-        Event::RunFinished(_) | Event::WaveFinished { .. } => true,
+        Event::RunFinished(_) | Event::WaveFinished(_) => true,
     }
 }
 

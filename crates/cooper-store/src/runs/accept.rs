@@ -18,6 +18,7 @@ use crate::agents;
 use crate::contexts::{self, run_number};
 use crate::events;
 use crate::logs::append::{Author, append};
+use crate::outbox;
 use crate::sql_error::{During, Stored};
 use crate::tasks::{hooks, timers};
 use crate::waves;
@@ -71,10 +72,12 @@ pub(super) async fn accept(
     if let Some(Occasion::Event(event)) = &occasion {
         hooks::fired(tx, registry, now, event, id).await?;
     }
-    if let Some(Occasion::Member(MemberRun { wave, member })) = occasion
-        && !waves::accepted(tx, registry, wave, member, id).await?
-    {
-        return Err(AcceptError::MemberMoved { wave, member });
+    let mut notice = None;
+    if let Some(Occasion::Member(MemberRun { wave, member, notice: told })) = occasion {
+        if !waves::accepted(tx, registry, wave, member, id).await? {
+            return Err(AcceptError::MemberMoved { wave, member });
+        }
+        notice = told;
     }
     insert(tx, registry, &run, context, request.run_type, request.idempotency.as_ref()).await?;
     super::request::insert(tx, registry, id, &request.run.kept_request(), &kept_texts, uploaded.as_ref()).await?;
@@ -90,6 +93,9 @@ pub(super) async fn accept(
     if !notes.is_empty() {
         let frames = notes.iter().map(|note| NewFrame::service(now, note)).collect();
         log = log_written(append(tx, registry, id, Author::Server, frames).await)?.end;
+    }
+    if let Some(notice) = notice {
+        outbox::queue_update_notice(tx, registry, now, &run, &notice).await?;
     }
     events::insert(tx, registry, "run.accepted", &serde_json::json!({ "run": id }), now).await?;
     let record = RunRecord {

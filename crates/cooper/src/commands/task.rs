@@ -73,6 +73,8 @@ enum TaskCommand {
     Export(apply::ExportArgs),
     /// Show what did not start a task lately, and the rules that said no
     WhyNot(NamedOutput),
+    /// Show what the requests to a task's update-trigger endpoint are signed with
+    UpdateTriggerSecret(NameArgs),
     /// Make, change, list and remove timers
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Timer(timer::TimerArgs),
@@ -152,6 +154,11 @@ pub(crate) async fn run(args: &TaskArgs, environment: &Environment) -> Result<Ex
         TaskCommand::UpdateRun(args) => runs::update(args, server, environment).await,
         TaskCommand::Apply(args) => apply::apply(args, server, environment).await,
         TaskCommand::Export(args) => apply::export(args, server, environment).await,
+        TaskCommand::UpdateTriggerSecret(name) => {
+            let secret = server.connect(environment)?.update_trigger_secret(&name.get()?).await?;
+            output::line(&secret.secret)?;
+            Ok(Exit::Success)
+        }
         TaskCommand::WhyNot(args) => why_not(&args.name.get()?, args.output, server, environment).await,
         TaskCommand::Timer(args) => timer::run(args, server, environment).await,
         TaskCommand::Hooks(args) => hooks::run(args, server, environment).await,

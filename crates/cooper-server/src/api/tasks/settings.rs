@@ -7,10 +7,11 @@ use cooper_api::problem::ProblemCode;
 use cooper_api::rest::{
     self, BaseImageTriggerSettings, BaseImageTriggerType, DockerStepSettings, EncodedStepSettings, FileStepSettings,
     StepSettings, TaskCredentialView, TaskRunRequest, TaskSettings, TaskStatus, TaskValue, TaskView, TimerSettings,
+    UpdatePayloadType,
 };
 use cooper_engine::task::{
     BaseImageChange, BaseImageTrigger, CatchUp, DockerChange, EncodedChange, FileChange, Follows, Overrides,
-    StepChange, Task, TaskChange, TaskSecret, TaskStep, Timer,
+    StepChange, Task, TaskChange, TaskSecret, TaskStep, Timer, UpdatePayload,
 };
 use cooper_engine::timer::{Expression, Schedule, Zone};
 use cooper_ports::access::Token;
@@ -22,6 +23,7 @@ use cooper_types::{Platform, PoolName, SecretString, TimerName};
 
 use crate::api::hooks;
 use crate::api::runs::invalid;
+use crate::outbox::endpoint::checked_uri;
 use crate::problem::{ApiError, ApiResult, chain};
 
 /// The values of secrets that came with a request.
@@ -212,10 +214,23 @@ fn base_image(settings: BaseImageTriggerSettings) -> ApiResult<BaseImageChange> 
             BaseImageTriggerType::All => Follows::All,
         }),
         steps: settings.follows_steps,
+        endpoint: match settings.update_trigger_endpoint.as_deref() {
+            None => None,
+            Some("") => Some(None),
+            Some(uri) => {
+                let fault = |error| invalid(format!("baseImageTrigger: updateTriggerEndpoint: {error}"));
+                Some(Some(checked_uri(uri).map_err(fault)?))
+            }
+        },
+        payload: settings.update_trigger_payload_type.map(|payload| match payload {
+            UpdatePayloadType::Default => UpdatePayload::Default,
+            UpdatePayloadType::Token => UpdatePayload::Token,
+        }),
     })
 }
 
-fn base_image_view(trigger: &BaseImageTrigger) -> BaseImageTriggerSettings {
+/// An endpoint's address may be a secret: the task's own principal and administrators see it.
+fn base_image_view(trigger: &BaseImageTrigger, may_see_all: bool) -> BaseImageTriggerSettings {
     BaseImageTriggerSettings {
         name: Some(trigger.name.to_string()),
         base_image_trigger_type: Some(match trigger.follows {
@@ -224,6 +239,11 @@ fn base_image_view(trigger: &BaseImageTrigger) -> BaseImageTriggerSettings {
         }),
         status: Some(status(trigger.enabled)),
         follows_steps: Some(trigger.steps),
+        update_trigger_endpoint: trigger.endpoint.clone().filter(|_| may_see_all),
+        update_trigger_payload_type: trigger.endpoint.as_ref().map(|_| match trigger.payload {
+            UpdatePayload::Default => UpdatePayloadType::Default,
+            UpdatePayload::Token => UpdatePayloadType::Token,
+        }),
     }
 }
 
@@ -265,7 +285,7 @@ pub(super) fn view(record: &TaskRecord, token: &Token) -> TaskView {
             run_retention_days: Some(task.retention.runs),
             log_retention_days: Some(task.retention.logs),
             timers: timers.collect(),
-            base_image_trigger: Some(base_image_view(&task.base_image)),
+            base_image_trigger: Some(base_image_view(&task.base_image, may_see_all)),
             source_triggers: sources.collect(),
         },
         principal: task.principal.clone(),

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use cooper_api::rest::{
     BaseImageTriggerSettings, BaseImageTriggerType, DEFAULT_TIMEOUT_SECONDS, DockerStepSettings, EncodedStepSettings,
     FileStepSettings, MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, SetTaskCredential, StepSettings, TaskSettings,
-    TaskStatus, TaskValue, TaskView, TimerSettings,
+    TaskStatus, TaskValue, TaskView, TimerSettings, UpdatePayloadType,
 };
 use cooper_client::Client;
 use cooper_spec::source::{RemoteSource, SourceLocation};
@@ -158,6 +158,19 @@ struct BaseImageArgs {
     /// Whether it follows the images of cmd steps too [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     base_image_trigger_steps: Option<bool>,
+    /// The address that is told of the runs that base images set off; none if it is empty
+    #[arg(long, value_name = "URL")]
+    update_trigger_endpoint: Option<String>,
+    /// How much that is told: what was updated, or a token alone [default: default]
+    #[arg(long, value_enum, ignore_case = true, value_name = "TYPE")]
+    update_trigger_payload_type: Option<Payload>,
+}
+
+/// How much an endpoint is told, in any letter case.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Payload {
+    Default,
+    Token,
 }
 
 /// Which bases a base image trigger follows, in any letter case.
@@ -178,6 +191,11 @@ impl BaseImageArgs {
             }),
             status: self.base_image_trigger_enabled.map(status),
             follows_steps: self.base_image_trigger_steps,
+            update_trigger_endpoint: self.update_trigger_endpoint.clone(),
+            update_trigger_payload_type: self.update_trigger_payload_type.map(|payload| match payload {
+                Payload::Default => UpdatePayloadType::Default,
+                Payload::Token => UpdatePayloadType::Token,
+            }),
         };
         (settings != BaseImageTriggerSettings::default()).then_some(settings)
     }
