@@ -40,6 +40,8 @@ pub struct Faults {
     pub faults: Vec<Fault>,
     /// How many more there are.
     pub more: usize,
+    /// What its author should know besides; at most a hundred.
+    pub warnings: Vec<Fault>,
 }
 
 impl Fault {
@@ -54,13 +56,13 @@ impl Faults {
         faults.sort_by_key(|fault| fault.place.as_ref().map(|place| (place.line, place.column)));
         let more = faults.len().saturating_sub(MAX_TOLD);
         faults.truncate(MAX_TOLD);
-        Self { faults, more }
+        Self { faults, more, warnings: Vec::new() }
     }
 }
 
 impl From<Fault> for Faults {
     fn from(fault: Fault) -> Self {
-        Self { faults: vec![fault], more: 0 }
+        Self { faults: vec![fault], ..Self::default() }
     }
 }
 

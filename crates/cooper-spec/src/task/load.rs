@@ -90,7 +90,11 @@ pub fn load(inputs: &TaskInputs) -> Result<Loaded, Faults> {
             warnings.append(&mut report.warnings);
             Ok(Loaded { task, warnings: told(warnings, inputs).faults, rendered: lines.text() })
         }
-        _ => Err(told(report.faults, inputs)),
+        _ => {
+            warnings.append(&mut report.warnings);
+            let warnings = told(warnings, inputs).faults;
+            Err(Faults { warnings, ..told(report.faults, inputs) })
+        }
     }
 }
 

@@ -189,3 +189,11 @@ fn every_example_is_right() {
     }
     assert!(seen >= 8, "{seen} examples");
 }
+
+#[test]
+fn a_file_with_errors_tells_its_warnings_too() {
+    let text = "version: v1.1.0\nsteps:\n  - cmd: a\n    retrys: 3\n  - cmd: b\n    timeout: never\n";
+    let faults = load(&inputs(text)).expect_err("a fault");
+    assert_eq!((faults.faults.len(), faults.warnings.len()), (1, 1), "{faults}");
+    assert!(faults.warnings[0].to_string().contains("retrys"), "{}", faults.warnings[0]);
+}

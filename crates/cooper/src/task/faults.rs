@@ -10,6 +10,7 @@ pub(crate) fn show_faults(faults: &Faults) {
     if faults.more > 0 {
         output::note(&format!("error: and {} more", faults.more));
     }
+    show_warnings(&faults.warnings);
 }
 
 /// Shows what its author should know.
