@@ -89,7 +89,7 @@ struct Attempt<'a> {
     /// Fires when the attempt has to stop.
     stop: CancellationToken,
     /// For what is to be known before its end.
-    said: mpsc::UnboundedSender<ToServer>,
+    said: mpsc::Sender<ToServer>,
 }
 
 /// A step's place in its run.
@@ -133,7 +133,7 @@ impl Attempt<'_> {
         resolved.bases.retain(|base| base.digest.is_some());
         resolved.bases.iter_mut().for_each(|base| base.reference = masks.text(&base.reference));
         if resolved != Resolved::default() {
-            let _ = self.said.send(ToServer::Resolved(self.key, self.attempt, resolved));
+            let _ = self.said.try_send(ToServer::Resolved(self.key, self.attempt, resolved));
         }
     }
 }
@@ -172,7 +172,7 @@ impl StepRunner {
         attempt: AttemptNumber,
         order: StepOrder,
         shared: Arc<SharedPlacement>,
-        said: mpsc::UnboundedSender<ToServer>,
+        said: mpsc::Sender<ToServer>,
         cancel: CancellationToken,
     ) -> Option<StepResult> {
         let span = tracing::info_span!("step", run = %key.run, attempt = %attempt, step = %order.step);
@@ -185,7 +185,7 @@ impl StepRunner {
         attempt: AttemptNumber,
         order: StepOrder,
         shared: Arc<SharedPlacement>,
-        said: mpsc::UnboundedSender<ToServer>,
+        said: mpsc::Sender<ToServer>,
         cancel: CancellationToken,
     ) -> Option<StepResult> {
         let sender = self.hub.open(key, attempt, self.placement_dir(key));

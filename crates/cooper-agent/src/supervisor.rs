@@ -24,6 +24,9 @@ use crate::step::StepRunner;
 /// How long what the engine would not remove waits for another try, if no placement ends before.
 const LEFTOVERS_PAUSE: Duration = Duration::from_secs(30);
 
+/// What attempts say before their ends and nobody has taken yet: a few words of each slot. What does not fit is not said.
+const MAX_SAID: usize = 256;
+
 type StepKey = (PlacementKey, AttemptNumber);
 
 /// Holds the agent's state.
@@ -46,8 +49,8 @@ pub(crate) struct Supervisor {
     /// What is in the engine, and the next clean-up tries to remove again.
     leftovers: Leftovers,
     /// What attempts have to say before their ends.
-    said: mpsc::UnboundedSender<ToServer>,
-    heard: mpsc::UnboundedReceiver<ToServer>,
+    said: mpsc::Sender<ToServer>,
+    heard: mpsc::Receiver<ToServer>,
 }
 
 impl Supervisor {
@@ -58,7 +61,7 @@ impl Supervisor {
         disk: watch::Receiver<Option<DiskSpace>>,
         idle: watch::Sender<bool>,
     ) -> Self {
-        let (said, heard) = mpsc::unbounded_channel();
+        let (said, heard) = mpsc::channel(MAX_SAID);
         Self {
             said,
             heard,
