@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use cooper_e2e::{GitRepository, GitServer, ServerOptions, TestServer, wait_until};
+use cooper_e2e::{GitBehaviour, GitRepository, GitServer, ServerOptions, TestServer, request, wait_until};
+use hmac::{Hmac, Mac as _};
 use serde_json::Value;
+use sha2::Sha256;
 use tempfile::TempDir;
 
 /// A server that may fetch from this machine, a Git server on it, and somebody who pushes to that.
@@ -154,4 +156,57 @@ fn a_push_starts_its_task_once_and_nobody_elses() {
     let run = world.run_of("pushed", &tagged);
     assert_eq!((&run["sourceTrigger"]["tagName"], &run["sourceTrigger"]["eventType"]), (&"v1".into(), &"tag".into()));
     world.server.expect_quiet_log();
+}
+
+#[test]
+fn a_forge_is_told_how_its_run_stands() {
+    let root = TempDir::new().unwrap();
+    let team = root.path().join("team");
+    fs::create_dir(&team).unwrap();
+    let repository = GitRepository::new(&team, "app.git");
+    let git = GitServer::start(root.path());
+    // The same host is the forge: it takes what it is told.
+    git.behave("api", &[GitBehaviour::Answer("201 Created", "application/json", b"{}".to_vec())]);
+    let arguments =
+        ["--allow-source", "127.0.0.1", "--public-url", "https://ci.example.org/"].map(str::to_owned).to_vec();
+    let server = TestServer::with(ServerOptions { arguments, ..ServerOptions::default() });
+    let commit = repository.commit_files(&[("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n")]);
+    let url = git.url("team/app.git");
+    let create = ["task", "create", "--output", "json", "told1", "-f", "Dockerfile", "-t", "told:{{.Run.Branch}}"];
+    let forge = ["-c", &*format!("{url}#main"), "--forge", "gitea", "--git-access-token", "f0rge-t0ken"];
+    let made = server.cooper(&[&create[..], &forge].concat()).ok().json();
+    let hook = &made["hooks"][0];
+
+    let body = serde_json::json!({
+        "ref": "refs/heads/main", "before": "0".repeat(40), "after": commit, "total_commits": 1,
+        "commits": [{"id": commit, "message": "files", "added": ["Dockerfile"], "removed": [], "modified": []}],
+        "head_commit": {"id": commit, "message": "files"},
+        "repository": {"full_name": "team/app", "clone_url": url, "html_url": url.trim_end_matches(".git")},
+        "pusher": {"login": "bob"}
+    });
+    let body = body.to_string().into_bytes();
+    let mut mac = Hmac::<Sha256>::new_from_slice(hook["secret"].as_str().unwrap().as_bytes()).unwrap();
+    mac.update(&body);
+    let digits: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let signature = format!("X-Gitea-Signature: {digits}");
+    let headers = ["Content-Type: application/json", "X-Gitea-Event: push", "X-Gitea-Delivery: d1", &*signature];
+    let authority = server.url().trim_start_matches("http://").to_owned();
+    let answer = request(&authority, "POST", hook["path"].as_str().unwrap(), &headers, &body).unwrap();
+    assert_eq!(answer.status, 202, "{}", answer.body);
+
+    let told = || -> Vec<Value> {
+        let seen = git.seen().into_iter().filter(|seen| seen.target.starts_with("/api/v1/"));
+        let of_commit = seen.inspect(|seen| {
+            assert!(seen.target.starts_with(&format!("/api/v1/repos/team/app/statuses/{commit}")), "{}", seen.target);
+            assert!(seen.authorization.as_deref().is_some_and(|shown| shown.contains("f0rge-t0ken")), "{seen:?}");
+        });
+        of_commit.map(|seen| serde_json::from_str(&seen.body).unwrap()).collect()
+    };
+    let is_told = || told().last().is_some_and(|status| status["state"] == "success");
+    wait_until("the forge is told of the success", Duration::from_secs(60), is_told);
+    let told = told();
+    let last = told.last().unwrap();
+    assert_eq!((&last["context"], &told[0]["state"]), (&"cooper/told1".into(), &"pending".into()));
+    assert_eq!(last["target_url"], "https://ci.example.org/api/v1/runs/ca1");
+    server.expect_quiet_log();
 }

@@ -6,6 +6,7 @@
 pub mod access;
 pub mod agents;
 pub mod blobs;
+pub mod branches;
 pub mod clock;
 pub mod context_tree;
 pub mod contexts;
@@ -19,6 +20,7 @@ pub mod outgoing;
 pub mod registry;
 pub mod runs;
 pub mod secrets;
+pub mod statuses;
 pub mod store_error;
 pub mod tasks;
 pub mod waves;

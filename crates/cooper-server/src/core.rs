@@ -12,7 +12,9 @@ use cooper_api::agent::{SpokenByServer, to_agent};
 use cooper_api::problem::ProblemCode;
 use cooper_engine::message::{StepOutput, StepResult, ToAgent};
 use cooper_engine::run::{Effect, Policy, Run, RunEvent};
+use cooper_engine::task::Cause;
 use cooper_ports::agents::AgentStore;
+use cooper_ports::branches::BranchStore;
 use cooper_ports::clock::Clock;
 use cooper_ports::contexts::ContextStore;
 use cooper_ports::credentials::SourceCredentialStore;
@@ -22,6 +24,7 @@ use cooper_ports::logs::LogStore;
 use cooper_ports::outbox::{Outbox, WebhookStore};
 use cooper_ports::runs::{Applied, ApplyError, RunStore, SecretKind};
 use cooper_ports::secrets::SecretStore;
+use cooper_ports::statuses::StatusStore;
 use cooper_ports::tasks::TaskStore;
 use cooper_ports::waves::WaveStore;
 use cooper_registry::SigningKey;
@@ -58,6 +61,10 @@ pub(crate) struct Core {
     pub(crate) logs: Arc<dyn LogStore>,
     pub(crate) tasks: Arc<dyn TaskStore>,
     pub(crate) hook_store: Arc<dyn HookStore>,
+    pub(crate) statuses: Arc<dyn StatusStore>,
+    pub(crate) branches: Arc<dyn BranchStore>,
+    /// Where people and forges reach the server.
+    pub(crate) public_url: String,
     /// What came to hooks and is not in the store.
     pub(crate) hooks: Hooks,
     /// Has the timers looked at: one was made or changed.
@@ -129,6 +136,10 @@ pub(crate) struct CoreParts {
     pub(crate) webhooks: Arc<dyn WebhookStore>,
     pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) hook_store: Arc<dyn HookStore>,
+    pub(crate) statuses: Arc<dyn StatusStore>,
+    pub(crate) branches: Arc<dyn BranchStore>,
+    /// Where people and forges reach the server.
+    pub(crate) public_url: String,
     pub(crate) contexts: Arc<dyn ContextStore>,
     pub(crate) context_files: ContextFiles,
     pub(crate) context_retention: Duration,
@@ -168,6 +179,9 @@ impl Core {
             logs: parts.logs,
             tasks: parts.tasks,
             hook_store: parts.hook_store,
+            statuses: parts.statuses,
+            branches: parts.branches,
+            public_url: parts.public_url,
             hooks: Hooks::default(),
             timers: Notify::new(),
             waves: parts.waves,
@@ -248,6 +262,9 @@ impl Core {
         }
         if applied.run.finished().is_some() {
             self.metrics.run_finished(applied.run.status());
+            if matches!(applied.run.origin.cause, Cause::Source(_)) {
+                self.hooks.tell.notify_one();
+            }
             tracing::info!(run = %run, status = %applied.run.status(), "run finished");
         }
         Ok(applied)

@@ -4,8 +4,10 @@
 //! they came, for each task. An event sets off one run: the key of kind, reference and commit is written in the transaction
 //! that accepts it. After a crash the loop finds what waits, and what was done before is known by its key.
 
+pub(crate) mod missed;
 mod receive;
 mod seen;
+pub(crate) mod statuses;
 mod supersede;
 #[cfg(test)]
 mod tests;
@@ -16,6 +18,7 @@ use std::time::Duration;
 
 use cooper_api::problem::ProblemCode;
 use cooper_engine::task::{Cause, Fired, Overrides, SourceCause, Task};
+use cooper_engine::trigger::event::SourceChange;
 use cooper_engine::trigger::provider::Provider;
 use cooper_ports::hooks::{EventOutcome, FiringDelivery, NewHook, Outcome, PendingDelivery, SourceFiring};
 use cooper_ports::runs::AcceptError;
@@ -166,6 +169,12 @@ async fn work_off(core: &Arc<Core>, pending: PendingDelivery) -> Result<Done, St
                 }
             }
         };
+        // Who looks at the repository later would take it for a push that nobody told of.
+        if let (SourceChange::Push(push), Outcome::Refused(_) | Outcome::Failed(_)) = (&event.change, &outcome)
+            && let Some(commit) = push.change.after()
+        {
+            core.branches.branch_dealt_with(&pending.task, &push.branch, commit).await?;
+        }
         if let Outcome::Failed(why) = &outcome {
             tracing::warn!(task = %pending.task, delivery = pending.delivery, what, why, "event started no run");
         }
@@ -227,6 +236,7 @@ async fn start(
     match stored_tasks::accept(core, request, For::Event(firing)).await {
         Ok(accepted) => {
             let run = accepted.record.run.id;
+            core.hooks.tell.notify_one();
             if cancel_superseded {
                 supersede::by(core, &accepted.record.run).await?;
             }

@@ -172,6 +172,12 @@ impl Server {
             outbox: Arc::new(store.clone()),
             waves: Arc::new(store.clone()),
             hook_store: Arc::new(store.clone()),
+            statuses: Arc::new(store.clone()),
+            branches: Arc::new(store.clone()),
+            public_url: settings.public_url.clone().unwrap_or_else(|| {
+                let scheme = if settings.tls.is_some() { "https" } else { "http" };
+                format!("{scheme}://{registry_name}")
+            }),
             contexts: Arc::new(store.clone()),
             context_files,
             context_retention: settings.context_retention,
@@ -220,6 +226,8 @@ impl Server {
             tokio::spawn(outbox::run(core.clone(), stop.clone())),
             tokio::spawn(waves::run(core.clone(), stop.clone())),
             tokio::spawn(hooks::run(core.clone(), stop.clone())),
+            tokio::spawn(hooks::statuses::run(core.clone(), stop.clone())),
+            tokio::spawn(hooks::missed::run(core.clone(), stop.clone())),
             tokio::spawn(sweep_registry(registry.clone(), settings.clone(), stop.clone())),
         ];
         if let Some(tls) = tls {

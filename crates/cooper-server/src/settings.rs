@@ -26,6 +26,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// The embedded registry's name in references; `localhost:PORT` if absent.
     pub registry_name: Option<RegistryName>,
+    /// Where people and forges reach the server, without a slash at its end; by the registry's name if absent.
+    pub public_url: Option<String>,
     /// The agent inside this process, if there is to be one.
     pub local_agent: Option<LocalAgent>,
     /// Whether images may be pulled without a token.

@@ -32,14 +32,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cooper_spec::source::GitSource;
+use cooper_spec::source::{GitSource, RepositoryUrl};
 use cooper_types::{Digest, SecretString};
 use tokio_util::sync::CancellationToken;
 
 use crate::egress::Egress;
 use crate::further::FurtherFiles;
+use advertisement::RemoteRef;
 pub use error::{GitError, GitNameFault};
 use fetching::Fetching;
+use remote::{Access, Remote};
 use worker::Workers;
 
 /// What to fetch, and what to make of it.
@@ -246,4 +248,22 @@ pub async fn fetch(
     };
     workers.stop().await;
     result
+}
+
+/// The branches of a repository and their commits, without fetching anything.
+pub async fn branches(
+    egress: &Egress,
+    credentials: &dyn CredentialSource,
+    url: &RepositoryUrl,
+) -> Result<Vec<(String, String)>, GitError> {
+    /// Bytes of the list, and of what a server says beside it.
+    const LIST: u64 = 64 << 20;
+    let access = Access::new(egress, credentials, LIST);
+    let mut remote = Remote::discover(&access, url).await?;
+    let references = remote.references(&["refs/heads/".to_owned()]).await?;
+    let branch = |reference: RemoteRef| {
+        let name = reference.name.strip_prefix("refs/heads/")?.to_owned();
+        Some((name, reference.id.to_string()))
+    };
+    Ok(references.into_iter().filter_map(branch).collect())
 }

@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use cooper_e2e::{GitRepository, GitServer};
 use cooper_ports::context_tree::{ContextTree, EntryKind};
-use cooper_source::git::{CredentialSource, FetchLimits, FetchRequest, GitCredential, NoCredentials, fetch};
+use cooper_source::git::{CredentialSource, FetchLimits, FetchRequest, GitCredential, NoCredentials, branches, fetch};
 use cooper_source::{
     Cidr, Egress, EgressOptions, EgressPolicy, FurtherFiles, GitError, Snapshot, UnpackLimits, unpack,
 };

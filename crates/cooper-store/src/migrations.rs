@@ -38,6 +38,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     migration!(14, "0014_hooks.sql"),
     migration!(15, "0015_tag_order.sql"),
     migration!(16, "0016_untrusted_pools.sql"),
+    migration!(17, "0017_commit_statuses.sql"),
 ];
 
 /// Why the schema could not be brought to this binary's version.

@@ -1,6 +1,8 @@
 //! Stored tasks in SQLite, with their secrets and credentials, which arrive sealed.
 
+mod branches;
 pub(crate) mod hooks;
+pub(crate) mod statuses;
 pub(crate) mod timers;
 
 use std::collections::BTreeMap;

@@ -69,6 +69,7 @@ pub(crate) fn resolve(
         ),
     };
     let registry_name = layers.take(Key::RegistryName, |text| RegistryName::parse(text).map_err(|e| e.to_string()));
+    let public_url = layers.take(Key::PublicUrl, value::public_url);
     let agent = layers.take(Key::Agent, value::boolean).unwrap_or(true);
     let name = layers.take(Key::AgentName, |text| AgentName::parse(text).map_err(|e| e.to_string()));
     let engine_socket = layers.take(Key::Engine, value::socket).or_else(|| docker_host(environment));
@@ -101,6 +102,7 @@ pub(crate) fn resolve(
                 tls,
                 data_dir,
                 registry_name,
+                public_url,
                 local_agent,
                 anonymous_pull,
                 blob_grace,
@@ -283,6 +285,7 @@ mod tests {
                 tls: None,
                 data_dir: "/home/dev/.local/share/cooper".into(),
                 registry_name: None,
+                public_url: None,
                 local_agent: Some(LocalAgent {
                     name: AgentName::parse("local").expect("name"),
                     engine_socket: None,
@@ -321,7 +324,7 @@ mod tests {
 
     #[test]
     fn every_key_works_in_every_layer() {
-        let file = "listen = \"localhost:0\"\ntls-self-signed = true\ntls-name = \"a.example.com, 10.0.0.1\"\ndata-dir = \"/srv\"\nregistry-name = \"r.example.com\"\nagent = true\n\
+        let file = "listen = \"localhost:0\"\ntls-self-signed = true\ntls-name = \"a.example.com, 10.0.0.1\"\ndata-dir = \"/srv\"\nregistry-name = \"r.example.com\"\npublic-url = \"https://ci.example.com/\"\nagent = true\n\
             agent-name = \"a1\"\nengine = \"unix:///run/e.sock\"\nslots = 7\ncache-budget = \"none\"\nmin-free = \"7%\"\nallow-privileged = true\nallow-ports = true\nallow-network = \"host, lan\"\nstep-memory = \"2GiB\"\nstep-pids = 500\nanonymous-pull = true\nblob-grace = \"12h\"\n\
             max-context-size = \"2GiB\"\ncontext-retention = \"48h\"\nallow-source = \"10.0.0.0/8, fd00::/8\"\nfrontend = \"docker/dockerfile=pull, r.io/f:1=builtin\"\nsecret-env = \"A,B bob\"\nsecret-vault = \"v.example=vault:kv/ci *\"\nvault-address = \"https://vault.example\"\n\
             vault-token-file = \"/run/token\"\nvault-namespace = \"team\"\nvault-ca-file = \"/etc/ca.pem\"\nshutdown-grace = 5\nlog-format = \"json\"\nlog = \"debug\"\n\
@@ -333,6 +336,7 @@ mod tests {
             (Key::TlsName, "a.example.com,10.0.0.1"),
             (Key::DataDir, "/srv"),
             (Key::RegistryName, "r.example.com"),
+            (Key::PublicUrl, "https://ci.example.com"),
             (Key::Agent, "true"),
             (Key::AgentName, "a1"),
             (Key::Engine, "/run/e.sock"),
@@ -383,7 +387,7 @@ mod tests {
         let expect = [
             "cooper.toml:2: unknown key `log-fromat`; did you mean `log-format`?",
             "cooper.toml:3: key `engine` must be a text, a number or true/false",
-            "cooper.toml:4: unknown key `zzz`; known keys are listen, tls-cert, tls-key, tls-self-signed, tls-name, data-dir, registry-name, agent, agent-name, engine, \
+            "cooper.toml:4: unknown key `zzz`; known keys are listen, tls-cert, tls-key, tls-self-signed, tls-name, data-dir, registry-name, public-url, agent, agent-name, engine, \
              slots, cache-budget, min-free, allow-privileged, allow-ports, allow-network, step-memory, step-pids, anonymous-pull, blob-grace, max-context-size, context-retention, allow-source, source-ca-file, frontend, image-aliases, secret-env, secret-vault, vault-address, vault-token-file, vault-namespace, vault-ca-file, shutdown-grace, log-format, log, agent-server, \
              agent-token-file, agent-platform, agent-pool, agent-data-dir, agent-ca-file, agent-insecure",
             "--listen: `nowhere` is not an address and port such as 127.0.0.1:5000",

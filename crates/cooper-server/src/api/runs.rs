@@ -75,19 +75,15 @@ pub(super) async fn rerun(
         if let Some(earlier) = repeated(&core, &token, idempotency.as_ref()).await? {
             return Ok(earlier);
         }
+        let origin = core.runs.find_run(id).await?.map(|record| record.run.origin).unwrap_or_default();
+        // A stranger's code stays one, whoever has looked at it: neither its planning nor its run has what the asker has.
+        let token = if origin.untrusted { Token { scopes: Scopes(Vec::new()), ..token } } else { token };
         let asked = rerun::asked(&core, &token, id, body.value).await?;
         let mut request = asked.accept(&core, token, idempotency)?;
-        // Of the same task as the other one, asked for by hand.
-        // What it stands on may be pinned, or the other one's: it says nothing of the task.
-        if let Some(record) = core.runs.find_run(id).await? {
-            let Origin { task, untrusted, .. } = record.run.origin;
-            let task = task.map(|task| OfTask { differs: true, ..task });
-            request.run.origin = Origin { task, untrusted, ..request.run.origin };
-            // A stranger's code stays one, whoever has looked at it.
-            if untrusted {
-                request.run.scopes = Scopes(Vec::new());
-            }
-        }
+        // Of the same task as the other one, asked for by hand. What it stands on may be pinned, or the other one's: it says
+        // nothing of the task.
+        let task = origin.task.map(|task| OfTask { differs: true, ..task });
+        request.run.origin = Origin { task, untrusted: origin.untrusted, ..request.run.origin };
         started(&core, request).await
     };
     created(&state.core.detached(accept).await?)

@@ -15,6 +15,7 @@ use cooper_api::rest::{
 };
 use cooper_engine::task::{Cause, Task, TaskSecret};
 use cooper_ports::access::Token;
+use cooper_ports::hooks::{EventOutcome, Outcome};
 use cooper_ports::runs::{Accepted, SealedSecret};
 use cooper_ports::tasks::{PutTask, TaskRecord};
 use cooper_ports::waves::Refusal;
@@ -228,7 +229,7 @@ pub(super) async fn timers(
     Ok(Json(TimerList { value: timers.collect() }))
 }
 
-/// `GET /tasks/{id}/refusals`: of base images, and of timers.
+/// `GET /tasks/{id}/refusals`: of base images, of timers, and of what forges told of.
 pub(super) async fn refusals(
     State(state): State<ApiState>,
     PathId(name): PathId<TaskName>,
@@ -244,6 +245,16 @@ pub(super) async fn refusals(
         let event = format!("timer {} was due at {}", fired.timer, fired.instant);
         Some(RefusalView { time: fired.at, event, rule })
     }));
+    for delivery in core.hook_store.list_deliveries(&name, FIRED).await? {
+        for EventOutcome { what, outcome } in delivery.outcomes.into_iter().flatten() {
+            let rule = match outcome {
+                Outcome::Refused(refusal) => refusal.text,
+                Outcome::Failed(why) => why,
+                Outcome::Started(_) | Outcome::Known(_) => continue,
+            };
+            all.push(RefusalView { time: delivery.received, event: what, rule });
+        }
+    }
     all.sort_by_key(|refusal| std::cmp::Reverse(refusal.time));
     all.truncate(FIRED as usize);
     Ok(Json(RefusalList { value: all }))

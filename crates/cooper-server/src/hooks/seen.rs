@@ -14,6 +14,8 @@ const READ_AT_ONCE: usize = 32;
 pub(crate) struct Hooks {
     /// Has the deliveries looked at: one came.
     pub(crate) wake: Notify,
+    /// Has forges told how runs stand: one was accepted or has ended.
+    pub(crate) tell: Notify,
     /// Room for bodies.
     pub(super) room: Semaphore,
     seen: Mutex<BTreeMap<HookId, Seen>>,
@@ -36,7 +38,7 @@ pub(crate) struct Seen {
 
 impl Default for Hooks {
     fn default() -> Self {
-        Self { wake: Notify::new(), room: Semaphore::new(READ_AT_ONCE), seen: Mutex::default() }
+        Self { wake: Notify::new(), tell: Notify::new(), room: Semaphore::new(READ_AT_ONCE), seen: Mutex::default() }
     }
 }
 

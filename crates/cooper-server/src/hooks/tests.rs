@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cooper_api::rest::{DeliveryAnswer, HookList, ReceiptStatus, TaskView};
 use cooper_engine::run::{Run, RunEvent, RunStatus};
+use cooper_engine::trigger::name::{CommitId, RefName};
 use cooper_ports::clock::{Clock as _, ManualClock};
 use cooper_ports::runs::RunQuery;
 use cooper_store::Store;
@@ -477,4 +478,67 @@ async fn a_forks_pull_request_runs_as_nobody_in_a_marked_pool_or_not_at_all() {
     assert_eq!(status, StatusCode::CREATED, "{text}");
     let run = world.runs().await.pop().expect("a run");
     assert!(run.origin.untrusted && run.scopes.0.is_empty() && run.pool == pool("strangers"), "{:?}", run.origin);
+}
+
+#[tokio::test]
+async fn a_push_that_no_delivery_told_of_is_found_at_the_second_look() {
+    let world = World::new().await;
+    let hook = world.task("nightly", REPOSITORY, json!({"branches": ["main"]})).await;
+    let commit = |digit: char| CommitId::parse(&digit.to_string().repeat(40)).expect("valid");
+    let look = async |branches: &[(&str, char)]| {
+        let name = cooper_types::TaskName::parse("nightly").expect("valid");
+        let task = world.core.tasks.find_task(&name).await.expect("store").expect("a task").task;
+        let there = branches.iter().map(|(branch, at)| (RefName::parse(branch).expect("valid"), commit(*at)));
+        let waits = missed::compare(&world.core, &task, there.collect()).await.expect("store");
+        (waits, world.runs().await.len())
+    };
+    let deliver = async |delivery: &str, at: char, message: &str| {
+        let mut body = push(REPOSITORY, delivery, "main", at);
+        body["message"] = json!(message);
+        let (headers, body) = world.generic(&hook, &body);
+        world.take(&hook, &headers, &body).await;
+        world.pass().await;
+    };
+    assert_eq!(look(&[("main", 'a'), ("topic", 'a')]).await, (false, 0), "what was there is no push");
+    assert_eq!(look(&[("main", 'b'), ("topic", 'b')]).await, (true, 0), "its delivery may be on its way");
+    assert_eq!(look(&[("main", 'b'), ("topic", 'b')]).await, (false, 1));
+    assert_eq!(look(&[("main", 'b'), ("topic", 'b'), ("other", 'b')]).await, (false, 1));
+    let Cause::Source(cause) = &world.runs().await[0].origin.cause else { panic!("it is an event's") };
+    assert_eq!((cause.delivery.as_ref(), cause.firing.commit.clone()), (None, commit('b')));
+    // What deliveries told of, and what a rule said no to.
+    assert_eq!(look(&[("main", 'c')]).await, (true, 1));
+    deliver("late", 'c', "x").await;
+    assert_eq!(look(&[("main", 'c')]).await, (false, 2));
+    deliver("skipped", 'd', "x [skip ci]").await;
+    for _ in 0..2 {
+        assert_eq!(look(&[("main", 'd')]).await, (false, 2));
+    }
+    // A delivery that comes after all makes no second run.
+    deliver("very-late", 'b', "x").await;
+    assert_eq!(world.runs().await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_status_is_due_at_acceptance_and_at_the_end_and_needs_a_token() {
+    let world = World::new().await;
+    let hook = world.task("nightly", "https://github.com/acme/shop.git", json!({"skipCi": false})).await;
+    let (headers, body) = fixture("github/push");
+    world.take(&hook, &signed(&hook, headers, &body, world.clock.now()), &body).await;
+    world.pass().await;
+    let run = world.runs().await[0].id;
+    let due = async || world.core.statuses.due_statuses(world.clock.now(), 10).await.expect("store");
+    let first = due().await;
+    assert_eq!(first.iter().map(|due| (due.run, due.want)).collect::<Vec<_>>(), [(run, 1)]);
+    assert_eq!(statuses::pass(&world.core).await.expect("store"), None, "there is nobody to tell it to");
+    assert_eq!(due().await, []);
+    let end = RunEvent::CancelRequested { by: testing::principal("ann") };
+    world.core.apply(run, end).await.expect("cancelled");
+    let second = due().await;
+    assert_eq!(second.iter().map(|due| (due.run, due.want, due.tries)).collect::<Vec<_>>(), [(run, 2, 0)]);
+    // Who tells the first late does not hide the second.
+    world.core.statuses.status_tried(&first[0], None, None).await.expect("store");
+    assert_eq!(due().await, second);
+    let later = world.clock.now().after(Duration::from_secs(10));
+    world.core.statuses.status_tried(&second[0], Some(later), Some("away")).await.expect("store");
+    assert_eq!((due().await, world.core.statuses.next_status().await.expect("store")), (Vec::new(), Some(later)));
 }

@@ -22,6 +22,7 @@ fn settings(data: &std::path::Path) -> Settings {
         tls: None,
         data_dir: data.to_owned(),
         registry_name: None,
+        public_url: None,
         local_agent: None,
         anonymous_pull: false,
         blob_grace: Settings::DEFAULT_BLOB_GRACE,

@@ -83,6 +83,7 @@ async fn the_end_state_is_the_same() {
         listen: "127.0.0.1:0".parse().unwrap(),
         data_dir: data.clone(),
         registry_name: None,
+        public_url: None,
         tls: None,
         local_agent: None,
         anonymous_pull: false,

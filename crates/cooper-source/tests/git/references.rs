@@ -148,3 +148,25 @@ async fn names_that_lead_nowhere() {
     let done = world.fetch("lost.git").await.unwrap();
     assert_eq!((done.snapshot.branch, done.snapshot.reference.as_deref()), (None, Some("HEAD")));
 }
+
+#[tokio::test]
+async fn branches_are_listed_without_a_fetch() {
+    let world = World::new();
+    let (repository, first) = world.simple("app.git");
+    repository.git(["branch", "topic/a"]);
+    repository.git(["tag", "v1"]);
+    let second = repository.commit_files(&[("src/b.txt", "b\n")]);
+    let list = async |name: &str, credentials: &dyn CredentialSource| {
+        let source = GitSource::parse(&world.server.url(name)).unwrap();
+        let mut list = branches(&world.egress, credentials, &source.url).await?;
+        list.sort();
+        Ok::<_, GitError>(list)
+    };
+    let expect = [("main".to_owned(), second), ("topic/a".to_owned(), first)];
+    assert_eq!(list("app.git", &NoCredentials).await.unwrap(), expect);
+    world.server.behave("app.git", &[Behaviour::OldProtocol]);
+    assert_eq!(list("app.git", &NoCredentials).await.unwrap(), expect, "by the older protocol too");
+    world.server.behave("app.git", &[Behaviour::Password("git", "secret")]);
+    assert!(list("app.git", &NoCredentials).await.is_err());
+    assert!(list("none.git", &NoCredentials).await.is_err());
+}

@@ -20,7 +20,7 @@ use crate::events;
 use crate::logs::append::{Author, append};
 use crate::outbox;
 use crate::sql_error::{During, Stored};
-use crate::tasks::{hooks, timers};
+use crate::tasks::{hooks, statuses, timers};
 use crate::waves;
 
 const ACCEPT: &str = "accept run";
@@ -80,6 +80,7 @@ pub(super) async fn accept(
         notice = told;
     }
     insert(tx, registry, &run, context, request.run_type, request.idempotency.as_ref()).await?;
+    statuses::begin(tx, registry, now, &run).await?;
     super::request::insert(tx, registry, id, &request.run.kept_request(), &kept_texts, uploaded.as_ref()).await?;
     for secret in &request.secrets {
         insert_secret(tx, registry, id, secret).await?;

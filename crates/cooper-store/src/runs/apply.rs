@@ -21,6 +21,7 @@ use crate::logs::append::{Author, append, complete};
 use crate::outbox;
 use crate::registry::{Promotion, check_staged, drop_staged, expire_of_attempt, promote_own, promote_staged};
 use crate::sql_error::{During, Stored, UnknownValue};
+use crate::tasks::statuses;
 use crate::waves::edges;
 
 const APPLY: &str = "change run";
@@ -325,6 +326,7 @@ impl Change<'_> {
         .execute(&mut *self.tx)
         .await
         .during("end run")?;
+        statuses::ended(self.tx, self.registry, self.now, self.run.id).await?;
         self.log_end = Some(log_written(complete(self.tx, self.registry, self.run.id).await)?);
         edges::run_ended(self.tx, self.registry, self.now, self.run).await?;
         let payload = serde_json::json!({ "run": self.run.id, "status": self.run.status().as_str() });

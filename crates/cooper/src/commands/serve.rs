@@ -38,6 +38,9 @@ pub(crate) struct ServeArgs {
     /// The embedded registry's name in image references [default: localhost:PORT]
     #[arg(long, value_name = "NAME[:PORT]")]
     registry_name: Option<String>,
+    /// Where people and Git forges reach the server: what statuses of commits link to [default: the registry's name]
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
     /// Run no agent in this process
     #[arg(long)]
     no_agent: bool,
@@ -142,6 +145,7 @@ impl ServeArgs {
             (Key::TlsKeyFile, &self.tls_key),
             (Key::DataDir, &self.data_dir),
             (Key::RegistryName, &self.registry_name),
+            (Key::PublicUrl, &self.public_url),
             (Key::AgentName, &self.agent_name),
             (Key::Engine, &self.engine),
             (Key::Slots, &self.slots),

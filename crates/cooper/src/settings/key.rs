@@ -10,6 +10,7 @@ pub(crate) enum Key {
     TlsName,
     DataDir,
     RegistryName,
+    PublicUrl,
     Agent,
     AgentName,
     Engine,
@@ -49,7 +50,7 @@ pub(crate) enum Key {
 
 impl Key {
     /// Every key.
-    pub(crate) const ALL: [Self; 42] = [
+    pub(crate) const ALL: [Self; 43] = [
         Self::Listen,
         Self::TlsCert,
         Self::TlsKeyFile,
@@ -57,6 +58,7 @@ impl Key {
         Self::TlsName,
         Self::DataDir,
         Self::RegistryName,
+        Self::PublicUrl,
         Self::Agent,
         Self::AgentName,
         Self::Engine,
@@ -104,6 +106,7 @@ impl Key {
             Self::TlsName => "tls-name",
             Self::DataDir => "data-dir",
             Self::RegistryName => "registry-name",
+            Self::PublicUrl => "public-url",
             Self::Agent => "agent",
             Self::AgentName => "agent-name",
             Self::Engine => "engine",
@@ -151,6 +154,7 @@ impl Key {
             Self::TlsSelfSigned => "false",
             Self::DataDir => "~/.local/share/cooper",
             Self::RegistryName => "localhost:PORT",
+            Self::PublicUrl => "the registry's name",
             Self::Agent => "true",
             Self::AgentName => "local",
             Self::Engine => "/var/run/docker.sock",
@@ -234,6 +238,7 @@ impl Key {
             | Self::TlsName
             | Self::DataDir
             | Self::RegistryName
+            | Self::PublicUrl
             | Self::Agent
             | Self::AgentName
             | Self::Engine

@@ -60,6 +60,7 @@ pub(crate) fn resolve_local(
                 tls: None,
                 data_dir: folder.to_owned(),
                 registry_name: None,
+                public_url: None,
                 local_agent: Some(LocalAgent {
                     name: AgentName::parse(LOCAL_AGENT).expect("a name of letters is an agent's name"),
                     engine_socket,

@@ -164,6 +164,12 @@ pub(super) fn step_pids(text: &str) -> Result<u32, String> {
 }
 
 /// Names of images in task files, as NAME=IMAGE with commas between them, or `none`.
+/// Where people and forges reach the server, without a slash at its end.
+pub(super) fn public_url(text: &str) -> Result<String, String> {
+    let url = cooper_client::ServerUrl::parse(text).map_err(|error| error.to_string())?;
+    Ok(url.to_string().trim_end_matches('/').to_owned())
+}
+
 pub(super) fn image_aliases(text: &str) -> Result<BTreeMap<String, String>, String> {
     let mut aliases = BTreeMap::new();
     if text.eq_ignore_ascii_case("none") {

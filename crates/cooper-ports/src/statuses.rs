@@ -1,0 +1,50 @@
+//! What forges are to be told of the runs that their events have set off: the state of a commit.
+//!
+//! What is to be told is a row that is written in the transaction that accepts or ends the run; telling it may be late and
+//! may be repeated, and what is told last is how the run stands.
+
+use async_trait::async_trait;
+use cooper_types::{RunId, SourceHost, TaskName, Timestamp};
+
+use crate::store_error::StoreError;
+
+/// A run that its forge is to be told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DueStatus {
+    /// The run.
+    pub run: RunId,
+    /// Which of the things that were to be told of it this is.
+    pub want: i64,
+    /// How often it was tried.
+    pub tries: u32,
+}
+
+/// A task's token for a Git host, encrypted.
+#[derive(Clone)]
+pub struct TaskToken {
+    /// The user name that goes with it.
+    pub username: String,
+    /// Nonce and ciphertext.
+    pub sealed: Vec<u8>,
+}
+
+/// Keeps what is to be told.
+#[async_trait]
+pub trait StatusStore: Send + Sync {
+    /// What is to be told by now, the oldest first.
+    async fn due_statuses(&self, until: Timestamp, limit: u32) -> Result<Vec<DueStatus>, StoreError>;
+
+    /// When the next is to be told.
+    async fn next_status(&self) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Writes down that it was tried: when it is tried again, and what went wrong. Something newer stays due.
+    async fn status_tried(
+        &self,
+        told: &DueStatus,
+        again: Option<Timestamp>,
+        fault: Option<&str>,
+    ) -> Result<(), StoreError>;
+
+    /// What a task keeps for a host.
+    async fn task_token(&self, task: &TaskName, host: &SourceHost) -> Result<Option<TaskToken>, StoreError>;
+}

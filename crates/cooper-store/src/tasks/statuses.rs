@@ -1,0 +1,137 @@
+//! What forges are to be told of runs: written with the run's acceptance and its end, told by whoever asks what is due.
+
+use async_trait::async_trait;
+use cooper_engine::run::Run;
+use cooper_engine::task::Cause;
+use cooper_engine::trigger::provider::Provider;
+use cooper_ports::statuses::{DueStatus, StatusStore, TaskToken};
+use cooper_ports::store_error::StoreError;
+use cooper_types::{RegistryId, RunId, SourceHost, TaskName, Timestamp};
+use sqlx::{Row, SqliteConnection};
+
+use crate::Store;
+use crate::contexts::run_number;
+use crate::sql_error::{During, Stored};
+
+const READ: &str = "read commit statuses";
+const WRITE: &str = "write commit status";
+
+#[async_trait]
+impl StatusStore for Store {
+    async fn due_statuses(&self, until: Timestamp, limit: u32) -> Result<Vec<DueStatus>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT run_number, want, tries FROM commit_statuses INDEXED BY commit_statuses_by_due
+             WHERE registry_id = ?1 AND due IS NOT NULL AND due <= ?2 ORDER BY due LIMIT ?3",
+        )
+        .bind(self.registry_id().0)
+        .bind(until.as_micros())
+        .bind(limit)
+        .fetch_all(self.readers())
+        .await
+        .during(READ)?;
+        let due = rows.iter().map(|row| {
+            let number: i64 = row.try_get("run_number").during(READ)?;
+            Ok(DueStatus {
+                run: RunId::from_number(u64::try_from(number).stored(READ)?),
+                want: row.try_get("want").during(READ)?,
+                tries: row.try_get("tries").during(READ)?,
+            })
+        });
+        due.collect()
+    }
+
+    async fn next_status(&self) -> Result<Option<Timestamp>, StoreError> {
+        let next: Option<i64> = sqlx::query_scalar(
+            "SELECT min(due) FROM commit_statuses INDEXED BY commit_statuses_by_due
+             WHERE registry_id = ?1 AND due IS NOT NULL",
+        )
+        .bind(self.registry_id().0)
+        .fetch_one(self.readers())
+        .await
+        .during(READ)?;
+        Ok(next.map(Timestamp::from_micros))
+    }
+
+    async fn status_tried(
+        &self,
+        told: &DueStatus,
+        again: Option<Timestamp>,
+        fault: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let (registry, told, fault) = (self.registry_id(), *told, fault.map(str::to_owned));
+        self.write(async move |mut tx| {
+            sqlx::query(
+                "UPDATE commit_statuses SET due = ?4, tries = tries + 1, fault = ?5
+                 WHERE registry_id = ?1 AND run_number = ?2 AND want = ?3",
+            )
+            .bind(registry.0)
+            .bind(run_number(told.run))
+            .bind(told.want)
+            .bind(again.map(Timestamp::as_micros))
+            .bind(fault)
+            .execute(&mut *tx)
+            .await
+            .map(drop)
+            .during(WRITE)
+        })
+        .await
+    }
+
+    async fn task_token(&self, task: &TaskName, host: &SourceHost) -> Result<Option<TaskToken>, StoreError> {
+        let row = sqlx::query(
+            "SELECT username, sealed FROM task_credentials WHERE registry_id = ?1 AND task = ?2 AND host = ?3",
+        )
+        .bind(self.registry_id().0)
+        .bind(task.key())
+        .bind(host.as_str())
+        .fetch_optional(self.readers())
+        .await
+        .during(READ)?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(TaskToken {
+            username: row.try_get("username").during(READ)?,
+            sealed: row.try_get("sealed").during(READ)?,
+        }))
+    }
+}
+
+/// Writes down that a run's forge is to be told of it, if an event of one that takes statuses has set it off.
+pub(crate) async fn begin(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    now: Timestamp,
+    run: &Run,
+) -> Result<(), StoreError> {
+    match &run.origin.cause {
+        Cause::Source(cause) if cause.provider != Provider::Generic => {}
+        _ => return Ok(()),
+    }
+    sqlx::query("INSERT INTO commit_statuses (registry_id, run_number, want, due, tries) VALUES (?1, ?2, 1, ?3, 0)")
+        .bind(registry.0)
+        .bind(run_number(run.id))
+        .bind(now.as_micros())
+        .execute(tx)
+        .await
+        .map(drop)
+        .during(WRITE)
+}
+
+/// Writes down that there is something new to tell: the run has ended.
+pub(crate) async fn ended(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    now: Timestamp,
+    run: RunId,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE commit_statuses SET want = want + 1, due = ?3, tries = 0, fault = NULL
+         WHERE registry_id = ?1 AND run_number = ?2",
+    )
+    .bind(registry.0)
+    .bind(run_number(run))
+    .bind(now.as_micros())
+    .execute(tx)
+    .await
+    .map(drop)
+    .during(WRITE)
+}
