@@ -25,7 +25,7 @@ const BENCHES: &[(&str, &str)] = &[
         "`cooper run` against a loop of `docker run` and the engine alone: twenty steps, twenty at once, a diamond, 100 MB of output",
     ),
     ("dispatch", "from a run's request to its step at an agent, with many agents and a long queue"),
-    ("triggers", "from the minute of many tasks' timers until all their runs are queued, each once"),
+    ("triggers", "many timers in one minute and webhooks of forges at a pace: until their runs are queued, each once"),
 ];
 
 /// What to measure.

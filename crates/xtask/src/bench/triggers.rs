@@ -3,6 +3,7 @@
 //! Owns the order of the parts. Runs are only queued: no agent takes them.
 
 mod connection;
+mod deliveries;
 mod timers;
 
 use crate::command::Interrupt;
@@ -10,6 +11,7 @@ use crate::product::{Product, build_debug, build_release, choose_port};
 use crate::report::Report;
 use crate::workspace::Workspace;
 use connection::Access;
+use deliveries::Pace;
 
 /// How much of everything.
 #[derive(clap::Args)]
@@ -17,10 +19,17 @@ pub(super) struct Amount {
     /// `triggers`: how many tasks have a timer in the same minute.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     tasks: u32,
+    /// `triggers`: how many deliveries of forges' webhooks come in a second.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
+    deliveries: u32,
+    /// `triggers`: for how many seconds.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
 }
 
 /// Enough to see that it works.
 const QUICK_TASKS: u32 = 100;
+const QUICK_PACE: Pace = Pace { per_second: 50, seconds: 2 };
 
 /// Measures, and shows the figures as they come.
 pub(super) fn run(workspace: &Workspace, report: &Report, amount: &Amount, quick: bool) -> anyhow::Result<()> {
@@ -35,7 +44,12 @@ pub(super) fn run(workspace: &Workspace, report: &Report, amount: &Amount, quick
         report.step("started `cooper serve --no-agent`", || product.serve(choose_port(None)?, &["--no-agent"]))?;
     let access = Access::of(&server)?;
     let tasks = if quick { QUICK_TASKS } else { amount.tasks };
-    let ended = timers::measure(report, &interrupt, &access, tasks);
+    let pace = match quick {
+        true => QUICK_PACE,
+        false => Pace { per_second: amount.deliveries, seconds: amount.seconds },
+    };
+    let ended = timers::measure(report, &interrupt, &access, tasks)
+        .and_then(|()| deliveries::measure(report, &interrupt, &access, pace));
     server.stop()?;
     ended
 }

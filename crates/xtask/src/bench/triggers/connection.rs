@@ -46,10 +46,15 @@ impl Access {
 impl Connection<'_> {
     /// Sends a request; the body of an answer of success.
     pub(super) fn ask(&mut self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Vec<u8>> {
-        let Access { authority, token } = self.access;
-        let body = body.map(Value::to_string).unwrap_or_default();
+        let authorization = format!("Authorization: Bearer {}\r\n", self.access.token);
+        self.ask_with(method, path, &authorization, &body.map(Value::to_string).unwrap_or_default())
+    }
+
+    /// The same with headers of the caller's, whole lines, and nobody's token.
+    pub(super) fn ask_with(&mut self, method: &str, path: &str, headers: &str, body: &str) -> anyhow::Result<Vec<u8>> {
+        let authority = &self.access.authority;
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {authority}\r\nAuthorization: Bearer {token}\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: {authority}\r\n{headers}\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );

@@ -19,7 +19,7 @@ const MADE_PER_SECOND: u64 = 150;
 /// How long the last run may take after the minute's begin.
 const LATEST: Duration = Duration::from_secs(120);
 /// How many runs a page has.
-const PAGE: usize = 1000;
+pub(super) const PAGE: usize = 1000;
 const DAY_MICROS: i64 = 24 * 3600 * 1_000_000;
 
 /// Makes the tasks, waits for their minute, and shows when the runs were queued.
@@ -53,7 +53,7 @@ pub(super) fn measure(report: &Report, interrupt: &Interrupt, access: &Access, t
 }
 
 #[expect(clippy::disallowed_methods, reason = "a timer's minute is one of the clock on the wall")]
-fn seconds_now() -> anyhow::Result<u64> {
+pub(super) fn seconds_now() -> anyhow::Result<u64> {
     Ok(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("read the clock")?.as_secs())
 }
 
@@ -87,15 +87,16 @@ fn make_some(access: &Access, next: &AtomicU32, tasks: u32, schedule: &str) -> a
 
 /// Waits until so many runs were accepted.
 fn wait(interrupt: &Interrupt, access: &Access, tasks: u32, minute: u64) -> anyhow::Result<()> {
-    let mut connection = access.connect()?;
     let left = Duration::from_secs((minute * 60).saturating_sub(seconds_now()?));
     // Looking costs the server something: not before there is anything to see.
     interrupt.wait(left + LATEST, || Ok((seconds_now()? >= minute * 60).then_some(())))?;
+    // One that was made before would have been closed meanwhile.
+    let mut connection = access.connect()?;
     let ended = interrupt.wait(LATEST, || Ok((accepted(&mut connection)? >= tasks).then_some(())));
     ended?.with_context(|| format!("{} of {tasks} runs were queued", accepted(&mut connection).unwrap_or_default()))
 }
 
-fn accepted(connection: &mut Connection<'_>) -> anyhow::Result<u32> {
+pub(super) fn accepted(connection: &mut Connection<'_>) -> anyhow::Result<u32> {
     let text = String::from_utf8(connection.ask("GET", "/metrics", None)?).context("read the metrics")?;
     let line = text.lines().find_map(|line| line.strip_prefix("cooper_runs_accepted_total "));
     line.context("the metrics have no cooper_runs_accepted_total")?.trim().parse().context("read the metrics")
