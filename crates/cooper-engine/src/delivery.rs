@@ -94,8 +94,10 @@ pub struct Policy {
     pub first_pause: Duration,
     /// The longest pause.
     pub longest_pause: Duration,
-    /// How long after it was queued a delivery is given up, whatever the number of tries.
+    /// How long after it was queued a delivery is given up, if it has had its tries.
     pub give_up: Duration,
+    /// How many tries it has in any case: it may have waited for long because nobody tried it.
+    pub tries: u32,
     /// What the target refuses is given up from this try on.
     pub refusals: u32,
 }
@@ -107,6 +109,7 @@ impl Policy {
         first_pause: Duration::from_secs(2),
         longest_pause: Duration::from_secs(3600),
         give_up: Duration::from_secs(24 * 3600),
+        tries: 12,
         refusals: 3,
     };
 }
@@ -163,13 +166,14 @@ impl Delivery {
             Answer::Refused => None,
             Answer::NotNow { pause } => pause,
         };
-        if now >= end {
+        let is_late = now >= end;
+        if is_late && self.tries >= policy.tries {
             return State::Failed { at: now };
         }
         let pause = pause.unwrap_or_default().min(policy.longest_pause);
         let next = now.after(self.pause(spread, policy).max(pause));
         // The last try is at the end, and not an hour before it.
-        State::Due { at: next.min(end) }
+        State::Due { at: if is_late { next } else { next.min(end) } }
     }
 
     /// The pause after the newest try: half of it is fixed and half by chance.

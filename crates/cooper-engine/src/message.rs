@@ -84,6 +84,8 @@ pub struct Resolved {
     pub bases: Vec<BaseImage>,
     /// What the context was found to be, where the step fetched one for itself.
     pub context: Option<SourcePin>,
+    /// Which try of the attempt begins, from 2; 0 where that is not what is said.
+    pub tries: u32,
 }
 
 /// How an attempt at a step ended.

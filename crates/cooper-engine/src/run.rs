@@ -178,11 +178,18 @@ pub struct Lease {
     pub until: Timestamp,
 }
 
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
 /// A step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// How often it was begun.
     pub attempts: u32,
+    /// Which try the newest attempt is at, or was, where it said so: there were retries or repeats.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tries: u32,
     /// Whose the newest attempt is or was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentName>,
@@ -370,7 +377,7 @@ impl Placement {
 
 impl Step {
     /// A step that was never begun.
-    pub const NEW: Self = Self { attempts: 0, agent: None, state: StepState::Waiting };
+    pub const NEW: Self = Self { attempts: 0, tries: 0, agent: None, state: StepState::Waiting };
 }
 
 impl StepState {

@@ -25,6 +25,9 @@ use crate::outbox::endpoint::Endpoint;
 use crate::problem::{ApiError, ApiResult, chain};
 use crate::stored_tasks::{self, For, Given};
 
+/// How long it may take to ask for the run of a member: the others wait meanwhile.
+const ASKING: Duration = Duration::from_secs(10);
+
 /// The longest sleep: what a lost wake-up costs.
 const PERIOD: Duration = Duration::from_secs(2);
 /// Moved tags that are looked at together.
@@ -246,7 +249,8 @@ async fn turn(core: &Arc<Core>, stored: &StoredWave, member: usize) -> Result<Tu
         Ok(Turn::Event(WaveEvent::NotStarted { member, reason }))
     };
     let cause = Cause::BaseImage { wave, images };
-    let request = match stored_tasks::request(core, task, Given::default(), cause, None).await {
+    let asking = stored_tasks::request(core, task, Given::default(), cause, None);
+    let request = match tokio::time::timeout(ASKING, asking).await.unwrap_or_else(|_| Err(too_slow())) {
         Ok(request) => request,
         Err(error) if may_pass(&error) => {
             tracing::warn!(wave = %wave, task = %name, why = error.0.detail, "wave's run can't be asked for now; trying again");
@@ -261,6 +265,11 @@ async fn turn(core: &Arc<Core>, stored: &StoredWave, member: usize) -> Result<Tu
         Err(AcceptError::Store(error)) => Err(error),
         Err(error) => not_started(chain(&error)).await,
     }
+}
+
+fn too_slow() -> ApiError {
+    let seconds = ASKING.as_secs();
+    ApiError::new(ProblemCode::Unavailable, format!("what the task file names was not there within {seconds} s"))
 }
 
 /// Whether the same may succeed in a moment.

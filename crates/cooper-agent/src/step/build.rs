@@ -39,7 +39,7 @@ impl Attempt<'_> {
         let BuildSource { context, dockerfile_tree, dockerfile, found: fetched } =
             self.build_source(&order, &around).await?;
         failpoint::pass(Failpoint::ContextFetched);
-        self.has_resolved(Resolved { bases: Vec::new(), context: fetched.clone() });
+        self.has_resolved(Resolved { context: fetched.clone(), ..Resolved::default() });
         let network = self.build_network(order.network.as_deref())?;
         let mut arguments: Vec<(String, String)> =
             order.arguments.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
@@ -112,7 +112,7 @@ impl Attempt<'_> {
                 bases
             };
             if !matches!(ended, Ok(Ok(_))) {
-                self.has_resolved(Resolved { bases: as_written(seen), context: fetched.clone() });
+                self.has_resolved(Resolved { bases: as_written(seen), context: fetched.clone(), tries: 0 });
             }
             let (built, ended) = match ended? {
                 Ok(built) => (Some(built), Ok(())),
@@ -123,7 +123,11 @@ impl Attempt<'_> {
             {
                 self.say_build_failure(&around, &progress, failure).await;
             }
-            match (progress.after(ended), built) {
+            let next = progress.after(ended);
+            if !matches!(next, Next::Done(_)) {
+                self.has_resolved(Resolved { tries: progress.begun, ..Resolved::default() });
+            }
+            match (next, built) {
                 (Next::Retry(delay), _) => self.pause(delay).await?,
                 (Next::Repeat, _) => {}
                 (Next::Done(Ok(())), Some(built)) => {

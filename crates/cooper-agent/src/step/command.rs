@@ -46,7 +46,7 @@ impl Attempt<'_> {
         let (image, placement) =
             tokio::join!(self.step_image(&order, registry, logins), self.open(environment, registry));
         let (image, placement) = (image?, placement?);
-        self.has_resolved(Resolved { bases: image.base.iter().cloned().collect(), context: None });
+        self.has_resolved(Resolved { bases: image.base.iter().cloned().collect(), ..Resolved::default() });
         request.image = image.image;
         let _login = self.shared.logins.add(self.attempt, credential);
         self.limit.begin();
@@ -59,7 +59,11 @@ impl Attempt<'_> {
                 Ok(()) => self.log.service(&format!("Successfully executed container: {step}")).await,
                 Err(failure) => self.say_failure(step, tries, &progress, failure).await,
             }
-            match progress.after(ended) {
+            let next = progress.after(ended);
+            if !matches!(next, Next::Done(_)) {
+                self.has_resolved(Resolved { tries: progress.begun, ..Resolved::default() });
+            }
+            match next {
                 Next::Retry(delay) => self.pause(delay).await?,
                 Next::Repeat => {}
                 Next::Done(Ok(())) => return Ok(StepOutput::Ran { image: image.base }),

@@ -47,11 +47,13 @@ pub(super) struct Progress<'a> {
     retries_left: u32,
     repeats_left: u32,
     failures: Vec<TryFailure>,
+    /// How many tries have begun.
+    pub(super) begun: u32,
 }
 
 impl<'a> Progress<'a> {
     pub(super) fn new(tries: &'a Tries) -> Self {
-        Self { tries, retries_left: tries.retries, repeats_left: tries.repeat, failures: Vec::new() }
+        Self { tries, retries_left: tries.retries, repeats_left: tries.repeat, failures: Vec::new(), begun: 1 }
     }
 
     /// Why a try that failed so is not followed by another one, if it is not.
@@ -70,6 +72,7 @@ impl<'a> Progress<'a> {
         if let Err(failure) = ended {
             if self.is_last(&failure).is_none() {
                 self.retries_left -= 1;
+                self.begun += 1;
                 return Next::Retry(self.tries.retry_delay);
             }
             self.failures.push(failure);
@@ -77,6 +80,7 @@ impl<'a> Progress<'a> {
         if self.repeats_left > 0 {
             self.repeats_left -= 1;
             self.retries_left = self.tries.retries;
+            self.begun += 1;
             return Next::Repeat;
         }
         let Some(first) = self.failures.first() else { return Next::Done(Ok(())) };

@@ -122,7 +122,7 @@ pub fn read_agent_message(message: wire::AgentMessage) -> Result<Option<ToServer
         agent_message::Message::Declined(declined) => ToServer::Declined(read_key(declined.key)?, clip(declined.why)),
         agent_message::Message::StepStarted(started) => {
             let (key, attempt) = (read_key(started.key)?, AttemptNumber(started.attempt));
-            match result::read_resolved(started.bases, started.context)? {
+            match result::read_resolved(started.bases, started.context, started.tries)? {
                 Some(resolved) => ToServer::Resolved(key, attempt, resolved),
                 None => ToServer::StepStarted(key, attempt),
             }

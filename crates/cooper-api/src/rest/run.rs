@@ -316,6 +316,9 @@ pub struct RunStep {
     pub status: StepStatus,
     /// How many attempts there were, the current one included.
     pub attempts: u32,
+    /// How often its work was tried in the newest attempt, where it was more than once: by its retries and repeats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tries: Option<u32>,
     /// When the first attempt began.
     #[serde(default, with = "rfc3339_option")]
     #[schema(value_type = Option<String>, format = DateTime)]

@@ -59,6 +59,7 @@ impl Run {
             effects.push(Effect::SendStart { agent: lease.agent.clone(), key, attempt, step: index });
             self.steps[index].agent = Some(lease.agent.name.clone());
             self.steps[index].attempts += 1;
+            self.steps[index].tries = 0;
             let deadline = now.after(self.patience(planned, policy));
             self.steps[index].state = StepState::Running { attempt, released: now, started: None, deadline };
         }
@@ -81,15 +82,19 @@ impl Run {
         resolved: Resolved,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Refusal> {
-        let Resolved { mut bases, context } = resolved;
+        let Resolved { mut bases, context, tries } = resolved;
         let planned = &self.plan.steps[step];
         match &planned.work {
             Work::Build(_) => {}
             Work::Command(command) => bases.iter_mut().for_each(|image| name_as_written(command, image)),
             Work::Push(_) | Work::Prepare(_) => return Err(Refusal::NothingToDo),
         }
-        if bases.is_empty() && context.is_none() {
+        let is_news = tries > self.steps[step].tries;
+        if bases.is_empty() && context.is_none() && !is_news {
             return Err(Refusal::NothingToDo);
+        }
+        if is_news {
+            self.steps[step].tries = tries;
         }
         if let Some(context) = context {
             self.provenance.contexts.insert(planned.id.clone(), context);

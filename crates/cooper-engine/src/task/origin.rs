@@ -155,7 +155,9 @@ impl Origin {
             Cause::Manual | Cause::For { .. } | Cause::Timer { .. } | Cause::BaseImage { .. } => {
                 // A rerun builds a commit and knows no branch of it: it stands in the way of all.
                 let line = branch.map(|branch| format!("refs/heads/{branch}")).unwrap_or_default();
-                Some(TagOrder { task, line, yields: false })
+                // Nobody asked for this one by hand: what it read may be older than what a newer run has built.
+                let yields = matches!(self.cause, Cause::Timer { .. } | Cause::BaseImage { .. });
+                Some(TagOrder { task, line, yields })
             }
         }
     }

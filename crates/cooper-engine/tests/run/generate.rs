@@ -154,7 +154,7 @@ pub(super) fn event_of(run: &Run, step: Move) -> RunEvent {
         Kind::Resolved => {
             let digest = Some(Digest::sha256(b"base"));
             let bases = vec![BaseImage { reference: "base:1".to_owned(), digest, runtime: true }];
-            let resolved = Resolved { bases, context: Some(SourcePin::Commit("a".repeat(40))) };
+            let resolved = Resolved { bases, context: Some(SourcePin::Commit("a".repeat(40))), tries: 2 };
             RunEvent::Resolved { fence, attempt, resolved }
         }
         Kind::Succeeded if is_push => ended(pushed(run, index.unwrap_or(0), attempt)),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
+use cooper_api::problem::ProblemCode;
 use cooper_api::rest::{
     DeliveryAnswer, DeliveryView, EventOutcomeView, HookList, HookView, SeenHook, SourceEventType,
     SourceTriggerSettings, TaskStatus,
@@ -77,6 +78,12 @@ pub(super) async fn rotate(
             let unknown = || ApiError::not_found(format!("this hook of task `{name}`"));
             let record = find(&core, &name).await?;
             owned(&record.task, &token)?;
+            // Who has the secret says which commit is built, with all that the task has.
+            if let Some(missing) = token.scopes.first_missing(&record.task.scopes) {
+                let detail = format!("your token lacks the scope `{missing}` of task `{name}`, whose hook this is");
+                let error = ApiError::new(ProblemCode::Forbidden, detail);
+                return Err(error.with_hint("use a token that may do what the task does"));
+            }
             let hook = record.hooks.iter().find(|hook| hook.id == id).ok_or_else(unknown)?;
             let (secret, sealed) = hooks::new_secret(&core, &id);
             let until = core.clock.now().after(OVERLAP);

@@ -92,8 +92,9 @@ pub(super) async fn replace(
             let now = core.clock.now();
             let mut task = Task::new(name.clone(), token.principal.clone(), token.scopes.clone(), change, now)?;
             let earlier = core.tasks.find_task(&name).await?;
-            if let Some(TaskRecord { task: earlier, .. }) = &earlier {
+            if let Some(record @ TaskRecord { task: earlier, .. }) = &earlier {
                 owned(earlier, &token)?;
+                may_show(record, &token, task.secrets().iter().any(|secret| !given.contains_key(secret)))?;
                 task.name = earlier.name.clone();
                 task.created = earlier.created;
                 task.generation = earlier.generation + 1;
@@ -126,7 +127,9 @@ pub(super) async fn update(
             let earlier = &record.task;
             owned(earlier, &token)?;
             let (change, given) = settings::change(body.value, earlier.source.as_ref())?;
-            let says_what = change.step.is_some() || change.source.is_some() || change.pool.is_some();
+            // Who has a hook's secret says which commit is built.
+            let says_what =
+                change.step.is_some() || change.source.is_some() || change.pool.is_some() || !change.sources.is_empty();
             let mut task = earlier.changed(change, core.clock.now())?;
             if says_what {
                 may_show(&record, &token, task.secrets().iter().any(|secret| !given.contains_key(secret)))?;
@@ -343,7 +346,7 @@ pub(super) fn owned(task: &Task, token: &Token) -> ApiResult<()> {
 
 /// Lets nobody change what a task's secrets and credentials are shown to whose token may less than the task: another token
 /// of the same principal gave them.
-fn may_show(record: &TaskRecord, token: &Token, keeps_secrets: bool) -> ApiResult<()> {
+pub(super) fn may_show(record: &TaskRecord, token: &Token, keeps_secrets: bool) -> ApiResult<()> {
     let Some(missing) = token.scopes.first_missing(&record.task.scopes) else { return Ok(()) };
     if !keeps_secrets && record.credentials.is_empty() {
         return Ok(());

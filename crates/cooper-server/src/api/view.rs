@@ -145,6 +145,7 @@ fn step_view(run: &Run, index: usize) -> rest::RunStep {
             StepState::Skipped => rest::StepStatus::Skipped,
         },
         attempts: step.attempts,
+        tries: (step.tries > 1).then_some(step.tries),
         start_time: step.state.began(),
         finish_time: step.state.finished(),
         exit_code,

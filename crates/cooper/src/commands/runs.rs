@@ -209,6 +209,9 @@ fn step_line(step: &RunStep) -> String {
     if let Some(agent) = &step.agent {
         line.push_str(&format!(" on {agent}"));
     }
+    if let Some(tries) = step.tries {
+        line.push_str(&format!(" in {tries} tries"));
+    }
     if step.attempts > 1 {
         line.push_str(&format!(" in attempt {}", step.attempts));
     }

@@ -81,13 +81,14 @@ pub(super) fn resolved_message(
         SourcePin::Digest(digest) => step_started::Context::ContextDigest(digest.to_string()),
     });
     let bases = resolved.bases.into_iter().map(base_message).collect();
-    wire::StepStarted { key: Some(key), attempt: attempt.0, bases, context }
+    wire::StepStarted { key: Some(key), attempt: attempt.0, bases, context, tries: resolved.tries }
 }
 
 /// What an attempt has resolved; nothing if it says of nothing.
 pub(super) fn read_resolved(
     bases: Vec<step_ended::BaseImage>,
     context: Option<step_started::Context>,
+    tries: u32,
 ) -> Result<Option<Resolved>, ProtocolError> {
     few("number of base images", bases.len(), MAX_RESULTS)?;
     let context = match context {
@@ -96,7 +97,8 @@ pub(super) fn read_resolved(
         None => None,
     };
     let bases = bases.into_iter().map(read_base).collect::<Result<Vec<_>, ProtocolError>>()?;
-    Ok((!bases.is_empty() || context.is_some()).then_some(Resolved { bases, context }))
+    let resolved = Resolved { bases, context, tries };
+    Ok((resolved != Resolved::default()).then_some(resolved))
 }
 
 fn read_commit(commit: String) -> Result<SourcePin, ProtocolError> {

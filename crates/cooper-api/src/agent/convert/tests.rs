@@ -222,6 +222,7 @@ fn messages_for_the_server_survive_the_wire() {
                     runtime: true,
                 }],
                 context: Some(SourcePin::Digest(Digest::sha256(b"tar"))),
+                tries: 2,
             },
         ),
         ToServer::StepEnded(key(), attempt, StepResult::Succeeded { output: pushed }),
