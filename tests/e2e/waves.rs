@@ -169,3 +169,41 @@ fn a_patched_base_rebuilds_two_levels_in_order_and_once() {
     world.server.cooper(&["wave", "show", "w9"]).expect(5).error_names(&["wave w9 does not exist"]);
     world.server.expect_quiet_log();
 }
+
+#[test]
+fn a_base_of_another_registry_is_watched_and_its_webhook_brings_the_look_forward() {
+    let mut world = World::new();
+    let arguments = ["--allow-source", "127.0.0.1"].map(str::to_owned).to_vec();
+    let other = TestServer::with(ServerOptions { arguments, ..ServerOptions::default() });
+    world.busybox = other.base_image();
+    let host = other.authority().to_owned();
+    let push = |version: &str| {
+        let context = Context::new(&format!("FROM {}\nRUN echo {version} > /version\n", world.busybox));
+        let run = other.build(&["-t", "team/base:1"], &context);
+        run["outputImages"][0]["digest"].as_str().unwrap().to_owned()
+    };
+    let first = push("one");
+    let dockerfile = format!("FROM {host}/team/base:1\nRUN cp /version /copied\n");
+    world.repository.commit_files(&[("watched", &dockerfile)]);
+    let source = world.git.url("images.git");
+    world.server.cooper(&["task", "create", "watched", "-c", &source, "-f", "watched", "-t", "watched:1"]).ok();
+    let token = other.token();
+    let add = ["task", "credential", "add", "watched", "--login-server", &host, "-u", "robot", "-p", &token];
+    world.server.cooper(&add).ok();
+    world.server.cooper(&["task", "run", "watched", "--no-logs"]).ok();
+    assert_eq!(world.json(&["impact", &format!("{host}/team/base:1")])["tasks"][0]["task"], "watched");
+
+    let hook = world.server.cooper(&["wave", "hook"]).ok().stdout.trim().to_owned();
+    let post = |path: &str, body: &str| world.server.ask("POST", path, &[], body.as_bytes()).unwrap().status;
+    assert_eq!([post("/hooks/registry/guessed", "{}"), post(&hook, "no json"), post(&hook, "{}")], [404, 400, 202]);
+    let uri = format!("{}{hook}", world.server.url());
+    other.cooper(&["webhook", "create", "news", "--uri", &uri, "--actions", "push"]).ok();
+    let second = push("two");
+    let wave = world.wave("w1");
+    assert_eq!((&wave["status"], World::state(&wave, "watched").as_str()), (&"Succeeded".into(), "done"), "{wave}");
+    let image = world.runs("watched")[0]["imageUpdateTrigger"]["images"][0].clone();
+    assert_eq!(image["registry"], host);
+    assert_eq!((&image["previousDigest"], &image["digest"]), (&first.into(), &second.into()));
+    assert!(!world.server.log().contains(&token));
+    world.server.expect_quiet_log();
+}

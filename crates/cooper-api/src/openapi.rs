@@ -46,6 +46,7 @@ pub fn document() -> OpenApi {
     add::<rest::WaveList>(&mut schemas);
     add::<rest::WaveView>(&mut schemas);
     add::<rest::ImpactView>(&mut schemas);
+    add::<rest::RegistryHookView>(&mut schemas);
     add::<rest::SetTaskCredential>(&mut schemas);
     add::<rest::HookList>(&mut schemas);
     add::<rest::HookView>(&mut schemas);

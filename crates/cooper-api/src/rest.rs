@@ -60,8 +60,8 @@ pub use task::{
 pub use token::{CreateToken, CreatedToken, TokenList, TokenView};
 pub use wave::{
     BaseImageTriggerSettings, BaseImageTriggerType, ImageUpdateTrigger, ImpactQuery, ImpactRefusal, ImpactTask,
-    ImpactView, ListWavesQuery, RefusalList, RefusalView, UpdatePayloadType, UpdateTriggerSecret, UpdatedImage,
-    WaveChange, WaveList, WaveMember, WaveView,
+    ImpactView, ListWavesQuery, RefusalList, RefusalView, RegistryHookView, UpdatePayloadType, UpdateTriggerSecret,
+    UpdatedImage, WaveChange, WaveList, WaveMember, WaveView,
 };
 pub use webhook::{
     DeliveryStatus, ListWebhookEventsQuery, WebhookAttempt, WebhookConfig, WebhookEvent, WebhookEventInfo,

@@ -9,8 +9,8 @@ use cooper_api::rest::{
     CredentialList, CredentialView, DeletePoolQuery, DeleteSecretQuery, DrainAgent, HookList, HookView,
     IDEMPOTENCY_KEY_HEADER, ImpactQuery, ImpactView, Info, LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, ListRunsQuery,
     ListTimersQuery, ListWavesQuery, ListWebhookEventsQuery, Lockfile, PoolList, PoolView, RefusalList,
-    ReplaceTaskQuery, RerunRequest, Run, RunList, RunRequest, SecretList, SecretView, SetCredential, SetSecret,
-    SetTaskCredential, TaskList, TaskRunRequest, TaskSettings, TaskView, TimerList, TokenList, UpdateRun,
+    RegistryHookView, ReplaceTaskQuery, RerunRequest, Run, RunList, RunRequest, SecretList, SecretView, SetCredential,
+    SetSecret, SetTaskCredential, TaskList, TaskRunRequest, TaskSettings, TaskView, TimerList, TokenList, UpdateRun,
     UpdateTriggerSecret, UploadedContext, WaveList, WaveView, WebhookConfig, WebhookEventInfo, WebhookEventList,
     WebhookList, WebhookSettings, WebhookView,
 };
@@ -298,6 +298,11 @@ impl Client {
     /// Ends a wave early.
     pub async fn cancel_wave(&self, id: WaveId) -> Result<WaveView, ClientError> {
         self.http.json(self.http.request(Method::POST, &format!("/api/v1/waves/{id}/cancel"))).await
+    }
+
+    /// Where other registries tell of pushes.
+    pub async fn get_registry_hook(&self) -> Result<RegistryHookView, ClientError> {
+        self.http.json(self.http.request(Method::GET, "/api/v1/registry-hook")).await
     }
 
     /// What a new image would rebuild.

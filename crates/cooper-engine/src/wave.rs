@@ -193,6 +193,18 @@ impl MemberState {
 }
 
 impl WavePhase {
+    /// How a wave in this phase stands, in a word: whether it is over, and whether a member failed or was left out.
+    pub fn status(self, is_over: bool, any_failed: bool) -> &'static str {
+        match (is_over, self) {
+            (false, Self::Running) => "Running",
+            (false, Self::Paused) => "Paused",
+            (false, Self::Canceled) => "Canceling",
+            (true, Self::Canceled) => "Canceled",
+            (true, Self::Running | Self::Paused) if any_failed => "Failed",
+            (true, Self::Running | Self::Paused) => "Succeeded",
+        }
+    }
+
     /// The name that is written down.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 use cooper_engine::task::ImageUpdate;
 use cooper_engine::wave::{Cut, Graph, ImageTag, MemberState, PlannedMember, Wave, WavePhase};
-use cooper_types::{Digest, RunId, TaskName, Timestamp, WaveId};
+use cooper_types::{Digest, RepositoryName, RunId, SourceHost, Tag, TaskName, Timestamp, WaveId};
 
 use crate::outbox::UpdateNotice;
 use crate::store_error::StoreError;
@@ -160,6 +160,46 @@ pub struct MovedBase {
     pub update: ImageUpdate,
 }
 
+/// A tag of another registry that is to be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteTag {
+    /// The tag; it has a registry.
+    pub image: ImageTag,
+    /// What the registry said the last time, to be shown again.
+    pub etag: Option<String>,
+    /// How often it has not answered since it last did.
+    pub failures: u32,
+}
+
+/// What came of asking for a tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RemoteAnswer {
+    /// It stands for what it stood for.
+    Same,
+    /// It stands for this.
+    Is {
+        /// The manifest.
+        digest: Digest,
+        /// What is shown the next time.
+        etag: Option<String>,
+    },
+    /// It is not known, and why, in a line.
+    Failed(String),
+    /// It was not asked for.
+    Later,
+}
+
+/// A credential that may be shown to a registry for tasks that follow a tag.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FollowersCredential {
+    /// The user name that goes with it.
+    pub username: String,
+    /// Nonce and ciphertext of the password or token.
+    pub sealed: Vec<u8>,
+    /// The key of the task that it is kept with, if it is.
+    pub task: Option<String>,
+}
+
 /// Keeps the graph of base images and the waves.
 #[async_trait]
 pub trait WaveStore: Send + Sync {
@@ -196,6 +236,23 @@ pub trait WaveStore: Send + Sync {
 
     /// What has become of a task's bases since it was last built.
     async fn task_bases(&self, task: &TaskName) -> Result<TaskBases, StoreError>;
+
+    /// Tags of other registries that tasks stand on and that are to be asked for by now.
+    async fn due_remote_tags(&self, limit: u32) -> Result<Vec<RemoteTag>, StoreError>;
+
+    /// Writes down what came of asking for a tag, and when it is asked for next. A tag that has moved under a task is a
+    /// change from then on; that is told.
+    async fn remote_answer(&self, image: &ImageTag, answer: RemoteAnswer, next: Timestamp) -> Result<bool, StoreError>;
+
+    /// Has tags of a repository of other registries asked for soon: the one that is named, or all of them.
+    async fn bring_forward(&self, repository: &RepositoryName, tag: Option<&Tag>) -> Result<u64, StoreError>;
+
+    /// What may be shown to a registry for the tasks that follow a tag: a task's own comes before what its principal may use.
+    async fn followers_credential(
+        &self,
+        image: &ImageTag,
+        host: &SourceHost,
+    ) -> Result<Option<FollowersCredential>, StoreError>;
 
     /// Writes down what did not start a task.
     async fn refuse_task(&self, refusal: NewRefusal) -> Result<(), StoreError>;

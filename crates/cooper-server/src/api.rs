@@ -104,6 +104,8 @@ fn handler(route: &Route) -> MethodRouter<ApiState> {
         "pauseWave" => routing::on(method, waves::pause),
         "resumeWave" => routing::on(method, waves::resume),
         "cancelWave" => routing::on(method, waves::cancel),
+        "getRegistryHook" => routing::on(method, waves::registry_hook),
+        "tellRegistryNews" => routing::on(method, waves::registry_news),
         "getImpact" => routing::on(method, waves::impact),
         "setTaskCredential" => routing::on(method, tasks::set_credential),
         "deleteTaskCredential" => routing::on(method, tasks::delete_credential),

@@ -72,6 +72,8 @@ pub(crate) struct Core {
     pub(crate) waves: Arc<dyn WaveStore>,
     /// Has the waves looked at: a tag may have moved, or a run has ended.
     pub(crate) waves_wake: Notify,
+    /// Has the tags of other registries looked at: somebody says that one has moved.
+    pub(crate) poller_wake: Notify,
     pub(crate) webhooks: Arc<dyn WebhookStore>,
     /// What goes out.
     pub(crate) outbox: Arc<dyn Outbox>,
@@ -186,6 +188,7 @@ impl Core {
             timers: Notify::new(),
             waves: parts.waves,
             waves_wake: Notify::new(),
+            poller_wake: Notify::new(),
             webhooks: parts.webhooks,
             outbox: parts.outbox,
             contexts: parts.contexts,

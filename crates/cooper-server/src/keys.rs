@@ -130,6 +130,11 @@ impl ServerKey {
         self.derive("registry-tokens")
     }
 
+    /// The end of the path at which other registries tell of pushes.
+    pub(crate) fn registry_hook(&self) -> String {
+        hex(&self.derive("registry-hook")[..16])
+    }
+
     /// Under which an engine keeps a principal's contexts between builds. It can't be guessed or chosen, so nobody
     /// reads another's cached files.
     pub(crate) fn context_sharing(&self, principal: &PrincipalName) -> String {

@@ -225,6 +225,7 @@ impl Server {
             tokio::spawn(housekeeping::run(core.clone(), stop.clone())),
             tokio::spawn(outbox::run(core.clone(), stop.clone())),
             tokio::spawn(waves::run(core.clone(), stop.clone())),
+            tokio::spawn(waves::poller::run(core.clone(), settings.base_image_poll, stop.clone())),
             tokio::spawn(hooks::run(core.clone(), stop.clone())),
             tokio::spawn(hooks::statuses::run(core.clone(), stop.clone())),
             tokio::spawn(hooks::missed::run(core.clone(), stop.clone())),

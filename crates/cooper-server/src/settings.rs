@@ -48,6 +48,8 @@ pub struct Settings {
     pub secrets: SecretSettings,
     /// The operator's names for images in task files, such as `bash`.
     pub image_aliases: BTreeMap<String, String>,
+    /// How often tags of other registries are asked for that tasks stand on: after this time, and at most six times that.
+    pub base_image_poll: Duration,
     /// How long a shutdown may take.
     pub shutdown_grace: Duration,
 }
@@ -113,6 +115,8 @@ impl Settings {
     pub const DEFAULT_BLOB_GRACE: Duration = Duration::from_secs(24 * 3600);
     /// How long contexts are kept unless something else is said.
     pub const DEFAULT_CONTEXT_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+    /// How often tags of other registries are asked for unless something else is said, as in ACR.
+    pub const DEFAULT_BASE_IMAGE_POLL: Duration = Duration::from_secs(600);
     /// How long a shutdown may take unless something else is said.
     pub const DEFAULT_SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
     /// How many placements the local agent holds unless something else is said.

@@ -3,6 +3,8 @@
 //! Everything that it goes by are rows: a moved tag, a member's state, its run's end. It remembers nothing between two looks,
 //! so a crash, a second server and a lost wake-up cost a moment. What a wave does is `cooper_engine::wave`'s to say.
 
+pub(crate) mod news;
+pub(crate) mod poller;
 #[cfg(test)]
 mod tests;
 

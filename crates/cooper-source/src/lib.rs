@@ -17,7 +17,7 @@ pub use further::{Found, FurtherFiles};
 pub use git::{FetchEvent, FetchLimits, FetchListener, FetchRequest, GitError, Snapshot};
 pub use pack::{PackError, PackOptions, PackProgress, PackReport, pack};
 pub use remote::{
-    Publish, PublishError, Published, RemoteError, RemoteRequest, RemoteSnapshot, fetch_archive, fetch_artifact,
-    publish, read_context,
+    Publish, PublishError, Published, RemoteError, RemoteRequest, RemoteSnapshot, WatchError, Watched, fetch_archive,
+    fetch_artifact, publish, read_context, watch,
 };
 pub use unpack::{UnpackError, UnpackLimits, unpack};

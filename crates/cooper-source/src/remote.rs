@@ -13,6 +13,7 @@ mod place;
 mod publish;
 mod registry;
 mod repack;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ pub use archive::fetch_archive;
 pub use artifact::fetch_artifact;
 pub use error::RemoteError;
 pub use publish::{Publish, PublishError, Published, publish};
+pub use watch::{WatchError, Watched, watch};
 
 use crate::further::FurtherFiles;
 use crate::unpack::UnpackLimits;

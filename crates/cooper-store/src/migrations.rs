@@ -39,6 +39,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     migration!(15, "0015_tag_order.sql"),
     migration!(16, "0016_untrusted_pools.sql"),
     migration!(17, "0017_commit_statuses.sql"),
+    migration!(18, "0018_remote_tags.sql"),
 ];
 
 /// Why the schema could not be brought to this binary's version.

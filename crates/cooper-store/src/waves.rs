@@ -3,21 +3,21 @@
 pub(crate) mod edges;
 mod members;
 mod refusals;
+mod remote;
 mod told;
 
 use async_trait::async_trait;
 use cooper_engine::wave::{Graph, ImageTag, Moved, Wave, WaveEvent, WavePhase};
 use cooper_ports::store_error::StoreError;
 use cooper_ports::waves::{
-    BaseChange, ChangedBy, EndedMember, NewRefusal, OpenWave, Refusal, SaveWave, StoredWave, TaskBases, WaveStore,
-    WaveSummary,
+    BaseChange, ChangedBy, EndedMember, FollowersCredential, NewRefusal, OpenWave, Refusal, RemoteAnswer, RemoteTag,
+    SaveWave, StoredWave, TaskBases, WaveStore, WaveSummary,
 };
-use cooper_types::{Digest, RegistryId, TaskName, Timestamp, WaveId};
+use cooper_types::{Digest, RegistryId, RepositoryName, SourceHost, Tag, TaskName, Timestamp, WaveId};
 use sqlx::{Row, SqliteConnection};
 
-use crate::Store;
-use crate::outbox;
 use crate::sql_error::{During, Stored, UnknownValue};
+use crate::{Store, outbox};
 pub(crate) use members::accepted;
 pub(crate) use told::told;
 
@@ -123,6 +123,33 @@ impl WaveStore for Store {
     async fn task_bases(&self, task: &TaskName) -> Result<TaskBases, StoreError> {
         let mut tx = self.readers().begin().await.during(READ)?;
         edges::of_task(&mut tx, self.registry_id(), self.registry_name(), task).await
+    }
+
+    async fn due_remote_tags(&self, limit: u32) -> Result<Vec<RemoteTag>, StoreError> {
+        let mut tx = self.readers().acquire().await.during(READ)?;
+        remote::due(&mut tx, self.registry_id(), self.clock().now(), limit).await
+    }
+
+    async fn remote_answer(&self, image: &ImageTag, answer: RemoteAnswer, next: Timestamp) -> Result<bool, StoreError> {
+        let (registry, clock, image) = (self.registry_id(), self.clock().clone(), image.clone());
+        self.write(async move |mut tx| remote::answered(&mut tx, registry, clock.now(), &image, answer, next).await)
+            .await
+    }
+
+    async fn bring_forward(&self, repository: &RepositoryName, tag: Option<&Tag>) -> Result<u64, StoreError> {
+        let (registry, now) = (self.registry_id(), self.clock().now());
+        let (repository, tag) = (repository.clone(), tag.cloned());
+        self.write(async move |mut tx| remote::bring_forward(&mut tx, registry, now, &repository, tag.as_ref()).await)
+            .await
+    }
+
+    async fn followers_credential(
+        &self,
+        image: &ImageTag,
+        host: &SourceHost,
+    ) -> Result<Option<FollowersCredential>, StoreError> {
+        let mut tx = self.readers().acquire().await.during(READ)?;
+        remote::credential(&mut tx, self.registry_id(), image, host).await
     }
 
     async fn refuse_task(&self, refusal: NewRefusal) -> Result<(), StoreError> {

@@ -344,6 +344,16 @@ pub const ROUTES: &[Route] = &[
         ..route(Method::Post, "/api/v1/waves/{id}/cancel", Auth::Admin, "cancelWave", 202)
     },
     Route {
+        summary: "Show where other registries tell of pushes",
+        response: json("RegistryHookView"),
+        ..route(Method::Get, "/api/v1/registry-hook", Auth::Admin, "getRegistryHook", 200)
+    },
+    Route {
+        summary: "Tell of pushes to another registry, in the form of distribution, ACR, Harbor or Docker Hub: it is asked sooner",
+        request: bytes("application/json"),
+        ..route(Method::Post, "/hooks/registry/{id}", Auth::Public, "tellRegistryNews", 202)
+    },
+    Route {
         summary: "Show what a new image would rebuild, in order",
         query: IMPACT_QUERY,
         response: json("ImpactView"),
@@ -569,7 +579,8 @@ mod tests {
             assert!(seen.insert(route.operation.to_owned()), "{}", route.operation);
             assert!(seen.insert(format!("{} {}", route.method, route.path)), "{}", route.path);
             assert!(!route.summary.is_empty(), "{}", route.path);
-            let outside = matches!(route.path, "/healthz" | "/readyz" | "/metrics");
+            let outside =
+                matches!(route.path, "/healthz" | "/readyz" | "/metrics") || route.path.starts_with("/hooks/");
             assert!(outside || route.path.starts_with(API_PREFIX), "{}", route.path);
         }
     }

@@ -187,6 +187,15 @@ pub struct WaveList {
     pub value: Vec<WaveView>,
 }
 
+/// What `GET /registry-hook` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RegistryHookView {
+    /// Where other registries tell of pushes, below the server's address. Who knows it can have registries asked sooner, and
+    /// nothing else.
+    pub path: String,
+}
+
 /// What `GET /impact` takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

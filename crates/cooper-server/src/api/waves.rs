@@ -2,19 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use axum::extract::State;
+use axum::extract::{FromRequest, Path, Request, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
+use cooper_api::problem::ProblemCode;
 use cooper_api::rest::{
-    ImpactQuery, ImpactRefusal, ImpactTask, ImpactView, ListWavesQuery, WaveChange, WaveList, WaveMember, WaveView,
+    ImpactQuery, ImpactRefusal, ImpactTask, ImpactView, ListWavesQuery, RegistryHookView, WaveChange, WaveList,
+    WaveMember, WaveView,
 };
-use cooper_engine::wave::{self, Change, Cut, ImageTag, Member, MemberState, Wave, WaveEvent, WavePhase};
+use cooper_engine::wave::{self, Change, Cut, ImageTag, Member, MemberState, Wave, WaveEvent};
 use cooper_types::{ImageRef, TaskName, WaveId};
+use http_body_util::BodyExt as _;
 
 use super::runs::invalid;
 use super::{ApiState, Caller, PathId, Query};
 use crate::problem::{ApiError, ApiResult, chain};
 use crate::waves;
+
+/// The largest message of a registry, in bytes.
+const MAX_NEWS: usize = 256 << 10;
 
 /// `GET /waves`
 pub(super) async fn list(
@@ -62,6 +68,54 @@ pub(super) async fn cancel(
     id: PathId<WaveId>,
 ) -> ApiResult<(StatusCode, Json<WaveView>)> {
     Ok((StatusCode::ACCEPTED, steer(state, caller, id, WaveEvent::Cancel).await?))
+}
+
+/// `GET /registry-hook`
+pub(super) async fn registry_hook(State(state): State<ApiState>) -> Json<RegistryHookView> {
+    Json(RegistryHookView { path: format!("/hooks/registry/{}", state.core.key.registry_hook()) })
+}
+
+/// `POST /hooks/registry/{id}`
+pub(super) async fn registry_news(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+    body: JsonNews,
+) -> ApiResult<StatusCode> {
+    let JsonNews(message) = body;
+    let core = state.core;
+    // In constant time: what differs says nothing of where.
+    let known = core.key.registry_hook();
+    let differs = known.bytes().zip(id.bytes()).fold(known.len() ^ id.len(), |all, (a, b)| all | usize::from(a ^ b));
+    if differs != 0 {
+        return Err(ApiError::not_found("hook of that name".to_owned()));
+    }
+    let message: serde_json::Value = serde_json::from_slice(&message)
+        .map_err(|_| ApiError::new(ProblemCode::InvalidRequest, "the body is no JSON"))?;
+    let mut brought = 0;
+    for (repository, tag) in waves::news::pushes(&message) {
+        brought += core.waves.bring_forward(&repository, tag.as_ref()).await?;
+    }
+    if brought > 0 {
+        core.poller_wake.notify_one();
+    }
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// A message of a registry: registries have media types of their own for it.
+pub(super) struct JsonNews(bytes::Bytes);
+
+impl<S: Sync> FromRequest<S> for JsonNews {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> ApiResult<Self> {
+        match http_body_util::Limited::new(request.into_body(), MAX_NEWS).collect().await {
+            Ok(body) => Ok(Self(body.to_bytes())),
+            Err(_) => {
+                let detail = format!("the body is cut off, or larger than {MAX_NEWS} bytes");
+                Err(ApiError::new(ProblemCode::RequestTooLarge, detail))
+            }
+        }
+    }
 }
 
 async fn steer(
@@ -141,14 +195,7 @@ fn reason(state: &MemberState) -> Option<String> {
 
 fn view(wave: &Wave, counts: BTreeMap<String, u32>, members: Option<Vec<WaveMember>>) -> WaveView {
     let any = |states: [&str; 2]| states.iter().any(|state| counts.contains_key(*state));
-    let status = match (wave.finished, wave.phase) {
-        (None, WavePhase::Running) => "Running",
-        (None, WavePhase::Paused) => "Paused",
-        (None, WavePhase::Canceled) => "Canceling",
-        (Some(_), WavePhase::Canceled) => "Canceled",
-        (Some(_), WavePhase::Running | WavePhase::Paused) if any(["failed", "skipped"]) => "Failed",
-        (Some(_), WavePhase::Running | WavePhase::Paused) => "Succeeded",
-    };
+    let status = wave.phase.status(wave.finished.is_some(), any(["failed", "skipped"]));
     WaveView {
         wave_id: wave.id,
         status: status.to_owned(),

@@ -33,6 +33,7 @@ fn settings(data: &std::path::Path) -> Settings {
         source_roots: None,
         max_context_bytes: 1 << 20,
         context_retention: Settings::DEFAULT_CONTEXT_RETENTION,
+        base_image_poll: Settings::DEFAULT_BASE_IMAGE_POLL,
         shutdown_grace: GRACE,
     }
 }

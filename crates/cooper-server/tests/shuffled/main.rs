@@ -95,6 +95,7 @@ async fn the_end_state_is_the_same() {
         source_roots: None,
         max_context_bytes: Settings::DEFAULT_MAX_CONTEXT_BYTES,
         context_retention: Settings::DEFAULT_CONTEXT_RETENTION,
+        base_image_poll: Settings::DEFAULT_BASE_IMAGE_POLL,
         shutdown_grace: Settings::DEFAULT_SHUTDOWN_GRACE,
     };
     let server = Server::start(settings).await.unwrap();

@@ -7,7 +7,9 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use cooper_types::{Digest, Hasher, ImageRef, RegistryName, RepositoryName, Tag};
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, IF_NONE_MATCH, WWW_AUTHENTICATE,
+};
 use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 
@@ -103,6 +105,21 @@ impl<'run> Registry<'run> {
                 Ok(Fetched { bytes, digest, media_type })
             }
         }
+    }
+
+    /// The head of what is said of a tag's manifest, whatever the status; logs in once if the registry asks for it.
+    pub(super) async fn head_manifest(&self, tag: &Tag, etag: Option<&str>) -> Result<EgressResponse, RemoteError> {
+        let mut wanted = self.wanted(self.url(&format!("manifests/{tag}"))?);
+        wanted.method = Method::HEAD;
+        wanted.headers = vec![(ACCEPT, HeaderValue::from_static(MANIFESTS))];
+        let etag = etag.and_then(|etag| HeaderValue::from_str(etag).ok());
+        wanted.headers.extend(etag.map(|etag| (IF_NONE_MATCH, etag)));
+        let answer = wanted.ask().await?;
+        if answer.status() != StatusCode::UNAUTHORIZED || answer.host() != wanted.host() {
+            return Ok(answer);
+        }
+        wanted.authorization = Some(self.log_in(answer.header(WWW_AUTHENTICATE).unwrap_or_default()).await?);
+        wanted.ask().await
     }
 
     /// Writes a manifest under a tag.

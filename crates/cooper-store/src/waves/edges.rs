@@ -101,7 +101,16 @@ pub(crate) async fn run_ended(
          JOIN tags t ON t.repository_id = r.id AND t.name = e.tag
          WHERE e.registry_id = ?1 AND e.task = ?2 AND e.registry = '' AND t.digest <> e.digest AND t.moved >= ?7
            AND NOT EXISTS (SELECT 1 FROM task_outputs o WHERE o.registry_id = ?1 AND o.task = ?2
-                           AND o.repository = e.repository AND o.tag = e.tag)",
+                           AND o.repository = e.repository AND o.tag = e.tag);
+         INSERT INTO base_changes (registry_id, registry, repository, tag, from_digest, to_digest, at)
+         SELECT DISTINCT ?1, e.registry, e.repository, e.tag, e.digest, k.digest, ?6
+         FROM base_edges e
+         JOIN remote_tags k ON k.registry_id = e.registry_id AND k.registry = e.registry
+              AND k.repository = e.repository AND k.tag = e.tag
+         WHERE e.registry_id = ?1 AND e.task = ?2 AND e.registry <> '' AND k.digest <> e.digest AND k.moved >= ?7;
+         DELETE FROM remote_tags WHERE registry_id = ?1 AND NOT EXISTS (
+             SELECT 1 FROM base_edges e WHERE e.registry_id = ?1 AND e.registry = remote_tags.registry
+                AND e.repository = remote_tags.repository AND e.tag = remote_tags.tag)",
     )
     .bind(registry.0)
     .bind(&key)

@@ -84,6 +84,10 @@ pub(crate) struct ServeArgs {
     /// [default: 7d]
     #[arg(long, value_name = "TIME")]
     context_retention: Option<String>,
+    /// How often tags of other registries are asked for that tasks stand on: after this time, and at most six times that;
+    /// from 1m to 24h [default: 10m]
+    #[arg(long, value_name = "TIME")]
+    base_image_poll: Option<String>,
     /// A network that sources may be fetched from although it is not public, such as 10.0.0.0/8, and only from there over
     /// plain http; may be repeated [default: none]
     #[arg(long, value_name = "NETWORK")]
@@ -155,6 +159,7 @@ impl ServeArgs {
             (Key::StepPids, &self.step_pids),
             (Key::MaxContextSize, &self.max_context_size),
             (Key::ContextRetention, &self.context_retention),
+            (Key::BaseImagePoll, &self.base_image_poll),
             (Key::SourceCaFile, &self.source_ca_file),
             (Key::VaultAddress, &self.vault_address),
             (Key::VaultTokenFile, &self.vault_token_file),

@@ -32,6 +32,8 @@ enum WaveCommand {
         #[arg(long, short, value_enum, default_value_t)]
         output: OutputForm,
     },
+    /// Show where other registries tell of pushes, as their webhooks do: they are asked sooner then
+    Hook,
     /// Show a wave with its members
     Show(NamedWave),
     /// Let no member of a wave begin for now; runs that go on end as they would
@@ -70,6 +72,10 @@ pub(crate) async fn run(args: &WaveArgs, environment: &Environment) -> Result<Ex
                     output::line(&table::table(["WAVE", "STATUS", "OPENED", "MEMBERS", "IMAGES"], &rows))?;
                 }
             }
+            return Ok(Exit::Success);
+        }
+        WaveCommand::Hook => {
+            output::line(&client.get_registry_hook().await?.path)?;
             return Ok(Exit::Success);
         }
         WaveCommand::Show(named) => (client.get_wave(named.id()?).await?, named.output, None),

@@ -26,6 +26,7 @@ pub(crate) enum Key {
     BlobGrace,
     MaxContextSize,
     ContextRetention,
+    BaseImagePoll,
     AllowSource,
     SourceCaFile,
     Frontend,
@@ -50,7 +51,7 @@ pub(crate) enum Key {
 
 impl Key {
     /// Every key.
-    pub(crate) const ALL: [Self; 43] = [
+    pub(crate) const ALL: [Self; 44] = [
         Self::Listen,
         Self::TlsCert,
         Self::TlsKeyFile,
@@ -74,6 +75,7 @@ impl Key {
         Self::BlobGrace,
         Self::MaxContextSize,
         Self::ContextRetention,
+        Self::BaseImagePoll,
         Self::AllowSource,
         Self::SourceCaFile,
         Self::Frontend,
@@ -122,6 +124,7 @@ impl Key {
             Self::BlobGrace => "blob-grace",
             Self::MaxContextSize => "max-context-size",
             Self::ContextRetention => "context-retention",
+            Self::BaseImagePoll => "base-image-poll",
             Self::AllowSource => "allow-source",
             Self::SourceCaFile => "source-ca-file",
             Self::Frontend => "frontend",
@@ -169,6 +172,7 @@ impl Key {
             Self::Frontend => "docker/dockerfile=builtin, and others are refused",
             Self::AllowSource | Self::ImageAliases | Self::SecretEnv | Self::SecretVault => "none",
             Self::ContextRetention => "7d",
+            Self::BaseImagePoll => "10m",
             Self::VaultAddress => "no server",
             Self::VaultTokenFile | Self::VaultCaFile | Self::SourceCaFile => "no file",
             Self::VaultNamespace => "no namespace",
@@ -253,6 +257,7 @@ impl Key {
             | Self::AnonymousPull
             | Self::MaxContextSize
             | Self::ContextRetention
+            | Self::BaseImagePoll
             | Self::AllowSource
             | Self::SourceCaFile
             | Self::Frontend

@@ -72,6 +72,7 @@ pub(crate) fn resolve_local(
                 blob_grace: Settings::DEFAULT_BLOB_GRACE,
                 max_context_bytes,
                 context_retention: Duration::ZERO,
+                base_image_poll: Settings::DEFAULT_BASE_IMAGE_POLL,
                 allowed_sources,
                 source_roots,
                 frontends,

@@ -233,6 +233,13 @@ pub(super) fn span(text: &str) -> Result<Duration, String> {
     seconds.map(Duration::from_secs).ok_or_else(error)
 }
 
+/// A time from a minute to a day.
+pub(super) fn base_image_poll(text: &str) -> Result<Duration, String> {
+    let range = Duration::from_secs(60)..=Duration::from_secs(24 * 3600);
+    let found = span(text).ok().filter(|time| range.contains(time));
+    found.ok_or_else(|| format!("`{text}` is not a time from 1m to 24h"))
+}
+
 pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
     LogFormat::from_str(text, true).map_err(|_| format!("`{text}` is neither pretty nor json"))
 }
