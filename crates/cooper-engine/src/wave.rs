@@ -118,6 +118,12 @@ pub struct Moved {
     pub from: Option<Digest>,
     /// What it stands for.
     pub to: Digest,
+    /// The task whose run moved it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_task: Option<TaskName>,
+    /// The wave that this run was of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_wave: Option<WaveId>,
 }
 
 /// A task that is not built again although it stands on what a member makes: it comes before that member.

@@ -37,6 +37,8 @@ const BATCH: u32 = 1000;
 /// How many runs of a wave go on at a time: more builds than that at once overload an engine, and keep agents from
 /// what comes in between.
 pub(crate) const LIMIT: u32 = 4;
+/// How many waves are looked back through.
+const MAX_BACK: usize = 64;
 /// How often a change that somebody else was faster with is tried again.
 const TRIES: u32 = 20;
 
@@ -116,11 +118,22 @@ async fn planned(
     let task = by.as_ref().and_then(|by| by.task.as_ref()).map(cooper_types::TaskName::key);
     let mut origins: BTreeSet<String> = task.into_iter().collect();
     let of_wave = by.and_then(|by| by.wave);
-    if let Some(wave) = of_wave
-        && let Some(stored) = core.waves.find_wave(wave).await?
-    {
-        // What stands on it in the same wave has its turn there.
-        origins.extend(stored.wave.members.iter().map(|member| member.task.key()));
+    // Wave by wave back to what began it all: who has had a turn on the way gets no other one, or a circle of tasks would
+    // go round for ever.
+    let mut wave = of_wave;
+    for _ in 0..MAX_BACK {
+        let Some(stored) = (match wave {
+            Some(wave) => core.waves.find_wave(wave).await?,
+            None => None,
+        }) else {
+            break;
+        };
+        // What stands on it in the same wave has its turn there. What a newer wave took over may have been built before
+        // this was.
+        let own = stored.wave.members.iter().filter(|member| !matches!(member.state, MemberState::TakenOver { .. }));
+        origins.extend(own.map(|member| member.task.key()));
+        origins.extend(stored.wave.changes.iter().filter_map(|moved| Some(moved.by_task.as_ref()?.key())));
+        wave = stored.wave.changes.iter().find_map(|moved| moved.by_wave);
     }
     let wanted: Vec<Change> =
         changes.iter().map(|change| Change { image: change.image.clone(), to: Some(change.to.clone()) }).collect();

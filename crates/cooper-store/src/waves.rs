@@ -231,7 +231,11 @@ async fn open(
     .await
     .during(OPEN)?;
     let id = WaveId::from_number(u64::try_from(number).stored(OPEN)?);
-    let moved = open.changes.into_iter().map(|change| Moved { image: change.image, from: change.from, to: change.to });
+    let moved = open.changes.into_iter().map(|change| {
+        let BaseChange { image, from, to, by, .. } = change;
+        let (by_task, by_wave) = by.map(|by| (by.task, by.wave)).unwrap_or_default();
+        Moved { image, from, to, by_task, by_wave }
+    });
     let moved: Vec<Moved> = moved.collect();
     sqlx::query(
         "INSERT INTO waves (registry_id, number, opened, phase, run_limit, generation, changes, cuts)
