@@ -10,7 +10,7 @@ use cooper_agent::InProcessConnector;
 use cooper_api::agent::wire::agent_service_server::{AgentService, AgentServiceServer};
 use cooper_api::agent::wire::{self, agent_message, log_frames, server_message};
 use cooper_api::agent::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION, StepOrder, read_agent_message, to_agent};
-use cooper_engine::message::{PlacementKey, ToAgent, ToServer};
+use cooper_engine::message::{PlacementKey, Resolved, ToAgent, ToServer};
 use cooper_types::{AttemptNumber, Digest};
 use futures::{Stream, StreamExt as _};
 use prost::Message as _;
@@ -72,6 +72,8 @@ pub(crate) struct TestStream {
     incoming: mpsc::Receiver<ToServer>,
     /// Results that were handed out: agents repeat them until they hear that they are stored.
     results: Vec<(PlacementKey, AttemptNumber)>,
+    /// What attempts said before their ends.
+    pub(crate) resolved: Vec<(AttemptNumber, Resolved)>,
     outgoing: mpsc::Sender<Result<wire::ServerMessage, Status>>,
 }
 
@@ -295,7 +297,7 @@ impl AgentService for TestServer {
                 }
             }
         });
-        let stream = TestStream { hello, incoming: received, results: Vec::new(), outgoing };
+        let stream = TestStream { hello, incoming: received, results: Vec::new(), resolved: Vec::new(), outgoing };
         self.0.streams.send(stream).await.map_err(|_| Status::unavailable("test is over"))?;
         // As the real one does: the end of the agent's half is the end of the stream.
         let answers = ReceiverStream::new(answers).take_until(ended.cancelled_owned());
@@ -363,6 +365,10 @@ impl TestStream {
     fn is_news(&mut self, message: &ToServer) -> bool {
         match message {
             ToServer::Holding(_) => false,
+            ToServer::Resolved(_, attempt, resolved) => {
+                self.resolved.push((*attempt, resolved.clone()));
+                false
+            }
             ToServer::StepEnded(key, attempt, _) if self.results.contains(&(*key, *attempt)) => false,
             ToServer::StepEnded(key, attempt, _) => {
                 self.results.push((*key, *attempt));

@@ -249,6 +249,8 @@ async fn builds_are_tried_again_too() {
     stream.start(key(1), 3, order(&["exited with code 7"])).await;
     assert!(matches!(stream.result(key(1), 3).await, StepResult::Succeeded { .. }));
     assert_eq!(builds(&engine).len(), 5);
+    let tries = stream.resolved.iter().map(|(attempt, resolved)| (attempt.0, resolved.tries));
+    assert_eq!(tries.collect::<Vec<_>>(), [(1, 2), (3, 2)], "each try after the first one is told");
     stream.stop(key(1)).await;
     bench.shut_down().await;
 }
