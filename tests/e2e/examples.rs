@@ -1,4 +1,4 @@
-//! Every folder of `examples/` is built and run.
+//! Everything of `examples/` is built, run or applied.
 
 use cooper_e2e::{Context, Emulation, EmulationTurn, Engine, TestServer, repository_path};
 
@@ -53,6 +53,17 @@ fn every_task_works(server: &TestServer) {
     }
 }
 
+/// Makes the stored tasks as the file says, and finds nothing to do the second time.
+fn stored_tasks_are_applied(server: &TestServer) {
+    let file = repository_path("examples/stored-tasks.yaml").display().to_string();
+    let apply = || server.cooper(&["task", "apply", "-f", &file, "--yes"]).ok();
+    assert!(apply().stdout.contains("Task nightly-purge is new"));
+    assert!(apply().stderr.contains("3 tasks are as the file says"));
+    let names = server.cooper(&["task", "list", "--output", "json"]).ok().json();
+    let names: Vec<&str> = names.as_array().unwrap().iter().map(|task| task["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["app-build", "app-check", "nightly-purge"]);
+}
+
 const REGISTRY: &str = "REGISTRY={{.Run.Registry}}";
 
 #[test]
@@ -92,6 +103,7 @@ fn every_example_works() {
                 assert_eq!(engine.run(&image), "ba7816bf8f01\n");
             }
             "tasks" => every_task_works(&server),
+            "stored-tasks.yaml" => stored_tasks_are_applied(&server),
             other => panic!("examples/{other} has no test: add one here"),
         }
         seen.push(name);

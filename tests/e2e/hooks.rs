@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use cooper_e2e::{GitBehaviour, GitRepository, GitServer, ServerOptions, TestServer, request, wait_until};
+use cooper_e2e::{GitBehaviour, GitRepository, GitRequest, GitServer, ServerOptions, TestServer, request, wait_until};
 use hmac::{Hmac, Mac as _};
 use serde_json::Value;
 use sha2::Sha256;
@@ -165,8 +165,10 @@ fn a_forge_is_told_how_its_run_stands() {
     fs::create_dir(&team).unwrap();
     let repository = GitRepository::new(&team, "app.git");
     let git = GitServer::start(root.path());
-    // The same host is the forge: it takes what it is told.
-    git.behave("api", &[GitBehaviour::Answer("201 Created", "application/json", b"{}".to_vec())]);
+    // The same host is the forge: it has no hooks, and takes what it is told.
+    let answer =
+        |method, status, body: &str| GitBehaviour::Answer(method, status, "application/json", body.as_bytes().to_vec());
+    git.behave("api", &[answer("GET", "200 OK", "[]"), answer("POST", "201 Created", r#"{"id": 1}"#)]);
     let arguments =
         ["--allow-source", "127.0.0.1", "--public-url", "https://ci.example.org/"].map(str::to_owned).to_vec();
     let server = TestServer::with(ServerOptions { arguments, ..ServerOptions::default() });
@@ -176,6 +178,21 @@ fn a_forge_is_told_how_its_run_stands() {
     let forge = ["-c", &*format!("{url}#main"), "--forge", "gitea", "--git-access-token", "f0rge-t0ken"];
     let made = server.cooper(&[&create[..], &forge].concat()).ok().json();
     let hook = &made["hooks"][0];
+    let is_registered = || {
+        let hooks = server.cooper(&["task", "hooks", "told1", "--output", "json"]).ok().json();
+        !hooks["value"][0]["registration"]["registered"].is_null()
+    };
+    wait_until("the hook is registered", Duration::from_secs(30), is_registered);
+    let posts = |target: &str| -> Vec<GitRequest> {
+        let seen = git.seen().into_iter().filter(|seen| seen.method == "POST" && seen.target.starts_with(target));
+        seen.inspect(|seen| {
+            assert!(seen.authorization.as_deref().is_some_and(|shown| shown.contains("f0rge-t0ken")), "{seen:?}");
+        })
+        .collect()
+    };
+    let registered = posts("/api/v1/repos/team/app/hooks");
+    let path = hook["path"].as_str().unwrap();
+    assert!(registered.len() == 1 && registered[0].body.contains(&format!("https://ci.example.org{path}")));
 
     let body = serde_json::json!({
         "ref": "refs/heads/main", "before": "0".repeat(40), "after": commit, "total_commits": 1,
@@ -195,12 +212,8 @@ fn a_forge_is_told_how_its_run_stands() {
     assert_eq!(answer.status, 202, "{}", answer.body);
 
     let told = || -> Vec<Value> {
-        let seen = git.seen().into_iter().filter(|seen| seen.target.starts_with("/api/v1/"));
-        let of_commit = seen.inspect(|seen| {
-            assert!(seen.target.starts_with(&format!("/api/v1/repos/team/app/statuses/{commit}")), "{}", seen.target);
-            assert!(seen.authorization.as_deref().is_some_and(|shown| shown.contains("f0rge-t0ken")), "{seen:?}");
-        });
-        of_commit.map(|seen| serde_json::from_str(&seen.body).unwrap()).collect()
+        let told = posts(&format!("/api/v1/repos/team/app/statuses/{commit}"));
+        told.iter().map(|seen| serde_json::from_str(&seen.body).unwrap()).collect()
     };
     let is_told = || told().last().is_some_and(|status| status["state"] == "success");
     wait_until("the forge is told of the success", Duration::from_secs(60), is_told);
@@ -209,4 +222,64 @@ fn a_forge_is_told_how_its_run_stands() {
     assert_eq!((&last["context"], &told[0]["state"]), (&"cooper/told1".into(), &"pending".into()));
     assert_eq!(last["target_url"], "https://ci.example.org/api/v1/runs/ca1");
     server.expect_quiet_log();
+}
+
+/// A push of three branches, as Bitbucket signs it.
+fn push_three(server: &TestServer, hook: &Value, number: usize) -> Option<u16> {
+    let commit = |branch: usize| format!("{:040x}", 1_000 * (number + 1) + branch);
+    let change = |branch: usize| {
+        let new =
+            serde_json::json!({"type": "branch", "name": format!("b{branch}"), "target": {"hash": commit(branch)}});
+        serde_json::json!({"old": null, "new": new})
+    };
+    let body = serde_json::json!({
+        "repository": {"full_name": "acme/shop", "links": {"html": {"href": "https://bitbucket.org/acme/shop"}}},
+        "push": {"changes": (0..3).map(change).collect::<Vec<_>>()}
+    });
+    let body = body.to_string().into_bytes();
+    let mut mac = Hmac::<Sha256>::new_from_slice(hook["secret"].as_str().unwrap().as_bytes()).unwrap();
+    mac.update(&body);
+    let digits: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let (id, signature) = (format!("X-Request-UUID: d{number}"), format!("X-Hub-Signature: sha256={digits}"));
+    let headers = ["Content-Type: application/json", "X-Event-Key: repo:push", &id, &signature];
+    let answer = request(server.authority(), "POST", hook["path"].as_str().unwrap(), &headers, &body);
+    answer.ok().map(|answer| answer.status)
+}
+
+#[test]
+fn wherever_the_server_dies_each_event_has_one_run() {
+    let arguments = vec!["--no-agent".to_owned()];
+    let mut server = TestServer::with(ServerOptions { arguments, ..ServerOptions::default() });
+    let create = ["task", "create", "--output", "json", "pushed", "-f", "Dockerfile", "-t", "app:{{.Run.Commit}}"];
+    let context = ["-c", "https://bitbucket.org/acme/shop.git#main", "--branch", "b*"];
+    let made = server.cooper(&[&create[..], &context].concat()).ok().json();
+    let hook = &made["hooks"][0];
+    assert_eq!(hook["provider"], "bitbucket-cloud");
+    // Before the answer, after it and between the runs of one delivery, and with the last of them.
+    let points = ["delivery-kept", "run-accepted@2", "run-accepted@3"];
+    for (number, point) in points.into_iter().enumerate() {
+        server.crash();
+        assert!(server.restart_to_die(point), "{point}");
+        let answered = push_three(&server, hook, number);
+        let death = server.death(Duration::from_secs(20));
+        assert!(death.stderr.contains("failpoint "), "{point}: {death}");
+        assert_eq!(answered.is_none(), point == "delivery-kept", "{point}: {answered:?}");
+        server.restart();
+        // A forge that had no answer sends it again; one that had may.
+        assert_eq!(push_three(&server, hook, number), Some(202), "{point}");
+    }
+    // What was answered is there, whatever was done of it.
+    assert_eq!(push_three(&server, hook, points.len()), Some(202));
+    server.crash();
+    server.restart();
+    let hooks = || server.cooper(&["task", "hooks", "pushed", "--output", "json"]).ok().json();
+    wait_until("all is worked off", Duration::from_secs(30), || {
+        hooks()["deliveries"].as_array().unwrap().iter().all(|delivery| !delivery["outcomes"].is_null())
+    });
+    assert_eq!(hooks()["deliveries"].as_array().unwrap().len(), points.len() + 1);
+    let runs: Value = serde_json::from_str(&server.get("/api/v1/runs?top=1000").body).unwrap();
+    let commits: Vec<&str> =
+        runs["value"].as_array().unwrap().iter().filter_map(|run| run["sourceTrigger"]["commitId"].as_str()).collect();
+    let different: std::collections::BTreeSet<&str> = commits.iter().copied().collect();
+    assert_eq!((commits.len(), different.len()), (3 * (points.len() + 1), 3 * (points.len() + 1)), "{commits:?}");
 }

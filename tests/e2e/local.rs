@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use cooper_e2e::{Context, Engine, Running, cooper_binary, hermetic, run_to_end, unique, wait_until};
+use cooper_e2e::{Context, Engine, Running, TestServer, cooper_binary, hermetic, run_to_end, unique, wait_until};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -144,4 +144,46 @@ fn what_it_can_not_do_is_told_at_once() {
     run(&["build", "--local", "--server", "http://localhost:1", "."]).expect(2);
     run(&["run", "--allow-ports", "--cmd", "busybox true", "/dev/null"]).expect(2);
     user.expect_nothing_left();
+}
+
+/// Both a quick build and a task push to a registry that wants a login, and take a base from there: with what the Docker client has
+/// in its file, and with what a helper keeps for it.
+#[test]
+fn logins_of_the_docker_client_open_other_registries() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (other, user) = (TestServer::start(), User::new());
+    let base = other.base_image();
+    let (host, token) = (base.split('/').next().unwrap().to_owned(), other.token());
+    let folder = |name: &str| user.folder.path().join(name);
+    for name in ["file", "helper", "bin"] {
+        std::fs::create_dir(folder(name)).unwrap();
+    }
+    let auth = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, format!("robot:{token}"));
+    std::fs::write(folder("file/config.json"), format!(r#"{{"auths": {{"{host}": {{"auth": "{auth}"}}}}}}"#)).unwrap();
+    std::fs::write(folder("helper/config.json"), format!(r#"{{"credHelpers": {{"{host}": "e2e"}}}}"#)).unwrap();
+    let answer = format!(r#"{{"ServerURL": "{host}", "Username": "robot", "Secret": "{token}"}}"#);
+    let script = format!("#!/bin/sh\nread -r asked\n[ \"$1 $asked\" = \"get {host}\" ] && echo '{answer}'\n");
+    std::fs::write(folder("bin/docker-credential-e2e"), script).unwrap();
+    let runnable = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(folder("bin/docker-credential-e2e"), runnable).unwrap();
+
+    let context = Context::new(&format!("FROM {base}\nRUN echo built > /built\n")).file(
+        "acr-task.yaml",
+        format!("version: v1.1.0\nsteps:\n  - build: -t {host}/out/app:2 .\n  - push: [{host}/out/app:2]\n"),
+    );
+    let run = |arguments: &[&str], config: &str| {
+        let mut command = user.cooper(&[arguments, &["--local", "--no-format", &context.display()]].concat());
+        let path = format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin", folder("bin").display());
+        command.env("PATH", path).env("DOCKER_CONFIG", folder(config));
+        run_to_end(&mut command, LIMIT)
+    };
+    let first = format!("{host}/out/app:1");
+    let build = ["build", "-t", &first];
+    run(&build, "nothing").expect(1).error_names(&[host.as_str()]);
+    for (finished, tag) in [(run(&build, "file").ok(), "1"), (run(&["run"], "helper").ok(), "2")] {
+        assert_eq!(other.registry(&format!("/v2/out/app/manifests/{tag}")).status, 200, "{finished}");
+        assert!(!finished.to_string().contains(&token), "{finished}");
+    }
+    user.expect_nothing_left();
+    Engine::new().docker(&["image", "rm", "--force", &base]).ok();
 }

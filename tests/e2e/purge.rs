@@ -1,5 +1,6 @@
 //! Purging as a user does: from outside, and as a step of a task, with nothing of any network.
 
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -111,4 +112,61 @@ fn a_step_purges_by_the_servers_own_program() {
     let path = "/v2/cooperage/acr-cli/blobs/uploads/";
     let header = format!("Authorization: Basic {}", STANDARD.encode(format!("tester:{}", server.token())));
     assert_eq!(request(server.authority(), "POST", path, &[&header], b"").unwrap().status, 403);
+}
+
+/// Hands connections on to a server.
+fn relay(listener: TcpListener, to: String) {
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (Ok(here), Ok(there)) = (stream, TcpStream::connect(&to)) else { continue };
+            for (mut from, mut to) in [(here.try_clone().unwrap(), there.try_clone().unwrap()), (there, here)] {
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Write);
+                });
+            }
+        }
+    });
+}
+
+#[test]
+fn a_step_purges_a_registry_whose_name_containers_do_not_find() {
+    let Some(machine) = super::registries::machine() else { return };
+    // The registry's name has to be known before the server has its port.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let arguments = ["--registry-name", &format!("{machine}:{port}"), "--tls-self-signed", "--tls-name", &machine];
+    let arguments = arguments.map(str::to_owned).into();
+    let server = TestServer::with(ServerOptions { arguments, ..ServerOptions::default() });
+    relay(listener, server.authority().to_owned());
+    push(&server, 1);
+    let task = Context::empty().file(
+        "acr-task.yaml",
+        "version: v1.1.0\nsteps:\n- cmd: acr purge --filter 'team/app:^dev-' --ago 0d --untagged\n",
+    );
+    let purged = server.cooper(&["run", &task.display()]).ok();
+    assert!(purged.stdout.contains(&format!("Deleted: {machine}:{port}/team/app:dev-1\n")), "{purged}");
+    assert_eq!(tags(&server), ["v1"]);
+}
+
+#[test]
+fn a_collection_that_dies_between_a_file_and_its_row_is_made_good() {
+    let mut server = server();
+    let context = Context::new("FROM scratch\nCOPY file /file\n").file("file", "the same again\n");
+    let build = |server: &TestServer| server.build(&["-t", "team/app:v1"], &context);
+    build(&server);
+    purge(&server, &["--filter", "team/app:.*", "--untagged"]).ok();
+    server.stop();
+    if server.restart_to_die("blob-removed") {
+        wait_until("the server dies", PATIENCE, || server.has_died());
+    }
+    let death = server.death(PATIENCE);
+    assert!(death.code.is_none() && death.stderr.contains("failpoint blob-removed"), "{death}");
+    server.restart();
+    // What is pushed again is whole, whatever is to be forgotten of it.
+    build(&server);
+    pull(&server, "v1");
+    let grace = std::time::Instant::now() + Duration::from_secs(4);
+    wait_until("the grace is over", PATIENCE, || std::time::Instant::now() > grace);
+    pull(&server, "v1");
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use cooper_e2e::{Context, TestServer, unique, wait_until};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use cooper_e2e::{Context, TestServer, request, unique, wait_until};
+use serde_json::Value;
 
 #[test]
 fn runs_are_listed_shown_and_read() {
@@ -25,6 +28,26 @@ fn runs_are_listed_shown_and_read() {
     assert!(log.contains("first-42") && log.contains(&format!(" second-{word}")), "{log}");
     let again = server.cooper(&["logs", id, "--follow"]).ok().stdout;
     assert_eq!(log, again, "following a finished run replays it and ends");
+
+    // As others read it, without our client: events of JSON, from any frame that they were told of.
+    let authorization = format!("Authorization: Bearer {}", server.token());
+    let events = |offset: &str| {
+        let path = format!("/api/v1/runs/{id}/log/events?offset={offset}");
+        let answer = request(server.authority(), "GET", &path, &[&authorization], b"").unwrap();
+        let data = |event: &str| {
+            let data = event.lines().find_map(|line| line.strip_prefix("data:"));
+            serde_json::from_str::<Value>(data.unwrap_or_else(|| panic!("{event}"))).unwrap()
+        };
+        let is_log = |event: &&str| event.lines().any(|line| line == "event: log");
+        answer.body.split("\n\n").filter(is_log).map(data).collect::<Vec<Value>>()
+    };
+    let whole = events("0");
+    let frames: Vec<&Value> = whole.iter().flat_map(|batch| batch["frames"].as_array().unwrap()).collect();
+    let text = frames.iter().filter(|frame| frame["stream"] != "vertex");
+    let text: Vec<u8> = text.flat_map(|frame| STANDARD.decode(frame["data"].as_str().unwrap()).unwrap()).collect();
+    assert_eq!(String::from_utf8(text).unwrap(), log);
+    let last = whole.last().unwrap();
+    assert_eq!(&events(&last["offset"].to_string())[0]["frames"], &last["frames"]);
 
     let missing = server.cooper(&["runs", "show", "ca999"]).expect(5);
     missing.error_names(&["ca999"]);

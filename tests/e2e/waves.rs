@@ -24,7 +24,7 @@ impl World {
         let root = TempDir::new().unwrap();
         let repository = GitRepository::new(root.path(), "images.git");
         let git = GitServer::start(root.path());
-        let arguments = ["--allow-source", "127.0.0.1"].map(str::to_owned).to_vec();
+        let arguments = ["--allow-source", "127.0.0.1", "--allow-webhook", "127.0.0.1"].map(str::to_owned).to_vec();
         let server = TestServer::with(ServerOptions { arguments, ..ServerOptions::default() });
         let busybox = server.base_image();
         Self { server, git, repository, busybox, _root: root }
@@ -74,6 +74,57 @@ impl World {
     fn runs(&self, task: &str) -> Vec<Value> {
         self.json(&["task", "list-runs", task]).as_array().unwrap().clone()
     }
+}
+
+#[test]
+fn a_server_that_is_killed_in_a_wave_builds_each_once() {
+    let mut world = World::new();
+    let image = world.busybox.clone();
+    world.server.cooper(&["pool", "create", "nobody"]).ok();
+    let follow = ["--base-image-trigger-steps", "true"];
+    let command = format!("{image} true");
+    let create = ["task", "create", "steps", "-c", "/dev/null", "--cmd", &command];
+    world.server.cooper(&[&create[..], &follow].concat()).ok();
+    world.server.cooper(&["task", "run", "steps", "--no-logs"]).ok();
+    // Runs wait from now on: a wave's end is in our hands.
+    world.server.cooper(&["task", "update", "steps", "--agent-pool", "nobody"]).ok();
+    let push = |world: &World, number: u32| {
+        let kind = "application/vnd.oci.image.index.v1+json";
+        let annotations = serde_json::json!({ "number": number.to_string() });
+        let index =
+            serde_json::json!({ "schemaVersion": 2, "mediaType": kind, "manifests": [], "annotations": annotations });
+        world.server.put_manifest("base/busybox", "1", kind, &index.to_string());
+    };
+    let dies = |world: &mut World, failpoint: &str, act: &dyn Fn(&World)| {
+        world.server.stop();
+        assert!(world.server.restart_to_die(failpoint), "{failpoint}");
+        act(world);
+        wait_until(&format!("the server dies at {failpoint}"), WAVE, || world.server.has_died());
+        let death = world.server.death(WAVE);
+        assert!(death.stderr.contains(&format!("failpoint {failpoint}: ")), "{death}");
+        world.server.restart();
+    };
+    // What the server dies at, and how often the task has run when the wave goes on.
+    for (number, failpoint) in [(1_u32, "wave-opened"), (2, "run-accepted")] {
+        dies(&mut world, failpoint, &|world| push(world, number));
+        let wave = format!("w{number}");
+        let running = || World::state(&world.json(&["wave", "show", &wave]), "steps") == "running";
+        wait_until(&format!("{failpoint}: its run is accepted"), WAVE, running);
+        assert_eq!(world.runs("steps").len(), 1 + number as usize, "{failpoint}");
+        let run = world.runs("steps")[0]["runId"].as_str().unwrap().to_owned();
+        if number == 1 {
+            dies(&mut world, "wave-saved", &|world| drop(world.server.cooper(&["runs", "cancel", &run])));
+            assert_eq!(world.wave(&wave)["status"], "Failed");
+        } else {
+            dies(&mut world, "wave-canceled", &|world| drop(world.server.cooper(&["wave", "cancel", &wave])));
+            assert_eq!(world.wave(&wave)["status"], "Canceled");
+        }
+        assert_eq!(world.server.run(&run)["status"], "Canceled", "{failpoint}");
+        assert_eq!(world.runs("steps").len(), 1 + number as usize, "{failpoint}");
+    }
+    let again = world.server.cooper(&["wave", "retry", "w2", "--output", "json"]).ok().json();
+    assert_eq!((&again["waveId"], &again["changes"][0]["image"]), (&"w3".into(), &"base/busybox:1".into()), "{again}");
+    wait_until("it is tried again", WAVE, || world.runs("steps").len() == 4);
 }
 
 /// What the endpoints of two tasks and a webhook were told of the first wave.

@@ -3,7 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use cooper_e2e::{Chance, Context, Engine, RemoteAgent, ServerOptions, TestServer, is_final, wait_until};
+use cooper_e2e::{
+    Chance, Context, Engine, RemoteAgent, ServerOptions, TestServer, is_final, try_wait_until, wait_until,
+};
 
 /// Runs that are begun.
 const RUNS: usize = 12;
@@ -111,6 +113,8 @@ fn nothing_is_left_of_runs_that_are_over() {
     }
     let left = || agents.iter().flat_map(|agent| agent.all_held_in(&engine, &server)).collect::<Vec<_>>();
     let over = Instant::now();
-    wait_until(&format!("seed {seed}: nothing is left in the engine"), CLEAN, || left().is_empty());
+    if !try_wait_until(CLEAN, || left().is_empty()) {
+        panic!("seed {seed}: after {CLEAN:?} the engine still holds {:?}", left());
+    }
     note(format!("clean after {:?}", over.elapsed()));
 }

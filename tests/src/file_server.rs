@@ -24,7 +24,11 @@ pub struct FileServer {
 impl FileServer {
     /// Starts on a free port of 127.0.0.1.
     pub fn start(answer: impl Fn(&str, &str) -> Vec<u8> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+        Self::over(TcpListener::bind("127.0.0.1:0").expect("loopback has free ports"), answer)
+    }
+
+    /// Answers at this listener.
+    pub fn over(listener: TcpListener, answer: impl Fn(&str, &str) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let address = listener.local_addr().expect("it is bound");
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::new(Mutex::new(Vec::new()));

@@ -36,8 +36,8 @@ pub enum GitBehaviour {
     Redirect(String),
     /// Redirects commands, too.
     RedirectAll(String),
-    /// Answers this: status line, content type, body.
-    Answer(&'static str, &'static str, Vec<u8>),
+    /// Answers requests of this method so: status line, content type, body.
+    Answer(&'static str, &'static str, &'static str, Vec<u8>),
 }
 
 /// A request as it was seen.
@@ -196,7 +196,10 @@ fn answer(mut stream: &TcpStream, shared: &Shared) -> io::Result<()> {
                 let head = format!("HTTP/1.1 302 Found\r\nLocation: {place}\r\nContent-Length: 0\r\n");
                 return stream.write_all(format!("{head}Connection: close\r\n\r\n").as_bytes());
             }
-            GitBehaviour::Answer(status, kind, body) => return send(stream, status, kind, &body),
+            GitBehaviour::Answer(method, status, kind, body) if method == request.method => {
+                return send(stream, status, kind, &body);
+            }
+            GitBehaviour::Answer(..) => {}
         }
     }
     let (head, body) = backend(&request, shared, old)?;

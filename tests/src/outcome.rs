@@ -171,7 +171,7 @@ pub fn wait_until(what: &str, deadline: Duration, condition: impl FnMut() -> boo
 
 /// Waits until the condition holds, and says whether it did before the deadline.
 #[expect(clippy::disallowed_methods, reason = "it waits for an event in another process, and has a deadline")]
-pub(crate) fn try_wait_until(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
+pub fn try_wait_until(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     loop {
         if condition() {

@@ -265,6 +265,16 @@ impl TestServer {
         self.inside(|| request(&self.authority, method, path, &headers, body))
     }
 
+    /// Pushes a manifest to the embedded registry as the administrator, as far as the server lives to answer.
+    pub fn put_manifest(&self, repository: &str, tag: &str, media_type: &str, manifest: &str) {
+        let credential = STANDARD.encode(format!("tester:{}", self.token()));
+        let headers = [format!("Authorization: Basic {credential}"), format!("Content-Type: {media_type}")];
+        let headers = headers.each_ref().map(String::as_str);
+        let path = format!("/v2/{repository}/manifests/{tag}");
+        let answer = self.inside(|| request(&self.authority, "PUT", &path, &headers, manifest.as_bytes()));
+        assert!(answer.as_ref().map_or(true, |answer| answer.status == 201), "the registry takes {repository}:{tag}");
+    }
+
     /// Asks the registry as the administrator, for a manifest of any kind.
     #[track_caller]
     pub fn registry(&self, path: &str) -> Answer {

@@ -34,6 +34,8 @@ const LINK_QUEUE: usize = 64;
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Pause between attempts to clean the engine up.
 const REAP_PAUSE: Duration = Duration::from_secs(5);
+/// How long the engine may go on with what an earlier life asked for as it died: the making of a container, for instance.
+const REAP_AGAIN: Duration = Duration::from_secs(2);
 /// How long a finished step's result waits for a server that does not take the step's log.
 const LOG_PATIENCE: Duration = Duration::from_secs(10);
 /// The file in the work folder that says that it is in use.
@@ -194,7 +196,8 @@ struct EarlierLife {
 
 impl EarlierLife {
     /// Removes them once the server has taken the agent's first stream, and says so. An engine that does not answer is
-    /// asked again; no work is taken before.
+    /// asked again, and so is one that held something: a life that died in its work may have asked for more, which
+    /// comes to be after it was looked for. No work is taken before.
     async fn reap(self, mut welcomed: watch::Receiver<Option<Channel>>, reaped: watch::Sender<bool>) {
         if welcomed.wait_for(Option::is_some).await.is_err() {
             return;
@@ -202,14 +205,18 @@ impl EarlierLife {
         loop {
             match self.engine.reap(&self.owner).await {
                 Ok(found) => {
-                    tracing::debug!(?found, "engine holds nothing of an earlier life");
-                    break;
+                    tracing::debug!(?found, "removed what an earlier life left in the engine");
+                    // Networks alone are what agents keep between runs.
+                    if found.containers + found.volumes + found.image_names == 0 {
+                        break;
+                    }
+                    tokio::time::sleep(REAP_AGAIN).await;
                 }
                 Err(error) => {
                     tracing::error!(error = chain(&error), "container engine can't be cleaned up; trying again");
+                    tokio::time::sleep(REAP_PAUSE).await;
                 }
             }
-            tokio::time::sleep(REAP_PAUSE).await;
         }
         self.conditions.set(Condition::Leftovers, None);
         reaped.send_replace(true);

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::conditions::{Condition, Conditions};
 use crate::remote::RemoteServer;
 use proxy::{Holder, Proxy};
-pub(crate) use within::within_containers;
+pub(crate) use within::{Ways, address_within, within_containers};
 
 /// How often a port that another has is tried again.
 const RETRY: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(3) };

@@ -11,13 +11,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use aho_corasick::automaton::{Automaton, StateID};
 use aho_corasick::nfa::contiguous::NFA;
-use aho_corasick::{Anchored, MatchKind};
+use aho_corasick::{AhoCorasick, Anchored, MatchKind};
 
 /// What stands in place of a secret.
 const MASK: &[u8] = b"***";
 /// The most bytes of patterns in one set. A byte costs up to a hundred of memory while a set is made; an engine takes
 /// secrets of 500 KB.
 const MAX_PATTERN_BYTES: usize = 2 * 1024 * 1024;
+/// Up to so many bytes of patterns are looked for far ahead, too: that takes tables of its own.
+const MAX_AHEAD_BYTES: usize = 64 * 1024;
 
 /// What to look for. Cheap to clone; what is added to one is looked for by all its clones, and by their maskers.
 #[derive(Clone)]
@@ -39,6 +41,10 @@ struct Known {
 struct Tables {
     automaton: NFA,
     start: StateID,
+    /// Finds the next whole secret fast.
+    ahead: Option<AhoCorasick>,
+    /// How long the longest secret is.
+    longest: usize,
     /// Whether a byte may begin a secret.
     begins: [bool; 256],
     /// How many bytes of the input a state stands for: so many may still become part of a match.
@@ -113,6 +119,10 @@ impl Tables {
         let automaton =
             NFA::builder().match_kind(MatchKind::Standard).prefilter(false).build(patterns).map_err(|_| TooLarge)?;
         let start = automaton.start_state(Anchored::No).map_err(|_| TooLarge)?;
+        let is_small = patterns.iter().map(Vec::len).sum::<usize>() <= MAX_AHEAD_BYTES;
+        let ahead = is_small.then(|| AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(patterns));
+        let ahead = ahead.transpose().map_err(|_| TooLarge)?;
+        let longest = patterns.iter().map(Vec::len).max().unwrap_or_default();
         let mut begins = [false; 256];
         patterns.iter().filter_map(|pattern| pattern.first()).for_each(|byte| begins[usize::from(*byte)] = true);
         let mut depths = HashMap::from([(start, 0)]);
@@ -123,11 +133,26 @@ impl Tables {
                 depths.insert(state, index + 1);
             }
         }
-        Ok(Some(Self { automaton, start, begins, depths }))
+        Ok(Some(Self { automaton, start, ahead, longest, begins, depths }))
     }
 }
 
 impl Tables {
+    /// Up to where no secret begins in `bytes[at..]`, be it whole or cut off at their end. `next` is where the next whole
+    /// one begins, or their end, as far as that is known.
+    fn clear(&self, bytes: &[u8], at: usize, next: &mut Option<usize>) -> usize {
+        let mut clear = at;
+        if let Some(ahead) = &self.ahead {
+            let next = match *next {
+                Some(known) if known >= at => known,
+                _ => *next.insert(ahead.find(&bytes[at..]).map_or(bytes.len(), |found| at + found.start())),
+            };
+            clear = next.min(bytes.len().saturating_sub(self.longest - 1)).max(at);
+        }
+        let begins = |byte: &u8| self.begins[usize::from(*byte)];
+        bytes[clear..].iter().position(begins).map_or(bytes.len(), |more| clear + more)
+    }
+
     /// How long the longest secret is that ends in this state.
     fn longest_match(&self, state: StateID) -> Option<usize> {
         if !self.automaton.is_match(state) {
@@ -204,17 +229,17 @@ impl Masker {
             out.extend_from_slice(bytes);
             return;
         };
-        let mut rest = bytes;
+        let mut at = 0;
+        let mut next = None;
         loop {
             if state == tables.start && self.held.is_empty() {
                 // Most output is far from any secret.
-                let begins = |byte: &u8| tables.begins[usize::from(*byte)];
-                let (clear, more) = rest.split_at(rest.iter().position(begins).unwrap_or(rest.len()));
-                out.extend_from_slice(clear);
-                rest = more;
+                let clear = tables.clear(bytes, at, &mut next);
+                out.extend_from_slice(&bytes[at..clear]);
+                at = clear;
             }
-            let Some((byte, more)) = rest.split_first() else { break };
-            rest = more;
+            let Some(byte) = bytes.get(at) else { break };
+            at += 1;
             self.held.push(*byte);
             state = tables.automaton.next_state(Anchored::No, state, *byte);
             if let Some(longest) = tables.longest_match(state) {

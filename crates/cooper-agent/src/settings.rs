@@ -2,6 +2,7 @@
 //! environment.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -47,6 +48,8 @@ pub struct AgentSettings {
     /// Certificates in PEM that hosts of sources and of other registries are trusted by, besides the system's. The engine
     /// has its own.
     pub source_roots: Option<Vec<u8>>,
+    /// Where the server of this process takes connections in clear; none in other processes.
+    pub server_here: Option<SocketAddr>,
     /// How long a shutdown may take to stop steps and to clean up.
     pub shutdown_grace: Duration,
 }
@@ -162,6 +165,7 @@ impl AgentSettings {
             disk: DiskSettings::default(),
             steps: StepPolicy::default(),
             source_roots: None,
+            server_here: None,
             shutdown_grace: Duration::from_secs(15),
         }
     }

@@ -38,6 +38,7 @@ use tonic::transport::Channel;
 use crate::connect::Bearer;
 use crate::engine_watch::EngineState;
 use crate::error::chain;
+use crate::forward::Ways;
 use crate::log::LogHub;
 use crate::mask::MaskSet;
 use crate::placement::SharedPlacement;
@@ -96,8 +97,6 @@ struct Attempt<'a> {
 #[derive(Clone, Copy)]
 struct Surroundings<'a> {
     step: &'a StepId,
-    /// Whether other builds of the run may speak at the same time.
-    beside: bool,
     environment: &'a EnvironmentOrder,
     tries: &'a Tries,
     registry: &'a RegistryName,
@@ -139,6 +138,12 @@ impl Attempt<'_> {
 }
 
 impl StepRunner {
+    /// How the server is reached from containers of an environment.
+    fn ways(&self, environment: &EnvironmentOrder) -> Ways<'_> {
+        let by_address = environment.registry_by_address;
+        Ways { server: self.forward.as_ref(), here: self.settings.server_here, by_address }
+    }
+
     /// Removes what the agent's placements shared among each other. What is left goes with the next start.
     pub(crate) async fn leave_engine(&self) {
         if !self.opened_any.load(Ordering::Relaxed) {
@@ -176,7 +181,8 @@ impl StepRunner {
         cancel: CancellationToken,
     ) -> Option<StepResult> {
         let span = tracing::info_span!("step", run = %key.run, attempt = %attempt, step = %order.step);
-        tracing::Instrument::instrument(self.run_in_span(key, attempt, order, shared, said, cancel), span).await
+        tracing::Instrument::instrument(Box::pin(self.run_in_span(key, attempt, order, shared, said, cancel)), span)
+            .await
     }
 
     async fn run_in_span(
@@ -194,7 +200,8 @@ impl StepRunner {
             Err(error) => return Some(StepResult::Failed { exit_code: None, reason: error.to_string() }),
         };
         let stop = cancel.child_token();
-        let log = StepLog::new(sender.clone(), masks.clone(), Arc::clone(&self.clock), stop.clone());
+        let label = if order.beside { format!("{} | ", order.step) } else { String::new() };
+        let log = StepLog::new(sender.clone(), masks.clone(), label, Arc::clone(&self.clock), stop.clone());
         let running = Attempt { runner: self, key, attempt, log, shared, limit: Limit::default(), stop, said };
         let result = AssertUnwindSafe(running.to_end(order)).catch_unwind().await.unwrap_or_else(|panic| {
             let reason = format!("the agent failed: {}", panic_text(&*panic));
@@ -302,7 +309,6 @@ impl Attempt<'_> {
         let environment = order.environment.unwrap_or_default();
         let around = Surroundings {
             step: &order.step,
-            beside: order.beside,
             environment: &environment,
             tries,
             registry: &order.registry.name,

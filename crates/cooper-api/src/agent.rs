@@ -25,6 +25,11 @@ pub use work::{
     PushFrom, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork, TaskOrder, VolumeOrder,
 };
 
+/// The variable with which the server gives the program in place of ACR's client a password at the run's registry.
+pub const ACR_PASSWORD: &str = "COOPER_REGISTRY_PASSWORD";
+/// The variable with which the agent tells that program where the registry is, if its name does not tell.
+pub const ACR_ADDRESS: &str = "COOPER_REGISTRY_ADDRESS";
+
 /// The newest version that this build speaks. What a server and an agent make of each other's stands in `handshake`.
 pub const PROTOCOL_VERSION: u32 = 1;
 

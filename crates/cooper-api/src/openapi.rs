@@ -52,6 +52,7 @@ pub fn document() -> OpenApi {
     add::<rest::HookView>(&mut schemas);
     add::<rest::DeliveryAnswer>(&mut schemas);
     add::<rest::LogBatch>(&mut schemas);
+    add::<rest::PackedLog>(&mut schemas);
     add::<rest::VertexUpdate>(&mut schemas);
     add::<rest::StatusEvent>(&mut schemas);
     add::<rest::CreateToken>(&mut schemas);
@@ -78,6 +79,7 @@ pub fn document() -> OpenApi {
     add::<rest::WebhookConfig>(&mut schemas);
     add::<rest::WebhookEventInfo>(&mut schemas);
     add::<rest::WebhookEventList>(&mut schemas);
+    add::<rest::NotificationList>(&mut schemas);
     add::<rest::Info>(&mut schemas);
     add::<rest::Health>(&mut schemas);
     let components = ComponentsBuilder::new()

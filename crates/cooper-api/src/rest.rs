@@ -10,6 +10,7 @@ mod hooks;
 mod info;
 mod lock;
 mod log;
+mod notification;
 mod pools;
 mod request;
 mod route;
@@ -25,8 +26,8 @@ pub use agents::{AgentList, AgentState, AgentView, DrainAgent};
 pub use context::{CreatedContext, UploadedContext};
 pub use credential::{CredentialList, CredentialView, SetCredential};
 pub use hooks::{
-    DeliveryAnswer, DeliveryView, EventOutcomeView, HookList, HookView, ReceiptStatus, SeenHook, SourceEventType,
-    SourceTriggerSettings, SourceTriggerView,
+    DeliveryAnswer, DeliveryView, EventOutcomeView, HookList, HookView, ReceiptStatus, RegistrationStatus,
+    RegistrationView, RotateHookQuery, SeenHook, SourceEventType, SourceTriggerSettings, SourceTriggerView,
 };
 pub use info::{Health, IDENTITY_HEADER, Info};
 pub use lock::{
@@ -34,9 +35,10 @@ pub use lock::{
     LockedValue, Lockfile, NamedSecret, RerunRequest,
 };
 pub use log::{
-    EndEvent, LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, LogBatch, LogEventName, LogEventsQuery, LogFrame, LogQuery,
-    LogStream, StatusEvent, VertexUpdate,
+    EndEvent, LOG_COMPLETE_HEADER, LOG_FRAMES_FORM, LOG_FRAMES_HEADER, LOG_OFFSET_HEADER, LogBatch, LogEventName,
+    LogEventsQuery, LogFrame, LogQuery, LogStream, PackedLog, StatusEvent, VertexUpdate,
 };
+pub use notification::{ListNotificationsQuery, NotificationKind, NotificationList, NotificationView};
 pub use pools::{CreatePool, DeletePoolQuery, PoolList, PoolView};
 pub use request::{
     Argument, BuildSecret, DEFAULT_TIMEOUT_SECONDS, DockerBuildRequest, EncodedTaskRunRequest, EncodedText,
@@ -46,16 +48,16 @@ pub use request::{
 pub use route::{API_PREFIX, Auth, Content, Method, Parameter, ParameterKind, ROUTES, Route};
 pub use run::{
     AgentConfiguration, Dependency, GitHead, ImageDependency, ListRunsQuery, OutputImage, PlatformView,
-    ProvisioningState, Run, RunList, RunStatus, RunStep, RunType, StepStatus, StepType, UnknownName,
+    ProvisioningState, RerunView, Run, RunList, RunStatus, RunStep, RunType, StepStatus, StepType, UnknownName,
 };
 pub use secret::{
     CheckSecrets, CheckedSecret, CheckedSecrets, DeleteSecretQuery, SecretList, SecretVersionView, SecretView,
     SetSecret,
 };
 pub use task::{
-    CatchUp, DockerStepSettings, EncodedStepSettings, FileStepSettings, FiredView, ListTimersQuery, Moment,
-    ReplaceTaskQuery, SetTaskCredential, StepSettings, TaskCredentialView, TaskList, TaskRunRequest, TaskSettings,
-    TaskStatus, TaskValue, TaskView, TimerList, TimerSettings, TimerTrigger, TimerView, UpdateRun,
+    CatchUp, DockerStepSettings, EncodedStepSettings, FileStepSettings, FiredView, ListTasksQuery, ListTimersQuery,
+    Moment, ReplaceTaskQuery, SetTaskCredential, StepSettings, TaskCredentialView, TaskList, TaskRunRequest,
+    TaskSettings, TaskStatus, TaskValue, TaskView, TimerList, TimerSettings, TimerTrigger, TimerView, UpdateRun,
 };
 pub use token::{CreateToken, CreatedToken, TokenList, TokenView};
 pub use wave::{

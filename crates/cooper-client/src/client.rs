@@ -7,12 +7,13 @@ use std::time::Duration;
 use cooper_api::rest::{
     AgentList, AgentView, CheckSecrets, CheckedSecrets, CreatePool, CreateToken, CreatedContext, CreatedToken,
     CredentialList, CredentialView, DeletePoolQuery, DeleteSecretQuery, DrainAgent, HookList, HookView,
-    IDEMPOTENCY_KEY_HEADER, ImpactQuery, ImpactView, Info, LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, ListRunsQuery,
-    ListTimersQuery, ListWavesQuery, ListWebhookEventsQuery, Lockfile, PoolList, PoolView, RefusalList,
-    RegistryHookView, ReplaceTaskQuery, RerunRequest, Run, RunList, RunRequest, SecretList, SecretView, SetCredential,
-    SetSecret, SetTaskCredential, TaskList, TaskRunRequest, TaskSettings, TaskView, TimerList, TokenList, UpdateRun,
-    UpdateTriggerSecret, UploadedContext, WaveList, WaveView, WebhookConfig, WebhookEventInfo, WebhookEventList,
-    WebhookList, WebhookSettings, WebhookView,
+    IDEMPOTENCY_KEY_HEADER, ImpactQuery, ImpactView, Info, LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER,
+    ListNotificationsQuery, ListRunsQuery, ListTasksQuery, ListTimersQuery, ListWavesQuery, ListWebhookEventsQuery,
+    Lockfile, NotificationList, PoolList, PoolView, RefusalList, RegistryHookView, ReplaceTaskQuery, RerunRequest,
+    RotateHookQuery, Run, RunList, RunRequest, SecretList, SecretView, SetCredential, SetSecret, SetTaskCredential,
+    TaskList, TaskRunRequest, TaskSettings, TaskView, TimerList, TokenList, UpdateRun, UpdateTriggerSecret,
+    UploadedContext, WaveList, WaveView, WebhookConfig, WebhookEventInfo, WebhookEventList, WebhookList,
+    WebhookSettings, WebhookView,
 };
 use cooper_types::{
     AgentName, EventId, HookId, IdempotencyKey, PoolName, RunId, SecretName, SecretString, SourceHost, TaskName,
@@ -206,8 +207,17 @@ impl Client {
     }
 
     /// All stored tasks.
-    pub async fn list_tasks(&self) -> Result<TaskList, ClientError> {
-        self.http.json(self.http.request(Method::GET, "/api/v1/tasks")).await
+    pub async fn list_tasks(&self) -> Result<Vec<TaskView>, ClientError> {
+        let (mut tasks, mut query) = (Vec::new(), ListTasksQuery::default());
+        loop {
+            let call = self.http.request(Method::GET, "/api/v1/tasks").query(&query);
+            let TaskList { value, next_link } = self.http.json(call).await?;
+            query.after = value.last().and_then(|task| task.settings.name.clone());
+            tasks.extend(value);
+            if next_link.is_none() || query.after.is_none() {
+                return Ok(tasks);
+            }
+        }
     }
 
     /// Makes a task.
@@ -220,15 +230,16 @@ impl Client {
         self.http.json(self.http.request(Method::GET, &format!("/api/v1/tasks/{name}"))).await
     }
 
-    /// Makes a task, or replaces it as a whole; in a dry run, tells what it would be.
+    /// Makes a task, or replaces it as a whole, if it still has the generation that is said; in a dry run, tells what it
+    /// would be.
     pub async fn replace_task(
         &self,
         name: &TaskName,
         task: &TaskSettings,
-        dry_run: bool,
+        query: ReplaceTaskQuery,
     ) -> Result<TaskView, ClientError> {
         let call = self.http.request(Method::PUT, &format!("/api/v1/tasks/{name}"));
-        self.http.json(call.query(&ReplaceTaskQuery { dry_run }).json(task)).await
+        self.http.json(call.query(&query).json(task)).await
     }
 
     /// Changes what is said of a task and nothing else.
@@ -264,9 +275,10 @@ impl Client {
         self.http.json(self.http.request(Method::GET, &format!("/api/v1/tasks/{name}/hooks"))).await
     }
 
-    /// Gives a hook another secret, which is in the answer and nowhere else.
-    pub async fn rotate_hook(&self, name: &TaskName, hook: &HookId) -> Result<HookView, ClientError> {
-        self.http.json(self.http.request(Method::POST, &format!("/api/v1/tasks/{name}/hooks/{hook}/secret"))).await
+    /// Gives a hook another secret, which is in the answer and nowhere else. The one before is taken for a day, or no more.
+    pub async fn rotate_hook(&self, name: &TaskName, hook: &HookId, revoke_old: bool) -> Result<HookView, ClientError> {
+        let call = self.http.request(Method::POST, &format!("/api/v1/tasks/{name}/hooks/{hook}/secret"));
+        self.http.json(call.query(&RotateHookQuery { revoke_old })).await
     }
 
     /// What did not start a task lately.
@@ -298,6 +310,11 @@ impl Client {
     /// Ends a wave early.
     pub async fn cancel_wave(&self, id: WaveId) -> Result<WaveView, ClientError> {
         self.http.json(self.http.request(Method::POST, &format!("/api/v1/waves/{id}/cancel"))).await
+    }
+
+    /// Tries again what came to nothing in a wave; the new wave.
+    pub async fn retry_wave(&self, id: WaveId) -> Result<WaveView, ClientError> {
+        self.http.json(self.http.request(Method::POST, &format!("/api/v1/waves/{id}/retry"))).await
     }
 
     /// Where other registries tell of pushes.
@@ -438,6 +455,24 @@ impl Client {
     /// What the requests to a task's endpoint are signed with.
     pub async fn update_trigger_secret(&self, name: &TaskName) -> Result<UpdateTriggerSecret, ClientError> {
         self.http.json(self.http.request(Method::GET, &format!("/api/v1/tasks/{name}/update-trigger-secret"))).await
+    }
+
+    /// Has the requests to a task's endpoint signed with another secret.
+    pub async fn renew_update_trigger_secret(&self, name: &TaskName) -> Result<UpdateTriggerSecret, ClientError> {
+        self.http.json(self.http.request(Method::POST, &format!("/api/v1/tasks/{name}/update-trigger-secret"))).await
+    }
+
+    /// What a task tells others, the newest first.
+    pub async fn list_notifications(&self, name: &TaskName, top: u32) -> Result<NotificationList, ClientError> {
+        let query = ListNotificationsQuery { top: Some(top) };
+        let path = format!("/api/v1/tasks/{name}/notifications");
+        self.http.json(self.http.request(Method::GET, &path).query(&query)).await
+    }
+
+    /// Sends something to a task's endpoint once more.
+    pub async fn redeliver_notification(&self, name: &TaskName, event: &EventId) -> Result<(), ClientError> {
+        let path = format!("/api/v1/tasks/{name}/notifications/{event}/redeliver");
+        self.http.send(self.http.request(Method::POST, &path)).await.map(drop)
     }
 
     /// All webhooks.

@@ -3,7 +3,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use cooper_api::rest::{EndEvent, LogBatch, LogEventName, LogEventsQuery, LogFrame, Run, StatusEvent};
+use cooper_api::rest::{
+    EndEvent, LOG_FRAMES_FORM, LOG_FRAMES_HEADER, LogBatch, LogEventName, LogEventsQuery, LogFrame, LogStream,
+    PackedLog, Run, StatusEvent,
+};
+use cooper_ports::logs::{Frame, Segment, Stream as Written};
 use cooper_types::RunId;
 use futures::Stream;
 use reqwest::header::ACCEPT;
@@ -197,6 +201,7 @@ impl Follower {
             .http
             .request(Method::GET, &format!("/api/v1/runs/{}/log/events", self.run))
             .query(&LogEventsQuery { offset: self.offset, status_only: self.options.status_only })
+            .header(LOG_FRAMES_HEADER, LOG_FRAMES_FORM)
             .header(ACCEPT, "text/event-stream");
         match timeout(self.options.max_silence, self.http.send_without_deadline(request)).await {
             Ok(answer) => answer,
@@ -221,6 +226,23 @@ impl Follower {
             self.offset = next;
             self.failures = 0;
             self.ready.push_back(LogEvent::Frames(batch.frames));
+        } else if event.name == LogEventName::Packed.as_str() {
+            let packed: PackedLog = serde_json::from_str(&event.data).map_err(|_| broken("packed"))?;
+            let end = packed.offset.checked_add(packed.length).ok_or_else(|| broken("packed"))?;
+            if end <= self.offset {
+                return Ok(());
+            }
+            let segment = Segment { start: packed.offset, end, stored: packed.data };
+            let mut frames = segment.frames().map_err(|_| broken("packed"))?;
+            // The first segment begins where the server began it, with frames that we may have.
+            frames.retain(|(at, _)| *at >= self.offset);
+            if frames.first().is_none_or(|(at, _)| *at != self.offset) {
+                let reason = format!("log frames from {} where {} was next", segment.start, self.offset);
+                return Err(self.http.protocol(reason, true));
+            }
+            self.offset = end;
+            self.failures = 0;
+            self.ready.push_back(LogEvent::Frames(frames.into_iter().map(|(_, frame)| view(frame)).collect()));
         } else if event.name == LogEventName::Status.as_str() {
             let status: StatusEvent = serde_json::from_str(&event.data).map_err(|_| broken("status"))?;
             self.ready.push_back(LogEvent::Status(status));
@@ -231,6 +253,19 @@ impl Follower {
         // Events of a newer server are passed over.
         Ok(())
     }
+}
+
+/// A frame as the API shows it.
+fn view(frame: Frame) -> LogFrame {
+    let Frame { attempt, seq, time, stream, vertex, data } = frame;
+    let stream = match stream {
+        Written::Service => LogStream::Service,
+        Written::Stdout => LogStream::Stdout,
+        Written::Stderr => LogStream::Stderr,
+        Written::Vertex => LogStream::Vertex,
+        Written::Gap => LogStream::Gap,
+    };
+    LogFrame { attempt, seq, time, stream, vertex, data }
 }
 
 fn reason(error: &ClientError) -> String {

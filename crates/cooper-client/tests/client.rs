@@ -12,10 +12,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use cooper_api::problem::{Problem, ProblemCode};
 use cooper_api::rest::{
-    CreatedContext, LogBatch, LogFrame, LogQuery, LogStream, PlatformView, ProvisioningState, Run, RunRequest,
-    RunStatus, RunType,
+    CreatedContext, LogBatch, LogEventsQuery, LogFrame, LogStream, PackedLog, PlatformView, ProvisioningState, Run,
+    RunRequest, RunStatus, RunType,
 };
 use cooper_client::{Client, ClientError, FollowOptions, LogEvent, ServerUrl};
+use cooper_ports::logs::segment::pack;
+use cooper_ports::logs::{Frame, Stream};
 use cooper_types::{AttemptNumber, ContextId, IdempotencyKey, PrincipalName, RunId, SecretString, Timestamp};
 use futures::{StreamExt, TryStreamExt};
 
@@ -51,6 +53,7 @@ fn run(status: RunStatus) -> Run {
         is_archive_enabled: false,
         provisioning_state: ProvisioningState::Succeeded,
         rerun_of: None,
+        rerun: None,
         source_trigger: None,
         timer_trigger: None,
         image_update_trigger: None,
@@ -123,7 +126,7 @@ async fn follow_text(client: &Client) -> (String, u32, Result<Option<RunStatus>,
 async fn a_follower_misses_and_doubles_nothing_over_disconnects() {
     let router = Router::new().route(
         "/api/v1/runs/ca1/log/events",
-        get(|Query(query): Query<LogQuery>| async move {
+        get(|Query(query): Query<LogEventsQuery>| async move {
             let mut body = String::from(": keep-alive\n\nevent: status\ndata: {\"status\":\"Running\"}\n\n");
             let mut from = query.offset;
             for _ in 0..2 {
@@ -156,7 +159,7 @@ async fn a_repeat_is_dropped_and_a_hole_is_asked_for_again() {
     let router = Router::new()
         .route(
             "/api/v1/runs/ca1/log/events",
-            get(|State(calls): State<Arc<Mutex<Vec<u64>>>>, Query(query): Query<LogQuery>| async move {
+            get(|State(calls): State<Arc<Mutex<Vec<u64>>>>, Query(query): Query<LogEventsQuery>| async move {
                 let first = {
                     let mut calls = calls.lock().expect("lock");
                     calls.push(query.offset);
@@ -173,6 +176,59 @@ async fn a_repeat_is_dropped_and_a_hole_is_asked_for_again() {
     assert_eq!((text.as_str(), lost), ("abcdefgh", 1));
     assert_eq!(end.expect("no error"), Some(RunStatus::Succeeded));
     assert_eq!(*calls.lock().expect("lock"), [0, 3]);
+}
+
+/// A server that packs: it knows segments alone, so what is asked for again comes with what is there already.
+#[tokio::test]
+async fn packed_frames_come_whole_wherever_they_are_cut() {
+    fn at(number: u64) -> u64 {
+        segment(0, number).1.len() as u64
+    }
+    fn segment(from: u64, to: u64) -> (u64, Vec<u8>) {
+        let mut bytes = Vec::new();
+        for number in from..to {
+            let LogFrame { attempt, seq, time, vertex, data, .. } = frame(number);
+            Frame { attempt, seq, time, stream: Stream::Stdout, vertex, data }.encode(&mut bytes);
+        }
+        (if from == 0 { 0 } else { at(from) }, bytes)
+    }
+    fn packed_event(from: u64, to: u64) -> String {
+        let (offset, bytes) = segment(from, to);
+        let length = bytes.len() as u64;
+        let packed = PackedLog { offset, length, data: pack(bytes) };
+        assert_eq!((packed.data.len() as u64) < length, to - from > 150, "only much is packed");
+        let json = serde_json::to_string(&packed).expect("json");
+        format!("event: packed\nid: {}\ndata: {json}\n\n", offset + length)
+    }
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let router =
+        Router::new()
+            .route(
+                "/api/v1/runs/ca1/log/events",
+                get(
+                    |State(calls): State<Arc<Mutex<Vec<u64>>>>,
+                     headers: HeaderMap,
+                     Query(query): Query<LogEventsQuery>| async move {
+                        assert_eq!(headers["cooper-log-frames"], "1");
+                        calls.lock().expect("lock").push(query.offset);
+                        match query.offset {
+                            // A repeat, and the stream's end.
+                            0 => sse(packed_event(0, 5) + &packed_event(0, 5)),
+                            // More than was asked for, and a hole.
+                            known if known == at(5) => sse(packed_event(3, 300) + &packed_event(301, 302)),
+                            known if known == at(300) => sse(packed_event(300, 310) + &end_event()),
+                            other => panic!("{other}"),
+                        }
+                    },
+                ),
+            )
+            .with_state(Arc::clone(&calls));
+    let (text, lost, end) = follow_text(&client(serve(router).await)).await;
+    let expect: Vec<u8> = (0..310).flat_map(|number| frame(number).data).collect();
+    assert_eq!(text.as_bytes(), expect);
+    assert_eq!(lost, 2);
+    assert_eq!(end.expect("no error"), Some(RunStatus::Succeeded));
+    assert_eq!(*calls.lock().expect("lock"), [0, at(5), at(300)]);
 }
 
 #[tokio::test]
@@ -227,7 +283,7 @@ async fn a_silent_server_is_left_and_asked_again() {
     let router = Router::new()
         .route(
             "/api/v1/runs/ca1/log/events",
-            get(|State(calls): State<Arc<AtomicU32>>, Query(query): Query<LogQuery>| async move {
+            get(|State(calls): State<Arc<AtomicU32>>, Query(query): Query<LogEventsQuery>| async move {
                 match calls.fetch_add(1, Ordering::Relaxed) {
                     0 => {
                         let first = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from(log_event(0, 2)))]);

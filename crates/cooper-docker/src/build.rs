@@ -1,5 +1,6 @@
 //! One build: a session, `POST /build` on it, and what comes back, until the image is there or will not be.
 
+mod bases;
 mod export;
 
 use std::collections::BTreeMap;
@@ -7,14 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::Docker;
-use bollard::auth::DockerCredentials;
 use bollard::errors::Error;
 use bollard_buildkit_proto::moby::buildkit::v1::SolveRequest;
 use cooper_ports::engine::{
     BaseImages, BuildError, BuildEvent, BuildFailure, BuildNetwork, BuildRequest, BuiltImage, EngineDescription,
-    EngineError, EngineFeature, LocalName, RegistryLogins, ResolvedBase,
+    EngineError, EngineFeature,
 };
-use cooper_types::{Digest, ImageRef};
+use cooper_types::Digest;
 use hyper::body::Incoming;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::mpsc;
@@ -26,44 +26,15 @@ use crate::housekeeping::Removals;
 use crate::lines::Lines;
 use crate::session::{Session, SessionContents, random_id};
 use crate::trace::{self, BuildLine};
-use crate::wire::{EngineWire, MAX_QUERY, RequestError, one_line};
+use crate::wire::{EngineWire, MAX_QUERY, RequestError};
+use bases::Bases;
 
 const OPERATION: &str = "build an image";
 /// How long a cancelled build may take to say that it has ended before its connections are cut.
 const GRACE: Duration = Duration::from_millis(700);
-/// How long a registry may take to tell a digest.
-const RESOLVE: Duration = Duration::from_secs(15);
-/// More base images than a Dockerfile can name in earnest; the engine's word is not trusted with our memory.
-const MAX_BASES: usize = 4096;
 
 /// All that is not plain in a query's value.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
-
-/// Where the digests of images are asked for that the engine did not tell.
-struct Registries<'a> {
-    docker: &'a Docker,
-    logins: Arc<dyn RegistryLogins>,
-}
-
-impl Registries<'_> {
-    async fn digest_of(&self, reference: &str) -> Result<Digest, String> {
-        let registry = ImageRef::parse(reference).ok().and_then(|image| image.registry);
-        let login = match registry {
-            Some(registry) => self.logins.login(&registry).await.map_err(|error| error.to_string())?,
-            None => None,
-        };
-        let login = login.map(|login| DockerCredentials {
-            username: Some(login.username.clone()),
-            password: Some(login.password.expose().to_owned()),
-            ..DockerCredentials::default()
-        });
-        let ask = tokio::time::timeout(RESOLVE, self.docker.inspect_registry_image(reference, login));
-        let answer = ask.await.map_err(|_| "its registry did not answer in time".to_owned())?;
-        let descriptor = answer.map_err(|error| one_line(&error.to_string()))?.descriptor;
-        let digest = descriptor.digest.ok_or_else(|| "its registry did not tell".to_owned())?;
-        Digest::parse(&digest).map_err(|error| error.to_string())
-    }
-}
 
 /// What a build needs of its engine.
 pub(crate) struct Builder<'a> {
@@ -135,7 +106,11 @@ async fn build_once(
     let build_id = random_id();
     let query = query(&request, &build_id)?;
     let cache = Cache::of(&request, engine);
-    let registry = Registries { docker, logins: Arc::clone(&request.logins) };
+    let mut bases = Bases::new(docker, Arc::clone(&request.logins), request.resolved);
+    // Where it knows `COPY --link`, it tells what it copies from as well.
+    if !engine.features.contains(&EngineFeature::CopyLink) {
+        cancel.run_until_cancelled(bases.ask_before(&request.copied)).await.ok_or(BuildError::Cancelled)?;
+    }
     let contents = SessionContents {
         context: request.context,
         dockerfile: request.dockerfile_tree,
@@ -148,7 +123,7 @@ async fn build_once(
 
     let path = format!("/build?{query}&session={}", session.id());
     let warnings = sink.clone();
-    let run = Run { wire, build_id, cancel, sink: Some(sink), bases: BTreeMap::new(), registry, image: None, blame };
+    let run = Run { wire, build_id, cancel, sink: Some(sink), bases, image: None, blame };
     let mut result = run.finish(&path, &session).await;
     if result.is_ok() {
         match cancel.run_until_cancelled(cache.keep(wire, &session)).await {
@@ -277,8 +252,7 @@ struct Run<'a> {
     cancel: &'a CancellationToken,
     /// Absent once the receiver is gone.
     sink: Option<mpsc::Sender<BuildEvent>>,
-    bases: BTreeMap<String, Option<Digest>>,
-    registry: Registries<'a>,
+    bases: Bases,
     image: Option<Digest>,
     blame: Blame,
 }
@@ -312,9 +286,15 @@ impl Run<'_> {
             Some(Ok(())) => {
                 tracing::debug!(session = session.id(), "build ended");
                 let image = self.image.take().ok_or_else(|| broken("the answer ended without an image"))?;
-                let cancel = self.cancel.clone();
-                let bases = cancel.run_until_cancelled_owned(self.resolved_bases()).await;
-                Ok(BuiltImage { image, bases: bases.ok_or(BuildError::Cancelled)? })
+                let Self { bases, cancel, sink, .. } = self;
+                let resolved = cancel.run_until_cancelled(bases.resolved()).await;
+                let (bases, unknown) = resolved.ok_or(BuildError::Cancelled)?;
+                for message in unknown {
+                    if let Some(sink) = &sink {
+                        let _ = sink.send(BuildEvent::Warning { vertex: String::new(), message }).await;
+                    }
+                }
+                Ok(BuiltImage { image, bases })
             }
         }
     }
@@ -327,7 +307,7 @@ impl Run<'_> {
                     for event in trace::events(*status) {
                         if let BuildEvent::Vertex(vertex) = &event {
                             self.blame.saw(vertex);
-                            if let Some(base) = self.saw_base(&vertex.name) {
+                            if let Some(base) = self.bases.saw(&vertex.name) {
                                 self.tell(BuildEvent::Base(base)).await;
                             }
                         }
@@ -343,39 +323,6 @@ impl Run<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Notes a base that a vertex reads; gives it if its digest is news.
-    fn saw_base(&mut self, vertex_name: &str) -> Option<ResolvedBase> {
-        let base = trace::base_of(vertex_name).filter(|_| self.bases.len() < MAX_BASES)?;
-        if LocalName::is_one(&base.reference) {
-            // What an earlier build made here is in no registry.
-            return None;
-        }
-        let known = self.bases.entry(base.reference.clone()).or_default();
-        let news = base.digest.as_ref().filter(|digest| known.as_ref() != Some(*digest)).cloned();
-        *known = base.digest.or_else(|| known.take());
-        Some(ResolvedBase { reference: base.reference, digest: news? })
-    }
-
-    /// The bases with their digests. What the engine did not say is asked of the registry now: right after the build,
-    /// so that a tag that moved in between gives the newer digest.
-    async fn resolved_bases(&mut self) -> Vec<ResolvedBase> {
-        let mut resolved = Vec::new();
-        for (reference, digest) in std::mem::take(&mut self.bases) {
-            let digest = match digest {
-                Some(digest) => Ok(digest),
-                None => self.registry.digest_of(&reference).await,
-            };
-            match digest {
-                Ok(digest) => resolved.push(ResolvedBase { reference, digest }),
-                Err(message) => {
-                    let message = format!("digest of {reference} is not known: {message}");
-                    self.tell(BuildEvent::Warning { vertex: String::new(), message }).await;
-                }
-            }
-        }
-        resolved
     }
 
     async fn tell(&mut self, event: BuildEvent) {
@@ -437,6 +384,8 @@ mod tests {
             cache_from: Vec::new(),
             cache_to: None,
             shared_key: String::new(),
+            resolved: Vec::new(),
+            copied: Vec::new(),
         }
     }
 

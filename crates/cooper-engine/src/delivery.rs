@@ -1,7 +1,8 @@
 //! The delivery of one event to one target: when it is tried, tried again, and given up.
 //!
-//! Owns the life of a delivery. It keeps no order among deliveries: whoever stores them lets a target's first one that has not
-//! ended be tried, and no other.
+//! Owns the life of a delivery, and how a target stands, which is what pauses and the end of patience depend on: a target that takes
+//! nothing is left alone for longer and longer, whichever event is next. It keeps no order among deliveries: whoever stores them lets
+//! a target's first one that has not ended be tried, and no other.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use cooper_types::Timestamp;
 /// ```text
 ///        Begun              Ended: taken
 ///  Due ────────▶ Trying ───────────────▶ Delivered
-///   ▲             │  │ Ended: refused or late for the last time, Dropped
+///   ▲             │  │ Ended: refused or late for the last time, gone, Dropped
 ///   └─────────────┘  └─────────────────▶ Failed ◀── Due, Dropped
 ///  Ended: not now, Lost
 /// ```
@@ -47,8 +48,36 @@ pub struct Delivery {
     pub queued: Timestamp,
     /// How often it was tried; the newest try has this number.
     pub tries: u32,
+    /// How often the target has refused it.
+    pub refusals: u32,
     /// How far it is.
     pub state: State,
+}
+
+/// How a target stands with what it was sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// How many tries in a row it has not answered to any purpose, of whichever events.
+    pub failures: u32,
+    /// When the first of those ended; nothing where there is none.
+    pub failing_since: Option<Timestamp>,
+}
+
+impl Standing {
+    /// After a try that came to nothing.
+    fn failed(self, now: Timestamp) -> Self {
+        Self { failures: self.failures.saturating_add(1), failing_since: self.failing_since.or(Some(now)) }
+    }
+
+    /// How long it is left alone now; `spread` is a random number from 0 to 1.
+    pub fn pause(&self, spread: f64, policy: &Policy) -> Duration {
+        pause(self.failures, spread, policy)
+    }
+
+    /// Whether it has had all patience that there is: for long, and often.
+    pub fn is_hopeless(&self, now: Timestamp, policy: &Policy) -> bool {
+        self.failures >= policy.tries && self.failing_since.is_some_and(|since| now.since(since) >= policy.give_up)
+    }
 }
 
 /// What happens to a delivery.
@@ -78,6 +107,8 @@ pub enum Answer {
     Taken,
     /// The target was reached and won't take this one.
     Refused,
+    /// There is no such target any more.
+    Gone,
     /// It could not be taken now.
     NotNow {
         /// How long the target asks to be left alone.
@@ -94,11 +125,11 @@ pub struct Policy {
     pub first_pause: Duration,
     /// The longest pause.
     pub longest_pause: Duration,
-    /// How long after it was queued a delivery is given up, if it has had its tries.
+    /// How long after it was queued a delivery is given up, if its target has taken nothing for as long.
     pub give_up: Duration,
-    /// How many tries it has in any case: it may have waited for long because nobody tried it.
+    /// How many tries in a row a target has in any case: they may be few because nobody was there to make them.
     pub tries: u32,
-    /// What the target refuses is given up from this try on.
+    /// What the target refuses so often is given up.
     pub refusals: u32,
 }
 
@@ -122,7 +153,7 @@ pub struct Refusal(pub State);
 impl Delivery {
     /// A delivery that is queued now, and due at once.
     pub fn queued(now: Timestamp) -> Self {
-        Self { queued: now, tries: 0, state: State::Due { at: now } }
+        Self { queued: now, tries: 0, refusals: 0, state: State::Due { at: now } }
     }
 
     /// Whether nothing happens to it any more.
@@ -139,50 +170,71 @@ impl Delivery {
         }
     }
 
-    /// What it is after an event.
-    pub fn apply(self, event: Event, now: Timestamp, policy: &Policy) -> Result<Self, Refusal> {
+    /// What it is after an event, and how its target stands then.
+    pub fn apply(
+        self,
+        event: Event,
+        standing: Standing,
+        now: Timestamp,
+        policy: &Policy,
+    ) -> Result<(Self, Standing), Refusal> {
         let refused = Err(Refusal(self.state));
         match (self.state, event) {
             (State::Due { at: next } | State::Trying { until: next }, Event::Begun) if next <= now => {
                 let state = State::Trying { until: now.after(policy.lease) };
-                Ok(Self { tries: self.tries.saturating_add(1), state, ..self })
+                Ok((Self { tries: self.tries.saturating_add(1), state, ..self }, standing))
             }
             (State::Trying { .. }, Event::Ended { number, answer, spread }) if number == self.tries => {
-                Ok(Self { state: self.after_try(answer, spread, now, policy), ..self })
+                Ok(self.after_try(answer, spread, standing, now, policy))
             }
-            (State::Trying { .. }, Event::Lost) => Ok(Self { state: State::Due { at: now }, ..self }),
+            (State::Trying { .. }, Event::Lost) => Ok((Self { state: State::Due { at: now }, ..self }, standing)),
             (State::Due { .. } | State::Trying { .. }, Event::Dropped) => {
-                Ok(Self { state: State::Failed { at: now }, ..self })
+                Ok((Self { state: State::Failed { at: now }, ..self }, standing))
             }
             (_, Event::Begun | Event::Ended { .. } | Event::Lost | Event::Dropped) => refused,
         }
     }
 
-    fn after_try(&self, answer: Answer, spread: f64, now: Timestamp, policy: &Policy) -> State {
-        let end = self.queued.after(policy.give_up);
-        let pause = match answer {
-            Answer::Taken => return State::Delivered { at: now },
-            Answer::Refused if self.tries >= policy.refusals => return State::Failed { at: now },
-            Answer::Refused => None,
-            Answer::NotNow { pause } => pause,
-        };
-        let is_late = now >= end;
-        if is_late && self.tries >= policy.tries {
-            return State::Failed { at: now };
+    fn after_try(
+        self,
+        answer: Answer,
+        spread: f64,
+        standing: Standing,
+        now: Timestamp,
+        policy: &Policy,
+    ) -> (Self, Standing) {
+        match answer {
+            Answer::Taken => (Self { state: State::Delivered { at: now }, ..self }, Standing::default()),
+            Answer::Gone => (Self { state: State::Failed { at: now }, ..self }, Standing::default()),
+            // Whoever refuses was reached: it is this one event that does not arrive.
+            Answer::Refused => {
+                let refused = Self { refusals: self.refusals.saturating_add(1), ..self };
+                let state = match refused.refusals >= policy.refusals {
+                    true => State::Failed { at: now },
+                    false => State::Due { at: now.after(pause(refused.refusals, spread, policy)) },
+                };
+                (Self { state, ..refused }, Standing::default())
+            }
+            Answer::NotNow { pause: asked } => {
+                let standing = standing.failed(now);
+                let end = self.queued.after(policy.give_up);
+                if now >= end && standing.is_hopeless(now, policy) {
+                    return (Self { state: State::Failed { at: now }, ..self }, standing);
+                }
+                let asked = asked.unwrap_or_default().min(policy.longest_pause);
+                let next = now.after(standing.pause(spread, policy).max(asked));
+                (Self { state: State::Due { at: next }, ..self }, standing)
+            }
         }
-        let pause = pause.unwrap_or_default().min(policy.longest_pause);
-        let next = now.after(self.pause(spread, policy).max(pause));
-        // The last try is at the end, and not an hour before it.
-        State::Due { at: if is_late { next } else { next.min(end) } }
     }
+}
 
-    /// The pause after the newest try: half of it is fixed and half by chance.
-    fn pause(&self, spread: f64, policy: &Policy) -> Duration {
-        let doublings = self.tries.saturating_sub(1).min(31);
-        let whole = policy.first_pause.saturating_mul(1 << doublings).min(policy.longest_pause);
-        let share = if spread.is_finite() { spread.clamp(0.0, 1.0) } else { 1.0 };
-        whole.mul_f64(0.5 + share / 2.0)
-    }
+/// The pause after so many tries in vain: half of it is fixed and half by chance.
+fn pause(tries: u32, spread: f64, policy: &Policy) -> Duration {
+    let doublings = tries.saturating_sub(1).min(31);
+    let whole = policy.first_pause.saturating_mul(1 << doublings).min(policy.longest_pause);
+    let share = if spread.is_finite() { spread.clamp(0.0, 1.0) } else { 1.0 };
+    whole.mul_f64(0.5 + share / 2.0)
 }
 
 impl Answer {

@@ -164,9 +164,20 @@ pub struct PreparedSource {
     /// What was fetched, where it is no repository: the digest of the archive as it came, or of the artifact's manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned: Option<Digest>,
+    /// The commit that the Dockerfile, or the files that the planning needs, were taken from, where another place than the
+    /// source was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<Box<DefinitionPin>>,
     /// The files that the planning needs. They are in no record: what they come to is.
     #[serde(skip)]
     pub files: Vec<PreparedFile>,
+}
+
+/// Where a definition was found that is not the source's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefinitionPin {
+    /// The commit.
+    pub commit: String,
 }
 
 /// A file of a source, as the planning reads it.
@@ -190,8 +201,7 @@ impl PreparedSource {
     /// What goes on record: everything but the files.
     #[must_use]
     pub fn recorded(&self) -> Self {
-        let Self { commit, branch, tag, context, digest, size, dockerfile, pinned, files: _ } = self.clone();
-        Self { commit, branch, tag, context, digest, size, dockerfile, pinned, files: Vec::new() }
+        Self { files: Vec::new(), ..self.clone() }
     }
 }
 

@@ -19,7 +19,10 @@
 //! database is this structure: it is the queue, and there is no other.
 
 mod apply;
+mod event;
 mod expect;
+mod image;
+mod loss;
 mod new_run;
 mod outcome;
 mod provenance;
@@ -36,12 +39,12 @@ use cooper_spec::plan::Plan;
 use cooper_types::{AgentName, AttemptNumber, Fence, PoolName, PrincipalName, RegistryName, RunId, Scopes, Timestamp};
 use serde::{Deserialize, Serialize};
 
-pub use apply::{Effect, Refusal, RunEvent, TagTarget};
+pub use event::{Effect, Refusal, RunEvent, TagTarget};
 pub use new_run::{AcceptedRun, Asked, NewRun};
 pub use provenance::{Host, KeptAsked, KeptRequest, KeptSource, Provenance, REQUEST_VERSION, RequestSecret};
 pub use replay::{NewReplay, Replay};
 pub use source::{RunSource, of_source};
-pub use task::{AskedTask, PlannedRun, SealedText, TaskError, TaskSource, notes};
+pub use task::{AskedTask, KnownVariables, PlannedRun, SealedText, TaskError, TaskSource, notes};
 pub use view::{AgentWait, RunStatus, StepStatus, StepWait};
 
 use crate::message::StepOutput;
@@ -127,6 +130,11 @@ pub enum Verdict {
     Canceled {
         /// Who.
         by: PrincipalName,
+    },
+    /// A newer run of the same took its place.
+    Superseded {
+        /// Which.
+        by: RunId,
     },
     /// The run's timeout passed.
     TimedOut,

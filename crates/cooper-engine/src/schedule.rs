@@ -9,7 +9,7 @@ mod tests;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use cooper_types::{AgentName, Platform, PoolName, RunId, TaskName, Timestamp};
+use cooper_types::{AgentName, Platform, PoolName, RunId, Timestamp};
 
 use crate::run::{AgentRef, PendingReason, Phase, Placement, Policy, Run};
 
@@ -136,8 +136,8 @@ fn turn(view: &WaitingView) -> (Reverse<i32>, Timestamp, RunId, usize) {
     (Reverse(view.priority), view.created, view.run, view.placement)
 }
 
-/// The task of a run that no agent has had yet, and how many of its runs may be with agents.
-pub type Limit = (TaskName, u32);
+/// What a run counts for that no agent has had yet, such as its task, and how many such runs may be with agents.
+pub type Limit = (String, u32);
 
 /// The limits of tasks, while placements are given to agents.
 struct Limits<'a, F> {
@@ -149,8 +149,7 @@ struct Limits<'a, F> {
 impl<F: Fn(RunId) -> Option<Limit>> Limits<'_, F> {
     /// The limit that keeps a run from agents.
     fn bars(&self, run: RunId) -> Option<u32> {
-        let (task, limit) = (self.of)(run)?;
-        let key = task.key();
+        let (key, limit) = (self.of)(run)?;
         let admitted = self.admitted.get(&key);
         if admitted.is_some_and(|admitted| admitted.contains(&run)) {
             return None;
@@ -161,8 +160,8 @@ impl<F: Fn(RunId) -> Option<Limit>> Limits<'_, F> {
 
     /// A run goes to an agent.
     fn admit(&mut self, run: RunId) {
-        if let Some((task, _)) = (self.of)(run) {
-            self.admitted.entry(task.key()).or_default().insert(run);
+        if let Some((key, _)) = (self.of)(run) {
+            self.admitted.entry(key).or_default().insert(run);
         }
     }
 }

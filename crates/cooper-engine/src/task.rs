@@ -22,10 +22,10 @@ use cooper_spec::task_request::{RequestedValue, TaskRequest, TaskText};
 use cooper_types::{Platform, PoolName, PrincipalName, Scopes, TaskName, TimerName, Timestamp, TriggerName};
 use serde::{Deserialize, Serialize};
 
-pub use base_image::{BaseImageChange, BaseImageTrigger, Follows, UpdatePayload};
+pub use base_image::{BaseImageChange, BaseImageTrigger, Follows, TaskEndpoint, UpdatePayload};
 pub use change::{DockerChange, EncodedChange, FileChange, StepChange, TaskChange, TaskFault};
 pub use origin::{Cause, ImageUpdate, OfTask, Origin, SourceCause, TagOrder};
-pub use sources::{DEFAULT_BRANCHES, Fired, SourceFault, SourceSettings};
+pub use sources::{DEFAULT_BRANCHES, Fired, MAX_PATTERNS, SourceFault, SourceRules, SourceSettings};
 pub use timers::{CatchUp, GRACE, Passed, Timer};
 
 /// The form that tasks are kept in; a later one is not understood.
@@ -245,6 +245,7 @@ impl Task {
                     secrets: Vec::new(),
                     platform: self.platform().clone(),
                     platforms: if self.platforms.len() > 1 { self.platforms.clone() } else { Vec::new() },
+                    elsewhere: false,
                 };
                 Ok(TaskAsked::Build { build, source: source.ok_or(TaskFault::NoSource)? })
             }

@@ -4,7 +4,8 @@
 //! event starts a task once is the store's. [`decide`] is pure and total: every event has an answer, and a reason in words.
 //!
 //! The rules are asked in a fixed order, the plainest first, and the first that says no is the one that is told:
-//! enabled → kind of event → repository → action → fork → branch or tag → draft → `[skip ci]` → paths.
+//! enabled → kind of event → repository → action → branch or tag → fork → draft → `[skip ci]` → paths. What the first five say
+//! no to is nothing for the task at all ([`hears`]); somebody will ask why the rest said no.
 
 pub mod event;
 pub mod filter;
@@ -14,8 +15,9 @@ pub mod repository;
 mod skip_ci;
 mod verdict;
 
-use event::{ChangedFiles, PullRequest, PullRequestAction, Push, RefChange, SourceChange, SourceEvent, TagPush};
+use event::{ChangedFiles, PullRequest, PullRequestAction, Push, SourceChange, SourceEvent, TagPush};
 use filter::{NameFilter, PathFilter};
+use name::CommitId;
 use repository::RepositoryUrl;
 pub use skip_ci::skip_marker;
 pub use verdict::{Definition, Firing, FiringKind, Refusal, Rule, Verdict};
@@ -68,6 +70,19 @@ pub fn decide(trigger: &SourceTrigger, event: &SourceEvent) -> Verdict {
 }
 
 fn answer(trigger: &SourceTrigger, event: &SourceEvent) -> Result<Firing, Refusal> {
+    hears(trigger, event)?;
+    match &event.change {
+        SourceChange::Push(push) => answer_push(trigger, push),
+        SourceChange::Tag(tag) => answer_tag(trigger, tag),
+        SourceChange::PullRequest(pull) => answer_pull_request(trigger, pull),
+        SourceChange::Ping | SourceChange::Other { .. } => {
+            Err(Refusal::new(Rule::Event, "it starts no task".to_owned()))
+        }
+    }
+}
+
+/// Whether an event is what the trigger listens to: in its repository, of its kinds, on its branches and tags.
+pub fn hears(trigger: &SourceTrigger, event: &SourceEvent) -> Result<(), Refusal> {
     if !trigger.enabled {
         return Err(Refusal::new(Rule::Enabled, "the trigger is disabled".to_owned()));
     }
@@ -92,21 +107,55 @@ fn answer(trigger: &SourceTrigger, event: &SourceEvent) -> Result<Firing, Refusa
         None => return Err(Refusal::new(Rule::Repository, "it names no repository".to_owned())),
     }
     match &event.change {
-        SourceChange::Push(push) => answer_push(trigger, push),
-        SourceChange::Tag(tag) => answer_tag(trigger, tag),
-        SourceChange::PullRequest(pull) => answer_pull_request(trigger, pull),
-        SourceChange::Ping | SourceChange::Other { .. } => {
-            Err(Refusal::new(Rule::Event, "it starts no task".to_owned()))
+        SourceChange::Push(push) => {
+            pushed(push)?;
+            check_branch(trigger, push.branch.as_str())
+        }
+        SourceChange::Tag(tag) => {
+            tagged(tag)?;
+            match trigger.tag_filter.why_not(tag.tag.as_str()) {
+                Some(why) => Err(Refusal::new(Rule::Tag, format!("tag {} {why}", tag.tag))),
+                None => Ok(()),
+            }
+        }
+        SourceChange::PullRequest(pull) => {
+            asked(pull)?;
+            check_branch(trigger, pull.base.branch.as_str())
+        }
+        SourceChange::Ping | SourceChange::Other { .. } => Ok(()),
+    }
+}
+
+/// The commit that a push ends at.
+fn pushed(push: &Push) -> Result<&CommitId, Refusal> {
+    let deleted = || Refusal::new(Rule::Action, format!("branch {} was deleted", push.branch));
+    push.change.after().ok_or_else(deleted)
+}
+
+/// What a tag points at.
+fn tagged(pushed: &TagPush) -> Result<&CommitId, Refusal> {
+    pushed.change.after().ok_or_else(|| Refusal::new(Rule::Action, format!("tag {} was deleted", pushed.tag)))
+}
+
+/// The commit that a pull request asks to be merged, where something about its code has changed.
+fn asked(pull: &PullRequest) -> Result<&CommitId, Refusal> {
+    let number = pull.number;
+    match &pull.action {
+        PullRequestAction::Opened
+        | PullRequestAction::Synchronized
+        | PullRequestAction::Reopened
+        | PullRequestAction::Ready => {}
+        PullRequestAction::Other { name } => {
+            return Err(Refusal::new(Rule::Action, format!("`{name}` of pull request {number} changes no code")));
         }
     }
+    let unnamed = || Refusal::new(Rule::Action, format!("pull request {number} names no commit"));
+    pull.head.commit.as_ref().ok_or_else(unnamed)
 }
 
 fn answer_push(trigger: &SourceTrigger, push: &Push) -> Result<Firing, Refusal> {
     let branch = &push.branch;
-    let (RefChange::Created { after } | RefChange::Updated { after, .. }) = &push.change else {
-        return Err(Refusal::new(Rule::Action, format!("branch {branch} was deleted")));
-    };
-    check_branch(trigger, branch.as_str())?;
+    let after = pushed(push)?;
     check_skip(trigger, push.message.as_deref(), &format!("commit {}", after.short()))?;
     let notes = check_paths(trigger, &push.files)?;
     Ok(Firing {
@@ -121,12 +170,7 @@ fn answer_push(trigger: &SourceTrigger, push: &Push) -> Result<Firing, Refusal> 
 /// Tags have no changed files: what was built before is another tag, or nothing.
 fn answer_tag(trigger: &SourceTrigger, pushed: &TagPush) -> Result<Firing, Refusal> {
     let tag = &pushed.tag;
-    let Some(after) = pushed.change.after() else {
-        return Err(Refusal::new(Rule::Action, format!("tag {tag} was deleted")));
-    };
-    if let Some(why) = trigger.tag_filter.why_not(tag.as_str()) {
-        return Err(Refusal::new(Rule::Tag, format!("tag {tag} {why}")));
-    }
+    let after = tagged(pushed)?;
     check_skip(trigger, pushed.message.as_deref(), &format!("the commit of tag {tag}"))?;
     Ok(Firing {
         kind: FiringKind::Tag { tag: tag.clone() },
@@ -140,22 +184,10 @@ fn answer_tag(trigger: &SourceTrigger, pushed: &TagPush) -> Result<Firing, Refus
 fn answer_pull_request(trigger: &SourceTrigger, pull: &PullRequest) -> Result<Firing, Refusal> {
     let number = pull.number;
     let what = format!("pull request {number}");
-    match &pull.action {
-        PullRequestAction::Opened
-        | PullRequestAction::Synchronized
-        | PullRequestAction::Reopened
-        | PullRequestAction::Ready => {}
-        PullRequestAction::Other { name } => {
-            return Err(Refusal::new(Rule::Action, format!("`{name}` of {what} changes no code")));
-        }
-    }
-    let Some(commit) = pull.head.commit.clone() else {
-        return Err(Refusal::new(Rule::Action, format!("{what} names no commit")));
-    };
+    let commit = asked(pull)?.clone();
     if pull.is_fork {
         check_fork(trigger.forks, &what, pull)?;
     }
-    check_branch(trigger, pull.base.branch.as_str())?;
     if pull.draft && !trigger.drafts {
         return Err(Refusal::new(Rule::Draft, format!("{what} is a draft")));
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! member:  Waiting ──its run is accepted──▶ Running ──▶ Done | Failed
 //!             ├── nothing that it stands on differs any more ──▶ Unchanged
-//!             ├── a newer wave has it as well ──▶ TakenOver
+//!             ├── a newer wave has it as well, or one that is paused has it already ──▶ TakenOver
 //!             └── its run can't be made ──▶ Failed │ a member before it failed, or it is gone ──▶ Skipped │ cancel ──▶ Canceled
 //!
 //! wave:    Running ◀──pause, resume──▶ Paused;  either ──cancel──▶ Canceled;  over when no member waits or runs
@@ -18,12 +18,14 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use cooper_types::{Digest, RunId, TaskName, Timestamp, WaveId};
+use std::collections::BTreeSet;
+
+use cooper_types::{Digest, PrincipalName, RunId, TaskName, Timestamp, WaveId};
 use serde::{Deserialize, Serialize};
 
 pub use image::ImageTag;
-pub use plan::{Base, Change, Dependent, Graph, Plan, PlannedMember, Refused, Rule, plan};
-pub use state::{WaveEvent, WaveRefusal};
+pub use plan::{Apart, Base, Change, Dependent, Graph, Plan, PlannedMember, Refused, Rule, plan};
+pub use state::{RunFailure, WaveEvent, WaveRefusal};
 
 /// The runs that one change sets off.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,10 +38,13 @@ pub struct Wave {
     pub phase: WavePhase,
     /// When its last member ended.
     pub finished: Option<Timestamp>,
-    /// How many members run at a time.
-    pub limit: u32,
+    /// Who has cancelled it.
+    pub canceled_by: Option<PrincipalName>,
     /// What set it off.
     pub changes: Vec<Moved>,
+    /// The tasks, by their keys, whose runs led to it, one after the other: none of them has its turn again in what follows,
+    /// or a circle of tasks would go round for ever.
+    pub origins: BTreeSet<String>,
     /// Where a circle of tasks was cut.
     pub cuts: Vec<Cut>,
     /// Its members: those that others wait for come first.
@@ -66,6 +71,8 @@ pub struct Member {
     pub level: u32,
     /// The members that it waits for, by their places in the wave.
     pub parents: Vec<u32>,
+    /// Since when its task has waited, in older waves that this one took it over from included.
+    pub since: Timestamp,
     /// How far it is.
     pub state: MemberState,
 }
@@ -87,7 +94,7 @@ pub enum MemberState {
     },
     /// Nothing was left to do: its bases are what they were when it was last built.
     Unchanged,
-    /// A newer wave does it.
+    /// Another wave does it.
     TakenOver {
         /// Which.
         by: WaveId,

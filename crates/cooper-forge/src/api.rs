@@ -11,10 +11,12 @@ mod gitea;
 mod github;
 mod gitlab;
 mod place;
+mod pulls;
 mod rest;
 
 use std::sync::Arc;
 
+use cooper_engine::trigger::event::SourceEvent;
 use cooper_engine::trigger::name::CommitId;
 use cooper_engine::trigger::provider::Provider;
 use cooper_ports::outgoing::Outgoing;
@@ -182,12 +184,51 @@ impl ForgeApi {
         }
     }
 
+    /// Has this hook registered and none beside it that is the same one: those whose URL `is_own` knows are changed, or
+    /// removed once it is there. Not all forges let a hook's secret be changed, and GitHub takes no second one of a URL.
+    pub async fn replace_hook(&self, hook: &NewHook, is_own: impl Fn(&str) -> bool + Send) -> Result<(), ForgeError> {
+        let own: Vec<Hook> = self.hooks().await?.into_iter().filter(|hook| is_own(&hook.url)).collect();
+        if let (Provider::GitHub, [first, others @ ..]) = (self.rest.provider(), &own[..]) {
+            github::update_hook(&self.rest, &first.id, hook).await?;
+            return self.delete_hooks(others).await;
+        }
+        match self.create_hook(hook).await {
+            Err(ForgeError::Exists { .. }) if !own.is_empty() => {
+                self.delete_hooks(&own).await?;
+                self.create_hook(hook).await.map(drop)
+            }
+            made => {
+                made?;
+                self.delete_hooks(&own).await
+            }
+        }
+    }
+
+    /// Removes the hooks whose URL `is_own` knows.
+    pub async fn remove_hooks(&self, is_own: impl Fn(&str) -> bool + Send) -> Result<(), ForgeError> {
+        let own: Vec<Hook> = self.hooks().await?.into_iter().filter(|hook| is_own(&hook.url)).collect();
+        self.delete_hooks(&own).await
+    }
+
+    async fn delete_hooks(&self, hooks: &[Hook]) -> Result<(), ForgeError> {
+        for hook in hooks {
+            self.delete_hook(&hook.id).await?;
+        }
+        Ok(())
+    }
+
     /// A hook's last hundred deliveries, the newest first: what failed there was missed here.
     pub async fn deliveries(&self, hook: &str) -> Result<Vec<PastDelivery>, ForgeError> {
         match self.rest.provider() {
             Provider::GitHub => github::deliveries(&self.rest, hook).await,
             _ => Err(self.rest.unsupported("list of deliveries")),
         }
+    }
+
+    /// The open pull requests, as a hook would tell of each, to find what no delivery told of; nothing if they are more than
+    /// a thousand.
+    pub async fn pull_requests(&self) -> Result<Option<Vec<SourceEvent>>, ForgeError> {
+        pulls::open(&self.rest).await
     }
 
     /// The branches and tags, to find what no delivery told of.

@@ -10,4 +10,4 @@ mod parse;
 mod verify;
 
 pub use parse::{Delivery, DeliveryId, MAX_BODY, MAX_EVENTS, ParseError, parse};
-pub use verify::{MAX_AGE, Unsigned, verify};
+pub use verify::{MAX_AGE, Unsigned, verify, verify_head};

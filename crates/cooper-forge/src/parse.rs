@@ -6,6 +6,7 @@
 mod azure;
 mod bitbucket_cloud;
 mod bitbucket_server;
+mod bounded;
 mod error;
 mod generic;
 mod gitlab;
@@ -30,6 +31,8 @@ use node::Node;
 pub const MAX_BODY: usize = 16 << 20;
 /// The most references of one push.
 pub const MAX_EVENTS: usize = 100;
+/// The most items of a list that are looked at; forges list fewer commits.
+const MAX_ITEMS: usize = 4096;
 
 /// What tells a delivery from another: redelivered, it has the same. At most 200 visible ASCII characters.
 ///
@@ -82,7 +85,10 @@ pub fn parse(provider: Provider, headers: &HeaderMap, body: &[u8]) -> Result<Del
     }
     let request = Request { provider, headers, body };
     let json = request.json()?;
-    let value: Value = serde_json::from_slice(&json).map_err(|source| ParseError::NotJson { provider, source })?;
+    let value = bounded::read(&json).map_err(|fault| match fault {
+        bounded::Fault::Json(source) => ParseError::NotJson { provider, source },
+        bounded::Fault::TooMuch => ParseError::TooMuch { provider },
+    })?;
     let delivery = match provider {
         Provider::GitHub => hub::github(&request, &value),
         Provider::Gitea => hub::gitea(&request, &value),

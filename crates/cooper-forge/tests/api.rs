@@ -6,6 +6,8 @@
 mod errors;
 #[path = "api/forge.rs"]
 mod forge;
+#[path = "api/pulls.rs"]
+mod pulls;
 
 use cooper_engine::trigger::name::CommitId;
 use cooper_engine::trigger::provider::Provider;
@@ -202,6 +204,12 @@ async fn hooks_are_registered_listed_and_removed() {
         let found = api.hooks().await.unwrap_or_else(|error| panic!("{provider}: {error}"));
         let found: Vec<_> = found.iter().map(|hook| (hook.id.as_str(), hook.url.as_str(), hook.active)).collect();
         assert_eq!(found, [(id, url, true)], "{provider}");
+        // The one that is there is changed where that can be done; else it goes once the new one is there.
+        api.replace_hook(&hook, |url| url.ends_with("/abc"))
+            .await
+            .unwrap_or_else(|error| panic!("{provider}: {error}"));
+        let expect = if provider == Provider::GitHub { "PATCH" } else { "DELETE" };
+        assert_eq!(server.last().method, expect, "{provider}");
         api.delete_hook(id).await.unwrap_or_else(|error| panic!("{provider}: {error}"));
         let asked = server.last();
         let name = if provider == Provider::BitbucketCloud { "%7B7%7D" } else { "7" };

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use cooper_engine::trigger::event::{ChangedFiles, PullRequestAction, RefChange, SourceChange, SourceEvent};
+use cooper_engine::trigger::skip_marker;
 use cooper_forge::{Delivery, MAX_BODY, MAX_EVENTS, ParseError, parse};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -266,9 +267,31 @@ fn long_lists_are_cut_and_said_to_be() {
     let delivery = read(&altered("github/push", "/commits/0/added", Some(Value::Array(many)))).unwrap();
     let SourceChange::Push(push) = &delivery.events[0].change else { panic!("{delivery:?}") };
     assert!(!push.files.complete() && push.files.len() == 10_000);
-    let delivery = read(&altered("github/push", "/head_commit/message", Some(json!("ä".repeat(100_000))))).unwrap();
+    let message = format!("{}\u{1}\n\nskip-checks: true", "ä".repeat(100_000));
+    let delivery = read(&altered("github/push", "/head_commit/message", Some(json!(message)))).unwrap();
     let SourceChange::Push(push) = &delivery.events[0].change else { panic!("{delivery:?}") };
-    assert_eq!(push.message.as_ref().map(String::len), Some(64 << 10));
+    let kept = push.message.as_deref().unwrap();
+    assert!(kept.len() <= 16 << 10 && kept.starts_with("ää") && kept.contains("ä\n…\nä"), "{}", kept.len());
+    assert!(kept.ends_with("ä \n\nskip-checks: true") && skip_marker(kept).is_some());
+    let commits: Vec<Value> = (0..5000).map(|_| json!({"added": ["a"], "modified": [], "removed": []})).collect();
+    for name in ["github/push", "gitea/push"] {
+        let delivery = read(&altered(name, "/commits", Some(Value::Array(commits.clone())))).unwrap();
+        let SourceChange::Push(push) = &delivery.events[0].change else { panic!("{delivery:?}") };
+        assert!(!push.files.complete(), "{name}");
+    }
+}
+
+#[test]
+fn an_event_is_kept_in_little_room_whatever_was_sent() {
+    let long = |number: usize| json!(format!("{number}{}", "\"".repeat(4000)));
+    let many = Value::Array((0..1500).map(long).collect());
+    let delivery = read(&altered("github/push", "/commits/0/added", Some(many))).unwrap();
+    let SourceChange::Push(push) = &delivery.events[0].change else { panic!("{delivery:?}") };
+    assert!(!push.files.complete());
+    assert!(serde_json::to_string(&delivery.events).unwrap().len() < 600 << 10);
+    let mut small = Fixture::read("github/push");
+    small.body = format!("[{}0]", "{\"\":0},".repeat(2_000_000)).into_bytes();
+    assert!(matches!(read(&small), Err(ParseError::TooMuch { .. })));
 }
 
 /// Values that don't belong where they are put.
@@ -341,5 +364,25 @@ proptest! {
         let at = at.index(fixture.body.len());
         if cut { fixture.body.truncate(at) } else { fixture.body[at] = byte }
         drop(read(&fixture));
+    }
+}
+
+/// Azure DevOps names a fork where there is one, in the form of the resource that is known: in another one nobody knows.
+#[test]
+fn a_pull_request_that_may_come_from_a_fork_is_taken_for_one() {
+    let version = |text: &str| Some(json!(text));
+    for (name, pointer, value, is_fork) in [
+        ("azure-devops/pull-request-created", "/resourceVersion", version("1.0"), false),
+        ("azure-devops/pull-request-created", "/resourceVersion", version("1.0-preview.1"), true),
+        ("azure-devops/pull-request-created", "/resourceVersion", version("2.0"), true),
+        ("azure-devops/pull-request-created", "/resourceVersion", None, true),
+        ("azure-devops/pull-request-created", "/resource/forkSource", None, false),
+        ("azure-devops/pull-request-fork", "/resource/forkSource", Some(json!("odd")), true),
+        ("azure-devops/pull-request-fork", "/resource/forkSource/repository", None, true),
+    ] {
+        let delivery = read(&altered(name, pointer, value)).unwrap();
+        let SourceChange::PullRequest(pull) = &delivery.events[0].change else { panic!("{delivery:?}") };
+        assert_eq!(pull.is_fork, is_fork, "{name} {pointer}");
+        assert_eq!(pull.head.repository.is_some(), !is_fork, "{name} {pointer}");
     }
 }

@@ -106,6 +106,17 @@ pub enum CreatePoolError {
     /// There is one of this name.
     #[error("pool `{0}` exists already")]
     Exists(PoolName),
+    /// Runs of a pool of this name that is gone have not ended, and are for a pool with the other mark.
+    #[error(
+        "{runs} unfinished runs are for a pool `{pool}` that is gone and whose mark for untrusted work was another: cancel \
+         them, or take another name"
+    )]
+    RunsOfOtherKind {
+        /// The pool.
+        pool: PoolName,
+        /// How many runs wait for it.
+        runs: u32,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -166,7 +177,8 @@ pub enum ChangeAgentError {
 /// Keeps pools and agents.
 #[async_trait]
 pub trait AgentStore: Send + Sync {
-    /// Makes a pool.
+    /// Makes a pool. Where runs wait for a former one of its name, it has that one's mark: what strangers sent is not to come to
+    /// agents that others trust.
     async fn create_pool(&self, name: PoolName, description: String, untrusted: bool) -> Result<Pool, CreatePoolError>;
 
     /// All pools, by name; the default pool is always among them.

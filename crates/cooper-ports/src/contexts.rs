@@ -129,6 +129,10 @@ pub trait ContextStore: Send + Sync {
     /// come back, so that a crash in between leaves no bytes behind.
     async fn expire_contexts(&self, kept: Duration, limit: u32) -> Result<Vec<ContextId>, StoreError>;
 
+    /// Marks up to `limit` contexts deleted whose runs have all ended, those first whose runs ended first, until the rest of
+    /// these takes up `bytes` at most; returns their ids as [`expire_contexts`](Self::expire_contexts) does.
+    async fn cut_contexts(&self, bytes: u64, limit: u32) -> Result<Vec<ContextId>, StoreError>;
+
     /// Those of these that the store knows nothing of: nobody will ever ask for their bytes.
     async fn unknown_contexts(&self, ids: Vec<ContextId>) -> Result<Vec<ContextId>, StoreError>;
 

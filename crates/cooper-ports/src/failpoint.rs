@@ -25,12 +25,22 @@ pub enum Failpoint {
     ContextRecorded,
     /// A blob's file has its name, which is not durable yet, and no row.
     BlobRenamed,
+    /// A blob's file is gone, its row still says that it is to go.
+    BlobRemoved,
     /// A run's change is durable, nothing of what follows from it is sent.
     EventStored,
     /// A push is recorded and its tags have moved, nothing of what follows is sent.
     TagsPublished,
+    /// A delivery of a forge is durable, and the forge is not answered.
+    DeliveryKept,
     /// The receiver of an event has answered, no row says so.
     EventTaken,
+    /// A wave is opened, none of its members has begun.
+    WaveOpened,
+    /// A change of a wave's members is durable, nothing follows from it yet.
+    WaveSaved,
+    /// A wave is cancelled, its runs go on.
+    WaveCanceled,
     /// An agent has a context whole and has built nothing of it.
     ContextFetched,
     /// An agent has built an image and has told nobody.
@@ -41,7 +51,7 @@ pub enum Failpoint {
 
 impl Failpoint {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 19] = [
         Self::StoreOpened,
         Self::LeaseExtended,
         Self::WriterBeforeCommit,
@@ -50,9 +60,14 @@ impl Failpoint {
         Self::ContextRenamed,
         Self::ContextRecorded,
         Self::BlobRenamed,
+        Self::BlobRemoved,
         Self::EventStored,
         Self::TagsPublished,
+        Self::DeliveryKept,
         Self::EventTaken,
+        Self::WaveOpened,
+        Self::WaveSaved,
+        Self::WaveCanceled,
         Self::ContextFetched,
         Self::ImageBuilt,
         Self::ImagePushed,
@@ -69,9 +84,14 @@ impl Failpoint {
             Self::ContextRenamed => "context-renamed",
             Self::ContextRecorded => "context-recorded",
             Self::BlobRenamed => "blob-renamed",
+            Self::BlobRemoved => "blob-removed",
             Self::EventStored => "event-stored",
             Self::TagsPublished => "tags-published",
+            Self::DeliveryKept => "delivery-kept",
             Self::EventTaken => "event-taken",
+            Self::WaveOpened => "wave-opened",
+            Self::WaveSaved => "wave-saved",
+            Self::WaveCanceled => "wave-canceled",
             Self::ContextFetched => "context-fetched",
             Self::ImageBuilt => "image-built",
             Self::ImagePushed => "image-pushed",

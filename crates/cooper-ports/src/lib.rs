@@ -6,7 +6,6 @@
 pub mod access;
 pub mod agents;
 pub mod blobs;
-pub mod branches;
 pub mod clock;
 pub mod context_tree;
 pub mod contexts;
@@ -17,6 +16,8 @@ pub mod hooks;
 pub mod logs;
 pub mod outbox;
 pub mod outgoing;
+pub mod references;
+pub mod registrations;
 pub mod registry;
 pub mod runs;
 pub mod secrets;

@@ -10,8 +10,10 @@ use cooper_types::{AttemptNumber, RunId, Timestamp};
 use crate::store_error::StoreError;
 
 pub mod frame;
+pub mod segment;
 
 pub use frame::{Frame, FrameError, Stream};
+pub use segment::{Segment, SegmentError};
 
 /// The most bytes of data and vertex that one frame may carry.
 pub const MAX_FRAME_DATA: usize = 1 << 20;
@@ -49,6 +51,15 @@ pub struct LogFrames {
     pub next_offset: u64,
     /// The committed end when this was read.
     pub end: LogEnd,
+}
+
+/// A part of a log as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSegments {
+    /// Whole segments, one after another; the first may begin before the offset that was asked for.
+    pub segments: Vec<Segment>,
+    /// The offset to go on from.
+    pub next_offset: u64,
 }
 
 /// A part of a log as text.
@@ -146,6 +157,10 @@ pub trait LogStore: Send + Sync {
 
     /// Frames from `offset` on: at least one if there is one, and no more after `limit` encoded bytes.
     async fn read_frames(&self, run: RunId, offset: u64, limit: usize) -> Result<LogFrames, ReadLogError>;
+
+    /// The segments that hold what follows `offset`, an offset that was handed out: at least one if something does, and
+    /// no more after `limit` bytes of encoded frames. Nothing is unpacked.
+    async fn read_segments(&self, run: RunId, offset: u64, limit: usize) -> Result<LogSegments, ReadLogError>;
 
     /// Text from `offset` on, `limit` bytes at most; any offset up to the end is valid.
     async fn read_text(&self, run: RunId, offset: u64, limit: usize) -> Result<LogText, ReadLogError>;

@@ -85,17 +85,32 @@ pub enum Target {
     UpdateTrigger(String),
 }
 
-/// A target's first delivery that has not ended.
+/// Which deliveries that are due are looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Whether those of targets too that have not taken what they were sent before.
+    pub failing: bool,
+    /// Whether those for endpoints of tasks too.
+    pub notices: bool,
+    /// Not those for targets at these hosts.
+    pub without_hosts: Vec<String>,
+    /// Not those for endpoints of tasks at these hosts.
+    pub without_notices_at: Vec<String>,
+    /// How many at most.
+    pub limit: u32,
+}
+
+/// A target's first delivery that has not ended, which is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
     /// The delivery's place in the order of all.
     pub seq: i64,
-    /// Whom it is for.
-    pub target: Target,
-    /// When it may be tried.
-    pub next: Timestamp,
-    /// How often it was tried.
-    pub tries: u32,
+    /// The host that it goes to.
+    pub host: String,
+    /// Whether it is for an endpoint of a task.
+    pub is_notice: bool,
+    /// Whether the target has not taken what it was sent before.
+    pub is_failing: bool,
 }
 
 /// A delivery that the caller is to try now.
@@ -113,8 +128,8 @@ pub struct Claimed {
     pub action: Action,
     /// What is sent.
     pub body: String,
-    /// Nonce and ciphertext of the target's address, headers and secret.
-    pub sealed: Vec<u8>,
+    /// Nonce and ciphertext of a webhook's address, headers and secret; nothing for the endpoint of a task, which its task says.
+    pub sealed: Option<Vec<u8>>,
 }
 
 /// What a try came to.
@@ -134,7 +149,7 @@ pub struct Tried {
     pub said: String,
 }
 
-/// A delivery as the log of a webhook shows it.
+/// A delivery as the log of a target shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryRecord {
     /// The event.
@@ -167,8 +182,8 @@ pub struct LastTry {
 /// That the endpoint of a task is told of a run which an update of its base images sets off.
 #[derive(Clone, PartialEq, Eq)]
 pub struct UpdateNotice {
-    /// Nonce and ciphertext of the endpoint's address and secret.
-    pub sealed: Vec<u8>,
+    /// The host that it is at.
+    pub host: String,
     /// How much it is told.
     pub payload: UpdatePayload,
 }
@@ -197,11 +212,11 @@ pub trait WebhookStore: Send + Sync {
     /// Queues a ping, whatever the webhook asks for; nothing if there is no such webhook.
     async fn ping_webhook(&self, name: &WebhookName) -> Result<Option<EventId>, StoreError>;
 
-    /// A webhook's deliveries, the newest first.
-    async fn list_deliveries(&self, name: &WebhookName, limit: u32) -> Result<Vec<DeliveryRecord>, StoreError>;
+    /// A target's deliveries, the newest first.
+    async fn list_sent(&self, target: &Target, limit: u32) -> Result<Vec<DeliveryRecord>, StoreError>;
 
-    /// Queues an event for a webhook once more, behind all others; tells whether it has had that event.
-    async fn redeliver(&self, name: &WebhookName, event: &EventId) -> Result<bool, StoreError>;
+    /// Queues an event for a target once more, behind all others; tells whether it has had that event.
+    async fn redeliver(&self, target: &Target, event: &EventId) -> Result<bool, StoreError>;
 }
 
 /// The deliveries that have not ended, for whoever makes them.
@@ -210,10 +225,14 @@ pub trait Outbox: Send + Sync {
     /// Waits until something may have been queued.
     async fn queued(&self);
 
-    /// For each target that may be told, its first delivery that has not ended.
-    async fn waiting(&self) -> Result<Vec<Waiting>, StoreError>;
+    /// Of targets that may be told, the first deliveries that have not ended and are due: first those of targets that take what they
+    /// get, then the others, each in the order in which they are due.
+    async fn waiting(&self, look: &Look) -> Result<Vec<Waiting>, StoreError>;
 
-    /// Begins tries of these deliveries. Those that are not due any more are left out.
+    /// When the first delivery is due that is not due yet.
+    async fn next(&self) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Begins tries of these deliveries. Those that are not due any more are left out, and those that can't be read are given up.
     async fn claim(&self, seqs: Vec<i64>) -> Result<Vec<Claimed>, StoreError>;
 
     /// Writes down what a try came to, and tells what the delivery is now; nothing where the try is no longer the newest.
@@ -222,6 +241,7 @@ pub trait Outbox: Send + Sync {
     /// Makes due what somebody was trying: nobody does any more.
     async fn release(&self) -> Result<u64, StoreError>;
 
-    /// Gives up what waits behind too many others or for too long, forgets what ended long ago, and tells of how many it gave up.
+    /// Gives up what waits behind too many others or for too long, forgets what ended long ago, and tells of how many it gave up. It
+    /// does so in many small changes.
     async fn prune(&self) -> Result<u64, StoreError>;
 }

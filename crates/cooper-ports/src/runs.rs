@@ -13,8 +13,8 @@ use cooper_engine::run::{Effect, KeptRequest, NewRun, Policy, Refusal, Run, RunE
 use cooper_spec::quick_build::PlanError;
 use cooper_spec::task_request::{KeptTexts, TextDigest};
 use cooper_types::{
-    AgentName, AttemptNumber, ContextId, Digest, IdempotencyKey, PoolName, PrincipalName, RegistryName, RepositoryName,
-    RunId, SecretString, StepId, Tag, TaskName, TimerName, Timestamp, WaveId,
+    AgentName, AttemptNumber, ContextId, Digest, IdempotencyKey, ImageRef, PoolName, PrincipalName, RegistryName,
+    RepositoryName, RunId, SecretString, StepId, Tag, TaskName, TimerName, Timestamp, WaveId,
 };
 
 use crate::hooks::SourceFiring;
@@ -161,6 +161,14 @@ pub enum AcceptError {
     /// There is no such pool.
     #[error("agent pool `{0}` does not exist: `cooper pool list` shows the pools")]
     UnknownPool(PoolName),
+    /// The code is a stranger's, and the pool is not for such.
+    #[error("agent pool `{0}` is not marked for untrusted work, and the code is a stranger's")]
+    PoolNotForStrangers(PoolName),
+    /// The pool is for the code of strangers, who leave things in its caches.
+    #[error(
+        "agent pool `{0}` is marked for untrusted work: pull requests of forks alone run there; choose another pool"
+    )]
+    PoolForStrangers(PoolName),
     /// The key was used for another request.
     #[error("idempotency key `{key}` was used for a different request, which made run {run}")]
     KeyReused {
@@ -345,6 +353,8 @@ pub struct RunQuery {
     pub task: Option<TaskName>,
     /// Started by this principal.
     pub principal: Option<PrincipalName>,
+    /// That wrote this image: of any registry, tag and digest that it does not name.
+    pub image: Option<ImageRef>,
     /// Older than this run: the last one of the page before.
     pub before: Option<RunId>,
     /// How many at most.

@@ -19,6 +19,21 @@ pub struct DueStatus {
     pub tries: u32,
 }
 
+/// How far telling of a run is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusRecord {
+    /// The run.
+    pub run: RunId,
+    /// When there was something to tell last: the run's acceptance or its end.
+    pub since: Timestamp,
+    /// When it is told next; absent where nothing is left to tell.
+    pub due: Option<Timestamp>,
+    /// How often the newest was tried.
+    pub tries: u32,
+    /// Why the last try failed.
+    pub fault: Option<String>,
+}
+
 /// A task's token for a Git host, encrypted.
 #[derive(Clone)]
 pub struct TaskToken {
@@ -44,6 +59,14 @@ pub trait StatusStore: Send + Sync {
         again: Option<Timestamp>,
         fault: Option<&str>,
     ) -> Result<(), StoreError>;
+
+    /// What forges are told of the runs that a task has had since then, the newest first: before, its name was another one's.
+    async fn list_statuses(
+        &self,
+        task: &TaskName,
+        since: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<StatusRecord>, StoreError>;
 
     /// What a task keeps for a host.
     async fn task_token(&self, task: &TaskName, host: &SourceHost) -> Result<Option<TaskToken>, StoreError>;

@@ -33,6 +33,12 @@ pub enum StoreError {
         #[source]
         source: Arc<dyn Error + Send + Sync>,
     },
+    /// A stored value has a form that a newer release wrote.
+    #[error("failed to {operation}: it was stored by a newer release; upgrade the server again")]
+    Newer {
+        /// What was being done, as a verb phrase.
+        operation: &'static str,
+    },
     /// The code of a change panicked; its part of the transaction was rolled back.
     #[error("store operation panicked and was rolled back")]
     Panicked,
@@ -56,7 +62,7 @@ impl StoreError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::StorageFull { .. } | Self::Commit(_) | Self::Closed => true,
-            Self::Database { .. } | Self::Corrupt { .. } | Self::Panicked => false,
+            Self::Database { .. } | Self::Corrupt { .. } | Self::Newer { .. } | Self::Panicked => false,
         }
     }
 }

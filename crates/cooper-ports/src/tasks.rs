@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
-use cooper_engine::task::Task;
+use cooper_engine::task::{Task, TaskEndpoint};
 use cooper_types::{PoolName, PrincipalName, RunId, SourceHost, TaskName, TimerName, Timestamp};
 
 use crate::hooks::{HookRecord, NewHook};
+use crate::registrations::Registration;
 use crate::runs::{SealedSecret, SecretKind};
 use crate::store_error::StoreError;
 
@@ -22,10 +23,13 @@ pub struct PutTask {
     pub secrets: Vec<SealedSecret>,
     /// All secrets that it has; others are forgotten.
     pub all_secrets: BTreeSet<(SecretKind, String)>,
-    /// The generation that it has now; it is new if absent.
+    /// The generation that it has now; it is new if absent. It must be the one that was made at [`Task::created`], too: its
+    /// name may be another one's by now.
     pub replaces: Option<u64>,
     /// Hooks for the kinds of forges that its triggers listen to. One that the task has stays as it is.
     pub hooks: Vec<NewHook>,
+    /// Which of its hooks the forges are to have. Others are removed there.
+    pub registrations: Vec<Registration>,
 }
 
 /// Why a task was not kept.
@@ -43,10 +47,38 @@ pub enum PutTaskError {
     /// There is no such pool.
     #[error("agent pool `{0}` does not exist: `cooper pool list` shows the pools")]
     UnknownPool(PoolName),
+    /// It is too large.
+    #[error("task `{task}` has {size} bytes with everything that it says; at most {max} are kept")]
+    TooLarge {
+        /// The task.
+        task: TaskName,
+        /// What it has.
+        size: usize,
+        /// What it may have.
+        max: usize,
+    },
+    /// Its principal has many.
+    #[error("principal {principal} has {max} tasks and can have no more; delete some")]
+    TooMany {
+        /// The principal.
+        principal: PrincipalName,
+        /// How many it may have.
+        max: u32,
+    },
+    /// The pool is for the code of strangers, who leave things in its caches.
+    #[error(
+        "agent pool `{0}` is marked for untrusted work: it may be the pool for forks, and the task's own runs need another one"
+    )]
+    PoolForStrangers(PoolName),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
+
+/// The most bytes of a task as it is stored.
+pub const MAX_TASK_BYTES: usize = 3 << 20;
+/// The most tasks of a principal.
+pub const MAX_TASKS: u32 = 20_000;
 
 /// A task as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,29 +145,37 @@ pub trait TaskStore: Send + Sync {
     /// Keeps a task. A timer that is as it was keeps its next instant, others get their first one after now.
     async fn put_task(&self, put: PutTask) -> Result<TaskRecord, PutTaskError>;
 
+    /// What [`put_task`](Self::put_task) would answer; nothing is kept.
+    async fn try_task(&self, put: PutTask) -> Result<TaskRecord, PutTaskError>;
+
     /// A task, by its name in any letter case.
     async fn find_task(&self, name: &TaskName) -> Result<Option<TaskRecord>, StoreError>;
 
-    /// All tasks, by name.
-    async fn list_tasks(&self) -> Result<Vec<TaskRecord>, StoreError>;
+    /// The tasks after `after`, by name, at most `limit`. Where they are large it may be fewer than there are, but never none.
+    async fn list_tasks(&self, after: Option<&TaskName>, limit: u32) -> Result<Vec<TaskRecord>, StoreError>;
 
-    /// Forgets a task with everything that is kept of it but its runs; tells whether there was one.
-    async fn delete_task(&self, name: &TaskName) -> Result<bool, StoreError>;
+    /// Keeps an endpoint as it is here, where the task has still what an older release kept of it; tells whether it had. Nothing
+    /// else of the task changes.
+    async fn seal_endpoint(&self, task: &Task, endpoint: &TaskEndpoint) -> Result<bool, StoreError>;
 
-    /// The secrets of a task.
-    async fn task_secrets(&self, name: &TaskName) -> Result<Vec<SealedSecret>, StoreError>;
+    /// Forgets a task with everything that is kept of it but its runs; tells whether it was still there, and no other one
+    /// of its name.
+    async fn delete_task(&self, task: &Task) -> Result<bool, StoreError>;
 
-    /// Keeps a credential of a task in place of its earlier one for the host; tells whether there is such a task.
+    /// The secrets of a task; none of another one of its name.
+    async fn task_secrets(&self, task: &Task) -> Result<Vec<SealedSecret>, StoreError>;
+
+    /// Keeps a credential of a task in place of its earlier one for the host; tells whether it is still there.
     async fn put_task_credential(
         &self,
-        name: &TaskName,
+        task: &Task,
         host: &SourceHost,
         username: String,
         sealed: Vec<u8>,
     ) -> Result<bool, StoreError>;
 
     /// Forgets a credential of a task; tells whether there was one.
-    async fn delete_task_credential(&self, name: &TaskName, host: &SourceHost) -> Result<bool, StoreError>;
+    async fn delete_task_credential(&self, task: &Task, host: &SourceHost) -> Result<bool, StoreError>;
 
     /// The instants that have come by `until`, the earliest first.
     async fn due_timers(&self, until: Timestamp, limit: u32) -> Result<Vec<Instant>, StoreError>;

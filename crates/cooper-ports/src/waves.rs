@@ -3,10 +3,15 @@
 //! What a task stands on is written in the transaction that ends its run, a moved tag that somebody stands on in the one that
 //! moves it, and a member's run in the one that accepts it. So nothing is missed and nothing happens twice, whoever dies.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
 use async_trait::async_trait;
 use cooper_engine::task::ImageUpdate;
-use cooper_engine::wave::{Cut, Graph, ImageTag, MemberState, PlannedMember, Wave, WavePhase};
-use cooper_types::{Digest, RepositoryName, RunId, SourceHost, Tag, TaskName, Timestamp, WaveId};
+use cooper_engine::wave::{Cut, Graph, ImageTag, MemberState, PlannedMember, RunFailure, Wave, WavePhase};
+use cooper_types::{
+    Digest, PrincipalName, RegistryName, RepositoryName, RunId, SourceHost, Tag, TaskName, Timestamp, WaveId,
+};
 
 use crate::outbox::UpdateNotice;
 use crate::store_error::StoreError;
@@ -46,8 +51,8 @@ pub struct OpenWave {
     pub members: Vec<PlannedMember>,
     /// Where circles were cut.
     pub cuts: Vec<Cut>,
-    /// How many members run at a time.
-    pub limit: u32,
+    /// The tasks whose runs led to the changes, by their keys.
+    pub origins: BTreeSet<String>,
     /// What did not start tasks.
     pub refusals: Vec<NewRefusal>,
 }
@@ -81,6 +86,23 @@ pub struct StoredWave {
     pub wave: Wave,
     /// How often it has been changed: a change names the generation that it was made from.
     pub generation: i64,
+    /// Whose tasks its members are, by their keys. A task that is gone is nobody's.
+    pub owners: BTreeMap<String, PrincipalName>,
+}
+
+/// A wave that is not over, as far as it is looked at again and again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaveHead {
+    /// Which.
+    pub id: WaveId,
+    /// How often it has been changed.
+    pub generation: i64,
+    /// Whether members begin.
+    pub phase: WavePhase,
+    /// How many members run.
+    pub running: usize,
+    /// Those of them, by their places, that have waited for an agent since so long ago.
+    pub agentless: Vec<usize>,
 }
 
 /// A wave in a list.
@@ -95,10 +117,12 @@ pub struct WaveSummary {
 /// A member whose run has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndedMember {
+    /// The wave.
+    pub wave: WaveId,
     /// The member's place.
     pub member: usize,
-    /// What went wrong, in a line; nothing if the run succeeded.
-    pub failure: Option<String>,
+    /// What went wrong; nothing if the run succeeded.
+    pub failure: Option<RunFailure>,
 }
 
 /// A change of a wave.
@@ -112,6 +136,8 @@ pub struct SaveWave {
     pub phase: WavePhase,
     /// When it was over.
     pub finished: Option<Timestamp>,
+    /// Who has cancelled it.
+    pub canceled_by: Option<PrincipalName>,
     /// Members whose states changed, by their places.
     pub members: Vec<(usize, MemberState)>,
 }
@@ -119,13 +145,14 @@ pub struct SaveWave {
 impl SaveWave {
     /// The change that made a wave what it is, with the places of the members that it changed.
     pub fn of(stored: &StoredWave, changed: &[usize]) -> Self {
-        let StoredWave { wave, generation } = stored;
+        let StoredWave { wave, generation, owners: _ } = stored;
         let member = |place: &usize| wave.members.get(*place).map(|member| (*place, member.state.clone()));
         Self {
             id: wave.id,
             generation: *generation,
             phase: wave.phase,
             finished: wave.finished,
+            canceled_by: wave.canceled_by.clone(),
             members: changed.iter().filter_map(member).collect(),
         }
     }
@@ -147,8 +174,10 @@ pub struct MemberRun {
 pub struct TaskBases {
     /// Those that differ from what the task was last built on, whether its trigger follows them or not.
     pub moved: Vec<MovedBase>,
-    /// A run of the task that has begun and not ended: it may stand on any of these.
-    pub busy: Option<RunId>,
+    /// A run of the task goes on that may stand on any of these, and move the same tags.
+    pub busy: bool,
+    /// A task that makes one of its bases and is being built in a wave, or waits for that in another wave than this; by its key.
+    pub maker: Option<String>,
 }
 
 /// A base that differs from what a task was last built on.
@@ -206,8 +235,8 @@ pub trait WaveStore: Send + Sync {
     /// Waits until a tag may have moved that somebody stands on. What is told may have been looked at already.
     async fn base_moved(&self);
 
-    /// All tasks, with what their last runs stood on and made.
-    async fn base_graph(&self) -> Result<Graph, StoreError>;
+    /// The tasks that stand on images, however far, with what their last runs stood on and made.
+    async fn base_graph(&self, images: &[ImageTag]) -> Result<Graph, StoreError>;
 
     /// The tags that have moved and are not done with, the first first.
     async fn base_changes(&self, limit: u32) -> Result<Vec<BaseChange>, StoreError>;
@@ -215,30 +244,47 @@ pub trait WaveStore: Send + Sync {
     /// What a tag stands for, as far as it is known.
     async fn known_digest(&self, image: &ImageTag) -> Result<Option<Digest>, StoreError>;
 
-    /// Opens a wave, and has it take over members of older ones that wait; nothing happens if one of the changes is done
-    /// with already. None comes back where no wave was opened.
+    /// Opens a wave, and has it take over members of older ones that wait, or leave them to those that are paused; nothing
+    /// happens if one of the changes is done with already. None comes back where no wave was opened.
     async fn open_wave(&self, open: OpenWave) -> Result<Option<WaveId>, StoreError>;
 
-    /// The waves that are not over, the oldest first.
-    async fn open_waves(&self) -> Result<Vec<StoredWave>, StoreError>;
+    /// Opens a wave of the members of another one that failed, were left out or were cancelled. None comes back where there are
+    /// none.
+    async fn retry_wave(&self, id: WaveId) -> Result<Option<WaveId>, StoreError>;
+
+    /// The waves that are not over, the oldest first. Runs that have waited for so long are told apart.
+    async fn open_waves(&self, agentless: Duration) -> Result<Vec<WaveHead>, StoreError>;
 
     /// A wave.
     async fn find_wave(&self, id: WaveId) -> Result<Option<StoredWave>, StoreError>;
 
+    /// The newest run that says what a task stands on, for the tasks that a wave has left out or cancelled and that began to be
+    /// built after it was opened; by their keys.
+    async fn built_since(&self, id: WaveId) -> Result<BTreeMap<String, RunId>, StoreError>;
+
     /// Waves, the newest first.
     async fn list_waves(&self, limit: u32) -> Result<Vec<WaveSummary>, StoreError>;
 
-    /// The running members of a wave whose runs have ended.
-    async fn ended_members(&self, id: WaveId) -> Result<Vec<EndedMember>, StoreError>;
+    /// The running members of waves whose runs have ended, wave by wave.
+    async fn ended_members(&self) -> Result<Vec<EndedMember>, StoreError>;
 
-    /// Changes a wave; tells whether it was still of that generation, and changes nothing otherwise.
+    /// Changes a wave; tells whether it was still of that generation, and changes nothing otherwise. What a member was left out
+    /// for is written down with its task.
     async fn save_wave(&self, save: SaveWave) -> Result<bool, StoreError>;
 
-    /// What has become of a task's bases since it was last built.
-    async fn task_bases(&self, task: &TaskName) -> Result<TaskBases, StoreError>;
+    /// What has become of a task's bases since it was last built, for its turn in a wave.
+    async fn task_bases(&self, task: &TaskName, wave: WaveId) -> Result<TaskBases, StoreError>;
 
-    /// Tags of other registries that tasks stand on and that are to be asked for by now.
-    async fn due_remote_tags(&self, limit: u32) -> Result<Vec<RemoteTag>, StoreError>;
+    /// Removes a part of what is left of waves that were over so long ago: so many members at most, and the waves that have none
+    /// left. Tells how many rows it were; nothing is left when there are none.
+    async fn expire_waves(&self, keep: Duration, limit: u32) -> Result<u64, StoreError>;
+
+    /// Forgets tags of other registries that nobody stands on any more, so many at most; tells how many it were.
+    async fn forget_remote_tags(&self, limit: u32) -> Result<u64, StoreError>;
+
+    /// Tags of other registries that tasks stand on and that are to be asked for by now, without those of some registries, and so
+    /// many at most of one.
+    async fn due_remote_tags(&self, limit_of_one: u32, without: &[RegistryName]) -> Result<Vec<RemoteTag>, StoreError>;
 
     /// Writes down what came of asking for a tag, and when it is asked for next. A tag that has moved under a task is a
     /// change from then on; that is told.
@@ -253,9 +299,6 @@ pub trait WaveStore: Send + Sync {
         image: &ImageTag,
         host: &SourceHost,
     ) -> Result<Option<FollowersCredential>, StoreError>;
-
-    /// Writes down what did not start a task.
-    async fn refuse_task(&self, refusal: NewRefusal) -> Result<(), StoreError>;
 
     /// What did not start a task lately, the newest first.
     async fn list_refusals(&self, task: &TaskName, limit: u32) -> Result<Vec<Refusal>, StoreError>;

@@ -8,6 +8,7 @@
 use std::sync::atomic::Ordering;
 
 use cooper_ports::blobs::{BlobRemoveError, SURVEY_PARTS, SurveyError};
+use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::store_error::StoreError;
 use cooper_types::Digest;
 
@@ -140,6 +141,7 @@ impl RegistryService {
             return Ok(false);
         }
         self.parts().blobs.remove(digest).await?;
+        failpoint::pass(Failpoint::BlobRemoved);
         Ok(true)
     }
 }

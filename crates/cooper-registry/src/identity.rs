@@ -8,7 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cooper_ports::registry::{AttemptRef, ORIGIN_HEADER, Writer};
 use cooper_types::{
-    Access, PrincipalName, RegistryName, RepositoryName, RunId, Scopes, SecretString, Timestamp, TokenId,
+    Access, PrincipalName, RegistryName, RepositoryName, RepositoryPattern, RunId, Scopes, SecretString, Timestamp,
+    TokenId,
 };
 use http::header::{AUTHORIZATION, HOST, WWW_AUTHENTICATE};
 use http::request::Parts;
@@ -19,6 +20,7 @@ use crate::error::OciError;
 use crate::own::OWN_REPOSITORY;
 use crate::service::RegistryService;
 use crate::signing::{AccessToken, Grant, Holder};
+use crate::token::AskedFor;
 
 /// The longest credential that is looked at, in bytes. An attempt's, which names its repositories, is the longest.
 pub(crate) const MAX_CREDENTIAL: usize = 16 * 1024;
@@ -47,8 +49,8 @@ enum Powers {
     Scopes(Scopes),
     /// An attempt's plan.
     Attempt { credential: Box<AttemptCredential> },
-    /// What a bearer token was granted, and what it was refused.
-    Grants { granted: Vec<Grant>, refused: Vec<Grant> },
+    /// What a bearer token was granted, what it was refused, and which repositories are listed for it.
+    Grants { granted: Vec<Grant>, refused: Vec<Grant>, catalog: Option<Vec<RepositoryPattern>> },
 }
 
 /// Whether a request may go on.
@@ -80,7 +82,8 @@ impl Identity {
             Holder::Token { principal, token } => Subject::Token { principal, token },
             Holder::Attempt { principal, attempt } => Subject::Attempt { principal, attempt },
         };
-        Self { subject, powers: Powers::Grants { granted: token.granted, refused: token.refused } }
+        let AccessToken { granted, refused, catalog, .. } = token;
+        Self { subject, powers: Powers::Grants { granted, refused, catalog } }
     }
 
     /// Whether nothing was shown.
@@ -98,12 +101,26 @@ impl Identity {
             Powers::Anonymous { pull } => allowed(*pull && access == Access::Pull, Decision::OtherCredential),
             Powers::Scopes(scopes) => allowed(scopes.repository(repository, access), Decision::Denied),
             Powers::Attempt { credential } => allowed(credential.allows(repository, access), Decision::Denied),
-            Powers::Grants { granted, refused } => {
+            Powers::Grants { granted, refused, .. } => {
                 let covered = |grants: &[Grant]| grants.iter().any(|grant| grant.covers(repository, access));
                 let asked_for = covered(refused) && !matches!(self.subject, Subject::Anonymous);
                 let otherwise = if asked_for { Decision::Denied } else { Decision::OtherCredential };
                 allowed(covered(granted), otherwise)
             }
+        }
+    }
+
+    /// Which repositories are listed for the caller; `None` if it has to show something else for a list.
+    pub(crate) fn catalog(&self) -> Option<Vec<RepositoryPattern>> {
+        match &self.powers {
+            // What there is to see is nobody's business who has shown nothing.
+            Powers::Anonymous { .. } => None,
+            Powers::Scopes(scopes) => Some(scopes.repositories(Access::Pull)),
+            Powers::Attempt { credential } => {
+                let own = credential.push.iter().cloned().map(RepositoryPattern::Named);
+                Some(own.chain(credential.pull.iter().cloned()).collect())
+            }
+            Powers::Grants { catalog, .. } => catalog.clone(),
         }
     }
 
@@ -127,7 +144,7 @@ impl Identity {
     }
 
     /// A short-lived token for what was asked for and is allowed.
-    pub(crate) fn exchange(&self, asked: Vec<Grant>, expires: Timestamp) -> AccessToken {
+    pub(crate) fn exchange(&self, asked: AskedFor, expires: Timestamp) -> AccessToken {
         let holder = match &self.subject {
             Subject::Anonymous => Holder::Anonymous,
             Subject::Token { principal, token } => Holder::Token { principal: principal.clone(), token: token.clone() },
@@ -136,7 +153,7 @@ impl Identity {
             }
         };
         let (mut granted, mut refused) = (Vec::new(), Vec::new());
-        for Grant { name, actions, .. } in asked {
+        for Grant { name, actions, .. } in asked.grants {
             let (yes, no): (BTreeSet<Access>, BTreeSet<Access>) =
                 actions.into_iter().partition(|access| self.decide(&name, *access) == Decision::Allowed);
             if !yes.is_empty() {
@@ -151,7 +168,8 @@ impl Identity {
             Powers::Attempt { credential } => expires.min(credential.expires),
             _ => expires,
         };
-        AccessToken { holder, granted, refused, expires }
+        let catalog = if asked.catalog { self.catalog() } else { None };
+        AccessToken { holder, granted, refused, catalog, expires }
     }
 }
 

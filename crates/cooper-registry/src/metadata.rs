@@ -15,10 +15,11 @@ use serde_json::{Value, json};
 
 use crate::deletion::{self, Delete};
 use crate::error::OciError;
-use crate::identity::{Decision, Identity};
+use crate::identity::Identity;
 use crate::own::OWN_REPOSITORY;
 use crate::query::Pairs;
 use crate::service::RegistryService;
+use crate::token::CATALOG;
 
 /// The most entries in an answer, and how many there are where the client names no number.
 const MOST: u32 = 1000;
@@ -118,10 +119,10 @@ pub(crate) async fn catalog(
     if !matches!(request.method, Method::GET | Method::HEAD) {
         return Err(OciError::method_not_allowed("GET, HEAD"));
     }
-    // What there is to see is nobody's business who has shown nothing.
-    if identity.is_anonymous() {
-        return Err(service.challenge(request, None, None));
-    }
+    let Some(listed) = identity.catalog() else {
+        let reason = (!identity.is_anonymous()).then_some("insufficient_scope");
+        return Err(service.challenge(request, Some(CATALOG), reason));
+    };
     let page = Page::of(request)?;
     let (mut names, mut after, mut more) = (Vec::new(), page.last.clone(), true);
     for _ in 0..CATALOG_PAGES {
@@ -134,7 +135,7 @@ pub(crate) async fn catalog(
             }
             after = Some(name.to_string());
             // The server's own is no content of anybody's.
-            if name.as_str() != OWN_REPOSITORY && identity.decide(&name, Access::Pull) == Decision::Allowed {
+            if name.as_str() != OWN_REPOSITORY && listed.iter().any(|pattern| pattern.covers(&name)) {
                 names.push(name);
             }
         }
@@ -176,8 +177,13 @@ async fn read(service: &RegistryService, request: &Parts, named: Named) -> Resul
         }
         Named::Manifests(name) => {
             let page = Page::of(request)?;
-            let mut manifests = store.manifest_details(&name, page.last.as_deref(), page.count + 1).await?;
-            let next = page.cut(&mut manifests).map(|manifest| manifest.digest.to_string());
+            let manifests = store.manifest_details(&name, page.last.as_deref(), page.count).await?;
+            // It may be shorter than it was asked for.
+            let last = manifests.last().map(|manifest| manifest.digest.to_string());
+            let next = match last {
+                Some(last) if !store.manifest_details(&name, Some(&last), 1).await?.is_empty() => Some(last),
+                _ => None,
+            };
             let manifests: Vec<Value> = manifests.iter().map(manifest_json).collect();
             let body = json!({ "registry": registry, "imageName": name, "manifests": manifests });
             Ok(page.answer(request, body, next.as_deref()))

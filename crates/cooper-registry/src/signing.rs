@@ -44,6 +44,8 @@ pub(crate) struct AccessToken {
     pub(crate) granted: Vec<Grant>,
     /// What was asked for and is not allowed: asking again would change nothing.
     pub(crate) refused: Vec<Grant>,
+    /// The repositories that are listed for the holder, if it asked for the catalog.
+    pub(crate) catalog: Option<Vec<RepositoryPattern>>,
     pub(crate) expires: Timestamp,
 }
 
@@ -122,6 +124,8 @@ struct AccessClaims {
     access: Vec<Grant>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     refused: Vec<Grant>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    catalog: Option<Vec<String>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -171,8 +175,8 @@ impl SigningKey {
             exp: seconds(credential.expires),
             attempt: credential.attempt_ref().into(),
             push: credential.push.clone(),
-            pull: credential.pull.iter().map(RepositoryPattern::to_string).collect(),
-            delete: credential.delete.iter().map(RepositoryPattern::to_string).collect(),
+            pull: texts(&credential.pull),
+            delete: texts(&credential.delete),
         }))
     }
 
@@ -181,7 +185,6 @@ impl SigningKey {
         let Claims::Attempt(claims) = self.verify(password.expose())? else { return None };
         let AttemptClaim { run, step, attempt } = claims.attempt;
         let expires = Timestamp::from_micros(claims.exp.checked_mul(1_000_000)?);
-        let patterns = |texts: &[String]| texts.iter().map(|text| pattern(text)).collect::<Option<Vec<_>>>();
         let (pull, delete) = (patterns(&claims.pull)?, patterns(&claims.delete)?);
         let (principal, push) = (claims.sub, claims.push);
         let credential = AttemptCredential { run, step, attempt, principal, push, pull, delete, expires };
@@ -204,6 +207,7 @@ impl SigningKey {
             attempt,
             access: token.granted.clone(),
             refused: token.refused.clone(),
+            catalog: token.catalog.as_deref().map(texts),
         }))
     }
 
@@ -216,7 +220,11 @@ impl SigningKey {
             (Some(principal), None, Some(attempt)) => Holder::Attempt { principal, attempt: attempt.into() },
             _ => return None,
         };
-        let token = AccessToken { holder, granted: claims.access, refused: claims.refused, expires };
+        let catalog = match &claims.catalog {
+            Some(texts) => Some(patterns(texts)?),
+            None => None,
+        };
+        let token = AccessToken { holder, granted: claims.access, refused: claims.refused, catalog, expires };
         (claims.aud == registry && now < expires).then_some(token)
     }
 
@@ -233,6 +241,14 @@ impl SigningKey {
         validation.validate_aud = false;
         jsonwebtoken::decode::<Claims>(text, &self.decoding, &validation).ok().map(|token| token.claims)
     }
+}
+
+fn texts(patterns: &[RepositoryPattern]) -> Vec<String> {
+    patterns.iter().map(RepositoryPattern::to_string).collect()
+}
+
+fn patterns(texts: &[String]) -> Option<Vec<RepositoryPattern>> {
+    texts.iter().map(|text| pattern(text)).collect()
 }
 
 fn pattern(text: &str) -> Option<RepositoryPattern> {
@@ -275,6 +291,7 @@ mod tests {
             holder: Holder::Attempt { principal: credential().principal, attempt: credential().attempt_ref() },
             granted: vec![Grant::new(credential().push[0].clone(), BTreeSet::from([Access::Pull, Access::Push]))],
             refused: vec![],
+            catalog: Some(credential().pull),
             expires: credential().expires,
         }
     }

@@ -28,8 +28,20 @@ const LIFETIME: Duration = Duration::from_secs(5 * 60);
 /// The longest form, in bytes: a credential and some scopes.
 const MAX_FORM: usize = 64 * 1024;
 
+/// The scope of the list of repositories.
+pub(crate) const CATALOG: &str = "registry:catalog:*";
+
 /// How many scopes a request may ask for. Docker asks for the repositories that it may mount from too.
 const MAX_SCOPES: usize = 64;
+
+/// What a token is asked for.
+#[derive(Default)]
+pub(crate) struct AskedFor {
+    /// Accesses to repositories.
+    pub(crate) grants: Vec<Grant>,
+    /// The list of repositories.
+    pub(crate) catalog: bool,
+}
 
 /// Answers a request for a token.
 pub(crate) async fn token(service: &RegistryService, request: &Parts, body: Body) -> Result<Response, OciError> {
@@ -80,13 +92,15 @@ async fn from_form(service: &RegistryService, form: &Pairs) -> Result<Option<Ide
     service.log_in(username, &SecretString::new(password.to_owned())).await
 }
 
-/// Reads `scope=repository:NAME:ACTIONS`, repeated or joined by spaces. What else may be asked for is not granted.
-fn asked_for(pairs: &Pairs) -> Result<Vec<Grant>, OciError> {
+/// Reads `scope=repository:NAME:ACTIONS` and `scope=registry:catalog:*`, repeated or joined by spaces. What else may be
+/// asked for is not granted.
+fn asked_for(pairs: &Pairs) -> Result<AskedFor, OciError> {
     let scopes: Vec<&str> = pairs.all("scope").flat_map(str::split_whitespace).take(MAX_SCOPES + 1).collect();
     if scopes.len() > MAX_SCOPES {
         return Err(OciError::bad_request("UNSUPPORTED", format!("more than {MAX_SCOPES} scopes were asked for")));
     }
-    Ok(scopes.into_iter().filter_map(grant).collect())
+    let catalog = scopes.contains(&CATALOG);
+    Ok(AskedFor { grants: scopes.into_iter().filter_map(grant).collect(), catalog })
 }
 
 fn grant(scope: &str) -> Option<Grant> {
@@ -96,6 +110,8 @@ fn grant(scope: &str) -> Option<Grant> {
         .split(',')
         .flat_map(|action| match action {
             "*" => vec![Access::Pull, Access::Push, Access::Delete],
+            // ACR's clients ask for it to read tags and manifests.
+            "metadata_read" => vec![Access::Pull],
             action => access(action).into_iter().collect(),
         })
         .collect();
@@ -114,20 +130,23 @@ mod tests {
     #[test]
     fn reads_scopes_as_clients_write_them() {
         let asked = |text: &str| {
-            let grants = asked_for(&Pairs::parse(text.as_bytes())).expect(text);
+            let AskedFor { grants, catalog } = asked_for(&Pairs::parse(text.as_bytes())).expect(text);
             let show = |grant: Grant| {
                 let actions: Vec<String> = grant.actions.iter().map(Access::to_string).collect();
                 format!("{}={}", grant.name, actions.join("+"))
             };
-            grants.into_iter().map(show).collect::<Vec<_>>().join(" ")
+            let grants = grants.into_iter().map(show).chain(catalog.then(|| "catalog".to_owned()));
+            grants.collect::<Vec<_>>().join(" ")
         };
         for (text, expect) in [
             ("scope=repository:a/b:pull,push", "a/b=pull+push"),
             ("scope=repository%3Aa%3Apull&scope=repository:b:push,pull", "a=pull b=pull+push"),
             ("scope=repository:a:pull+repository:b:*", "a=pull b=pull+push+delete"),
-            ("scope=repository:a:pull%20registry:catalog:*", "a=pull"),
+            ("scope=repository:a:pull%20registry:catalog:*", "a=pull catalog"),
+            ("scope=registry:catalog:pull", ""),
             ("scope=repository:A:pull&scope=repository::pull&scope=&scope=x", ""),
-            ("scope=repository:a:metadata_read", "a="),
+            ("scope=repository:a:metadata_read", "a=pull"),
+            ("scope=repository:a:delete,metadata_read,metadata_write", "a=pull+delete"),
             ("", ""),
         ] {
             assert_eq!(asked(text), expect, "{text}");

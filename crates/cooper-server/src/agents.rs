@@ -22,6 +22,7 @@ use cooper_types::{AgentName, PrincipalName, TokenId};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub(crate) use credentials::HostsAsked;
 pub(crate) use service::AgentGateway;
 
 /// Messages that an agent may be behind before its stream is given up; its next one begins with a report.

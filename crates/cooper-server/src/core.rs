@@ -14,7 +14,6 @@ use cooper_engine::message::{StepOutput, StepResult, ToAgent};
 use cooper_engine::run::{Effect, Policy, Run, RunEvent};
 use cooper_engine::task::Cause;
 use cooper_ports::agents::AgentStore;
-use cooper_ports::branches::BranchStore;
 use cooper_ports::clock::Clock;
 use cooper_ports::contexts::ContextStore;
 use cooper_ports::credentials::SourceCredentialStore;
@@ -22,6 +21,8 @@ use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::hooks::HookStore;
 use cooper_ports::logs::LogStore;
 use cooper_ports::outbox::{Outbox, WebhookStore};
+use cooper_ports::references::ReferenceStore;
+use cooper_ports::registrations::RegistrationStore;
 use cooper_ports::runs::{Applied, ApplyError, RunStore, SecretKind};
 use cooper_ports::secrets::SecretStore;
 use cooper_ports::statuses::StatusStore;
@@ -29,7 +30,7 @@ use cooper_ports::tasks::TaskStore;
 use cooper_ports::waves::WaveStore;
 use cooper_registry::SigningKey;
 use cooper_source::Cidr;
-use cooper_source::egress::{Egress, EgressOptions, EgressPolicy};
+use cooper_source::egress::{Egress, EgressOptions, EgressPolicy, Names};
 use cooper_spec::dockerfile::FrontendRules;
 use cooper_types::{AgentName, Digest, RegistryName, RunId, SecretBytes, SecretString};
 use tokio::sync::{Notify, RwLock, broadcast};
@@ -39,8 +40,9 @@ use tracing::Instrument as _;
 
 use crate::access::Access;
 use crate::acr_image::{AcrImage, AcrImageError};
-use crate::agents::AgentTable;
+use crate::agents::{AgentTable, HostsAsked};
 use crate::contexts::ContextFiles;
+use crate::docker_logins::DockerLogins;
 use crate::hooks::Hooks;
 use crate::keys::ServerKey;
 use crate::metrics::Metrics;
@@ -62,14 +64,19 @@ pub(crate) struct Core {
     pub(crate) tasks: Arc<dyn TaskStore>,
     pub(crate) hook_store: Arc<dyn HookStore>,
     pub(crate) statuses: Arc<dyn StatusStore>,
-    pub(crate) branches: Arc<dyn BranchStore>,
+    pub(crate) references: Arc<dyn ReferenceStore>,
+    pub(crate) registrations: Arc<dyn RegistrationStore>,
     /// Where people and forges reach the server.
     pub(crate) public_url: String,
+    /// Whether the operator has said so.
+    pub(crate) is_public: bool,
     /// What came to hooks and is not in the store.
     pub(crate) hooks: Hooks,
     /// Has the timers looked at: one was made or changed.
     pub(crate) timers: Notify,
     pub(crate) waves: Arc<dyn WaveStore>,
+    /// How many runs of all waves go on at a time.
+    pub(crate) wave_concurrency: usize,
     /// Has the waves looked at: a tag may have moved, or a run has ended.
     pub(crate) waves_wake: Notify,
     /// Has the tags of other registries looked at: somebody says that one has moved.
@@ -81,18 +88,27 @@ pub(crate) struct Core {
     pub(crate) context_files: ContextFiles,
     /// How long contexts are kept after their runs.
     pub(crate) context_retention: Duration,
+    /// How many bytes of them, together.
+    pub(crate) context_retention_bytes: u64,
     pub(crate) credentials: Arc<dyn SourceCredentialStore>,
     pub(crate) secret_store: Arc<dyn SecretStore>,
     pub(crate) allowed_sources: Vec<Cidr>,
     pub(crate) source_roots: Option<Vec<u8>>,
+    /// What the runs may show hosts besides, where the server is one user's own.
+    pub(crate) docker_logins: Option<DockerLogins>,
     /// For what task files name.
     pub(crate) egress: Egress,
+    /// For webhooks, which administrators make.
+    pub(crate) webhook_egress: Egress,
+    /// For the endpoints of tasks.
+    pub(crate) endpoint_egress: Egress,
     /// Which frontends may read Dockerfiles.
     pub(crate) frontends: FrontendRules,
     /// The operator's names for images in task files.
     pub(crate) image_aliases: BTreeMap<String, String>,
     /// Which prepared sources are being planned.
     pub(crate) plannings: Plannings,
+    pub(crate) hosts_asked: HostsAsked,
     pub(crate) clock: Arc<dyn Clock>,
     /// What timers follow.
     pub(crate) wall_clock: Arc<dyn Clock>,
@@ -135,20 +151,29 @@ pub(crate) struct CoreParts {
     pub(crate) logs: Arc<dyn LogStore>,
     pub(crate) tasks: Arc<dyn TaskStore>,
     pub(crate) waves: Arc<dyn WaveStore>,
+    pub(crate) wave_concurrency: usize,
     pub(crate) webhooks: Arc<dyn WebhookStore>,
     pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) hook_store: Arc<dyn HookStore>,
     pub(crate) statuses: Arc<dyn StatusStore>,
-    pub(crate) branches: Arc<dyn BranchStore>,
+    pub(crate) references: Arc<dyn ReferenceStore>,
+    pub(crate) registrations: Arc<dyn RegistrationStore>,
     /// Where people and forges reach the server.
     pub(crate) public_url: String,
+    /// Whether the operator has said so.
+    pub(crate) is_public: bool,
     pub(crate) contexts: Arc<dyn ContextStore>,
     pub(crate) context_files: ContextFiles,
     pub(crate) context_retention: Duration,
+    pub(crate) context_retention_bytes: u64,
     pub(crate) credentials: Arc<dyn SourceCredentialStore>,
     pub(crate) secret_store: Arc<dyn SecretStore>,
     pub(crate) allowed_sources: Vec<Cidr>,
+    pub(crate) allowed_webhooks: Vec<Cidr>,
+    /// Who knows the addresses of the places that users name; the system if absent.
+    pub(crate) names: Option<Names>,
     pub(crate) source_roots: Option<Vec<u8>>,
+    pub(crate) docker_logins: Option<DockerLogins>,
     pub(crate) image_aliases: BTreeMap<String, String>,
     pub(crate) frontends: FrontendRules,
     pub(crate) clock: Arc<dyn Clock>,
@@ -166,27 +191,33 @@ pub(crate) struct CoreParts {
 
 impl Core {
     pub(crate) fn new(parts: CoreParts) -> Self {
-        let policy = EgressPolicy { allow: parts.allowed_sources.clone() };
+        let egress = |allow: &[Cidr], listed_by| {
+            let policy = EgressPolicy { allow: allow.to_vec() };
+            let (extra_roots, names) = (parts.source_roots.clone(), parts.names.clone());
+            Egress::new(EgressOptions { policy, listed_by, names, extra_roots, ..EgressOptions::default() })
+        };
         Self {
-            egress: Egress::new(EgressOptions {
-                policy,
-                extra_roots: parts.source_roots.clone(),
-                ..EgressOptions::default()
-            }),
+            egress: egress(&parts.allowed_sources, "--allow-source"),
+            webhook_egress: egress(&[&parts.allowed_sources[..], &parts.allowed_webhooks].concat(), "--allow-webhook"),
+            endpoint_egress: egress(&parts.allowed_webhooks, "--allow-webhook"),
             image_aliases: parts.image_aliases,
             frontends: parts.frontends,
             plannings: Plannings::default(),
+            hosts_asked: HostsAsked::default(),
             own_image: OnceLock::new(),
             runs: parts.runs,
             logs: parts.logs,
             tasks: parts.tasks,
             hook_store: parts.hook_store,
             statuses: parts.statuses,
-            branches: parts.branches,
+            references: parts.references,
+            registrations: parts.registrations,
             public_url: parts.public_url,
+            is_public: parts.is_public,
             hooks: Hooks::default(),
             timers: Notify::new(),
             waves: parts.waves,
+            wave_concurrency: parts.wave_concurrency,
             waves_wake: Notify::new(),
             poller_wake: Notify::new(),
             webhooks: parts.webhooks,
@@ -194,10 +225,12 @@ impl Core {
             contexts: parts.contexts,
             context_files: parts.context_files,
             context_retention: parts.context_retention,
+            context_retention_bytes: parts.context_retention_bytes,
             credentials: parts.credentials,
             secret_store: parts.secret_store,
             allowed_sources: parts.allowed_sources,
             source_roots: parts.source_roots,
+            docker_logins: parts.docker_logins,
             clock: parts.clock,
             wall_clock: parts.wall_clock,
             access: parts.access,

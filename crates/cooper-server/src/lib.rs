@@ -11,6 +11,7 @@ mod api;
 mod backup;
 mod contexts;
 mod core;
+mod docker_logins;
 mod hooks;
 mod housekeeping;
 mod keys;

@@ -3,6 +3,7 @@
 //!
 //! Without an engine there is no agent: the server goes on without, says so, and looks again.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,16 +42,27 @@ impl Running {
     }
 }
 
-/// Starts the agent beside the server.
+/// Where a server that listens at this address takes connections in clear: from its own machine, if that can be seen.
+pub(crate) fn here(listens: SocketAddr) -> Option<SocketAddr> {
+    let ip = match listens.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    ip.is_loopback().then_some(SocketAddr::new(ip, listens.port()))
+}
+
+/// Starts the agent beside the server, which takes connections in clear at `here`.
 pub(crate) fn start(
     settings: LocalAgent,
     core: Arc<Core>,
     connections: Connections,
     work_dir: PathBuf,
     grace: Duration,
+    here: Option<SocketAddr>,
 ) -> Running {
     let stop = CancellationToken::new();
-    let task = tokio::spawn(run(settings, core, connections, work_dir, grace, stop.clone()));
+    let task = tokio::spawn(run((settings, here), core, connections, work_dir, grace, stop.clone()));
     Running { stop, task }
 }
 
@@ -66,7 +78,7 @@ pub fn owner_of(data_dir: &Path, name: &AgentName) -> Option<EngineOwner> {
 }
 
 async fn run(
-    settings: LocalAgent,
+    (settings, here): (LocalAgent, Option<SocketAddr>),
     core: Arc<Core>,
     connections: Connections,
     work_dir: PathBuf,
@@ -85,6 +97,7 @@ async fn run(
     agent.disk = settings.disk;
     agent.steps = settings.steps;
     agent.source_roots = core.source_roots.clone();
+    agent.server_here = here;
     // What else has to end at a stop needs some of the server's time.
     agent.shutdown_grace = agent.shutdown_grace.min(grace / 2);
     let clock = core.clock.clone();

@@ -83,7 +83,7 @@ impl OrderError {
                 | StoreError::Closed
                 | StoreError::Panicked
                 | StoreError::Database { .. } => true,
-                StoreError::Corrupt { .. } => false,
+                StoreError::Corrupt { .. } | StoreError::Newer { .. } => false,
             },
             Self::OwnImage(error) => !matches!(error, AcrImageError::Absent),
             Self::Over | Self::NoImage | Self::Argument(_) | Self::Text(_) | Self::Volume { .. } | Self::Unseal(_) => {
@@ -122,7 +122,10 @@ pub(crate) async fn make(core: &Core, run: &Run, step: usize, attempt: AttemptNu
         Work::Prepare(_) | Work::Push(_) => RunSecrets::default(),
     };
     let environment = match (&planned.work, &placement.environment) {
-        (Work::Build(_) | Work::Command(_), Some(environment)) => Some(environment_order(environment, &secrets)?),
+        (Work::Build(_) | Work::Command(_), Some(environment)) => Some(EnvironmentOrder {
+            registry_by_address: has_acr_client(run, planned.placement),
+            ..environment_order(environment, &secrets)?
+        }),
         (Work::Prepare(_) | Work::Push(_), _) | (_, None) => None,
     };
     // Credentials for sources are asked for host by host, and masked from then on.
@@ -133,9 +136,10 @@ pub(crate) async fn make(core: &Core, run: &Run, step: usize, attempt: AttemptNu
             dockerfile: prepare.dockerfile.clone(),
             files: prepare.files.clone(),
             task_file: prepare.task_file.clone(),
+            definition: prepare.definition.clone(),
             task: match &run.source {
                 Some(RunSource::TaskWanted { task, .. }) => {
-                    Some(TaskOrder { request: (**task).clone(), created: run.created })
+                    Some(TaskOrder { request: (**task).clone(), created: run.created, known: run.known_variables() })
                 }
                 _ => None,
             },
@@ -175,9 +179,15 @@ pub(crate) async fn make(core: &Core, run: &Run, step: usize, attempt: AttemptNu
         },
         environment,
         tries: planned.tries.clone(),
-        beside: run.plan.builds_beside(step),
+        beside: run.plan.speaks_beside(step),
         work,
     })
+}
+
+/// Whether a step of a placement is the server's own program.
+fn has_acr_client(run: &Run, placement: usize) -> bool {
+    let is_one = |work: &Work| matches!(work, Work::Command(command) if command::is_acr_client(run, command));
+    run.plan.steps.iter().any(|step| step.placement == placement && is_one(&step.work))
 }
 
 /// What the steps of a placement share, with the secret files' contents.
@@ -195,6 +205,7 @@ fn environment_order(environment: &Environment, secrets: &RunSecrets) -> Result<
         has_context: environment.context.is_some(),
         networks: environment.networks.clone(),
         volumes: environment.volumes.iter().map(volume).collect::<Result<_, OrderError>>()?,
+        registry_by_address: false,
     })
 }
 
@@ -343,7 +354,7 @@ fn credential(core: &Core, run: &Run, step: usize, attempt: AttemptNumber, delet
 #[cfg(test)]
 mod tests {
     use cooper_spec::plan::{BuildContext, BuildWork, CommandImage, CommandWork, StagedBase};
-    use cooper_types::{ImageRef, Scopes, StepId};
+    use cooper_types::{ImageRef, Platform, Scopes, StepId};
 
     use super::*;
     use crate::testing::{self, accept_git};
@@ -402,6 +413,29 @@ mod tests {
             assert_eq!(of(Deletes::No), [], "what all containers of the placement use");
             assert_eq!(of(Deletes::Yes), std::slice::from_ref(&pattern));
         }
+    }
+
+    #[tokio::test]
+    async fn the_servers_own_program_is_led_nowhere_else() {
+        let (core, _data) = testing::core().await;
+        let id = accept_git(&core).await;
+        let run = core.runs.find_run(id).await.expect("store").expect("run").run;
+        let of = async |environment: &[(&str, &str)]| {
+            let mut work = CommandWork::new(CommandImage::Named("mcr.microsoft.com/acr/acr-cli:0.19".to_owned()));
+            work.entry_point = Some("/workspace/mine".to_owned());
+            let mut order =
+                command::order(&run, &work, &Platform::LINUX_AMD64, &RunSecrets::default()).expect("an order");
+            let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), SecretString::new((*value).to_owned()));
+            order.environment = environment.iter().map(pair).collect();
+            command::lead(&run, &mut order, SecretString::new("password".to_owned()));
+            assert_eq!(order.entry_point, None);
+            let text = |(name, value): &(String, SecretString)| format!("{name}={}", value.expose());
+            order.environment.iter().map(text).collect::<Vec<_>>()
+        };
+        let led = ["COOPER_REGISTRY_ADDRESS", "COOPER_REGISTRY_PASSWORD", "HTTPS_PROXY", "LD_PRELOAD"];
+        let own = ["ACR_DEFAULT_REGISTRY=localhost:5000", "COOPER_REGISTRY_PASSWORD=password"];
+        assert_eq!(of(&led.map(|name| (name, "http://203.0.113.9"))).await, own);
+        assert_eq!(of(&[("ACR_DEFAULT_REGISTRY", "r.io"), (led[0], "x")]).await, ["ACR_DEFAULT_REGISTRY=r.io"]);
     }
 
     #[tokio::test]

@@ -73,6 +73,7 @@ impl From<StoreError> for ApiError {
         match &error {
             StoreError::StorageFull { .. } => Self::new(ProblemCode::StorageFull, error.to_string())
                 .with_hint("free space on the server's disk, then try again"),
+            StoreError::Newer { .. } => Self::new(ProblemCode::Conflict, error.to_string()),
             StoreError::Closed => Self::new(ProblemCode::Unavailable, "the server is shutting down"),
             StoreError::Commit(_) => {
                 tracing::error!(error = chain(&error), "store failed");
@@ -94,7 +95,7 @@ impl From<PlanError> for ApiError {
                 ProblemCode::InvalidReference
             }
             PlanError::Platform(_) => ProblemCode::UnsupportedPlatform,
-            PlanError::PushDenied { .. } => ProblemCode::Forbidden,
+            PlanError::PushDenied { .. } | PlanError::OnlyPushes | PlanError::NeedsPush(_) => ProblemCode::Forbidden,
             PlanError::Empty(_)
             | PlanError::DockerfilePath(_)
             | PlanError::Twice { .. }
@@ -120,6 +121,9 @@ impl From<AcceptError> for ApiError {
             }
             AcceptError::TaskGone(_) => Self::new(ProblemCode::NotFound, error.to_string()),
             AcceptError::SecretTwice(_) => Self::new(ProblemCode::InvalidRequest, error.to_string()),
+            AcceptError::PoolNotForStrangers(_) | AcceptError::PoolForStrangers(_) => {
+                Self::new(ProblemCode::InvalidRequest, error.to_string())
+            }
             AcceptError::UnknownPool(_) => Self::new(ProblemCode::NotFound, error.to_string()),
             AcceptError::Plan(error) => error.into(),
             AcceptError::Store(error) => error.into(),
@@ -137,8 +141,10 @@ impl From<ResolveError> for ApiError {
 impl From<PutTaskError> for ApiError {
     fn from(error: PutTaskError) -> Self {
         let code = match &error {
-            PutTaskError::Exists(_) | PutTaskError::Changed(_) => ProblemCode::Conflict,
-            PutTaskError::NoValue(_) => ProblemCode::InvalidRequest,
+            PutTaskError::Exists(_) | PutTaskError::Changed(_) | PutTaskError::TooMany { .. } => ProblemCode::Conflict,
+            PutTaskError::NoValue(_) | PutTaskError::TooLarge { .. } | PutTaskError::PoolForStrangers(_) => {
+                ProblemCode::InvalidRequest
+            }
             PutTaskError::UnknownPool(_) => ProblemCode::NotFound,
             PutTaskError::Store(_) => ProblemCode::Internal,
         };
@@ -215,7 +221,9 @@ impl From<ReadLogError> for ApiError {
 impl From<CreatePoolError> for ApiError {
     fn from(error: CreatePoolError) -> Self {
         match error {
-            CreatePoolError::Exists(_) => Self::new(ProblemCode::Conflict, error.to_string()),
+            CreatePoolError::Exists(_) | CreatePoolError::RunsOfOtherKind { .. } => {
+                Self::new(ProblemCode::Conflict, error.to_string())
+            }
             CreatePoolError::Store(error) => error.into(),
         }
     }

@@ -35,6 +35,7 @@ use crate::agents::AgentGateway;
 use crate::api::{self, ApiState};
 use crate::contexts::ContextFiles;
 use crate::core::{Core, CoreParts};
+use crate::docker_logins::DockerLogins;
 use crate::keys::{KEY_FILE, KeyError, ServerKey};
 use crate::listen::Connections;
 use crate::problem::{ApiError, chain};
@@ -171,9 +172,12 @@ impl Server {
             webhooks: Arc::new(store.clone()),
             outbox: Arc::new(store.clone()),
             waves: Arc::new(store.clone()),
+            wave_concurrency: usize::try_from(settings.wave_concurrency).unwrap_or(usize::MAX),
             hook_store: Arc::new(store.clone()),
             statuses: Arc::new(store.clone()),
-            branches: Arc::new(store.clone()),
+            references: Arc::new(store.clone()),
+            registrations: Arc::new(store.clone()),
+            is_public: settings.public_url.is_some(),
             public_url: settings.public_url.clone().unwrap_or_else(|| {
                 let scheme = if settings.tls.is_some() { "https" } else { "http" };
                 format!("{scheme}://{registry_name}")
@@ -181,10 +185,14 @@ impl Server {
             contexts: Arc::new(store.clone()),
             context_files,
             context_retention: settings.context_retention,
+            context_retention_bytes: settings.context_retention_bytes,
             credentials: Arc::new(store.clone()),
             secret_store: Arc::new(store.clone()),
             allowed_sources: settings.allowed_sources.clone(),
+            allowed_webhooks: settings.allowed_webhooks.clone(),
+            names: None,
             source_roots: settings.source_roots.clone(),
+            docker_logins: settings.docker_config.clone().map(DockerLogins::new),
             image_aliases: settings.image_aliases.clone(),
             frontends: settings.frontends.clone(),
             clock: store.clock().clone(),
@@ -227,17 +235,19 @@ impl Server {
             tokio::spawn(waves::run(core.clone(), stop.clone())),
             tokio::spawn(waves::poller::run(core.clone(), settings.base_image_poll, stop.clone())),
             tokio::spawn(hooks::run(core.clone(), stop.clone())),
+            tokio::spawn(hooks::supersede::run(core.clone(), stop.clone())),
             tokio::spawn(hooks::statuses::run(core.clone(), stop.clone())),
             tokio::spawn(hooks::missed::run(core.clone(), stop.clone())),
+            tokio::spawn(hooks::registering::run(core.clone(), stop.clone())),
             tokio::spawn(sweep_registry(registry.clone(), settings.clone(), stop.clone())),
         ];
         if let Some(tls) = tls {
             loops.push(tokio::spawn(tls.keep(certificate.clone(), stop.clone())));
         }
-        let local_agent = settings
-            .local_agent
-            .clone()
-            .map(|agent| local_agent::start(agent, core.clone(), connections.clone(), data.join("agent"), grace));
+        let local_agent = settings.local_agent.clone().map(|agent| {
+            let (work, here) = (data.join("agent"), local_agent::here(address));
+            local_agent::start(agent, core.clone(), connections.clone(), work, grace, here)
+        });
         let accepting = tokio::spawn(connections.accept(listener, stop.clone(), cut.clone()));
 
         tracing::info!("listening on {scheme}://{address}");

@@ -38,8 +38,12 @@ pub struct Settings {
     pub max_context_bytes: u64,
     /// How long contexts are kept after the runs that used them, so that those can be run again.
     pub context_retention: Duration,
+    /// The bytes that contexts of ended runs may take up together.
+    pub context_retention_bytes: u64,
     /// Networks that sources may be fetched from although they are not public; only from them over plain http.
     pub allowed_sources: Vec<Cidr>,
+    /// Networks that webhooks and endpoints of tasks may be in although they are not public; only there over plain http.
+    pub allowed_webhooks: Vec<Cidr>,
     /// Certificates in PEM that hosts of sources, aliases and other registries are trusted by, besides the system's.
     pub source_roots: Option<Vec<u8>>,
     /// Which frontends may read Dockerfiles in place of the engine's own reader.
@@ -48,8 +52,13 @@ pub struct Settings {
     pub secrets: SecretSettings,
     /// The operator's names for images in task files, such as `bash`.
     pub image_aliases: BTreeMap<String, String>,
+    /// The configuration of a Docker client whose logins the runs use, and with which quick builds push to any registry: where the
+    /// server is one user's own.
+    pub docker_config: Option<PathBuf>,
     /// How often tags of other registries are asked for that tasks stand on: after this time, and at most six times that.
     pub base_image_poll: Duration,
+    /// How many of the runs that base images set off go on at a time, in all waves.
+    pub wave_concurrency: u32,
     /// How long a shutdown may take.
     pub shutdown_grace: Duration,
 }
@@ -115,8 +124,12 @@ impl Settings {
     pub const DEFAULT_BLOB_GRACE: Duration = Duration::from_secs(24 * 3600);
     /// How long contexts are kept unless something else is said.
     pub const DEFAULT_CONTEXT_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+    /// What contexts of ended runs may take up unless something else is said: 20 GiB.
+    pub const DEFAULT_CONTEXT_RETENTION_BYTES: u64 = 20 << 30;
     /// How often tags of other registries are asked for unless something else is said, as in ACR.
     pub const DEFAULT_BASE_IMAGE_POLL: Duration = Duration::from_secs(600);
+    /// How many of the runs that base images set off go on at a time unless something else is said.
+    pub const DEFAULT_WAVE_CONCURRENCY: u32 = 4;
     /// How long a shutdown may take unless something else is said.
     pub const DEFAULT_SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
     /// How many placements the local agent holds unless something else is said.

@@ -5,11 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use cooper_api::problem::ProblemCode;
 use cooper_engine::run::{Asked, AskedTask, NewRun, TaskSource};
-use cooper_engine::task::{Cause, OfTask, Origin, Overrides, Task, TaskAsked, TaskSecret, TaskStep};
-use cooper_engine::trigger::FiringKind;
+use cooper_engine::task::{
+    Cause, EncodedStep, FileStep, OfTask, Origin, Overrides, Task, TaskAsked, TaskSecret, TaskStep,
+};
+use cooper_engine::trigger::{Definition, FiringKind};
 use cooper_ports::access::Token;
 use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::hooks::SourceFiring;
@@ -25,6 +28,11 @@ use crate::core::Core;
 use crate::orders::{sealing_purpose, task_secret_purpose};
 use crate::problem::{ApiError, ApiResult, chain};
 use crate::tasks;
+
+/// How long it may take to ask for a run that a trigger sets off: others wait meanwhile.
+const ASKING: Duration = Duration::from_secs(10);
+/// For how long such a run is asked for again that can't be asked for just now.
+pub(crate) const TRIED_FOR: Duration = Duration::from_secs(600);
 
 /// What is different in a run, with the values of its secrets.
 #[derive(Default)]
@@ -59,24 +67,36 @@ pub(crate) async fn request(
         // A stranger's code runs as nobody, as long as the task runs at all.
         token.scopes = Scopes(Vec::new());
     }
-    let stripped = untrusted.then(|| for_strangers(task)).transpose()?;
+    let stripped = untrusted.then(|| for_strangers(task));
     let task = stripped.as_ref().unwrap_or(task);
     let (secrets, clear) = secrets(core, task, &given).await?;
+    // What another branch, a tag or a pull request stands on says nothing of the task's branch.
+    let of_branch = match &cause {
+        Cause::Source(source) => match &source.firing.kind {
+            FiringKind::Commit { branch } => task.builds_branch(&source.trigger, &branch.to_string()),
+            FiringKind::PullRequest { .. } | FiringKind::Tag { .. } => false,
+        },
+        Cause::Manual | Cause::For { .. } | Cause::Timer { .. } | Cause::BaseImage { .. } => true,
+    };
+    let definition = definition(task, &cause);
+    let differs = given.limit.is_some() || !of_branch;
+    let task_of_run = OfTask { differs, ..task.of_run() };
+    let origin = Origin { cause, task: Some(task_of_run), untrusted, event: None, definition };
     let asked = match task.asked(&given.overrides)? {
         TaskAsked::Build { build, source } => Asked::Build { build, source: BuildSource::Remote(source) },
         TaskAsked::Task { request, source: Some(source) } => {
             Asked::Task(Box::new(AskedTask { request, source: TaskSource::Remote(source) }))
         }
-        TaskAsked::Task { request, source: None } => here(core, &token, request, clear).await?,
+        TaskAsked::Task { request, source: None } => {
+            let is_asked_for = matches!(origin.cause, Cause::Manual | Cause::For { .. });
+            here(core, &token, request, clear, &origin).await.map_err(|error| match is_asked_for {
+                true => error.into(),
+                false => error.for_trigger(),
+            })?
+        }
     };
-    // What a tag or a pull request stands on says nothing of the task's branch.
-    let of_branch = match &cause {
-        Cause::Source(source) => matches!(source.firing.kind, FiringKind::Commit { .. }),
-        Cause::Manual | Cause::For { .. } | Cause::Timer { .. } | Cause::BaseImage { .. } => true,
-    };
-    let differs = given.limit.is_some() || !of_branch;
     let run = NewRun {
-        origin: Origin { cause, task: Some(OfTask { differs, ..task.of_run() }), untrusted },
+        origin,
         principal: token.principal,
         scopes: token.scopes,
         registry: core.registry.clone(),
@@ -91,6 +111,39 @@ pub(crate) async fn request(
         move |name, text| core.seal_text(name, text)
     }));
     Ok(AcceptRun { run, run_type, idempotency, secrets, seal, context_of: None })
+}
+
+/// Why there is no request for a run that a trigger sets off. Each says why, in a line.
+pub(crate) enum NotAsked {
+    /// The same may succeed in a moment.
+    Yet(String),
+    /// It is not asked for again.
+    AtAll(String),
+}
+
+/// Makes the request for a run that a trigger sets off, which nobody waits for: within a limit of time, and again for some
+/// minutes where the trouble may pass. `since` is how long ago it was to be asked for first.
+pub(crate) async fn request_for_trigger(
+    core: &Arc<Core>,
+    task: &Task,
+    given: Given,
+    cause: Cause,
+    since: Duration,
+) -> Result<AcceptRun, NotAsked> {
+    let error = match tokio::time::timeout(ASKING, request(core, task, given, cause, None)).await {
+        Ok(Ok(request)) => return Ok(request),
+        Ok(Err(error)) => error.0,
+        Err(_) => {
+            let seconds = ASKING.as_secs();
+            let detail = format!("what the task file names was not there within {seconds} s");
+            ApiError::new(ProblemCode::Unavailable, detail).0
+        }
+    };
+    let may_pass = matches!(error.code, ProblemCode::Unavailable | ProblemCode::Internal | ProblemCode::StorageFull);
+    match may_pass && since < TRIED_FOR {
+        true => Err(NotAsked::Yet(error.detail)),
+        false => Err(NotAsked::AtAll(error.detail)),
+    }
 }
 
 /// What a run of a task stands for, beside what it is asked to do.
@@ -150,24 +203,30 @@ async fn speaker(core: &Core, task: &Task, limit: Option<&Scopes>) -> ApiResult<
     Ok(Token { scopes, ..newest })
 }
 
-/// A task as a stranger's code runs it: without secrets and pushes. What a task file does is said by who wrote it, so that
-/// one of the stranger's own is not run.
-fn for_strangers(task: &Task) -> ApiResult<Task> {
+/// A task as a stranger's code runs it: without secrets and pushes.
+fn for_strangers(task: &Task) -> Task {
     let mut task = task.clone();
     match &mut task.step {
         TaskStep::Docker(step) => {
             step.push = false;
             step.arguments.retain(|argument| argument.value != ArgumentValue::Secret);
         }
-        TaskStep::Encoded(step) => step.set.retain(|value| value.value.is_some()),
-        TaskStep::File(_) => {
-            let detail = "its task file lies in the repository, and that of a fork is a stranger's";
-            return Err(ApiError::new(ProblemCode::Forbidden, detail).with_hint(
-                "make a task with a Dockerfile, or with a task file of its own, for pull requests of forks",
-            ));
+        TaskStep::File(FileStep { set, .. }) | TaskStep::Encoded(EncodedStep { set, .. }) => {
+            set.retain(|value| value.value.is_some());
         }
     }
-    Ok(task)
+    task
+}
+
+/// Where the task file or the Dockerfile is read, if not in what is built. A branch is taken as it is when it is fetched: an
+/// event may be old, and what it stands on older.
+fn definition(task: &Task, cause: &Cause) -> Option<String> {
+    let Cause::Source(source) = cause else { return None };
+    let Definition::Base { branch, .. } = &source.firing.definition else { return None };
+    match task.step {
+        TaskStep::Docker(_) | TaskStep::File(_) => Some(format!("refs/heads/{branch}")),
+        TaskStep::Encoded(_) => None,
+    }
 }
 
 /// The secrets of a run: those that came with it and the task's others, sealed for the run, and the values that the planning
@@ -184,7 +243,7 @@ async fn secrets(
         TaskSecret::Value(name) => values.contains(name.as_str()),
     };
     let wanted: Vec<TaskSecret> = task.secrets().into_iter().filter(|secret| !is_replaced(secret)).collect();
-    let kept = if wanted.is_empty() { Vec::new() } else { core.tasks.task_secrets(&task.name).await? };
+    let kept = if wanted.is_empty() { Vec::new() } else { core.tasks.task_secrets(task).await? };
     let mut all = given.secrets.clone();
     for secret in wanted {
         let (kind, name) = kept_as(&secret);
@@ -220,9 +279,10 @@ async fn here(
     token: &Token,
     request: TaskRequest,
     set_secrets: BTreeMap<String, SecretString>,
-) -> ApiResult<Asked> {
+    origin: &Origin,
+) -> Result<Asked, tasks::FetchError> {
     let fetched = Fetched { set_secrets, ..Fetched::default() };
-    let asking = tasks::Asking { token, source: None, replay: None };
+    let asking = tasks::Asking { token, source: None, replay: None, origin };
     let fetched = tasks::fetch_for_request(core, asking, &request, fetched).await?;
     Ok(Asked::Task(Box::new(AskedTask { request, source: TaskSource::Here { context: None, fetched } })))
 }

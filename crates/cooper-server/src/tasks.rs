@@ -6,15 +6,18 @@
 mod alias_urls;
 mod prepared;
 
+use std::collections::BTreeMap;
+
 use cooper_api::problem::ProblemCode;
 use cooper_engine::message::PreparedSource;
 use cooper_engine::run::{Replay, of_source};
+use cooper_engine::task::Origin;
 use cooper_ports::access::Token;
 use cooper_ports::secrets::Asker;
 use cooper_spec::source::RemoteSource;
 use cooper_spec::task::TaskInputs;
 use cooper_spec::task_plan::{self, TaskPlanError};
-use cooper_spec::task_request::{Fetched, MissingText, SecretVersion, TaskRequest, UsedSecret, alias_urls};
+use cooper_spec::task_request::{Fetched, MissingText, SecretVersion, TaskRequest, UsedSecret, alias_urls, shown_url};
 use cooper_spec::template::RunVariables;
 use cooper_types::{Digest, RunId, Timestamp};
 
@@ -48,6 +51,16 @@ pub(crate) enum FetchError {
         #[source]
         source: ResolveError,
     },
+    /// An alias source holds something else than when another run read it.
+    #[error(
+        "alias source `{url}` holds something else than when run {run} read it: rerun it with --fresh to take what is there now"
+    )]
+    AliasChanged {
+        /// Without what may be a signature.
+        url: String,
+        /// The other run.
+        run: RunId,
+    },
     /// The code is a stranger's.
     #[error("the task file names secret `{0}`, and a run of a fork's pull request gets none")]
     Untrusted(String),
@@ -62,7 +75,22 @@ impl FetchError {
         match self {
             Self::Secret(source) | Self::Pinned { source, .. } => source.may_pass(),
             Self::Stopping => true,
-            Self::File(_) | Self::Missing(_) | Self::Alias(_) | Self::Untrusted(_) => false,
+            // People see at once what is wrong with a URL that they have just written.
+            Self::File(_) | Self::Missing(_) | Self::Alias(_) | Self::AliasChanged { .. } | Self::Untrusted(_) => false,
+        }
+    }
+
+    /// Whether an alias source is away that may be there again soon. Nobody sees at once what is wrong with one that was written
+    /// long ago.
+    fn is_away(&self) -> bool {
+        matches!(self, Self::Alias(source) if source.may_pass())
+    }
+
+    /// What a trigger is told, for which nobody waits: it may try again what people see at once.
+    pub(crate) fn for_trigger(self) -> ApiError {
+        match self.is_away() {
+            true => ApiError::new(ProblemCode::Unavailable, chain(&self)),
+            false => self.into(),
         }
     }
 }
@@ -81,6 +109,8 @@ pub(crate) struct Asking<'a> {
     pub(crate) source: Option<(&'a RemoteSource, &'a PreparedSource)>,
     /// How another run is repeated.
     pub(crate) replay: Option<&'a Replay>,
+    /// Where the run comes from.
+    pub(crate) origin: &'a Origin,
 }
 
 /// Fetches what the planning of a request needs. The run has no id yet: what depends on one is as if it had the first.
@@ -92,9 +122,11 @@ pub(crate) async fn fetch_for_request(
 ) -> Result<Fetched, FetchError> {
     let mut guess =
         RunVariables::quick_build(RunId::from_number(1), &core.registry, &request.platform, Timestamp::from_micros(0));
+    guess = asking.origin.variables(guess);
     if let Some((location, found)) = asking.source {
         guess = of_source(guess, location, found);
     }
+    guess = asking.origin.of_event(guess);
     let asker = Asker { principal: asking.token.principal.clone(), scopes: asking.token.scopes.clone() };
     fetch(core, &asker, asking.replay, fetched, |fetched| request.inputs(guess.clone(), fetched)).await
 }
@@ -129,6 +161,9 @@ async fn fetch_all(
     let sources = off_the_loop(move || task_plan::alias_sources(&now)).await?;
     let known = |url: &str| fetched.known_urls.get(&Digest::sha256(url.as_bytes()));
     let mut urls = alias_urls::fetch(&core.egress, alias_urls(&sources).filter(|url| known(url).is_none())).await?;
+    if let Some(replay) = replay.filter(|replay| !replay.fresh) {
+        same_aliases(replay, &urls)?;
+    }
     urls.extend(alias_urls(&sources).filter_map(|url| Some((url.to_owned(), known(url)?.clone()))));
     fetched.urls = urls;
     let now = inputs(&fetched)?;
@@ -141,6 +176,17 @@ async fn fetch_all(
     }
     secrets(core, asker, replay, &wanted, &mut fetched).await?;
     Ok(fetched)
+}
+
+/// Refuses what alias sources hold now, where the repeated run read something else.
+fn same_aliases(replay: &Replay, urls: &BTreeMap<String, String>) -> Result<(), FetchError> {
+    for (url, text) in urls {
+        let earlier = replay.alias_urls.get(&Digest::sha256(url.as_bytes()));
+        if earlier.is_some_and(|earlier| *earlier != Digest::sha256(text.as_bytes())) {
+            return Err(FetchError::AliasChanged { url: shown_url(url), run: replay.of });
+        }
+    }
+    Ok(())
 }
 
 /// Has the secrets that a file names: in the versions that the repeated run had, as far as such are kept.
@@ -196,9 +242,82 @@ async fn secrets(
 }
 
 /// Does what takes a processor for a while, as templates may, where it keeps no connection waiting. A panic goes on.
-async fn off_the_loop<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn off_the_loop<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cooper_spec::task_request::TaskText;
+    use cooper_types::{Platform, Scope, Scopes};
+
+    use cooper_e2e::{Follows, Trap};
+
+    use super::*;
+    use crate::testing;
+
+    /// A file that names alias sources by URL.
+    fn request(url: &str) -> TaskRequest {
+        let text = format!("version: v1.1.0\nalias:\n  src: ['{url}']\nsteps:\n  - cmd: $tool true\n");
+        TaskRequest {
+            file: TaskText::Given { name: "acr-task.yaml".to_owned(), text },
+            values: None,
+            set: Vec::new(),
+            alias_files: BTreeMap::new(),
+            platform: Platform::LINUX_AMD64,
+            working_directory: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn no_alias_source_leads_inside() {
+        let (trap, folder) = (Trap::start(), tempfile::tempdir().expect("folder"));
+        let (core, _store) = testing::core_beside(&trap, folder.path(), None).await;
+        let token =
+            core.access.create(testing::principal("ann"), Scopes(vec![Scope::Run]), None).await.expect("token").0;
+        let fetch = async |host: &str| {
+            let url = format!("http://{host}/aliases.yaml");
+            let asking = Asking { token: &token, source: None, replay: None, origin: &Origin::default() };
+            let error = fetch_for_request(&core, asking, &request(&url), Fetched::default()).await.expect_err("inside");
+            let told = chain(&error);
+            assert!(told.contains("/aliases.yaml`"), "{told}");
+            told
+        };
+        trap.try_way("alias source", Follows::Redirects, "--allow-source", fetch).await;
+    }
+
+    #[tokio::test]
+    async fn a_rerun_plans_with_the_aliases_that_its_run_had() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}/a.yaml?sig=hunter2", listener.local_addr().expect("an address"));
+        let answer = async || "tool: busybox\n";
+        tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+        let folder = tempfile::tempdir().expect("folder");
+        let (core, _store) = testing::core_sending_here(folder.path(), None).await;
+        let request = request(&url);
+        let token =
+            core.access.create(testing::principal("ann"), Scopes(vec![Scope::Run]), None).await.expect("token").0;
+        let replay = |fresh, held: &str| Replay {
+            of: RunId::from_number(7),
+            fresh,
+            pins: Default::default(),
+            contexts: Default::default(),
+            done: None,
+            pushed: BTreeMap::new(),
+            source: None,
+            secrets: Vec::new(),
+            alias_urls: BTreeMap::from([(Digest::sha256(url.as_bytes()), Digest::sha256(held.as_bytes()))]),
+        };
+        let fetch = async |replay: &Replay| {
+            let asking = Asking { token: &token, source: None, replay: Some(replay), origin: &Origin::default() };
+            fetch_for_request(&core, asking, &request, Fetched::default()).await
+        };
+        assert!(fetch(&replay(false, "tool: busybox\n")).await.is_ok());
+        assert!(fetch(&replay(true, "tool: other\n")).await.is_ok());
+        let told = fetch(&replay(false, "tool: other\n")).await.expect_err("changed").to_string();
+        assert!(told.contains("holds something else than when run ca7 read it") && !told.contains("hunter2"), "{told}");
     }
 }

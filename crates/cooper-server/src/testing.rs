@@ -1,16 +1,19 @@
 //! What the crate's tests begin with: the shared core over a real store in a directory of its own.
 
+pub(crate) mod tasks;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cooper_api::agent::SpokenByServer;
+use cooper_e2e::Trap;
 use cooper_engine::run::{Asked, NewRun};
 use cooper_ports::access::AccessStore;
 use cooper_ports::clock::Clock;
 use cooper_ports::runs::{AcceptRun, RunType, Seal, SealedSecret};
 use cooper_registry::SigningKey;
-use cooper_source::Cidr;
+use cooper_source::{Cidr, Names};
 use cooper_spec::quick_build::{BuildSource, QuickBuild};
 use cooper_spec::source::GitSource;
 use cooper_store::{Store, StoreOptions};
@@ -46,19 +49,62 @@ pub(crate) async fn core_over(
     tokens: impl FnOnce(Store) -> Arc<dyn AccessStore>,
 ) -> (Arc<Core>, TempDir) {
     let data = tempfile::tempdir().expect("temp dir");
-    let (core, _) = open(data.path(), spoken, tokens, None, Vec::new()).await;
+    let (core, _) = open(data.path(), spoken, tokens, None, Vec::new(), |_, _| {}).await;
     (core, data)
 }
 
 /// A core over this directory and clock, and its store, which is to be closed before the next one.
 pub(crate) async fn core_in(data: &Path, clock: Arc<dyn Clock>) -> (Arc<Core>, Store) {
-    open(data, SpokenByServer::THIS, |store| Arc::new(store), Some(clock), Vec::new()).await
+    core_of(data, clock, |_, _| {}).await
+}
+
+/// The same, made of other parts.
+pub(crate) async fn core_of(
+    data: &Path,
+    clock: Arc<dyn Clock>,
+    change: impl FnOnce(&mut CoreParts, &Store),
+) -> (Arc<Core>, Store) {
+    open(data, SpokenByServer::THIS, |store| Arc::new(store), Some(clock), Vec::new(), change).await
 }
 
 /// The same, of a server that may send to this machine.
 pub(crate) async fn core_sending_here(data: &Path, clock: Option<Arc<dyn Clock>>) -> (Arc<Core>, Store) {
     let here = Cidr::parse("127.0.0.1").expect("valid");
-    open(data, SpokenByServer::THIS, |store| Arc::new(store), clock, vec![here]).await
+    open(
+        data,
+        SpokenByServer::THIS,
+        |store| Arc::new(store),
+        clock,
+        vec![here],
+        |parts, _| {
+            parts.allowed_webhooks.clone_from(&parts.allowed_sources);
+        },
+    )
+    .await
+}
+
+/// The same, of a server that may fetch sources from this machine, and send nothing there but to webhooks.
+pub(crate) async fn core_fetching_here(data: &Path) -> (Arc<Core>, Store) {
+    let here = Cidr::parse("127.0.0.1").expect("valid");
+    open(data, SpokenByServer::THIS, |store| Arc::new(store), None, vec![here], |_, _| {}).await
+}
+
+/// The same, of a server that may fetch from and send to the open side of a trap alone.
+pub(crate) async fn core_beside(trap: &Trap, data: &Path, clock: Option<Arc<dyn Clock>>) -> (Arc<Core>, Store) {
+    let listed = Cidr::parse(Trap::OPEN).expect("valid");
+    let names = trap.names();
+    open(
+        data,
+        SpokenByServer::THIS,
+        |store| Arc::new(store),
+        clock,
+        vec![listed],
+        |parts, _| {
+            parts.allowed_webhooks.clone_from(&parts.allowed_sources);
+            parts.names = Some(Names::new(names));
+        },
+    )
+    .await
 }
 
 async fn open(
@@ -67,31 +113,39 @@ async fn open(
     tokens: impl FnOnce(Store) -> Arc<dyn AccessStore>,
     clock: Option<Arc<dyn Clock>>,
     allowed_sources: Vec<Cidr>,
+    change: impl FnOnce(&mut CoreParts, &Store),
 ) -> (Arc<Core>, Store) {
     let registry = RegistryName::parse("localhost:5000").expect("valid");
     let options = StoreOptions { registry_name: registry.clone(), clock };
     let store = Store::open(data, options).await.expect("store");
     let key = Arc::new(ServerKey::load_or_create(&data.join("key")).expect("key"));
     let secrets = Secrets::open(&SecretSettings::default(), Arc::new(store.clone()), key.clone()).expect("secrets");
-    let core = Arc::new(Core::new(CoreParts {
+    let mut parts = CoreParts {
         runs: Arc::new(store.clone()),
         logs: Arc::new(store.clone()),
         tasks: Arc::new(store.clone()),
         waves: Arc::new(store.clone()),
+        wave_concurrency: 4,
         webhooks: Arc::new(store.clone()),
         outbox: Arc::new(store.clone()),
         hook_store: Arc::new(store.clone()),
         statuses: Arc::new(store.clone()),
-        branches: Arc::new(store.clone()),
+        references: Arc::new(store.clone()),
+        registrations: Arc::new(store.clone()),
+        is_public: true,
         public_url: "https://ci.example".to_owned(),
         contexts: Arc::new(store.clone()),
         credentials: Arc::new(store.clone()),
         secret_store: Arc::new(store.clone()),
+        allowed_webhooks: Vec::new(),
+        names: None,
         allowed_sources,
         image_aliases: std::collections::BTreeMap::new(),
         source_roots: None,
+        docker_logins: None,
         frontends: Default::default(),
         context_retention: Duration::ZERO,
+        context_retention_bytes: u64::MAX,
         context_files: ContextFiles::open(data.join("contexts"), 1024).await.expect("contexts"),
         clock: store.clock().clone(),
         wall_clock: store.wall_clock().clone(),
@@ -103,8 +157,9 @@ async fn open(
         agent_store: Arc::new(store.clone()),
         spoken,
         local_agent: Some(AgentName::parse("local").expect("valid")),
-    }));
-    (core, store)
+    };
+    change(&mut parts, &store);
+    (Arc::new(Core::new(parts)), store)
 }
 
 /// A principal's name.
@@ -163,6 +218,7 @@ async fn accept_build(core: &Core, source: BuildSource, secrets: Vec<SealedSecre
         secrets: secrets.iter().map(|secret| secret.name.clone()).collect(),
         platform: Platform::LINUX_AMD64,
         platforms: Vec::new(),
+        elsewhere: false,
     };
     let run = NewRun {
         origin: Default::default(),

@@ -7,25 +7,22 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cooper_api::problem::ProblemCode;
 use cooper_engine::task::{Cause, GRACE};
 use cooper_ports::runs::AcceptError;
 use cooper_ports::store_error::StoreError;
 use cooper_ports::tasks::{Firing, Instant};
 use cooper_types::{PrincipalName, TimerName, Timestamp};
-use futures::StreamExt as _;
-use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant as Moment;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
-use crate::problem::{ApiError, chain};
-use crate::stored_tasks::{self, For, Given};
+use crate::problem::chain;
+use crate::stored_tasks::{self, For, Given, NotAsked};
 
 /// Instants that are read at a time.
 const BATCH: u32 = 20_000;
@@ -33,16 +30,12 @@ const BATCH: u32 = 20_000;
 const AT_ONCE: usize = 256;
 /// As many of them may be one principal's: a task may name slow places.
 const AT_ONCE_OF_ONE: usize = 64;
-/// How long it may take to ask for the run of an instant.
-const ASKING: Duration = Duration::from_secs(10);
 /// How long it waits after a failure of the store, and until it looks again while much is to do.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long an instant waits that could not be fired.
 const RETRY: Duration = Duration::from_secs(5);
 /// The longest sleep: what a lost wake-up, or a clock that is set, costs.
 const LONGEST: Duration = Duration::from_secs(30);
-/// For how long an instant is tried whose run can't be asked for just now.
-const TRIED_FOR: Duration = Duration::from_secs(600);
 /// So many runs of a timer may wait to be begun. Further instants set off none.
 const MAX_WAITING: u32 = 16;
 
@@ -55,7 +48,7 @@ pub(crate) async fn run(core: Arc<Core>, shutdown: CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = wake.timers.notified() => timers.read_at = Moment::now(),
-            Some(landed) = timers.flights.next(), if !timers.flights.is_empty() => timers.landed(landed),
+            Some(landed) = timers.flights.join_next_with_id() => timers.landed(landed),
             () = tokio::time::sleep_until(until) => {}
         }
     }
@@ -72,7 +65,7 @@ enum Done {
     Later,
 }
 
-type Landed = (Key, PrincipalName, Result<Done, StoreError>);
+type Landed = Result<(Id, Result<Done, StoreError>), JoinError>;
 
 struct Timers {
     core: Arc<Core>,
@@ -84,11 +77,13 @@ struct Timers {
     read_at: Moment,
     /// Instants that have come and are not on their way.
     queue: VecDeque<Instant>,
-    in_flight: BTreeMap<Key, PrincipalName>,
+    in_flight: BTreeSet<Key>,
     of_principal: BTreeMap<PrincipalName, usize>,
     /// Timers that could not fire, and until when they are let be.
     held: BTreeMap<Key, Moment>,
-    flights: FuturesUnordered<BoxFuture<'static, Landed>>,
+    /// Tasks of their own: they hold connections of the store, for which this loop waits, too.
+    flights: JoinSet<Result<Done, StoreError>>,
+    of_flight: HashMap<Id, (Key, PrincipalName)>,
 }
 
 impl Timers {
@@ -100,10 +95,11 @@ impl Timers {
             looked: (now, Moment::now()),
             read_at: Moment::now(),
             queue: VecDeque::new(),
-            in_flight: BTreeMap::new(),
+            in_flight: BTreeSet::new(),
             of_principal: BTreeMap::new(),
             held: BTreeMap::new(),
-            flights: FuturesUnordered::new(),
+            flights: JoinSet::new(),
+            of_flight: HashMap::new(),
         }
     }
 
@@ -140,7 +136,7 @@ impl Timers {
         let due = self.core.tasks.due_timers(now, BATCH).await?;
         let is_new = |instant: &Instant| {
             let key = key(instant);
-            !self.in_flight.contains_key(&key) && !self.held.contains_key(&key)
+            !self.in_flight.contains(&key) && !self.held.contains_key(&key)
         };
         self.queue = due.into_iter().filter(is_new).collect();
         // What is held is due, too.
@@ -170,15 +166,24 @@ impl Timers {
             }
             *of_one += 1;
             let (key, principal) = (key(&instant), instant.principal.clone());
-            self.in_flight.insert(key.clone(), principal.clone());
+            self.in_flight.insert(key.clone());
             let (core, watched) = (Arc::clone(&self.core), self.watched);
-            self.flights.push(Box::pin(async move { (key, principal, fire(&core, instant, watched, now).await) }));
+            let flight = self.flights.spawn(async move { fire(&core, instant, watched, now).await });
+            self.of_flight.insert(flight.id(), (key, principal));
         }
         stay.append(&mut self.queue);
         self.queue = stay;
     }
 
-    fn landed(&mut self, (key, principal, done): Landed) {
+    fn landed(&mut self, landed: Landed) {
+        let (id, done) = match landed {
+            Ok((id, done)) => (id, done),
+            Err(error) => {
+                tracing::error!(error = chain(&error), "the firing of a timer broke off; trying again");
+                (error.id(), Ok(Done::Later))
+            }
+        };
+        let Some((key, principal)) = self.of_flight.remove(&id) else { return };
         self.in_flight.remove(&key);
         if let Some(count) = self.of_principal.get_mut(&principal) {
             *count -= 1;
@@ -226,14 +231,14 @@ async fn fire(core: &Arc<Core>, instant: Instant, watched: Timestamp, now: Times
         return pass_by(core, &firing, &why).await;
     }
     let cause = Cause::Timer { timer: instant.timer.clone(), occurrence: instant.at };
-    let asking = stored_tasks::request(core, task, Given::default(), cause, None);
-    let request = match tokio::time::timeout(ASKING, asking).await.unwrap_or_else(|_| Err(too_slow())) {
+    let waited = now.since(instant.at);
+    let request = match stored_tasks::request_for_trigger(core, task, Given::default(), cause, waited).await {
         Ok(request) => request,
-        Err(error) if may_pass(&error) && now.since(instant.at) < TRIED_FOR => {
-            tracing::warn!(task = %task.name, timer = %instant.timer, why = error.0.detail, "timer's run can't be asked for now; trying again");
+        Err(NotAsked::Yet(why)) => {
+            tracing::warn!(task = %task.name, timer = %instant.timer, why, "timer's run can't be asked for now; trying again");
             return Ok(Done::Later);
         }
-        Err(error) => return pass_by(core, &firing, &error.0.detail).await,
+        Err(NotAsked::AtAll(why)) => return pass_by(core, &firing, &why).await,
     };
     match stored_tasks::accept(core, request, For::Instant(firing.clone())).await {
         Ok(_) => Ok(Done::Yes),
@@ -244,11 +249,6 @@ async fn fire(core: &Arc<Core>, instant: Instant, watched: Timestamp, now: Times
     }
 }
 
-fn too_slow() -> ApiError {
-    let seconds = ASKING.as_secs();
-    ApiError::new(ProblemCode::Unavailable, format!("what the task file names was not there within {seconds} s"))
-}
-
 /// Moves a timer on without a run.
 async fn pass_by(core: &Core, firing: &Firing, why: &str) -> Result<Done, StoreError> {
     if core.tasks.pass_instant(firing, why).await? {
@@ -256,9 +256,4 @@ async fn pass_by(core: &Core, firing: &Firing, why: &str) -> Result<Done, StoreE
         tracing::warn!(task = %task, timer = %timer, instant = %at, why, "timer started no run");
     }
     Ok(Done::Yes)
-}
-
-/// Whether the same may succeed in a moment.
-fn may_pass(error: &ApiError) -> bool {
-    matches!(error.0.code, ProblemCode::Unavailable | ProblemCode::Internal | ProblemCode::StorageFull)
 }

@@ -1,324 +1,491 @@
 //! The loop of the waves: opens one for tags that have moved, and lets its members begin in their turn.
 //!
-//! Everything that it goes by are rows: a moved tag, a member's state, its run's end. It remembers nothing between two looks,
-//! so a crash, a second server and a lost wake-up cost a moment. What a wave does is `cooper_engine::wave`'s to say.
+//! Everything that it goes by are rows: a moved tag, a member's state, its run's end. What it keeps between two looks, such as
+//! a wave that has not changed and a member that is not to be tried just now, is lost without harm. So a crash, a second
+//! server and a lost wake-up cost a moment. What a wave does is `cooper_engine::wave`'s to say.
 
 pub(crate) mod news;
 pub(crate) mod poller;
+mod shares;
+mod steer;
 #[cfg(test)]
 mod tests;
+mod turn;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cooper_api::problem::ProblemCode;
-use cooper_engine::run::RunEvent;
-use cooper_engine::task::{Cause, ImageUpdate};
-use cooper_engine::wave::{self, Change, Graph, MemberState, WaveEvent, WaveRefusal};
-use cooper_ports::runs::{AcceptError, ApplyError};
+use cooper_engine::wave::{self, Apart, Change, ImageTag, Member, MemberState, WaveEvent, WavePhase};
+use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::store_error::StoreError;
-use cooper_ports::waves::{BaseChange, ChangedBy, MemberRun, NewRefusal, OpenWave, SaveWave, StoredWave};
-use cooper_types::{PrincipalName, RunId, WaveId};
+use cooper_ports::waves::{BaseChange, ChangedBy, EndedMember, NewRefusal, OpenWave, SaveWave, StoredWave, WaveHead};
+use cooper_types::{Timestamp, WaveId};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::Instant as Moment;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
-use crate::outbox::endpoint::Endpoint;
-use crate::problem::{ApiError, ApiResult, chain};
-use crate::stored_tasks::{self, For, Given};
+use crate::problem::chain;
+use crate::tasks::off_the_loop;
+use shares::{Next, Owner, Queues};
+use turn::{Asked, Outcome, Ready, Turn};
 
-/// How long it may take to ask for the run of a member: the others wait meanwhile.
-const ASKING: Duration = Duration::from_secs(10);
+pub(crate) use steer::{retry, steer};
 
 /// The longest sleep: what a lost wake-up costs.
 const PERIOD: Duration = Duration::from_secs(2);
 /// Moved tags that are looked at together.
 const BATCH: u32 = 1000;
-/// How many runs of a wave go on at a time: more builds than that at once overload an engine, and keep agents from
-/// what comes in between.
-pub(crate) const LIMIT: u32 = 4;
-/// How many waves are looked back through.
-const MAX_BACK: usize = 64;
-/// How often a change that somebody else was faster with is tried again.
-const TRIES: u32 = 20;
+/// Members whose runs are asked for at a time, however long that takes.
+const ASKED_AT_ONCE: usize = 64;
+/// Who takes longer to be asked for keeps nobody else from being.
+const SLOW: Duration = Duration::from_secs(1);
+/// How long a request stands that there was no room for. After that it is asked for anew: rights and tasks change.
+const STANDS: Duration = Duration::from_secs(10);
+/// Runs that wait for an agent for so long take no room any more: others may have one. So many of them may do that.
+const AGENTLESS: Duration = Duration::from_secs(600);
+const MAX_AGENTLESS: usize = 1000;
+/// How long a member is let be whose task is busy, at first and at the most.
+const BUSY: Duration = Duration::from_secs(2);
+const LONGEST_BUSY: Duration = Duration::from_secs(30);
+/// How long one is let be that can't be asked for or accepted, at first and at the most.
+const RETRY: Duration = Duration::from_secs(5);
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 /// Runs until cancelled.
 pub(crate) async fn run(core: Arc<Core>, shutdown: CancellationToken) {
+    let wake = Arc::clone(&core);
+    let mut waves = Waves::new(core);
     loop {
-        let passed = tokio::select! {
-            () = shutdown.cancelled() => return,
-            passed = pass(&core) => passed,
-        };
-        if let Err(error) = passed {
+        if let Err(error) = waves.look().await {
             tracing::error!(error = chain(&error), "waves can't be looked at; trying again");
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = core.waves_wake.notified() => {}
-            () = core.waves.base_moved() => {}
+            () = wake.waves_wake.notified() => {}
+            () = wake.waves.base_moved() => {}
+            Some(landed) = waves.flights.join_next_with_id() => waves.all_landed(landed).await,
             () = tokio::time::sleep(PERIOD) => {}
         }
     }
 }
 
-/// Opens what is to be opened, and takes every open wave as far as it goes now.
-pub(crate) async fn pass(core: &Arc<Core>) -> Result<(), StoreError> {
-    open(core).await?;
-    let waves = core.waves.open_waves().await?;
-    let mut running: BTreeMap<String, WaveId> = BTreeMap::new();
-    for StoredWave { wave, .. } in &waves {
-        for member in &wave.members {
-            if let MemberState::Running { .. } = member.state {
-                running.insert(member.task.key(), wave.id);
+/// A member that is not to be tried before a time.
+struct Held {
+    /// When it was first to be tried.
+    first: Timestamp,
+    until: Timestamp,
+    tries: u32,
+    /// How often others went first, and which task that is, where one is known.
+    waits: u32,
+    waits_for: Option<String>,
+}
+
+impl Held {
+    fn new(now: Timestamp) -> Self {
+        Self { first: now, until: now, tries: 0, waits: 0, waits_for: None }
+    }
+}
+
+type Landed = Result<(Id, Result<Outcome, StoreError>), JoinError>;
+
+/// A member that is on its way.
+struct Flight {
+    wave: WaveId,
+    owner: Owner,
+    since: Moment,
+    /// Whether its run is being accepted: it has its place among those that run.
+    has_place: bool,
+}
+
+struct Waves {
+    core: Arc<Core>,
+    /// The waves whose members begin, as they were when they were read or changed last.
+    known: BTreeMap<WaveId, StoredWave>,
+    /// Those that are not over, as the store had them at the last look.
+    heads: Vec<WaveHead>,
+    /// By their tasks' keys: of a task, one member at a time is tried.
+    in_flight: BTreeMap<String, Flight>,
+    held: BTreeMap<(WaveId, usize), Held>,
+    /// Members that wait for room alone.
+    ready: VecDeque<Ready>,
+    /// Cancelled waves whose runs have been told.
+    told: BTreeSet<WaveId>,
+    /// Tasks of their own: they hold connections of the store, for which this loop waits, too.
+    flights: JoinSet<Result<Outcome, StoreError>>,
+    of_flight: HashMap<Id, Turn>,
+}
+
+impl Waves {
+    fn new(core: Arc<Core>) -> Self {
+        Self {
+            core,
+            known: BTreeMap::new(),
+            heads: Vec::new(),
+            in_flight: BTreeMap::new(),
+            held: BTreeMap::new(),
+            ready: VecDeque::new(),
+            told: BTreeSet::new(),
+            flights: JoinSet::new(),
+            of_flight: HashMap::new(),
+        }
+    }
+
+    /// Opens what is to be opened, and takes every open wave as far as it goes now.
+    async fn look(&mut self) -> Result<(), StoreError> {
+        // First: what a run has pushed is there when its end is. Whoever waits for it must not have begun when that is planned.
+        let ended = self.core.waves.ended_members().await?;
+        let unplanned = self.open().await?;
+        let mut of_wave: BTreeMap<WaveId, Vec<EndedMember>> = BTreeMap::new();
+        for member in ended {
+            of_wave.entry(member.wave).or_default().push(member);
+        }
+        for (wave, ended) in of_wave.into_iter().filter(|(wave, _)| !unplanned.contains(wave)) {
+            self.go_on_after(wave, &ended);
+            let events =
+                ended.into_iter().map(|EndedMember { member, failure, .. }| WaveEvent::Ended { member, failure });
+            if let Err(error) = self.change(wave, events.collect()).await {
+                tracing::error!(wave = %wave, error = chain(&error), "wave can't be changed; trying again");
+            }
+        }
+        self.heads = self.core.waves.open_waves(AGENTLESS).await?;
+        self.refresh().await;
+        self.send_off();
+        Ok(())
+    }
+
+    /// Has those looked at again that let go first what has ended now.
+    fn go_on_after(&mut self, wave: WaveId, ended: &[EndedMember]) {
+        let Some(known) = self.known.get(&wave) else { return };
+        let tasks: BTreeSet<String> =
+            ended.iter().filter_map(|ended| known.wave.members.get(ended.member)).map(|one| one.task.key()).collect();
+        self.held.retain(|_, held| held.waits_for.as_ref().is_none_or(|task| !tasks.contains(task)));
+    }
+
+    /// Opens waves for the tags that have moved: one for all that nobody's run moved, and one for each task or wave that did.
+    /// Tells the waves for whose pushes that was not possible: they don't go on before.
+    async fn open(&mut self) -> Result<BTreeSet<WaveId>, StoreError> {
+        let mut unplanned = BTreeSet::new();
+        loop {
+            let changes = self.core.waves.base_changes(BATCH).await?;
+            let mut is_all = changes.len() < BATCH as usize;
+            let mut groups: BTreeMap<Option<ChangedBy>, Vec<BaseChange>> = BTreeMap::new();
+            for change in changes {
+                let by = change.by.clone().filter(|by| by.task.is_some());
+                groups.entry(by).or_default().push(change);
+            }
+            for (by, changes) in groups {
+                let (of, images) = (by.as_ref().and_then(|by| by.wave), shown(&changes));
+                if let Err(error) = self.open_one(by, changes).await {
+                    is_all = true;
+                    unplanned.extend(of);
+                    tracing::error!(
+                        images,
+                        error = chain(&error),
+                        "no wave can be planned for moved tags; trying again"
+                    );
+                }
+            }
+            if is_all {
+                return Ok(unplanned);
             }
         }
     }
-    for stored in waves {
-        advance(core, stored, &mut running).await?;
-    }
-    Ok(())
-}
 
-/// Opens waves for the tags that have moved: one for all that nobody's run moved, and one for each task or wave that did.
-async fn open(core: &Arc<Core>) -> Result<(), StoreError> {
-    let changes = core.waves.base_changes(BATCH).await?;
-    if changes.is_empty() {
-        return Ok(());
-    }
-    let graph = core.waves.base_graph().await?;
-    let mut groups: BTreeMap<Option<ChangedBy>, Vec<BaseChange>> = BTreeMap::new();
-    for change in changes {
-        let by = change.by.clone().filter(|by| by.task.is_some());
-        groups.entry(by).or_default().push(change);
-    }
-    for (by, changes) in groups {
-        let open = planned(core, &graph, by, changes).await?;
-        let (images, cuts) = (shown(&open.changes), open.cuts.len());
-        let members = open.members.len();
-        if let Some(wave) = core.waves.open_wave(open).await? {
+    async fn open_one(&mut self, by: Option<ChangedBy>, changes: Vec<BaseChange>) -> Result<(), StoreError> {
+        let open = self.planned(by, changes).await?;
+        let (images, cuts, members) = (shown(&open.changes), open.cuts.len(), open.members.len());
+        if let Some(wave) = self.core.waves.open_wave(open).await? {
+            failpoint::pass(Failpoint::WaveOpened);
             tracing::info!(wave = %wave, images, members, cuts, "wave opened");
         }
+        Ok(())
     }
-    Ok(())
+
+    /// Plans for changes that have the same cause.
+    async fn planned(&mut self, by: Option<ChangedBy>, changes: Vec<BaseChange>) -> Result<OpenWave, StoreError> {
+        let apart = self.apart(by).await?;
+        let images: Vec<_> = changes.iter().map(|change| change.image.clone()).collect();
+        let graph = self.core.waves.base_graph(&images).await?;
+        let wanted: Vec<Change> =
+            changes.iter().map(|change| Change { image: change.image.clone(), to: Some(change.to.clone()) }).collect();
+        let (plan, apart) = off_the_loop(move || (wave::plan(&graph, &wanted, &apart), apart)).await;
+        let became = |image: &ImageTag| {
+            let to = changes.iter().find(|change| change.image == *image).map(|change| change.to.to_string());
+            format!("base image {image} became {}", to.unwrap_or_default())
+        };
+        let refused = plan.refused.iter().filter(|refused| refused.direct).map(|refused| NewRefusal {
+            task: refused.task.clone(),
+            event: became(&refused.image),
+            rule: refused.rule.as_str().to_owned(),
+        });
+        // Those whose turn would have come now. What is cut further on is told when that moves.
+        let cut = plan.cuts.iter().filter(|cut| images.contains(&cut.image)).map(|cut| NewRefusal {
+            task: cut.task.clone(),
+            event: became(&cut.image),
+            rule: "a run of its own led to that: tasks that stand on each other are built once each".to_owned(),
+        });
+        Ok(OpenWave {
+            refusals: refused.chain(cut).collect(),
+            cuts: plan.cuts,
+            members: plan.members,
+            origins: apart.origins,
+            changes,
+        })
+    }
+
+    /// Which tasks stand apart from what somebody's pushes set off.
+    async fn apart(&mut self, by: Option<ChangedBy>) -> Result<Apart, StoreError> {
+        let Some(ChangedBy { task: Some(task), wave }) = by else { return Ok(Apart::default()) };
+        let alone = Apart { origins: BTreeSet::from([task.key()]), ..Apart::default() };
+        let Some(id) = wave else { return Ok(alone) };
+        let heads = self.core.waves.open_waves(AGENTLESS).await?;
+        let generation = heads.iter().find(|head| head.id == id).map(|head| head.generation);
+        if let Some(known) = self.known.get(&id).filter(|known| Some(known.generation) == generation) {
+            let built = self.core.waves.built_since(id).await?;
+            return Ok(known.wave.apart(&task, &built));
+        }
+        let Some(found) = self.core.waves.find_wave(id).await? else { return Ok(alone) };
+        let built = self.core.waves.built_since(id).await?;
+        Ok(found.wave.apart(&task, &built))
+    }
+
+    /// Changes a wave by events, those that are refused left out. If somebody else was faster, the next look begins anew.
+    async fn change(&mut self, id: WaveId, events: Vec<WaveEvent>) -> Result<(), StoreError> {
+        let stored = match self.known.remove(&id) {
+            Some(stored) => Some(stored),
+            None => self.core.waves.find_wave(id).await?,
+        };
+        let Some(mut stored) = stored else { return Ok(()) };
+        let now = self.core.clock.now();
+        let mut changed: Vec<usize> = Vec::new();
+        for event in events {
+            changed.extend(stored.wave.apply(event, now).unwrap_or_default());
+        }
+        if !changed.is_empty() {
+            if !self.core.waves.save_wave(SaveWave::of(&stored, &changed)).await? {
+                self.core.waves_wake.notify_one();
+                return Ok(());
+            }
+            failpoint::pass(Failpoint::WaveSaved);
+            stored.generation += 1;
+        }
+        if stored.wave.finished.is_some() {
+            tracing::info!(wave = %id, "wave is over");
+            return Ok(());
+        }
+        self.known.insert(id, stored);
+        Ok(())
+    }
+
+    /// Reads the waves that have changed and whose members begin, and has the runs of cancelled ones cancelled.
+    async fn refresh(&mut self) {
+        let open: BTreeSet<WaveId> = self.heads.iter().map(|head| head.id).collect();
+        self.known.retain(|id, _| open.contains(id));
+        self.told.retain(|id| open.contains(id));
+        let now = self.core.clock.now();
+        let is_over = |held: &Held| held.tries + held.waits == 0 && held.until <= now;
+        self.held.retain(|(wave, _), held| open.contains(wave) && !is_over(held));
+        for head in self.heads.clone() {
+            match head.phase {
+                WavePhase::Running => {
+                    if self.known.get(&head.id).is_some_and(|known| known.generation == head.generation) {
+                        continue;
+                    }
+                    match self.core.waves.find_wave(head.id).await {
+                        Ok(Some(stored)) => drop(self.known.insert(head.id, stored)),
+                        Ok(None) => drop(self.known.remove(&head.id)),
+                        Err(error) => {
+                            self.known.remove(&head.id);
+                            tracing::error!(wave = %head.id, error = chain(&error), "wave can't be read; trying again");
+                        }
+                    }
+                }
+                // They cost nothing, however large they are.
+                WavePhase::Paused => drop(self.known.remove(&head.id)),
+                WavePhase::Canceled => {
+                    self.known.remove(&head.id);
+                    if head.running == 0 || self.told.contains(&head.id) {
+                        continue;
+                    }
+                    match steer::cancel_runs(&self.core, head.id).await {
+                        Ok(()) => drop(self.told.insert(head.id)),
+                        Err(error) => {
+                            tracing::error!(wave = %head.id, error = chain(&error), "runs of a cancelled wave can't be cancelled; trying again");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// How many more runs may go on.
+    fn room(&self) -> usize {
+        let agentless: usize = self.heads.iter().map(|head| head.agentless.len()).sum();
+        if agentless >= MAX_AGENTLESS {
+            return 0;
+        }
+        let running = self.heads.iter().map(|head| head.running).sum::<usize>() - agentless;
+        let places = self.in_flight.values().filter(|flight| flight.has_place).count();
+        self.core.wave_concurrency.saturating_sub(running + places)
+    }
+
+    /// Has members begin, as many as there is room for.
+    fn send_off(&mut self) {
+        let (now, moment) = (self.core.clock.now(), Moment::now());
+        let mut room = self.room();
+        self.ready
+            .retain(|ready| moment.duration_since(ready.since) < STANDS && self.known.contains_key(&ready.turn.wave));
+        while room > 0 {
+            let Some(ready) = self.ready.pop_front() else { break };
+            if self.in_flight.contains_key(&ready.turn.task.key()) {
+                continue;
+            }
+            room -= 1;
+            self.fly(ready.turn.clone(), true, turn::accept(Arc::clone(&self.core), ready));
+        }
+        let is_slow = |flight: &&Flight| !flight.has_place && moment.duration_since(flight.since) >= SLOW;
+        let asked = self.in_flight.values().filter(|flight| !flight.has_place).count();
+        let quick = asked - self.in_flight.values().filter(is_slow).count();
+        let mut left = room.saturating_sub(quick).min(ASKED_AT_ONCE.saturating_sub(asked));
+        if left == 0 {
+            return;
+        }
+        let mut queues = self.queues(now);
+        while left > 0 {
+            let Some(Next { wave, owner, member }) = queues.next() else { return };
+            let Some(known) = self.known.get(&wave).and_then(|known| known.wave.members.get(member)) else { continue };
+            let (task, since) = (known.task.clone(), known.since);
+            if self.in_flight.contains_key(&task.key()) {
+                continue;
+            }
+            queues.is_asked(wave, &owner);
+            left -= 1;
+            let first = self.held.get(&(wave, member)).map_or(now, |held| held.first);
+            let turn = Turn { wave, member, task, owner, since, tried_for: now.since(first) };
+            self.fly(turn.clone(), false, turn::ask(Arc::clone(&self.core), turn));
+        }
+    }
+
+    /// The members that may be tried now, and what runs or is on its way.
+    fn queues(&self, now: Timestamp) -> Queues {
+        let is_ready: BTreeSet<(WaveId, usize)> =
+            self.ready.iter().map(|ready| (ready.turn.wave, ready.turn.member)).collect();
+        let mut queues = Queues::default();
+        for (id, stored) in &self.known {
+            let owner = |member: &Member| stored.owners.get(&member.task.key()).cloned();
+            let may = |member: &usize| {
+                let key = (*id, *member);
+                !is_ready.contains(&key) && self.held.get(&key).is_none_or(|held| held.until <= now)
+            };
+            for place in stored.wave.ready().into_iter().filter(may) {
+                queues.waits(*id, owner(&stored.wave.members[place]), place);
+            }
+            let runs = |member: &&Member| matches!(member.state, MemberState::Running { .. });
+            // Those that take no room count for nobody, or whose they are would get no place any more.
+            let head = self.heads.iter().find(|head| head.id == *id);
+            let agentless: BTreeSet<usize> = head.into_iter().flat_map(|head| head.agentless.iter().copied()).collect();
+            let members = stored.wave.members.iter().enumerate().filter(|(place, _)| !agentless.contains(place));
+            for member in members.map(|(_, member)| member).filter(runs) {
+                queues.runs(*id, &owner(member));
+            }
+        }
+        for flight in self.in_flight.values() {
+            match flight.has_place {
+                true => queues.runs(flight.wave, &flight.owner),
+                false => queues.is_asked(flight.wave, &flight.owner),
+            }
+        }
+        queues
+    }
+
+    fn fly(
+        &mut self,
+        turn: Turn,
+        has_place: bool,
+        outcome: impl Future<Output = Result<Outcome, StoreError>> + Send + 'static,
+    ) {
+        self.in_flight.insert(
+            turn.task.key(),
+            Flight { wave: turn.wave, owner: turn.owner.clone(), since: Moment::now(), has_place },
+        );
+        let flight = self.flights.spawn(outcome);
+        self.of_flight.insert(flight.id(), turn);
+    }
+
+    /// Takes in what has landed by now: one look is enough for all of them.
+    async fn all_landed(&mut self, first: Landed) {
+        let mut landed = Some(first);
+        while let Some(one) = landed {
+            self.landed(one).await;
+            landed = self.flights.try_join_next_with_id();
+        }
+    }
+
+    /// Takes in what became of a member that was on its way.
+    async fn landed(&mut self, landed: Landed) {
+        let (id, outcome) = match landed {
+            Ok((id, outcome)) => (id, outcome),
+            Err(error) => {
+                tracing::error!(error = chain(&error), "a member's turn in a wave broke off; trying again");
+                (error.id(), Ok(Outcome::Asked(Asked::NotYet)))
+            }
+        };
+        let Some(turn) = self.of_flight.remove(&id) else { return };
+        self.in_flight.remove(&turn.task.key());
+        let key = (turn.wave, turn.member);
+        match outcome {
+            Ok(Outcome::Asked(Asked::Ready(ready))) => self.ready.push_back(*ready),
+            Ok(Outcome::Asked(Asked::Event(event))) => {
+                self.held.remove(&key);
+                if let Err(error) = self.change(turn.wave, vec![event]).await {
+                    tracing::error!(wave = %turn.wave, error = chain(&error), "wave can't be changed; trying again");
+                }
+            }
+            Ok(Outcome::Asked(Asked::Busy { maker })) => {
+                let now = self.core.clock.now();
+                let waits = self.held.get(&key).map_or(0, |held| held.waits);
+                let until = now.after(BUSY.saturating_mul(1 << waits.min(8)).min(LONGEST_BUSY));
+                // What it waits for is no trouble: that begins to count when it is over.
+                let held = Held { until, waits: waits + 1, waits_for: maker, ..Held::new(now) };
+                self.held.insert(key, held);
+            }
+            Ok(Outcome::Asked(Asked::NotYet)) => self.hold(key),
+            Ok(Outcome::Started(run)) => {
+                self.held.remove(&key);
+                if let Some(stored) = self.known.get_mut(&turn.wave) {
+                    let started = WaveEvent::Started { member: turn.member, run };
+                    match stored.wave.apply(started, self.core.clock.now()) {
+                        // It is in the rows: the transaction that accepted the run changed the wave.
+                        Ok(_) => stored.generation += 1,
+                        // It was read after that.
+                        Err(_) => drop(self.known.remove(&turn.wave)),
+                    }
+                }
+            }
+            // Somebody else has changed the wave.
+            Ok(Outcome::Stale) => drop(self.known.remove(&turn.wave)),
+            Err(error) => {
+                tracing::error!(wave = %turn.wave, task = %turn.task, error = chain(&error), "member of a wave can't begin; trying again");
+                self.hold(key);
+            }
+        }
+    }
+
+    /// Lets a member be for a time that grows.
+    fn hold(&mut self, key: (WaveId, usize)) {
+        let now = self.core.clock.now();
+        let held = self.held.entry(key).or_insert_with(|| Held::new(now));
+        let pause = RETRY.saturating_mul(1 << held.tries.min(8)).min(LONGEST_RETRY);
+        held.tries += 1;
+        (held.waits, held.waits_for) = (0, None);
+        held.until = now.after(pause);
+    }
 }
 
 /// The images that changed, for the log.
 fn shown(changes: &[BaseChange]) -> String {
     let images: BTreeSet<String> = changes.iter().map(|change| change.image.to_string()).collect();
     images.into_iter().collect::<Vec<_>>().join(" ")
-}
-
-/// Plans for changes that have the same cause.
-async fn planned(
-    core: &Arc<Core>,
-    graph: &Graph,
-    by: Option<ChangedBy>,
-    changes: Vec<BaseChange>,
-) -> Result<OpenWave, StoreError> {
-    let task = by.as_ref().and_then(|by| by.task.as_ref()).map(cooper_types::TaskName::key);
-    let mut origins: BTreeSet<String> = task.into_iter().collect();
-    let of_wave = by.and_then(|by| by.wave);
-    // Wave by wave back to what began it all: who has had a turn on the way gets no other one, or a circle of tasks would
-    // go round for ever.
-    let mut wave = of_wave;
-    for _ in 0..MAX_BACK {
-        let Some(stored) = (match wave {
-            Some(wave) => core.waves.find_wave(wave).await?,
-            None => None,
-        }) else {
-            break;
-        };
-        // What stands on it in the same wave has its turn there. What a newer wave took over may have been built before
-        // this was.
-        let own = stored.wave.members.iter().filter(|member| !matches!(member.state, MemberState::TakenOver { .. }));
-        origins.extend(own.map(|member| member.task.key()));
-        origins.extend(stored.wave.changes.iter().filter_map(|moved| Some(moved.by_task.as_ref()?.key())));
-        wave = stored.wave.changes.iter().find_map(|moved| moved.by_wave);
-    }
-    let wanted: Vec<Change> =
-        changes.iter().map(|change| Change { image: change.image.clone(), to: Some(change.to.clone()) }).collect();
-    let plan = wave::plan(graph, &wanted, &origins);
-    let refused = plan.refused.into_iter().filter(|refused| refused.direct);
-    let refusals = refused.map(|refused| {
-        let to = changes.iter().find(|change| change.image == refused.image).map(|change| change.to.to_string());
-        NewRefusal {
-            task: refused.task,
-            event: format!("base image {} became {}", refused.image, to.unwrap_or_default()),
-            rule: refused.rule.as_str().to_owned(),
-        }
-    });
-    Ok(OpenWave {
-        refusals: refusals.collect(),
-        cuts: if of_wave.is_none() { plan.cuts } else { Vec::new() },
-        members: plan.members,
-        limit: LIMIT,
-        changes,
-    })
-}
-
-/// What is done with a member whose turn has come.
-enum Turn {
-    /// Its run was accepted.
-    Started(RunId),
-    /// This becomes of it instead.
-    Event(WaveEvent),
-    /// It has to wait a little.
-    Later,
-    /// Somebody else has changed the wave.
-    Stale,
-}
-
-/// Takes a wave as far as it goes now. `running` says in which wave a task has a run that goes on.
-async fn advance(
-    core: &Arc<Core>,
-    mut stored: StoredWave,
-    running: &mut BTreeMap<String, WaveId>,
-) -> Result<(), StoreError> {
-    let mut changed = Vec::new();
-    let now = core.clock.now();
-    for ended in core.waves.ended_members(stored.wave.id).await? {
-        if let Some(member) = stored.wave.members.get(ended.member) {
-            running.remove(&member.task.key());
-        }
-        let event = WaveEvent::Ended { member: ended.member, failure: ended.failure };
-        changed.extend(stored.wave.apply(event, now).unwrap_or_default());
-    }
-    if !save(core, &mut stored, &mut changed).await? {
-        return Ok(());
-    }
-    let (mut room, mut from) = (stored.wave.room(), 0);
-    // Whoever waits for a member stands after it: one way through is enough.
-    while room > 0 && stored.wave.finished.is_none() {
-        let next = stored.wave.candidates(from).next();
-        let Some(member) = next else { break };
-        from = member + 1;
-        let key = stored.wave.members[member].task.key();
-        // Two runs of a task beside each other: the older one could have the last word.
-        if running.get(&key).is_some_and(|wave| *wave != stored.wave.id) {
-            continue;
-        }
-        match turn(core, &stored, member).await? {
-            Turn::Later => {}
-            Turn::Event(event) => changed.extend(stored.wave.apply(event, now).unwrap_or_default()),
-            Turn::Stale => break,
-            Turn::Started(run) => {
-                running.insert(key, stored.wave.id);
-                room -= 1;
-                // It is in the rows: the transaction that accepted the run changed the wave.
-                stored.generation += 1;
-                let _ = stored.wave.apply(WaveEvent::Started { member, run }, now);
-            }
-        }
-    }
-    save(core, &mut stored, &mut changed).await?;
-    if stored.wave.finished.is_some() {
-        tracing::info!(wave = %stored.wave.id, "wave is over");
-    }
-    Ok(())
-}
-
-/// Saves what changed; tells whether nobody else was faster. If somebody was, the next look begins anew.
-async fn save(core: &Core, stored: &mut StoredWave, changed: &mut Vec<usize>) -> Result<bool, StoreError> {
-    if changed.is_empty() {
-        return Ok(true);
-    }
-    let saved = core.waves.save_wave(SaveWave::of(stored, changed)).await?;
-    changed.clear();
-    stored.generation += 1;
-    if !saved {
-        core.waves_wake.notify_one();
-    }
-    Ok(saved)
-}
-
-/// Has a member begin, if there is something to be done and nothing against it.
-async fn turn(core: &Arc<Core>, stored: &StoredWave, member: usize) -> Result<Turn, StoreError> {
-    let wave = stored.wave.id;
-    let name = &stored.wave.members[member].task;
-    let gone = |reason: &str| Ok(Turn::Event(WaveEvent::Gone { member, reason: reason.to_owned() }));
-    let Some(record) = core.tasks.find_task(name).await? else { return gone("the task is deleted") };
-    let task = &record.task;
-    if !task.enabled {
-        return gone("the task is disabled");
-    }
-    if !task.base_image.enabled {
-        return gone("its base image trigger is disabled");
-    }
-    let bases = core.waves.task_bases(name).await?;
-    let mut images: Vec<ImageUpdate> = Vec::new();
-    for moved in bases.moved.into_iter().filter(|moved| task.base_image.rule(moved.kind).is_none()) {
-        if !images.contains(&moved.update) {
-            images.push(moved.update);
-        }
-    }
-    if images.is_empty() {
-        return Ok(Turn::Event(WaveEvent::Unchanged { member }));
-    }
-    if bases.busy.is_some() {
-        return Ok(Turn::Later);
-    }
-    let not_started = async |reason: String| {
-        let event = format!("wave {wave} came to it");
-        core.waves.refuse_task(NewRefusal { task: name.clone(), event, rule: reason.clone() }).await?;
-        tracing::warn!(wave = %wave, task = %name, why = reason, "wave started no run");
-        Ok(Turn::Event(WaveEvent::NotStarted { member, reason }))
-    };
-    let cause = Cause::BaseImage { wave, images };
-    let asking = stored_tasks::request(core, task, Given::default(), cause, None);
-    let request = match tokio::time::timeout(ASKING, asking).await.unwrap_or_else(|_| Err(too_slow())) {
-        Ok(request) => request,
-        Err(error) if may_pass(&error) => {
-            tracing::warn!(wave = %wave, task = %name, why = error.0.detail, "wave's run can't be asked for now; trying again");
-            return Ok(Turn::Later);
-        }
-        Err(error) => return not_started(error.0.detail).await,
-    };
-    let notice = Endpoint::notice(&core.key, task);
-    match stored_tasks::accept(core, request, For::Member(MemberRun { wave, member, notice })).await {
-        Ok(accepted) => Ok(Turn::Started(accepted.record.run.id)),
-        Err(AcceptError::MemberMoved { .. }) => Ok(Turn::Stale),
-        Err(AcceptError::Store(error)) => Err(error),
-        Err(error) => not_started(chain(&error)).await,
-    }
-}
-
-fn too_slow() -> ApiError {
-    let seconds = ASKING.as_secs();
-    ApiError::new(ProblemCode::Unavailable, format!("what the task file names was not there within {seconds} s"))
-}
-
-/// Whether the same may succeed in a moment.
-fn may_pass(error: &ApiError) -> bool {
-    matches!(error.0.code, ProblemCode::Unavailable | ProblemCode::Internal | ProblemCode::StorageFull)
-}
-
-/// Pauses, resumes or cancels a wave. The runs of one that is cancelled are cancelled as well.
-pub(crate) async fn steer(core: &Arc<Core>, id: WaveId, event: WaveEvent, by: &PrincipalName) -> ApiResult<StoredWave> {
-    let unknown = || ApiError::not_found(format!("wave {id}")).with_hint("`cooper wave list` shows the waves");
-    for _ in 0..TRIES {
-        let mut stored = core.waves.find_wave(id).await?.ok_or_else(unknown)?;
-        let changed = match stored.wave.apply(event.clone(), core.clock.now()) {
-            Ok(changed) => changed,
-            Err(refusal @ (WaveRefusal::Over | WaveRefusal::Canceled)) => {
-                return Err(ApiError::new(ProblemCode::Conflict, format!("wave {id} can't be changed: {refusal}")));
-            }
-            Err(WaveRefusal::Member) => return Err(unknown()),
-        };
-        if !core.waves.save_wave(SaveWave::of(&stored, &changed)).await? {
-            continue;
-        }
-        if event == WaveEvent::Cancel {
-            let running = stored.wave.members.iter().filter(|member| !member.state.is_over());
-            for run in running.filter_map(|member| member.state.run()) {
-                match core.apply(run, RunEvent::CancelRequested { by: by.clone() }).await {
-                    Ok(_) | Err(ApplyError::Refused { .. } | ApplyError::Unknown(_)) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        }
-        tracing::info!(wave = %id, ?event, by = %by, "wave steered");
-        core.waves_wake.notify_one();
-        return core.waves.find_wave(id).await?.ok_or_else(unknown);
-    }
-    Err(ApiError::new(ProblemCode::Unavailable, format!("wave {id} changes too often just now; try again")))
 }

@@ -22,6 +22,7 @@ use reqwest::{Client, Method, Url, redirect};
 pub use cidr::{Cidr, CidrError};
 pub use error::EgressError;
 pub use policy::EgressPolicy;
+pub use resolver::Names;
 use resolver::Resolver;
 pub use response::EgressResponse;
 
@@ -35,6 +36,10 @@ const MAX_HEADERS: u32 = 64 << 10;
 pub struct EgressOptions {
     /// Where requests may go.
     pub policy: EgressPolicy,
+    /// The option with which an operator lists an address for these requests: what a refusal names.
+    pub listed_by: &'static str,
+    /// Who knows the addresses of names; the system if absent.
+    pub names: Option<Names>,
     /// Certificates (PEM) that are trusted besides the system's.
     pub extra_roots: Option<Vec<u8>>,
     /// How long a connection may take to be made, TLS included.
@@ -47,6 +52,8 @@ impl Default for EgressOptions {
     fn default() -> Self {
         Self {
             policy: EgressPolicy::default(),
+            listed_by: "--allow-source",
+            names: None,
             extra_roots: None,
             connect_timeout: Duration::from_secs(20),
             // Servers count and compress before the first byte of a large repository.
@@ -150,7 +157,8 @@ impl Egress {
             None => return Err(EgressError::Scheme { scheme: url.scheme().to_owned() }),
         };
         if let Some(address) = literal {
-            self.0.options.policy.check(address, listed_only).map_err(|denial| denial.into_error(&host_of(url)))?;
+            let EgressOptions { policy, listed_by, .. } = &self.0.options;
+            policy.check(address, listed_only).map_err(|denial| denial.into_error(&host_of(url), listed_by))?;
         }
         if let Some(client) = slot.get() {
             return Ok(client);
@@ -171,7 +179,7 @@ impl Egress {
             .connect_timeout(options.connect_timeout)
             .read_timeout(options.idle_timeout)
             .http2_max_header_list_size(MAX_HEADERS)
-            .dns_resolver(Arc::new(Resolver::new(options.policy.clone(), plain)));
+            .dns_resolver(Arc::new(Resolver::new(options, plain)));
         if plain {
             builder = builder.tls_certs_only(std::iter::empty());
         } else if let Some(pem) = &options.extra_roots {

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cooper_spec::source::{GitSource, RepositoryUrl};
+use cooper_spec::source::{GitReference, GitSource, RepositoryUrl};
 use cooper_types::{Digest, SecretString};
 use tokio_util::sync::CancellationToken;
 
@@ -56,6 +56,9 @@ pub struct FetchRequest {
     pub files: Vec<String>,
     /// More of them, by what those hold.
     pub further: FurtherFiles,
+    /// The place in the same repository where the Dockerfile with its ignore rules and the named files are read, if not in the
+    /// source. The archive has the source's files, and that Dockerfile under a name of its own.
+    pub definition: Option<GitReference>,
     /// An empty directory that is this fetch's own. The caller removes it, with the archive in it.
     pub scratch: PathBuf,
     /// What it may ask for at most.
@@ -123,6 +126,8 @@ pub struct Snapshot {
     pub entries: u64,
     /// What the Dockerfile is called in the archive, if one was asked for: another name if it is a link.
     pub dockerfile: Option<String>,
+    /// The commit of the definition, if another place than the source was asked for.
+    pub definition: Option<String>,
     /// The named files that were found, by the names that the caller gave.
     pub files: BTreeMap<String, Vec<u8>>,
 }
@@ -250,20 +255,34 @@ pub async fn fetch(
     result
 }
 
-/// The branches of a repository and their commits, without fetching anything.
-pub async fn branches(
+/// A branch or a tag of a repository.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ListedReference {
+    /// Its full name.
+    pub name: String,
+    /// What it points at, 40 hexadecimal digits: of an annotated tag, the tag's own object.
+    pub id: String,
+    /// What an annotated tag leads to.
+    pub peeled: Option<String>,
+}
+
+/// The branches and tags of a repository, without fetching anything.
+pub async fn references(
     egress: &Egress,
     credentials: &dyn CredentialSource,
     url: &RepositoryUrl,
-) -> Result<Vec<(String, String)>, GitError> {
+) -> Result<Vec<ListedReference>, GitError> {
     /// Bytes of the list, and of what a server says beside it.
     const LIST: u64 = 64 << 20;
     let access = Access::new(egress, credentials, LIST);
     let mut remote = Remote::discover(&access, url).await?;
-    let references = remote.references(&["refs/heads/".to_owned()]).await?;
-    let branch = |reference: RemoteRef| {
-        let name = reference.name.strip_prefix("refs/heads/")?.to_owned();
-        Some((name, reference.id.to_string()))
-    };
-    Ok(references.into_iter().filter_map(branch).collect())
+    let prefixes = ["refs/heads/", "refs/tags/"];
+    let references = remote.peeled_references(&prefixes.map(str::to_owned)).await?;
+    let listed = references.into_iter().filter(|one| prefixes.iter().any(|prefix| one.name.starts_with(prefix)));
+    let listed = listed.map(|RemoteRef { name, id, peeled, .. }| ListedReference {
+        name,
+        id: id.to_string(),
+        peeled: peeled.map(|id| id.to_string()),
+    });
+    Ok(listed.collect())
 }

@@ -12,7 +12,7 @@ pub mod pack;
 pub mod remote;
 pub mod unpack;
 
-pub use egress::{Cidr, CidrError, Egress, EgressOptions, EgressPolicy};
+pub use egress::{Cidr, CidrError, Egress, EgressOptions, EgressPolicy, Names};
 pub use further::{Found, FurtherFiles};
 pub use git::{FetchEvent, FetchLimits, FetchListener, FetchRequest, GitError, Snapshot};
 pub use pack::{PackError, PackOptions, PackProgress, PackReport, pack};

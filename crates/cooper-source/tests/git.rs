@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test's helper fails")]
 
+#[path = "git/definition.rs"]
+mod definition;
 #[path = "git/faults.rs"]
 mod faults;
 #[path = "git/references.rs"]
@@ -22,7 +24,9 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use cooper_e2e::{GitRepository, GitServer};
 use cooper_ports::context_tree::{ContextTree, EntryKind};
-use cooper_source::git::{CredentialSource, FetchLimits, FetchRequest, GitCredential, NoCredentials, branches, fetch};
+use cooper_source::git::{
+    CredentialSource, FetchLimits, FetchRequest, GitCredential, ListedReference, NoCredentials, fetch, references,
+};
 use cooper_source::{
     Cidr, Egress, EgressOptions, EgressPolicy, FurtherFiles, GitError, Snapshot, UnpackLimits, unpack,
 };
@@ -78,6 +82,7 @@ impl World {
             dockerfile: None,
             files: Vec::new(),
             further: FurtherFiles::default(),
+            definition: None,
             scratch,
             limits: FetchLimits::default(),
         }

@@ -35,6 +35,8 @@ pub struct Dependencies {
     pub runtime: Option<String>,
     /// The other images that are read, each once, in the order of the file.
     pub buildtime: Vec<String>,
+    /// Those of them that no stage begins with: files are only copied or mounted from them.
+    pub copied: Vec<String>,
 }
 
 impl Dockerfile {

@@ -16,6 +16,7 @@ mod format;
 mod function;
 mod heap;
 mod lexer;
+mod missing;
 mod number;
 mod parser;
 mod print;
@@ -30,6 +31,7 @@ use cooper_types::Timestamp;
 
 pub use data::Value;
 pub use error::{RenderError, RenderErrorKind};
+pub use missing::Missing;
 
 /// What a template may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +52,16 @@ impl Limits {
 /// Renders `text`, which errors call `name`, over `data`. What is missing renders as nothing; `now` is what the template
 /// takes for the present time.
 pub fn render(name: &str, text: &str, data: &Value, now: Timestamp, limits: &Limits) -> Result<String, RenderError> {
-    render_some(name, text, data, now, &mut { *limits })
+    render_some(name, text, data, now, &mut { *limits }).map(|rendered| rendered.text)
+}
+
+/// A rendered text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendered {
+    /// What the template made.
+    pub text: String,
+    /// What it read that is not there, and did not ask for: at most a hundred places, in the order of the text.
+    pub missing: Vec<Missing>,
 }
 
 /// The same for one of several texts: what it has used is gone from `limits.fuel`.
@@ -60,7 +71,7 @@ pub fn render_some(
     data: &Value,
     now: Timestamp,
     limits: &mut Limits,
-) -> Result<String, RenderError> {
+) -> Result<Rendered, RenderError> {
     let mut heap = heap::Heap::new(limits, now);
     let rendered = parser::parse(text, &heap)
         .and_then(|program| eval::run(&program, data, &mut heap, limits))

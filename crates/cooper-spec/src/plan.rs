@@ -173,6 +173,10 @@ pub struct PrepareWork {
     /// The task file inside the source's folder: it comes with the result, and so do the files that its aliases name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_file: Option<String>,
+    /// The place in the same repository that has the files above, where that is another one than the source: a branch, or a
+    /// commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<String>,
 }
 
 /// A `build` step.
@@ -287,10 +291,16 @@ impl Plan {
         self.pushes().filter(|push| !push.is_stage).flat_map(|push| push.names.iter().map(|name| &name.image))
     }
 
-    /// Whether another build of the plan may run at the same time as this one.
-    pub fn builds_beside(&self, step: usize) -> bool {
-        let is_build = |index: usize| matches!(self.steps[index].work, Work::Build(_));
-        if !is_build(step) {
+    /// Whether another step of the plan may say something at the same time as this one. What a detached container says is
+    /// told from the others' anyway.
+    pub fn speaks_beside(&self, step: usize) -> bool {
+        let speaks = |index: usize| match &self.steps[index].work {
+            Work::Build(_) => true,
+            Work::Command(command) => !command.detach,
+            Work::Push(push) => !push.is_stage,
+            Work::Prepare(_) => false,
+        };
+        if !speaks(step) {
             return false;
         }
         // Steps stand behind those that they wait for.
@@ -304,7 +314,7 @@ impl Plan {
         for index in step + 1..self.steps.len() {
             behind[index] = self.steps[index].after.iter().any(|earlier| behind[*earlier]);
         }
-        (0..self.steps.len()).any(|other| is_build(other) && !before[other] && !behind[other])
+        (0..self.steps.len()).any(|other| speaks(other) && !before[other] && !behind[other])
     }
 
     /// Whether a step of a placement takes images that stages of the run left in registries.

@@ -8,5 +8,5 @@ mod choice;
 mod filter;
 
 pub use ago::{Ago, AgoError};
-pub use choice::{ManifestFacts, TagFacts, manifests, tags};
+pub use choice::{About, ManifestFacts, TagFacts, manifests, tags};
 pub use filter::{Filter, FilterError};

@@ -64,6 +64,9 @@ pub struct QuickBuild {
     /// All that it is for, where that is more than one: each is built, and the names are given to an index of all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub platforms: Vec<Platform>,
+    /// Whether it may push to other registries than the embedded one: where the server is one user's own, and goes with the run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub elsewhere: bool,
 }
 
 /// Why a quick build can't be planned. Each names the part of the request that is wrong.
@@ -110,6 +113,12 @@ pub enum PlanError {
         /// The repository.
         repository: RepositoryName,
     },
+    /// A stranger's code is to be pushed and nothing else.
+    #[error("the file does nothing but push, and a stranger's code is not pushed")]
+    OnlyPushes,
+    /// What a stranger's code makes on one platform is to be used on another.
+    #[error("step {0} takes an image that another platform's agent builds, and a stranger's code is not pushed to it")]
+    NeedsPush(StepId),
     /// Something is empty that needs a value.
     #[error("{0} is empty")]
     Empty(&'static str),
@@ -187,7 +196,7 @@ impl QuickBuild {
             }
         }
         let dockerfile = Some(self.dockerfile.clone());
-        let prepare = PrepareWork { source, dockerfile, files: Vec::new(), task_file: None };
+        let prepare = PrepareWork { source, dockerfile, files: Vec::new(), task_file: None, definition: None };
         let steps = vec![step("prepare", Vec::new(), PREPARE_STEP_TIMEOUT, Work::Prepare(prepare))];
         Ok(Plan { placements: vec![PlannedPlacement::new(self.platform.clone())], steps })
     }
@@ -206,8 +215,9 @@ impl QuickBuild {
         let repository = |name: &String| {
             let image = |guess: &RunVariables| self.image(name, guess, registry, &mut { MAX_TEXT });
             let [first, second] = guesses.each_ref().map(image);
-            let (first, second) = (first.ok()?.repository, second.ok()?.repository);
-            (first == second).then_some(first)
+            let (first, second) = (first.ok()?, second.ok()?);
+            let is_own = first.registry.as_ref() == Some(registry);
+            (is_own && first.repository == second.repository).then_some(first.repository)
         };
         self.image_names.iter().filter_map(repository).collect()
     }
@@ -368,7 +378,7 @@ impl QuickBuild {
         Ok(())
     }
 
-    /// The image names, rendered, in the embedded registry, tagged, without repetitions, in order.
+    /// The image names, rendered, in the embedded registry unless they name another, tagged, without repetitions, in order.
     fn images(
         &self,
         variables: &RunVariables,
@@ -399,7 +409,7 @@ impl QuickBuild {
         }
         let image = image.in_registry_by_default(own).tagged_by_default();
         match &image.registry {
-            Some(registry) if registry != own => {
+            Some(registry) if registry != own && !self.elsewhere => {
                 let (registry, own) = (registry.clone(), own.clone());
                 Err(PlanError::ForeignRegistry { image: text, registry, own })
             }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use cooper_types::{Digest, Platform, SecretString};
 use serde::{Deserialize, Serialize};
 
-pub use texts::{KeptText, KeptTexts, TextDigest, TextRole};
+pub use texts::{KeptText, KeptTexts, TextDigest, TextRole, shown_url};
 
 use crate::task::{AliasSource, NamedText, SetValue, TaskInputs};
 use crate::template::RunVariables;

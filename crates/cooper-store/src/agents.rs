@@ -19,6 +19,10 @@ const LIST_POOLS: &str = "SELECT p.name, p.description, p.untrusted, p.created,
        (SELECT count(*) FROM runs r WHERE r.registry_id = p.registry_id AND r.pool = p.name AND r.finished IS NULL) AS runs
      FROM pools p WHERE p.registry_id = ?1 AND (?2 IS NULL OR p.name = ?2) ORDER BY p.name";
 
+/// The unfinished runs of a pool that are strangers' where the others aren't, or the other way round.
+const OTHER_KIND: &str = "SELECT count(*) FROM runs WHERE registry_id = ?1 AND pool = ?2 AND finished IS NULL
+       AND coalesce(json_extract(state, '$.origin.untrusted'), 0) <> ?3";
+
 const COLUMNS: &str = "name, principal, token, pool, description, draining, first_seen, last_seen,
        (SELECT count(*) FROM run_agents r WHERE r.registry_id = agents.registry_id AND r.agent = agents.name) AS runs";
 
@@ -27,6 +31,16 @@ impl AgentStore for Store {
     async fn create_pool(&self, name: PoolName, description: String, untrusted: bool) -> Result<Pool, CreatePoolError> {
         let (registry, now) = (self.registry_id(), self.clock().now());
         self.write(async move |mut tx| {
+            let runs: u32 = sqlx::query_scalar(OTHER_KIND)
+                .bind(registry.0)
+                .bind(name.as_str())
+                .bind(untrusted)
+                .fetch_one(&mut *tx)
+                .await
+                .during("read runs of pool")?;
+            if runs > 0 && pool_mark(&mut tx, registry, &name).await?.is_none() {
+                return Err(CreatePoolError::RunsOfOtherKind { pool: name, runs });
+            }
             let inserted = sqlx::query(
                 "INSERT INTO pools (registry_id, name, description, created, untrusted) VALUES (?1, ?2, ?3, ?4, ?5)
                  ON CONFLICT DO NOTHING",
@@ -151,19 +165,18 @@ impl AgentStore for Store {
     }
 }
 
-/// Whether there is a pool of this name.
-pub(crate) async fn pool_exists(
+/// Whether a pool is marked for untrusted work; nothing if there is none of this name.
+pub(crate) async fn pool_mark(
     tx: &mut SqliteConnection,
     registry: RegistryId,
     name: &PoolName,
-) -> Result<bool, StoreError> {
-    let found: Option<i64> = sqlx::query_scalar("SELECT 1 FROM pools WHERE registry_id = ?1 AND name = ?2")
+) -> Result<Option<bool>, StoreError> {
+    sqlx::query_scalar("SELECT untrusted FROM pools WHERE registry_id = ?1 AND name = ?2")
         .bind(registry.0)
         .bind(name.as_str())
         .fetch_optional(tx)
         .await
-        .during("find pool")?;
-    Ok(found.is_some())
+        .during("find pool")
 }
 
 async fn register(
@@ -174,7 +187,7 @@ async fn register(
 ) -> Result<AgentRecord, RegisterAgentError> {
     const REGISTER: &str = "register agent";
     let RegisterAgent { name, principal, token, description } = agent;
-    if !pool_exists(tx, registry, &description.pool).await? {
+    if pool_mark(tx, registry, &description.pool).await?.is_none() {
         return Err(RegisterAgentError::UnknownPool(description.pool));
     }
     let earlier = find(tx, registry, &name).await?;

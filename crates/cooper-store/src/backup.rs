@@ -235,6 +235,15 @@ impl Snapshot {
             .await
             .map_err(&failed)?;
         }
+        // Receivers have had since then what followed, and a copy that is made for a trial speaks to nobody.
+        for forget in [
+            "UPDATE outbox SET state = 'failed', at = (SELECT newest FROM store_clock), last_status = NULL,
+                 last_said = 'given up: it waited when the backup was made that was restored'
+             WHERE state IN ('due', 'trying')",
+            "UPDATE outbox_targets SET seq = NULL, at = NULL, failures = 0, failing_since = NULL",
+        ] {
+            sqlx::query(forget).execute(&mut *tx).await.map_err(&failed)?;
+        }
         tx.commit().await.map_err(&failed)
     }
 

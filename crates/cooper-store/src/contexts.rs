@@ -15,6 +15,16 @@ use crate::Store;
 use crate::access::ensure_principal;
 use crate::sql_error::{During, Stored};
 
+/// The contexts of ended runs, those last whose runs ended last, as far as they and what is after them take up more than that.
+const CONTEXTS_BEYOND: &str = "SELECT id FROM (
+         SELECT id, ended, sum(size) OVER (ORDER BY ended DESC, id) AS kept FROM (
+             SELECT c.id, c.size, max(r.finished) AS ended
+             FROM contexts c JOIN runs r ON r.registry_id = c.registry_id AND r.context_id = c.id
+             WHERE c.registry_id = ?1 AND c.state = 'uploaded'
+             GROUP BY c.id HAVING count(*) = count(r.finished)
+         )
+     ) WHERE kept > ?2 ORDER BY ended, id DESC LIMIT ?3";
+
 #[async_trait]
 impl ContextStore for Store {
     async fn create_context(
@@ -143,15 +153,16 @@ impl ContextStore for Store {
         self.write(async move |mut tx| {
             let ids: Vec<String> = sqlx::query_scalar(
                 "UPDATE contexts SET state = 'deleted' WHERE registry_id = ?1 AND id IN (
-                     SELECT c.id FROM contexts c WHERE c.registry_id = ?1 AND c.expires <= ?2 AND NOT EXISTS (
-                         SELECT 1 FROM runs r
-                         WHERE r.registry_id = c.registry_id AND r.context_id = c.id
-                         AND (r.finished IS NULL OR r.finished > ?4)
-                     ) AND NOT EXISTS (
-                         SELECT 1 FROM live_attempts a
-                         WHERE a.registry_id = c.registry_id AND a.run_number = c.run_number AND a.attempt = c.attempt
-                         AND c.state <> 'deleted'
-                     ) ORDER BY c.expires LIMIT ?3
+                     SELECT c.id FROM contexts c WHERE c.registry_id = ?1 AND (c.state = 'deleted' OR (
+                         c.expires <= ?2 AND NOT EXISTS (
+                             SELECT 1 FROM runs r
+                             WHERE r.registry_id = c.registry_id AND r.context_id = c.id
+                             AND (r.finished IS NULL OR r.finished > ?4)
+                         ) AND NOT EXISTS (
+                             SELECT 1 FROM live_attempts a
+                             WHERE a.registry_id = c.registry_id AND a.run_number = c.run_number AND a.attempt = c.attempt
+                         )
+                     )) ORDER BY c.expires LIMIT ?3
                  ) RETURNING id",
             )
             .bind(registry.0)
@@ -161,6 +172,40 @@ impl ContextStore for Store {
             .fetch_all(&mut *tx)
             .await
             .during("expire contexts")?;
+            ids.iter().map(|id| ContextId::parse(id).stored("read context")).collect()
+        })
+        .await
+    }
+
+    async fn cut_contexts(&self, bytes: u64, limit: u32) -> Result<Vec<ContextId>, StoreError> {
+        const CUT: &str = "cut contexts";
+        let (registry, bytes) = (self.registry_id(), i64::try_from(bytes).unwrap_or(i64::MAX));
+        // What is looked at are all contexts of ended runs: not in a transaction that others wait for.
+        let old: Vec<String> = sqlx::query_scalar(CONTEXTS_BEYOND)
+            .bind(registry.0)
+            .bind(bytes)
+            .bind(limit)
+            .fetch_all(self.readers())
+            .await
+            .during(CUT)?;
+        if old.is_empty() {
+            return Ok(Vec::new());
+        }
+        let old = serde_json::to_string(&old).stored(CUT)?;
+        self.write(async move |mut tx| {
+            let ids: Vec<String> = sqlx::query_scalar(
+                "UPDATE contexts SET state = 'deleted'
+                 WHERE registry_id = ?1 AND state = 'uploaded' AND id IN (SELECT value FROM json_each(?2))
+                   AND NOT EXISTS (
+                       SELECT 1 FROM runs r
+                       WHERE r.registry_id = contexts.registry_id AND r.context_id = contexts.id AND r.finished IS NULL
+                   ) RETURNING id",
+            )
+            .bind(registry.0)
+            .bind(old)
+            .fetch_all(&mut *tx)
+            .await
+            .during(CUT)?;
             ids.iter().map(|id| ContextId::parse(id).stored("read context")).collect()
         })
         .await

@@ -2,10 +2,9 @@
 
 pub(crate) mod append;
 mod read;
-mod segment;
 
 use async_trait::async_trait;
-use cooper_ports::logs::{AppendError, LogEnd, LogFrames, LogStore, LogText, NewFrame, ReadLogError};
+use cooper_ports::logs::{AppendError, LogEnd, LogFrames, LogSegments, LogStore, LogText, NewFrame, ReadLogError};
 use cooper_types::{AttemptNumber, RunId};
 
 use crate::Store;
@@ -52,6 +51,10 @@ impl LogStore for Store {
 
     async fn read_frames(&self, run: RunId, offset: u64, limit: usize) -> Result<LogFrames, ReadLogError> {
         read::frames(self, run, offset, limit).await
+    }
+
+    async fn read_segments(&self, run: RunId, offset: u64, limit: usize) -> Result<LogSegments, ReadLogError> {
+        read::segments(self, run, offset, limit).await
     }
 
     async fn read_text(&self, run: RunId, offset: u64, limit: usize) -> Result<LogText, ReadLogError> {

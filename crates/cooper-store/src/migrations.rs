@@ -40,6 +40,16 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     migration!(16, "0016_untrusted_pools.sql"),
     migration!(17, "0017_commit_statuses.sql"),
     migration!(18, "0018_remote_tags.sql"),
+    migration!(19, "0019_task_counts.sql"),
+    migration!(20, "0020_bounded_hooks.sql"),
+    migration!(21, "0021_outbox_targets.sql"),
+    migration!(22, "0022_wave_origins.sql"),
+    migration!(23, "0023_first_deliveries.sql"),
+    migration!(24, "0024_hook_registrations.sql"),
+    migration!(25, "0025_seen_references.sql"),
+    migration!(26, "0026_notifications.sql"),
+    migration!(27, "0027_sealed_endpoints.sql"),
+    migration!(28, "0028_tag_movers.sql"),
 ];
 
 /// Why the schema could not be brought to this binary's version.
@@ -173,5 +183,51 @@ mod tests {
         let indexed = "SELECT count(*) FROM runs INDEXED BY runs_by_context WHERE registry_id = 1 AND context_id = 'c'";
         let runs: i64 = sqlx::query_scalar(indexed).fetch_one(&mut database).await.unwrap();
         assert_eq!((requests, runs), (0, 1));
+    }
+
+    #[tokio::test]
+    async fn what_waited_in_an_older_outbox_is_found_by_its_targets() {
+        let now = Timestamp::from_micros(1);
+        let mut database = SqliteConnectOptions::new().in_memory(true).connect().await.unwrap();
+        let older = MIGRATIONS.iter().position(|one| one.name == "0021_outbox_targets.sql").unwrap();
+        migrate(&mut database, &MIGRATIONS[..older], now).await.unwrap();
+        let rows = "INSERT INTO registries (id, name, run_counter, created) VALUES (1, 'localhost:5000', 1, 0);
+             INSERT INTO webhooks (registry_id, name, host, sealed, actions, scope, enabled, set_by, created, generation)
+             VALUES (1, 'Hook', 'h.example', x'00', '[]', '', 1, 'ann', 0, 1);
+             INSERT INTO outbox (registry_id, target, event, action, subject, body, sealed, queued, state, at)
+             VALUES (1, 'webhook/Hook', 'a', 'ping', '', '{}', NULL, 0, 'delivered', 5),
+                    (1, 'webhook/hook', 'b', 'ping', '', '{}', NULL, 0, 'trying', 6),
+                    (1, 'webhook/Hook', 'c', 'ping', '', '{}', NULL, 0, 'due', 7),
+                    (1, 'update-trigger/t', 'd', 'image_update', '', '{}', x'01', 0, 'due', 8),
+                    (1, 'webhook/gone', 'e', 'ping', '', '{}', NULL, 0, 'failed', 9);";
+        sqlx::raw_sql(rows).execute(&mut database).await.unwrap();
+        migrate(&mut database, MIGRATIONS, now).await.unwrap();
+        let query =
+            "SELECT lower(target) || ' ' || host || ' ' || coalesce(seq, '-') || ' ' || coalesce(at, '-') AS text
+                     FROM outbox_targets ORDER BY text";
+        let rows: Vec<String> = sqlx::query_scalar(query).fetch_all(&mut database).await.unwrap();
+        assert_eq!(
+            rows,
+            ["update-trigger/t update-trigger/t 4 8", "webhook/gone webhook/gone - -", "webhook/hook h.example 2 6"]
+        );
+    }
+
+    #[tokio::test]
+    async fn branches_that_were_looked_at_are_known_under_their_full_names() {
+        let now = Timestamp::from_micros(1);
+        let mut database = SqliteConnectOptions::new().in_memory(true).connect().await.unwrap();
+        let older = MIGRATIONS.iter().position(|one| one.name == "0025_seen_references.sql").unwrap();
+        migrate(&mut database, &MIGRATIONS[..older], now).await.unwrap();
+        // One that is called like another with its folder.
+        let rows = "INSERT INTO registries (id, name, run_counter, created) VALUES (1, 'localhost:5000', 1, 0);
+             INSERT INTO principals (registry_id, name, created) VALUES (1, 'alice', 0);
+             INSERT INTO tasks (registry_id, task, state, generation, principal) VALUES (1, 'nightly', '{}', 1, 'alice');
+             INSERT INTO source_refs (registry_id, task, branch, done)
+             VALUES (1, 'nightly', 'main', 'a'), (1, 'nightly', 'refs/heads/main', 'b');";
+        sqlx::raw_sql(rows).execute(&mut database).await.unwrap();
+        migrate(&mut database, MIGRATIONS, now).await.unwrap();
+        let query = "SELECT name || ' ' || coalesce(done, '-') FROM seen_references ORDER BY name";
+        let rows: Vec<String> = sqlx::query_scalar(query).fetch_all(&mut database).await.unwrap();
+        assert_eq!(rows, ["refs/heads -", "refs/heads/main a", "refs/heads/refs/heads/main b"]);
     }
 }

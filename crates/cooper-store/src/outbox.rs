@@ -5,12 +5,13 @@
 
 mod prune;
 mod queue;
+pub(crate) mod targets;
 mod webhooks;
 
 use async_trait::async_trait;
-use cooper_engine::delivery::{Delivery, Event as DeliveryEvent, Policy, State};
+use cooper_engine::delivery::{Delivery, Event as DeliveryEvent, Policy, Standing, State};
 use cooper_engine::webhook::Action;
-use cooper_ports::outbox::{Claimed, Outbox, Target, Tried, Waiting};
+use cooper_ports::outbox::{Claimed, Look, Outbox, Target, Tried, Waiting};
 use cooper_ports::store_error::StoreError;
 use cooper_types::{EventId, RegistryId, Timestamp, WebhookName};
 use sqlx::sqlite::SqliteRow;
@@ -27,38 +28,18 @@ const WRITE: &str = "write delivery";
 const WEBHOOK: &str = "webhook/";
 const UPDATE_TRIGGER: &str = "update-trigger/";
 
-/// Each target's first delivery that has not ended. It goes from target to target in the index, so that what waits behind the
-/// first ones costs nothing.
-const HEADS: &str = "WITH RECURSIVE targets (target) AS (
-         SELECT min(target) FROM outbox INDEXED BY outbox_waiting WHERE registry_id = ?1 AND state IN ('due', 'trying')
-         UNION ALL
-         SELECT (SELECT min(o.target) FROM outbox o INDEXED BY outbox_waiting
-                 WHERE o.registry_id = ?1 AND o.state IN ('due', 'trying') AND o.target > targets.target)
-         FROM targets WHERE targets.target IS NOT NULL)
-     SELECT o.seq, o.target, o.at, o.tries FROM targets t
-     CROSS JOIN outbox o ON o.seq = (
-         SELECT min(first.seq) FROM outbox first INDEXED BY outbox_waiting
-         WHERE first.registry_id = ?1 AND first.target = t.target AND first.state IN ('due', 'trying'))
-     LEFT JOIN webhooks w ON w.registry_id = ?1 AND w.name = substr(t.target, 9) AND t.target LIKE 'webhook/%'
-     WHERE w.name IS NULL OR w.enabled";
-
 #[async_trait]
 impl Outbox for Store {
     async fn queued(&self) {
         self.outbox_notify().notified().await;
     }
 
-    async fn waiting(&self) -> Result<Vec<Waiting>, StoreError> {
-        let rows = sqlx::query(HEADS).bind(self.registry_id().0).fetch_all(self.readers()).await.during(READ)?;
-        let waiting = rows.iter().map(|row| {
-            Ok(Waiting {
-                seq: row.try_get("seq").during(READ)?,
-                target: parse_target(row.try_get("target").during(READ)?)?,
-                next: Timestamp::from_micros(row.try_get("at").during(READ)?),
-                tries: row.try_get("tries").during(READ)?,
-            })
-        });
-        waiting.collect()
+    async fn waiting(&self, look: &Look) -> Result<Vec<Waiting>, StoreError> {
+        targets::waiting(self, look).await
+    }
+
+    async fn next(&self) -> Result<Option<Timestamp>, StoreError> {
+        targets::next(self).await
     }
 
     async fn claim(&self, seqs: Vec<i64>) -> Result<Vec<Claimed>, StoreError> {
@@ -82,16 +63,30 @@ impl Outbox for Store {
         let (registry, clock) = (self.registry_id(), self.clock().clone());
         self.write(async move |mut tx| {
             let now = clock.now();
-            let trying: Vec<i64> =
-                sqlx::query_scalar("SELECT seq FROM outbox WHERE registry_id = ?1 AND state = 'trying'")
-                    .bind(registry.0)
-                    .fetch_all(&mut *tx)
-                    .await
-                    .during(READ)?;
+            // Nobody was there to try: no target has had that time.
+            sqlx::query("UPDATE outbox_targets SET failing_since = ?2 WHERE registry_id = ?1 AND failures > 0")
+                .bind(registry.0)
+                .bind(now.as_micros())
+                .execute(&mut *tx)
+                .await
+                .during(WRITE)?;
+            // The second condition is for the index.
+            let trying: Vec<i64> = sqlx::query_scalar(
+                "SELECT seq FROM outbox INDEXED BY outbox_waiting
+                 WHERE registry_id = ?1 AND state = 'trying' AND state IN ('due', 'trying')",
+            )
+            .bind(registry.0)
+            .fetch_all(&mut *tx)
+            .await
+            .during(READ)?;
             for seq in &trying {
-                let Some((delivery, _)) = load(&mut tx, registry, *seq).await? else { continue };
-                if let Ok(delivery) = delivery.apply(DeliveryEvent::Lost, now, &Policy::DEFAULT) {
+                let Some((delivery, row)) = load(&mut tx, registry, *seq).await? else { continue };
+                let target: &str = row.try_get("target").during(READ)?;
+                if let Ok((delivery, _)) =
+                    delivery.apply(DeliveryEvent::Lost, Standing::default(), now, &Policy::DEFAULT)
+                {
                     save(&mut tx, *seq, &delivery).await?;
+                    targets::refresh(&mut tx, registry, target).await?;
                 }
             }
             Ok(trying.len() as u64)
@@ -111,14 +106,42 @@ async fn claim(
     seq: i64,
 ) -> Result<Option<Claimed>, StoreError> {
     let Some((delivery, row)) = load(tx, registry, seq).await? else { return Ok(None) };
-    // Without an address nobody can be told: its webhook went away in this moment.
-    let Some(sealed): Option<Vec<u8>> = row.try_get("sealed").during(READ)? else { return Ok(None) };
-    let Ok(delivery) = delivery.apply(DeliveryEvent::Begun, now, &Policy::DEFAULT) else { return Ok(None) };
+    let target: &str = row.try_get("target").during(READ)?;
+    // Only answers change how a target stands.
+    let standing = Standing::default();
+    let claimed = match readable(&row) {
+        Ok(Some(claimed)) => claimed,
+        // Without an address nobody can be told: its webhook went away in this moment.
+        Ok(None) => return Ok(None),
+        Err(error) => {
+            // It would stop what is behind it, and everybody else's. A newer release may have queued it.
+            if let Ok((dropped, _)) = delivery.apply(DeliveryEvent::Dropped, standing, now, &Policy::DEFAULT) {
+                save(tx, seq, &dropped).await?;
+                say(tx, seq, now, None, &format!("given up: this release can't read it: {error}")).await?;
+                targets::refresh(tx, registry, target).await?;
+            }
+            return Ok(None);
+        }
+    };
+    let Ok((delivery, _)) = delivery.apply(DeliveryEvent::Begun, standing, now, &Policy::DEFAULT) else {
+        return Ok(None);
+    };
     save(tx, seq, &delivery).await?;
+    targets::refresh(tx, registry, target).await?;
+    Ok(Some(Claimed { seq, number: delivery.tries, ..claimed }))
+}
+
+/// What a row says, without its number and its place.
+fn readable(row: &SqliteRow) -> Result<Option<Claimed>, StoreError> {
+    let sealed: Option<Vec<u8>> = row.try_get("sealed").during(READ)?;
+    let target = parse_target(row.try_get("target").during(READ)?)?;
+    if sealed.is_none() && matches!(target, Target::Webhook(_)) {
+        return Ok(None);
+    }
     Ok(Some(Claimed {
-        seq,
-        target: parse_target(row.try_get("target").during(READ)?)?,
-        number: delivery.tries,
+        seq: 0,
+        target,
+        number: 0,
         event: EventId::parse(row.try_get("event").during(READ)?).stored(READ)?,
         action: Action::parse(row.try_get("action").during(READ)?).stored(READ)?,
         body: row.try_get("body").during(READ)?,
@@ -134,24 +157,38 @@ async fn tried(
 ) -> Result<Option<Delivery>, StoreError> {
     let Tried { seq, number, answer, spread, status, said } = tried;
     let Some((delivery, row)) = load(tx, registry, seq).await? else { return Ok(None) };
+    let target: &str = row.try_get("target").during(READ)?;
+    let standing = targets::standing(tx, registry, target).await?;
     let event = DeliveryEvent::Ended { number, answer, spread };
-    let Ok(delivery) = delivery.apply(event, now, &Policy::DEFAULT) else { return Ok(None) };
+    let Ok((delivery, standing)) = delivery.apply(event, standing, now, &Policy::DEFAULT) else { return Ok(None) };
     save(tx, seq, &delivery).await?;
+    say(tx, seq, now, status, &said).await?;
+    if matches!(delivery.state, State::Failed { .. }) && standing.failures > 0 {
+        // The next one has the target's patience to begin with.
+        let pause = standing.pause(spread, &Policy::DEFAULT);
+        targets::hold(tx, registry, target, now.after(pause)).await?;
+    }
+    targets::stands(tx, registry, target, standing).await?;
+    Ok(Some(delivery))
+}
+
+/// Writes down what came of the newest try.
+async fn say(
+    tx: &mut SqliteConnection,
+    seq: i64,
+    now: Timestamp,
+    status: Option<u16>,
+    said: &str,
+) -> Result<(), StoreError> {
     sqlx::query("UPDATE outbox SET last_at = ?2, last_status = ?3, last_said = ?4 WHERE seq = ?1")
         .bind(seq)
         .bind(now.as_micros())
         .bind(status)
         .bind(said)
-        .execute(&mut *tx)
+        .execute(tx)
         .await
-        .during(WRITE)?;
-    let is_given_up = matches!(delivery.state, State::Failed { .. });
-    if is_given_up && now.since(delivery.queued) >= Policy::DEFAULT.give_up {
-        // What waited behind it as long as this has had its time as well: a target that is gone is not tried for each of them.
-        let target: &str = row.try_get("target").during(READ)?;
-        prune::drop_older(tx, registry, target, now, now.before(Policy::DEFAULT.give_up)).await?;
-    }
-    Ok(Some(delivery))
+        .map(drop)
+        .during(WRITE)
 }
 
 /// A delivery that has not been forgotten, and its row with what it takes to make it.
@@ -161,7 +198,7 @@ async fn load(
     seq: i64,
 ) -> Result<Option<(Delivery, SqliteRow)>, StoreError> {
     let row = sqlx::query(
-        "SELECT o.target, o.event, o.action, o.body, o.queued, o.state, o.at, o.tries, coalesce(o.sealed, w.sealed) AS sealed
+        "SELECT o.target, o.event, o.action, o.body, o.queued, o.state, o.at, o.tries, o.refusals, w.sealed
          FROM outbox o LEFT JOIN webhooks w
              ON w.registry_id = ?1 AND w.name = substr(o.target, 9) AND o.target LIKE 'webhook/%'
          WHERE o.seq = ?2 AND o.registry_id = ?1",
@@ -176,11 +213,12 @@ async fn load(
 
 async fn save(tx: &mut SqliteConnection, seq: i64, delivery: &Delivery) -> Result<(), StoreError> {
     let (state, at) = columns(delivery.state);
-    sqlx::query("UPDATE outbox SET state = ?2, at = ?3, tries = ?4 WHERE seq = ?1")
+    sqlx::query("UPDATE outbox SET state = ?2, at = ?3, tries = ?4, refusals = ?5 WHERE seq = ?1")
         .bind(seq)
         .bind(state)
         .bind(at.as_micros())
         .bind(delivery.tries)
+        .bind(delivery.refusals)
         .execute(tx)
         .await
         .map(drop)
@@ -206,11 +244,12 @@ fn delivery_of(row: &SqliteRow) -> Result<Delivery, StoreError> {
         other => return Err(UnknownValue::new("state of a delivery", other)).stored(READ),
     };
     let queued = Timestamp::from_micros(row.try_get("queued").during(READ)?);
-    Ok(Delivery { queued, tries: row.try_get("tries").during(READ)?, state })
+    let (tries, refusals) = (row.try_get("tries").during(READ)?, row.try_get("refusals").during(READ)?);
+    Ok(Delivery { queued, tries, refusals, state })
 }
 
 /// A target's name in its column.
-fn target_column(target: &Target) -> String {
+pub(crate) fn target_column(target: &Target) -> String {
     match target {
         Target::Webhook(name) => format!("{WEBHOOK}{name}"),
         Target::UpdateTrigger(task) => format!("{UPDATE_TRIGGER}{task}"),

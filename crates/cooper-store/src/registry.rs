@@ -13,6 +13,8 @@ mod staged;
 mod tests;
 mod uploads;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use cooper_ports::blobs::UploadId;
 use cooper_ports::registry::{
@@ -154,9 +156,11 @@ impl RegistryStore for Store {
         writer: &Writer,
     ) -> Result<(), DeleteError> {
         let (deletion, digest) = (self.deletion(repository, writer), digest.clone());
-        self.write(async move |mut tx| deletion.manifest(&mut tx, &digest, untagged, updated).await).await?;
+        let deletion = Arc::new(deletion);
+        let deleted = self.delete_bit_by_bit(deletion, digest, untagged, updated).await;
+        // Of what went before a refusal there is to be told, too.
         self.something_queued();
-        Ok(())
+        deleted
     }
 
     async fn delete_blob(

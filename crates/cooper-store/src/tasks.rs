@@ -1,65 +1,128 @@
 //! Stored tasks in SQLite, with their secrets and credentials, which arrive sealed.
 
-mod branches;
 pub(crate) mod hooks;
+mod references;
+mod registrations;
+mod removal;
 pub(crate) mod statuses;
 pub(crate) mod timers;
 
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use cooper_engine::task::Task;
+use cooper_engine::task::{Task, TaskEndpoint};
+use cooper_ports::outbox::Target;
 use cooper_ports::runs::{SealedSecret, SecretKind};
 use cooper_ports::store_error::StoreError;
-use cooper_ports::tasks::{Fired, Firing, Instant, PutTask, PutTaskError, TaskCredential, TaskRecord, TaskStore};
-use cooper_types::{RegistryId, SourceHost, TaskName, TimerName, Timestamp};
+use cooper_ports::tasks::{
+    Fired, Firing, Instant, MAX_TASK_BYTES, MAX_TASKS, PutTask, PutTaskError, TaskCredential, TaskRecord, TaskStore,
+};
+use cooper_types::{PrincipalName, RegistryId, SourceHost, TaskName, TimerName, Timestamp};
 use sqlx::{Row, SqliteConnection};
 
 use crate::access::ensure_principal;
 use crate::sql_error::{During, Stored, UnknownValue};
-use crate::{Store, agents};
+use crate::{Store, agents, outbox};
 
 const WRITE: &str = "write task";
 const READ: &str = "read task";
 const DELETE: &str = "delete task";
+/// After so many bytes of tasks a page of them ends.
+const PAGE_BYTES: i64 = 8 << 20;
 
 #[async_trait]
 impl TaskStore for Store {
     async fn put_task(&self, put: PutTask) -> Result<TaskRecord, PutTaskError> {
         // The instants of timers are found by the clock that they follow.
-        let (registry, clock) = (self.registry_id(), self.wall_clock().clone());
-        self.write(async move |mut tx| self::put(&mut tx, registry, clock.now(), put).await).await
+        let (registry, clock, sending) = (self.registry_id(), self.wall_clock().clone(), self.clock().clone());
+        let times = move || (clock.now(), sending.now());
+        let kept = self.write(async move |mut tx| self::put(&mut tx, registry, times(), put).await).await;
+        self.something_queued();
+        kept
+    }
+
+    async fn try_task(&self, put: PutTask) -> Result<TaskRecord, PutTaskError> {
+        let (registry, clock, wall) = (self.registry_id(), self.clock().clone(), self.wall_clock().clone());
+        let tried: Result<(), Tried> = self
+            .write(async move |mut tx| match self::put(&mut tx, registry, (wall.now(), clock.now()), put).await {
+                // An error takes everything back.
+                Ok(record) => Err(Tried::Fits(Box::new(record))),
+                Err(error) => Err(Tried::Fails(error)),
+            })
+            .await;
+        match tried {
+            Err(Tried::Fits(record)) => Ok(*record),
+            Err(Tried::Fails(error)) => Err(error),
+            Ok(()) => Err(StoreError::Panicked.into()),
+        }
     }
 
     async fn find_task(&self, name: &TaskName) -> Result<Option<TaskRecord>, StoreError> {
         let mut tx = self.readers().begin().await.during(READ)?;
-        Ok(list(&mut tx, self.registry_id(), Some(name)).await?.pop())
+        Ok(list(&mut tx, self.registry_id(), &Which::Named(name)).await?.pop())
     }
 
-    async fn list_tasks(&self) -> Result<Vec<TaskRecord>, StoreError> {
+    async fn list_tasks(&self, after: Option<&TaskName>, limit: u32) -> Result<Vec<TaskRecord>, StoreError> {
         let mut tx = self.readers().begin().await.during(READ)?;
-        list(&mut tx, self.registry_id(), None).await
+        list(&mut tx, self.registry_id(), &Which::After(after, limit)).await
     }
 
-    async fn delete_task(&self, name: &TaskName) -> Result<bool, StoreError> {
-        let (registry, key) = (self.registry_id(), name.key());
+    async fn seal_endpoint(&self, task: &Task, endpoint: &TaskEndpoint) -> Result<bool, StoreError> {
+        let (registry, key, generation) = (self.registry_id(), task.name.key(), task.generation);
+        let (created, endpoint) = (task.created, serde_json::to_string(endpoint).stored(WRITE)?);
         self.write(async move |mut tx| {
+            if !is_there(&mut tx, registry, &key, created).await? {
+                return Ok(false);
+            }
+            let sealed = sqlx::query(
+                "UPDATE tasks SET state = json_set(state, '$.base_image.endpoint', json(?4))
+                 WHERE registry_id = ?1 AND task = ?2 AND generation = ?3
+                   AND json_type(state, '$.base_image.endpoint') = 'text'",
+            )
+            .bind(registry.0)
+            .bind(&key)
+            .bind(i64::try_from(generation).unwrap_or(i64::MAX))
+            .bind(&endpoint)
+            .execute(&mut *tx)
+            .await
+            .during(WRITE)?;
+            Ok(sealed.rows_affected() > 0)
+        })
+        .await
+    }
+
+    async fn delete_task(&self, task: &Task) -> Result<bool, StoreError> {
+        let (registry, key, created, now) = (self.registry_id(), task.name.key(), task.created, self.clock().now());
+        if !removal::clear(self, &key, created).await? {
+            return Ok(false);
+        }
+        self.write(async move |mut tx| {
+            if !is_there(&mut tx, registry, &key, created).await? {
+                return Ok(false);
+            }
+            registrations::remove_all(&mut tx, registry, now, &key).await?;
             let deleted = sqlx::query("DELETE FROM tasks WHERE registry_id = ?1 AND task = ?2")
                 .bind(registry.0)
                 .bind(&key)
                 .execute(&mut *tx)
                 .await
                 .during(DELETE)?;
+            // A task of the same name would be somebody else's.
+            outbox::targets::deleted(&mut tx, registry, &outbox::target_column(&Target::UpdateTrigger(key))).await?;
             Ok(deleted.rows_affected() > 0)
         })
         .await
     }
 
-    async fn task_secrets(&self, name: &TaskName) -> Result<Vec<SealedSecret>, StoreError> {
+    async fn task_secrets(&self, task: &Task) -> Result<Vec<SealedSecret>, StoreError> {
+        let mut tx = self.readers().begin().await.during(READ)?;
+        if !is_there(&mut tx, self.registry_id(), &task.name.key(), task.created).await? {
+            return Ok(Vec::new());
+        }
         let rows = sqlx::query("SELECT kind, name, sealed FROM task_secrets WHERE registry_id = ?1 AND task = ?2")
             .bind(self.registry_id().0)
-            .bind(name.key())
-            .fetch_all(self.readers())
+            .bind(task.name.key())
+            .fetch_all(&mut *tx)
             .await
             .during(READ)?;
         let secrets = rows.iter().map(|row| {
@@ -76,13 +139,17 @@ impl TaskStore for Store {
 
     async fn put_task_credential(
         &self,
-        name: &TaskName,
+        task: &Task,
         host: &SourceHost,
         username: String,
         sealed: Vec<u8>,
     ) -> Result<bool, StoreError> {
-        let (registry, key, host, now) = (self.registry_id(), name.key(), host.clone(), self.clock().now());
+        let (registry, key, host, now) = (self.registry_id(), task.name.key(), host.clone(), self.clock().now());
+        let created = task.created;
         self.write(async move |mut tx| {
+            if !is_there(&mut tx, registry, &key, created).await? {
+                return Ok(false);
+            }
             let put = sqlx::query(
                 "INSERT INTO task_credentials (registry_id, task, host, username, sealed, updated)
                  SELECT registry_id, task, ?3, ?4, ?5, ?6 FROM tasks WHERE registry_id = ?1 AND task = ?2
@@ -98,14 +165,19 @@ impl TaskStore for Store {
             .execute(&mut *tx)
             .await
             .during(WRITE)?;
+            registrations::unblocked(&mut tx, registry, now, &key, &host).await?;
             Ok(put.rows_affected() > 0)
         })
         .await
     }
 
-    async fn delete_task_credential(&self, name: &TaskName, host: &SourceHost) -> Result<bool, StoreError> {
-        let (registry, key, host) = (self.registry_id(), name.key(), host.clone());
+    async fn delete_task_credential(&self, task: &Task, host: &SourceHost) -> Result<bool, StoreError> {
+        let (registry, key, host, created) = (self.registry_id(), task.name.key(), host.clone(), task.created);
         self.write(async move |mut tx| {
+            if !is_there(&mut tx, registry, &key, created).await? {
+                return Ok(false);
+            }
+            registrations::token_gone(&mut tx, registry, &key, &host).await?;
             let deleted =
                 sqlx::query("DELETE FROM task_credentials WHERE registry_id = ?1 AND task = ?2 AND host = ?3")
                     .bind(registry.0)
@@ -142,26 +214,54 @@ impl TaskStore for Store {
     }
 }
 
+/// How a trial went: never well enough to be kept.
+enum Tried {
+    Fits(Box<TaskRecord>),
+    Fails(PutTaskError),
+}
+
+impl From<StoreError> for Tried {
+    fn from(error: StoreError) -> Self {
+        Self::Fails(error.into())
+    }
+}
+
 async fn put(
     tx: &mut SqliteConnection,
     registry: RegistryId,
-    now: Timestamp,
+    // By the clock of timers, and by that of what is sent.
+    (now, sent): (Timestamp, Timestamp),
     put: PutTask,
 ) -> Result<TaskRecord, PutTaskError> {
-    let PutTask { task, secrets, all_secrets, replaces, hooks } = put;
+    let PutTask { task, secrets, all_secrets, replaces, hooks, registrations } = put;
     let key = task.name.key();
-    if !agents::pool_exists(tx, registry, &task.pool).await? {
-        return Err(PutTaskError::UnknownPool(task.pool));
+    match agents::pool_mark(tx, registry, &task.pool).await? {
+        None => return Err(PutTaskError::UnknownPool(task.pool)),
+        Some(true) => return Err(PutTaskError::PoolForStrangers(task.pool)),
+        Some(false) => {}
     }
     ensure_principal(tx, registry, &task.principal, now).await?;
     let state = serde_json::to_string(&task).stored(WRITE)?;
     let earlier = find(tx, registry, &key).await?;
+    if state.len() > MAX_TASK_BYTES {
+        // An older release took what it liked: that can be changed, and does not grow.
+        let before =
+            earlier.as_ref().map(serde_json::to_string).transpose().stored(WRITE)?.map_or(0, |text| text.len());
+        if state.len() > before.max(MAX_TASK_BYTES) {
+            return Err(PutTaskError::TooLarge { task: task.name, size: state.len(), max: MAX_TASK_BYTES });
+        }
+    }
+    if earlier.is_none() && replaces.is_none() {
+        few(tx, registry, &task.principal).await?;
+    }
     let generation = i64::try_from(task.generation).unwrap_or(i64::MAX);
     match (&earlier, replaces) {
         (Some(_), None) => return Err(PutTaskError::Exists(task.name)),
-        (Some(earlier), Some(replaced)) if earlier.generation == replaced => sqlx::query(
-            "UPDATE tasks SET state = ?3, generation = ?4, principal = ?5 WHERE registry_id = ?1 AND task = ?2",
-        ),
+        (Some(earlier), Some(replaced)) if earlier.generation == replaced && earlier.created == task.created => {
+            sqlx::query(
+                "UPDATE tasks SET state = ?3, generation = ?4, principal = ?5 WHERE registry_id = ?1 AND task = ?2",
+            )
+        }
         (_, Some(_)) => return Err(PutTaskError::Changed(task.name)),
         (None, None) => sqlx::query(
             "INSERT INTO tasks (registry_id, task, state, generation, principal) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -191,9 +291,47 @@ async fn put(
     }
     keep_secrets(tx, registry, &key, &all_secrets).await?;
     timers::put(tx, registry, now, &task, earlier.as_ref()).await?;
+    let repository = |task: &Task| task.source.as_ref().and_then(|source| source.repository()).map(ToString::to_string);
+    if earlier.as_ref().is_some_and(|earlier| repository(earlier) != repository(&task)) {
+        references::forget(tx, registry, &key).await?;
+    }
+    if earlier.is_some_and(|earlier| earlier.base_image.endpoint != task.base_image.endpoint) {
+        // What waits for it is tried at the new address, at once.
+        let target = outbox::target_column(&Target::UpdateTrigger(key.clone()));
+        let host = match &task.base_image.endpoint {
+            Some(TaskEndpoint::Sealed { host, .. }) => Some(host.as_str()),
+            Some(TaskEndpoint::Plain(_)) | None => None,
+        };
+        outbox::targets::renewed(tx, registry, &target, host, sent).await?;
+    }
     hooks::put(tx, registry, now, &task, &hooks).await?;
-    let mut found = list(tx, registry, Some(&task.name)).await?;
+    registrations::put(tx, registry, sent, &key, &registrations).await?;
+    let mut found = list(tx, registry, &Which::Named(&task.name)).await?;
     found.pop().ok_or(PutTaskError::Changed(task.name))
+}
+
+/// Refuses another task of a principal that has many.
+async fn few(tx: &mut SqliteConnection, registry: RegistryId, principal: &PrincipalName) -> Result<(), PutTaskError> {
+    let count: u32 = sqlx::query_scalar("SELECT count(*) FROM tasks WHERE registry_id = ?1 AND principal = ?2")
+        .bind(registry.0)
+        .bind(principal.as_str())
+        .fetch_one(tx)
+        .await
+        .during(WRITE)?;
+    match count < MAX_TASKS {
+        true => Ok(()),
+        false => Err(PutTaskError::TooMany { principal: principal.clone(), max: MAX_TASKS }),
+    }
+}
+
+/// Whether a task is there that was made then: another one may have taken its name.
+async fn is_there(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    key: &str,
+    created: Timestamp,
+) -> Result<bool, StoreError> {
+    Ok(find(tx, registry, key).await?.is_some_and(|task| task.created == created))
 }
 
 /// Forgets what the task has no longer, and makes sure that it has the rest.
@@ -241,19 +379,58 @@ async fn find(tx: &mut SqliteConnection, registry: RegistryId, key: &str) -> Res
     state.map(|state| serde_json::from_str(&state).stored(READ)).transpose()
 }
 
-/// The tasks by name, or the one of this name.
+/// Which tasks are read.
+enum Which<'a> {
+    /// The one of this name.
+    Named(&'a TaskName),
+    /// So many after this one, or from the first one on.
+    After(Option<&'a TaskName>, u32),
+}
+
+/// The first and the last task of those that are read. A page of large ones ends early.
+async fn range(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    which: &Which<'_>,
+) -> Result<Option<(String, String)>, StoreError> {
+    let (after, limit) = match which {
+        Which::Named(name) => return Ok(Some((name.key(), name.key()))),
+        Which::After(after, limit) => (after.map(TaskName::key).unwrap_or_default(), limit),
+    };
+    // Its length is known without reading a text.
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT task, octet_length(state) FROM tasks WHERE registry_id = ?1 AND task > ?2 ORDER BY task LIMIT ?3",
+    )
+    .bind(registry.0)
+    .bind(after)
+    .bind(limit)
+    .fetch_all(tx)
+    .await
+    .during(READ)?;
+    let mut bytes = 0;
+    let fits = rows.iter().take_while(|(_, size)| {
+        let before = bytes;
+        bytes += size;
+        before < PAGE_BYTES
+    });
+    let last = fits.last().map(|(key, _)| key.clone());
+    Ok(rows.first().map(|(key, _)| key.clone()).zip(last))
+}
+
+/// The tasks by name, with everything that is kept of them.
 async fn list(
     tx: &mut SqliteConnection,
     registry: RegistryId,
-    only: Option<&TaskName>,
+    which: &Which<'_>,
 ) -> Result<Vec<TaskRecord>, StoreError> {
-    let only = only.map(TaskName::key);
+    let Some((first, last)) = range(tx, registry, which).await? else { return Ok(Vec::new()) };
     let rows = sqlx::query(
         "SELECT task, host, username, updated FROM task_credentials
-         WHERE registry_id = ?1 AND (?2 IS NULL OR task = ?2) ORDER BY host",
+         WHERE registry_id = ?1 AND task BETWEEN ?2 AND ?3 ORDER BY host",
     )
     .bind(registry.0)
-    .bind(&only)
+    .bind(&first)
+    .bind(&last)
     .fetch_all(&mut *tx)
     .await
     .during(READ)?;
@@ -267,10 +444,11 @@ async fn list(
     }
     let rows = sqlx::query(
         "SELECT task, timer, next FROM task_timers
-         WHERE registry_id = ?1 AND (?2 IS NULL OR task = ?2) AND next IS NOT NULL",
+         WHERE registry_id = ?1 AND task BETWEEN ?2 AND ?3 AND next IS NOT NULL",
     )
     .bind(registry.0)
-    .bind(&only)
+    .bind(&first)
+    .bind(&last)
     .fetch_all(&mut *tx)
     .await
     .during(READ)?;
@@ -280,11 +458,12 @@ async fn list(
         let instant = Timestamp::from_micros(row.try_get("next").during(READ)?);
         next.entry(row.try_get("task").during(READ)?).or_default().insert(timer, instant);
     }
-    let mut hooks = hooks::all(tx, registry, only.as_deref()).await?;
+    let mut hooks = hooks::all(tx, registry, (&first, &last)).await?;
     let rows =
-        sqlx::query("SELECT task, state FROM tasks WHERE registry_id = ?1 AND (?2 IS NULL OR task = ?2) ORDER BY task")
+        sqlx::query("SELECT task, state FROM tasks WHERE registry_id = ?1 AND task BETWEEN ?2 AND ?3 ORDER BY task")
             .bind(registry.0)
-            .bind(&only)
+            .bind(&first)
+            .bind(&last)
             .fetch_all(&mut *tx)
             .await
             .during(READ)?;

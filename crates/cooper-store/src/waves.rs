@@ -1,19 +1,26 @@
 //! Base images and waves in SQLite: what the engine plans, made durable.
 
 pub(crate) mod edges;
+mod expire;
 mod members;
 mod refusals;
 mod remote;
 mod told;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
 use async_trait::async_trait;
-use cooper_engine::wave::{Graph, ImageTag, Moved, Wave, WaveEvent, WavePhase};
+use cooper_engine::wave::{Cut, Graph, ImageTag, Moved, PlannedMember, Wave, WaveEvent, WavePhase};
 use cooper_ports::store_error::StoreError;
 use cooper_ports::waves::{
-    BaseChange, ChangedBy, EndedMember, FollowersCredential, NewRefusal, OpenWave, Refusal, RemoteAnswer, RemoteTag,
-    SaveWave, StoredWave, TaskBases, WaveStore, WaveSummary,
+    BaseChange, ChangedBy, EndedMember, FollowersCredential, OpenWave, Refusal, RemoteAnswer, RemoteTag, SaveWave,
+    StoredWave, TaskBases, WaveHead, WaveStore, WaveSummary,
 };
-use cooper_types::{Digest, RegistryId, RepositoryName, SourceHost, Tag, TaskName, Timestamp, WaveId};
+use cooper_types::{
+    Digest, PrincipalName, RegistryId, RegistryName, RepositoryName, RunId, SourceHost, Tag, TaskName, Timestamp,
+    WaveId,
+};
 use sqlx::{Row, SqliteConnection};
 
 use crate::sql_error::{During, Stored, UnknownValue};
@@ -43,9 +50,9 @@ impl WaveStore for Store {
         self.bases_moved().notified().await;
     }
 
-    async fn base_graph(&self) -> Result<Graph, StoreError> {
+    async fn base_graph(&self, images: &[ImageTag]) -> Result<Graph, StoreError> {
         let mut tx = self.readers().begin().await.during(READ)?;
-        edges::graph(&mut tx, self.registry_id()).await
+        edges::graph(&mut tx, self.registry_id(), images).await
     }
 
     async fn base_changes(&self, limit: u32) -> Result<Vec<BaseChange>, StoreError> {
@@ -61,6 +68,8 @@ impl WaveStore for Store {
     async fn open_wave(&self, open: OpenWave) -> Result<Option<WaveId>, StoreError> {
         let (registry, clock) = (self.registry_id(), self.clock().clone());
         let opened = self.write(async move |mut tx| self::open(&mut tx, registry, clock.now(), open).await).await;
+        // One in which nothing is left to do is over at once.
+        self.something_queued();
         match opened {
             Ok(id) => Ok(id),
             Err(Unopened::Taken) => Ok(None),
@@ -68,25 +77,59 @@ impl WaveStore for Store {
         }
     }
 
-    async fn open_waves(&self) -> Result<Vec<StoredWave>, StoreError> {
-        let mut tx = self.readers().begin().await.during(READ)?;
-        let numbers: Vec<i64> = sqlx::query_scalar(
-            "SELECT number FROM waves INDEXED BY waves_open WHERE registry_id = ?1 AND finished IS NULL ORDER BY number",
+    async fn retry_wave(&self, id: WaveId) -> Result<Option<WaveId>, StoreError> {
+        let (registry, clock) = (self.registry_id(), self.clock().clone());
+        let opened = self.write(async move |mut tx| {
+            let Some(stored) = find(&mut tx, registry, wave_number(id)).await? else { return Ok(None) };
+            let again = stored.wave.again();
+            let Wave { changes, origins, .. } = stored.wave;
+            match again.is_empty() {
+                true => Ok(None),
+                false => insert(&mut tx, registry, clock.now(), (&changes, &[], &origins), &again).await.map(Some),
+            }
+        });
+        let opened: Result<Option<WaveId>, StoreError> = opened.await;
+        self.something_queued();
+        opened
+    }
+
+    async fn open_waves(&self, agentless: Duration) -> Result<Vec<WaveHead>, StoreError> {
+        let mut tx = self.readers().acquire().await.during(READ)?;
+        let rows = sqlx::query(
+            "SELECT number, generation, phase, (SELECT count(*) FROM wave_members m INDEXED BY wave_members_by_state
+                 WHERE m.registry_id = w.registry_id AND m.wave = w.number AND m.state = 'running') AS running,
+                 (SELECT json_group_array(m.member) FROM wave_members m INDEXED BY wave_members_by_state
+                  CROSS JOIN runs r ON r.registry_id = m.registry_id AND r.number = m.run_number
+                  WHERE m.registry_id = w.registry_id AND m.wave = w.number AND m.state = 'running'
+                    AND r.status = 'Queued' AND r.created <= ?2) AS agentless
+             FROM waves w INDEXED BY waves_open WHERE registry_id = ?1 AND finished IS NULL ORDER BY number",
         )
         .bind(self.registry_id().0)
+        .bind(self.clock().now().before(agentless).as_micros())
         .fetch_all(&mut *tx)
         .await
         .during(READ)?;
-        let mut waves = Vec::with_capacity(numbers.len());
-        for number in numbers {
-            waves.extend(find(&mut tx, self.registry_id(), number).await?);
-        }
-        Ok(waves)
+        let heads = rows.iter().map(|row| {
+            let count = |name| usize::try_from(row.try_get::<i64, _>(name).during(READ)?).stored(READ);
+            Ok(WaveHead {
+                id: id(row.try_get("number").during(READ)?)?,
+                generation: row.try_get("generation").during(READ)?,
+                phase: phase(row.try_get("phase").during(READ)?)?,
+                running: count("running")?,
+                agentless: serde_json::from_str(row.try_get("agentless").during(READ)?).stored(READ)?,
+            })
+        });
+        heads.collect()
     }
 
     async fn find_wave(&self, id: WaveId) -> Result<Option<StoredWave>, StoreError> {
         let mut tx = self.readers().begin().await.during(READ)?;
         find(&mut tx, self.registry_id(), wave_number(id)).await
+    }
+
+    async fn built_since(&self, id: WaveId) -> Result<BTreeMap<String, RunId>, StoreError> {
+        let mut tx = self.readers().acquire().await.during(READ)?;
+        members::built_since(&mut tx, self.registry_id(), wave_number(id)).await
     }
 
     async fn list_waves(&self, limit: u32) -> Result<Vec<WaveSummary>, StoreError> {
@@ -107,9 +150,9 @@ impl WaveStore for Store {
         Ok(waves)
     }
 
-    async fn ended_members(&self, id: WaveId) -> Result<Vec<EndedMember>, StoreError> {
+    async fn ended_members(&self) -> Result<Vec<EndedMember>, StoreError> {
         let mut tx = self.readers().acquire().await.during(READ)?;
-        members::ended(&mut tx, self.registry_id(), wave_number(id)).await
+        members::ended(&mut tx, self.registry_id()).await
     }
 
     async fn save_wave(&self, save: SaveWave) -> Result<bool, StoreError> {
@@ -120,14 +163,23 @@ impl WaveStore for Store {
         Ok(saved)
     }
 
-    async fn task_bases(&self, task: &TaskName) -> Result<TaskBases, StoreError> {
+    async fn task_bases(&self, task: &TaskName, wave: WaveId) -> Result<TaskBases, StoreError> {
         let mut tx = self.readers().begin().await.during(READ)?;
-        edges::of_task(&mut tx, self.registry_id(), self.registry_name(), task).await
+        edges::of_task(&mut tx, self.registry_id(), self.registry_name(), task, wave_number(wave)).await
     }
 
-    async fn due_remote_tags(&self, limit: u32) -> Result<Vec<RemoteTag>, StoreError> {
+    async fn expire_waves(&self, keep: Duration, limit: u32) -> Result<u64, StoreError> {
+        let (registry, clock) = (self.registry_id(), self.clock().clone());
+        self.write(async move |mut tx| expire::expire(&mut tx, registry, clock.now().before(keep), limit).await).await
+    }
+
+    async fn forget_remote_tags(&self, limit: u32) -> Result<u64, StoreError> {
+        expire::forget_remote_tags(self, limit).await
+    }
+
+    async fn due_remote_tags(&self, limit_of_one: u32, without: &[RegistryName]) -> Result<Vec<RemoteTag>, StoreError> {
         let mut tx = self.readers().acquire().await.during(READ)?;
-        remote::due(&mut tx, self.registry_id(), self.clock().now(), limit).await
+        remote::due(&mut tx, self.registry_id(), self.clock().now(), limit_of_one, without).await
     }
 
     async fn remote_answer(&self, image: &ImageTag, answer: RemoteAnswer, next: Timestamp) -> Result<bool, StoreError> {
@@ -150,11 +202,6 @@ impl WaveStore for Store {
     ) -> Result<Option<FollowersCredential>, StoreError> {
         let mut tx = self.readers().acquire().await.during(READ)?;
         remote::credential(&mut tx, self.registry_id(), image, host).await
-    }
-
-    async fn refuse_task(&self, refusal: NewRefusal) -> Result<(), StoreError> {
-        let (registry, now) = (self.registry_id(), self.clock().now());
-        self.write(async move |mut tx| refusals::write(&mut tx, registry, now, &[refusal]).await).await
     }
 
     async fn list_refusals(&self, task: &TaskName, limit: u32) -> Result<Vec<Refusal>, StoreError> {
@@ -223,6 +270,23 @@ async fn open(
     if open.members.is_empty() {
         return Ok(None);
     }
+    let moved = open.changes.into_iter().map(|change| {
+        let BaseChange { image, from, to, by, .. } = change;
+        let (by_task, by_wave) = by.map(|by| (by.task, by.wave)).unwrap_or_default();
+        Moved { image, from, to, by_task, by_wave }
+    });
+    let moved: Vec<Moved> = moved.collect();
+    Ok(Some(insert(tx, registry, now, (&moved, &open.cuts, &open.origins), &open.members).await?))
+}
+
+/// Makes a wave. What waits in older ones for the same tasks is its from then on; what is paused with one stays there.
+async fn insert(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    now: Timestamp,
+    (moved, cuts, origins): (&[Moved], &[Cut], &BTreeSet<String>),
+    members: &[PlannedMember],
+) -> Result<WaveId, StoreError> {
     let number: i64 = sqlx::query_scalar(
         "UPDATE registries SET wave_counter = wave_counter + 1 WHERE id = ?1 RETURNING wave_counter",
     )
@@ -230,36 +294,36 @@ async fn open(
     .fetch_one(&mut *tx)
     .await
     .during(OPEN)?;
-    let id = WaveId::from_number(u64::try_from(number).stored(OPEN)?);
-    let moved = open.changes.into_iter().map(|change| {
-        let BaseChange { image, from, to, by, .. } = change;
-        let (by_task, by_wave) = by.map(|by| (by.task, by.wave)).unwrap_or_default();
-        Moved { image, from, to, by_task, by_wave }
-    });
-    let moved: Vec<Moved> = moved.collect();
+    let new = id(number)?;
     sqlx::query(
-        "INSERT INTO waves (registry_id, number, opened, phase, run_limit, generation, changes, cuts)
-         VALUES (?1, ?2, ?3, 'running', ?4, 1, ?5, ?6)",
+        "INSERT INTO waves (registry_id, number, opened, phase, generation, changes, cuts, origins)
+         VALUES (?1, ?2, ?3, 'running', 1, ?4, ?5, ?6)",
     )
     .bind(registry.0)
     .bind(number)
     .bind(now.as_micros())
-    .bind(open.limit)
-    .bind(serde_json::to_string(&moved).stored(OPEN)?)
-    .bind(serde_json::to_string(&open.cuts).stored(OPEN)?)
+    .bind(serde_json::to_string(moved).stored(OPEN)?)
+    .bind(serde_json::to_string(cuts).stored(OPEN)?)
+    .bind(serde_json::to_string(origins).stored(OPEN)?)
     .execute(&mut *tx)
     .await
     .during(OPEN)?;
-    members::insert(tx, registry, number, &open.members).await?;
-    for (wave, places) in members::waiting_elsewhere(tx, registry, number).await? {
-        let Some(mut stored) = find(tx, registry, wave).await? else { continue };
-        let event = WaveEvent::TakenOver { members: places, by: id };
-        if let Ok(changed) = stored.wave.apply(event, now) {
-            let save = SaveWave::of(&stored, &changed);
-            save_known(tx, registry, now, &save).await?;
+    members::insert(tx, registry, number, now, members).await?;
+    members::left_out_elsewhere(tx, registry, number).await?;
+    for older in members::waiting_elsewhere(tx, registry, number).await? {
+        let (loser, places, by) = match older.phase {
+            WavePhase::Paused => (number, older.here, id(older.wave)?),
+            WavePhase::Running | WavePhase::Canceled => {
+                members::waited_since(tx, registry, number, &older.here, &older.since).await?;
+                (older.wave, older.there, new)
+            }
+        };
+        let Some(mut stored) = find(tx, registry, loser).await? else { continue };
+        if let Ok(changed) = stored.wave.apply(WaveEvent::TakenOver { members: places, by }, now) {
+            save_known(tx, registry, now, &SaveWave::of(&stored, &changed)).await?;
         }
     }
-    Ok(Some(id))
+    Ok(new)
 }
 
 /// A wave with its members.
@@ -272,29 +336,35 @@ async fn find(tx: &mut SqliteConnection, registry: RegistryId, number: i64) -> R
         .during(READ)?;
     let Some(row) = row else { return Ok(None) };
     let mut stored = read(&row)?;
-    stored.wave.members = members::list(tx, registry, number).await?;
+    (stored.wave.members, stored.owners) = members::list(tx, registry, number).await?;
     Ok(Some(stored))
+}
+
+fn id(number: i64) -> Result<WaveId, StoreError> {
+    Ok(WaveId::from_number(u64::try_from(number).stored(READ)?))
+}
+
+fn phase(text: &str) -> Result<WavePhase, StoreError> {
+    let known = [WavePhase::Running, WavePhase::Paused, WavePhase::Canceled];
+    known.into_iter().find(|known| known.as_str() == text).ok_or_else(|| UnknownValue::new("phase", text)).stored(READ)
 }
 
 /// A wave without its members.
 fn read(row: &sqlx::sqlite::SqliteRow) -> Result<StoredWave, StoreError> {
-    let number: i64 = row.try_get("number").during(READ)?;
-    let phase: &str = row.try_get("phase").during(READ)?;
-    let known = [WavePhase::Running, WavePhase::Paused, WavePhase::Canceled];
-    let phase =
-        known.into_iter().find(|known| known.as_str() == phase).ok_or_else(|| UnknownValue::new("phase", phase));
+    let canceled_by: Option<&str> = row.try_get("canceled_by").during(READ)?;
     let finished: Option<i64> = row.try_get("finished").during(READ)?;
     let wave = Wave {
-        id: WaveId::from_number(u64::try_from(number).stored(READ)?),
+        id: id(row.try_get("number").during(READ)?)?,
         opened: Timestamp::from_micros(row.try_get("opened").during(READ)?),
-        phase: phase.stored(READ)?,
+        phase: phase(row.try_get("phase").during(READ)?)?,
         finished: finished.map(Timestamp::from_micros),
-        limit: row.try_get("run_limit").during(READ)?,
+        canceled_by: canceled_by.map(PrincipalName::parse).transpose().stored(READ)?,
+        origins: serde_json::from_str(row.try_get("origins").during(READ)?).stored(READ)?,
         changes: serde_json::from_str(row.try_get("changes").during(READ)?).stored(READ)?,
         cuts: serde_json::from_str(row.try_get("cuts").during(READ)?).stored(READ)?,
         members: Vec::new(),
     };
-    Ok(StoredWave { wave, generation: row.try_get("generation").during(READ)? })
+    Ok(StoredWave { wave, generation: row.try_get("generation").during(READ)?, owners: BTreeMap::new() })
 }
 
 async fn save(
@@ -324,16 +394,19 @@ async fn save_known(
     save: &SaveWave,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE waves SET phase = ?3, finished = ?4, generation = generation + 1 WHERE registry_id = ?1 AND number = ?2",
+        "UPDATE waves SET phase = ?3, finished = ?4, canceled_by = ?5, generation = generation + 1
+         WHERE registry_id = ?1 AND number = ?2",
     )
     .bind(registry.0)
     .bind(wave_number(save.id))
     .bind(save.phase.as_str())
     .bind(save.finished.map(Timestamp::as_micros))
+    .bind(save.canceled_by.as_ref().map(|by| by.as_str()))
     .execute(&mut *tx)
     .await
     .during(WRITE)?;
     members::save(tx, registry, wave_number(save.id), &save.members).await?;
+    members::tell_left_out(tx, registry, now, save).await?;
     match save.finished {
         Some(_) => outbox::queue(tx, registry, now, &outbox::Event::WaveFinished(save.id)).await,
         None => Ok(()),

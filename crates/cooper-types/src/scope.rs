@@ -201,6 +201,18 @@ impl Scopes {
             })
     }
 
+    /// The repositories to which `access` is allowed.
+    pub fn repositories(&self, access: Access) -> Vec<RepositoryPattern> {
+        if self.admin() {
+            return vec![RepositoryPattern::All];
+        }
+        let pattern = |scope: &Scope| match scope {
+            Scope::Repository(pattern, accesses) => accesses.contains(&access).then(|| pattern.clone()),
+            Scope::Read | Scope::Run | Scope::Admin | Scope::Agent | Scope::AgentOf(_) => None,
+        };
+        self.0.iter().filter_map(pattern).collect()
+    }
+
     /// The first of other scopes that these don't cover; none if whatever the others allow is allowed here.
     pub fn first_missing<'a>(&self, others: &'a Self) -> Option<&'a Scope> {
         others.0.iter().find(|other| !self.covers(other))

@@ -15,7 +15,7 @@ pub(crate) enum Exit {
     BuildFailed = 1,
     /// Wrong usage, or a file or value that is not valid.
     Usage = 2,
-    /// The run was cancelled, or the user stopped waiting for it.
+    /// The run was cancelled.
     Canceled = 3,
     /// The run took longer than it may.
     TimedOut = 4,
@@ -23,6 +23,10 @@ pub(crate) enum Exit {
     Server = 5,
     /// The machinery failed.
     Machinery = 6,
+    /// Ctrl-C ended the waiting for a run that goes on.
+    Interrupted = 130,
+    /// A signal to end did.
+    Terminated = 143,
 }
 
 /// What `--help` says of them.
@@ -31,10 +35,11 @@ Exit codes:
   0  success
   1  the run failed: its build, or one of its steps
   2  wrong usage, or a file or value that is not valid
-  3  the run was cancelled, or waiting for it was given up
+  3  the run was cancelled
   4  the run timed out
   5  the server can't be reached, or refused
-  6  the machinery failed";
+  6  the machinery failed
+  130, 143  waiting was ended by Ctrl-C, or by a signal to end: the run goes on";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
@@ -138,9 +143,11 @@ mod tests {
 
     #[test]
     fn the_help_names_every_code() {
-        for (number, line) in EXIT_CODES_HELP.lines().skip(1).enumerate() {
+        for (number, line) in EXIT_CODES_HELP.lines().skip(1).take(7).enumerate() {
             assert!(line.starts_with(&format!("  {number}  ")), "{line}");
         }
-        assert_eq!(EXIT_CODES_HELP.lines().count(), 8);
+        let signals = format!("  {}, {}  ", Exit::Interrupted as u8, Exit::Terminated as u8);
+        assert!(EXIT_CODES_HELP.lines().last().is_some_and(|line| line.starts_with(&signals)));
+        assert_eq!(EXIT_CODES_HELP.lines().count(), 9);
     }
 }

@@ -1,8 +1,8 @@
 //! Follows a run on a display, and decides what Ctrl-C means meanwhile.
 //!
 //! The first Ctrl-C on a terminal asks whether to cancel the run. A second one, at any time, stops waiting and leaves
-//! the run alone. Away from a terminal the first one does that. Where the server ends with the command, the first signal
-//! cancels the run, and the second one leaves it to the server's own end.
+//! the run alone. Away from a terminal the first one does that, and a signal to end does everywhere. Where the server ends with
+//! the command, the first signal cancels the run, and the second one leaves it to the server's own end.
 
 use std::io::BufRead as _;
 
@@ -13,6 +13,7 @@ use futures::StreamExt as _;
 use tokio::sync::oneshot;
 
 use crate::display::Display;
+use crate::exit::Exit;
 use crate::fault::{Fault, Stop, chain};
 use crate::output;
 use crate::signals::Signals;
@@ -35,13 +36,28 @@ enum Next {
     Leave,
 }
 
+impl Next {
+    /// What it is for this signal: one to end asks nothing.
+    fn on(self, signal: Exit) -> Self {
+        match (self, signal) {
+            (Self::Ask, Exit::Terminated) => Self::Leave,
+            (next, _) => next,
+        }
+    }
+}
+
 /// How following ended.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// The run ended.
     Ended(Box<Run>),
-    /// The user stopped waiting.
-    Left,
+    /// The user stopped waiting, in a way that has this exit code.
+    Left(Exit),
+}
+
+/// What is said of a run that somebody stopped waiting for.
+pub(crate) fn goes_on(run: RunId) -> String {
+    format!("Run {run} goes on. Follow it with `cooper logs {run} --follow`; end it with `cooper runs cancel {run}`.")
 }
 
 /// Follows a run to its end.
@@ -63,11 +79,11 @@ pub(crate) async fn follow(
         // Both branches are safe to cancel: a signal stays pending, and the follower keeps its state in the stream.
         let event = tokio::select! {
             event = events.next() => event,
-            () = interrupt.next() => {
-                match std::mem::replace(&mut next, Next::Leave) {
+            signal = interrupt.next() => {
+                match std::mem::replace(&mut next, Next::Leave).on(signal) {
                     Next::Leave => {
                         display.leave()?;
-                        return Ok(Outcome::Left);
+                        return Ok(Outcome::Left(signal));
                     }
                     Next::Cancel => {
                         cancel(client, run, display).await;
@@ -79,9 +95,9 @@ pub(crate) async fn follow(
                 let answer = ask(run, &mut interrupt).await;
                 display.resume();
                 match answer {
-                    Answer::Leave => {
+                    Answer::Leave(signal) => {
                         display.leave()?;
-                        return Ok(Outcome::Left);
+                        return Ok(Outcome::Left(signal));
                     }
                     Answer::No => {}
                     Answer::Cancel => cancel(client, run, display).await,
@@ -128,7 +144,7 @@ async fn cancel(client: &Client, run: RunId, display: &mut Display) {
 enum Answer {
     Cancel,
     No,
-    Leave,
+    Leave(Exit),
 }
 
 async fn ask(run: RunId, interrupt: &mut Interrupt<'_>) -> Answer {
@@ -146,9 +162,9 @@ async fn ask(run: RunId, interrupt: &mut Interrupt<'_>) -> Answer {
             Ok(true) => Answer::Cancel,
             Ok(false) | Err(_) => Answer::No,
         },
-        () = interrupt.next() => {
+        signal = interrupt.next() => {
             output::note("");
-            Answer::Leave
+            Answer::Leave(signal)
         }
     }
 }
@@ -159,36 +175,49 @@ fn is_yes(line: &str) -> bool {
 
 /// Signals as a stream: one that comes while nobody listens is not lost.
 enum Interrupt<'a> {
-    /// Ctrl-C alone.
+    /// Ctrl-C and the one to end. Not the end of the terminal: `nohup` has it ignored.
     #[cfg(unix)]
-    Keyboard(tokio::signal::unix::Signal),
+    Usual { interrupt: tokio::signal::unix::Signal, terminate: tokio::signal::unix::Signal },
     #[cfg(windows)]
-    Keyboard(tokio::signal::windows::CtrlC),
+    Usual { interrupt: tokio::signal::windows::CtrlC },
     /// Every signal to stop.
     Any(&'a mut Signals),
 }
 
 impl Interrupt<'_> {
     fn listen() -> Result<Self, Fault> {
+        let fault = |error: std::io::Error| Fault::machinery(format!("signals can't be listened for: {error}"));
         #[cfg(unix)]
-        let signal = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt());
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            let interrupt = signal(SignalKind::interrupt()).map_err(fault)?;
+            Ok(Self::Usual { interrupt, terminate: signal(SignalKind::terminate()).map_err(fault)? })
+        }
         #[cfg(windows)]
-        let signal = tokio::signal::windows::ctrl_c();
-        let signal = signal.map_err(|error| Fault::machinery(format!("Ctrl-C can't be listened for: {error}")))?;
-        Ok(Self::Keyboard(signal))
+        {
+            Ok(Self::Usual { interrupt: tokio::signal::windows::ctrl_c().map_err(fault)? })
+        }
     }
 
-    async fn next(&mut self) {
-        let received = match self {
-            Self::Keyboard(signal) => signal.recv().await,
-            Self::Any(signals) => {
-                signals.next_or_hang_up().await;
-                Some(())
-            }
-        };
-        if received.is_none() {
-            // The runtime is shutting down: no signal will come.
-            std::future::pending::<()>().await;
+    /// The next signal, as the exit code of whoever ends by it.
+    async fn next(&mut self) -> Exit {
+        match self {
+            #[cfg(unix)]
+            Self::Usual { interrupt, terminate } => tokio::select! {
+                Some(()) = interrupt.recv() => Exit::Interrupted,
+                Some(()) = terminate.recv() => Exit::Terminated,
+                // The runtime is shutting down: no signal will come.
+                else => std::future::pending().await,
+            },
+            #[cfg(windows)]
+            Self::Usual { interrupt } => match interrupt.recv().await {
+                Some(()) => Exit::Interrupted,
+                None => std::future::pending().await,
+            },
+            Self::Any(signals) => match signals.next_or_hang_up().await {
+                "interrupted" => Exit::Interrupted,
+                _ => Exit::Terminated,
+            },
         }
     }
 }

@@ -65,6 +65,9 @@ pub(crate) struct LocalArgs {
     /// A name that the task may use for an image, such as bash=localhost:5000/tools/bash:5; repeatable
     #[arg(long, value_name = "NAME=IMAGE", requires = "local")]
     image_alias: Vec<String>,
+    /// Show registries the logins of the Docker client for files from elsewhere, too: for those of this machine they are
+    #[arg(long, requires = "local")]
+    docker_logins: bool,
     /// A variable of this environment that the task may name as env://NAME; repeatable
     #[arg(long, value_name = "NAME", requires = "local")]
     secret_env: Vec<String>,
@@ -100,18 +103,23 @@ impl LocalArgs {
     }
 }
 
-/// Starts a server, has it do what `queue` asks of it, shows that to its end, and removes everything.
+/// Starts a server, which has the user's logins if the source is the user's own, has it do what `queue` asks of it, shows that to its end, and removes everything.
 pub(crate) async fn run(
     args: &LocalArgs,
     wait: &WaitFlags,
     environment: &Environment,
+    is_own_source: bool,
     queue: impl AsyncFnOnce(&Client) -> Result<Run, Stop>,
 ) -> Result<Exit, Stop> {
     let mut left = Vec::new();
     let folder = WorkFolder::after(&std::env::temp_dir(), "cooper-local-", |dead| left.push(dead_owner(dead)))
         .map_err(|error| Fault::machinery(format!("no temporary folder can be made: {error}")))?;
     let left: Vec<EngineOwner> = left.into_iter().flatten().collect();
-    let settings = settings::resolve_local(&args.flags(), folder.path(), environment).map_err(Stop::Faults)?;
+    let mut settings = settings::resolve_local(&args.flags(), folder.path(), environment).map_err(Stop::Faults)?;
+    if !is_own_source && !args.docker_logins {
+        // What it names as a registry would be shown the user's login there.
+        settings.server.docker_config = None;
+    }
     // Before anything is begun, so that a signal from now on is answered by cleaning up.
     let mut signals = Signals::listen()?;
     logging::start(settings.log_format, &settings.log_filter);

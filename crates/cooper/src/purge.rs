@@ -6,7 +6,7 @@ use std::future::Future;
 use clap::Args;
 use cooper_api::problem::ProblemCode;
 use cooper_client::{ClientError, ListedManifest, ListedTag, RegistryClient};
-use cooper_spec::purge::{self, Ago, Filter, ManifestFacts, TagFacts};
+use cooper_spec::purge::{self, About, Ago, Filter, ManifestFacts, TagFacts};
 use cooper_types::{Digest, Timestamp};
 use futures::StreamExt as _;
 
@@ -26,7 +26,8 @@ pub(crate) struct PurgeFlags {
     /// How long ago a tag, or a manifest without one, must have been pushed last: days and a duration, such as 7d, 36h or 2d3h6m
     #[arg(long, value_name = "DURATION")]
     ago: Option<String>,
-    /// How many of those that would go are kept in each repository, the newest ones
+    /// How many of those that would go are kept in each repository, the newest ones: so many tags, and as many manifests
+    /// without a tag
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     keep: usize,
     /// Delete manifests that have no tag, too
@@ -48,7 +49,7 @@ pub(crate) struct PurgeFlags {
     /// How many repositories are listed at once
     #[arg(long, value_name = "COUNT", default_value_t = 100)]
     repository_page_size: u32,
-    /// Has no effect: filters are matched in linear time
+    /// Has no effect: a filter that takes too many steps for a name is about nothing
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     filter_timeout_seconds: u64,
 }
@@ -192,17 +193,29 @@ impl Purge<'_> {
             output::line(&format!("Deleting manifests for repository: {}", self.repository))?;
         }
         let updated: BTreeMap<&Digest, Timestamp> = all.iter().map(|facts| (&facts.digest, facts.updated)).collect();
-        let updated = &updated;
+        let (updated, about) = (&updated, &About::new(&all, &tagged));
         let mut count = 0;
         for wave in waves {
             let deletions = wave.iter().map(|digest| async move {
                 let what = format!("{}/{}@{digest}", self.name, self.repository);
-                let Some(updated) = updated.get(digest) else { return Ok(false) };
-                self.delete(&what, self.client.delete_untagged(self.repository, digest, *updated)).await
+                let Some(updated) = updated.get(digest) else { return Ok(0) };
+                if !self.delete(&what, self.client.delete_untagged(self.repository, digest, *updated)).await? {
+                    return Ok(0);
+                }
+                // The registry deletes it with the one that it is about.
+                let with_it = about.of(digest);
+                let did = if self.flags.dry_run { "Would delete" } else { "Deleted" };
+                for other in &with_it {
+                    output::line(&format!(
+                        "{did}: {}/{}@{other}, which is about {digest}",
+                        self.name, self.repository
+                    ))?;
+                }
+                Ok::<_, Stop>(1 + with_it.len())
             });
             let mut deletions = futures::stream::iter(deletions).buffered(self.plan.at_once);
             while let Some(deleted) = deletions.next().await {
-                count += usize::from(deleted?);
+                count += deleted?;
             }
         }
         Ok(count)
@@ -247,7 +260,7 @@ fn manifest_facts(manifest: ListedManifest) -> ManifestFacts {
         media_type: manifest.media_type,
         updated: manifest.updated,
         manifests: manifest.manifests,
-        has_subject: manifest.subject.is_some(),
+        subject: manifest.subject,
         is_staged: manifest.is_staged,
         is_locked: manifest.is_locked,
     }

@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use clap::Args;
 use cooper_api::rest::{Run, RunStatus};
 use cooper_client::{Client, FollowOptions};
-use cooper_types::{IdempotencyKey, RunId};
+use cooper_types::IdempotencyKey;
 
 use crate::cli::OutputForm;
 use crate::display::{Display, LogTarget};
@@ -84,13 +84,13 @@ pub(crate) async fn see_through(
     };
     let options = FollowOptions { status_only: flags.no_logs, ..FollowOptions::default() };
     match follow::follow(client, run.run_id, &mut display, options, on_interrupt).await? {
-        Outcome::Left if ours.is_some() => {
+        Outcome::Left(_) if ours.is_some() => {
             output::note(&format!("Run {} is stopped at once.", run.run_id));
             Ok(Exit::Canceled)
         }
-        Outcome::Left => {
-            output::note(&left(run.run_id));
-            Ok(Exit::Canceled)
+        Outcome::Left(signal) => {
+            output::note(&follow::goes_on(run.run_id));
+            Ok(signal)
         }
         Outcome::Ended(run) => ended(&run, flags.output, ours.as_deref()),
     }
@@ -101,10 +101,6 @@ fn on_interrupt() -> OnInterrupt<'static> {
         true => OnInterrupt::Ask,
         false => OnInterrupt::Leave,
     }
-}
-
-fn left(run: RunId) -> String {
-    format!("Run {run} goes on. Follow it with `cooper logs {run} --follow`; end it with `cooper runs cancel {run}`.")
 }
 
 /// A key that no other request has. A fresh name is what counts, not its form.

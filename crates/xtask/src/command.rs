@@ -109,10 +109,19 @@ pub(crate) struct Log {
 impl Log {
     /// Begins an empty log, making its folder.
     pub(crate) fn create(path: PathBuf) -> anyhow::Result<Self> {
+        Self::open(path, OpenOptions::new().write(true).create(true).truncate(true))
+    }
+
+    /// Goes on with a log, or begins an empty one.
+    pub(crate) fn go_on(path: PathBuf) -> anyhow::Result<Self> {
+        Self::open(path, OpenOptions::new().append(true).create(true))
+    }
+
+    fn open(path: PathBuf, how: &OpenOptions) -> anyhow::Result<Self> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).with_context(|| format!("make the folder {}", folder.display()))?;
         }
-        File::create(&path).with_context(|| format!("make the log {}", path.display()))?;
+        how.open(&path).with_context(|| format!("make the log {}", path.display()))?;
         Ok(Self { path })
     }
 

@@ -43,7 +43,8 @@ proptest! {
     #[test]
     fn any_chunks_give_what_the_model_gives(
         values in proptest::collection::vec(proptest::collection::vec(0u8..3, 4..9), 1..4),
-        chunks in proptest::collection::vec(proptest::collection::vec(0u8..3, 0..12), 0..12),
+        // Shorter and longer than the longest form of a secret.
+        chunks in proptest::collection::vec(proptest::collection::vec(0u8..3, 0..40), 0..8),
     ) {
         let mut patterns = BTreeSet::new();
         for value in &values {

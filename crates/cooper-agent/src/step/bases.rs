@@ -42,7 +42,7 @@ pub(super) fn frontend_of(named: Option<String>, bases: &mut Vec<BaseImage>) -> 
 }
 
 /// A reference as an engine writes it out; a text that is none stays as it is.
-fn text_in_full(reference: &str) -> String {
+pub(super) fn text_in_full(reference: &str) -> String {
     ImageRef::parse(reference).map_or_else(|_| reference.to_owned(), |image| in_full(image).to_string())
 }
 
@@ -90,6 +90,7 @@ mod tests {
         let scanned = Dependencies {
             runtime: Some("alpine".into()),
             buildtime: vec!["localhost:5000/sdk:2".into(), "gone:1".into()],
+            copied: Vec::new(),
         };
         let engine = [
             resolved("docker.io/docker/dockerfile:1"),

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::bases::{bases, frontend_of};
+use super::bases::{bases, frontend_of, text_in_full};
 use super::dockerfile::{self, Scan};
 use super::heard::Heard;
 use super::user_tries::{Last, Next, Progress, TryFailure};
@@ -74,6 +74,9 @@ impl Attempt<'_> {
             Some(text) => Some(self.rewritten(tree, &scanned.path, &text)?),
             None => dockerfile_tree,
         };
+        let copied = scanned.dependencies.iter().flat_map(|found| &found.copied);
+        let copied = copied.filter(|name| !own.of_the_engine && !own.is_one(name) && own.pin(name).is_none());
+        let copied = copied.map(|name| text_in_full(name)).collect();
         let mut request = BuildRequest {
             name: self.runner.local_name(self.key, self.attempt),
             context,
@@ -92,6 +95,8 @@ impl Attempt<'_> {
             cache_from: Vec::new(),
             cache_to: None,
             shared_key: order.shared_key,
+            resolved: std::mem::take(&mut own.pulled),
+            copied,
         };
         if let Some(cache) = order.cache {
             let line = cache::apply(cache, &engine, &mut request);
@@ -184,7 +189,7 @@ impl Attempt<'_> {
         seen: &mut Vec<ResolvedBase>,
     ) -> Result<Result<BuiltImage, TryFailure>, Ended> {
         let own_images = format!("{}/", around.registry);
-        let label = if around.beside { format!("{} | ", around.step) } else { String::new() };
+        let label = self.log.label().to_owned();
         let renderer = Renderer::new(self.log.masks().clone(), request.name.to_string(), label);
         let mut heard = Heard::new(&around.tries.retry_on_errors);
         let (sink, events) = mpsc::channel(EVENT_QUEUE);

@@ -18,6 +18,8 @@ use cooper_types::StepId;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use crate::forward::address_within;
+
 use super::user_tries::{Last, Next, Progress, TryFailure};
 use super::{Attempt, Ended, Surroundings};
 use output::Output;
@@ -33,7 +35,7 @@ const BATCH_BYTES: usize = 256 * 1024;
 impl Attempt<'_> {
     /// Runs a step's container to its last end, or to its start where it is to be detached.
     pub(super) async fn command(&self, order: CommandOrder, around: Surroundings<'_>) -> Result<StepOutput, Ended> {
-        let Surroundings { step, environment, tries, registry, credential, logins, beside: _ } = around;
+        let Surroundings { step, environment, tries, registry, credential, logins } = around;
         let fail = |reason: String| Ended::Failed { exit_code: None, reason };
         // What the operator does not allow is not worth a pull.
         let StepRequest { mut request, notes } =
@@ -48,6 +50,9 @@ impl Attempt<'_> {
         let (image, placement) = (image?, placement?);
         self.has_resolved(Resolved { bases: image.base.iter().cloned().collect(), ..Resolved::default() });
         request.image = image.image;
+        if let Some(address) = address_within(registry, self.runner.ways(environment)) {
+            request::tell_address(&mut request, address);
+        }
         let _login = self.shared.logins.add(self.attempt, credential);
         self.limit.begin();
         let built = matches!(order.image, CommandImageOrder::Built(_));
@@ -121,7 +126,7 @@ impl Attempt<'_> {
             tokio::spawn(self.shared.closed.clone().run_until_cancelled_owned(following));
             (run.await, false)
         } else {
-            let mut output = Output::new(self.log.masks(), &tries.retry_on_errors, "");
+            let mut output = Output::new(self.log.masks(), &tries.retry_on_errors, self.log.label());
             let (ended, ()) = tokio::join!(run, self.show_output(events, &mut output));
             (ended, output.found())
         };

@@ -18,9 +18,9 @@ use tonic::transport::Channel;
 
 use super::Attempt;
 use super::own_tries::{OwnTries, may_pass};
+use super::step_log::StepLog;
 use crate::connect::Bearer;
 use crate::link;
-use crate::mask::MaskSet;
 
 /// How long the server may take to answer, once there is a stream to it.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -31,7 +31,7 @@ pub(super) struct HostCredentials {
     bearer: Bearer,
     key: PlacementKey,
     attempt: AttemptNumber,
-    masks: MaskSet,
+    log: StepLog,
     /// What has been answered: a host is asked about once.
     known: Mutex<BTreeMap<String, Kept>>,
 }
@@ -41,10 +41,14 @@ pub(super) struct HostCredentials {
 pub(super) enum Kept {
     /// A credential that this run may use.
     Given(RegistryCredential),
+    /// The login of the engine's own user, where the server is that user's.
+    Own(RegistryCredential),
     /// One that this run may not use.
     ForOthers,
     /// None.
     Nothing,
+    /// None; and the engine's own user has no login for it.
+    NothingOwn,
 }
 
 /// The server did not answer.
@@ -67,7 +71,7 @@ impl HostCredentials {
             bearer: attempt.runner.bearer.clone(),
             key: attempt.key,
             attempt: attempt.attempt,
-            masks: attempt.log.masks().clone(),
+            log: attempt.log.clone(),
             known: Mutex::default(),
         }
     }
@@ -87,15 +91,24 @@ impl HostCredentials {
             }
         };
         let kept = match (answer.found, answer.kept) {
-            (true, _) => {
+            (true, is_kept) => {
                 // As it goes over the wire, too: a host may send back what it was sent.
                 let pair = STANDARD.encode(format!("{}:{}", answer.username, answer.password));
                 let password = SecretString::new(answer.password);
                 let values = [password.expose().as_bytes(), pair.as_bytes()];
-                self.masks.add(values).map_err(|_| LookupError::TooLarge)?;
-                Kept::Given(RegistryCredential { username: answer.username, password })
+                self.log.masks().add(values).map_err(|_| LookupError::TooLarge)?;
+                let credential = RegistryCredential { username: answer.username, password };
+                match is_kept {
+                    true => Kept::Given(credential),
+                    false => {
+                        // It is nobody's but the user's, who sees where it goes.
+                        self.log.service(&format!("the login of your Docker client is shown to {host}")).await;
+                        Kept::Own(credential)
+                    }
+                }
             }
             (false, true) => Kept::ForOthers,
+            (false, false) if answer.own => Kept::NothingOwn,
             (false, false) => Kept::Nothing,
         };
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(host, kept.clone());
@@ -122,8 +135,9 @@ impl HostCredentials {
 impl CredentialSource for HostCredentials {
     async fn for_host(&self, host: &str) -> Result<Option<GitCredential>, Box<dyn Error + Send + Sync>> {
         Ok(match self.of(host).await? {
-            Kept::Given(RegistryCredential { username, password }) => Some(GitCredential { username, password }),
-            Kept::ForOthers | Kept::Nothing => None,
+            Kept::Given(RegistryCredential { username, password })
+            | Kept::Own(RegistryCredential { username, password }) => Some(GitCredential { username, password }),
+            Kept::ForOthers | Kept::Nothing | Kept::NothingOwn => None,
         })
     }
 }

@@ -91,7 +91,7 @@ impl Attempt<'_> {
             volumes,
             networks: networks.collect::<Result<_, _>>()?,
             shared_network: order.networks.is_empty(),
-            registry: within_containers(registry, self.runner.forward.as_ref(), Arc::clone(&self.shared.logins)),
+            registry: within_containers(registry, self.runner.ways(order), Arc::clone(&self.shared.logins)),
         })
     }
 

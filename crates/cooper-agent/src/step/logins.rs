@@ -55,8 +55,10 @@ impl AttemptLogins {
         let Some(host) = SourceHost::of_registry(registry) else { return Ok(Login { credential: None, kept: false }) };
         match self.hosts.of(host.as_str()).await {
             Ok(Kept::Given(credential)) => Ok(Login { credential: Some(credential), kept: true }),
+            // What the engine has already, its user may have.
+            Ok(Kept::Own(credential)) => Ok(Login { credential: Some(credential), kept: false }),
             Ok(Kept::ForOthers) => Ok(Login { credential: None, kept: true }),
-            Ok(Kept::Nothing) => Ok(Login { credential: None, kept: false }),
+            Ok(Kept::Nothing | Kept::NothingOwn) => Ok(Login { credential: None, kept: false }),
             Err(error) => Err(LoginError { registry: registry.clone(), why: error.to_string() }),
         }
     }
@@ -77,10 +79,14 @@ impl AttemptLogins {
                     "; the credential that is kept for {host} is not enough: keep another with `cooper credential set {host}`"
                 )
             }
+            Some(Kept::Own(_)) => {
+                format!("; the login of your Docker client is not enough: log in again with `docker login {host}`")
+            }
             Some(Kept::ForOthers) => format!(
                 "; the credential that is kept for {host} is not for this run: an administrator can allow it with `cooper \
                  credential set {host} --principal …`"
             ),
+            Some(Kept::NothingOwn) => format!("; if a login is needed, log in with `docker login {host}`"),
             Some(Kept::Nothing) | None => {
                 format!("; if a login is needed, keep one for {host} with `cooper credential set {host}`")
             }
@@ -92,9 +98,14 @@ impl AttemptLogins {
 impl RegistryLogins for AttemptLogins {
     async fn login(&self, registry: &RegistryName) -> Result<Option<RegistryCredential>, LoginError> {
         let found = self.find(registry).await;
-        if let Err(error) = &found {
-            *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+        let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        match &found {
+            Err(error) => *fault = Some(error.clone()),
+            // Whoever asked again has it: nothing failed for that.
+            Ok(_) if fault.as_ref().is_some_and(|fault| fault.registry == *registry) => *fault = None,
+            Ok(_) => {}
         }
+        drop(fault);
         Ok(found?.credential)
     }
 }

@@ -16,13 +16,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cooper_api::agent::{MAX_PREPARED_BYTES, MAX_PREPARED_FILE_BYTES, PrepareOrder, RegistryAccess};
-use cooper_engine::message::{PreparedFile, PreparedSource, StepOutput};
+use cooper_engine::message::{DefinitionPin, PreparedFile, PreparedSource, StepOutput};
 use cooper_source::git::{self, CredentialSource, FetchEvent, FetchRequest, GitCredential, GitError, Snapshot};
 use cooper_source::{
     Cidr, Egress, EgressOptions, EgressPolicy, FetchLimits, RemoteError, RemoteRequest, RemoteSnapshot, fetch_archive,
     fetch_artifact, read_context,
 };
-use cooper_spec::source::{GitSource, RemoteSource};
+use cooper_spec::source::{GitReference, GitSource, RemoteSource};
 use cooper_types::{Digest, RegistryName};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -48,6 +48,7 @@ pub(super) struct Packed {
     tag: Option<String>,
     pub(super) pinned: Option<Digest>,
     pub(super) dockerfile: Option<String>,
+    definition: Option<String>,
     files: BTreeMap<String, Vec<u8>>,
 }
 
@@ -56,7 +57,18 @@ impl Packed {
     fn of(snapshot: RemoteSnapshot) -> Self {
         let RemoteSnapshot { pinned, archive, digest, size, dockerfile, files } = snapshot;
         let pinned = Some(pinned);
-        Self { archive, digest, size, commit: None, branch: None, tag: None, pinned, dockerfile, files }
+        Self {
+            archive,
+            digest,
+            size,
+            commit: None,
+            branch: None,
+            tag: None,
+            pinned,
+            dockerfile,
+            definition: None,
+            files,
+        }
     }
 }
 
@@ -99,9 +111,10 @@ impl Attempt<'_> {
         // Those that the task file names.
         let further = std::mem::take(&mut packed.files);
         files.extend(further.into_iter().map(|(name, content)| PreparedFile { name, content: Some(content) }));
-        let Packed { commit, branch, tag, pinned, digest, size, dockerfile, .. } = packed;
+        let Packed { commit, branch, tag, pinned, digest, size, dockerfile, definition, .. } = packed;
+        let definition = definition.map(|commit| Box::new(DefinitionPin { commit }));
         let dockerfile = dockerfile.filter(|name| order.dockerfile.as_ref() != Some(name));
-        Ok(PreparedSource { commit, branch, tag, context, digest, size, dockerfile, pinned, files })
+        Ok(PreparedSource { commit, branch, tag, context, digest, size, dockerfile, pinned, definition, files })
     }
 
     /// Fetches and packs a source into a folder of its own.
@@ -161,8 +174,11 @@ impl Attempt<'_> {
         credentials: &HostCredentials,
     ) -> Result<Packed, Fault> {
         let unpack = &self.runner.settings.unpack;
+        let definition = order.definition.as_deref().map(GitReference::parse).transpose();
+        let definition = definition.map_err(|error| Fault::new(error.to_string(), false, false, false))?;
         let request = FetchRequest {
             source: source.clone(),
+            definition,
             dockerfile: order.dockerfile.clone(),
             files: wanted_files(order),
             further: aliases::named_by(order, self.key.run, registry),
@@ -179,12 +195,23 @@ impl Attempt<'_> {
             // A full queue loses progress and nothing else.
             let _ = lines.try_send(event.to_string());
         });
-        let fetch = git::fetch(egress, credentials, request, listener, &self.stop);
+        let fetch = Box::pin(git::fetch(egress, credentials, request, listener, &self.stop));
         let (fetched, ()) = tokio::join!(fetch, self.show_lines(shown));
-        let Snapshot { commit, branch, reference, archive, digest, size, dockerfile, files, .. } =
+        let Snapshot { commit, branch, reference, archive, digest, size, dockerfile, definition, files, .. } =
             fetched.map_err(|error| Fault::of_git(&error))?;
         let tag = reference.and_then(|name| name.strip_prefix("refs/tags/").map(str::to_owned));
-        Ok(Packed { archive, digest, size, commit: Some(commit), branch, tag, pinned: None, dockerfile, files })
+        Ok(Packed {
+            archive,
+            digest,
+            size,
+            commit: Some(commit),
+            branch,
+            tag,
+            pinned: None,
+            dockerfile,
+            definition,
+            files,
+        })
     }
 
     async fn fetch_remote(
@@ -354,6 +381,7 @@ mod tests {
             size: 7,
             dockerfile: name(),
             pinned: None,
+            definition: None,
             files: Vec::new(),
         };
         let found = masked(found, |text| text.replace("s3cret", "***"));

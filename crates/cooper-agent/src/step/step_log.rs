@@ -19,14 +19,27 @@ const LAST_LINE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct StepLog {
     sender: LogSender,
     masks: MaskSet,
+    /// Stands in front of every line, where other steps speak meanwhile.
+    label: Arc<str>,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 }
 
 impl StepLog {
     /// A log that waits for nothing once `stop` has fired.
-    pub(super) fn new(sender: LogSender, masks: MaskSet, clock: Arc<dyn Clock>, stop: CancellationToken) -> Self {
-        Self { sender, masks, clock, stop }
+    pub(super) fn new(
+        sender: LogSender,
+        masks: MaskSet,
+        label: String,
+        clock: Arc<dyn Clock>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { sender, masks, label: label.into(), clock, stop }
+    }
+
+    /// What stands in front of every line; it may be nothing.
+    pub(super) fn label(&self) -> &str {
+        &self.label
     }
 
     pub(super) fn masks(&self) -> &MaskSet {
@@ -66,6 +79,11 @@ impl StepLog {
     /// A line of the service's own as a frame.
     pub(super) fn line(&self, line: &str) -> NewFrame {
         let line = self.masks.text(line).replace(|c: char| c.is_control(), " ");
-        NewFrame { time: self.now(), stream: Stream::Service, vertex: None, data: format!("{line}\n").into_bytes() }
+        NewFrame {
+            time: self.now(),
+            stream: Stream::Service,
+            vertex: None,
+            data: format!("{}{line}\n", self.label).into_bytes(),
+        }
     }
 }

@@ -7,8 +7,10 @@ use cooper_agent::{Agent, AgentError, AgentSettings};
 use cooper_engine::message::{Held, StepResult, ToAgent, ToServer};
 use cooper_ports::clock::ManualClock;
 use cooper_ports::engine::scripted::{EngineCall, Gate, ScriptedBuild, ScriptedEngine};
-use cooper_ports::engine::{ContainerEngine as _, EngineOwner};
-use cooper_types::{AttemptNumber, Platform, SecretString, Timestamp};
+use cooper_ports::engine::{
+    ContainerEngine as _, EngineOwner, PlacementRequest, PlacementScope, VolumeContent, VolumeRequest,
+};
+use cooper_types::{AttemptNumber, Platform, SecretString, Timestamp, VolumeName};
 use tokio_util::sync::CancellationToken;
 
 use crate::bench::{Bench, build, key, settings, soon};
@@ -279,6 +281,38 @@ async fn what_an_earlier_life_left_is_gone_before_the_first_work() {
     assert!(!bench.leftovers().contains(&"ca5-17".to_owned()));
     let owner = EngineOwner::new("server/tester");
     assert!(matches!(engine.calls().first(), Some(EngineCall::Reap(reaped)) if *reaped == owner));
+    bench.shut_down().await;
+}
+
+/// What a life that dies has asked for may come to be after the next one has looked: it looks again while it finds things.
+#[tokio::test]
+async fn an_engine_that_held_something_is_looked_through_again() {
+    let engine = Arc::new(ScriptedEngine::new());
+    let left = async |run| {
+        let request = PlacementRequest {
+            scope: PlacementScope { owner: EngineOwner::new("server/tester"), key: key(run) },
+            volumes: vec![VolumeRequest {
+                name: VolumeName::parse("home").expect("a name"),
+                content: VolumeContent::Empty,
+            }],
+            networks: Vec::new(),
+            shared_network: false,
+            registry: None,
+        };
+        engine.open_placement(request, CancellationToken::new()).await.expect("a placement")
+    };
+    let _before = left(8).await;
+    let bench = Bench::start_with(engine.clone(), |_| {});
+    let reaped = || engine.calls().iter().filter(|call| matches!(call, EngineCall::Reap(_))).count();
+    let times = async |times| {
+        while reaped() < times {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon("the first look", times(1)).await;
+    let _meanwhile = left(9).await;
+    soon("a look that finds nothing", times(3)).await;
+    assert_eq!(engine.placements(), Vec::<String>::new());
     bench.shut_down().await;
 }
 

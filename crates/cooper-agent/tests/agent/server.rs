@@ -345,8 +345,13 @@ impl AgentService for TestServer {
         self.authenticate(&request)?;
         let host = request.into_inner().host;
         let found = self.state().credentials.get(&host).cloned();
-        let answer =
-            found.map(|(username, password)| wire::SourceCredential { found: true, username, password, kept: true });
+        let answer = found.map(|(username, password)| wire::SourceCredential {
+            found: true,
+            username,
+            password,
+            kept: true,
+            own: false,
+        });
         Ok(Response::new(answer.unwrap_or_default()))
     }
 }

@@ -164,6 +164,9 @@ async fn a_base_that_the_run_built_is_the_runs_own() {
     assert_eq!((last.bases, last.hosts.as_slice()), (BaseImages::OfTheEngineFirst, &["db:10.0.0.1".to_owned()][..]));
     assert_eq!((last.cache_from.as_slice(), last.cache_to), (&CACHES.map(str::to_owned)[..], None));
     assert!(last.arguments.contains(&("BUILDKIT_INLINE_CACHE".into(), "1".into())));
+    // What was pulled is what the build takes; nobody needs to be asked.
+    let resolved: Vec<_> = last.resolved.iter().map(|base| base.reference.as_str()).collect();
+    assert_eq!((resolved, last.copied.as_slice()), (vec!["docker.io/library/alpine:3"], &[][..]));
     let text = text_of(&last.dockerfile_tree.expect("a tree"), "Dockerfile");
     let lines: Vec<_> = text.lines().collect();
     assert!(lines[1].starts_with("FROM cooper.invalid/") && lines[1].ends_with("/ca1:1"), "{text}");
@@ -200,7 +203,7 @@ async fn a_base_that_the_run_built_is_the_runs_own() {
 async fn a_base_of_another_placement_is_read_where_it_was_left() {
     let engine = Arc::new(ScriptedEngine::new());
     let mut bench = Bench::start(engine.clone());
-    let dockerfile = b"FROM alpine:3\nCOPY --from=team/data:v1 /a /a\n";
+    let dockerfile = b"FROM alpine:3\nCOPY --from=team/data:v1 /a /a\nCOPY --from=tool:1 /t /t\n";
     bench.server.serve_context(archive(&[("Dockerfile", dockerfile)]));
     let mut stream = bench.stream().await;
     stream.place(key(1)).await;
@@ -214,11 +217,12 @@ async fn a_base_of_another_placement_is_read_where_it_was_left() {
     let result = stream.result(key(1), 1).await;
     let StepResult::Succeeded { output: StepOutput::Built { bases, .. } } = result else { panic!("{result:?}") };
     let names: Vec<_> = bases.iter().map(|base| base.reference.as_str()).collect();
-    assert_eq!(names, ["alpine:3"], "the run's own images are no bases of others");
+    assert_eq!(names, ["alpine:3", "tool:1"], "the run's own images are no bases of others");
     let last = builds(&engine).pop().expect("a build");
     assert_eq!(last.bases, BaseImages::FromRegistries, "all of its bases are in registries");
+    assert_eq!(last.copied, ["docker.io/library/tool:1"], "what an engine may not tell, as it spells it");
     let text = text_of(&last.dockerfile_tree.expect("a tree"), "Dockerfile");
-    assert_eq!(text, format!("FROM alpine:3\nCOPY --from={left} /a /a\n"));
+    assert_eq!(text, format!("FROM alpine:3\nCOPY --from={left} /a /a\nCOPY --from=tool:1 /t /t\n"));
     assert!(!engine.calls().iter().any(|call| matches!(call, EngineCall::Pull(_))), "nothing is pulled before");
     stream.stop(key(1)).await;
     bench.shut_down().await;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cooper_engine::run::KnownVariables;
 use cooper_spec::dockerfile::FrontendRules;
 use cooper_spec::plan::{Mount, Network, Tries};
 use cooper_spec::source::RemoteSource;
@@ -25,7 +26,7 @@ pub struct StepOrder {
     pub environment: Option<EnvironmentOrder>,
     /// How often the agent does the work within the attempt.
     pub tries: Tries,
-    /// Whether another build of the run may say something at the same time.
+    /// Whether another step of the run may say something at the same time: each line then begins with whose it is.
     pub beside: bool,
     /// What to do.
     pub work: StepWork,
@@ -68,6 +69,8 @@ pub struct PrepareOrder {
     pub task_file: Option<String>,
     /// What the task file's aliases are found by.
     pub task: Option<TaskOrder>,
+    /// The reference of the same repository that has the files above, if that is not the source's own.
+    pub definition: Option<String>,
     /// Networks that may be reached although they are not public.
     pub allowed_networks: Vec<String>,
     /// The largest archive that the server takes, in bytes.
@@ -81,6 +84,8 @@ pub struct TaskOrder {
     pub request: TaskRequest,
     /// When the run was created.
     pub created: Timestamp,
+    /// What the run's variables hold that is not found in the source.
+    pub known: KnownVariables,
 }
 
 /// A build.
@@ -191,6 +196,8 @@ pub struct EnvironmentOrder {
     pub networks: Vec<Network>,
     /// Secret volumes: the name, and the files with their contents.
     pub volumes: Vec<VolumeOrder>,
+    /// Whether a step needs the registry where the registry's name is of no use.
+    pub registry_by_address: bool,
 }
 
 /// A volume of secret files, kept in memory.

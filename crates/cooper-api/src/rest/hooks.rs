@@ -129,6 +129,15 @@ pub struct HookList {
     pub deliveries: Vec<DeliveryView>,
 }
 
+/// What `POST /tasks/{id}/hooks/{hook}/secret` takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RotateHookQuery {
+    /// Whether the secret before, and the one before that, are taken no more at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub revoke_old: bool,
+}
+
 /// A hook, and what came to it since the server's start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -152,6 +161,42 @@ pub struct SeenHook {
     pub last_not_kept: Option<Timestamp>,
     /// Why it was.
     pub why: Option<String>,
+    /// Whether the server has registered it at the forge; absent where it does not do that: for the generic form, and where
+    /// the repository's URL leads to no forge's interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registration: Option<RegistrationView>,
+}
+
+/// How far the registration of a hook at its forge is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RegistrationView {
+    /// How far it is.
+    pub status: RegistrationStatus,
+    /// The repository.
+    pub repository: String,
+    /// When the forge took it last.
+    #[serde(default, with = "rfc3339_option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub registered: Option<Timestamp>,
+    /// When it is tried next.
+    #[serde(default, with = "rfc3339_option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub next_try: Option<Timestamp>,
+    /// What went wrong last.
+    pub fault: Option<String>,
+}
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum RegistrationStatus {
+    /// The forge has it.
+    Registered,
+    /// It is tried in a moment, or again.
+    Waiting,
+    /// It is left until the task, its token or the server's address changes.
+    Failed,
 }
 
 /// A delivery, and what it led to.

@@ -2,10 +2,14 @@
 //!
 //! A run's text is the data of its frames one after another, those of the stream `vertex` left out.
 
+use std::fmt;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cooper_types::{AttemptNumber, Timestamp};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::run::{Run, RunStatus};
@@ -14,6 +18,12 @@ use super::run::{Run, RunStatus};
 pub const LOG_OFFSET_HEADER: &str = "cooper-log-offset";
 /// Response header of `GET /runs/{id}/log`: `true` when the log ends with this answer, else `false`.
 pub const LOG_COMPLETE_HEADER: &str = "cooper-log-complete";
+
+/// Request header of `GET /runs/{id}/log/events`: a form of packed frames that the client reads. A server that has this
+/// form sends `packed` events, which take a fraction of the bytes and of the time; any other sends `log` events.
+pub const LOG_FRAMES_HEADER: &str = "cooper-log-frames";
+/// The form that a [`PackedLog`] has: another number with each stream, flag or packing that is new in it.
+pub const LOG_FRAMES_FORM: &str = "1";
 
 /// What `GET /runs/{id}/log` takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +50,8 @@ pub struct LogEventsQuery {
 pub enum LogEventName {
     /// Data is a [`LogBatch`]; the event's id is the frame offset after it.
     Log,
+    /// Data is a [`PackedLog`], for who reads its form; the event's id is the frame offset after it.
+    Packed,
     /// Data is a [`StatusEvent`].
     Status,
     /// Data is an [`EndEvent`], the final run; the stream closes after it.
@@ -51,6 +63,7 @@ impl LogEventName {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Log => "log",
+            Self::Packed => "packed",
             Self::Status => "status",
             Self::End => "end",
         }
@@ -61,10 +74,29 @@ impl LogEventName {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LogBatch {
-    /// The frame offset of the first frame. Frame offsets grow; what they count is the server's affair.
+    /// The frame offset of the first frame.
     pub offset: u64,
     /// The frames, in order.
     pub frames: Vec<LogFrame>,
+}
+
+/// Some frames of a log as the server keeps them, for who sends `Cooper-Log-Frames: 1`: one after another, each as
+/// `length u32, stream u8, flags u8, attempt u64?, seq u64, time i64, (vertex length u32, vertex)?, data`, little-endian.
+///
+/// `length` counts what follows it; bit 0 of `flags` says that there is an attempt, bit 1 that there is a vertex; streams
+/// are numbered in the order of `LogStream`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PackedLog {
+    /// The frame offset of the first frame. It may be below the one that was asked for: frame offsets count the bytes of
+    /// frames, so that the frames to pass over are known.
+    pub offset: u64,
+    /// How many bytes the frames are.
+    pub length: u64,
+    /// The frames, in base64: as they are where these are `length` bytes, else as one LZ4 block.
+    #[serde(with = "base64_bytes")]
+    #[schema(value_type = String, format = Byte)]
+    pub data: Vec<u8>,
 }
 
 /// One frame of a log.
@@ -153,12 +185,32 @@ pub type EndEvent = Run;
 mod base64_bytes {
     use super::*;
 
+    /// As it stands: base64 needs no escapes, for which a string would be searched.
     pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&STANDARD.encode(bytes))
+        let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4 + 2);
+        text.push('"');
+        STANDARD.encode_string(bytes, &mut text);
+        text.push('"');
+        RawValue::from_string(text).map_err(ser::Error::custom)?.serialize(serializer)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        STANDARD.decode(String::deserialize(deserializer)?).map_err(de::Error::custom)
+        deserializer.deserialize_str(Text)
+    }
+
+    /// Decodes a text where it is.
+    struct Text;
+
+    impl Visitor<'_> for Text {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("bytes in base64")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            STANDARD.decode(text).map_err(de::Error::custom)
+        }
     }
 }
 

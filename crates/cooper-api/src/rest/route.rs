@@ -154,6 +154,11 @@ const LIST_RUNS_QUERY: &[Parameter] = &[
     Parameter { name: "status", kind: ParameterKind::Schema("RunStatus"), summary: "Only runs with this status" },
     Parameter { name: "taskName", kind: ParameterKind::Text, summary: "Only runs of this task" },
     Parameter { name: "runType", kind: ParameterKind::Schema("RunType"), summary: "Only runs of this type" },
+    Parameter {
+        name: "image",
+        kind: ParameterKind::Text,
+        summary: "Only runs that wrote this image: [REGISTRY/]NAME[:TAG|@DIGEST]",
+    },
     Parameter { name: "top", kind: ParameterKind::Number, summary: "How many at most: 1 to 1000, 15 if absent" },
     Parameter { name: "before", kind: ParameterKind::Text, summary: "Only runs older than the run with this id" },
 ];
@@ -170,8 +175,30 @@ const LOG_EVENTS_QUERY: &[Parameter] = &[
     },
 ];
 
-const REPLACE_TASK_QUERY: &[Parameter] =
-    &[Parameter { name: "dryRun", kind: ParameterKind::Flag, summary: "Answer what would be, and change nothing" }];
+const REPLACE_TASK_QUERY: &[Parameter] = &[
+    Parameter { name: "dryRun", kind: ParameterKind::Flag, summary: "Answer what would be, and change nothing" },
+    Parameter {
+        name: "generation",
+        kind: ParameterKind::Number,
+        summary: "The generation that the task must have; 0 where there must be none",
+    },
+    Parameter {
+        name: "created",
+        kind: ParameterKind::Text,
+        summary: "When the task must have been made, as its creationDate says it",
+    },
+];
+
+const LIST_TASKS_QUERY: &[Parameter] = &[
+    Parameter { name: "top", kind: ParameterKind::Number, summary: "How many at most: 1 to 1000, 100 if absent" },
+    Parameter { name: "after", kind: ParameterKind::Text, summary: "Only tasks after the one of this name" },
+];
+
+const ROTATE_HOOK_QUERY: &[Parameter] = &[Parameter {
+    name: "revokeOld",
+    kind: ParameterKind::Flag,
+    summary: "Take no secret before this one any more, from now on",
+}];
 
 const LIST_TIMERS_QUERY: &[Parameter] = &[Parameter {
     name: "count",
@@ -196,6 +223,9 @@ const DELETE_POOL_QUERY: &[Parameter] = &[Parameter {
 
 const LIST_WEBHOOK_EVENTS_QUERY: &[Parameter] =
     &[Parameter { name: "top", kind: ParameterKind::Number, summary: "How many at most: 1 to 1000, 50 if absent" }];
+
+const LIST_NOTIFICATIONS_QUERY: &[Parameter] =
+    &[Parameter { name: "top", kind: ParameterKind::Number, summary: "How many at most: 1 to 1000, 20 if absent" }];
 
 const DELETE_SECRET_QUERY: &[Parameter] = &[Parameter {
     name: "version",
@@ -268,7 +298,8 @@ pub const ROUTES: &[Route] = &[
         ..route(Method::Patch, "/api/v1/runs/{id}", Auth::Run, "updateRun", 200)
     },
     Route {
-        summary: "List the stored tasks",
+        summary: "List the stored tasks, without the contents of encoded files",
+        query: LIST_TASKS_QUERY,
         response: json("TaskList"),
         ..route(Method::Get, "/api/v1/tasks", Auth::Read, "listTasks", 200)
     },
@@ -318,6 +349,23 @@ pub const ROUTES: &[Route] = &[
         ..route(Method::Get, "/api/v1/tasks/{id}/refusals", Auth::Read, "listRefusals", 200)
     },
     Route {
+        summary: "List what a task tells its endpoint and its forge, the newest first",
+        query: LIST_NOTIFICATIONS_QUERY,
+        response: json("NotificationList"),
+        ..route(Method::Get, "/api/v1/tasks/{id}/notifications", Auth::Read, "listNotifications", 200)
+    },
+    Route {
+        summary: "Send something to a task's endpoint once more, after all that waits",
+        response: json("WebhookEventInfo"),
+        ..route(
+            Method::Post,
+            "/api/v1/tasks/{id}/notifications/{event}/redeliver",
+            Auth::Run,
+            "redeliverNotification",
+            200,
+        )
+    },
+    Route {
         summary: "List waves: what changes of base images set off, the newest first",
         query: LIST_WAVES_QUERY,
         response: json("WaveList"),
@@ -342,6 +390,11 @@ pub const ROUTES: &[Route] = &[
         summary: "End a wave early: its runs are cancelled, and no other member begins",
         response: json("WaveView"),
         ..route(Method::Post, "/api/v1/waves/{id}/cancel", Auth::Admin, "cancelWave", 202)
+    },
+    Route {
+        summary: "Try again what failed, was skipped or was cancelled in a wave: a new wave does that",
+        response: json("WaveView"),
+        ..route(Method::Post, "/api/v1/waves/{id}/retry", Auth::Admin, "retryWave", 201)
     },
     Route {
         summary: "Show where other registries tell of pushes",
@@ -376,6 +429,7 @@ pub const ROUTES: &[Route] = &[
     },
     Route {
         summary: "Give a hook another secret, shown once; the one before is taken for a day",
+        query: ROTATE_HOOK_QUERY,
         response: json("HookView"),
         ..route(Method::Post, "/api/v1/tasks/{id}/hooks/{hook}/secret", Auth::Run, "rotateHook", 200)
     },
@@ -481,6 +535,11 @@ pub const ROUTES: &[Route] = &[
         ..route(Method::Get, "/api/v1/tasks/{id}/update-trigger-secret", Auth::Run, "getUpdateTriggerSecret", 200)
     },
     Route {
+        summary: "Sign the requests to a task's endpoint with another secret from now on",
+        response: json("UpdateTriggerSecret"),
+        ..route(Method::Post, "/api/v1/tasks/{id}/update-trigger-secret", Auth::Run, "renewUpdateTriggerSecret", 200)
+    },
+    Route {
         summary: "List webhooks",
         response: json("WebhookList"),
         ..route(Method::Get, "/api/v1/webhooks", Auth::Admin, "listWebhooks", 200)
@@ -568,8 +627,9 @@ mod tests {
 
     use super::*;
     use crate::rest::{
-        DeletePoolQuery, DeleteSecretQuery, ImpactQuery, ListRunsQuery, ListTimersQuery, ListWavesQuery,
-        ListWebhookEventsQuery, LogEventsQuery, LogQuery, ReplaceTaskQuery, RunStatus, RunType,
+        DeletePoolQuery, DeleteSecretQuery, ImpactQuery, ListNotificationsQuery, ListRunsQuery, ListTasksQuery,
+        ListTimersQuery, ListWavesQuery, ListWebhookEventsQuery, LogEventsQuery, LogQuery, Moment, ReplaceTaskQuery,
+        RotateHookQuery, RunStatus, RunType,
     };
 
     #[test]
@@ -598,17 +658,24 @@ mod tests {
             status: Some(RunStatus::Failed),
             task_name: Some(cooper_types::TaskName::parse("nightly").expect("valid")),
             run_type: Some(RunType::QuickBuild),
+            image: Some("app:1".to_owned()),
             top: Some(1),
             before: Some(RunId::from_number(1)),
         };
         check("listRuns", serde_json::to_value(list).expect("json"));
         check("getRunLog", serde_json::to_value(LogQuery { offset: 1 }).expect("json"));
-        check("replaceTask", serde_json::to_value(ReplaceTaskQuery { dry_run: true }).expect("json"));
+        let created = Some(Moment(cooper_types::Timestamp::from_micros(0)));
+        let replace = ReplaceTaskQuery { dry_run: true, generation: Some(1), created };
+        check("replaceTask", serde_json::to_value(replace).expect("json"));
+        let after = Some(cooper_types::TaskName::parse("nightly").expect("valid"));
+        check("listTasks", serde_json::to_value(ListTasksQuery { top: Some(1), after }).expect("json"));
+        check("rotateHook", serde_json::to_value(RotateHookQuery { revoke_old: true }).expect("json"));
         check("listWaves", serde_json::to_value(ListWavesQuery { top: Some(1) }).expect("json"));
         check("getImpact", serde_json::to_value(ImpactQuery { image: "node:22".to_owned() }).expect("json"));
         check("listTimers", serde_json::to_value(ListTimersQuery { count: Some(1) }).expect("json"));
         check("deletePool", serde_json::to_value(DeletePoolQuery { force: true }).expect("json"));
         check("deleteSecret", serde_json::to_value(DeleteSecretQuery { version: Some(1) }).expect("json"));
+        check("listNotifications", serde_json::to_value(ListNotificationsQuery { top: Some(1) }).expect("json"));
         check("listWebhookEvents", serde_json::to_value(ListWebhookEventsQuery { top: Some(1) }).expect("json"));
         let events = LogEventsQuery { offset: 1, status_only: true };
         check("followRunLog", serde_json::to_value(events).expect("json"));

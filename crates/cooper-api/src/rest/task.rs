@@ -264,8 +264,29 @@ impl fmt::Debug for SetTaskCredential {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskList {
-    /// The tasks, by name.
+    /// The tasks, by name, without the contents of encoded files.
     pub value: Vec<TaskView>,
+    /// The path and query of the next page, if there is one.
+    pub next_link: Option<String>,
+}
+
+/// What `GET /tasks` takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListTasksQuery {
+    /// How many at most: 1 to [`ListTasksQuery::MAX_TOP`]. Where tasks are large a page may be shorter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top: Option<u32>,
+    /// Only tasks after the one of this name: for the next page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<TaskName>,
+}
+
+impl ListTasksQuery {
+    /// How many tasks a page has when nothing is said.
+    pub const DEFAULT_TOP: u32 = 100;
+    /// How many tasks a page has at most.
+    pub const MAX_TOP: u32 = 1000;
 }
 
 /// What is different in one run of a task.
@@ -344,6 +365,13 @@ pub struct ReplaceTaskQuery {
     /// Whether the answer is what would be, and nothing changes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
+    /// The generation that the task has, 0 if there is none: it is replaced if it has not been changed since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    /// When the task was made: another one that has taken its name meanwhile is not replaced, though its generation may be the
+    /// same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<Moment>,
 }
 
 /// What `GET /tasks/{id}/timers` takes.

@@ -117,7 +117,7 @@ pub struct WaveView {
     #[serde(default, with = "rfc3339_option")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub finish_time: Option<Timestamp>,
-    /// How many of its runs go on at a time.
+    /// How many runs of all waves go on at a time.
     pub concurrency_limit: u32,
     /// What set it off.
     pub changes: Vec<WaveChange>,

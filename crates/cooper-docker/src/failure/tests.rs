@@ -32,6 +32,8 @@ fn blame(dockerfile: &str) -> Blame {
         cache_from: Vec::new(),
         cache_to: None,
         shared_key: String::new(),
+        resolved: Vec::new(),
+        copied: Vec::new(),
     };
     let engine = EngineDescription {
         name: "Docker Engine".into(),

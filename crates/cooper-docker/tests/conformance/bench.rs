@@ -140,6 +140,8 @@ impl Bench {
             cache_from: Vec::new(),
             cache_to: None,
             shared_key: self.owner.label().to_owned(),
+            resolved: Vec::new(),
+            copied: Vec::new(),
         }
     }
 

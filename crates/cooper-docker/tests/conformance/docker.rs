@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
-use cooper_ports::engine::{BuildError, BuildEvent, BuildFailure, ContainerEngine, EngineFeature};
+use cooper_ports::engine::{BuildError, BuildEvent, BuildFailure, ContainerEngine, EngineFeature, ResolvedBase};
 use cooper_types::{Digest, Platform, RegistryName, SecretBytes};
 use futures::TryStreamExt;
 use tokio::sync::mpsc;
@@ -106,6 +106,35 @@ async fn a_cache_is_written_to_a_registry_where_the_engine_can() {
         let warnings: Vec<_> = said.0.iter().filter(is_warning).collect();
         assert_eq!(bench.registry.tag("team/app:cache_quickrun_b").is_some(), is_able, "{warnings:?}");
         assert_eq!(warnings.is_empty(), is_able, "{warnings:?}");
+    })
+    .await;
+}
+
+/// What is told too late would say that an image stands on what it does not: nobody would build it again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_base_whose_tag_moves_while_it_is_built_on_is_what_was_built_on() {
+    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
+        let tool = |tag: &str| format!("{}/base/tool:{tag}", bench.registry.address());
+        let mut digests = Vec::new();
+        for tag in ["before", "after"] {
+            let content = format!("{} {tag}", bench.owner.label());
+            let context = Context::new("FROM scratch\nCOPY tool /tool\n").file("tool", 0o755, content.as_bytes());
+            let (built, said) = bench.build(bench.request(context)).await;
+            let image = built.unwrap_or_else(|error| panic!("{error}\n{}", said.output())).image;
+            digests.push(bench.push(image, &tool(tag)).await.expect("pushed").digest);
+        }
+        bench.registry.move_tag("base/tool:1", "base/tool:before");
+        let mut request = bench.request(Context::new(&format!("FROM scratch\nCOPY --from={} /tool /\n", tool("1"))));
+        request.copied = vec![tool("1")];
+        bench.registry.hold_downloads();
+        let moves = async {
+            bench.registry.somebody_waits().await;
+            bench.registry.move_tag("base/tool:1", "base/tool:after");
+            bench.registry.let_go();
+        };
+        let ((built, said), ()) = tokio::join!(bench.build(request), moves);
+        let bases = built.unwrap_or_else(|error| panic!("{error}\n{}", said.output())).bases;
+        assert_eq!(bases, [ResolvedBase { reference: tool("1"), digest: digests[0].clone() }], "{digests:?}");
     })
     .await;
 }

@@ -26,11 +26,19 @@ pub(crate) struct TestRegistry {
     _server: AbortOnDropHandle<()>,
 }
 
+/// What may be held back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Held {
+    Uploads,
+    /// Of blobs: whoever asks for one has been told what a tag stands for.
+    Downloads,
+}
+
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// Whether uploads are held back.
-    held: watch::Sender<bool>,
+    /// What is held back.
+    held: watch::Sender<Option<Held>>,
     waiting: watch::Sender<bool>,
 }
 
@@ -89,12 +97,29 @@ impl TestRegistry {
 
     /// From now on, uploads wait for ever.
     pub(crate) fn hold(&self) {
-        self.shared.held.send_replace(true);
+        self.shared.held.send_replace(Some(Held::Uploads));
     }
 
-    /// Returns when an upload waits.
-    pub(crate) async fn upload_waits(&self) {
+    /// From now on, downloads of blobs wait until they are let go.
+    pub(crate) fn hold_downloads(&self) {
+        self.shared.held.send_replace(Some(Held::Downloads));
+    }
+
+    /// Lets go what waits.
+    pub(crate) fn let_go(&self) {
+        self.shared.held.send_replace(None);
+    }
+
+    /// Returns when somebody waits.
+    pub(crate) async fn somebody_waits(&self) {
         let _ = self.shared.waiting.subscribe().wait_for(|waiting| *waiting).await;
+    }
+
+    /// Has a tag stand for what another one does.
+    pub(crate) fn move_tag(&self, name: &str, to: &str) {
+        let mut state = self.state();
+        let manifest = state.manifests.get(to).cloned().expect("there is such a tag");
+        state.manifests.insert(name.to_owned(), manifest);
     }
 
     /// The digest behind a tag.
@@ -111,9 +136,14 @@ impl Shared {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-        if parts.method == Method::POST {
-            self.waiting.send_replace(*self.held.borrow());
-            let _ = self.held.subscribe().wait_for(|held| !*held).await;
+        let what = match parts.method {
+            Method::POST => Some(Held::Uploads),
+            Method::GET if parts.uri.path().contains("/blobs/") => Some(Held::Downloads),
+            _ => None,
+        };
+        if what.is_some() {
+            self.waiting.send_replace(*self.held.borrow() == what);
+            let _ = self.held.subscribe().wait_for(|held| *held != what).await;
         }
         let mut state = self.state.lock().expect("no test panics in here");
         if state.login && !logged_in(&parts.headers) {

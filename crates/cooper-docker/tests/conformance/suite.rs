@@ -285,7 +285,7 @@ pub(crate) async fn a_cancelled_push_ends_within_a_second(bench: Arc<Bench>) {
         }
     });
     if bench.is_real() {
-        bench.registry.upload_waits().await;
+        bench.registry.somebody_waits().await;
     } else {
         gate.arrival().await;
     }

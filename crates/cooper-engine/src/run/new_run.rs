@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cooper_spec::plan::Plan;
+use cooper_spec::plan::{Plan, PrepareWork, Work};
 use cooper_spec::quick_build::{BuildSource, PlanError, QuickBuild};
 use cooper_spec::source::RemoteSource;
 use cooper_spec::task_request::{Fetched, KeptTexts};
@@ -121,13 +121,21 @@ impl NewRun {
                 TaskSource::Here { context, fetched } => {
                     let mut variables = self.variables(id, &asked.request.platform, now);
                     if let Some((location, found)) = kept {
-                        variables = of_source(variables, location, found);
+                        variables = self.origin.of_event(of_source(variables, location, found));
                     }
-                    let mut planned =
-                        task::plan(&asked.request, variables, fetched, context.as_ref(), &self.registry, &self.scopes)
-                            .map_err(|error| error.of(&self.principal))?;
+                    let mut planned = task::plan(
+                        &asked.request,
+                        variables,
+                        fetched,
+                        context.as_ref(),
+                        &self.registry,
+                        &self.scopes,
+                        self.origin.untrusted,
+                    )
+                    .map_err(|error| error.of(&self.principal))?;
                     notes.extend(fetched.notes.iter().cloned());
                     notes.extend(task::notes(&planned.warnings));
+                    notes.extend(self.origin.untrusted.then(|| task::NOT_PUSHED.to_owned()));
                     notes.extend(provenance.change(&mut planned.plan));
                     provenance.secrets = fetched.used_secrets.clone();
                     let run = self.run(id, now, planned.plan, kept.map(kept_source), provenance);
@@ -174,7 +182,7 @@ impl NewRun {
         let (fetched, wanted) = match source {
             BuildSource::Context(_) => {
                 if let Some((location, found)) = self.replay.as_ref().and_then(|new| new.kept.as_ref()) {
-                    variables = of_source(variables, location, found);
+                    variables = self.origin.of_event(of_source(variables, location, found));
                     build.dockerfile = found.dockerfile.clone().unwrap_or(build.dockerfile);
                 }
                 (source.clone(), None)
@@ -199,7 +207,12 @@ impl NewRun {
         Ok((plan, wanted))
     }
 
-    fn run(&self, id: RunId, now: Timestamp, plan: Plan, source: Option<RunSource>, provenance: Provenance) -> Run {
+    fn run(&self, id: RunId, now: Timestamp, mut plan: Plan, source: Option<RunSource>, provenance: Provenance) -> Run {
+        for step in &mut plan.steps {
+            if let Work::Prepare(PrepareWork { source: RemoteSource::Git(_), definition, .. }) = &mut step.work {
+                definition.clone_from(&self.origin.definition);
+            }
+        }
         let placements = plan.placements.iter().map(|_| Placement::Waiting { reason: PendingReason::New }).collect();
         let steps = plan.steps.iter().map(|_| Step::NEW).collect();
         Run {

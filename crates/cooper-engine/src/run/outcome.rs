@@ -1,15 +1,13 @@
-//! How results, losses and early ends are worked into a run. Called by `apply` only, after it has checked the event.
+//! How results and early ends are worked into a run. Called by `apply` only, after it has checked the event.
 
 use std::time::Duration;
 
 use cooper_spec::plan::{CommandImage, CommandWork, PlannedStep, PushWork, PushedName, Work};
-use cooper_types::{Access, AttemptNumber, Digest, ImageRef, StepId, Tag, Timestamp};
+use cooper_types::{AttemptNumber, Digest, ImageRef, StepId, Timestamp};
 
+use super::image::is_of;
 use super::task::PlannedRun;
-use super::{
-    AgentRef, Effect, Loss, PendingReason, Phase, Placement, Policy, Refusal, Run, RunSource, StepState, TagTarget,
-    Verdict,
-};
+use super::{AgentRef, Effect, Phase, Placement, Policy, Refusal, Run, RunSource, StepState, TagTarget, Verdict};
 use crate::message::{BaseImage, PlacementKey, PreparedSource, PushedManifest, Resolved, StepOutput, StepResult};
 
 /// What is said when a step begins, in ACR's words (contract §5.3), and where.
@@ -293,181 +291,6 @@ impl Run {
         }
     }
 
-    /// The tags that an attempt pushes images of the embedded registry under, and what each stands for: one for each
-    /// repository and image.
-    ///
-    /// They are unique to the attempt, so that two runs of one image name never meet in an engine's local names.
-    pub fn tag_targets(&self, step: usize, attempt: AttemptNumber) -> Vec<TagTarget> {
-        let Work::Push(push) = &self.plan.steps[step].work else { return Vec::new() };
-        let mut targets: Vec<TagTarget> = Vec::new();
-        for PushedName { image, from } in &push.names {
-            if image.registry.as_ref() != Some(&self.registry) {
-                continue;
-            }
-            let tags = if push.is_stage { Vec::new() } else { vec![image.tag.clone().unwrap_or_else(Tag::latest)] };
-            let same = |target: &&mut TagTarget| target.repository == image.repository && target.from == *from;
-            if let Some(target) = targets.iter_mut().find(same) {
-                target.tags.extend(tags);
-                continue;
-            }
-            let others = targets.iter().filter(|target| target.repository == image.repository).count();
-            let staging_tag = match others {
-                0 => format!("staged.{}.{attempt}", self.id),
-                others => format!("staged.{}.{attempt}.{others}", self.id),
-            };
-            let staging_tag = Tag::parse(&staging_tag).expect("a run id and numbers with dots between make a tag");
-            targets.push(TagTarget {
-                repository: image.repository.clone(),
-                from: from.clone(),
-                staging_tag,
-                tags,
-                digest: None,
-            });
-        }
-        targets
-    }
-
-    /// Where a build's cache is kept in the embedded registry, if the run may write there.
-    pub fn own_cache(&self, step: usize) -> Option<&ImageRef> {
-        let Work::Build(build) = &self.plan.steps[step].work else { return None };
-        let cache = build.cache.as_ref().filter(|cache| cache.registry.as_ref() == Some(&self.registry));
-        cache.filter(|cache| self.scopes.repository(&cache.repository, Access::Push))
-    }
-
-    /// Whether what an attempt staged stays when it ends: it was a stage, and did its work.
-    pub fn keeps_staged(&self, step: usize, attempt: AttemptNumber) -> bool {
-        let is_stage = matches!(&self.plan.steps[step].work, Work::Push(push) if push.is_stage);
-        is_stage && matches!(&self.steps[step].state, StepState::Succeeded { attempt: done, .. } if *done == attempt)
-    }
-
-    /// Where a stage left an image that is to be found at `place`, by its digest.
-    pub fn staged_image(&self, stage: usize, place: &ImageRef) -> Option<ImageRef> {
-        let StepState::Succeeded { output: StepOutput::Pushed { manifests }, .. } = &self.steps.get(stage)?.state
-        else {
-            return None;
-        };
-        let digest = self.pushed_manifest(manifests, place)?.digest.clone();
-        Some(ImageRef { tag: None, digest: Some(digest), ..place.clone() })
-    }
-
-    /// What was pushed to an image's repository.
-    fn pushed_manifest<'m>(&self, manifests: &'m [PushedManifest], image: &ImageRef) -> Option<&'m PushedManifest> {
-        let outside = image.registry.as_ref().filter(|registry| **registry != self.registry);
-        let is_there = |manifest: &&PushedManifest| {
-            manifest.repository == image.repository && manifest.registry.as_ref() == outside
-        };
-        manifests.iter().find(is_there)
-    }
-
-    /// Something of the machinery failed under a held placement: it starts again, until there were too many losses.
-    pub(super) fn lose(
-        &mut self,
-        placement: usize,
-        reason: &str,
-        now: Timestamp,
-        policy: &Policy,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(lease) = self.placements[placement].lease().cloned() else { return };
-        let agent = lease.agent.name.clone();
-        self.losses.push(Loss { at: now, placement, agent: agent.clone(), reason: reason.to_owned() });
-        let count = self.losses.iter().filter(|loss| loss.placement == placement).count();
-        effects.push(Effect::LogGap(format!(
-            "agent {agent} lost the run ({reason}); loss {count} of {}: output may be missing here",
-            policy.max_losses
-        )));
-        // Who uses something comes behind it: whether it is done again is known first.
-        for index in (0..self.steps.len()).rev() {
-            if self.plan.steps[index].placement != placement {
-                continue;
-            }
-            if let StepState::Running { attempt, .. } = &self.steps[index].state {
-                effects.push(Effect::AttemptEnded { step: index, attempt: *attempt });
-            }
-            if self.is_done_again(index) {
-                self.steps[index].state = StepState::Waiting;
-                self.set_back_stages(index);
-            }
-        }
-        let key = PlacementKey { run: self.id, fence: lease.fence };
-        effects.push(Effect::SendStop { agent: lease.agent, key });
-        let reason = PendingReason::Lost { agent, why: reason.to_owned() };
-        self.placements[placement] = Placement::Waiting { reason };
-        if count >= policy.max_losses {
-            let story: Vec<String> =
-                self.losses.iter().map(|loss| format!("{} on {} at {}", loss.reason, loss.agent, loss.at)).collect();
-            let reason = format!("lost {} times: {}", story.len(), story.join("; "));
-            self.end_early(Verdict::Error { reason }, now, policy, effects);
-        }
-    }
-
-    /// Whether a step of a placement that is lost has to be done again. Images and workspaces are on the lost agent.
-    ///
-    /// Pushes that completed are not repeated, nor is the source prepared anew: the server has it, and another clone may find
-    /// another commit. An image that nobody is going to use any more is not built again: that could only fail.
-    fn is_done_again(&self, step: usize) -> bool {
-        let is_wanted = || self.users(step).any(|user| self.steps[user].state == StepState::Waiting);
-        match (&self.steps[step].state, &self.plan.steps[step].work) {
-            (StepState::Running { .. }, _) => true,
-            (StepState::Succeeded { .. } | StepState::Failed { ignored: true, .. }, Work::Command(_)) => true,
-            (StepState::Succeeded { .. } | StepState::Failed { ignored: true, .. }, Work::Build(_)) => is_wanted(),
-            (StepState::Failed { ignored: true, .. }, Work::Push(push)) => push.is_stage && is_wanted(),
-            (StepState::Succeeded { .. }, Work::Push(_) | Work::Prepare(_))
-            | (StepState::Failed { ignored: true, .. }, Work::Prepare(_))
-            | (
-                StepState::Waiting
-                | StepState::Failed { ignored: false, .. }
-                | StepState::Cancelled { .. }
-                | StepState::Skipped,
-                _,
-            ) => false,
-        }
-    }
-
-    /// Sets back the stages of a build that is done again, for those who have not taken from them yet: what they push has
-    /// to be what the run's other steps see from now on.
-    fn set_back_stages(&mut self, build: usize) {
-        let is_stage = |user: &usize| matches!(&self.plan.steps[*user].work, Work::Push(push) if push.is_stage);
-        let is_wanted = |stage: &usize| self.users(*stage).any(|user| self.steps[user].state == StepState::Waiting);
-        let stages: Vec<usize> = self.users(build).filter(is_stage).filter(is_wanted).collect();
-        for stage in stages {
-            if self.steps[stage].state.lets_go_on() {
-                self.steps[stage].state = StepState::Waiting;
-            }
-        }
-    }
-
-    /// The steps that use what a step made.
-    fn users(&self, step: usize) -> impl Iterator<Item = usize> {
-        let later = self.plan.steps.iter().enumerate().skip(step + 1);
-        later.filter(move |(_, planned)| planned.uses().contains(&step)).map(|(index, _)| index)
-    }
-
-    /// The agent of a placement is gone, in whatever state the placement is.
-    pub(super) fn lease_lost(
-        &mut self,
-        placement: usize,
-        reason: &str,
-        now: Timestamp,
-        policy: &Policy,
-        effects: &mut Vec<Effect>,
-    ) {
-        match &self.placements[placement] {
-            Placement::Offered(lease) => {
-                let key = PlacementKey { run: self.id, fence: lease.fence };
-                effects.push(Effect::SendStop { agent: lease.agent.clone(), key });
-                let reason = PendingReason::NoAnswer { agent: lease.agent.name.clone() };
-                self.placements[placement] = Placement::Waiting { reason };
-            }
-            Placement::Accepted(_) | Placement::Running(_) => self.lose(placement, reason, now, policy, effects),
-            Placement::Stopping(_) => {
-                effects.push(Effect::LogGap(format!("{reason} while it was stopping: output may be missing here")));
-                self.placement_gone(placement, now, effects);
-            }
-            Placement::Waiting { .. } | Placement::Done => {}
-        }
-    }
-
     /// Decides the run before its steps are through: nothing new starts, agents are told to stop.
     pub(super) fn end_early(&mut self, verdict: Verdict, now: Timestamp, policy: &Policy, effects: &mut Vec<Effect>) {
         self.phase = Phase::Ending { verdict };
@@ -554,13 +377,6 @@ impl Run {
             .zip(&self.plan.steps)
             .any(|(step, planned)| planned.placement == placement && step.state.live_attempt().is_some())
     }
-}
-
-/// Whether an agent speaks of what it was told to push there.
-fn is_of(manifest: &PushedManifest, target: &TagTarget) -> bool {
-    manifest.registry.is_none()
-        && manifest.repository == target.repository
-        && manifest.staging_tag == target.staging_tag
 }
 
 /// A failure's reason; where it tells of an image that is pinned, with what can be done about that.

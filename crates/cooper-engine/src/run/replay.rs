@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cooper_spec::plan::{ContextPins, Pins, Plan, PlannedStep, Work};
 use cooper_spec::source::{RemoteSource, SourcePin};
 use cooper_spec::task_request::{KeptTexts, UsedSecret};
-use cooper_types::{ImageRef, RunId, StepId};
+use cooper_types::{Digest, ImageRef, RunId, StepId};
 use serde::{Deserialize, Serialize};
 
 use super::{KeptRequest, Provenance, Run, Step, StepState};
@@ -37,6 +37,9 @@ pub struct Replay {
     /// Which secrets the task file had.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<UsedSecret>,
+    /// The digests of what alias sources held, by the digests of their URLs; none where they are fetched anew.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub alias_urls: BTreeMap<Digest, Digest>,
 }
 
 /// A request to repeat a run.

@@ -5,7 +5,7 @@
 
 use std::error::Error;
 
-use cooper_spec::plan::{BuildContext, BuildWork, Plan, Work};
+use cooper_spec::plan::{BuildContext, BuildWork, Plan, PrepareWork, Work};
 use cooper_spec::quick_build::{PlanError, QuickBuild};
 use cooper_spec::source::RemoteSource;
 use cooper_spec::task_request::TaskRequest;
@@ -76,7 +76,8 @@ impl Run {
             return Err("the source was prepared before".to_owned());
         };
         effects.push(Effect::LogLine(found_line(location, found)));
-        let (location, counts) = (location.clone(), self.provenance.source(found));
+        let counts = self.is_defined(step, found).and_then(|()| self.provenance.source(found));
+        let location = location.clone();
         let planned = counts.as_ref().map(|found| self.plan_prepared(build, &location, found));
         let planned = planned.map_err(Clone::clone);
         let found = counts.unwrap_or_else(|_| found.clone());
@@ -94,6 +95,17 @@ impl Run {
     /// The variables that the run had before its source was there.
     pub(super) fn first_variables(&self, platform: &Platform) -> RunVariables {
         self.origin.variables(RunVariables::quick_build(self.id, &self.registry, platform, self.created))
+    }
+
+    /// Whether the definition was taken from where it was to be. An agent of an earlier release does not know how, and
+    /// answers with the source's own.
+    pub(super) fn is_defined(&self, step: usize, found: &PreparedSource) -> Result<(), String> {
+        match &self.plan.steps[step].work {
+            Work::Prepare(PrepareWork { definition: Some(wanted), .. }) if found.definition.is_none() => Err(format!(
+                "the agent can't take the definition from {wanted}, and the source's own is a stranger's: update the agent"
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn plan_prepared(
@@ -161,7 +173,8 @@ pub fn of_source(variables: RunVariables, location: &RemoteSource, found: &Prepa
 
 /// The log's line about a source that is there.
 pub(super) fn found_line(location: &RemoteSource, found: &PreparedSource) -> String {
-    format!("Source: {}{}", location.place(), pinned(found))
+    let definition = found.definition.as_ref().map(|pin| format!("; its definition is of commit {}", pin.commit));
+    format!("Source: {}{}{}", location.place(), pinned(found), definition.unwrap_or_default())
 }
 
 /// What a source was found to be, behind its name.

@@ -3,6 +3,7 @@
 //! Owns what such a run adds to the life of a run. What a file means is `cooper_spec::task`'s, what its steps become
 //! `cooper_spec::task_plan`'s. Secrets and URLs are fetched by the shell before either planning.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cooper_spec::plan::{Plan, PlannedPlacement, PlannedStep, PrepareWork, Work};
@@ -12,7 +13,9 @@ use cooper_spec::task::{Fault, TaskInputs};
 use cooper_spec::task_plan::{self, PlannedTask, TaskPlanError, TaskPlanRequest};
 use cooper_spec::task_request::{Fetched, KeptTexts, MissingText, TaskRequest, UsedSecret};
 use cooper_spec::template::RunVariables;
-use cooper_types::{Access, AttemptNumber, ContextId, PrincipalName, RegistryName, RepositoryName, Scopes, StepId};
+use cooper_types::{
+    Access, AttemptNumber, ContextId, Platform, PrincipalName, RegistryName, RepositoryName, Scopes, StepId,
+};
 
 use super::source::{of_source, one_line};
 use super::{Effect, PendingReason, Placement, Run, RunSource, Step};
@@ -30,6 +33,33 @@ pub struct AskedTask {
     pub request: TaskRequest,
     /// Where the workspace's files come from.
     pub source: TaskSource,
+}
+
+/// What the variables of a run hold whatever its source is found to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KnownVariables {
+    /// The branch, where it is known before.
+    pub branch: Option<String>,
+    /// The tag, where it is known before.
+    pub git_tag: Option<String>,
+    /// The stored task; empty in runs of none.
+    pub task_name: String,
+    /// What set the run off; empty in runs of no stored task.
+    pub triggered_by: String,
+}
+
+impl KnownVariables {
+    /// Variables of a source that is there, with what is known beside it.
+    #[must_use]
+    pub fn over(&self, found: RunVariables) -> RunVariables {
+        RunVariables {
+            branch: self.branch.clone().unwrap_or(found.branch),
+            git_tag: self.git_tag.clone().unwrap_or(found.git_tag),
+            task_name: self.task_name.clone(),
+            triggered_by: self.triggered_by.clone(),
+            ..found
+        }
+    }
 }
 
 /// Where the files of a task's workspace come from.
@@ -82,6 +112,12 @@ pub enum TaskError {
     /// The run's token may not push there.
     #[error("the run may not push to repository `{0}`: its token has no such scope")]
     PushDenied(RepositoryName),
+    /// A stranger's code is to be pushed and nothing else.
+    #[error("the file does nothing but push, and a stranger's code is not pushed")]
+    OnlyPushes,
+    /// What a stranger's code makes on one platform is to be used on another.
+    #[error("step {0} takes an image that another platform's agent builds, and a stranger's code is not pushed to it")]
+    NeedsPush(StepId),
 }
 
 impl TaskError {
@@ -91,9 +127,14 @@ impl TaskError {
             Self::Missing(error) => PlanError::Missing(error),
             Self::Plan(error) => PlanError::Task(error),
             Self::PushDenied(repository) => PlanError::PushDenied { principal: principal.clone(), repository },
+            Self::OnlyPushes => PlanError::OnlyPushes,
+            Self::NeedsPush(step) => PlanError::NeedsPush(step),
         }
     }
 }
+
+/// What the log says of a stranger's run of a task file.
+pub(super) const NOT_PUSHED: &str = "The code is a stranger's: nothing is pushed.";
 
 /// Plans a task file with everything that was fetched for it.
 pub(super) fn plan(
@@ -103,16 +144,30 @@ pub(super) fn plan(
     context: Option<&ContextId>,
     registry: &RegistryName,
     scopes: &Scopes,
+    untrusted: bool,
 ) -> Result<PlannedTask, TaskError> {
     let inputs = request.inputs(variables, fetched)?;
     let platform = &request.platform;
-    let planned = task_plan::plan(&TaskPlanRequest { inputs: &inputs, platform, registry, context, scopes })?;
+    let mut planned = task_plan::plan(&TaskPlanRequest { inputs: &inputs, platform, registry, context, scopes })?;
+    if untrusted {
+        planned.plan = without_pushes(&planned.plan)?;
+    }
     for image in planned.plan.written_images().filter(|image| image.registry.as_ref() == Some(registry)) {
         if !scopes.repository(&image.repository, Access::Push) {
             return Err(TaskError::PushDenied(image.repository.clone()));
         }
     }
     Ok(planned)
+}
+
+/// What a stranger's code does of a plan: all but its pushes, to whatever registry, those of an index's parts included.
+fn without_pushes(plan: &Plan) -> Result<Plan, TaskError> {
+    let is_push = |step: &&PlannedStep| matches!(&step.work, Work::Push(_));
+    let pushes: BTreeSet<StepId> = plan.steps.iter().filter(is_push).map(|step| step.id.clone()).collect();
+    match plan.without(&pushes).map_err(TaskError::NeedsPush)? {
+        rest if rest.steps.is_empty() => Err(TaskError::OnlyPushes),
+        rest => Ok(rest),
+    }
 }
 
 /// The plan of a run whose source is to be fetched, from where it is found: that alone.
@@ -123,6 +178,7 @@ pub(super) fn prepare(request: &TaskRequest, location: &RemoteSource) -> Plan {
         dockerfile: None,
         files: values.map(str::to_owned).into_iter().collect(),
         task_file: request.file.path().map(str::to_owned),
+        definition: None,
     });
     let id = StepId::parse("prepare").expect("a constant that is one");
     let step = PlannedStep::new(id, 0, Vec::new(), PREPARE_TIMEOUT, work);
@@ -147,7 +203,25 @@ impl Run {
     pub fn plan_task(&self, found: &PreparedSource, fetched: &Fetched) -> Option<Result<PlannedTask, TaskError>> {
         let Some(RunSource::TaskWanted { location, task }) = &self.source else { return None };
         let variables = self.variables(location, task, found);
-        Some(plan(task, variables, fetched, Some(&found.context), &self.registry, &self.scopes))
+        let (scopes, untrusted) = (&self.scopes, self.origin.untrusted);
+        Some(plan(task, variables, fetched, Some(&found.context), &self.registry, scopes, untrusted))
+    }
+
+    /// What the run's variables hold whatever its source is found to be, for whoever fetches it.
+    pub fn known_variables(&self) -> KnownVariables {
+        let none = RunVariables::quick_build(self.id, &self.registry, &Platform::LINUX_AMD64, self.created);
+        let known = self.origin.of_event(self.origin.variables(none));
+        let expected = self.provenance.replay.as_ref().and_then(|replay| replay.source.as_ref());
+        let name = |of_event: String, expected: Option<&Option<String>>| match of_event.is_empty() {
+            false => Some(of_event),
+            true => expected.map(|name| name.clone().unwrap_or_default()),
+        };
+        KnownVariables {
+            branch: name(known.branch, expected.map(|source| &source.branch)),
+            git_tag: name(known.git_tag, expected.map(|source| &source.tag)),
+            task_name: known.task_name,
+            triggered_by: known.triggered_by,
+        }
     }
 
     fn variables(&self, location: &RemoteSource, task: &TaskRequest, found: &PreparedSource) -> RunVariables {
@@ -170,7 +244,7 @@ impl Run {
         };
         let location = location.clone();
         effects.push(Effect::LogLine(super::source::found_line(&location, found)));
-        let counts = self.provenance.source(found);
+        let counts = self.is_defined(step, found).and_then(|()| self.provenance.source(found));
         let found = counts.as_ref().unwrap_or(found);
         self.source = Some(RunSource::Prepared { location, found: found.recorded() });
         if let Err(reason) = &counts {
@@ -184,6 +258,7 @@ impl Run {
             ));
         }
         effects.extend(planned.notes.into_iter().map(Effect::LogLine));
+        effects.extend(self.origin.untrusted.then(|| Effect::LogLine(NOT_PUSHED.to_owned())));
         effects.extend(self.provenance.change(&mut planned.plan).into_iter().map(Effect::LogLine));
         effects.push(Effect::KeepSecrets(planned.secrets));
         effects.push(Effect::KeepTexts(planned.texts));
@@ -195,5 +270,52 @@ impl Run {
         self.steps.extend(planned.plan.steps.iter().map(|_| Step::NEW));
         self.plan.append(planned.plan);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cooper_spec::task_request::TaskText;
+    use cooper_types::{ContextId, RunId, Scope, Timestamp};
+
+    use super::*;
+
+    /// A file's plan as a stranger's code, or its owner's, is run by it.
+    fn planned(steps: &str, untrusted: bool) -> Result<Vec<String>, String> {
+        let text = format!("version: v1.1.0\nsteps:\n{steps}");
+        let request = TaskRequest {
+            file: TaskText::Given { name: "acr-task.yaml".to_owned(), text },
+            values: None,
+            set: Vec::new(),
+            alias_files: Default::default(),
+            platform: Platform::LINUX_AMD64,
+            working_directory: None,
+        };
+        let registry = RegistryName::parse("localhost:5000").expect("valid");
+        let now = Timestamp::from_micros(0);
+        let variables = RunVariables::quick_build(RunId::from_number(1), &registry, &Platform::LINUX_AMD64, now);
+        let scopes = Scopes(if untrusted { Vec::new() } else { vec![Scope::Admin] });
+        let context = ContextId::parse("c").expect("valid");
+        let made = plan(&request, variables, &Fetched::default(), Some(&context), &registry, &scopes, untrusted);
+        let steps = made.map_err(|error| error.to_string())?.plan.steps;
+        Ok(steps.iter().map(|step| format!("{} after {:?}", step.id, step.after)).collect())
+    }
+
+    #[test]
+    fn a_strangers_code_is_not_pushed_to_any_registry() {
+        let file = "  - id: a\n    build: -t $Registry/x:1 -t reg.internal:5000/y:1 .\n  - id: p\n    push: ['$Registry/x:1', \
+                    'reg.internal:5000/y:1']\n  - id: c\n    cmd: busybox true\n";
+        assert_eq!(planned(file, false).expect("a plan"), ["a after []", "p after [0]", "c after [1]"]);
+        assert_eq!(planned(file, true).expect("a plan"), ["a after []", "c after [0]"]);
+    }
+
+    #[test]
+    fn nor_is_a_part_of_an_index_of_it() {
+        let file = "  - id: a\n    build: -t $Registry/x:1 -t reg.internal:5000/y:1 .\n    platforms: [linux/amd64, \
+                    linux/arm64]\n  - id: p\n    push: ['$Registry/x:1', 'reg.internal:5000/y:1']\n  - id: c\n    cmd: \
+                    busybox true\n";
+        assert_eq!(planned(file, false).expect("a plan").len(), 8);
+        let expect = ["a-linux-amd64 after []", "a-linux-arm64 after []", "c after [0, 1]"];
+        assert_eq!(planned(file, true).expect("a plan"), expect);
     }
 }

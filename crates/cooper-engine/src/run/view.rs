@@ -3,12 +3,10 @@
 use std::fmt;
 
 use cooper_spec::plan::PlannedStep;
-use cooper_types::{TaskName, Timestamp};
+use cooper_types::Timestamp;
 
 use super::{AgentRef, PendingReason, Phase, Placement, Policy, Run, Step, StepState, Verdict};
-
-/// How far the priority of a wave's run is below its task's: further than tasks' priorities are from each other.
-const WAVE_PRIORITY: i32 = 1000;
+use crate::schedule::Limit;
 
 /// A run's status, in ACR's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -146,7 +144,7 @@ impl Verdict {
         match self {
             Self::Succeeded => RunStatus::Succeeded,
             Self::Failed { .. } => RunStatus::Failed,
-            Self::Canceled { .. } => RunStatus::Canceled,
+            Self::Canceled { .. } | Self::Superseded { .. } => RunStatus::Canceled,
             Self::TimedOut => RunStatus::Timeout,
             Self::Error { .. } => RunStatus::Error,
         }
@@ -205,10 +203,9 @@ impl Run {
         }
     }
 
-    /// Its priority: that of its task; a wave's runs come after all that somebody waits for.
+    /// Its priority: the higher goes first.
     pub fn priority(&self) -> i32 {
-        let own = self.origin.task.as_ref().map_or(0, |task| task.priority);
-        if self.origin.cause.wave().is_some() { own.saturating_sub(WAVE_PRIORITY) } else { own }
+        self.origin.priority()
     }
 
     /// Whether an agent has had it, or is asked to: it counts for the limit of its task then.
@@ -217,10 +214,9 @@ impl Run {
         self.started.is_some() || !self.placements.iter().all(is_waiting)
     }
 
-    /// Its task and the limit of that, if there is one.
-    pub fn task_limit(&self) -> Option<(TaskName, u32)> {
-        let task = self.origin.task.as_ref().filter(|task| task.concurrency > 0)?;
-        Some((task.name.clone(), task.concurrency))
+    /// What it counts for among its task's runs, and the limit of that, if there is one.
+    pub fn task_limit(&self) -> Option<Limit> {
+        self.origin.limit()
     }
 
     /// Until when a placement pauses after its last loss.
@@ -306,6 +302,7 @@ impl Run {
             Verdict::Succeeded => None,
             Verdict::Failed { reason } | Verdict::Error { reason } => Some(reason.clone()),
             Verdict::Canceled { by } => Some(format!("canceled by {by}")),
+            Verdict::Superseded { by } => Some(format!("superseded by run {by}")),
             Verdict::TimedOut => Some(format!("the run took longer than its timeout of {} s", self.timeout.as_secs())),
         }
     }

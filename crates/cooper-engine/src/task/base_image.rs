@@ -1,5 +1,7 @@
 //! Which changes of base images start a task.
 
+use std::fmt;
+
 use cooper_types::TimerName;
 use serde::{Deserialize, Serialize};
 
@@ -16,12 +18,36 @@ pub struct BaseImageTrigger {
     pub follows: Follows,
     /// Whether it follows the images of `cmd` steps too.
     pub steps: bool,
-    /// Who is told of the runs that it sets off: an http or https address.
+    /// Who is told of the runs that it sets off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub endpoint: Option<String>,
+    pub endpoint: Option<TaskEndpoint>,
     /// How much is told.
     #[serde(default)]
     pub payload: UpdatePayload,
+}
+
+/// Who is told of the runs that a trigger sets off. An address may be a secret, as those of chats are: nothing of it is shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TaskEndpoint {
+    /// As it is kept.
+    Sealed {
+        /// The host, with the port where that is not the scheme's own.
+        host: String,
+        /// The address, and what requests are signed with: in base64, encrypted by the server.
+        sealed: String,
+    },
+    /// An http or https address: as it is asked for, and as older releases kept it.
+    Plain(String),
+}
+
+impl fmt::Debug for TaskEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sealed { .. } => "Sealed",
+            Self::Plain(_) => "Plain",
+        })
+    }
 }
 
 /// How much the endpoint of a trigger is told, in ACR's words.
@@ -52,7 +78,7 @@ pub struct BaseImageChange {
     pub enabled: Option<bool>,
     pub follows: Option<Follows>,
     pub steps: Option<bool>,
-    pub endpoint: Option<Option<String>>,
+    pub endpoint: Option<Option<TaskEndpoint>>,
     pub payload: Option<UpdatePayload>,
 }
 
@@ -93,5 +119,21 @@ impl BaseImageTrigger {
             endpoint: change.endpoint.unwrap_or_else(|| self.endpoint.clone()),
             payload: change.payload.unwrap_or(self.payload),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_of_an_older_release_is_read_and_none_is_shown() {
+        let plain: TaskEndpoint = serde_json::from_str(r#""https://chat.example/t0ken""#).expect("a text");
+        assert_eq!(plain, TaskEndpoint::Plain("https://chat.example/t0ken".to_owned()));
+        let sealed = TaskEndpoint::Sealed { host: "chat.example".to_owned(), sealed: "AAAA".to_owned() };
+        let text = serde_json::to_string(&sealed).expect("JSON");
+        assert_eq!(serde_json::from_str::<TaskEndpoint>(&text).expect("read"), sealed);
+        let trigger = BaseImageTrigger { endpoint: Some(plain), ..BaseImageTrigger::default() };
+        assert!(!format!("{trigger:?}").contains("t0ken"));
     }
 }

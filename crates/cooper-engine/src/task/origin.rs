@@ -7,8 +7,14 @@ use cooper_types::{
 use serde::{Deserialize, Serialize};
 
 use super::Retention;
+use crate::schedule::Limit;
 use crate::trigger::provider::Provider;
 use crate::trigger::{Firing, FiringKind};
+
+/// How far the priority of a wave's run is below its task's: further than tasks' priorities are from each other.
+const WAVE_PRIORITY: i32 = 1000;
+/// How far below its own a stranger's run of a task stands.
+const STRANGER_PRIORITY: i32 = 10_000;
 
 /// Where a run comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +28,13 @@ pub struct Origin {
     /// Whether its code is a stranger's: it has no secrets, no credentials, and pushes nothing. So have its reruns.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub untrusted: bool,
+    /// What the event was that set off the run which this one repeats: its branch and its tag are this one's too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event: Option<FiringKind>,
+    /// Where the task file or the Dockerfile is taken from, if not from what is built: a reference of the same repository, such
+    /// as the branch that a fork's pull request asks to be merged into.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub definition: Option<String>,
 }
 
 /// What a run remembers of its task, as that was when the run was accepted.
@@ -166,16 +179,54 @@ impl Origin {
     /// fetched by its id lies on no branch by itself.
     #[must_use]
     pub fn of_event(&self, mut variables: RunVariables) -> RunVariables {
-        if let Cause::Source(source) = &self.cause {
-            let firing = &source.firing;
-            if let Some(branch) = firing.branch() {
-                variables.branch = branch.to_string();
-            }
-            if let FiringKind::Tag { tag } = &firing.kind {
-                variables.git_tag = tag.to_string();
-            }
+        let Some(kind) = self.event_kind() else { return variables };
+        if let Some(branch) = kind.branch() {
+            variables.branch = branch.to_string();
+        }
+        if let FiringKind::Tag { tag } = kind {
+            variables.git_tag = tag.to_string();
         }
         variables
+    }
+
+    /// What happened in the repository, to this run or to the one that it repeats.
+    pub fn event_kind(&self) -> Option<&FiringKind> {
+        match &self.cause {
+            Cause::Source(source) => Some(&source.firing.kind),
+            Cause::Manual | Cause::For { .. } | Cause::Timer { .. } | Cause::BaseImage { .. } => self.event.as_ref(),
+        }
+    }
+
+    /// The priority of the run: that of its task; a wave's runs come after all that somebody waits for, and strangers' after
+    /// these.
+    pub fn priority(&self) -> i32 {
+        let own = self.task.as_ref().map_or(0, |task| task.priority);
+        match (self.untrusted, self.cause.wave()) {
+            (true, _) => own.saturating_sub(STRANGER_PRIORITY),
+            (false, Some(_)) => own.saturating_sub(WAVE_PRIORITY),
+            (false, None) => own,
+        }
+    }
+
+    /// What the run counts for among its task's runs, and the limit of that, if there is one. Strangers' runs count apart:
+    /// theirs keep nobody else's waiting.
+    pub fn limit(&self) -> Option<Limit> {
+        let task = self.task.as_ref().filter(|task| task.concurrency > 0)?;
+        let key = task.name.key();
+        Some((if self.untrusted { format!("{key}/strangers") } else { key }, task.concurrency))
+    }
+
+    /// The origin of a run that somebody has repeat this one: of the same task and event, and as much a stranger's. What it
+    /// stands on may be pinned, or this one's: it says nothing of the task.
+    #[must_use]
+    pub fn repeated(&self) -> Self {
+        let task = self.task.clone().map(|task| OfTask { differs: true, ..task });
+        // The branch anew: who wants what this one found says so.
+        let definition = match self.event_kind() {
+            Some(FiringKind::PullRequest { base, .. }) if self.untrusted => Some(format!("refs/heads/{base}")),
+            _ => self.definition.clone(),
+        };
+        Self { cause: Cause::Manual, task, untrusted: self.untrusted, event: self.event_kind().cloned(), definition }
     }
 
     /// The variables of a run with what its origin gives to them.

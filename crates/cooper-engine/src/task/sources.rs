@@ -12,10 +12,12 @@ use crate::trigger::event::{SourceChange, SourceEvent};
 use crate::trigger::filter::{FilterError, NameFilter, PathFilter};
 use crate::trigger::provider::Provider;
 use crate::trigger::repository::{RepositoryUrl, RepositoryUrlError};
-use crate::trigger::{Firing, FiringKind, ForkRule, Refusal, Rule, SourceTrigger, Verdict, decide};
+use crate::trigger::{Firing, FiringKind, ForkRule, Refusal, Rule, SourceTrigger, Verdict, decide, hears};
 
 /// The branches that are meant where neither the trigger nor the task's context names one.
 pub const DEFAULT_BRANCHES: [&str; 2] = ["main", "master"];
+/// The most patterns of all source triggers of a task: each event is compared with them.
+pub const MAX_PATTERNS: usize = 500;
 
 /// What a source trigger of a task listens to. The repository is the one of the task's context.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +72,9 @@ pub enum SourceFault {
         /// What is wrong.
         fault: FilterError,
     },
+    /// There are too many patterns.
+    #[error("the source triggers have more than {MAX_PATTERNS} patterns together; write them with `*` or `{{a,b}}`")]
+    TooManyPatterns,
     /// The context's URL names nothing that events could name.
     #[error("source trigger `{name}`: {fault}")]
     Repository {
@@ -89,6 +94,62 @@ pub struct Fired {
     pub firing: Firing,
     /// Where its files come from.
     pub source: RemoteSource,
+    /// Other keys under which the same may be told: some forges name an annotated tag's own object, some its commit.
+    pub also: Vec<String>,
+}
+
+impl Fired {
+    /// All keys under which it may be told.
+    pub fn keys(&self) -> impl Iterator<Item = String> + '_ {
+        std::iter::once(self.firing.key()).chain(self.also.iter().cloned())
+    }
+}
+
+/// The triggers of a task that take hooks of one kind of forge. They are read once for all events of a delivery: that costs
+/// more than asking them.
+#[derive(Debug)]
+pub struct SourceRules<'a> {
+    task: &'a Task,
+    provider: Provider,
+    triggers: Vec<(&'a TriggerName, Result<SourceTrigger, SourceFault>)>,
+}
+
+impl SourceRules<'_> {
+    /// Whether any trigger listens to an event at all; if not, the no of the one that came closest.
+    pub fn hear(&self, event: &SourceEvent) -> Result<(), Refusal> {
+        self.first(|_, trigger| hears(trigger, event))
+    }
+
+    /// What an event comes to: the first trigger that it sets off, or the no of the one that came closest.
+    pub fn fires(&self, event: &SourceEvent) -> Result<Box<Fired>, Refusal> {
+        self.first(|name, trigger| {
+            let firing = match decide(trigger, event) {
+                Verdict::Fires(firing) => *firing,
+                Verdict::No(refusal) => return Err(refusal),
+            };
+            let elsewhere = || Refusal::new(Rule::Repository, "the task's context is no repository".to_owned());
+            let source = self.task.source_of(&firing, event).ok_or_else(elsewhere)?;
+            let also = other_keys(&firing, event);
+            Ok(Box::new(Fired { trigger: name.clone(), firing, source, also }))
+        })
+    }
+
+    fn first<T>(&self, ask: impl Fn(&TriggerName, &SourceTrigger) -> Result<T, Refusal>) -> Result<T, Refusal> {
+        let mut closest = Refusal::new(Rule::Enabled, format!("the task has no trigger for {}", self.provider));
+        for (name, trigger) in &self.triggers {
+            let answer = match trigger {
+                Ok(trigger) => ask(name, trigger),
+                // What was kept has been checked: an older release kept it.
+                Err(fault) => Err(Refusal::new(Rule::Enabled, fault.to_string())),
+            };
+            match answer {
+                Ok(yes) => return Ok(yes),
+                Err(refusal) if refusal.rule >= closest.rule => closest = refusal,
+                Err(_) => {}
+            }
+        }
+        Err(closest)
+    }
 }
 
 impl Task {
@@ -100,31 +161,41 @@ impl Task {
         providers
     }
 
-    /// What an event of a forge comes to: the first trigger that it sets off, or the no of the one that came closest.
-    /// `is_marked` tells whether a pool is for untrusted work.
-    pub fn fires(
-        &self,
-        provider: Provider,
-        event: &SourceEvent,
-        is_marked: impl Fn(&PoolName) -> bool,
-    ) -> Result<Box<Fired>, Refusal> {
-        let mut closest = Refusal::new(Rule::Enabled, format!("the task has no trigger for {provider}"));
-        for (name, settings) in self.sources.iter().filter(|(_, settings)| settings.provider == provider) {
-            let answer = match self.source_trigger(name, settings, &is_marked) {
-                Ok(trigger) => decide(&trigger, event),
-                // What was kept has been checked: an older release kept it.
-                Err(fault) => Verdict::No(Refusal::new(Rule::Enabled, fault.to_string())),
-            };
-            match answer {
-                Verdict::Fires(firing) => match self.source_of(&firing, event) {
-                    Some(source) => return Ok(Box::new(Fired { trigger: name.clone(), firing: *firing, source })),
-                    None => closest = Refusal::new(Rule::Repository, "the task's context is no repository".to_owned()),
-                },
-                Verdict::No(refusal) if refusal.rule >= closest.rule => closest = refusal,
-                Verdict::No(_) => {}
+    /// The triggers that take hooks of a kind of forge, to be asked about events. `is_marked` tells whether a pool is for
+    /// untrusted work.
+    pub fn rules(&self, provider: Provider, is_marked: impl Fn(&PoolName) -> bool) -> SourceRules<'_> {
+        let listening = self.sources.iter().filter(|(_, settings)| settings.provider == provider);
+        let read = |(name, settings)| (name, self.source_trigger(name, settings, &is_marked));
+        SourceRules { task: self, provider, triggers: listening.map(read).collect() }
+    }
+
+    /// How many patterns its source triggers have: what asking them may cost.
+    pub fn patterns(&self) -> usize {
+        let count = |settings: &SourceSettings| {
+            [&settings.branches, &settings.tag_names, &settings.paths, &settings.exclude_paths]
+                .map(Vec::len)
+                .iter()
+                .sum()
+        };
+        self.sources.values().map(count).fold(0, usize::saturating_add)
+    }
+
+    /// Whether a commit on a branch is of the one that the task's own runs build, such as those for base images. Which one a
+    /// context without a reference has is its repository's to say: it counts as one of [`DEFAULT_BRANCHES`] where the trigger
+    /// takes those, and as any that the trigger takes otherwise.
+    pub fn builds_branch(&self, trigger: &TriggerName, branch: &str) -> bool {
+        let Some(RemoteSource::Git(context)) = &self.source else { return false };
+        match context.reference.as_ref().map(|reference| (reference.kind(), reference.as_str())) {
+            None | Some((ReferenceKind::Default, _)) => {
+                let named = self.sources.get(trigger).map(|settings| NameFilter::parse(&settings.branches));
+                let takes_default = |filter: &NameFilter| DEFAULT_BRANCHES.iter().any(|default| filter.takes(default));
+                let names_others_alone = matches!(named, Some(Ok(filter)) if !takes_default(&filter));
+                DEFAULT_BRANCHES.contains(&branch) || names_others_alone
             }
+            Some((ReferenceKind::Commit(_), _)) => false,
+            Some((ReferenceKind::Full(name), _)) => name.strip_prefix("refs/heads/") == Some(branch),
+            Some((ReferenceKind::Named { .. }, name)) => name.strip_prefix("heads/").unwrap_or(name) == branch,
         }
-        Err(closest)
     }
 
     /// A trigger in the form of the rules.
@@ -180,6 +251,9 @@ impl Task {
     }
 
     pub(super) fn check_sources(&self) -> Result<(), SourceFault> {
+        if self.patterns() > MAX_PATTERNS {
+            return Err(SourceFault::TooManyPatterns);
+        }
         for (name, settings) in &self.sources {
             if !settings.commits && !settings.pull_requests && !settings.tags {
                 return Err(SourceFault::NoEvent(name.clone()));
@@ -188,6 +262,12 @@ impl Task {
         }
         Ok(())
     }
+}
+
+fn other_keys(firing: &Firing, event: &SourceEvent) -> Vec<String> {
+    let SourceChange::Tag(pushed) = &event.change else { return Vec::new() };
+    let object = pushed.change.after().filter(|object| **object != firing.commit);
+    object.map(|object| Firing { commit: object.clone(), ..firing.clone() }.key()).into_iter().collect()
 }
 
 /// The branches that a context means, as patterns; none where it is a commit or a tag.

@@ -179,3 +179,68 @@ fn a_disabled_timer_has_no_next_instant() {
     assert_eq!(on.next_after(at("2026-01-01T03:00:00Z")), Some(at("2026-01-02T02:00:00Z")));
     assert_eq!(Timer { enabled: false, ..on }.next_after(at("2026-01-01T03:00:00Z")), None);
 }
+
+#[test]
+fn a_rerun_has_the_branch_and_the_tag_of_the_event_that_it_repeats() {
+    use crate::trigger::name::{CommitId, RefName};
+    use crate::trigger::provider::Provider;
+    use crate::trigger::{Definition, Firing, FiringKind};
+    use cooper_spec::template::RunVariables;
+    use cooper_types::{RegistryName, RunId};
+
+    let name = |text: &str| RefName::parse(text).expect("valid");
+    let pull = FiringKind::PullRequest { number: 7, head: name("topic"), base: name("main"), fork: None };
+    for (kind, branch, tag) in [
+        (FiringKind::Commit { branch: name("main") }, "main", ""),
+        (FiringKind::Tag { tag: name("v1") }, "", "v1"),
+        (pull, "main", ""),
+    ] {
+        let commit = CommitId::parse(&"a".repeat(40)).expect("valid");
+        let firing = Firing { kind, commit, definition: Definition::Commit, untrusted: true, notes: Vec::new() };
+        let cause = SourceCause {
+            trigger: cooper_types::TriggerName::parse("t").expect("valid"),
+            provider: Provider::GitHub,
+            repository: "https://git.example/app.git".to_owned(),
+            delivery: None,
+            cancel_superseded: false,
+            firing,
+        };
+        let task = made(docker()).expect("a task").of_run();
+        let is_pull = |kind: &FiringKind| matches!(kind, FiringKind::PullRequest { .. });
+        let first =
+            Origin { cause: Cause::Source(Box::new(cause)), task: Some(task), untrusted: true, ..Origin::default() };
+        let registry = RegistryName::parse("localhost:5000").expect("valid");
+        let of = |origin: &Origin| {
+            let now = at("2026-01-01T00:00:00Z");
+            let plain = RunVariables::quick_build(RunId::from_number(1), &registry, &Platform::LINUX_AMD64, now);
+            let all = origin.variables(origin.of_event(plain));
+            (all.branch, all.git_tag, all.triggered_by)
+        };
+        // A rerun of a rerun is no less one.
+        let (again, and_again) = (first.repeated(), first.repeated().repeated());
+        for rerun in [&again, &and_again] {
+            assert_eq!(of(rerun), (branch.to_owned(), tag.to_owned(), "Manual".to_owned()));
+            assert!(rerun.untrusted && rerun.task.as_ref().is_some_and(|task| task.differs));
+            let order = rerun.tag_order(None).expect("it has a task");
+            assert!(!order.yields && order.line.is_empty());
+            let base = (branch == "main" && tag.is_empty() && first.event_kind().is_some_and(is_pull))
+                .then(|| "refs/heads/main".to_owned());
+            assert_eq!(rerun.definition, base, "the branch anew");
+        }
+        assert_eq!((of(&first).0, of(&first).1), (branch.to_owned(), tag.to_owned()));
+    }
+}
+
+#[test]
+fn strangers_come_last_and_count_apart() {
+    let task = Task { priority: 5, concurrency: 2, ..made(docker()).expect("a task") };
+    let of =
+        |untrusted: bool, cause: Cause| Origin { task: Some(task.of_run()), untrusted, cause, ..Origin::default() };
+    let wave = Cause::BaseImage { wave: cooper_types::WaveId::from_number(1), images: Vec::new() };
+    let (own, wave, stranger) = (of(false, Cause::Manual), of(false, wave), of(true, Cause::Manual));
+    assert!(own.priority() == 5 && wave.priority() < -100 && stranger.priority() < wave.priority() - 100);
+    assert_eq!((own.limit(), wave.limit()), (Some(("nightly".to_owned(), 2)), Some(("nightly".to_owned(), 2))));
+    let (key, limit) = stranger.limit().expect("a limit of their own");
+    assert!(key != "nightly" && TaskName::parse(&key).is_err() && limit == 2, "{key} is no task's");
+    assert_eq!(Origin::default().limit(), None);
+}

@@ -15,8 +15,10 @@ use super::repository::EventRepository;
 pub const MAX_FILES: usize = 10_000;
 /// The longest path of a changed file, in bytes.
 pub const MAX_PATH: usize = 4096;
+/// How long the paths of one event's changed files may be together, in bytes: what waits is kept in the store.
+pub const MAX_PATHS: usize = 256 << 10;
 /// The longest commit message that is kept, in bytes.
-pub const MAX_MESSAGE: usize = 64 << 10;
+pub const MAX_MESSAGE: usize = 16 << 10;
 /// The longest title, name of a person or name of an event, in bytes.
 pub const MAX_TEXT: usize = 512;
 
@@ -74,6 +76,15 @@ pub enum RefChange {
 }
 
 impl SourceEvent {
+    /// How many changed files it names.
+    pub fn files(&self) -> usize {
+        match &self.change {
+            SourceChange::Push(push) => push.files.len(),
+            SourceChange::PullRequest(pull) => pull.files.len(),
+            SourceChange::Tag(_) | SourceChange::Ping | SourceChange::Other { .. } => 0,
+        }
+    }
+
     /// What happened, in a few words.
     pub fn what(&self) -> String {
         let of = |kind: &str, name: &RefName, change: &RefChange| match change {
@@ -229,31 +240,47 @@ pub enum FileChange {
 }
 
 /// The files that differ, as far as a forge tells them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ChangedFiles {
     paths: BTreeMap<String, FileChange>,
     complete: bool,
+    /// The paths' bytes, counted while they are noted.
+    #[serde(skip)]
+    bytes: usize,
 }
+
+impl PartialEq for ChangedFiles {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.paths, self.complete) == (&other.paths, other.complete)
+    }
+}
+
+impl Eq for ChangedFiles {}
 
 impl ChangedFiles {
     /// Files of which it is not known whether they are all: what a forge gives that lists none.
     pub fn unknown() -> Self {
-        Self { paths: BTreeMap::new(), complete: false }
+        Self::default()
     }
 
     /// The beginning of a list that is taken to be whole until something is missing in it.
     pub fn whole() -> Self {
-        Self { paths: BTreeMap::new(), complete: true }
+        Self { complete: true, ..Self::default() }
     }
 
     /// Notes a file. Of a file that several commits change, the last change counts. What breaks a limit is left out, and
     /// the list is then incomplete.
     pub fn note(&mut self, path: &str, change: FileChange) {
-        let known = self.paths.contains_key(path);
-        if path.is_empty() || path.len() > MAX_PATH || (!known && self.paths.len() >= MAX_FILES) {
+        if let Some(known) = self.paths.get_mut(path) {
+            *known = change;
+            return;
+        }
+        let is_over = self.paths.len() >= MAX_FILES || self.bytes + path.len() > MAX_PATHS;
+        if path.is_empty() || path.len() > MAX_PATH || is_over {
             self.complete = false;
             return;
         }
+        self.bytes += path.len();
         self.paths.insert(path.to_owned(), change);
     }
 
@@ -305,6 +332,13 @@ mod tests {
         files.note("one more", FileChange::Added);
         assert!(!files.complete());
         assert_eq!(files.len(), MAX_FILES);
+        let mut files = ChangedFiles::whole();
+        for number in 0..MAX_PATHS / 1000 {
+            files.note(&format!("{number:01000}"), FileChange::Added);
+        }
+        assert!(files.complete());
+        files.note(&"x".repeat(1000), FileChange::Added);
+        assert!(!files.complete());
     }
 
     #[test]

@@ -94,18 +94,20 @@ pub enum Rule {
     Repository,
     /// What happened: a deleted branch has nothing to build, a label changes no code.
     Action,
-    /// Pull requests of forks.
-    Fork,
     /// The branch filter.
     Branch,
     /// The tag filter.
     Tag,
+    /// Pull requests of forks.
+    Fork,
     /// Drafts.
     Draft,
     /// `[skip ci]` and its like.
     SkipCi,
     /// The path filters.
     Paths,
+    /// Whether something newer has started a run: of what is sent again.
+    Newer,
 }
 
 impl Refusal {
@@ -115,15 +117,31 @@ impl Refusal {
     }
 }
 
+impl FiringKind {
+    /// How the keys of all events of the same branch, tag or pull request begin.
+    pub fn keys(&self) -> String {
+        match self {
+            Self::Commit { branch } => format!("commit:refs/heads/{branch}:"),
+            Self::Tag { tag } => format!("tag:refs/tags/{tag}:"),
+            Self::PullRequest { number, .. } => Self::keys_of_pull_request(*number),
+        }
+    }
+
+    /// How the keys of all events of a pull request begin.
+    pub fn keys_of_pull_request(number: u64) -> String {
+        format!("pull-request:{number}:")
+    }
+}
+
 impl Firing {
     /// What tells this run's cause from others: the same event, reference and commit is the same cause, whoever sends it
     /// again and under whatever delivery id. A pull request's commit counts once, however often its text is edited.
     pub fn key(&self) -> String {
         let commit = &self.commit;
+        let keys = self.kind.keys();
         match &self.kind {
-            FiringKind::Commit { branch } => format!("commit:refs/heads/{branch}:{commit}"),
-            FiringKind::Tag { tag } => format!("tag:refs/tags/{tag}:{commit}"),
-            FiringKind::PullRequest { number, base, .. } => format!("pull-request:{number}:{base}:{commit}"),
+            FiringKind::Commit { .. } | FiringKind::Tag { .. } => format!("{keys}{commit}"),
+            FiringKind::PullRequest { base, .. } => format!("{keys}{base}:{commit}"),
         }
     }
 
@@ -147,10 +165,17 @@ impl Firing {
 
     /// The branch that records and `{{.Run.Branch}}` name: of a pull request, the one that it is to be merged into.
     pub fn branch(&self) -> Option<&RefName> {
-        match &self.kind {
-            FiringKind::Commit { branch } => Some(branch),
-            FiringKind::PullRequest { base, .. } => Some(base),
-            FiringKind::Tag { .. } => None,
+        self.kind.branch()
+    }
+}
+
+impl FiringKind {
+    /// The branch that it is about: of a pull request, the one that it is to be merged into.
+    pub fn branch(&self) -> Option<&RefName> {
+        match self {
+            Self::Commit { branch } => Some(branch),
+            Self::PullRequest { base, .. } => Some(base),
+            Self::Tag { .. } => None,
         }
     }
 }
@@ -169,6 +194,7 @@ impl Rule {
             Self::Draft => "draft",
             Self::SkipCi => "skip-ci",
             Self::Paths => "paths",
+            Self::Newer => "newer",
         }
     }
 }

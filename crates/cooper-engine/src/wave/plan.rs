@@ -123,12 +123,25 @@ struct Edge<'a> {
     digest: &'a Digest,
 }
 
-/// Says what changes set off. Tasks of `origins`, by their keys, made the change themselves, or something before it: they
-/// are not started again.
-pub fn plan(graph: &Graph, changes: &[Change], origins: &BTreeSet<String>) -> Plan {
+/// Tasks that changes do not set off, by their keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Apart {
+    /// Their runs led to the changes, one after the other: whatever leads back to them is cut, and said.
+    pub origins: BTreeSet<String>,
+    /// Their turn comes anyway, or somebody has said that it does not.
+    pub dealt_with: BTreeSet<String>,
+}
+
+/// Says what changes set off.
+pub fn plan(graph: &Graph, changes: &[Change], apart: &Apart) -> Plan {
     let mut tasks: Vec<&Dependent> = graph.tasks.iter().collect();
     tasks.sort_by_cached_key(|task| task.name.key());
-    let is_origin: Vec<bool> = tasks.iter().map(|task| origins.contains(&task.name.key())).collect();
+    let part = |task: &&Dependent| match task.name.key() {
+        key if apart.origins.contains(&key) => Part::Origin,
+        key if apart.dealt_with.contains(&key) => Part::None,
+        _ => Part::Member,
+    };
+    let parts: Vec<Part> = tasks.iter().map(part).collect();
     let mut edges: BTreeMap<&ImageTag, Vec<Edge<'_>>> = BTreeMap::new();
     for (index, task) in tasks.iter().enumerate() {
         for base in &task.bases {
@@ -137,14 +150,18 @@ pub fn plan(graph: &Graph, changes: &[Change], origins: &BTreeSet<String>) -> Pl
         }
     }
     let mut plan = Plan::default();
-    let mut walk = Walk::new(&tasks, &edges, &is_origin);
+    let mut walk = Walk::new(&tasks, &edges, &parts);
     let mut roots: BTreeMap<usize, BTreeSet<&ImageTag>> = BTreeMap::new();
     for change in changes {
         let moved = |edge: &&Edge<'_>| change.to.as_ref().is_none_or(|to| to != edge.digest);
         let hit: Vec<&Edge<'_>> = edges.get(&change.image).into_iter().flatten().filter(moved).collect();
         for (task, rule) in verdicts(&hit) {
             match rule {
-                None if is_origin[task] => walk.cut(task, &change.image, task),
+                None if parts[task] == Part::Origin => {
+                    let maker = tasks.iter().position(|maker| maker.makes.contains(&change.image));
+                    walk.cut(task, &change.image, maker.unwrap_or(task));
+                }
+                None if parts[task] == Part::None => {}
                 None => drop(roots.entry(task).or_default().insert(&change.image)),
                 Some(rule) => walk.refused.push((task, &change.image, true, rule)),
             }
@@ -232,13 +249,21 @@ fn verdicts(edges: &[&Edge<'_>]) -> BTreeMap<usize, Option<Rule>> {
 struct Walk<'a> {
     tasks: &'a [&'a Dependent],
     edges: &'a BTreeMap<&'a ImageTag, Vec<Edge<'a>>>,
-    is_origin: &'a [bool],
+    parts: &'a [Part],
     seen: Vec<Seen>,
     children: Vec<Vec<(usize, &'a ImageTag)>>,
     /// In the order in which they were done.
     order: Vec<usize>,
     cuts: Vec<(usize, &'a ImageTag, usize)>,
     refused: Vec<(usize, &'a ImageTag, bool, Rule)>,
+}
+
+/// What a task has to do with a plan.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Member,
+    Origin,
+    None,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -249,15 +274,11 @@ enum Seen {
 }
 
 impl<'a> Walk<'a> {
-    fn new(
-        tasks: &'a [&'a Dependent],
-        edges: &'a BTreeMap<&'a ImageTag, Vec<Edge<'a>>>,
-        is_origin: &'a [bool],
-    ) -> Self {
+    fn new(tasks: &'a [&'a Dependent], edges: &'a BTreeMap<&'a ImageTag, Vec<Edge<'a>>>, parts: &'a [Part]) -> Self {
         Self {
             tasks,
             edges,
-            is_origin,
+            parts,
             seen: vec![Seen::Not; tasks.len()],
             children: vec![Vec::new(); tasks.len()],
             order: Vec::new(),
@@ -285,7 +306,10 @@ impl<'a> Walk<'a> {
                 way.pop();
                 continue;
             };
-            if self.is_origin[child] || self.seen[child] == Seen::OnTheWay {
+            if self.parts[child] == Part::None {
+                continue;
+            }
+            if self.parts[child] == Part::Origin || self.seen[child] == Seen::OnTheWay {
                 self.cut(child, image, task);
                 continue;
             }

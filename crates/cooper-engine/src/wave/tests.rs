@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cooper_types::{RegistryName, RepositoryName, Tag};
+use cooper_types::{PrincipalName, RegistryName, RepositoryName, Tag};
 use proptest::prelude::*;
 
 use super::*;
@@ -47,14 +47,15 @@ fn shown(plan: &Plan) -> Vec<String> {
 }
 
 fn planned(tasks: Vec<Dependent>, changes: &[Change]) -> Plan {
-    plan(&Graph { tasks }, changes, &BTreeSet::new())
+    plan(&Graph { tasks }, changes, &Apart::default())
 }
 
-fn wave(plan: &Plan, limit: u32) -> Wave {
+fn wave(plan: &Plan) -> Wave {
     let member = |member: &PlannedMember| Member {
         task: member.task.clone(),
         level: member.level,
         parents: member.parents.clone(),
+        since: Timestamp::from_micros(0),
         state: MemberState::Waiting,
     };
     Wave {
@@ -62,8 +63,9 @@ fn wave(plan: &Plan, limit: u32) -> Wave {
         opened: Timestamp::from_micros(0),
         phase: WavePhase::Running,
         finished: None,
-        limit,
+        canceled_by: None,
         changes: Vec::new(),
+        origins: BTreeSet::new(),
         cuts: plan.cuts.clone(),
         members: plan.members.iter().map(member).collect(),
     }
@@ -102,10 +104,10 @@ fn circles_are_cut_and_said() {
     assert_eq!(shown(&plan), ["a@0<", "b@1<a"]);
     assert_eq!(plan.cuts, [Cut { task: name("a"), image: image("b"), made_by: name("b") }]);
     // A run of `a` pushed it: `b` follows, and `a` does not begin anew.
-    let origins = BTreeSet::from([name("a").key()]);
-    let from_a = super::plan(&Graph { tasks: tasks.clone() }, &[change("a")], &origins);
+    let origin = |text: &str| Apart { origins: BTreeSet::from([name(text).key()]), ..Apart::default() };
+    let from_a = super::plan(&Graph { tasks: tasks.clone() }, &[change("a")], &origin("a"));
     assert_eq!((shown(&from_a), from_a.cuts.len()), (vec!["b@0<".to_owned()], 1));
-    let own = super::plan(&Graph { tasks }, &[change("me")], &BTreeSet::from([name("self").key()]));
+    let own = super::plan(&Graph { tasks }, &[change("me")], &origin("self"));
     assert!(own.members.is_empty());
     assert_eq!(own.cuts, [Cut { task: name("self"), image: image("me"), made_by: name("self") }]);
 }
@@ -179,13 +181,13 @@ fn a_failing_branch_stops_what_stands_on_it_alone() {
         task("on-b", &["b"], &[]),
     ];
     let plan = planned(tasks, &[change("base")]);
-    let mut wave = wave(&plan, 10);
+    let mut wave = wave(&plan);
     let run = RunId::from_number;
     assert_eq!(wave.ready(), [0, 1]);
     wave.apply(WaveEvent::Started { member: 0, run: run(1) }, NOW).expect("started");
     wave.apply(WaveEvent::Started { member: 1, run: run(2) }, NOW).expect("started");
     assert!(wave.ready().is_empty());
-    let failure = Some("run ca1 Failed".to_owned());
+    let failure = Some(RunFailure { reason: "run ca1 Failed".to_owned(), pushed: true });
     let changed = wave.apply(WaveEvent::Ended { member: 0, failure }, NOW).expect("ended");
     let of = |wave: &Wave, wanted: &str| {
         let found = wave.members.iter().position(|member| member.task == name(wanted));
@@ -193,24 +195,98 @@ fn a_failing_branch_stops_what_stands_on_it_alone() {
     };
     let expected = BTreeSet::from([0, of(&wave, "on-a"), of(&wave, "on-on-a"), of(&wave, "on-both")]);
     assert_eq!(changed.into_iter().collect::<BTreeSet<_>>(), expected);
+    let MemberState::Skipped { reason } = &wave.members[of(&wave, "on-a")].state else { panic!("{wave:?}") };
+    assert!(reason.contains("has pushed and failed after that") && reason.contains("wave retry w1"), "{reason}");
     wave.apply(WaveEvent::Ended { member: 1, failure: None }, NOW).expect("ended");
     assert_eq!(wave.ready(), [of(&wave, "on-b")]);
     wave.apply(WaveEvent::Unchanged { member: of(&wave, "on-b") }, NOW).expect("unchanged");
     assert_eq!(wave.finished, Some(NOW));
     assert_eq!(wave.apply(WaveEvent::Pause, NOW), Err(WaveRefusal::Over));
+    // What came to nothing is tried again by itself, in the same order.
+    let again = Plan { members: wave.again(), ..Plan::default() };
+    assert_eq!(shown(&again), ["a@0<", "on-a@1<a", "on-both@1<a", "on-on-a@2<on-a"]);
+}
+
+#[test]
+fn a_run_of_a_wave_sets_off_neither_what_led_to_it_nor_what_has_its_turn() {
+    let tasks = vec![
+        task("a", &["base"], &["a"]),
+        task("b", &["a"], &["b"]),
+        task("c", &["b"], &[]),
+        task("d", &["base"], &[]),
+    ];
+    let mut wave = wave(&planned(tasks, &[change("base")]));
+    wave.origins = BTreeSet::from([name("first").key()]);
+    let of =
+        |wave: &Wave, text: &str| wave.members.iter().position(|member| member.task == name(text)).expect("member");
+    for text in ["a", "d", "b"] {
+        let (member, run) = (of(&wave, text), RunId::from_number(1));
+        wave.apply(WaveEvent::Started { member, run }, NOW).expect("started");
+        if text != "b" {
+            wave.apply(WaveEvent::Ended { member, failure: None }, NOW).expect("ended");
+        }
+    }
+    let keys = |texts: &[&str]| texts.iter().map(|text| name(text).key()).collect::<BTreeSet<_>>();
+    let built = BTreeMap::new();
+    let apart = wave.apart(&name("b"), &built);
+    assert_eq!((apart.origins, apart.dealt_with), (keys(&["first", "a", "b"]), keys(&["c"])));
+    // Another branch of the wave did not lead to it: what is new of it is built again.
+    let tasks = vec![task("d", &["b"], &[]), task("c", &["b"], &[]), task("a", &["b"], &[])];
+    let plan = plan(&Graph { tasks }, &[change("b")], &wave.apart(&name("b"), &built));
+    assert_eq!((shown(&plan), plan.cuts.len()), (vec!["d@0<".to_owned()], 1));
+}
+
+#[test]
+fn who_was_left_out_and_built_since_follows_what_is_pushed_after_that() {
+    let tasks = vec![
+        task("a", &["base"], &["a"]),
+        task("b", &["base"], &["b"]),
+        task("on-a", &["a"], &["on-a"]),
+        task("on-both", &["b", "on-a"], &[]),
+    ];
+    let mut wave = wave(&planned(tasks, &[change("base")]));
+    let run = RunId::from_number;
+    wave.apply(WaveEvent::Started { member: 0, run: run(10) }, NOW).expect("started");
+    wave.apply(WaveEvent::Started { member: 1, run: run(11) }, NOW).expect("started");
+    let failure = Some(RunFailure { reason: "run ca10 Failed".to_owned(), pushed: false });
+    wave.apply(WaveEvent::Ended { member: 0, failure }, NOW).expect("ended");
+    let left_out = |wave: &Wave, built: Option<u64>| {
+        let built = built.map(|number| (name("on-both").key(), run(number)));
+        wave.apart(&name("b"), &built.into_iter().collect()).dealt_with.contains(&name("on-both").key())
+    };
+    assert!(left_out(&wave, None));
+    assert!(left_out(&wave, Some(9)), "a run of before does not say that what failed is done without");
+    assert!(!left_out(&wave, Some(12)));
+    let by = PrincipalName::parse("ann").expect("valid");
+    let mut canceled = wave.clone();
+    canceled.members[3].state = MemberState::Waiting;
+    canceled.apply(WaveEvent::Cancel { by }, NOW).expect("cancelled");
+    assert!(left_out(&canceled, None) && !left_out(&canceled, Some(9)));
+}
+
+#[test]
+fn whoever_has_waited_longest_begins_first() {
+    let tasks = vec![task("a", &["base"], &[]), task("b", &["base"], &[]), task("c", &["base"], &[])];
+    let mut wave = wave(&planned(tasks, &[change("base")]));
+    wave.members[0].since = NOW;
+    wave.members[1].since = NOW;
+    assert_eq!(wave.ready(), [2, 0, 1]);
 }
 
 #[test]
 fn pause_holds_resume_goes_on_and_cancel_ends() {
     let tasks = vec![task("a", &["base"], &["a"]), task("b", &["a"], &[]), task("c", &["base"], &[])];
-    let mut wave = wave(&planned(tasks, &[change("base")]), 1);
-    assert_eq!(wave.ready(), [0], "one at a time");
+    let mut wave = wave(&planned(tasks, &[change("base")]));
+    assert_eq!(wave.ready(), [0, 1]);
     wave.apply(WaveEvent::Pause, NOW).expect("paused");
     assert!(wave.ready().is_empty());
     wave.apply(WaveEvent::Resume, NOW).expect("resumed");
     wave.apply(WaveEvent::Started { member: 0, run: RunId::from_number(1) }, NOW).expect("started");
-    let changed = wave.apply(WaveEvent::Cancel, NOW).expect("cancelled");
+    let by = |text: &str| WaveEvent::Cancel { by: PrincipalName::parse(text).expect("valid") };
+    let changed = wave.apply(by("ann"), NOW).expect("cancelled");
     assert_eq!(changed, [1, 2]);
+    assert_eq!(wave.apply(by("bob"), NOW), Ok(Vec::new()), "once more does no harm");
+    assert_eq!(wave.canceled_by.as_ref().map(PrincipalName::as_str), Some("ann"));
     assert_eq!(wave.apply(WaveEvent::Resume, NOW), Err(WaveRefusal::Canceled));
     assert_eq!(wave.finished, None, "a run goes on");
     wave.apply(WaveEvent::Ended { member: 0, failure: None }, NOW).expect("ended");
@@ -220,7 +296,7 @@ fn pause_holds_resume_goes_on_and_cancel_ends() {
 #[test]
 fn what_a_newer_wave_takes_over_holds_nobody_up() {
     let tasks = vec![task("a", &["base"], &["a"]), task("b", &["a"], &[])];
-    let mut wave = wave(&planned(tasks, &[change("base")]), 5);
+    let mut wave = wave(&planned(tasks, &[change("base")]));
     let by = WaveId::from_number(2);
     let changed = wave.apply(WaveEvent::TakenOver { members: vec![0, 7], by }, NOW).expect("taken over");
     assert_eq!(changed, [0]);
@@ -264,7 +340,7 @@ fn reachable(graph: &Graph, changed: &ImageTag) -> BTreeSet<TaskName> {
 proptest! {
     #[test]
     fn everybody_is_in_it_once_and_after_their_bases(graph in graphs()) {
-        let plan = plan(&graph, &[change("base")], &BTreeSet::new());
+        let plan = plan(&graph, &[change("base")], &Apart::default());
         let members: BTreeSet<TaskName> = plan.members.iter().map(|member| member.task.clone()).collect();
         prop_assert_eq!(members.len(), plan.members.len());
         prop_assert_eq!(&members, &reachable(&graph, &image("base")));
@@ -281,19 +357,19 @@ proptest! {
                 prop_assert!(!waits || before < own);
             }
         }
-        prop_assert_eq!(&plan, &super::plan(&graph, &[change("base")], &BTreeSet::new()));
+        prop_assert_eq!(&plan, &super::plan(&graph, &[change("base")], &Apart::default()));
     }
 
     #[test]
     fn every_wave_ends_whatever_happens(
         graph in graphs(),
-        limit in 1_u32..4,
         choices in proptest::collection::vec((0_u8..8, any::<usize>()), 1..200),
     ) {
-        let plan = plan(&graph, &[change("base")], &BTreeSet::new());
-        let mut wave = wave(&plan, limit);
+        let plan = plan(&graph, &[change("base")], &Apart::default());
+        let mut wave = wave(&plan);
         let mut runs = 0;
         let mut started: BTreeMap<usize, u32> = BTreeMap::new();
+        let mut gone = BTreeSet::new();
         // What is chosen, and then everything to its end.
         let rest = std::iter::repeat_n((0_u8, 0_usize), 200);
         for (kind, index) in choices.into_iter().chain(rest) {
@@ -303,19 +379,22 @@ proptest! {
             let running: Vec<usize> = (0..wave.members.len())
                 .filter(|place| matches!(wave.members[*place].state, MemberState::Running { .. }))
                 .collect();
-            prop_assert!(running.len() <= limit as usize);
+            prop_assert_eq!(running.len(), wave.running());
             let ready = wave.ready();
             let before = wave.clone();
             let event = match kind {
                 1 if !running.is_empty() => {
-                    WaveEvent::Ended { member: running[index % running.len()], failure: Some("it failed".to_owned()) }
+                    WaveEvent::Ended { member: running[index % running.len()], failure: Some(RunFailure { reason: "it failed".to_owned(), pushed: index % 2 == 0 }) }
                 }
                 2 => WaveEvent::Pause,
                 3 => WaveEvent::TakenOver { members: vec![index % wave.members.len()], by: WaveId::from_number(9) },
                 4 if !ready.is_empty() => WaveEvent::Unchanged { member: ready[index % ready.len()] },
-                5 if !ready.is_empty() => WaveEvent::Gone { member: ready[index % ready.len()], reason: "gone".to_owned() },
+                5 if !ready.is_empty() => {
+                    gone.insert(ready[index % ready.len()]);
+                    WaveEvent::Gone { member: ready[index % ready.len()], reason: "gone".to_owned() }
+                }
                 6 => WaveEvent::Ended { member: index % wave.members.len(), failure: None },
-                7 if runs > 8 => WaveEvent::Cancel,
+                7 if runs > 8 => WaveEvent::Cancel { by: PrincipalName::parse("ann").expect("valid") },
                 _ if !ready.is_empty() => {
                     runs += 1;
                     let member = ready[index % ready.len()];
@@ -343,6 +422,17 @@ proptest! {
             if let MemberState::Done { .. } | MemberState::Unchanged = member.state {
                 prop_assert!(!member.parents.iter().any(|parent| failed(&parent)));
             }
+        }
+        for (place, member) in wave.members.iter().enumerate() {
+            if let MemberState::Skipped { .. } = member.state {
+                let stops = |parent: &u32| !wave.members[*parent as usize].state.lets_go_on();
+                prop_assert!(gone.contains(&place) || member.parents.iter().any(stops), "for a reason of its own branch");
+            }
+        }
+        let again = wave.again();
+        prop_assert_eq!(again.len(), wave.members.iter().filter(|member| !member.state.lets_go_on()).count());
+        for (place, member) in again.iter().enumerate() {
+            prop_assert!(member.parents.iter().all(|parent| (*parent as usize) < place), "after their bases");
         }
     }
 }

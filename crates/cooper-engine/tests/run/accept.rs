@@ -32,6 +32,7 @@ fn request(scopes: &[&str]) -> NewRun {
                 secrets: vec!["npm".to_owned()],
                 platform: Platform::parse("linux/arm/v7").expect("valid"),
                 platforms: Vec::new(),
+                elsewhere: false,
             },
             source: BuildSource::Context(ContextId::parse("c1").expect("valid")),
         },

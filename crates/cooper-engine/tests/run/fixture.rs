@@ -189,6 +189,7 @@ pub(super) fn wanted(image: &str, scopes: &[&str]) -> Result<Run, PlanError> {
                 secrets: Vec::new(),
                 platform: Platform::LINUX_AMD64,
                 platforms: Vec::new(),
+                elsewhere: false,
             },
             source: BuildSource::Remote(
                 GitSource::parse("https://git.example/app.git#main:sub").expect("valid").into(),
@@ -211,6 +212,7 @@ pub(super) fn prepared(branch: &str) -> StepResult {
         size: 7,
         dockerfile: None,
         pinned: None,
+        definition: None,
         files: Vec::new(),
     });
     StepResult::Succeeded { output }

@@ -117,13 +117,15 @@ fn placements_that_wait_for_each_other_share_one_slot() {
 }
 
 #[test]
-fn builds_beside_each_other_are_those_that_wait_for_neither() {
-    // 0 and 1 go side by side, 2 waits for both, 3 for 2 by a command; 4 is no build.
+fn steps_speak_beside_each_other_that_wait_for_neither() {
+    // 0 and 1 go side by side, 2 waits for both, 3 for 2, 4 for 3; 5 waits for nothing.
     let steps = [build(0, &[]), build(0, &[]), build(0, &[0, 1]), command(0, &[2]), build(0, &[3]), command(0, &[])];
     let beside = |steps: &[Shape]| {
         let plan = plan(1, steps);
-        (0..steps.len()).map(|step| plan.builds_beside(step)).collect::<Vec<_>>()
+        (0..steps.len()).map(|step| plan.speaks_beside(step)).collect::<Vec<_>>()
     };
-    assert_eq!(beside(&steps), [true, true, false, false, false, false]);
-    assert_eq!(beside(&[build(0, &[]), push(0, 0), build(0, &[0])]), [false, false, false]);
+    assert_eq!(beside(&steps[..5]), [true, true, false, false, false]);
+    assert_eq!(beside(&steps), [true; 6]);
+    assert_eq!(beside(&[build(0, &[]), push(0, 0), build(0, &[0])]), [false, true, true]);
+    assert_eq!(beside(&[command(0, &[]), command(0, &[0]), command(0, &[1])]), [false; 3]);
 }

@@ -1,14 +1,16 @@
 //! Runs that repeat others: what counts as done, and what is forgotten of a run that is over.
 
+use cooper_engine::message::{StepOutput, StepResult};
 use cooper_engine::run::{
-    Asked, AskedTask, KeptRequest, KeptSource, NewReplay, NewRun, Replay, Run, RunEvent, RunStatus, TaskSource,
+    Asked, AskedTask, KeptRequest, KeptSource, KnownVariables, NewReplay, NewRun, Replay, Run, RunEvent, RunStatus,
+    TaskSource,
 };
 use cooper_spec::plan::{CommandImage, ContextPins, Pins, Plan, Work};
 use cooper_spec::source::RemoteSource;
 use cooper_spec::task_request::{Fetched, KeptTexts, TaskRequest, TaskText};
 use cooper_types::{ContextId, Digest, Platform, PoolName, RegistryName, RunId, Scope, Scopes, StepId};
 
-use super::fixture::{RUN_TIMEOUT, agent, at, by, does, fails, run_of, succeeds, taken, wanted};
+use super::fixture::{RUN_TIMEOUT, agent, at, by, does, fails, prepared, run_of, succeeds, taken, wanted};
 
 const BY_ID: &str = "version: v1.1.0
 steps:
@@ -64,6 +66,7 @@ fn replay_of(run: &Run) -> Replay {
         pushed,
         source,
         secrets: Vec::new(),
+        alias_urls: Default::default(),
     }
 }
 
@@ -179,4 +182,17 @@ fn no_query_of_a_url_is_kept() {
     let other = RemoteSource::parse("https://git.example/app.git#main").expect("valid");
     let asked = task(BY_ID, TaskSource::Remote(other.clone()), None).kept_request();
     assert_eq!(*asked.source(), KeptSource::Remote(other));
+}
+
+#[test]
+fn what_a_source_is_called_is_known_before_it_is_fetched_again() {
+    let text = "steps:\n  - id: one\n    cmd: busybox true\n";
+    let source = || TaskSource::Remote(RemoteSource::parse("https://git.example/app.git#main").expect("valid"));
+    let first = task(text, source(), None).accept(RunId::from_number(1), at(0)).expect("accepted").run;
+    assert_eq!(first.known_variables(), KnownVariables::default(), "the agent finds the branch");
+    let StepResult::Succeeded { output: StepOutput::Prepared(found) } = prepared("main") else { unreachable!() };
+    let replay = Replay { source: Some(found), done: None, ..replay_of(&first) };
+    let again = task(text, source(), Some(replay)).accept(RunId::from_number(2), at(5)).expect("accepted").run;
+    let known = again.known_variables();
+    assert_eq!((known.branch.as_deref(), known.git_tag.as_deref()), (Some("main"), Some("")));
 }

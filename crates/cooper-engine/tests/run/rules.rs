@@ -3,7 +3,7 @@
 use cooper_engine::message::StepResult;
 use cooper_engine::run::{Effect, PendingReason, Phase, Placement, Refusal, RunEvent, RunStatus, StepState, Verdict};
 use cooper_spec::plan::Work;
-use cooper_types::{ImageRef, Scope, Scopes};
+use cooper_types::{ImageRef, RunId, Scope, Scopes};
 
 use super::fixture::{agent, at, build, by, does, live, plan, push, refuses, run_of, succeeds, taken};
 
@@ -100,6 +100,15 @@ fn a_cancelled_run_takes_no_result_and_ends_with_its_lease() {
     assert_eq!(refuses(&mut run, 22, RunEvent::Tick), Refusal::NothingToDo);
     does(&mut run, 23, RunEvent::Tick);
     assert_eq!(run.phase, Phase::Finished { verdict: Verdict::Canceled { by: by() }, at: at(23) });
+}
+
+#[test]
+fn a_superseded_run_is_cancelled_and_names_the_newer_one() {
+    let mut run = run_of(plan(1, &[build(0, &[])]));
+    let newer = RunId::from_number(7);
+    does(&mut run, 3, RunEvent::Superseded { by: newer });
+    assert_eq!(refuses(&mut run, 4, RunEvent::Superseded { by: newer }), Refusal::Over);
+    assert_eq!((run.status(), run.error_message()), (RunStatus::Canceled, Some("superseded by run ca7".to_owned())));
 }
 
 #[test]

@@ -181,6 +181,7 @@ impl World {
             size: 7,
             dockerfile: None,
             pinned: None,
+            definition: None,
             files: Vec::new(),
         });
         Some(StepResult::Succeeded { output })

@@ -298,7 +298,7 @@ impl World {
                     say("it succeeded and not all steps did".to_owned());
                 }
             }
-            Verdict::Canceled { .. } | Verdict::TimedOut | Verdict::Error { .. } => {}
+            Verdict::Canceled { .. } | Verdict::Superseded { .. } | Verdict::TimedOut | Verdict::Error { .. } => {}
         }
         if run.status() == RunStatus::Succeeded && run.error_message().is_some() {
             say("it succeeded with an error".to_owned());

@@ -106,6 +106,7 @@ fn fetched(id: RunId, now: Timestamp, timeout: Duration) -> Run {
                 secrets: Vec::new(),
                 platform: Platform::LINUX_AMD64,
                 platforms: Vec::new(),
+                elsewhere: false,
             },
             source: BuildSource::Remote(GitSource::parse("https://git.example/app.git").expect("valid").into()),
         },

@@ -9,7 +9,9 @@ use super::place::encoded;
 use super::rest::{MAX_PAGES, Rest};
 use super::{CommitStatus, Hook, NewHook, References, StatusState, cut};
 
-const VERSION: &str = "api-version=7.1";
+pub(super) const VERSION: &str = "api-version=7.1";
+/// The form of what hooks send: the one that names a pull request's fork.
+pub(super) const RESOURCE_VERSION: &str = "1.0";
 /// The events of a hook, each a subscription of its own.
 const PUSH: &str = "git.push";
 const PULL_REQUESTS: [&str; 2] = ["git.pullrequest.created", "git.pullrequest.updated"];
@@ -57,7 +59,7 @@ pub(super) async fn create_hook(rest: &Rest, hook: &NewHook) -> Result<Vec<Strin
         let body = json!({
             "publisherId": "tfs",
             "eventType": event,
-            "resourceVersion": "1.0",
+            "resourceVersion": RESOURCE_VERSION,
             "consumerId": "webHooks",
             "consumerActionId": "httpRequest",
             "publisherInputs": { "projectId": project, "repository": repository },
@@ -123,4 +125,19 @@ pub(super) async fn references(rest: &Rest) -> Result<References, ForgeError> {
         }
     }
     Ok(references)
+}
+
+/// Listed pull requests of which it is known whether they come from a fork. A list may leave that out: then one is the
+/// repository's own whose commit a branch of the repository is at, and of others nobody knows.
+pub(super) async fn with_known_forks(rest: &Rest, mut items: Vec<Value>) -> Result<Vec<Value>, ForgeError> {
+    let is_said = |item: &Value| item["forkSource"].is_object();
+    if items.iter().all(is_said) {
+        return Ok(items);
+    }
+    let own = references(rest).await?.list;
+    items.retain(|item| {
+        let (name, commit) = (&item["sourceRefName"], &item["lastMergeSourceCommit"]["commitId"]);
+        is_said(item) || own.iter().any(|own| *name == own.name.as_str() && *commit == own.commit.as_str())
+    });
+    Ok(items)
 }

@@ -3,12 +3,13 @@
 use bytes::Bytes;
 use cooper_engine::trigger::name::CommitId;
 use http::header::{HeaderName, HeaderValue};
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use octocrab::models::hooks::{Config, ContentType, Hook as GitHubHook};
 use octocrab::models::webhook_events::WebhookEventType;
 use octocrab::models::{HookId, StatusState as GitHubState};
 use octocrab::{AuthState, OctoBody, Octocrab, OctocrabBuilder};
+use serde_json::json;
 use tower::BoxError;
 
 use super::error::{ForgeError, Operation};
@@ -99,6 +100,22 @@ pub(super) async fn create_hook(rest: &Rest, hook: &NewHook) -> Result<Vec<Strin
     let repository = client.repos(rest.place().owner(), rest.place().repository());
     let made = repository.hooks().create(new).await.map_err(|error| error_of(rest, OPERATION, error))?;
     Ok(vec![made.id.to_string()])
+}
+
+/// Sent by ourselves: octocrab makes and removes hooks, and changes none.
+pub(super) async fn update_hook(rest: &Rest, id: &str, hook: &NewHook) -> Result<(), ForgeError> {
+    let mut events = Vec::new();
+    if hook.commits || hook.tags {
+        events.push("push");
+    }
+    if hook.pull_requests {
+        events.push("pull_request");
+    }
+    let secret = String::from_utf8_lossy(hook.secret.expose());
+    let config = json!({ "url": hook.url, "content_type": "json", "insecure_ssl": "0", "secret": secret });
+    let body = json!({ "active": true, "events": events, "config": config });
+    let path = format!("{}/hooks/{}", repository(rest), encoded(id));
+    rest.ask(Operation::ChangeHooks, Method::PATCH, &path, Some(body)).await.map(drop)
 }
 
 pub(super) async fn delete_hook(rest: &Rest, id: &str) -> Result<(), ForgeError> {

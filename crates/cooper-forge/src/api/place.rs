@@ -92,7 +92,15 @@ impl ForgePlace {
             (Provider::Generic, _) => return Err(fault("the generic form has no interface")),
         };
         let parts = parts.into_iter().map(str::to_owned).collect();
-        Ok(Self { provider, api, parts, host: authority })
+        // As credentials are kept: plain http always has its port.
+        let host = if url.scheme() == "http" && url.port().is_none() { format!("{host}:80") } else { authority };
+        Ok(Self { provider, api, parts, host })
+    }
+
+    /// Whether two spellings of a URL are one repository: forges take names in any letter case.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let parts = |place: &Self| place.parts.iter().map(|part| part.to_lowercase()).collect::<Vec<_>>();
+        self.provider == other.provider && self.api.eq_ignore_ascii_case(&other.api) && parts(self) == parts(other)
     }
 
     /// The kind of forge.
@@ -108,6 +116,12 @@ impl ForgePlace {
     /// The repository's name at the forge.
     pub fn name(&self) -> String {
         self.parts.join("/")
+    }
+
+    /// A URL of the repository, as far as it is told from others by it.
+    pub(super) fn repository_url(&self) -> String {
+        let parts: Vec<&str> = self.parts.iter().map(String::as_str).collect();
+        format!("{}.git", joined(&format!("https://{}", self.host), &parts))
     }
 
     /// Where the interface begins.
@@ -164,6 +178,22 @@ mod tests {
         ] {
             let place = ForgePlace::parse(provider, url).unwrap();
             assert_eq!((place.api(), place.name().as_str()), (api, name), "{url}");
+        }
+        let place = |url: &str| ForgePlace::parse(Provider::GitHub, url).unwrap();
+        let shop = place("https://github.com/acme/shop.git");
+        for same in
+            ["https://github.com/acme/shop", "https://www.github.com/Acme/Shop/", "https://GitHub.com/acme/shop"]
+        {
+            assert!(shop.is_same(&place(same)), "{same}");
+        }
+        assert!(!shop.is_same(&place("https://github.com/acme/shop2")));
+        for (url, host) in [
+            ("https://git.example/a/b", "git.example"),
+            ("https://git.example:8443/a/b", "git.example:8443"),
+            ("http://git.example/a/b", "git.example:80"),
+            ("http://git.example:3000/a/b", "git.example:3000"),
+        ] {
+            assert_eq!(ForgePlace::parse(Provider::Gitea, url).unwrap().host(), host);
         }
         for (provider, url) in [
             (Provider::GitHub, "https://github.com/acme"),

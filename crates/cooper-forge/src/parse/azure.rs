@@ -10,6 +10,9 @@ use super::error::ParseError;
 use super::node::{Node, cut_text};
 use super::{Delivery, DeliveryId, MAX_EVENTS, Named, Request, other, other_action};
 
+/// The form of a pull request's resource that names its fork where there is one: the one that hooks are registered with.
+const KNOWN_VERSION: &str = "1.0";
+
 pub(super) fn delivery(request: &Request<'_>, value: &Value) -> Result<Delivery, ParseError> {
     let event = request.node("event", value).needed_text("eventType")?;
     let root = request.node(event, value);
@@ -86,8 +89,10 @@ fn pull_request(root: &Node<'_>, action: PullRequestAction) -> Result<SourceEven
     let pull = root.needed_part("resource")?;
     let whole = repository(&pull.needed_part("repository")?)?;
     let fork = pull.part("forkSource");
+    // Other forms of the resource may leave the field out: then nobody knows, and the code is a stranger's.
+    let is_fork = pull.has("forkSource") || root.text("resourceVersion")? != Some(KNOWN_VERSION);
     let head_repository = match &fork {
-        None => Some(whole.clone()),
+        None => (!is_fork).then(|| whole.clone()),
         // Nobody needs a fork's name to refuse it.
         Some(fork) => fork.part("repository").and_then(|part| repository(&part).ok()),
     };
@@ -105,7 +110,7 @@ fn pull_request(root: &Node<'_>, action: PullRequestAction) -> Result<SourceEven
             branch: pull.branch("targetRefName")?,
             commit: pull.object("lastMergeTargetCommit.commitId")?,
         },
-        is_fork: fork.is_some(),
+        is_fork,
         title: pull.label("title").unwrap_or_default(),
         message: None,
         author: pull.label("createdBy.uniqueName").or_else(|| pull.label("createdBy.displayName")),

@@ -22,6 +22,12 @@ pub enum ParseError {
         #[source]
         source: serde_json::Error,
     },
+    /// The body says too many things for its size.
+    #[error("the {provider} delivery takes too much memory to be read; push in smaller parts")]
+    TooMuch {
+        /// The forge.
+        provider: Provider,
+    },
     /// A form without its one field.
     #[error("the {provider} delivery is a form without `payload`; set the hook's content type to application/json")]
     NoPayload {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::error::ParseError;
 use super::node::Node;
-use super::{Delivery, Named, Request, other, other_action};
+use super::{Delivery, MAX_ITEMS, Named, Request, other, other_action};
 
 /// A push with this many commits may have had more (GitHub).
 const COMMITS_LISTED: usize = 2048;
@@ -98,7 +98,9 @@ fn files(provider: Provider, root: &Node<'_>, change: &RefChange) -> Result<Chan
         }
     }
     let all_listed = match provider {
-        Provider::Gitea => root.count("total_commits").is_none_or(|total| total <= commits.len() as u64),
+        Provider::Gitea => {
+            commits.len() < MAX_ITEMS && root.count("total_commits").is_none_or(|total| total <= commits.len() as u64)
+        }
         _ => commits.len() < COMMITS_LISTED,
     };
     // A branch that moved without a commit was moved back.

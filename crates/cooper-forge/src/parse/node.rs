@@ -6,6 +6,7 @@ use cooper_engine::trigger::provider::Provider;
 use cooper_engine::trigger::repository::RepositoryUrl;
 use serde_json::Value;
 
+use super::MAX_ITEMS;
 use super::error::ParseError;
 
 /// A part of a delivery, and where it is.
@@ -72,7 +73,7 @@ impl<'a> Node<'a> {
         self.part(path).ok_or_else(|| self.missing(path))
     }
 
-    /// The items of a list; none if there is no list.
+    /// The items of a list, the first of a very long one; none if there is no list.
     pub(super) fn items(&self, path: &str) -> Result<Vec<Self>, ParseError> {
         let Some(value) = self.at(path) else { return Ok(Vec::new()) };
         let list = value.as_array().ok_or_else(|| self.invalid(path, "it is no list"))?;
@@ -82,7 +83,7 @@ impl<'a> Node<'a> {
             prefix: format!("{}[{index}].", self.field(path)),
             value,
         };
-        Ok(list.iter().enumerate().map(item).collect())
+        Ok(list.iter().take(MAX_ITEMS).enumerate().map(item).collect())
     }
 
     /// The values of a list.
@@ -193,9 +194,17 @@ pub(super) fn cut_text(text: &str) -> String {
     cut(text, MAX_TEXT).to_owned()
 }
 
-/// A commit's message, cut to its limit.
+/// A commit's message. Of a long one the beginning and the end are kept: what asks for no run is in one of them.
 pub(super) fn cut_message(text: &str) -> String {
-    cut(text, MAX_MESSAGE).to_owned()
+    const END: usize = MAX_MESSAGE / 4;
+    const GAP: &str = "\n…\n";
+    // A character that nobody sees takes six in the store.
+    let plain = |part: &str| part.replace(|char: char| char.is_ascii_control() && char != '\n', " ");
+    if text.len() <= MAX_MESSAGE {
+        return plain(text);
+    }
+    let end = &text[text.ceil_char_boundary(text.len() - END)..];
+    format!("{}{GAP}{}", plain(cut(text, MAX_MESSAGE - END - GAP.len())), plain(end))
 }
 
 /// The beginning of a text that has at most so many bytes.

@@ -152,6 +152,34 @@ fn azures_password_is_the_secret() {
 }
 
 #[test]
+fn what_can_not_be_signed_is_refused_before_its_body() {
+    use base64::Engine as _;
+    let hub = format!("sha256={DIGITS}");
+    let basic = |pair: &str| format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
+    let (right, wrong) = (basic("any:s3cret"), basic("any:guessed"));
+    let ask = |provider, pairs: &[(&str, &str)]| {
+        verify_head(provider, &secrets(&["s3cret"]), &headers(pairs), at(1_700_000_000))
+    };
+    for (provider, pairs) in [
+        (Provider::GitHub, &[("X-Hub-Signature-256", hub.as_str())][..]),
+        (Provider::Gitea, &[("X-Gitea-Signature", DIGITS)]),
+        (Provider::GitLab, &[("X-Gitlab-Token", "s3cret")]),
+        (Provider::AzureDevops, &[("Authorization", right.as_str())]),
+    ] {
+        assert_eq!(ask(provider, pairs), Ok(()), "{provider}");
+    }
+    for provider in Provider::ALL {
+        assert!(matches!(ask(provider, &[]), Err(Unsigned::Missing { .. })), "{provider}");
+    }
+    assert!(matches!(ask(Provider::GitHub, &[("X-Hub-Signature-256", "sha256=1")]), Err(Unsigned::Malformed { .. })));
+    // Where the secret is sent, nothing else is needed to know.
+    assert!(matches!(ask(Provider::GitLab, &[("X-Gitlab-Token", "guessed")]), Err(Unsigned::Mismatch { .. })));
+    assert!(matches!(ask(Provider::AzureDevops, &[("Authorization", &wrong)]), Err(Unsigned::Mismatch { .. })));
+    let no_secret = verify_head(Provider::GitHub, &[], &headers(&[("X-Hub-Signature-256", &hub)]), at(0));
+    assert_eq!(no_secret, Err(Unsigned::NoSecret));
+}
+
+#[test]
 fn no_message_tells_a_secret() {
     for pairs in [&[("X-Gitlab-Token", "wr0ng")][..], &[], &[("X-Gitlab-Token", "wr0ng"), ("X-Gitlab-Token", "wr0ng")]]
     {

@@ -51,6 +51,13 @@ pub struct BuildRequest {
     /// other's cached files by size, time and mode, so it is derived by the server per principal and trust, never taken
     /// from input.
     pub shared_key: String,
+    /// What references in full stand for, as far as that was found out for this build: it counts where the engine does not say
+    /// what it took.
+    pub resolved: Vec<ResolvedBase>,
+    /// References in full of images that files are copied from and no stage stands on, as far as they are known. An engine that
+    /// does not say what it took for them is not asked after the build, when they may stand for something else: their
+    /// registries are, before it.
+    pub copied: Vec<String>,
 }
 
 /// Which images a build may stand on.

@@ -4,7 +4,8 @@
 //! length u32 │ stream u8 │ flags u8 │ attempt u64? │ seq u64 │ time i64 │ vertex length u32, bytes? │ data
 //! ```
 //! Little-endian. `length` counts what follows it; bit 0 of `flags` says that there is an attempt, bit 1 that there is
-//! a vertex; data is the rest. Readers refuse unknown streams and flags: old binaries never read newer databases.
+//! a vertex; data is the rest. Readers refuse unknown streams and flags: old binaries never read newer databases, and
+//! clients name the form that they read (`LOG_FRAMES_FORM` of the API), which changes with this one.
 
 use cooper_types::{AttemptNumber, Timestamp};
 

@@ -77,7 +77,8 @@ pub trait RegistryCatalog: Send + Sync {
         limit: u32,
     ) -> Result<Vec<TagDetails>, StoreError>;
 
-    /// The manifests of a repository after `after`, in byte order of their digests, at most `limit`.
+    /// The manifests of a repository after `after`, in byte order of their digests, at most `limit`. Where they are large it
+    /// may be fewer than there are, but never none.
     async fn manifest_details(
         &self,
         repository: &RepositoryName,

@@ -68,3 +68,47 @@ async fn tags_and_manifests_are_listed_with_their_times() {
     assert_eq!(deleted.status, StatusCode::ACCEPTED);
     registry.get("/v2/a/manifests/v1").await.is_error(404, "MANIFEST_UNKNOWN");
 }
+
+#[tokio::test]
+async fn clients_that_trade_their_credential_for_a_token_see_the_same() {
+    let registry = TestRegistry::with_anonymous_pull();
+    for repository in ["a", "team/a"] {
+        let manifest = registry.push_image_blobs(repository, "layer").await;
+        registry.put_manifest(&format!("/v2/{repository}/manifests/v1"), &basic(ADMIN), &manifest).await;
+    }
+    let token = async |password: Option<&str>, scope: &str| {
+        let mut request = request(Method::GET, &format!("/oauth2/token?service=r&scope={scope}"));
+        if let Some(password) = password {
+            request = request.header(AUTHORIZATION, basic(password));
+        }
+        let answer = registry.send(request.body(Body::empty()).unwrap()).await;
+        format!("Bearer {}", answer.json()["token"].as_str().unwrap())
+    };
+    let ask = async |path: &str, bearer: &str| {
+        let request = request(Method::GET, path).header(AUTHORIZATION, bearer);
+        registry.send(request.body(Body::empty()).unwrap()).await
+    };
+    for (password, names) in
+        [(ADMIN, json!(["a", "team/a"])), (READER, json!(["a", "team/a"])), (TEAM, json!(["team/a"]))]
+    {
+        let bearer = token(Some(password), "registry:catalog:*").await;
+        assert_eq!(ask("/v2/_catalog", &bearer).await.json(), json!({ "repositories": names }), "{password}");
+    }
+    // A list is for whoever shows a credential, and for whoever asked for it.
+    for bearer in [token(None, "registry:catalog:*").await, token(Some(ADMIN), "repository:a:pull").await] {
+        let refused = ask("/v2/_catalog", &bearer).await;
+        assert!(
+            refused.header("www-authenticate").contains("scope=\"registry:catalog:*\",error=\"insufficient_scope\"")
+        );
+        refused.is_error(401, "UNAUTHORIZED");
+    }
+    let registry = TestRegistry::new();
+    let manifest = registry.push_image_blobs("team/a", "layer").await;
+    registry.put_manifest("/v2/team/a/manifests/v1", &basic(ADMIN), &manifest).await;
+    let asked =
+        request(Method::GET, "/oauth2/token?scope=repository:team/a:metadata_read").header(AUTHORIZATION, basic(TEAM));
+    let answer = registry.send(asked.body(Body::empty()).unwrap()).await;
+    let bearer = format!("Bearer {}", answer.json()["token"].as_str().unwrap());
+    let shown = request(Method::GET, "/acr/v1/team/a/_tags/v1").header(AUTHORIZATION, bearer);
+    assert_eq!(registry.send(shown.body(Body::empty()).unwrap()).await.json()["tag"]["name"], json!("v1"));
+}

@@ -3,22 +3,24 @@
 use std::time::Duration;
 
 use axum::extract::{Path, Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use cooper_api::problem::ProblemCode;
 use cooper_api::rest::{
-    DeliveryAnswer, DeliveryView, EventOutcomeView, HookList, HookView, SeenHook, SourceEventType,
-    SourceTriggerSettings, TaskStatus,
+    DeliveryView, EventOutcomeView, HookList, HookView, RegistrationStatus, RegistrationView, RotateHookQuery,
+    SeenHook, SourceEventType, SourceTriggerSettings, TaskStatus,
 };
 use cooper_engine::task::SourceSettings;
 use cooper_engine::trigger::provider::Provider;
 use cooper_ports::hooks::{DeliveryRecord, EventOutcome, HookRecord, NewHook, Outcome};
+use cooper_ports::registrations::RegistrationRecord;
 use cooper_spec::source::RemoteSource;
 use cooper_types::{HookId, PoolName, SecretString, TaskName, TriggerName};
 
 use super::runs::invalid;
 use super::tasks::{find, owned};
-use super::{ApiState, Caller, PathId, PathIds};
+use super::{ApiState, Caller, PathId, PathIds, Query};
 use crate::hooks;
 use crate::problem::{ApiError, ApiResult};
 
@@ -28,14 +30,22 @@ const DELIVERIES: u32 = 100;
 const OVERLAP: Duration = Duration::from_secs(24 * 3600);
 
 /// `POST /hooks/{id}`
-pub(super) async fn deliver(
-    State(state): State<ApiState>,
-    Path(id): Path<String>,
-    request: Request,
-) -> ApiResult<(StatusCode, Json<DeliveryAnswer>)> {
+pub(super) async fn deliver(State(state): State<ApiState>, Path(id): Path<String>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let answer = hooks::receive(&state.core, &id, parts.headers, body).await?;
-    Ok((StatusCode::ACCEPTED, Json(answer)))
+    let error = match hooks::receive(&state.core, &id, parts.headers, body).await {
+        Ok(answer) => return (StatusCode::ACCEPTED, Json(answer)).into_response(),
+        Err(error) => error,
+    };
+    let pause = match error.0.code {
+        ProblemCode::TooManyRequests => Some("60"),
+        ProblemCode::Unavailable | ProblemCode::Internal | ProblemCode::StorageFull => Some("10"),
+        _ => None,
+    };
+    let mut response = error.into_response();
+    if let Some(pause) = pause {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(pause));
+    }
+    response
 }
 
 /// `GET /tasks/{id}/hooks`
@@ -47,7 +57,9 @@ pub(super) async fn list(
     let core = &state.core;
     let record = find(core, &name).await?;
     owned(&record.task, &token)?;
+    let registrations = core.registrations.registrations_of(&name).await?;
     let seen = |hook: &HookRecord| {
+        let own = registrations.iter().find(|one| one.hook == hook.id && !one.removing);
         let seen = core.hooks.seen(&hook.id);
         SeenHook {
             hook: hook_view(hook),
@@ -57,6 +69,7 @@ pub(super) async fn list(
             last: seen.last,
             last_not_kept: seen.why.as_ref().map(|(at, _)| *at),
             why: seen.why.map(|(_, why)| why),
+            registration: own.map(registration_view),
         }
     };
     let deliveries = core.hook_store.list_deliveries(&name, DELIVERIES).await?;
@@ -71,6 +84,7 @@ pub(super) async fn rotate(
     State(state): State<ApiState>,
     Extension(Caller(token)): Extension<Caller>,
     PathIds(name, id): PathIds<TaskName, HookId>,
+    Query(query): Query<RotateHookQuery>,
 ) -> ApiResult<Json<HookView>> {
     let core = state.core;
     core.clone()
@@ -86,12 +100,13 @@ pub(super) async fn rotate(
             }
             let hook = record.hooks.iter().find(|hook| hook.id == id).ok_or_else(unknown)?;
             let (secret, sealed) = hooks::new_secret(&core, &id);
-            let until = core.clock.now().after(OVERLAP);
+            let until = (!query.revoke_old).then(|| core.clock.now().after(OVERLAP));
             if !core.hook_store.rotate_hook(&id, sealed, until).await? {
                 return Err(unknown());
             }
+            core.hooks.register.notify_one();
             tracing::info!(task = %name, provider = %hook.provider, by = %token.principal, "secret of a hook replaced");
-            let view = hook_view(&HookRecord { previous_until: Some(until), ..hook.clone() });
+            let view = hook_view(&HookRecord { previous_until: until, ..hook.clone() });
             Ok(Json(HookView { secret: Some(secret.expose().to_owned()), ..view }))
         })
         .await
@@ -114,6 +129,21 @@ pub(super) fn tell_secrets(views: &mut [HookView], made: &[(NewHook, SecretStrin
     for view in views {
         let own = made.iter().find(|(hook, _)| hook.id == view.id);
         view.secret = own.map(|(_, secret)| secret.expose().to_owned());
+    }
+}
+
+fn registration_view(record: &RegistrationRecord) -> RegistrationView {
+    let status = match record {
+        RegistrationRecord { due: Some(_), .. } => RegistrationStatus::Waiting,
+        RegistrationRecord { fault: Some(_), .. } => RegistrationStatus::Failed,
+        _ => RegistrationStatus::Registered,
+    };
+    RegistrationView {
+        status,
+        repository: record.repository.clone(),
+        registered: record.registered,
+        next_try: record.due,
+        fault: record.fault.clone(),
     }
 }
 

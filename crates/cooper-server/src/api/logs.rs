@@ -12,11 +12,11 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use cooper_api::problem::ProblemCode;
 use cooper_api::rest::{
-    LOG_COMPLETE_HEADER, LOG_OFFSET_HEADER, LogBatch, LogEventName, LogEventsQuery, LogFrame, LogQuery, LogStream,
-    StatusEvent,
+    LOG_COMPLETE_HEADER, LOG_FRAMES_FORM, LOG_FRAMES_HEADER, LOG_OFFSET_HEADER, LogBatch, LogEventName, LogEventsQuery,
+    LogFrame, LogQuery, LogStream, PackedLog, StatusEvent,
 };
 use cooper_engine::run::{PendingReason, Placement};
-use cooper_ports::logs::{Frame, Stream};
+use cooper_ports::logs::{Frame, Segment, Stream};
 use cooper_types::RunId;
 use futures::Stream as FuturesStream;
 use tokio::sync::{broadcast, mpsc};
@@ -30,6 +30,8 @@ use crate::problem::{ApiError, ApiResult, chain};
 const TEXT_LIMIT: usize = 1 << 20;
 /// Bytes of frames in one event.
 const BATCH_LIMIT: usize = 256 << 10;
+/// Bytes of frames that are read at once for packed events: each segment is an event of its own.
+const PACKED_LIMIT: usize = 1 << 20;
 /// Events that a follower may be behind: a slow one slows itself only.
 const FOLLOWER_QUEUE: usize = 4;
 /// How often a silent stream says that it lives.
@@ -72,7 +74,8 @@ pub(super) async fn follow(
     let (events, receiver) = mpsc::channel(FOLLOWER_QUEUE);
     let news = state.core.news();
     let frames = (!query.status_only).then_some(offset);
-    let mut follower = Follower { news, state, id, frames, status: None, generation: None, events };
+    let packed = headers.get(LOG_FRAMES_HEADER).is_some_and(|form| form == LOG_FRAMES_FORM);
+    let mut follower = Follower { news, state, id, frames, packed, status: None, generation: None, events };
     tokio::spawn(async move {
         tokio::select! {
             () = follower.state.shutdown.clone().cancelled_owned() => {}
@@ -91,6 +94,8 @@ struct Follower {
     id: RunId,
     /// Where the next frame is, if frames are told.
     frames: Option<u64>,
+    /// Whether frames are sent as they are kept.
+    packed: bool,
     status: Option<StatusEvent>,
     /// The generation of the run's state that was told, if it had not ended then.
     generation: Option<u64>,
@@ -153,6 +158,12 @@ impl Follower {
     /// Sends what the log has behind the last frame that was sent.
     async fn tell_frames(&mut self) -> Result<(), FollowError> {
         while let Some(offset) = self.frames {
+            if self.packed {
+                if self.tell_segments(offset).await? {
+                    continue;
+                }
+                return Ok(());
+            }
             let part = self.state.core.logs.read_frames(self.id, offset, BATCH_LIMIT).await;
             let part = part.map_err(|error| FollowError::Failed(chain(&error)))?;
             if part.frames.is_empty() {
@@ -163,6 +174,19 @@ impl Follower {
             self.send(LogEventName::Log, &LogBatch { offset, frames }, self.frames).await?;
         }
         Ok(())
+    }
+
+    /// Sends some segments as they are kept, without a look into them; whether there were any.
+    async fn tell_segments(&mut self, offset: u64) -> Result<bool, FollowError> {
+        let part = self.state.core.logs.read_segments(self.id, offset, PACKED_LIMIT).await;
+        let part = part.map_err(|error| FollowError::Failed(chain(&error)))?;
+        let any = !part.segments.is_empty();
+        for Segment { start, end, stored } in part.segments {
+            let packed = PackedLog { offset: start, length: end - start, data: stored };
+            self.frames = Some(end);
+            self.send(LogEventName::Packed, &packed, self.frames).await?;
+        }
+        Ok(any)
     }
 
     /// Waits until the run may have changed.

@@ -18,12 +18,12 @@ use cooper_api::rest::{
     RunList, RunRequest,
 };
 use cooper_engine::run::{Asked, NewReplay, NewRun, RunEvent};
-use cooper_engine::task::{OfTask, Origin};
 use cooper_ports::access::Token;
 use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::runs::{AcceptRun, Accepted, RunQuery, RunType, Seal, SealedSecret, SecretKind};
-use cooper_types::{Digest, IdempotencyKey, Platform, PoolName, RunId, Scopes, SecretBytes};
+use cooper_types::{Digest, IdempotencyKey, ImageRef, Platform, PoolName, RunId, SecretBytes};
 
+use self::rerun::Rerun;
 use super::view::{engine_status, ports_run_type, run_view};
 use super::{ApiState, Caller, JsonBody, PathId, Query};
 use crate::core::Core;
@@ -75,15 +75,9 @@ pub(super) async fn rerun(
         if let Some(earlier) = repeated(&core, &token, idempotency.as_ref()).await? {
             return Ok(earlier);
         }
-        let origin = core.runs.find_run(id).await?.map(|record| record.run.origin).unwrap_or_default();
-        // A stranger's code stays one, whoever has looked at it: neither its planning nor its run has what the asker has.
-        let token = if origin.untrusted { Token { scopes: Scopes(Vec::new()), ..token } } else { token };
-        let asked = rerun::asked(&core, &token, id, body.value).await?;
+        let Rerun { asked, token, origin } = rerun::asked(&core, token, id, body.value).await?;
         let mut request = asked.accept(&core, token, idempotency)?;
-        // Of the same task as the other one, asked for by hand. What it stands on may be pinned, or the other one's: it says
-        // nothing of the task.
-        let task = origin.task.map(|task| OfTask { differs: true, ..task });
-        request.run.origin = Origin { task, untrusted: origin.untrusted, ..request.run.origin };
+        request.run.origin = origin;
         started(&core, request).await
     };
     created(&state.core.detached(accept).await?)
@@ -156,6 +150,7 @@ pub(super) async fn list(
             run_type: query.run_type.map(ports_run_type),
             task: query.task_name.clone(),
             principal: None,
+            image: query.image.as_deref().map(written).transpose()?,
             before: query.before,
             // One more than is shown tells whether there is a next page.
             limit: top + 1,
@@ -174,9 +169,18 @@ pub(super) async fn list(
         if let Some(run_type) = query.run_type {
             link.push_str(&format!("&runType={run_type}"));
         }
+        // Nothing in an image's name has to be escaped in a query.
+        if let Some(image) = &query.image {
+            link.push_str(&format!("&image={image}"));
+        }
         link
     });
     Ok(Json(RunList { value: records.iter().map(run_view).collect(), next_link }))
+}
+
+/// The image of which runs are wanted that wrote it.
+fn written(text: &str) -> ApiResult<ImageRef> {
+    ImageRef::parse(text).map_err(|error| invalid(format!("image: {error}")))
 }
 
 /// `GET /runs/{id}`

@@ -1,5 +1,6 @@
 //! Stored tasks: made, changed, shown, deleted and run. What a request says of a task stands in `settings`.
 
+pub(super) mod notifications;
 mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,28 +11,31 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use cooper_api::problem::ProblemCode;
 use cooper_api::rest::{
-    API_PREFIX, FiredView, ListTimersQuery, Moment, RefusalList, RefusalView, ReplaceTaskQuery, SetTaskCredential,
-    TaskList, TaskRunRequest, TaskSettings, TaskView, TimerList, TimerView, UpdateTriggerSecret,
+    API_PREFIX, FiredView, ListTasksQuery, ListTimersQuery, Moment, RefusalList, RefusalView, ReplaceTaskQuery,
+    SetTaskCredential, TaskList, TaskRunRequest, TaskSettings, TaskView, TimerList, TimerView, UpdateTriggerSecret,
 };
-use cooper_engine::task::{Cause, Task, TaskSecret};
+use cooper_engine::task::{Cause, Task, TaskChange, TaskEndpoint, TaskSecret};
 use cooper_ports::access::Token;
-use cooper_ports::hooks::{EventOutcome, Outcome};
+use cooper_ports::hooks::{EventOutcome, NewHook, Outcome};
 use cooper_ports::runs::{Accepted, SealedSecret};
-use cooper_ports::tasks::{PutTask, TaskRecord};
+use cooper_ports::tasks::{PutTask, PutTaskError, TaskRecord};
 use cooper_ports::waves::Refusal;
 use cooper_types::{SecretBytes, SecretString, SourceHost, TaskName};
 
 use super::hooks;
-use super::runs::{MAX_SECRET_BYTES, created, idempotency_key, invalid};
+use super::runs::{created, idempotency_key, invalid};
 use super::{ApiState, Caller, JsonBody, PathId, PathIds, Query};
+use crate::access::random_text;
 use crate::core::Core;
 use crate::orders::{task_credential_purpose, task_secret_purpose};
 use crate::outbox::endpoint::Endpoint;
-use crate::problem::{ApiError, ApiResult};
+use crate::problem::{ApiError, ApiResult, chain};
 use crate::stored_tasks::{self, For, Given, kept_as};
 
 /// The longest user name or password, in bytes: they go in a header.
 const MAX_CREDENTIAL: usize = 4096;
+/// The length of an endpoint's secret: 5 bits each.
+const SECRET_LENGTH: usize = 52;
 /// What became of so many instants is told of each timer.
 const FIRED: u32 = 16;
 
@@ -39,9 +43,24 @@ const FIRED: u32 = 16;
 pub(super) async fn list(
     State(state): State<ApiState>,
     Extension(Caller(token)): Extension<Caller>,
+    Query(query): Query<ListTasksQuery>,
 ) -> ApiResult<Json<TaskList>> {
-    let records = state.core.tasks.list_tasks().await?;
-    Ok(Json(TaskList { value: records.iter().map(|record| settings::view(record, &token)).collect() }))
+    let top = query.top.unwrap_or(ListTasksQuery::DEFAULT_TOP);
+    if top == 0 || top > ListTasksQuery::MAX_TOP {
+        return Err(invalid(format!("top is {top}; it must be 1 to {}", ListTasksQuery::MAX_TOP)));
+    }
+    let tasks = &state.core.tasks;
+    let records = tasks.list_tasks(query.after.as_ref(), top).await?;
+    // It may be shorter than it was asked for.
+    let last = records.last().map(|record| &record.task.name);
+    let next_link = match last {
+        Some(last) if !tasks.list_tasks(Some(last), 1).await?.is_empty() => {
+            Some(format!("{API_PREFIX}/tasks?top={top}&after={last}"))
+        }
+        _ => None,
+    };
+    let key = &state.core.key;
+    Ok(Json(TaskList { value: records.iter().map(|record| settings::line(record, &token, key)).collect(), next_link }))
 }
 
 /// `GET /tasks/{id}`
@@ -51,7 +70,7 @@ pub(super) async fn show(
     PathId(name): PathId<TaskName>,
 ) -> ApiResult<Json<TaskView>> {
     let record = find(&state.core, &name).await?;
-    Ok(Json(settings::view(&record, &token)))
+    Ok(Json(settings::view(&record, &token, &state.core.key)))
 }
 
 /// `POST /tasks`
@@ -67,7 +86,8 @@ pub(super) async fn create(
         .clone()
         .detached(async move {
             let now = core.clock.now();
-            let task = Task::new(name, token.principal.clone(), token.scopes.clone(), change, now)?;
+            let mut task = Task::new(name, token.principal.clone(), token.scopes.clone(), change, now)?;
+            seal_endpoint(&core, &mut task, None);
             put(&core, &token, task, given, None).await
         })
         .await?;
@@ -92,6 +112,12 @@ pub(super) async fn replace(
             let now = core.clock.now();
             let mut task = Task::new(name.clone(), token.principal.clone(), token.scopes.clone(), change, now)?;
             let earlier = core.tasks.find_task(&name).await?;
+            let found = earlier.as_ref().map_or(0, |earlier| earlier.task.generation);
+            let made = earlier.as_ref().map(|earlier| Moment(earlier.task.created));
+            let is_another = query.created.is_some_and(|expected| Some(expected) != made);
+            if is_another || query.generation.is_some_and(|expected| expected != found) {
+                return Err(PutTaskError::Changed(name).into());
+            }
             if let Some(record @ TaskRecord { task: earlier, .. }) = &earlier {
                 owned(earlier, &token)?;
                 may_show(record, &token, task.secrets().iter().any(|secret| !given.contains_key(secret)))?;
@@ -103,11 +129,15 @@ pub(super) async fn replace(
                     task.scopes = earlier.scopes.clone();
                 }
             }
+            seal_endpoint(&core, &mut task, earlier.as_ref().map(|earlier| &earlier.task));
+            let replaces = earlier.map(|earlier| earlier.task.generation);
             if query.dry_run {
-                let record = TaskRecord { task, credentials: Vec::new(), next: BTreeMap::new(), hooks: Vec::new() };
-                return Ok(Json(settings::view(&record, &token)));
+                let (put, _) = to_put(&core, task, given, replaces)?;
+                let record = core.tasks.try_task(put).await?;
+                // Hooks that would be made have no address yet.
+                return Ok(Json(settings::view(&TaskRecord { hooks: Vec::new(), ..record }, &token, &core.key)));
             }
-            put(&core, &token, task, given, earlier.map(|earlier| earlier.task.generation)).await.map(Json)
+            put(&core, &token, task, given, replaces).await.map(Json)
         })
         .await
 }
@@ -139,6 +169,7 @@ pub(super) async fn update(
                     task.scopes = earlier.scopes.within(&token.scopes);
                 }
             }
+            seal_endpoint(&core, &mut task, Some(earlier));
             put(&core, &token, task, given, Some(earlier.generation)).await.map(Json)
         })
         .await
@@ -155,9 +186,10 @@ pub(super) async fn delete(
         .detached(async move {
             let record = find(&core, &name).await?;
             owned(&record.task, &token)?;
-            if !core.tasks.delete_task(&name).await? {
+            if !core.tasks.delete_task(&record.task).await? {
                 return Err(unknown(&name));
             }
+            core.hooks.register.notify_one();
             tracing::info!(task = %record.task.name, by = %token.principal, "task deleted");
             Ok(StatusCode::NO_CONTENT)
         })
@@ -280,14 +312,16 @@ pub(super) async fn set_credential(
     let core = state.core;
     core.clone()
         .detached(async move {
-            owned(&find(&core, &name).await?.task, &token)?;
+            let task = find(&core, &name).await?.task;
+            owned(&task, &token)?;
             let purpose = task_credential_purpose(&name.key(), &host);
             let sealed = core.key.seal(&purpose, &SecretBytes::new(password.into_bytes()));
-            if !core.tasks.put_task_credential(&name, &host, username, sealed).await? {
+            if !core.tasks.put_task_credential(&task, &host, username, sealed).await? {
                 return Err(unknown(&name));
             }
+            core.hooks.register.notify_one();
             tracing::info!(task = %name, host = %host, by = %token.principal, "credential of a task set");
-            Ok(Json(settings::view(&find(&core, &name).await?, &token)))
+            Ok(Json(settings::view(&find(&core, &name).await?, &token, &core.key)))
         })
         .await
 }
@@ -300,11 +334,54 @@ pub(super) async fn update_trigger_secret(
 ) -> ApiResult<Json<UpdateTriggerSecret>> {
     let task = find(&state.core, &name).await?.task;
     owned(&task, &token)?;
-    let endpoint = Endpoint::of_task(&state.core.key, &task).ok_or_else(|| {
-        let hint = format!("`cooper task update {name} --update-trigger-endpoint URL` sets one");
-        ApiError::not_found(format!("endpoint of task `{name}` for updates of base images")).with_hint(hint)
-    })?;
-    Ok(Json(UpdateTriggerSecret { secret: endpoint.secret }))
+    Ok(Json(UpdateTriggerSecret { secret: endpoint_of(&state.core, &task)?.secret }))
+}
+
+/// `POST /tasks/{id}/update-trigger-secret`
+pub(super) async fn renew_update_trigger_secret(
+    State(state): State<ApiState>,
+    Extension(Caller(token)): Extension<Caller>,
+    PathId(name): PathId<TaskName>,
+) -> ApiResult<Json<UpdateTriggerSecret>> {
+    let core = state.core;
+    core.clone()
+        .detached(async move {
+            let earlier = find(&core, &name).await?.task;
+            owned(&earlier, &token)?;
+            let endpoint = Endpoint { secret: random_text(SECRET_LENGTH), ..endpoint_of(&core, &earlier)? };
+            let mut task = earlier.changed(TaskChange::default(), core.clock.now())?;
+            task.base_image.endpoint = Some(endpoint.kept(&core.key, &task.name));
+            put(&core, &token, task, BTreeMap::new(), Some(earlier.generation)).await?;
+            Ok(Json(UpdateTriggerSecret { secret: endpoint.secret }))
+        })
+        .await
+}
+
+fn endpoint_of(core: &Core, task: &Task) -> ApiResult<Endpoint> {
+    let hint = format!("`cooper task update {} --update-trigger-endpoint URL` sets one", task.name);
+    match Endpoint::of_task(&core.key, task) {
+        Ok(Some(endpoint)) => Ok(endpoint),
+        Ok(None) => {
+            let what = format!("endpoint of task `{}` for updates of base images", task.name);
+            Err(ApiError::not_found(what).with_hint(hint))
+        }
+        Err(error) => Err(ApiError::new(ProblemCode::Conflict, chain(&error)).with_hint(hint)),
+    }
+}
+
+/// Seals the endpoint that a task is given. One that was there before keeps its secret, whatever its address is now.
+fn seal_endpoint(core: &Core, task: &mut Task, earlier: Option<&Task>) {
+    let Some(TaskEndpoint::Plain(uri)) = &task.base_image.endpoint else { return };
+    let before = earlier.and_then(|earlier| Endpoint::of_task(&core.key, earlier).ok().flatten());
+    let kept = earlier.and_then(|earlier| earlier.base_image.endpoint.clone());
+    task.base_image.endpoint = match (before, kept) {
+        (Some(before), Some(kept @ TaskEndpoint::Sealed { .. })) if before.uri == *uri => Some(kept),
+        (before, _) => {
+            let secret = before.map_or_else(|| random_text(SECRET_LENGTH), |before| before.secret);
+            let endpoint = Endpoint { uri: uri.clone(), headers: BTreeMap::new(), secret };
+            Some(endpoint.kept(&core.key, &task.name))
+        }
+    };
 }
 
 /// `DELETE /tasks/{id}/credentials/{host}`
@@ -316,8 +393,9 @@ pub(super) async fn delete_credential(
     let core = state.core;
     core.clone()
         .detached(async move {
-            owned(&find(&core, &name).await?.task, &token)?;
-            if !core.tasks.delete_task_credential(&name, &host).await? {
+            let task = find(&core, &name).await?.task;
+            owned(&task, &token)?;
+            if !core.tasks.delete_task_credential(&task, &host).await? {
                 return Err(ApiError::not_found(format!("credential of task `{name}` for `{host}`")));
             }
             tracing::info!(task = %name, host = %host, by = %token.principal, "credential of a task deleted");
@@ -376,13 +454,27 @@ async fn put(
     given: BTreeMap<TaskSecret, SecretString>,
     replaces: Option<u64>,
 ) -> ApiResult<TaskView> {
+    let (put, made) = to_put(core, task, given, replaces)?;
+    let record = core.tasks.put_task(put).await?;
+    core.hooks.register.notify_one();
+    tracing::info!(task = %record.task.name, by = %token.principal, generation = record.task.generation, "task kept");
+    core.timers.notify_one();
+    let mut view = settings::view(&record, token, &core.key);
+    hooks::tell_secrets(&mut view.hooks, &made);
+    Ok(view)
+}
+
+/// A task as the store takes it, and the hooks that are made for it, with their secrets.
+fn to_put(
+    core: &Core,
+    task: Task,
+    given: BTreeMap<TaskSecret, SecretString>,
+    replaces: Option<u64>,
+) -> ApiResult<(PutTask, Vec<(NewHook, SecretString)>)> {
     let all = task.secrets();
     let mut secrets = Vec::with_capacity(given.len());
     for (secret, value) in given.into_iter().filter(|(secret, _)| all.contains(secret)) {
         let (kind, name) = kept_as(&secret);
-        if value.expose().len() > MAX_SECRET_BYTES {
-            return Err(invalid(format!("secret `{name}` is larger than {MAX_SECRET_BYTES} bytes")));
-        }
         let bytes = SecretBytes::new(value.expose().as_bytes().to_vec());
         let sealed = core.key.seal(&task_secret_purpose(&task.name, kind, &name), &bytes);
         secrets.push(SealedSecret { kind, name, sealed });
@@ -390,10 +482,6 @@ async fn put(
     let all_secrets: BTreeSet<_> = all.iter().map(kept_as).collect();
     let made: Vec<_> = task.providers().into_iter().map(|provider| crate::hooks::new_hook(core, provider)).collect();
     let hooks = made.iter().map(|(hook, _)| hook.clone()).collect();
-    let record = core.tasks.put_task(PutTask { task, secrets, all_secrets, replaces, hooks }).await?;
-    tracing::info!(task = %record.task.name, by = %token.principal, generation = record.task.generation, "task kept");
-    core.timers.notify_one();
-    let mut view = settings::view(&record, token);
-    hooks::tell_secrets(&mut view.hooks, &made);
-    Ok(view)
+    let registrations = crate::hooks::registering::wanted(&task);
+    Ok((PutTask { task, secrets, all_secrets, replaces, hooks, registrations }, made))
 }

@@ -46,6 +46,11 @@ pub(crate) fn run_view(record: &RunRecord) -> rest::Run {
         is_archive_enabled: record.archived,
         provisioning_state: rest::ProvisioningState::Succeeded,
         rerun_of: run.rerun_of(),
+        rerun: run
+            .provenance
+            .replay
+            .as_ref()
+            .map(|replay| rest::RerunView { failed: replay.done.is_some(), fresh: replay.fresh }),
         timer_trigger: match &run.origin.cause {
             Cause::Timer { timer, occurrence } => {
                 Some(rest::TimerTrigger { timer_trigger_name: timer.clone(), schedule_occurrence: *occurrence })

@@ -10,13 +10,14 @@ use cooper_api::rest::{
     ImpactQuery, ImpactRefusal, ImpactTask, ImpactView, ListWavesQuery, RegistryHookView, WaveChange, WaveList,
     WaveMember, WaveView,
 };
-use cooper_engine::wave::{self, Change, Cut, ImageTag, Member, MemberState, Wave, WaveEvent};
+use cooper_engine::wave::{self, Apart, Change, Cut, ImageTag, Member, MemberState, Wave, WaveEvent};
 use cooper_types::{ImageRef, TaskName, WaveId};
 use http_body_util::BodyExt as _;
 
 use super::runs::invalid;
 use super::{ApiState, Caller, PathId, Query};
 use crate::problem::{ApiError, ApiResult, chain};
+use crate::tasks::off_the_loop;
 use crate::waves;
 
 /// The largest message of a registry, in bytes.
@@ -32,7 +33,8 @@ pub(super) async fn list(
         return Err(invalid(format!("top is {top}; it must be 1 to {}", ListWavesQuery::MAX_TOP)));
     }
     let waves = state.core.waves.list_waves(top).await?;
-    let value = waves.into_iter().map(|summary| view(&summary.wave, summary.counts.into_iter().collect(), None));
+    let limit = state.core.wave_concurrency;
+    let value = waves.into_iter().map(|summary| view(&summary.wave, limit, summary.counts.into_iter().collect(), None));
     Ok(Json(WaveList { value: value.collect() }))
 }
 
@@ -40,7 +42,7 @@ pub(super) async fn list(
 pub(super) async fn show(State(state): State<ApiState>, PathId(id): PathId<WaveId>) -> ApiResult<Json<WaveView>> {
     let stored = state.core.waves.find_wave(id).await?;
     let unknown = || ApiError::not_found(format!("wave {id}")).with_hint("`cooper wave list` shows the waves");
-    Ok(Json(whole(&stored.ok_or_else(unknown)?.wave)))
+    Ok(Json(whole(&stored.ok_or_else(unknown)?.wave, state.core.wave_concurrency)))
 }
 
 /// `POST /waves/{id}/pause`
@@ -67,7 +69,23 @@ pub(super) async fn cancel(
     caller: Extension<Caller>,
     id: PathId<WaveId>,
 ) -> ApiResult<(StatusCode, Json<WaveView>)> {
-    Ok((StatusCode::ACCEPTED, steer(state, caller, id, WaveEvent::Cancel).await?))
+    let by = caller.0.0.principal.clone();
+    Ok((StatusCode::ACCEPTED, steer(state, caller, id, WaveEvent::Cancel { by }).await?))
+}
+
+/// `POST /waves/{id}/retry`
+pub(super) async fn retry(
+    State(state): State<ApiState>,
+    Extension(Caller(token)): Extension<Caller>,
+    PathId(id): PathId<WaveId>,
+) -> ApiResult<(StatusCode, Json<WaveView>)> {
+    let core = state.core;
+    core.clone()
+        .detached(async move {
+            let stored = waves::retry(&core, id, &token.principal).await?;
+            Ok((StatusCode::CREATED, Json(whole(&stored.wave, core.wave_concurrency))))
+        })
+        .await
 }
 
 /// `GET /registry-hook`
@@ -126,7 +144,10 @@ async fn steer(
 ) -> ApiResult<Json<WaveView>> {
     let core = state.core;
     core.clone()
-        .detached(async move { Ok(Json(whole(&waves::steer(&core, id, event, &token.principal).await?.wave))) })
+        .detached(async move {
+            let stored = waves::steer(&core, id, event, &token.principal).await?;
+            Ok(Json(whole(&stored.wave, core.wave_concurrency)))
+        })
         .await
 }
 
@@ -143,9 +164,10 @@ pub(super) async fn impact(
     // A name without a registry is the embedded one's for us, and Docker Hub's for a Dockerfile.
     let own = image.clone().in_registry_by_default(&core.registry);
     let images: BTreeSet<ImageTag> = [own, image].map(|image| ImageTag::of(image, &core.registry).0).into();
-    let graph = core.waves.base_graph().await?;
-    let changes: Vec<Change> = images.iter().map(|image| Change { image: image.clone(), to: None }).collect();
-    let plan = wave::plan(&graph, &changes, &BTreeSet::new());
+    let asked: Vec<ImageTag> = images.iter().cloned().collect();
+    let graph = core.waves.base_graph(&asked).await?;
+    let changes: Vec<Change> = asked.into_iter().map(|image| Change { image, to: None }).collect();
+    let plan = off_the_loop(move || wave::plan(&graph, &changes, &Apart::default())).await;
     let name = |place: &u32| plan.members.get(*place as usize).map(|member| member.task.clone());
     let task = |member: &wave::PlannedMember| ImpactTask {
         task: member.task.clone(),
@@ -167,7 +189,7 @@ pub(super) async fn impact(
 }
 
 /// A wave with its members.
-fn whole(wave: &Wave) -> WaveView {
+fn whole(wave: &Wave, limit: usize) -> WaveView {
     let mut counts = BTreeMap::new();
     for member in &wave.members {
         *counts.entry(member.state.as_str().to_owned()).or_default() += 1;
@@ -181,7 +203,7 @@ fn whole(wave: &Wave) -> WaveView {
         run_id: member.state.run(),
         reason: reason(&member.state),
     };
-    view(wave, counts, Some(wave.members.iter().map(member).collect()))
+    view(wave, limit, counts, Some(wave.members.iter().map(member).collect()))
 }
 
 fn reason(state: &MemberState) -> Option<String> {
@@ -193,7 +215,7 @@ fn reason(state: &MemberState) -> Option<String> {
     }
 }
 
-fn view(wave: &Wave, counts: BTreeMap<String, u32>, members: Option<Vec<WaveMember>>) -> WaveView {
+fn view(wave: &Wave, limit: usize, counts: BTreeMap<String, u32>, members: Option<Vec<WaveMember>>) -> WaveView {
     let any = |states: [&str; 2]| states.iter().any(|state| counts.contains_key(*state));
     let status = wave.phase.status(wave.finished.is_some(), any(["failed", "skipped"]));
     WaveView {
@@ -201,7 +223,7 @@ fn view(wave: &Wave, counts: BTreeMap<String, u32>, members: Option<Vec<WaveMemb
         status: status.to_owned(),
         open_time: wave.opened,
         finish_time: wave.finished,
-        concurrency_limit: wave.limit,
+        concurrency_limit: u32::try_from(limit).unwrap_or(u32::MAX),
         changes: wave
             .changes
             .iter()

@@ -168,7 +168,7 @@ pub(super) async fn events(
         return Err(invalid(format!("top is {top}; it must be 1 to {}", ListWebhookEventsQuery::MAX_TOP)));
     }
     let (webhook, _) = find(&state.core, &name).await?;
-    let records = state.core.webhooks.list_deliveries(&webhook.name, top).await?;
+    let records = state.core.webhooks.list_sent(&Target::Webhook(webhook.name), top).await?;
     Ok(Json(WebhookEventList { value: records.into_iter().map(event_view).collect() }))
 }
 
@@ -181,7 +181,7 @@ pub(super) async fn redeliver(
     core.clone()
         .detached(async move {
             let (webhook, _) = find(&core, &name).await?;
-            if !core.webhooks.redeliver(&webhook.name, &event).await? {
+            if !core.webhooks.redeliver(&Target::Webhook(webhook.name), &event).await? {
                 let hint = format!("`cooper webhook list-events {name}` shows those that are kept");
                 return Err(ApiError::not_found(format!("event `{event}` of webhook `{name}`")).with_hint(hint));
             }

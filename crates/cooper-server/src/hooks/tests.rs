@@ -1,6 +1,13 @@
 //! Deliveries over the router and a real store: what each kind of forge sends, who is believed, and what starts once.
 
+mod bounds;
+mod inside;
+mod missing;
+mod registering;
+
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -9,16 +16,21 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cooper_api::rest::{DeliveryAnswer, HookList, ReceiptStatus, TaskView};
 use cooper_engine::run::{Run, RunEvent, RunStatus};
-use cooper_engine::trigger::name::{CommitId, RefName};
+use cooper_engine::task::Cause;
 use cooper_ports::clock::{Clock as _, ManualClock};
+use cooper_ports::references::ReferenceKind;
 use cooper_ports::runs::RunQuery;
+use cooper_source::git::ListedReference;
 use cooper_store::Store;
+use cooper_types::{PoolName, RunId, TaskName, Timestamp};
 use hmac::Mac as _;
 use http_body_util::BodyExt as _;
 use serde_json::json;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use super::rounds::Rounds;
 use super::*;
 use crate::api::{ApiState, router};
 use crate::testing;
@@ -47,7 +59,11 @@ impl World {
     async fn new() -> Self {
         let data = tempfile::tempdir().expect("temp dir");
         let clock = Arc::new(ManualClock::new(Timestamp::from_micros(START)));
-        let (core, store) = testing::core_in(data.path(), clock.clone()).await;
+        let (core, store) = testing::core_sending_here(data.path(), Some(clock.clone())).await;
+        Self::over(core, store, clock, data).await
+    }
+
+    async fn over(core: Arc<Core>, store: Store, clock: Arc<ManualClock>, data: TempDir) -> Self {
         let token = testing::token(&core, "ann", &["run", "repository:*:push"]).await.expose().to_owned();
         let router = router(ApiState { core: core.clone(), shutdown: CancellationToken::new() });
         Self { core, store, clock, router, token, data }
@@ -56,7 +72,7 @@ impl World {
     async fn restarted(self) -> Self {
         let Self { store, clock, data, token, .. } = self;
         store.close().await.expect("closed");
-        let (core, store) = testing::core_in(data.path(), clock.clone()).await;
+        let (core, store) = testing::core_sending_here(data.path(), Some(clock.clone())).await;
         let router = router(ApiState { core: core.clone(), shutdown: CancellationToken::new() });
         Self { core, store, clock, router, token, data }
     }
@@ -107,7 +123,8 @@ impl World {
     }
 
     async fn pass(&self) {
-        assert!(!pass(&self.core).await.expect("store"), "nothing has to wait");
+        assert!(!settle(&self.core).await, "nothing has to wait");
+        supersede::pending(&self.core).await.expect("store");
     }
 
     async fn hooks(&self, task: &str) -> HookList {
@@ -118,8 +135,15 @@ impl World {
 
     /// The runs, oldest first.
     async fn runs(&self) -> Vec<Run> {
-        let query =
-            RunQuery { statuses: vec![], run_type: None, task: None, principal: None, before: None, limit: 1000 };
+        let query = RunQuery {
+            statuses: vec![],
+            run_type: None,
+            task: None,
+            principal: None,
+            image: None,
+            before: None,
+            limit: 1000,
+        };
         let records = self.core.runs.list_runs(&query).await.expect("store");
         records.into_iter().rev().map(|record| record.run).collect()
     }
@@ -134,6 +158,13 @@ fn known(task: &TaskView) -> Known {
     let hook = task.hooks.first().expect("a hook");
     let provider = Provider::parse(&hook.provider).expect("a provider");
     Known { id: hook.id.to_string(), secret: hook.secret.clone().expect("it is told once"), provider }
+}
+
+/// Works off what waits, and tells whether something has to wait.
+async fn settle(core: &Arc<Core>) -> bool {
+    let mut rounds = Rounds::new(Arc::clone(core));
+    rounds.look().await.expect("store");
+    rounds.settle().await
 }
 
 /// Signs as the forge does.
@@ -343,8 +374,8 @@ async fn an_event_starts_a_task_once_whoever_tells_of_it_and_whatever_dies() {
     // Two of the same at once: the transaction decides.
     deliver(&world, "three", 'b').await;
     deliver(&world, "four", 'b').await;
-    let (one, other) = tokio::join!(pass(&world.core), pass(&world.core));
-    assert!(!one.expect("store") && !other.expect("store"));
+    let (one, other) = tokio::join!(settle(&world.core), settle(&world.core));
+    assert!(!one && !other);
     assert_eq!(world.runs().await.len(), 2);
 }
 
@@ -454,43 +485,76 @@ async fn a_forks_pull_request_runs_as_nobody_in_a_marked_pool_or_not_at_all() {
         "imageNames": ["app:1"], "arguments": arguments}});
     let file = json!({"name": "runs-file", "sourceTriggers": trigger,
         "step": {"type": "FileTask", "contextPath": context, "taskFilePath": "task.yaml"}});
+    let mut builds = None;
     for task in [docker, file] {
         let (status, text) = world.call("POST", "/api/v1/tasks", Some(task)).await;
         assert_eq!(status, StatusCode::CREATED, "{text}");
-        deliver(&known(&serde_json::from_str(&text).expect("a task"))).await;
+        let hook = known(&serde_json::from_str(&text).expect("a task"));
+        deliver(&hook).await;
+        builds.get_or_insert(hook);
     }
     let (run, why) = said("runs-file").await;
-    assert!(run.is_none() && why.contains("that of a fork is a stranger's"), "{why}");
+    let run = world.core.runs.find_run(run.expect(&why)).await.expect("store").expect("a run").run;
+    assert!(run.origin.untrusted && run.scopes.0.is_empty(), "{:?}", run.scopes);
+    defined_by(&run, "refs/heads/main");
     let (run, why) = said("builds").await;
     let id = run.expect(&why);
     let run = world.core.runs.find_run(id).await.expect("store").expect("a run").run;
     assert!(run.origin.untrusted && run.scopes.0.is_empty(), "{:?}", run.scopes);
     assert_eq!(run.pool, pool("strangers"));
+    defined_by(&run, "refs/heads/main");
     let request = world.core.runs.find_request(id).await.expect("store").expect("a request").request;
     assert!(request.secrets().is_empty(), "{request:?}");
     let cooper_engine::run::KeptAsked::Build { build, .. } = &request.asked else { panic!("{request:?}") };
     assert!(!build.push && build.arguments.len() == 1, "{build:?}");
 
+    // A new commit of it ends that run, whatever the trigger says of others.
+    let Cause::Source(cause) = &run.origin.cause else { panic!("{:?}", run.origin) };
+    let (mut headers, body) = fixture("github/pull-request-fork");
+    let newer = String::from_utf8(body).expect("text").replace(cause.firing.commit.as_str(), &"9".repeat(40));
+    headers.retain(|(name, _)| name != "X-GitHub-Delivery");
+    headers.push(("X-GitHub-Delivery".to_owned(), "newer".to_owned()));
+    let hook = builds.expect("it was made");
+    let headers = signed(&hook, headers, newer.as_bytes(), world.clock.now());
+    assert_eq!(world.take(&hook, &headers, newer.as_bytes()).await.status, ReceiptStatus::Kept);
+    world.pass().await;
+    let status = async |id: RunId| world.core.runs.find_run(id).await.expect("store").expect("a run").run.status();
+    assert_eq!(status(id).await, RunStatus::Canceled);
+
     // Nor does it become more by being run again by hand.
-    let end = RunEvent::CancelRequested { by: testing::principal("ann") };
-    world.core.apply(id, end).await.expect("cancelled");
     let (status, text) = world.call("POST", &format!("/api/v1/runs/{id}/rerun"), Some(json!({}))).await;
     assert_eq!(status, StatusCode::CREATED, "{text}");
     let run = world.runs().await.pop().expect("a run");
     assert!(run.origin.untrusted && run.scopes.0.is_empty() && run.pool == pool("strangers"), "{:?}", run.origin);
+    defined_by(&run, "refs/heads/main");
+}
+
+/// The run's source is fetched with another place's definition.
+fn defined_by(run: &Run, place: &str) {
+    let cooper_spec::plan::Work::Prepare(work) = &run.plan.steps[0].work else { panic!("{:?}", run.plan) };
+    assert_eq!(work.definition.as_deref(), Some(place));
+}
+
+fn listed(name: &str, at: char, peeled: Option<char>) -> ListedReference {
+    let id = |digit: char| digit.to_string().repeat(40);
+    ListedReference { name: name.to_owned(), id: id(at), peeled: peeled.map(id) }
+}
+
+/// Looks at what is in the repository of the task `nightly`, and tells whether something waits for the next look.
+async fn look_at(world: &World, kind: ReferenceKind, list: Vec<ListedReference>) -> bool {
+    let name = TaskName::parse("nightly").expect("valid");
+    let task = world.core.tasks.find_task(&name).await.expect("store").expect("a task").task;
+    let found = missed::listed(&task, kind, &list).expect("not too many");
+    missed::Look::new(false).compare(&world.core, &task, kind, found).await.expect("store")
 }
 
 #[tokio::test]
 async fn a_push_that_no_delivery_told_of_is_found_at_the_second_look() {
     let world = World::new().await;
     let hook = world.task("nightly", REPOSITORY, json!({"branches": ["main"]})).await;
-    let commit = |digit: char| CommitId::parse(&digit.to_string().repeat(40)).expect("valid");
     let look = async |branches: &[(&str, char)]| {
-        let name = cooper_types::TaskName::parse("nightly").expect("valid");
-        let task = world.core.tasks.find_task(&name).await.expect("store").expect("a task").task;
-        let there = branches.iter().map(|(branch, at)| (RefName::parse(branch).expect("valid"), commit(*at)));
-        let waits = missed::compare(&world.core, &task, there.collect()).await.expect("store");
-        (waits, world.runs().await.len())
+        let list = branches.iter().map(|(branch, at)| listed(&format!("refs/heads/{branch}"), *at, None)).collect();
+        (look_at(&world, ReferenceKind::Branches, list).await, world.runs().await.len())
     };
     let deliver = async |delivery: &str, at: char, message: &str| {
         let mut body = push(REPOSITORY, delivery, "main", at);
@@ -504,7 +568,7 @@ async fn a_push_that_no_delivery_told_of_is_found_at_the_second_look() {
     assert_eq!(look(&[("main", 'b'), ("topic", 'b')]).await, (false, 1));
     assert_eq!(look(&[("main", 'b'), ("topic", 'b'), ("other", 'b')]).await, (false, 1));
     let Cause::Source(cause) = &world.runs().await[0].origin.cause else { panic!("it is an event's") };
-    assert_eq!((cause.delivery.as_ref(), cause.firing.commit.clone()), (None, commit('b')));
+    assert_eq!((cause.delivery.as_ref(), cause.firing.commit.as_str()), (None, &*"b".repeat(40)));
     // What deliveries told of, and what a rule said no to.
     assert_eq!(look(&[("main", 'c')]).await, (true, 1));
     deliver("late", 'c', "x").await;

@@ -1,6 +1,6 @@
 //! A container's order. Where it is ACR's client, the server's own program takes its place.
 
-use cooper_api::agent::{CommandImageOrder, CommandOrder};
+use cooper_api::agent::{ACR_PASSWORD, CommandImageOrder, CommandOrder};
 use cooper_engine::run::Run;
 use cooper_registry::RegistryService;
 use cooper_spec::plan::{CommandImage, CommandWork, with_digest};
@@ -46,10 +46,10 @@ pub(super) fn order(
     })
 }
 
+/// What all variables of ACR's client begin with.
+const ACR: &str = "ACR_";
 /// The variable by which ACR's client learns of its registry.
 const ACR_REGISTRY: &str = "ACR_DEFAULT_REGISTRY";
-/// The variable with its password there.
-const ACR_PASSWORD: &str = "COOPER_REGISTRY_PASSWORD";
 
 /// Whether a container is made of the image of ACR's client, or of the one that an earlier run had in its place.
 pub(super) fn is_acr_client(run: &Run, command: &CommandWork) -> bool {
@@ -70,9 +70,17 @@ pub(super) async fn serve_acr_client(
     let digest = core.acr_image().await?;
     let repository = RegistryService::own_repository();
     order.image = CommandImageOrder::Named(format!("{}/{repository}@{digest}", run.registry));
+    lead(run, order, password);
+    Ok(())
+}
+
+/// Tells the program of its registry, with a password if that is the run's. It runs as itself, and with nothing in its
+/// environment that would lead it, and the password, elsewhere.
+pub(super) fn lead(run: &Run, order: &mut CommandOrder, password: SecretString) {
+    order.entry_point = None;
+    order.environment.retain(|(name, _)| name.starts_with(ACR));
     if order.environment.iter().all(|(name, _)| name != ACR_REGISTRY) {
         order.environment.push((ACR_REGISTRY.to_owned(), SecretString::new(run.registry.to_string())));
         order.environment.push((ACR_PASSWORD.to_owned(), password));
     }
-    Ok(())
 }

@@ -1,12 +1,14 @@
-//! Where events go to, and what goes with them: an address, headers and a secret. All three are sealed at rest, since an address of a
-//! chat's webhook is a secret as well.
+//! Where events go to, and what goes with them: an address, headers and a secret. All three are sealed at rest, since an address
+//! of a chat's webhook is a secret as well.
 
 use std::collections::BTreeMap;
 
 use axum::http::{HeaderName, HeaderValue};
-use cooper_engine::task::Task;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use cooper_engine::task::{Task, TaskEndpoint};
 use cooper_ports::outbox::{Target, UpdateNotice};
-use cooper_types::SecretBytes;
+use cooper_types::{SecretBytes, TaskName};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -91,24 +93,40 @@ impl Endpoint {
     }
 
     /// Who is told of the runs that updates of base images set off, where a task says so.
-    pub(crate) fn of_task(key: &ServerKey, task: &Task) -> Option<Self> {
-        let uri = task.base_image.endpoint.clone()?;
-        let secret = key.update_trigger_secret(&task.name.key(), &task.principal);
-        Some(Self { uri, headers: BTreeMap::new(), secret })
+    pub(crate) fn of_task(key: &ServerKey, task: &Task) -> Result<Option<Self>, UnreadableError> {
+        let target = Target::UpdateTrigger(task.name.key());
+        match &task.base_image.endpoint {
+            None => Ok(None),
+            Some(TaskEndpoint::Plain(uri)) => {
+                // Older releases made the secret of the task's name and principal.
+                let secret = key.update_trigger_secret(&task.name.key(), &task.principal);
+                Ok(Some(Self { uri: uri.clone(), headers: BTreeMap::new(), secret }))
+            }
+            Some(TaskEndpoint::Sealed { sealed, .. }) => {
+                let bytes = STANDARD.decode(sealed).map_err(|_| UnreadableError(super::named(&target)))?;
+                Self::unseal(key, &target, &bytes).map(Some)
+            }
+        }
+    }
+
+    /// The same as a task keeps it.
+    pub(crate) fn kept(&self, key: &ServerKey, task: &TaskName) -> TaskEndpoint {
+        let sealed = self.seal(key, &Target::UpdateTrigger(task.key()));
+        TaskEndpoint::Sealed { host: self.host(), sealed: STANDARD.encode(sealed) }
     }
 
     /// What a task's run is accepted with, so that its endpoint is told.
-    pub(crate) fn notice(key: &ServerKey, task: &Task) -> Option<UpdateNotice> {
-        let endpoint = Self::of_task(key, task)?;
-        let sealed = endpoint.seal(key, &Target::UpdateTrigger(task.name.key()));
-        Some(UpdateNotice { sealed, payload: task.base_image.payload })
+    pub(crate) fn notice(task: &Task) -> Option<UpdateNotice> {
+        let host = match task.base_image.endpoint.as_ref()? {
+            TaskEndpoint::Sealed { host, .. } => host.clone(),
+            TaskEndpoint::Plain(uri) => host_of(uri),
+        };
+        Some(UpdateNotice { host, payload: task.base_image.payload })
     }
 
     /// The host, with the port where that is not the scheme's own: what is shown.
     pub(crate) fn host(&self) -> String {
-        parse(&self.uri)
-            .map(|url| url[url::Position::BeforeHost..url::Position::AfterPort].to_owned())
-            .unwrap_or_default()
+        host_of(&self.uri)
     }
 
     /// Seals it for its target alone.
@@ -123,6 +141,10 @@ impl Endpoint {
         let text = key.unseal(&purpose(target), sealed).map_err(|_| unreadable())?;
         serde_json::from_slice(text.expose()).map_err(|_| unreadable())
     }
+}
+
+fn host_of(uri: &str) -> String {
+    parse(uri).map(|url| url[url::Position::BeforeHost..url::Position::AfterPort].to_owned()).unwrap_or_default()
 }
 
 /// The address, checked and as it is kept.

@@ -6,9 +6,9 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use axum::http::{HeaderName, HeaderValue, Method};
 use bytes::Bytes;
 use cooper_engine::delivery::Answer;
-use cooper_ports::outbox::{Claimed, Tried};
+use cooper_ports::outbox::{Claimed, Target, Tried};
 use cooper_source::egress::{EgressError, EgressRequest, EgressResponse};
-use cooper_types::Timestamp;
+use cooper_types::{TaskName, Timestamp};
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use url::Url;
@@ -19,6 +19,8 @@ use crate::problem::chain;
 
 /// How long everything may take. A receiver that has more to do answers first and works then.
 const DEADLINE: Duration = Duration::from_secs(15);
+/// How long what an answer says is waited for, once its status has said it all.
+const EXCERPT_DEADLINE: Duration = Duration::from_secs(1);
 /// How much of an answer is kept.
 const EXCERPT: usize = 1024;
 /// The shortest value that is worth hiding in an answer.
@@ -29,9 +31,15 @@ pub(super) async fn post(core: &Core, claimed: Claimed) -> Tried {
     let (seq, number, spread) = (claimed.seq, claimed.number, rand::random::<f64>());
     let ended = |answer, status, said| Tried { seq, number, answer, spread, status, said };
     let not_now = Answer::NotNow { pause: None };
-    let endpoint = match Endpoint::unseal(&core.key, &claimed.target, &claimed.sealed) {
-        Ok(endpoint) => endpoint,
-        Err(error) => return ended(not_now, None, chain(&error)),
+    let endpoint = match endpoint(core, &claimed).await {
+        Ok(Some(endpoint)) => endpoint,
+        Ok(None) => return ended(Answer::Gone, None, "the task has no such endpoint any more".to_owned()),
+        Err(why) => return ended(not_now, None, why),
+    };
+    // Whoever may run something names these; what sources may be fetched from is no place for them to post to.
+    let egress = match &claimed.target {
+        Target::Webhook(_) => &core.webhook_egress,
+        Target::UpdateTrigger(_) => &core.endpoint_egress,
     };
     let request = match request(&endpoint, &claimed, core.wall_clock.now()) {
         Some(request) => request,
@@ -40,7 +48,7 @@ pub(super) async fn post(core: &Core, claimed: Claimed) -> Tried {
         }
     };
     let deadline = tokio::time::Instant::now() + DEADLINE;
-    let mut answer = match tokio::time::timeout_at(deadline, core.egress.send(request)).await {
+    let mut answer = match tokio::time::timeout_at(deadline, egress.send(request)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return ended(not_now, None, chain(&error)),
         Err(_) => {
@@ -52,8 +60,24 @@ pub(super) async fn post(core: &Core, claimed: Claimed) -> Tried {
     let pause = answer.header(RETRY_AFTER).and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
     // The status has said it: an answer that does not end changes nothing.
     let mut excerpt = Vec::new();
-    let _ = tokio::time::timeout_at(deadline, read(&mut answer, &mut excerpt)).await;
+    let _ = tokio::time::timeout(EXCERPT_DEADLINE, read(&mut answer, &mut excerpt)).await;
     ended(Answer::of_status(status, pause), Some(status), hidden(&excerpt, &endpoint))
+}
+
+/// Where it goes to now: what was corrected in the meantime counts. Nothing where a task has none any more.
+async fn endpoint(core: &Core, claimed: &Claimed) -> Result<Option<Endpoint>, String> {
+    match (&claimed.target, &claimed.sealed) {
+        (Target::UpdateTrigger(task), _) => {
+            let name = TaskName::parse(task).map_err(|error| error.to_string())?;
+            let found = core.tasks.find_task(&name).await.map_err(|error| chain(&error))?;
+            match found {
+                Some(record) => Endpoint::of_task(&core.key, &record.task).map_err(|error| chain(&error)),
+                None => Ok(None),
+            }
+        }
+        (target, Some(sealed)) => Endpoint::unseal(&core.key, target, sealed).map(Some).map_err(|error| chain(&error)),
+        (Target::Webhook(_), None) => Ok(None),
+    }
 }
 
 async fn read(answer: &mut EgressResponse, excerpt: &mut Vec<u8>) -> Result<(), EgressError> {

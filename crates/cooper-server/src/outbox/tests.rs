@@ -7,13 +7,17 @@ use std::sync::Mutex;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State as Shared;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use cooper_engine::webhook::{Action, Scope};
-use cooper_ports::clock::ManualClock;
+use cooper_e2e::{Follows, Trap};
+use cooper_engine::delivery::Answer;
+use cooper_engine::task::{BaseImageChange, EncodedChange, StepChange, Task, TaskChange, TaskEndpoint};
+use cooper_engine::webhook::{Action, Scope as ImageScope};
+use cooper_ports::clock::{Clock as _, ManualClock};
 use cooper_ports::outbox::{DeliveryRecord, PutWebhook};
+use cooper_ports::tasks::PutTask;
 use cooper_store::Store;
-use cooper_types::{Timestamp, WebhookName};
+use cooper_types::{Scope, Scopes, Timestamp, WebhookName};
 use hmac::Mac as _;
 use tempfile::TempDir;
 
@@ -102,13 +106,13 @@ impl World {
     async fn turn(&mut self) -> Option<u128> {
         let wait = self.flights.pass(&self.core).await.expect("store");
         while !self.flights.targets.is_empty() {
-            self.flights.one_ended().await;
+            self.flights.some_ended().await;
         }
         wait.map(|wait| wait.as_millis())
     }
 
     async fn log(&self, webhook: &str) -> Vec<DeliveryRecord> {
-        let mut log = self.core.webhooks.list_deliveries(&name(webhook), 100).await.expect("store");
+        let mut log = self.core.webhooks.list_sent(&target(webhook), 100).await.expect("store");
         log.reverse();
         log
     }
@@ -141,7 +145,7 @@ async fn put(core: &Core, webhook: &str, uri: &str, headers: &[(&str, &str)], en
         host: endpoint.host(),
         sealed: endpoint.seal(&core.key, &target(webhook)),
         actions: [Action::Push].into(),
-        scope: Scope::All,
+        scope: ImageScope::All,
         enabled,
         set_by: testing::principal("ann"),
         replaces: earlier.map(|(webhook, _)| webhook.generation),
@@ -242,7 +246,7 @@ async fn what_a_server_that_died_was_sending_is_sent_again() {
     let (receiver, uri) = Receiver::start(Vec::new()).await;
     world.put("hook", &uri, true).await;
     let event = world.ping("hook").await;
-    let waiting = world.core.outbox.waiting().await.expect("store");
+    let waiting = world.core.outbox.waiting(&look()).await.expect("store");
     assert_eq!(world.core.outbox.claim(vec![waiting[0].seq]).await.expect("store").len(), 1);
     assert_eq!(world.turn().await, Some(60_000), "somebody is sending it");
     let World { store, clock, data, .. } = world;
@@ -256,36 +260,27 @@ async fn what_a_server_that_died_was_sending_is_sent_again() {
 
 #[tokio::test]
 async fn nothing_goes_to_private_places_or_after_redirects() {
-    let data = tempfile::tempdir().expect("temp dir");
+    let (trap, data) = (Trap::start(), tempfile::tempdir().expect("temp dir"));
     let clock = Arc::new(ManualClock::new(Timestamp::from_micros(START)));
-    let (receiver, uri) = Receiver::start(Vec::new()).await;
-    let port = uri.split([':', '/']).nth(4).expect("a port").to_owned();
-    let (core, store) = testing::core_in(data.path(), clock.clone()).await;
-    let mut world = World { core, store, clock, flights: Flights::default(), data };
-    for (webhook, uri) in [
-        ("loopback", uri.clone()),
-        ("name", format!("https://localhost:{port}/")),
-        ("metadata", "http://169.254.169.254/latest/meta-data".to_owned()),
-        ("mapped", format!("https://[::ffff:127.0.0.1]:{port}/")),
-    ] {
-        world.put(webhook, &uri, true).await;
-        world.ping(webhook).await;
-        world.turn().await;
-        let said = world.last_said(webhook).await;
-        assert!(said.contains("not public"), "{webhook}: {said}");
-        assert_eq!(world.states(webhook).await, [("due", 1)], "an operator may allow it within the day");
-    }
-    assert_eq!(receiver.ids(), [""; 0]);
-
-    let elsewhere = [(header::LOCATION, format!("http://localhost:{port}/other"))];
-    let (redirecting, uri) = Receiver::start(vec![(StatusCode::TEMPORARY_REDIRECT, elsewhere).into_response()]).await;
-    let mut world = World::new().await;
-    world.put("redirected", &uri, true).await;
-    world.ping("redirected").await;
-    world.turn().await;
-    assert_eq!((redirecting.ids().len(), receiver.ids().len()), (1, 0));
-    let said = world.last_said("redirected").await;
-    assert!(said.contains("redirect"), "{said}");
+    let (core, store) = testing::core_beside(&trap, data.path(), Some(clock.clone())).await;
+    let world = World { core, store, clock, flights: Flights::default(), data };
+    let webhook = async |host: &str| {
+        let mut flights = Flights::default();
+        world.put("hook", &format!("http://{host}/events"), true).await;
+        world.ping("hook").await;
+        for _ in 0..2 {
+            flights.pass(&world.core).await.expect("store");
+            while !flights.targets.is_empty() {
+                flights.some_ended().await;
+            }
+            world.clock.advance(SECOND * 10);
+        }
+        assert_eq!(world.states("hook").await, [("due", 2)], "an operator may allow it within the day");
+        let said = world.last_said("hook").await;
+        world.core.webhooks.delete_webhook(&name("hook")).await.expect("store");
+        said
+    };
+    trap.try_way("webhook", Follows::Nothing, "--allow-webhook", webhook).await;
 }
 
 #[tokio::test]
@@ -318,12 +313,17 @@ async fn a_disabled_webhook_gets_nothing_until_it_is_enabled_and_a_changed_one_a
     assert_eq!(receiver.ids(), std::slice::from_ref(&event));
     // Once more, under the same id.
     let id = cooper_types::EventId::parse(&event).expect("an id");
-    assert!(world.core.webhooks.redeliver(&name("HOOK"), &id).await.expect("store"));
+    assert!(world.core.webhooks.redeliver(&target("HOOK"), &id).await.expect("store"));
     world.turn().await;
     assert_eq!(receiver.ids(), [event.clone(), event]);
     assert!(world.log("hook").await[1].redelivery);
     assert!(world.core.webhooks.delete_webhook(&name("Hook")).await.expect("store"));
     assert_eq!(world.log("hook").await, []);
+}
+
+/// Everything that is due.
+fn look() -> Look {
+    Look { failing: true, notices: true, without_hosts: Vec::new(), without_notices_at: Vec::new(), limit: 1000 }
 }
 
 #[tokio::test]
@@ -333,36 +333,184 @@ async fn a_target_that_is_gone_is_given_up_after_a_day_with_all_that_waited_as_l
     for _ in 0..3 {
         world.ping("gone").await;
     }
-    world.turn().await;
-    world.clock.advance(SECOND * 23 * 3600);
-    world.ping("gone").await;
-    world.clock.advance(SECOND * 3600);
-    // However late it is, what nobody has tried has its tries; then it takes what waited as long with it.
-    for hour in 0.. {
-        assert!(hour < 24, "{:?}", world.states("gone").await);
+    let hours = |hours: u32| SECOND * 3600 * hours;
+    let begun = world.clock.now();
+    let young = loop {
         world.turn().await;
-        if world.states("gone").await[0].0 == "failed" {
-            break;
+        world.clock.advance(hours(1));
+        if world.clock.now().since(begun) >= hours(23) {
+            break world.ping("gone").await;
         }
+    };
+    assert_eq!(world.states("gone").await[0].0, "due", "it has not had its day");
+    world.clock.advance(hours(2));
+    world.turn().await;
+    assert_eq!(world.core.outbox.prune().await.expect("store"), 2, "what waited as long has had its time as well");
+    let states = world.states("gone").await;
+    assert!(states[0].0 == "failed" && states[0].1 >= 12, "{states:?}");
+    assert_eq!(states[1..], [("failed", 0), ("failed", 0), ("due", 0)]);
+    // The second day: the young one is tried by the hour, not anew from two seconds on, and the target's log says so.
+    assert!(world.turn().await.is_some_and(|wait| wait >= 1_800_000));
+    world.clock.advance(hours(1));
+    world.turn().await;
+    assert_eq!(world.states("gone").await[3], ("due", 1));
+    assert!(world.turn().await.is_some_and(|wait| wait >= 1_800_000));
+    // A change of the webhook makes it as good as new.
+    let (receiver, uri) = Receiver::start(vec![status(503)]).await;
+    world.put("gone", &uri, true).await;
+    world.turn().await;
+    assert!(world.turn().await.is_some_and(|wait| wait <= 2000));
+    world.clock.advance(SECOND * 2);
+    world.turn().await;
+    assert_eq!(receiver.ids(), [young.clone(), young]);
+}
+
+#[tokio::test]
+async fn a_healthy_receiver_that_is_a_day_behind_loses_nothing_by_one_bad_answer() {
+    let mut world = World::new().await;
+    let (receiver, uri) = Receiver::start(vec![status(503)]).await;
+    world.put("hook", &uri, true).await;
+    let mut events = vec![world.ping("hook").await];
+    for _ in 0..5 {
+        events.push(world.ping("hook").await);
+    }
+    world.clock.advance(SECOND * 3600 * 60);
+    world.turn().await;
+    assert_eq!(world.core.outbox.prune().await.expect("store"), 0);
+    world.clock.advance(SECOND * 2);
+    for _ in 0..6 {
+        world.turn().await;
+    }
+    assert_eq!(receiver.ids()[1..], events);
+}
+
+#[tokio::test]
+async fn a_weekend_in_which_nothing_ran_takes_no_event_away() {
+    let mut world = World::new().await;
+    world.put("hook", "http://127.0.0.1:1/", true).await;
+    let mut events = Vec::new();
+    for _ in 0..4 {
+        events.push(world.ping("hook").await);
+    }
+    // A day short of all patience, by time and not by tries.
+    for _ in 0..14 {
+        world.turn().await;
         world.clock.advance(SECOND * 3600);
     }
-    let states = world.states("gone").await;
-    assert_eq!(states[..3], [("failed", cooper_engine::delivery::Policy::DEFAULT.tries), ("failed", 0), ("failed", 0)]);
-    assert_eq!(states[3].0, "due", "it has waited for less than a day");
+    let World { store, clock, data, .. } = world;
+    store.close().await.expect("closed");
+    clock.advance(SECOND * 3600 * 60);
+    let mut world = World::open(data, clock).await;
+    world.core.outbox.release().await.expect("store");
+    assert_eq!(world.core.outbox.prune().await.expect("store"), 0);
+    // The receiver boots as well, and answers too late once.
+    world.turn().await;
+    assert_eq!(world.core.outbox.prune().await.expect("store"), 0);
+    let (receiver, uri) = Receiver::start(Vec::new()).await;
+    world.put("hook", &uri, true).await;
+    for _ in 0..4 {
+        world.turn().await;
+    }
+    assert_eq!(receiver.ids(), events);
 }
 
 #[test]
-fn targets_that_take_what_they_get_come_first_and_the_others_leave_room() {
-    let waiting = |seq: i64, tries| Waiting {
-        seq,
-        target: target(&format!("hook-{seq}")),
-        next: Timestamp::from_micros(START),
-        tries,
+fn no_place_and_no_kind_of_target_takes_the_room_of_all() {
+    let waiting =
+        |seq: i64, host: &str, is_notice, is_failing| Waiting { seq, host: host.to_owned(), is_notice, is_failing };
+    let fill = |all: &mut dyn Iterator<Item = Waiting>| {
+        let mut used = Flights::default().used();
+        let taken = all.filter(|one| used.take(one)).count();
+        (taken, used)
     };
-    let flights = Flights::default();
-    let due: Vec<Waiting> = (0..100).map(|seq| waiting(seq, 0)).chain((100..300).map(|seq| waiting(seq, 5))).collect();
-    let chosen = flights.chosen(&due);
-    assert_eq!(chosen, (0..128).collect::<Vec<i64>>());
-    let dead: Vec<Waiting> = (0..300).map(|seq| waiting(seq, 5)).collect();
-    assert_eq!(flights.chosen(&dead).len(), RETRIES_AT_ONCE);
+    let (taken, used) = fill(&mut (0..100).map(|seq| waiting(seq, "slow.example", false, false)));
+    assert_eq!(taken, OF_HOST_AT_ONCE);
+    let look = used.look().expect("there is room for others");
+    assert_eq!((look.without_hosts, look.limit as usize), (vec!["slow.example".to_owned()], AT_ONCE - OF_HOST_AT_ONCE));
+    let (taken, used) = fill(&mut (0..100).map(|seq| waiting(seq, "slow.example", true, false)));
+    let look = used.look().expect("there is room for others");
+    assert_eq!(taken, NOTICES_OF_HOST_AT_ONCE, "a webhook at the same host has room");
+    assert_eq!((look.without_hosts, look.without_notices_at), (Vec::new(), vec!["slow.example".to_owned()]));
+    let (taken, used) = fill(&mut (0..500).map(|seq| waiting(seq, &format!("h{seq}"), false, true)));
+    assert_eq!((taken, used.look().map(|look| look.failing)), (FAILING_AT_ONCE, Some(false)));
+    let (taken, used) = fill(&mut (0..500).map(|seq| waiting(seq, &format!("h{seq}"), true, false)));
+    assert_eq!((taken, used.look().map(|look| look.notices)), (NOTICES_AT_ONCE, Some(false)));
+    let (taken, used) = fill(&mut (0..500).map(|seq| waiting(seq, &format!("h{seq}"), false, false)));
+    assert_eq!((taken, used.look()), (AT_ONCE, None));
+}
+
+#[tokio::test]
+async fn no_endpoint_of_a_task_leads_inside() {
+    let (trap, data) = (Trap::start(), tempfile::tempdir().expect("temp dir"));
+    let (core, _store) = testing::core_beside(&trap, data.path(), None).await;
+    let number = std::sync::atomic::AtomicUsize::new(0);
+    let tell = async |host: &str| {
+        let name = format!("nightly-{}", number.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        put_task(&core, &name, &format!("http://{host}/told")).await;
+        post::post(&core, claimed_for(&name)).await;
+        let tried = post::post(&core, claimed_for(&name)).await;
+        assert_eq!(tried.answer, Answer::NotNow { pause: None });
+        tried.said
+    };
+    // Whoever follows nothing asks for the address once more at the second try.
+    trap.try_way("endpoint", Follows::Nothing, "--allow-webhook", tell).await;
+}
+
+fn claimed_for(task: &str) -> Claimed {
+    Claimed {
+        seq: 1,
+        target: Target::UpdateTrigger(task.to_owned()),
+        number: 1,
+        event: cooper_types::EventId::parse("cb8c3971-9adc-488b-bdd8-43cbb4974ff5").expect("an id"),
+        action: Action::ImageUpdate,
+        body: "{}".to_owned(),
+        sealed: None,
+    }
+}
+
+/// A task with an endpoint, as an older release kept it.
+async fn put_task(core: &Core, name: &str, uri: &str) {
+    let step = EncodedChange { text: Some("steps: []".to_owned()), ..EncodedChange::default() };
+    let endpoint = Some(Some(TaskEndpoint::Plain(uri.to_owned())));
+    let base_image = BaseImageChange { endpoint, ..BaseImageChange::default() };
+    let change = TaskChange { step: Some(StepChange::Encoded(step)), base_image, ..TaskChange::default() };
+    let (name, scopes) = (cooper_types::TaskName::parse(name).expect("valid"), Scopes(vec![Scope::Run]));
+    let task = Task::new(name, testing::principal("ann"), scopes, change, core.clock.now()).expect("a task");
+    let put = PutTask {
+        task,
+        secrets: Vec::new(),
+        all_secrets: Default::default(),
+        replaces: None,
+        hooks: Vec::new(),
+        registrations: Vec::new(),
+    };
+    core.tasks.put_task(put).await.expect("kept");
+}
+
+#[tokio::test]
+async fn the_endpoint_of_a_task_is_the_one_that_it_has_now_and_no_place_of_sources() {
+    let (receiver, uri) = Receiver::start(Vec::new()).await;
+    let claimed = || claimed_for("nightly");
+    let put = async |core: &Core| put_task(core, "Nightly", &uri).await;
+    let (fetching, sending) = (tempfile::tempdir().expect("temp dir"), tempfile::tempdir().expect("temp dir"));
+    let (core, _store) = testing::core_fetching_here(fetching.path()).await;
+    let tried = post::post(&core, claimed()).await;
+    assert_eq!(tried.answer, Answer::Gone, "{}", tried.said);
+    put(&core).await;
+    let tried = post::post(&core, claimed()).await;
+    assert_eq!(tried.answer, Answer::NotNow { pause: None });
+    assert!(tried.said.contains("not public"), "{}", tried.said);
+    assert_eq!(receiver.ids(), [""; 0]);
+    let (core, _store) = testing::core_sending_here(sending.path(), None).await;
+    put(&core).await;
+    assert_eq!(post::post(&core, claimed()).await.answer, Answer::Taken);
+    // Sealed at the next start, it is the same, and is signed as before.
+    seal_endpoints(&core).await.expect("store");
+    let task = core.tasks.find_task(&cooper_types::TaskName::parse("nightly").expect("valid")).await;
+    let task = task.expect("store").expect("a task").task;
+    assert!(matches!(task.base_image.endpoint, Some(TaskEndpoint::Sealed { .. })));
+    let endpoint = Endpoint::of_task(&core.key, &task).expect("readable").expect("one");
+    assert_eq!((endpoint.uri, endpoint.secret), (uri, core.key.update_trigger_secret("nightly", &task.principal)));
+    assert_eq!(post::post(&core, claimed()).await.answer, Answer::Taken);
+    assert_eq!(receiver.ids().len(), 2);
 }

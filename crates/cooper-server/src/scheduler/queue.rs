@@ -11,9 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cooper_engine::run::{AgentRef, Phase, Placement, Policy, Run};
+use cooper_engine::schedule::Limit;
 use cooper_ports::runs::RunStore;
 use cooper_ports::store_error::StoreError;
-use cooper_types::{Platform, PoolName, RunId, TaskName, Timestamp};
+use cooper_types::{Platform, PoolName, RunId, Timestamp};
 
 use crate::problem::chain;
 
@@ -94,7 +95,7 @@ impl Queue {
     pub(super) fn oldest_waiting(&self, count: usize) -> impl Iterator<Item = &Run> {
         let may_go = |run: &RunId| {
             let limit = self.limit_of(*run);
-            limit.is_none_or(|(task, limit)| self.begun.get(&task.key()).is_none_or(|begun| *begun < limit))
+            limit.is_none_or(|(key, limit)| self.begun.get(&key).is_none_or(|begun| *begun < limit))
         };
         let of_class = |runs: &BTreeSet<Turn>| -> Vec<RunId> {
             runs.iter().take(count * PASSED_OVER).map(|(.., run)| *run).filter(may_go).take(count).collect()
@@ -108,8 +109,8 @@ impl Queue {
         &self.begun
     }
 
-    /// The task and its limit of a run that no agent has had.
-    pub(super) fn limit_of(&self, run: RunId) -> Option<(TaskName, u32)> {
+    /// The limit that a run counts for that no agent has had.
+    pub(super) fn limit_of(&self, run: RunId) -> Option<Limit> {
         self.get(run).filter(|run| !run.has_begun())?.task_limit()
     }
 
@@ -173,9 +174,9 @@ fn turn(run: &Run) -> Turn {
     (Reverse(run.priority()), run.created, run.id)
 }
 
-/// The task for whose limit a run counts.
+/// The limit for which a run counts.
 fn begun(run: &Run) -> Option<String> {
-    run.task_limit().filter(|_| run.has_begun()).map(|(task, _)| task.key())
+    run.task_limit().filter(|_| run.has_begun()).map(|(key, _)| key)
 }
 
 /// What a run's placements wait for, each thing once.

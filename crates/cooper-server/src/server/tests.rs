@@ -27,13 +27,17 @@ fn settings(data: &std::path::Path) -> Settings {
         anonymous_pull: false,
         blob_grace: Settings::DEFAULT_BLOB_GRACE,
         allowed_sources: Vec::new(),
+        allowed_webhooks: Vec::new(),
         secrets: Default::default(),
         frontends: Default::default(),
         image_aliases: std::collections::BTreeMap::new(),
         source_roots: None,
+        docker_config: None,
         max_context_bytes: 1 << 20,
         context_retention: Settings::DEFAULT_CONTEXT_RETENTION,
+        context_retention_bytes: Settings::DEFAULT_CONTEXT_RETENTION_BYTES,
         base_image_poll: Settings::DEFAULT_BASE_IMAGE_POLL,
+        wave_concurrency: Settings::DEFAULT_WAVE_CONCURRENCY,
         shutdown_grace: GRACE,
     }
 }

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cooper_source::egress::{Egress, EgressError, EgressRequest};
+use cooper_spec::task_request::shown_url;
+use futures::future::BoxFuture;
+use futures::{StreamExt as _, TryStreamExt as _};
 use http::Method;
 use url::Url;
 
@@ -14,6 +17,8 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_BYTES: usize = 256 << 10;
 /// How many a file may name.
 const MAX_SOURCES: usize = 32;
+/// How many are fetched at a time: all of them within the time that a trigger has to ask for a run.
+const AT_ONCE: usize = 8;
 
 /// Why an alias source was not fetched.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +41,18 @@ pub(crate) enum AliasUrlError {
     TooMany { count: usize },
 }
 
+impl AliasUrlError {
+    /// Whether the same may succeed later without anybody changing anything.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Slow { .. } => true,
+            Self::Egress { source, .. } => source.is_transient(),
+            Self::Status { status, .. } => matches!(status, 408 | 429 | 500..),
+            Self::Url { .. } | Self::Unusable { .. } | Self::TooMany { .. } => false,
+        }
+    }
+}
+
 /// What each URL holds.
 pub(super) async fn fetch<'a>(
     egress: &Egress,
@@ -45,16 +62,24 @@ pub(super) async fn fetch<'a>(
     if urls.len() > MAX_SOURCES {
         return Err(AliasUrlError::TooMany { count: urls.len() });
     }
-    let mut all = BTreeMap::new();
-    for url in urls {
-        let text = tokio::time::timeout(TIMEOUT, one(egress, url)).await;
-        all.insert(url.to_owned(), text.map_err(|_| AliasUrlError::Slow { url: url.to_owned() })??);
-    }
-    Ok(all)
+    let fetched = urls.into_iter().map(|url| -> BoxFuture<'_, Result<(String, String), AliasUrlError>> {
+        Box::pin(async move {
+            let text = tokio::time::timeout(TIMEOUT, one(egress, url)).await;
+            Ok((url.to_owned(), text.map_err(|_| AliasUrlError::Slow { url: shown(url) })??))
+        })
+    });
+    // In the file's order: of several that can't be had, the first is told.
+    let fetched: Vec<_> = fetched.collect();
+    futures::stream::iter(fetched).buffered(AT_ONCE).try_collect().await
+}
+
+/// A URL as it was written, without what may be a secret.
+fn shown(url: &str) -> String {
+    if url.contains(['?', '#', '@']) { shown_url(url) } else { url.to_owned() }
 }
 
 async fn one(egress: &Egress, url: &str) -> Result<String, AliasUrlError> {
-    let named = || url.to_owned();
+    let named = || shown(url);
     let parsed = Url::parse(url).map_err(|_| AliasUrlError::Url { url: named() })?;
     let request = EgressRequest {
         method: Method::GET,
@@ -95,6 +120,7 @@ mod tests {
             "/large" => "x".repeat(MAX_BYTES + 1).into_response(),
             "/binary" => vec![0xff_u8, 0xfe].into_response(),
             "/private" => (StatusCode::UNAUTHORIZED, "the body of an error is not told").into_response(),
+            "/busy" => StatusCode::SERVICE_UNAVAILABLE.into_response(),
             "/never" => std::future::pending().await,
             _ => StatusCode::NOT_FOUND.into_response(),
         };
@@ -102,6 +128,28 @@ mod tests {
         let address = listener.local_addr().expect("an address");
         tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
         format!("http://{address}")
+    }
+
+    #[tokio::test]
+    async fn sources_are_fetched_beside_each_other() {
+        // Each is answered when all have been asked for.
+        let all = std::sync::Arc::new(tokio::sync::Barrier::new(AT_ONCE));
+        let answer = move |request: axum::extract::Request| {
+            let all = all.clone();
+            async move {
+                all.wait().await;
+                request.uri().path().to_owned()
+            }
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let base = format!("http://{}", listener.local_addr().expect("an address"));
+        tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+        let policy = EgressPolicy { allow: vec![Cidr::parse("127.0.0.1/32").expect("a network")] };
+        let egress = Egress::new(EgressOptions { policy, ..EgressOptions::default() });
+        let urls: Vec<String> = (0..AT_ONCE).map(|number| format!("{base}/{number}")).collect();
+        let found = fetch(&egress, urls.iter().map(String::as_str)).await.expect("fetched");
+        let expected = urls.iter().enumerate().map(|(number, url)| (url.clone(), format!("/{number}")));
+        assert_eq!(found, expected.collect());
     }
 
     #[tokio::test]
@@ -116,16 +164,24 @@ mod tests {
         for (url, words) in [
             (format!("{base}/missing"), "was answered with 404; the URL must be one that needs no sign-in"),
             (format!("{base}/private"), "was answered with 401"),
+            (format!("{base}/busy"), "was answered with 503"),
             (format!("{base}/large"), "is larger than 262144 bytes, or no text in UTF-8"),
             (format!("{base}/binary"), "or no text in UTF-8"),
             (format!("{base}/never"), "took longer than 2 s; keep the file in the source instead"),
             ("http://".to_owned(), "is not a URL that can be fetched; write http(s)://HOST/PATH"),
             (closed, "can't be fetched"),
         ] {
-            let told = chain(&fetch(&egress, [url.as_str()].into_iter()).await.expect_err(&url));
+            let error = fetch(&egress, [url.as_str()].into_iter()).await.expect_err(&url);
+            let passes = ["/busy", "/never", ":1/a"].iter().any(|end| url.ends_with(end));
+            assert_eq!(error.may_pass(), passes, "{url}");
+            let told = chain(&error);
             assert!(told.contains(&format!("alias source `{url}`")) && told.contains(words), "{told}");
             assert!(!told.contains("not told"), "{told}");
         }
+        // A query may be a signature.
+        let signed = format!("{base}/missing?sig=hunter2");
+        let told = chain(&fetch(&egress, [signed.as_str()].into_iter()).await.expect_err("missing"));
+        assert!(told.contains("/missing`") && !told.contains("hunter2"), "{told}");
         // A place that the operator has not listed is not asked at all.
         let told = chain(
             &fetch(&Egress::new(EgressOptions::default()), [good.as_str()].into_iter()).await.expect_err("closed"),

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use cooper_api::agent::to_agent;
 use cooper_engine::message::{PlacementKey, PreparedSource, StepResult, ToAgent};
@@ -13,11 +14,18 @@ use cooper_ports::secrets::Asker;
 use cooper_spec::task_request::{Fetched, KeptTexts, MissingText, set_secret_name};
 use cooper_types::{AttemptNumber, SecretString};
 use futures::FutureExt as _;
+use tokio::time::Instant;
 
 use super::{fetch, off_the_loop};
 use crate::core::Core;
 use crate::orders::sealing_purpose;
 use crate::problem::chain;
+
+/// For how long alias sources that are away are asked for again. Not longer: the run holds a slot of its agent meanwhile, and a
+/// place of its wave.
+const AWAY: Duration = Duration::from_secs(30);
+/// The pause before they are asked for again the first time; each is twice as long as the one before.
+const AWAY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Which attempts' sources are being planned.
 #[derive(Debug, Default)]
@@ -37,6 +45,8 @@ impl Plannings {
 enum Unplanned {
     /// The file or what it names is wrong: that is a result.
     Told(String),
+    /// An alias source is away.
+    Away(String),
     /// The server can't tell now; the agent says its result again.
     Later(String),
 }
@@ -82,9 +92,9 @@ impl Core {
     }
 
     async fn store_plan(&self, run: &Run, key: PlacementKey, attempt: AttemptNumber, found: PreparedSource) -> bool {
-        let planned = match self.plan_source(run, attempt, &found).await {
+        let planned = match self.plan_when_there(run, attempt, &found).await {
             Ok(planned) => Ok(planned),
-            Err(Unplanned::Told(reason)) => Err(reason),
+            Err(Unplanned::Told(reason) | Unplanned::Away(reason)) => Err(reason),
             Err(Unplanned::Later(reason)) => {
                 tracing::error!(run = %run.id, error = reason, "prepared source can't be planned now");
                 return false;
@@ -102,6 +112,41 @@ impl Core {
                 tracing::error!(run = %run.id, error = chain(&error), "plan can't be stored");
                 false
             }
+        }
+    }
+
+    /// Plans, and has alias sources that are away asked for again for a time.
+    async fn plan_when_there(
+        &self,
+        run: &Run,
+        attempt: AttemptNumber,
+        found: &PreparedSource,
+    ) -> Result<PlannedRun, Unplanned> {
+        // A stranger's file says whom the server asks: once.
+        let patience = if run.origin.untrusted { Duration::ZERO } else { AWAY };
+        let (begun, mut pause, mut missed) = (Instant::now(), AWAY_PAUSE, None);
+        loop {
+            // Each try sees whether the attempt still lives.
+            match (self.plan_source(run, attempt, found).await, missed) {
+                (Err(Unplanned::Away(why)), _) if begun.elapsed() + pause <= patience => {
+                    tracing::warn!(run = %run.id, why, "alias source of a run is away; trying again");
+                    missed = Some(why);
+                }
+                (Err(Unplanned::Away(why)), Some(_)) => {
+                    let seconds = begun.elapsed().as_secs();
+                    return Err(Unplanned::Told(format!("{why}; it was asked for again and again for {seconds} s")));
+                }
+                (Ok(mut planned), Some(why)) => {
+                    planned.notes.push(format!("warning: {why}; it was there when it was asked for again"));
+                    return Ok(planned);
+                }
+                (planned, _) => return planned,
+            }
+            tokio::select! {
+                () = self.stopping.cancelled() => return Err(Unplanned::Later("the server is stopping".to_owned())),
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause *= 2;
         }
     }
 
@@ -131,6 +176,7 @@ impl Core {
         };
         let fetched = fetch(self, &asker, replay, fetched, inputs).await.map_err(|error| match error.may_pass() {
             true => Unplanned::Later(chain(&error)),
+            false if error.is_away() => Unplanned::Away(chain(&error)),
             false => Unplanned::Told(chain(&error)),
         })?;
         let (planner, source) = (run.clone(), found.clone());
@@ -175,3 +221,6 @@ impl Core {
         Ok(values)
     }
 }
+
+#[cfg(test)]
+mod tests;

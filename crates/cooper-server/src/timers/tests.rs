@@ -1,19 +1,19 @@
 //! Timers over a real store and a clock that stands still: what fires, once, and what does not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use cooper_engine::run::Run;
-use cooper_engine::task::{CatchUp, EncodedChange, StepChange, Task, TaskChange, Timer};
+use cooper_engine::task::{CatchUp, TaskChange, Timer};
 use cooper_engine::timer::{Expression, Schedule, Zone};
 use cooper_ports::clock::{Clock as _, ManualClock};
 use cooper_ports::runs::{RunQuery, RunType};
-use cooper_ports::tasks::PutTask;
 use cooper_store::Store;
-use cooper_types::{Scope, Scopes, TaskName, TimerName};
+use cooper_types::TimerName;
 use tempfile::TempDir;
 
 use super::*;
 use crate::testing;
+use crate::testing::tasks::{self, name};
 
 /// 2026-01-01T00:00:30Z
 const START: i64 = 1_767_225_630_000_000;
@@ -24,7 +24,7 @@ impl Timers {
     async fn settle(&mut self) {
         loop {
             self.look().await;
-            match self.flights.next().await {
+            match self.flights.join_next_with_id().await {
                 Some(landed) => self.landed(landed),
                 None if self.queue.is_empty() => return,
                 None => {}
@@ -46,10 +46,6 @@ fn timer(expression: &str, catch_up: CatchUp) -> Timer {
     Timer { schedule: Schedule { expression, zone: Zone::utc() }, catch_up, enabled: true }
 }
 
-fn name(text: &str) -> TaskName {
-    TaskName::parse(text).expect("valid")
-}
-
 impl World {
     /// A server in which ann has a token.
     async fn new() -> Self {
@@ -61,24 +57,13 @@ impl World {
     }
 
     async fn put(&self, task: &str, text: &str, timers: &[(&str, Timer)]) {
-        let step = EncodedChange { text: Some(text.to_owned()), ..EncodedChange::default() };
         let timers = timers.iter().map(|(name, timer)| (TimerName::parse(name).expect("valid"), Some(timer.clone())));
-        let change =
-            TaskChange { step: Some(StepChange::Encoded(step)), timers: timers.collect(), ..TaskChange::default() };
-        let scopes = Scopes(vec![Scope::Admin]);
-        let task = Task::new(name(task), testing::principal("ann"), scopes, change, self.clock.now());
-        let task = task.expect("a task");
-        let put =
-            PutTask { task, secrets: Vec::new(), all_secrets: BTreeSet::new(), replaces: None, hooks: Vec::new() };
-        self.core.tasks.put_task(put).await.expect("kept");
+        let change = TaskChange { timers: timers.collect(), ..TaskChange::default() };
+        tasks::make(&self.core, "ann", task, text, change, self.clock.now()).await;
     }
 
     async fn change(&self, task: &str, change: TaskChange) {
-        let earlier = self.core.tasks.find_task(&name(task)).await.expect("store").expect("a task").task;
-        let replaces = Some(earlier.generation);
-        let task = earlier.changed(change, self.clock.now()).expect("changed");
-        let put = PutTask { task, secrets: Vec::new(), all_secrets: BTreeSet::new(), replaces, hooks: Vec::new() };
-        self.core.tasks.put_task(put).await.expect("kept");
+        tasks::change(&self.core, task, change, self.clock.now()).await;
     }
 
     /// Looks at the timers; the answer is in how many seconds the next look is due.
@@ -101,8 +86,15 @@ impl World {
 
     /// The instants for which there are runs, as minutes after the first midnight; oldest first.
     async fn fired(&self) -> Vec<(String, u64)> {
-        let query =
-            RunQuery { statuses: vec![], run_type: None, task: None, principal: None, before: None, limit: 1000 };
+        let query = RunQuery {
+            statuses: vec![],
+            run_type: None,
+            task: None,
+            principal: None,
+            image: None,
+            before: None,
+            limit: 1000,
+        };
         let mut runs: Vec<Run> =
             self.core.runs.list_runs(&query).await.expect("store").into_iter().map(|record| record.run).collect();
         runs.reverse();
@@ -149,6 +141,7 @@ async fn each_instant_sets_off_one_run() {
         run_type: Some(RunType::AutoRun),
         task: Some(name("NIGHTLY")),
         principal: Some(testing::principal("ann")),
+        image: None,
         before: None,
         limit: 10,
     };
@@ -173,7 +166,8 @@ async fn what_is_disabled_or_gone_does_not_fire() {
     world.clock.advance(MINUTE);
     assert_eq!(world.pass().await, None);
     world.put("other", STEPS, &[("each", timer("* * * * *", CatchUp::Skip))]).await;
-    assert!(world.core.tasks.delete_task(&name("Other")).await.expect("store"));
+    let other = tasks::find(&world.core, "Other").await;
+    assert!(world.core.tasks.delete_task(&other).await.expect("store"));
     world.clock.advance(MINUTE);
     assert_eq!(world.pass().await, None);
     assert_eq!(world.fired().await, []);
@@ -250,14 +244,28 @@ async fn one_principals_many_timers_keep_nobody_elses_from_firing() {
     timers.queue = (0..AT_ONCE_OF_ONE + 10).map(|number| instant(number, "ann")).collect();
     timers.queue.push_back(instant(1000, "bob"));
     timers.send_off(world.clock.now());
-    let of = |who: &str| timers.in_flight.values().filter(|principal| principal.as_str() == who).count();
+    let of = |who: &str| timers.of_flight.values().filter(|(_, principal)| principal.as_str() == who).count();
     assert_eq!((of("ann"), of("bob"), timers.queue.len()), (AT_ONCE_OF_ONE, 1, 10));
     // They are of no task, and land at once; the others follow.
-    while let Some(landed) = timers.flights.next().await {
+    while let Some(landed) = timers.flights.join_next_with_id().await {
         timers.landed(landed);
         timers.send_off(world.clock.now());
     }
     assert_eq!((timers.queue.len(), timers.in_flight.len(), timers.of_principal.len()), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn many_instants_at_once_do_not_wait_for_each_other() {
+    let world = World::new().await;
+    let tasks = 100;
+    for number in 0..tasks {
+        world.put(&format!("nightly{number}"), STEPS, &[("each", timer("*/5 * * * *", CatchUp::Skip))]).await;
+    }
+    world.clock.advance(MINUTE * 5);
+    // More flights than the store has connections, for which the loop that lets them land waits, too.
+    let pass = tokio::time::timeout(Duration::from_secs(20), world.pass());
+    assert_eq!(pass.await.expect("nothing waits for ever"), Some(270));
+    assert_eq!(world.fired().await.len(), tasks);
 }
 
 #[tokio::test]

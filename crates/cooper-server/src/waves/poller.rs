@@ -1,10 +1,11 @@
 //! The loop that asks other registries what tags stand for that tasks stand on.
 //!
-//! A tag is asked for again after a random time of the operator's range, hosts beside each other, one question after the other
-//! within a host. A host that wants fewer questions gets none until the time that it names. Everything else is rows: when a
+//! A tag is asked for again after a random time of the operator's range, hosts beside each other, and within a host as much as
+//! its budget allows. A host that wants fewer questions gets none until the time that it names. Everything else is rows: when a
 //! tag is due, and what it stood for.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,10 +14,13 @@ use cooper_engine::wave::ImageTag;
 use cooper_ports::store_error::StoreError;
 use cooper_ports::waves::{RemoteAnswer, RemoteTag};
 use cooper_source::git::{CredentialSource, GitCredential};
-use cooper_source::{WatchError, Watched, watch};
+use cooper_source::{RemoteError, WatchError, Watched, watch};
 use cooper_types::{RegistryName, SecretString, SourceHost, Timestamp};
 use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use rand::RngExt as _;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::Instant as Moment;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
@@ -25,65 +29,174 @@ use crate::problem::chain;
 
 /// How often it looks whether a tag is due.
 const PERIOD: Duration = Duration::from_secs(5);
-/// Tags that are looked at together.
+/// Tags of one host that are taken on together.
 const BATCH: u32 = 256;
 /// Hosts that are asked at a time.
-const HOSTS_AT_ONCE: usize = 8;
-/// The pause between two questions to a host: its budget is two tags a second.
+const HOSTS_AT_ONCE: usize = 64;
+/// Questions to a host at a time, and the pause before each: its budget is two tags a second, however long it takes to answer.
+const ASKED_AT_ONCE: usize = 4;
 const SPACING: Duration = Duration::from_millis(500);
 /// How long a question may take, logging in included.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a host is left alone that wants fewer questions and does not say for how long.
+/// How long a host is left alone that wants fewer questions and does not say for how long, or that is not there.
 const BUSY: Duration = Duration::from_secs(300);
+/// So many questions in a row without an answer, and a host counts as not there.
+const TROUBLES: u32 = 4;
 /// A tag is asked for again after the operator's time and at most so many times that: 10 to 60 minutes, as in ACR.
 const RANGE: u32 = 6;
 /// A tag that is not answered for is asked for less and less often, up to so many times doubled.
 const MAX_DOUBLINGS: u32 = 5;
 
-/// What a loop remembers of hosts: until when they are left alone. A restart asks them once more.
-#[derive(Default)]
-struct Pauses(Mutex<HashMap<RegistryName, Timestamp>>);
-
-impl Pauses {
-    fn until(&self, host: &RegistryName) -> Option<Timestamp> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(host).copied()
-    }
-
-    fn pause(&self, host: &RegistryName, until: Timestamp) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(host.clone(), until);
-    }
-}
-
 /// Runs until cancelled.
 pub(crate) async fn run(core: Arc<Core>, every: Duration, shutdown: CancellationToken) {
-    let pauses = Pauses::default();
+    let wake = Arc::clone(&core);
+    let mut poller = Poller::new(core, every);
     loop {
-        let passed = tokio::select! {
-            () = shutdown.cancelled() => return,
-            passed = pass(&core, every, &pauses) => passed,
-        };
-        if let Err(error) = passed {
+        if let Err(error) = poller.look().await {
             tracing::error!(error = chain(&error), "base images of other registries can't be looked at; trying again");
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = core.poller_wake.notified() => {}
+            () = wake.poller_wake.notified() => {}
+            Some(landed) = poller.flights.join_next_with_id() => poller.all_landed(landed),
             () = tokio::time::sleep(PERIOD) => {}
         }
     }
 }
 
-/// Asks for what is due.
-async fn pass(core: &Arc<Core>, every: Duration, pauses: &Pauses) -> Result<(), StoreError> {
-    let due = core.waves.due_remote_tags(BATCH).await?;
-    let mut hosts: BTreeMap<RegistryName, Vec<RemoteTag>> = BTreeMap::new();
-    for tag in due {
-        if let Some(registry) = tag.image.registry.clone() {
-            hosts.entry(registry).or_default().push(tag);
+type Landed = Result<(Id, Result<(), StoreError>), JoinError>;
+
+pub(super) struct Poller {
+    core: Arc<Core>,
+    every: Duration,
+    /// Until when hosts are left alone. A restart asks them once more.
+    pauses: BTreeMap<RegistryName, Arc<Host>>,
+    /// The hosts that are being asked: a slow one keeps no other waiting.
+    asked: BTreeSet<RegistryName>,
+    /// Tasks of their own: they hold connections of the store, for which the loop waits, too.
+    flights: JoinSet<Result<(), StoreError>>,
+    of_flight: HashMap<Id, RegistryName>,
+}
+
+/// What is remembered of a host.
+#[derive(Default)]
+struct Host {
+    until: Mutex<Option<Timestamp>>,
+    /// When the next question is its turn.
+    turn: Mutex<Option<Moment>>,
+    /// Questions in a row that it did not answer.
+    troubles: AtomicU32,
+}
+
+impl Host {
+    fn until(&self) -> Option<Timestamp> {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When a question may be asked; the one after that is later.
+    fn turn(&self) -> Moment {
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Moment::now();
+        let own = turn.map_or(now, |turn| turn.max(now));
+        *turn = Some(own + SPACING);
+        own
+    }
+
+    /// Whether the next question has to wait for the last one.
+    fn was_asked_just(&self, now: Moment) -> bool {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|turn| now < turn)
+    }
+
+    fn pause(&self, until: Timestamp) {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+}
+
+impl Poller {
+    pub(super) fn new(core: Arc<Core>, every: Duration) -> Self {
+        Self {
+            core,
+            every,
+            pauses: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            flights: JoinSet::new(),
+            of_flight: HashMap::new(),
         }
     }
-    let asks = hosts.into_iter().map(|(host, tags)| async move { ask_host(core, &host, tags, every, pauses).await });
-    let mut asked = futures::stream::iter(asks).buffer_unordered(HOSTS_AT_ONCE);
+
+    /// Asks for what is due of the hosts that are not being asked.
+    pub(super) async fn look(&mut self) -> Result<(), StoreError> {
+        if self.asked.len() >= HOSTS_AT_ONCE {
+            return Ok(());
+        }
+        let (now, moment) = (self.core.clock.now(), Moment::now());
+        self.pauses.retain(|name, host| {
+            let is_paused = host.until().is_some_and(|until| now < until.after(BUSY));
+            is_paused
+                || host.was_asked_just(moment)
+                || self.asked.contains(name)
+                || host.troubles.load(Ordering::Relaxed) > 0
+        });
+        let without: Vec<RegistryName> = self.asked.iter().cloned().collect();
+        let due = self.core.waves.due_remote_tags(BATCH, &without).await?;
+        let mut hosts: BTreeMap<RegistryName, Vec<RemoteTag>> = BTreeMap::new();
+        for tag in due {
+            if let Some(registry) = tag.image.registry.clone() {
+                hosts.entry(registry).or_default().push(tag);
+            }
+        }
+        for (name, tags) in hosts.into_iter().take(HOSTS_AT_ONCE - self.asked.len()) {
+            self.asked.insert(name.clone());
+            let host = Arc::clone(self.pauses.entry(name.clone()).or_default());
+            let (core, every) = (Arc::clone(&self.core), self.every);
+            let of = name.clone();
+            let flight = self.flights.spawn(async move { ask_host(&core, (&of, &host), tags, every).await });
+            self.of_flight.insert(flight.id(), name);
+        }
+        Ok(())
+    }
+
+    /// Waits until one host has been asked; tells which.
+    #[cfg(test)]
+    pub(super) async fn one_host(&mut self) -> Option<RegistryName> {
+        let landed = self.flights.join_next_with_id().await?;
+        let name = landed.as_ref().ok().and_then(|(id, _)| self.of_flight.get(id)).cloned();
+        self.landed(landed);
+        name
+    }
+
+    /// Takes in all hosts that have been asked by now: one look is enough for them.
+    fn all_landed(&mut self, first: Landed) {
+        let mut landed = Some(first);
+        while let Some(one) = landed {
+            self.landed(one);
+            landed = self.flights.try_join_next_with_id();
+        }
+    }
+
+    fn landed(&mut self, landed: Landed) {
+        let (id, asked) = match landed {
+            Ok((id, asked)) => (id, asked.map_err(|error| chain(&error))),
+            Err(error) => (error.id(), Err(chain(&error))),
+        };
+        let Some(name) = self.of_flight.remove(&id) else { return };
+        self.asked.remove(&name);
+        if let Err(error) = asked {
+            tracing::error!(registry = %name, error, "what a registry said can't be written down; trying again");
+        }
+    }
+}
+
+/// Asks a host for its tags, beside each other as far as its budget goes.
+async fn ask_host(
+    core: &Core,
+    host: (&RegistryName, &Host),
+    tags: Vec<RemoteTag>,
+    every: Duration,
+) -> Result<(), StoreError> {
+    let asks: Vec<BoxFuture<'_, Result<(), StoreError>>> =
+        tags.into_iter().map(|tag| -> BoxFuture<'_, _> { Box::pin(ask(core, host, tag, every)) }).collect();
+    let mut asked = futures::stream::iter(asks).buffer_unordered(ASKED_AT_ONCE);
     let mut result = Ok(());
     while let Some(one) = asked.next().await {
         result = result.and(one);
@@ -91,55 +204,45 @@ async fn pass(core: &Arc<Core>, every: Duration, pauses: &Pauses) -> Result<(), 
     result
 }
 
-/// Asks a host for its tags, one after the other.
-async fn ask_host(
-    core: &Arc<Core>,
-    host: &RegistryName,
-    tags: Vec<RemoteTag>,
-    every: Duration,
-    pauses: &Pauses,
-) -> Result<(), StoreError> {
-    for (index, tag) in tags.iter().enumerate() {
-        let now = core.clock.now();
-        if let Some(until) = pauses.until(host).filter(|until| now < *until) {
-            let next = until.after(random(SPACING * BATCH, 1));
-            core.waves.remote_answer(&tag.image, RemoteAnswer::Later, next).await?;
-            continue;
-        }
-        if index > 0 {
-            tokio::time::sleep(SPACING).await;
-        }
-        ask(core, host, tag, every, pauses).await?;
-    }
-    Ok(())
-}
-
-/// Asks for one tag.
+/// Asks for one tag, unless its host is to be left alone.
 async fn ask(
-    core: &Arc<Core>,
-    host: &RegistryName,
-    tag: &RemoteTag,
+    core: &Core,
+    (name, host): (&RegistryName, &Host),
+    tag: RemoteTag,
     every: Duration,
-    pauses: &Pauses,
 ) -> Result<(), StoreError> {
     let image = &tag.image;
+    if host.until().is_none_or(|until| until <= core.clock.now()) {
+        tokio::time::sleep_until(host.turn()).await;
+    }
+    if let Some(until) = host.until().filter(|until| core.clock.now() < *until) {
+        let next = until.after(random(SPACING * BATCH, 1));
+        return core.waves.remote_answer(image, RemoteAnswer::Later, next).await.map(drop);
+    }
     let credentials = Followers { core, image };
-    let names = (host, &image.repository, &image.tag);
+    let names = (name, &image.repository, &image.tag);
     let asked = watch(&core.egress, &credentials, names, tag.etag.as_deref());
+    let longer = every * 2_u32.pow(tag.failures.min(MAX_DOUBLINGS));
+    let mut is_there = true;
     let (answer, wait) = match tokio::time::timeout(PATIENCE, asked).await {
         Ok(Ok(Watched::Same)) => (RemoteAnswer::Same, every),
         Ok(Ok(Watched::Is { digest, etag })) => (RemoteAnswer::Is { digest, etag }, every),
+        Ok(Err(WatchError::Busy { pause, .. })) => {
+            let until = core.clock.now().after(pause.unwrap_or(BUSY));
+            host.pause(until);
+            tracing::warn!(registry = %name, %until, "registry wants fewer questions; it is left alone");
+            let next = until.after(random(SPACING * BATCH, 1));
+            // It says nothing of the tag.
+            return core.waves.remote_answer(image, RemoteAnswer::Later, next).await.map(drop);
+        }
         Ok(Err(error)) => {
-            if let WatchError::Busy { pause, .. } = &error {
-                let until = core.clock.now().after(pause.unwrap_or(BUSY));
-                pauses.pause(host, until);
-                tracing::warn!(registry = %host, %until, "registry wants fewer questions; it is left alone");
-            }
-            (RemoteAnswer::Failed(chain(&error)), every * 2_u32.pow(tag.failures.min(MAX_DOUBLINGS)))
+            is_there = !matches!(error, WatchError::Remote(RemoteError::Request { .. }));
+            (RemoteAnswer::Failed(chain(&error)), longer)
         }
         Err(_) => {
-            let why = format!("`{host}` did not answer within {} s", PATIENCE.as_secs());
-            (RemoteAnswer::Failed(why), every * 2_u32.pow(tag.failures.min(MAX_DOUBLINGS)))
+            is_there = false;
+            let why = format!("`{name}` did not answer within {} s", PATIENCE.as_secs());
+            (RemoteAnswer::Failed(why), longer)
         }
     };
     if let RemoteAnswer::Failed(why) = &answer {
@@ -149,6 +252,13 @@ async fn ask(
         } else {
             tracing::debug!(%image, why, "base image can't be looked at");
         }
+    }
+    if is_there {
+        host.troubles.store(0, Ordering::Relaxed);
+    } else if host.troubles.fetch_add(1, Ordering::Relaxed) + 1 == TROUBLES {
+        host.troubles.store(0, Ordering::Relaxed);
+        host.pause(core.clock.now().after(BUSY));
+        tracing::warn!(registry = %name, "registry is not there for any of its tags; it is left alone for some minutes");
     }
     let next = core.clock.now().after(wait + random(wait, RANGE - 1));
     if core.waves.remote_answer(image, answer, next).await? {

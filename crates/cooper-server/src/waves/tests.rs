@@ -1,30 +1,32 @@
 //! Waves over a real store: what a moved tag starts, once, and what people and other runs make of that.
 
-use std::collections::BTreeSet;
+mod chains;
+mod notices;
+mod polling;
 
+use std::path::Path;
+
+use cooper_api::problem::ProblemCode;
 use cooper_engine::message::{BaseImage, StepOutput, StepResult};
-use cooper_engine::run::{AgentRef, Run};
-use cooper_engine::task::{BaseImageChange, EncodedChange, StepChange, Task, TaskChange};
+use cooper_engine::run::{AgentRef, Phase, Run, RunEvent, Verdict};
+use cooper_engine::task::{BaseImageChange, Cause, TaskChange};
 use cooper_ports::clock::{Clock as _, ManualClock};
 use cooper_ports::registry::{Manifest, NewManifest, RegistryStore as _, Writer};
 use cooper_ports::runs::RunQuery;
-use cooper_ports::tasks::PutTask;
 use cooper_store::Store;
-use cooper_types::{AgentName, Digest, RepositoryName, Scope, Scopes, Tag, TaskName, Timestamp};
+use cooper_types::{AgentName, Digest, RepositoryName, RunId, Tag, Timestamp};
 use tempfile::TempDir;
 
 use super::*;
+use crate::stored_tasks::{self, For, Given};
 use crate::testing;
+use crate::testing::tasks::{self, name};
 
 struct World {
     core: Arc<Core>,
     store: Store,
     clock: Arc<ManualClock>,
     _data: TempDir,
-}
-
-fn name(text: &str) -> TaskName {
-    TaskName::parse(text).expect("valid")
 }
 
 fn follows(enabled: bool) -> BaseImageChange {
@@ -34,9 +36,13 @@ fn follows(enabled: bool) -> BaseImageChange {
 impl World {
     async fn new() -> Self {
         let data = tempfile::tempdir().expect("temp dir");
+        Self::of(data, async |data, clock| testing::core_sending_here(data, Some(clock)).await).await
+    }
+
+    async fn of(data: TempDir, core: impl AsyncFnOnce(&Path, Arc<ManualClock>) -> (Arc<Core>, Store)) -> Self {
         let clock = Arc::new(ManualClock::new(Timestamp::from_micros(1_767_225_630_000_000)));
-        let (core, store) = testing::core_in(data.path(), clock.clone()).await;
-        testing::token(&core, "ann", &["run", "repository:*:pull"]).await;
+        let (core, store) = core(data.path(), clock.clone()).await;
+        testing::token(&core, "ann", &["run", "repository:*:pull,push"]).await;
         Self { core, store, clock, _data: data }
     }
 
@@ -59,33 +65,28 @@ impl World {
 
     /// A task of one step that runs in an image.
     async fn make(&self, task: &str, change: BaseImageChange) {
-        let text = "steps:\n  - cmd: localhost:5000/base:1 true\n".to_owned();
-        let step = EncodedChange { text: Some(text), ..EncodedChange::default() };
-        let change = TaskChange { step: Some(StepChange::Encoded(step)), base_image: change, ..TaskChange::default() };
-        let scopes = Scopes(vec![Scope::Admin]);
-        let task = Task::new(name(task), testing::principal("ann"), scopes, change, self.clock.now()).expect("a task");
-        let put =
-            PutTask { task, secrets: Vec::new(), all_secrets: BTreeSet::new(), replaces: None, hooks: Vec::new() };
-        self.core.tasks.put_task(put).await.expect("kept");
+        self.make_of(task, "steps:\n  - cmd: localhost:5000/base:1 true\n", change).await;
+    }
+
+    /// A task of these steps.
+    async fn make_of(&self, task: &str, text: &str, change: BaseImageChange) {
+        self.make_for("ann", task, text, change).await;
+    }
+
+    /// A task of somebody.
+    async fn make_for(&self, owner: &str, task: &str, text: &str, change: BaseImageChange) {
+        let change = TaskChange { base_image: change, ..TaskChange::default() };
+        tasks::make(&self.core, owner, task, text, change, self.clock.now()).await;
     }
 
     /// Changes a task.
     async fn change(&self, task: &str, change: TaskChange) {
-        let earlier = self.core.tasks.find_task(&name(task)).await.expect("store").expect("task").task;
-        let task = earlier.changed(change, self.clock.now()).expect("changed");
-        let put = PutTask {
-            task,
-            secrets: Vec::new(),
-            all_secrets: BTreeSet::new(),
-            replaces: Some(earlier.generation),
-            hooks: Vec::new(),
-        };
-        self.core.tasks.put_task(put).await.expect("kept");
+        tasks::change(&self.core, task, change, self.clock.now()).await;
     }
 
     /// Runs a task by hand on what a tag stands for.
     async fn run(&self, task: &str, tag: &str, digest: &Digest) {
-        let task = self.core.tasks.find_task(&name(task)).await.expect("store").expect("task").task;
+        let task = tasks::find(&self.core, task).await;
         let request = stored_tasks::request(&self.core, &task, Given::default(), Cause::Manual, None).await;
         let accepted =
             stored_tasks::accept(&self.core, request.expect("a request"), For::Asker).await.expect("accepted");
@@ -105,9 +106,13 @@ impl World {
 
     /// Ends a run that an agent has: it ran on what a tag stood for, or failed.
     async fn end(&self, id: RunId, tag: &str, digest: Option<&Digest>) {
+        self.end_on(id, &format!("localhost:5000/base:{tag}"), digest).await;
+    }
+
+    async fn end_on(&self, id: RunId, reference: &str, digest: Option<&Digest>) {
         let run = self.find(id).await;
         let image = |digest: &Digest| BaseImage {
-            reference: format!("localhost:5000/base:{tag}"),
+            reference: reference.to_owned(),
             digest: Some(digest.clone()),
             runtime: true,
         };
@@ -127,7 +132,30 @@ impl World {
     }
 
     async fn pass(&self) {
-        pass(&self.core).await.expect("pass");
+        self.settle(&mut self.waves_loop()).await;
+    }
+
+    /// A loop that remembers nothing, as after a start.
+    fn waves_loop(&self) -> Waves {
+        Waves::new(Arc::clone(&self.core))
+    }
+
+    /// Looks until nobody is on the way.
+    async fn settle(&self, waves: &mut Waves) {
+        loop {
+            waves.look().await.expect("a look");
+            if waves.flights.is_empty() {
+                return;
+            }
+            while let Some(landed) = waves.flights.join_next_with_id().await {
+                waves.all_landed(landed).await;
+            }
+        }
+    }
+
+    /// Opens waves, and lets nobody begin.
+    async fn open(&self) {
+        self.waves_loop().open().await.expect("opened");
     }
 
     /// The waves, the oldest first: `w1 running a=waiting b=running`.
@@ -153,8 +181,15 @@ impl World {
     }
 
     async fn count(&self) -> usize {
-        let query =
-            RunQuery { statuses: Vec::new(), run_type: None, task: None, principal: None, before: None, limit: 100 };
+        let query = RunQuery {
+            statuses: Vec::new(),
+            run_type: None,
+            task: None,
+            principal: None,
+            image: None,
+            before: None,
+            limit: 1000,
+        };
         self.core.runs.list_runs(&query).await.expect("store").len()
     }
 }
@@ -210,7 +245,7 @@ async fn what_moves_while_a_run_goes_on_is_not_missed() {
     let world = World::new().await;
     let one = world.push("1", "one").await;
     world.make("first", follows(true)).await;
-    let task = world.core.tasks.find_task(&name("first")).await.expect("store").expect("task").task;
+    let task = tasks::find(&world.core, "first").await;
     let request = stored_tasks::request(&world.core, &task, Given::default(), Cause::Manual, None).await;
     let run = stored_tasks::accept(&world.core, request.expect("a request"), For::Asker).await.expect("accepted");
     world.start(run.record.run.id).await;
@@ -223,7 +258,7 @@ async fn what_moves_while_a_run_goes_on_is_not_missed() {
 #[tokio::test]
 async fn a_member_waits_for_a_run_of_its_task_and_is_spared_what_that_has_done() {
     let (world, _) = two_tasks().await;
-    let task = world.core.tasks.find_task(&name("first")).await.expect("store").expect("task").task;
+    let task = tasks::find(&world.core, "first").await;
     let request = stored_tasks::request(&world.core, &task, Given::default(), Cause::Manual, None).await;
     let by_hand = stored_tasks::accept(&world.core, request.expect("a request"), For::Asker).await.expect("accepted");
     let by_hand = by_hand.record.run.id;
@@ -237,15 +272,12 @@ async fn a_member_waits_for_a_run_of_its_task_and_is_spared_what_that_has_done()
 }
 
 #[tokio::test]
-async fn a_newer_wave_takes_over_what_waits_and_people_hold_and_end_them() {
+async fn a_newer_wave_takes_over_what_waits_and_people_end_them() {
     let (world, _) = two_tasks().await;
     let ann = testing::principal("ann");
     world.push("1", "two").await;
-    open(&world.core).await.expect("opened");
+    world.open().await;
     let first = WaveId::from_number(1);
-    steer(&world.core, first, WaveEvent::Pause, &ann).await.expect("paused");
-    world.pass().await;
-    assert_eq!(world.waves().await, ["w1 paused first=waiting other=waiting"]);
     world.push("1", "three").await;
     world.pass().await;
     let expected = ["w1 over first=takenOver other=takenOver", "w2 running first=running other=running"];
@@ -255,7 +287,7 @@ async fn a_newer_wave_takes_over_what_waits_and_people_hold_and_end_them() {
     let run = world.member_run(2, "first").await;
     world.start(run).await;
     let second = WaveId::from_number(2);
-    steer(&world.core, second, WaveEvent::Cancel, &ann).await.expect("cancelled");
+    steer(&world.core, second, WaveEvent::Cancel { by: ann.clone() }, &ann).await.expect("cancelled");
     // The one that no agent had ends at once, the other when its agent says so.
     world.pass().await;
     assert_eq!(world.waves().await[1], "w2 canceled first=running other=failed");
@@ -266,14 +298,203 @@ async fn a_newer_wave_takes_over_what_waits_and_people_hold_and_end_them() {
 }
 
 #[tokio::test]
+async fn a_pause_holds_whatever_is_pushed() {
+    let (world, one) = two_tasks().await;
+    let ann = testing::principal("ann");
+    world.push("1", "two").await;
+    world.open().await;
+    let first = WaveId::from_number(1);
+    steer(&world.core, first, WaveEvent::Pause, &ann).await.expect("paused");
+    world.pass().await;
+    assert_eq!(world.waves().await, ["w1 paused first=waiting other=waiting"]);
+    world.make("newer", follows(true)).await;
+    world.run("newer", "1", &one).await;
+    let three = world.push("1", "three").await;
+    world.pass().await;
+    let expected =
+        ["w1 paused first=waiting other=waiting", "w2 running first=takenOver newer=running other=takenOver"];
+    assert_eq!(world.waves().await, expected);
+    steer(&world.core, first, WaveEvent::Resume, &ann).await.expect("resumed");
+    world.pass().await;
+    assert_eq!(world.waves().await[0], "w1 running first=running other=running");
+    let run = world.find(world.member_run(1, "first").await).await;
+    let Cause::BaseImage { images, .. } = &run.origin.cause else { panic!("{:?}", run.origin.cause) };
+    assert_eq!(images[0].to, three, "what is newest counts");
+}
+
+#[tokio::test]
+async fn a_crash_in_a_cancellation_leaves_no_run_behind() {
+    let (world, _) = two_tasks().await;
+    world.push("1", "two").await;
+    world.pass().await;
+    let run = world.member_run(1, "first").await;
+    world.start(run).await;
+    // What a process does that dies when the wave is cancelled and its runs are not.
+    let mut stored = world.core.waves.find_wave(WaveId::from_number(1)).await.expect("store").expect("wave");
+    let by = testing::principal("ann");
+    let changed = stored.wave.apply(WaveEvent::Cancel { by }, world.clock.now()).expect("cancelled");
+    assert!(world.core.waves.save_wave(SaveWave::of(&stored, &changed)).await.expect("saved"));
+    world.pass().await;
+    let verdict = Verdict::Canceled { by: testing::principal("ann") };
+    assert_eq!(world.find(run).await.phase, Phase::Ending { verdict });
+    let fence = world.find(run).await.last_fence;
+    world.core.apply(run, RunEvent::Stopped { fence }).await.expect("stopped");
+    world.pass().await;
+    assert_eq!(world.waves().await, ["w1 over first=failed other=failed"]);
+}
+
+#[tokio::test]
+async fn all_waves_share_the_room_and_none_waits_for_a_large_one() {
+    let world = World::new().await;
+    let one = world.push("1", "one").await;
+    let two = world.push("2", "two").await;
+    for number in 0..6 {
+        world.make(&format!("large-{number}"), follows(true)).await;
+        world.run(&format!("large-{number}"), "1", &one).await;
+    }
+    world.make("small", follows(true)).await;
+    world.run("small", "2", &two).await;
+    world.push("1", "new one").await;
+    world.open().await;
+    world.push("2", "new two").await;
+    world.pass().await;
+    let running = |wave: &str| wave.matches("=running").count();
+    let waves = world.waves().await;
+    assert_eq!(waves.iter().map(|wave| running(wave)).collect::<Vec<_>>(), [3, 1], "{waves:?}");
+    // A place is free only when a run has ended.
+    world.pass().await;
+    let id = world.member_run(2, "small").await;
+    world.start(id).await;
+    world.end(id, "2", None).await;
+    world.pass().await;
+    let waves = world.waves().await;
+    assert_eq!(waves.iter().map(|wave| running(wave)).collect::<Vec<_>>(), [4, 0], "{waves:?}");
+}
+
+#[tokio::test]
+async fn the_principals_whose_tasks_are_in_a_wave_share_the_room() {
+    let world = World::new().await;
+    testing::token(&world.core, "bob", &["run", "repository:*:pull"]).await;
+    let one = world.push("1", "one").await;
+    let text = "steps:\n  - cmd: localhost:5000/base:1 true\n";
+    for (owner, count) in [("ann", 8), ("bob", 3)] {
+        for number in 0..count {
+            let task = format!("{owner}-{number}");
+            world.make_for(owner, &task, text, follows(true)).await;
+            world.run(&task, "1", &one).await;
+        }
+    }
+    world.push("1", "two").await;
+    world.pass().await;
+    let waves = world.waves().await;
+    let running = |owner: &str| (0..8).filter(|n| waves[0].contains(&format!(" {owner}-{n}=running"))).count();
+    assert_eq!((running("ann"), running("bob")), (2, 2), "{waves:?}");
+}
+
+#[tokio::test]
+async fn a_look_does_not_wait_for_those_that_are_on_their_way() {
+    let mut world = World::new().await;
+    Arc::get_mut(&mut world.core).expect("nobody else has it").wave_concurrency = 32;
+    let one = world.push("1", "one").await;
+    for number in 0..24 {
+        world.make(&format!("many-{number}"), follows(true)).await;
+        world.run(&format!("many-{number}"), "1", &one).await;
+    }
+    world.push("1", "two").await;
+    let mut waves = world.waves_loop();
+    let all = async {
+        // More flights than the store has connections, for which the loop that lets them land waits, too.
+        for _ in 0..50 {
+            waves.look().await.expect("a look");
+            if let Some(landed) = waves.flights.join_next_with_id().await {
+                waves.landed(landed).await;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), all).await.expect("nothing waits for ever");
+    let waves = world.waves().await;
+    assert_eq!(waves[0].matches("=running").count(), 24, "{waves:?}");
+}
+
+#[tokio::test]
+async fn runs_that_no_agent_takes_keep_the_room_for_a_while_alone() {
+    let world = World::new().await;
+    let one = world.push("1", "one").await;
+    for number in 0..5 {
+        world.make(&format!("many-{number}"), follows(true)).await;
+        world.run(&format!("many-{number}"), "1", &one).await;
+    }
+    world.push("1", "two").await;
+    world.pass().await;
+    let running = async || world.waves().await[0].matches("=running").count();
+    assert_eq!(running().await, 4);
+    world.clock.advance(Duration::from_secs(540));
+    world.pass().await;
+    assert_eq!(running().await, 4);
+    world.clock.advance(Duration::from_secs(61));
+    world.pass().await;
+    assert_eq!(running().await, 5);
+}
+
+#[tokio::test]
+async fn whose_runs_no_agent_takes_has_a_turn_all_the_same() {
+    let world = World::new().await;
+    testing::token(&world.core, "bob", &["run", "repository:*:pull"]).await;
+    let one = world.push("1", "one").await;
+    let two = world.push("2", "two").await;
+    let text = |tag: &str| format!("steps:\n  - cmd: localhost:5000/base:{tag} true\n");
+    for number in 0..4 {
+        world.make(&format!("away-{number}"), follows(true)).await;
+        world.run(&format!("away-{number}"), "1", &one).await;
+    }
+    for number in 0..6 {
+        world.make_for("bob", &format!("many-{number}"), &text("2"), follows(true)).await;
+        world.run(&format!("many-{number}"), "2", &two).await;
+    }
+    world.make_of("last-one", &text("2"), follows(true)).await;
+    world.run("last-one", "2", &two).await;
+    world.push("1", "new one").await;
+    world.pass().await;
+    assert_eq!(world.waves().await[0].matches("=running").count(), 4);
+    // Nobody takes them: others have the room, and what else there is of ann has its share of it.
+    world.clock.advance(Duration::from_secs(601));
+    world.push("2", "new two").await;
+    world.pass().await;
+    let waves = world.waves().await;
+    assert_eq!(waves[1].matches("=running").count(), 4, "{waves:?}");
+    assert!(waves[1].contains("last-one=running"), "{waves:?}");
+}
+
+#[tokio::test]
+async fn waves_are_forgotten_when_they_have_been_over_for_long() {
+    let (world, _) = two_tasks().await;
+    world.push("1", "two").await;
+    world.open().await;
+    let ann = testing::principal("ann");
+    steer(&world.core, WaveId::from_number(1), WaveEvent::Cancel { by: ann.clone() }, &ann).await.expect("cancelled");
+    world.push("1", "three").await;
+    world.open().await;
+    let day = Duration::from_secs(24 * 3600);
+    let expire = async |limit| world.core.waves.expire_waves(day, limit).await.expect("store");
+    assert_eq!(expire(10).await, 0);
+    world.clock.advance(day);
+    // Two members and their wave, in parts.
+    assert_eq!([expire(1).await, expire(1).await], [1, 1]);
+    assert_eq!(world.waves().await, ["w1 over", "w2 running first=waiting other=waiting"]);
+    assert_eq!([expire(10).await, expire(10).await], [1, 0]);
+    assert_eq!(world.waves().await, ["w2 running first=waiting other=waiting"], "what goes on stays");
+}
+
+#[tokio::test]
 async fn rules_are_told_and_what_changes_in_between_counts() {
     let (world, one) = two_tasks().await;
     world.make("quiet", follows(false)).await;
     world.run("quiet", "1", &one).await;
     world.push("1", "two").await;
-    open(&world.core).await.expect("opened");
+    world.open().await;
     world.change("other", TaskChange { enabled: Some(false), ..TaskChange::default() }).await;
-    world.core.tasks.delete_task(&name("first")).await.expect("deleted");
+    let first = tasks::find(&world.core, "first").await;
+    world.core.tasks.delete_task(&first).await.expect("deleted");
     world.pass().await;
     assert_eq!(world.waves().await, ["w1 over first=skipped other=skipped"]);
     let refusals = world.core.waves.list_refusals(&name("quiet"), 10).await.expect("store");

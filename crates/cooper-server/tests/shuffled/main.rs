@@ -89,13 +89,17 @@ async fn the_end_state_is_the_same() {
         anonymous_pull: false,
         blob_grace: Settings::DEFAULT_BLOB_GRACE,
         allowed_sources: Vec::new(),
+        allowed_webhooks: Vec::new(),
+        docker_config: None,
         secrets: Default::default(),
         frontends: Default::default(),
         image_aliases: std::collections::BTreeMap::new(),
         source_roots: None,
         max_context_bytes: Settings::DEFAULT_MAX_CONTEXT_BYTES,
         context_retention: Settings::DEFAULT_CONTEXT_RETENTION,
+        context_retention_bytes: u64::MAX,
         base_image_poll: Settings::DEFAULT_BASE_IMAGE_POLL,
+        wave_concurrency: Settings::DEFAULT_WAVE_CONCURRENCY,
         shutdown_grace: Settings::DEFAULT_SHUTDOWN_GRACE,
     };
     let server = Server::start(settings).await.unwrap();

@@ -22,22 +22,24 @@ pub enum EgressError {
         source: Option<io::Error>,
     },
     /// The policy refuses the address.
-    #[error(
-        "host `{host}` has the address {address}, which is not public; the operator can allow it with --allow-source"
-    )]
+    #[error("host `{host}` has the address {address}, which is not public; the operator can allow it with {listed_by}")]
     Refused {
         /// The host.
         host: String,
         /// Its address.
         address: IpAddr,
+        /// The operator's option.
+        listed_by: &'static str,
     },
     /// Plain http to a place that is not listed.
-    #[error("host `{host}` ({address}) is reached over https only; the operator can allow http with --allow-source")]
+    #[error("host `{host}` ({address}) is reached over https only; the operator can allow http with {listed_by}")]
     PlainHttp {
         /// The host.
         host: String,
         /// Its address.
         address: IpAddr,
+        /// The operator's option.
+        listed_by: &'static str,
     },
     /// Neither http nor https.
     #[error("`{scheme}` URLs are not followed")]
@@ -154,8 +156,8 @@ impl EgressError {
     pub(super) fn from_reqwest(url: &Url, error: reqwest::Error) -> Self {
         let host = host_of(url);
         let error = error.without_url();
-        if let Some(Denied(denial)) = find::<Denied>(&error) {
-            return denial.into_error(&host);
+        if let Some(Denied { denial, listed_by }) = find::<Denied>(&error) {
+            return denial.into_error(&host, listed_by);
         }
         if let Some(missing) = find::<NoAddress>(&error) {
             let source = missing.0.as_ref().map(|error| io::Error::new(error.kind(), error.to_string()));

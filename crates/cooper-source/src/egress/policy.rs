@@ -22,11 +22,11 @@ pub(super) enum Denial {
 }
 
 impl Denial {
-    pub(super) fn into_error(self, host: &str) -> EgressError {
+    pub(super) fn into_error(self, host: &str, listed_by: &'static str) -> EgressError {
         let host = host.to_owned();
         match self {
-            Self::NotPublic(address) => EgressError::Refused { host, address },
-            Self::Plain(address) => EgressError::PlainHttp { host, address },
+            Self::NotPublic(address) => EgressError::Refused { host, address, listed_by },
+            Self::Plain(address) => EgressError::PlainHttp { host, address, listed_by },
         }
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct RemoteRef {
     pub(super) id: Oid,
     /// The reference that this one stands for.
     pub(super) symref: Option<String>,
+    /// What an annotated tag leads to, where the server was asked for that or says it anyhow.
+    pub(super) peeled: Option<Oid>,
 }
 
 /// The answer to the first request.
@@ -117,12 +119,23 @@ pub(super) fn add(references: &mut Vec<RemoteRef>, text: &[u8]) -> Result<(), &'
         return Ok(());
     }
     let id = object_id(id).ok_or("a reference without an object's name")?;
-    let symref = parts.find_map(|part| part.strip_prefix("symref-target:")).and_then(sound);
+    // The older protocol tells what a tag leads to in a line of its own, behind the tag's.
+    if let (Some(tag), Some(last)) = (name.strip_suffix("^{}"), references.last_mut())
+        && last.name == tag
+    {
+        last.peeled = Some(id);
+        return Ok(());
+    }
+    let (mut symref, mut peeled) = (None, None);
+    for part in parts {
+        symref = symref.or_else(|| part.strip_prefix("symref-target:").and_then(sound));
+        peeled = peeled.or_else(|| part.strip_prefix("peeled:").and_then(object_id));
+    }
     let Some(name) = sound(name) else { return Ok(()) };
     if references.len() >= MAX_REFERENCES {
         return Err("more references than anybody has");
     }
-    references.push(RemoteRef { name, id, symref });
+    references.push(RemoteRef { name, id, symref, peeled });
     Ok(())
 }
 

@@ -26,11 +26,12 @@ pub(super) struct Selection {
 }
 
 impl Selection {
-    /// Looks at the tree that is the context.
+    /// Looks at the tree that is the context, or, where the files come from another one, that the Dockerfile is read in.
     pub(super) fn find(
         objects: &Objects<'_>,
         tree: Oid,
         dockerfile: Option<&str>,
+        is_foreign: bool,
         limits: &FetchLimits,
     ) -> Result<Self, GitError> {
         let Some(asked) = dockerfile else { return Ok(Self::default()) };
@@ -38,10 +39,10 @@ impl Selection {
         let clean: Vec<&str> = asked.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
         let clean = clean.join("/");
         let (content, is_plain) = match find(objects, tree, &clean, limits)? {
-            Place::File { id, path } => (Some(id), path == clean),
-            // It is looked for when the submodule is there.
-            Place::Submodule { .. } => (None, true),
-            Place::Missing | Place::Directory { .. } => return Err(missing()),
+            Place::File { id, path } => (Some(id), !is_foreign && path == clean),
+            // It is looked for when the submodule is there; those of another place are not fetched.
+            Place::Submodule { .. } if !is_foreign => (None, true),
+            Place::Submodule { .. } | Place::Missing | Place::Directory { .. } => return Err(missing()),
         };
         let (file, text) = match text(objects, tree, &format!("{clean}.dockerignore"), limits)? {
             Some(text) => (format!("{clean}.dockerignore"), text),

@@ -70,14 +70,20 @@ impl<'run> Fetching<'run> {
         let commit = root.commit.to_string();
         (self.listener)(FetchEvent::Resolved { commit: commit.clone(), reference: resolved.name.clone() });
         self.repositories.push(root);
-        let context = self.context(&commit).await?;
-        let fetched = self.fetched(context.repository)?;
+        let context = self.context(0, &commit).await?;
+        let definition = self.definition().await?;
+        // A Dockerfile of another place is no file of this one.
+        let is_foreign = definition.is_some();
+        let (repository, tree) = match &definition {
+            Some((_, work)) => (work.repository, work.tree),
+            None => (context.repository, context.tree),
+        };
+        let fetched = self.fetched(repository)?;
         let (dockerfile, names, limits) =
             (self.request.dockerfile.clone(), self.request.files.clone(), self.request.limits.clone());
         let further = self.request.further.clone();
         let found =
             Found { commit: Some(commit.clone()), branch: resolved.branch.clone(), reference: resolved.name.clone() };
-        let tree = context.tree;
         let (selection, files) = self
             .workers
             .run(move |stop| {
@@ -85,7 +91,7 @@ impl<'run> Fetching<'run> {
                 let mut files = BTreeMap::new();
                 named(&objects, tree, &names, &limits, &mut files)?;
                 named(&objects, tree, &further.after(&found, &files), &limits, &mut files)?;
-                Ok((Selection::find(&objects, tree, dockerfile.as_deref(), &limits)?, files))
+                Ok((Selection::find(&objects, tree, dockerfile.as_deref(), is_foreign, &limits)?, files))
             })
             .await?;
         let selection = Arc::new(selection);
@@ -108,16 +114,30 @@ impl<'run> Fetching<'run> {
             size: written.size,
             entries: written.entries,
             dockerfile: selection.dockerfile.clone(),
+            definition: definition.map(|(commit, _)| commit),
             files,
         })
     }
 
-    /// The directory that is the context; it may lie in a submodule.
-    async fn context(&mut self, commit: &str) -> Result<Work, GitError> {
+    /// The commit of the definition and the same directory in it, where it is another one's than the source's.
+    async fn definition(&mut self) -> Result<Option<(String, Work)>, GitError> {
+        let Some(reference) = self.request.definition.clone() else { return Ok(None) };
+        let url = self.request.source.url.clone();
+        let (fetched, resolved) = self.repository(&url, &Wanted::Named(Some(&reference))).await?;
+        let commit = fetched.commit.to_string();
+        (self.listener)(FetchEvent::Resolved { commit: commit.clone(), reference: resolved.name });
+        let index = self.repositories.len();
+        self.repositories.push(fetched);
+        let work = self.context(index, &commit).await?;
+        Ok(Some((commit, work)))
+    }
+
+    /// The directory of a fetched repository that is the context; it may lie in a submodule.
+    async fn context(&mut self, root: usize, commit: &str) -> Result<Work, GitError> {
         let subdirectory = self.request.source.subdirectory.as_ref().map(|path| path.as_str().to_owned());
         let mut path = subdirectory.clone().unwrap_or_default();
         let shown = subdirectory.unwrap_or_default();
-        let (mut repository, mut depth) = (0, 0);
+        let (mut repository, mut depth) = (root, 0);
         loop {
             let fetched = self.fetched(repository)?;
             let (tree, wanted, limits) = (fetched.tree, path.clone(), self.request.limits.clone());

@@ -115,6 +115,15 @@ impl<'run> Remote<'run> {
 
     /// The references whose names begin with one of these, more than these if the server pleases.
     pub(super) async fn references(&mut self, prefixes: &[String]) -> Result<Vec<RemoteRef>, GitError> {
+        self.list(prefixes, false).await
+    }
+
+    /// The same, with what annotated tags lead to.
+    pub(super) async fn peeled_references(&mut self, prefixes: &[String]) -> Result<Vec<RemoteRef>, GitError> {
+        self.list(prefixes, true).await
+    }
+
+    async fn list(&mut self, prefixes: &[String], peel: bool) -> Result<Vec<RemoteRef>, GitError> {
         if self.advertisement.version == Version::Old {
             return Ok(self.advertisement.references.clone());
         }
@@ -123,6 +132,9 @@ impl<'run> Remote<'run> {
         push(&mut body, AGENT);
         push_delimiter(&mut body);
         push(&mut body, "symrefs");
+        if peel {
+            push(&mut body, "peel");
+        }
         for prefix in prefixes {
             push(&mut body, &format!("ref-prefix {prefix}"));
         }

@@ -80,7 +80,8 @@ mod tests {
     #[test]
     fn branches_come_before_tags_and_names_before_commits() {
         let id = |digit: char| Oid::from_str(&digit.to_string().repeat(40)).unwrap();
-        let reference = |name: &str, digit: char| RemoteRef { name: name.to_owned(), id: id(digit), symref: None };
+        let reference =
+            |name: &str, digit: char| RemoteRef { name: name.to_owned(), id: id(digit), symref: None, peeled: None };
         let mut head = reference("HEAD", '1');
         head.symref = Some("refs/heads/main".to_owned());
         let have = [

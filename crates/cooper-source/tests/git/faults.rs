@@ -105,24 +105,29 @@ async fn servers_that_are_not_there_or_are_something_else() {
     let world = World::new();
     let html = || b"<html>hello</html>".to_vec();
     let table = [
-        (Behaviour::Answer("200 OK", "text/html", html()), "answers, but not as a Git repository does", false),
-        (Behaviour::Answer("404 Not Found", "text/html", html()), "was not found; check the URL, and if it is", false),
-        (Behaviour::Answer("403 Forbidden", "text/html", html()), "asks for credentials", false),
-        (Behaviour::Answer("503 Busy", "text/html", html()), "answered with HTTP status 503", true),
-        (Behaviour::Answer("429 Slow", "text/html", html()), "answered with HTTP status 429", true),
-        (Behaviour::Answer("400 Bad", "text/html", html()), "answered with HTTP status 400", false),
+        (Behaviour::Answer("GET", "200 OK", "text/html", html()), "answers, but not as a Git repository does", false),
         (
-            Behaviour::Answer("200 OK", "application/x-git-upload-pack-advertisement", html()),
+            Behaviour::Answer("GET", "404 Not Found", "text/html", html()),
+            "was not found; check the URL, and if it is",
+            false,
+        ),
+        (Behaviour::Answer("GET", "403 Forbidden", "text/html", html()), "asks for credentials", false),
+        (Behaviour::Answer("GET", "503 Busy", "text/html", html()), "answered with HTTP status 503", true),
+        (Behaviour::Answer("GET", "429 Slow", "text/html", html()), "answered with HTTP status 429", true),
+        (Behaviour::Answer("GET", "400 Bad", "text/html", html()), "answered with HTTP status 400", false),
+        (
+            Behaviour::Answer("GET", "200 OK", "application/x-git-upload-pack-advertisement", html()),
             "a packet without a length",
             false,
         ),
         (
-            Behaviour::Answer("200 OK", "application/x-git-upload-pack-advertisement", b"0010x".to_vec()),
+            Behaviour::Answer("GET", "200 OK", "application/x-git-upload-pack-advertisement", b"0010x".to_vec()),
             "broke off",
             true,
         ),
         (
             Behaviour::Answer(
+                "GET",
                 "200 OK",
                 "application/x-git-upload-pack-advertisement",
                 b"0011ERR no\x1b[2J\n\n\n0000".to_vec(),

@@ -150,19 +150,30 @@ async fn names_that_lead_nowhere() {
 }
 
 #[tokio::test]
-async fn branches_are_listed_without_a_fetch() {
+async fn branches_and_tags_are_listed_without_a_fetch() {
     let world = World::new();
     let (repository, first) = world.simple("app.git");
     repository.git(["branch", "topic/a"]);
     repository.git(["tag", "v1"]);
+    repository.git(["tag", "-a", "-m", "two", "v2"]);
+    let tag = repository.git(["rev-parse", "v2"]).trim().to_owned();
     let second = repository.commit_files(&[("src/b.txt", "b\n")]);
     let list = async |name: &str, credentials: &dyn CredentialSource| {
         let source = GitSource::parse(&world.server.url(name)).unwrap();
-        let mut list = branches(&world.egress, credentials, &source.url).await?;
-        list.sort();
-        Ok::<_, GitError>(list)
+        let list = references(&world.egress, credentials, &source.url).await?;
+        Ok::<_, GitError>(list.into_iter().collect::<std::collections::BTreeSet<_>>())
     };
-    let expect = [("main".to_owned(), second), ("topic/a".to_owned(), first)];
+    let of = |name: &str, id: &String, peeled: Option<&String>| ListedReference {
+        name: name.to_owned(),
+        id: id.clone(),
+        peeled: peeled.cloned(),
+    };
+    let expect = std::collections::BTreeSet::from([
+        of("refs/heads/main", &second, None),
+        of("refs/heads/topic/a", &first, None),
+        of("refs/tags/v1", &first, None),
+        of("refs/tags/v2", &tag, Some(&first)),
+    ]);
     assert_eq!(list("app.git", &NoCredentials).await.unwrap(), expect);
     world.server.behave("app.git", &[Behaviour::OldProtocol]);
     assert_eq!(list("app.git", &NoCredentials).await.unwrap(), expect, "by the older protocol too");

@@ -115,7 +115,8 @@ impl Stages {
             Some(Origin::Image(image)) => Some(image.clone()),
             _ => None,
         };
-        let mut buildtime = Vec::new();
+        let grounds: Vec<&Origin> = reached.iter().filter_map(|index| bases.get(*index)).collect();
+        let (mut buildtime, mut copied) = (Vec::new(), Vec::new());
         for index in reached {
             for origin in bases.get(index).into_iter().chain(reads.get(index).into_iter().flatten()) {
                 if let Origin::Image(image) = origin
@@ -123,10 +124,13 @@ impl Stages {
                     && !buildtime.contains(image)
                 {
                     buildtime.push(image.clone());
+                    if !grounds.contains(&origin) {
+                        copied.push(image.clone());
+                    }
                 }
             }
         }
-        Ok(Dependencies { runtime, buildtime })
+        Ok(Dependencies { runtime, buildtime, copied })
     }
 
     fn target(&self, target: Option<&str>) -> Result<usize, DockerfileError> {

@@ -18,6 +18,21 @@ fn depends(text: &str, target: Option<&str>, args: &[(&str, &str)]) -> Result<St
 }
 
 #[test]
+fn what_is_only_copied_from_is_told_apart() {
+    let table: &[(&str, &[&str])] = &[
+        ("FROM a AS x\nFROM b\nCOPY --from=x / /", &[]),
+        ("FROM a\nCOPY --from=c:1 / /\nRUN --mount=from=d true", &["c:1", "d"]),
+        ("FROM a\nCOPY --from=a / /", &[]),
+        ("FROM b AS x\nFROM a\nCOPY --from=x / /\nCOPY --from=b / /", &[]),
+        // No stage that is built begins with it.
+        ("FROM b AS x\nFROM a\nCOPY --from=b / /", &["b"]),
+    ];
+    for (text, expect) in table {
+        assert_eq!(parse(text).dependencies(None, &[], None).expect(text).copied, *expect, "{text}");
+    }
+}
+
+#[test]
 fn finds_what_a_file_stands_on() {
     let table: &[(&str, &str)] = &[
         // From one image.

@@ -50,16 +50,16 @@ impl Fault {
     }
 
     pub(super) fn locate(self, name: &str, text: &str) -> RenderError {
-        let before = &text[..text.floor_char_boundary(self.at)];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        RenderError {
-            name: name.to_owned(),
-            line: before.bytes().filter(|byte| *byte == b'\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-            kind: self.kind,
-            message: self.message,
-        }
+        let (line, column) = position(text, self.at);
+        RenderError { name: name.to_owned(), line, column, kind: self.kind, message: self.message }
     }
+}
+
+/// The line and the column of a byte, both from 1, columns in characters.
+pub(super) fn position(text: &str, at: usize) -> (usize, usize) {
+    let before = &text[..text.floor_char_boundary(at)];
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    (before.bytes().filter(|byte| *byte == b'\n').count() + 1, before[line_start..].chars().count() + 1)
 }
 
 /// Which limit was met.

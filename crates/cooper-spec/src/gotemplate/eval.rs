@@ -4,18 +4,23 @@ use super::data::Value;
 use super::error::{Exceeded, Fault, Outcome, Trouble};
 use super::function::{Args, Function, MANY};
 use super::heap::Heap;
+use super::missing::{self, Watch};
 use super::print;
 use super::tree::{Branch, Command, Expression, ExpressionKind, Node, Pipeline, Program, Template};
 use super::value::Val;
-use super::{Limits, builtins, sprig};
+use super::{Limits, Rendered, builtins, sprig};
 
 /// Renders the program's main template over `data`.
-pub(super) fn run(program: &Program<'_>, data: &Value, heap: &mut Heap, limits: &Limits) -> Result<String, Fault> {
+pub(super) fn run(program: &Program<'_>, data: &Value, heap: &mut Heap, limits: &Limits) -> Result<Rendered, Fault> {
     let dot = heap.import(data, 0).map_err(|trouble| trouble.at(0))?;
-    let mut eval = Eval { program, heap, output: String::new(), most: limits.output, variables: Vec::new(), depth: 0 };
+    let watch = Watch::new(&dot, heap);
+    let mut eval =
+        Eval { program, heap, output: String::new(), most: limits.output, variables: Vec::new(), depth: 0, watch };
     eval.template(&program.main, dot, 0)?;
     // What is missing has shown itself as in Go, so that the output is ACR's.
-    Ok(if eval.output.contains(print::NO_VALUE) { eval.output.replace(print::NO_VALUE, "") } else { eval.output })
+    let text =
+        if eval.output.contains(print::NO_VALUE) { eval.output.replace(print::NO_VALUE, "") } else { eval.output };
+    Ok(Rendered { text, missing: eval.watch.told(program.text, eval.heap) })
 }
 
 struct Eval<'p, 't> {
@@ -27,6 +32,7 @@ struct Eval<'p, 't> {
     /// The running template's variables.
     variables: Vec<Val>,
     depth: usize,
+    watch: Watch,
 }
 
 /// Whether a list of nodes went on to its end.
@@ -89,7 +95,9 @@ impl<'t> Eval<'_, 't> {
                 }
             }
             Node::If(branch) | Node::With(branch) => {
+                let mark = self.watch.mark();
                 let value = self.pipeline(&branch.pipeline, dot)?;
+                self.watch.forget(mark);
                 self.deeper(branch.pipeline.at)?;
                 let flow = if !builtins::is_true(self.heap, &value) {
                     self.list(&branch.otherwise, dot)?
@@ -131,7 +139,11 @@ impl<'t> Eval<'_, 't> {
 
     fn range(&mut self, branch: &Branch<'t>, dot: &Val) -> Result<Flow, Fault> {
         let at = branch.pipeline.at;
+        let mark = self.watch.mark();
         let value = self.evaluate(&branch.pipeline, dot)?;
+        if !branch.otherwise.is_empty() {
+            self.watch.forget(mark);
+        }
         self.deeper(at)?;
         let mut any = false;
         match &value {
@@ -199,8 +211,14 @@ impl<'t> Eval<'_, 't> {
     fn evaluate(&mut self, pipeline: &Pipeline<'t>, dot: &Val) -> Result<Val, Fault> {
         self.deeper(pipeline.at)?;
         let mut last = None;
+        let mark = self.watch.mark();
         for command in &pipeline.commands {
             last = Some(self.command(command, dot, last)?);
+            if let Some(ExpressionKind::Function(function)) = command.words.first().map(|word| &word.kind)
+                && missing::asks(function.name)
+            {
+                self.watch.forget(mark);
+            }
         }
         self.depth -= 1;
         Ok(last.unwrap_or(Val::Nil))
@@ -278,7 +296,12 @@ impl<'t> Eval<'_, 't> {
                         let message = format!("{} is no function: it takes no arguments", self.shown(expression));
                         return Err(Fault::execution(expression.at, message));
                     }
-                    self.heap.map(*id).get(*field).cloned().unwrap_or(Val::Nil)
+                    let found = self.heap.map(*id).get(*field).cloned();
+                    // Whoever goes on from there is told by an error.
+                    if found.is_none() && is_last {
+                        self.watch.missed(*id, field, expression.at, expression.end);
+                    }
+                    found.unwrap_or(Val::Nil)
                 }
                 // The template's data may be nothing at all.
                 Val::Nil if index == 0 && matches!(expression.kind, ExpressionKind::Field(_)) && is_last => Val::Nil,
@@ -353,6 +376,13 @@ impl<'t> Eval<'_, 't> {
             values.push(value);
         }
         values.extend(piped);
+        if let [Val::Map(id), Val::Text(key), ..] = &values[..]
+            && matches!(function.name, "index" | "get")
+            && !self.heap.map(*id).contains_key(&**key)
+        {
+            let end = arguments.last().map_or(expression.end, |last| last.end);
+            self.watch.missed(*id, key, expression.at, end);
+        }
         let result = self.apply(function, &values).map_err(|trouble| self.called(trouble, expression));
         self.depth -= 1;
         result

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use cooper_types::StepId;
 
-use super::{Plan, Work};
+use super::{Plan, PlannedStep, Work};
 
 /// What is left of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,18 @@ impl Plan {
         let before = self.all_before();
         let kept = self.kept(done, &before);
         self.only(&kept, &before)
+    }
+
+    /// The plan without these steps. A step that takes an image from one of them can't do without it: it is the error.
+    pub fn without(&self, gone: &BTreeSet<StepId>) -> Result<Self, StepId> {
+        let kept: Vec<bool> = self.steps.iter().map(|step| !gone.contains(&step.id)).collect();
+        let needs = |step: &&PlannedStep| {
+            !gone.contains(&step.id) && step.work.image_steps().into_iter().any(|made| !kept[made])
+        };
+        match self.steps.iter().find(needs) {
+            Some(step) => Err(step.id.clone()),
+            None => Ok(self.only(&kept, &self.all_before()).plan),
+        }
     }
 
     /// The pushes that are done, of images that are made again: what they published is not what the rest works with.

@@ -20,6 +20,7 @@ fn request() -> QuickBuild {
         secrets: Vec::new(),
         platform: Platform::LINUX_AMD64,
         platforms: Vec::new(),
+        elsewhere: false,
     }
 }
 
@@ -251,4 +252,17 @@ fn several_platforms_are_built_each_staged_and_pushed_as_an_index() {
     assert_eq!((unpushed.steps.len(), unpushed.written_images().count()), (2, 0));
     let once = plan_of(|request| request.platforms = vec![Platform::LINUX_AMD64]);
     assert_eq!(once.steps[0].id.as_str(), "build", "one platform that is named twice is one");
+}
+
+#[test]
+fn a_server_of_one_user_s_own_pushes_anywhere() {
+    let build = QuickBuild { image_names: texts(&["r.io/app:v1", "own"]), elsewhere: true, ..request() };
+    let plan = planned(&build).expect("a plan");
+    let images: Vec<String> = plan.pushed_images().map(ToString::to_string).collect();
+    assert_eq!(images, ["r.io/app:v1", "localhost:5000/own:latest"]);
+    let created = Timestamp::from_micros(0);
+    let variables = RunVariables::quick_build(RunId::from_number(1), &registry(), &build.platform, created);
+    let own: Vec<String> =
+        build.certain_repositories(&variables, &registry()).iter().map(ToString::to_string).collect();
+    assert_eq!(own, ["own"], "rights in the embedded registry are for what goes there");
 }

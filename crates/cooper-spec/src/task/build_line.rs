@@ -5,7 +5,7 @@ use cooper_types::{ImageRef, Platform};
 use crate::source::{RemoteSource, SourceLocation};
 
 use super::fields::clip;
-use super::flags::{self, Flag, Means, Note, Takes};
+use super::flags::{self, Flag, Given, Means, Note, Takes};
 use super::limits;
 
 /// What a `build` step's text asks for.
@@ -176,14 +176,15 @@ pub(super) fn read(words: &[String], environment: &[(String, String)]) -> ReadBu
         [first, second, ..] => {
             if !parsed.doubtful {
                 let message = format!("two contexts: `{}` and `{}`", clip(first), clip(second));
-                notes.push(Note::fault(message, "name one folder or URL; quote a value that holds blanks"));
+                let help = "name one folder or URL; quote a value that holds blanks";
+                notes.push(Note::fault(message, help).at(parsed.rest_places[1]));
             }
             first
         }
     };
     if context == "-" {
-        notes
-            .push(Note::fault("context `-` would be read from a terminal", "name a folder of the workspace, or a URL"));
+        let help = "name a folder of the workspace, or a URL";
+        notes.push(Note::fault("context `-` would be read from a terminal", help).at(parsed.rest_places[0]));
     }
     let line = BuildLine {
         images: Vec::new(),
@@ -203,11 +204,13 @@ pub(super) fn read(words: &[String], environment: &[(String, String)]) -> ReadBu
     };
     if context.to_ascii_lowercase().contains("github") && matches!(line.context, BuildContext::Tarball(_)) {
         let message = format!("context `{}` is taken for an archive", clip(context));
-        notes.push(Note::warning(message, "end the URL of a repository in `.git`"));
+        notes.push(Note::warning(message, "end the URL of a repository in `.git`").at(parsed.rest_places[0]));
     }
     let mut read = ReadBuild { line, isolation: None, notes };
-    for (part, value) in parsed.given {
-        read.take(part, value, environment);
+    for Given { kind, value, word } in parsed.given {
+        let before = read.notes.len();
+        read.take(kind, value, environment);
+        read.notes[before..].iter_mut().for_each(|note| note.word = Some(word));
     }
     read
 }

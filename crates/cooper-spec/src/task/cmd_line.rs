@@ -3,7 +3,7 @@
 use cooper_types::ImageRef;
 
 use super::fields::clip;
-use super::flags::{self, Flag, Means, Note, Takes};
+use super::flags::{self, Flag, Given, Means, Note, Takes};
 
 /// What a `cmd` step's text asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,8 +107,8 @@ pub(super) fn read(words: &[String]) -> ReadCmd {
     let parsed = flags::parse(words, FLAGS, "a cmd step", true);
     let mut read = ReadCmd { line: None, env: Vec::new(), working_directory: None, notes: parsed.notes };
     let (mut tty, mut interactive) = (false, false);
-    for (part, value) in parsed.given {
-        match part {
+    for Given { kind, value, word } in parsed.given {
+        match kind {
             Part::Tty => tty = value == "true",
             Part::Interactive => interactive = value == "true",
             Part::WorkingDirectory => read.working_directory = Some(value),
@@ -119,7 +119,7 @@ pub(super) fn read(words: &[String]) -> ReadCmd {
                 }
                 _ => {
                     let message = format!("flag `-e {}` has no value", clip(&value));
-                    read.notes.push(Note::warning(message, "it is left out; write -e NAME=VALUE"));
+                    read.notes.push(Note::warning(message, "it is left out; write -e NAME=VALUE").at(word));
                 }
             },
         }
@@ -127,7 +127,7 @@ pub(super) fn read(words: &[String]) -> ReadCmd {
     match parsed.rest.split_first() {
         Some((image, words)) => match image_of(image) {
             Ok(image) => read.line = Some(CmdLine { image, words: words.to_vec(), tty, interactive }),
-            Err(note) => read.notes.push(note),
+            Err(note) => read.notes.push(note.at(parsed.rest_places[0])),
         },
         None if parsed.doubtful => {}
         None => {
@@ -140,7 +140,8 @@ pub(super) fn read(words: &[String]) -> ReadCmd {
 fn image_of(text: &str) -> Result<ImageRef, Note> {
     if text.starts_with('$') {
         let message = format!("image `{}` begins with a `$`", clip(text));
-        let help = "aliases such as `$Registry` count from `version: v1.1.0` on, if they are known";
+        let help = "aliases such as `$Registry` count from `version: v1.1.0` on, if they are known, and \
+                    never in an alias's own value: write `{{.Run.Registry}}` there";
         return Err(Note::fault(message, help));
     }
     if text.starts_with('-') || text.is_empty() {

@@ -1,11 +1,12 @@
 //! An object of the file, read by its table: what is unknown, repeated or of the wrong kind becomes a fault, and reading goes on.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::fault::Fault;
 use super::keys::{Form, Table};
 use super::lines::Lines;
-use super::nearest::nearest;
+use super::scalar;
 use super::yaml::{At, Kind, Node};
 
 /// Where faults gather while a text is read.
@@ -35,6 +36,16 @@ pub(super) struct Fields<'n> {
 impl<'a> Report<'a> {
     pub(super) fn new(lines: &'a Lines<'a>) -> Self {
         Self { lines, faults: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// The place of a part of a scalar, in bytes of its text.
+    pub(super) fn within(&self, scalar: &Told<String>, part: Range<usize>) -> At {
+        scalar::part(self.lines.line(scalar.at), scalar.at, &scalar.value, part)
+    }
+
+    /// The file's line that a place stands for.
+    pub(super) fn line(&self, at: At) -> usize {
+        self.lines.place(at).line
     }
 
     pub(super) fn fault(&mut self, at: At, message: impl Into<String>, help: impl Into<String>) {
@@ -73,11 +84,8 @@ impl<'n> Fields<'n> {
                 Some(known) => {
                     if let Some((before, _)) = fields.values.insert(known.name, (key.at, value)) {
                         let message = format!("key `{text}` is there twice");
-                        report.warn(
-                            key.at,
-                            message,
-                            format!("this one counts, the one in line {} does not", before.line),
-                        );
+                        let line = report.line(before);
+                        report.warn(key.at, message, format!("this one counts, the one in line {line} does not"));
                     }
                 }
                 None => {
@@ -269,7 +277,7 @@ impl<'n> Fields<'n> {
                     let told = (Told { value: name.clone(), at: key.at }, Told { value: text, at: value.at });
                     match known.get(name.as_str()).copied() {
                         Some(index) => {
-                            let line = pairs[index].0.at.line;
+                            let line = report.line(pairs[index].0.at);
                             let message = format!("key `{}` is there twice", clip(name));
                             report.warn(key.at, message, format!("this one counts, the one in line {line} does not"));
                             pairs[index] = told;
@@ -296,10 +304,7 @@ impl<'n> Fields<'n> {
 
 /// What is said of a key that nothing knows.
 fn meant(text: &str, table: &Table) -> String {
-    let known = table.keys.iter().map(|key| key.name);
-    let mistaken = table.mistaken.iter().find(|(wrong, _)| *wrong == text).map(|(_, right)| *right);
-    let cased = table.keys.iter().find(|key| key.name.eq_ignore_ascii_case(text)).map(|key| key.name);
-    match mistaken.or(cased).or_else(|| nearest(text, known)) {
+    match table.meant(text) {
         Some(name) => format!("it has no effect; did you mean `{name}`?"),
         None => format!("it has no effect; known are {}", names(table)),
     }

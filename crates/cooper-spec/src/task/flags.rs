@@ -41,15 +41,28 @@ pub(super) struct Note {
     pub(super) help: String,
     /// An error, or a warning.
     pub(super) fault: bool,
+    /// Which of the line's words is meant; absent for the line as a whole.
+    pub(super) word: Option<usize>,
+}
+
+/// A flag that counts.
+#[derive(Debug)]
+pub(super) struct Given<K> {
+    pub(super) kind: K,
+    pub(super) value: String,
+    /// The word that its value is, or stands in.
+    pub(super) word: usize,
 }
 
 /// A line, read.
 #[derive(Debug)]
 pub(super) struct Parsed<K> {
     /// The flags that count, in order, with their values; a switch's is `true` or `false`.
-    pub(super) given: Vec<(K, String)>,
+    pub(super) given: Vec<Given<K>>,
     /// The words that are no flags.
     pub(super) rest: Vec<String>,
+    /// Which of the line's words these are.
+    pub(super) rest_places: Vec<usize>,
     pub(super) notes: Vec<Note>,
     /// Whether an unknown flag makes it doubtful which words are values.
     pub(super) doubtful: bool,
@@ -57,22 +70,28 @@ pub(super) struct Parsed<K> {
 
 impl Note {
     pub(super) fn fault(message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { message: message.into(), help: help.into(), fault: true }
+        Self { message: message.into(), help: help.into(), fault: true, word: None }
     }
 
     pub(super) fn warning(message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { message: message.into(), help: help.into(), fault: false }
+        Self { message: message.into(), help: help.into(), fault: false, word: None }
+    }
+
+    /// The same, of one of the line's words.
+    pub(super) fn at(self, word: usize) -> Self {
+        Self { word: Some(word), ..self }
     }
 }
 
 /// Reads words. `of` is the command, for messages. If flags stand only before the first other word, all that follows it is
 /// left alone.
 pub(super) fn parse<K: Copy>(words: &[String], table: &'static [Flag<K>], of: &str, only_before: bool) -> Parsed<K> {
-    let mut parsed = Parsed { given: Vec::new(), rest: Vec::new(), notes: Vec::new(), doubtful: false };
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
+    let mut parsed =
+        Parsed { given: Vec::new(), rest: Vec::new(), rest_places: Vec::new(), notes: Vec::new(), doubtful: false };
+    let mut words = words.iter().enumerate();
+    while let Some((place, word)) = words.next() {
         if word == "--" {
-            parsed.rest.extend(words.cloned());
+            words.for_each(|(place, word)| parsed.other(word, place));
             break;
         }
         if let Some(long) = word.strip_prefix("--") {
@@ -81,15 +100,15 @@ pub(super) fn parse<K: Copy>(words: &[String], table: &'static [Flag<K>], of: &s
                 None => (long, None),
             };
             match table.iter().find(|flag| flag.long == name) {
-                Some(flag) => parsed.take(flag, &format!("--{name}"), value, &mut words),
-                None => parsed.unknown(&format!("--{name}"), table, of),
+                Some(flag) => parsed.take(flag, &format!("--{name}"), value, place, &mut words),
+                None => parsed.unknown(&format!("--{name}"), table, of, place),
             }
         } else if let Some(letters) = word.strip_prefix('-').filter(|letters| !letters.is_empty()) {
-            parsed.letters(letters, table, of, &mut words);
+            parsed.letters(letters, table, of, place, &mut words);
         } else {
-            parsed.rest.push(word.clone());
+            parsed.other(word, place);
             if only_before {
-                parsed.rest.extend(words.cloned());
+                words.for_each(|(place, word)| parsed.other(word, place));
                 break;
             }
         }
@@ -98,30 +117,37 @@ pub(super) fn parse<K: Copy>(words: &[String], table: &'static [Flag<K>], of: &s
 }
 
 impl<K: Copy> Parsed<K> {
+    /// A word that is no flag.
+    fn other(&mut self, word: &str, place: usize) {
+        self.rest.push(word.to_owned());
+        self.rest_places.push(place);
+    }
+
     /// `-it`, `-tNAME`, `-t=NAME`, `-t NAME`.
     fn letters<'w>(
         &mut self,
         letters: &str,
         table: &'static [Flag<K>],
         of: &str,
-        words: &mut impl Iterator<Item = &'w String>,
+        place: usize,
+        words: &mut impl Iterator<Item = (usize, &'w String)>,
     ) {
         let mut rest = letters;
         while let Some(letter) = rest.chars().next() {
             rest = &rest[letter.len_utf8()..];
             let Some(flag) = table.iter().find(|flag| flag.short == Some(letter)) else {
-                return self.unknown(&format!("-{letter}"), table, of);
+                return self.unknown(&format!("-{letter}"), table, of, place);
             };
             let shown = format!("-{letter}");
             let attached = match flag.takes {
                 _ if rest.is_empty() => None,
                 Takes::Switch if !rest.starts_with('=') => {
-                    self.take(flag, &shown, None, words);
+                    self.take(flag, &shown, None, place, words);
                     continue;
                 }
                 _ => Some(rest.strip_prefix('=').unwrap_or(rest).to_owned()),
             };
-            return self.take(flag, &shown, attached, words);
+            return self.take(flag, &shown, attached, place, words);
         }
     }
 
@@ -130,13 +156,19 @@ impl<K: Copy> Parsed<K> {
         flag: &Flag<K>,
         shown: &str,
         value: Option<String>,
-        words: &mut impl Iterator<Item = &'w String>,
+        place: usize,
+        words: &mut impl Iterator<Item = (usize, &'w String)>,
     ) {
+        let mut value_place = place;
         let value = match (flag.takes, value) {
             (Takes::Value, None) => match words.next() {
-                Some(word) => word.clone(),
+                Some((place, word)) => {
+                    value_place = place;
+                    word.clone()
+                }
                 None => {
-                    self.notes.push(Note::fault(format!("flag `{shown}` has no value"), "write its value behind it"));
+                    let message = format!("flag `{shown}` has no value");
+                    self.notes.push(Note::fault(message, "write its value behind it").at(place));
                     return;
                 }
             },
@@ -147,19 +179,23 @@ impl<K: Copy> Parsed<K> {
                 "0" | "f" | "F" | "FALSE" | "false" | "False" => "false".to_owned(),
                 _ => {
                     let message = format!("flag `{shown}` is `{}`", clip(&value));
-                    self.notes.push(Note::fault(message, "write true or false, or nothing"));
+                    self.notes.push(Note::fault(message, "write true or false, or nothing").at(place));
                     return;
                 }
             },
         };
         match flag.means {
-            Means::Is(kind) => self.given.push((kind, value)),
-            Means::Ignored(why) => self.notes.push(Note::warning(format!("flag `{shown}` has no effect"), why)),
-            Means::Refused(way) => self.notes.push(Note::fault(format!("flag `{shown}` is not allowed"), way)),
+            Means::Is(kind) => self.given.push(Given { kind, value, word: value_place }),
+            Means::Ignored(why) => {
+                self.notes.push(Note::warning(format!("flag `{shown}` has no effect"), why).at(place));
+            }
+            Means::Refused(way) => {
+                self.notes.push(Note::fault(format!("flag `{shown}` is not allowed"), way).at(place));
+            }
         }
     }
 
-    fn unknown(&mut self, shown: &str, table: &'static [Flag<K>], of: &str) {
+    fn unknown(&mut self, shown: &str, table: &'static [Flag<K>], of: &str, place: usize) {
         self.doubtful = true;
         let names = || table.iter().filter(|flag| matches!(flag.means, Means::Is(_))).map(|flag| flag.long);
         let near = shown.strip_prefix("--").and_then(|name| nearest(name, names()));
@@ -167,7 +203,7 @@ impl<K: Copy> Parsed<K> {
             Some(name) => format!("did you mean `--{name}`?"),
             None => format!("allowed are {}", names().map(|name| format!("--{name}")).collect::<Vec<_>>().join(", ")),
         };
-        self.notes.push(Note::fault(format!("`{of}` has no flag `{}`", clip(shown)), help));
+        self.notes.push(Note::fault(format!("`{of}` has no flag `{}`", clip(shown)), help).at(place));
     }
 }
 
@@ -185,7 +221,8 @@ mod tests {
     fn read(line: &str, only_before: bool) -> (String, String, String) {
         let words: Vec<String> = line.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect();
         let parsed = parse(&words, TABLE, "docker build", only_before);
-        let given = parsed.given.iter().map(|(kind, value)| format!("{kind}={value}")).collect::<Vec<_>>().join(" ");
+        let given = parsed.given.iter().map(|given| format!("{}={}", given.kind, given.value));
+        let given = given.collect::<Vec<_>>().join(" ");
         let notes = parsed.notes.iter().map(|note| format!("{}; {}", note.message, note.help)).collect::<Vec<_>>();
         (given, parsed.rest.join(" "), notes.join("\n"))
     }

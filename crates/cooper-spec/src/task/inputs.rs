@@ -95,6 +95,15 @@ pub struct Loaded {
     pub rendered: String,
 }
 
+/// A task file after aliases and templates.
+#[derive(Clone, Debug)]
+pub struct RenderedText {
+    /// The text as its steps run it: image aliases at the beginning of a `cmd` too. It holds the values of secrets.
+    pub text: String,
+    /// What its author should know.
+    pub warnings: Vec<Fault>,
+}
+
 impl SetValue {
     /// Reads `NAME=VALUE`.
     pub fn parse(text: &str, secret: bool) -> Result<Self, SetValueError> {

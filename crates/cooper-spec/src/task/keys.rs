@@ -1,5 +1,7 @@
 //! The keys of a task file: one table that the reader, its warnings and the JSON Schema share.
 
+use super::nearest::nearest;
+
 /// What stands behind a key.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Form {
@@ -50,6 +52,31 @@ impl Table {
     pub(super) fn key(&self, name: &str) -> Option<&'static Key> {
         self.keys.iter().find(|key| key.name == name)
     }
+
+    /// The key that somebody may have meant: one of the same letters, one that people write otherwise, one that is much
+    /// like either, or the only one that begins so.
+    pub(super) fn meant(&self, text: &str) -> Option<&'static str> {
+        // What nobody would write for a name costs nothing.
+        let wanted: String = text.chars().take(65).filter(|c| !matches!(c, '_' | '-' | ' ')).collect();
+        let names = || self.keys.iter().map(|key| (key.name, key.name)).chain(self.mistaken.iter().copied());
+        let same = names().find(|(written, _)| written.eq_ignore_ascii_case(&wanted)).map(|(_, meant)| meant);
+        let near = || {
+            let near = nearest(&wanted, names().map(|(written, _)| written))?;
+            names().find(|(written, _)| *written == near).map(|(_, meant)| meant)
+        };
+        same.or_else(near).or_else(|| self.begins(&wanted.to_lowercase()))
+    }
+
+    /// The one key that a text begins, or that begins a text.
+    fn begins(&self, text: &str) -> Option<&'static str> {
+        let long = |text: &str| text.len() >= 3;
+        let begins = |key: &&Key| {
+            let name = key.name.to_lowercase();
+            long(text) && name.starts_with(text) || long(&name) && text.starts_with(&name)
+        };
+        let mut found = self.keys.iter().filter(begins);
+        found.next().filter(|_| found.next().is_none()).map(|key| key.name)
+    }
 }
 
 const fn key(name: &'static str, form: Form, about: &'static str) -> Key {
@@ -99,6 +126,11 @@ pub(super) static TASK: Table = Table {
         ("network", "networks"),
         ("volume", "volumes"),
         ("environment", "env"),
+        ("envVars", "env"),
+        ("variables", "env"),
+        ("aliases", "alias"),
+        ("tasks", "steps"),
+        ("jobs", "steps"),
     ],
 };
 
@@ -192,7 +224,16 @@ pub(super) static STEP: Table = Table {
         ("run", "cmd"),
         ("image", "cmd"),
         ("environment", "env"),
+        ("envVars", "env"),
+        ("variables", "env"),
+        ("depends", "when"),
+        ("after", "when"),
+        ("retry", "retries"),
+        ("mounts", "volumeMounts"),
+        ("directory", "workingDirectory"),
+        ("delay", "startDelay"),
         ("continueOnError", "ignoreErrors"),
+        ("allowFailure", "ignoreErrors"),
     ],
 };
 
@@ -243,3 +284,39 @@ pub(super) static MOUNT: Table = Table {
     ],
     mistaken: &[("path", "mountPath"), ("mountpath", "mountPath"), ("volume", "name")],
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_taken_for_what_was_meant() {
+        let table = [
+            ("enviroment", Some("env")),
+            ("environment", Some("env")),
+            ("Environments", Some("env")),
+            ("envs", Some("env")),
+            ("env_vars", Some("env")),
+            ("timeOut", Some("timeout")),
+            ("dependsOn", Some("when")),
+            ("depends_on", Some("when")),
+            ("dependson", Some("when")),
+            ("working_directory", Some("workingDirectory")),
+            ("working-dir", Some("workingDirectory")),
+            ("workingDirectroy", Some("workingDirectory")),
+            ("retry", Some("retries")),
+            ("retires", Some("retries")),
+            ("repeatCount", Some("repeat")),
+            ("ignoreError", Some("ignoreErrors")),
+            ("entrypoint", Some("entryPoint")),
+            ("download", None),
+            ("zzz", None),
+            ("", None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(STEP.meant(text), expected, "{text}");
+        }
+        assert_eq!((TASK.meant("stepTimeOut"), TASK.meant("Environment")), (Some("stepTimeout"), Some("env")));
+        assert_eq!(STEP.meant(&"e".repeat(1 << 20)), None);
+    }
+}

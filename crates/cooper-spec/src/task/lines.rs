@@ -45,6 +45,11 @@ impl<'a> Lines<'a> {
         self.lines.iter().map(|(line, _)| line.as_str()).collect::<Vec<_>>().join("\n")
     }
 
+    /// The line that a place is in.
+    pub(super) fn line(&self, at: At) -> &str {
+        self.lines.get(at.line.saturating_sub(1)).map_or("", |(line, _)| line)
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
         self.lines.iter().map(|(line, _)| line.as_str())
     }

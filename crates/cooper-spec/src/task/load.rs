@@ -10,10 +10,10 @@ use crate::gotemplate::{self, Limits, Value};
 use super::alias::{self, Block};
 use super::fault::{Fault, Faults};
 use super::fields::{Fields, Report};
-use super::inputs::{AliasSource, Loaded, TaskInputs, WantedSecret};
+use super::inputs::{AliasSource, Loaded, RenderedText, TaskInputs, WantedSecret};
 use super::lines::{Lines, Source};
 use super::yaml::{self, At, Document};
-use super::{data, keys, read, version};
+use super::{data, expand, keys, missing, read, version};
 
 /// Steps of work that an alias's rendering costs whatever it does: values are handed to each.
 const EACH_ALIAS: u64 = 2_000;
@@ -37,7 +37,7 @@ pub fn alias_sources(inputs: &TaskInputs) -> Result<Vec<AliasSource>, Faults> {
     if version::has_aliases(&lines)
         && let (_, Some(block)) = alias::cut(&lines)
     {
-        let block = rendered(&block, &data, inputs)?;
+        let (block, _) = rendered(&block, &data, inputs)?;
         let mut report = Report::new(&block);
         let read = alias::read(&block, &mut report);
         if !report.faults.is_empty() {
@@ -79,7 +79,9 @@ pub fn wanted_secrets(inputs: &TaskInputs) -> Result<Vec<WantedSecret>, Faults> 
 pub fn load(inputs: &TaskInputs) -> Result<Loaded, Faults> {
     let source = Source::new(&inputs.file.name, &inputs.file.text);
     let Rendered { lines, commands, mut warnings } = render(&source, inputs, &inputs.secrets)?;
-    let document = parse(&lines)?;
+    // A name that renders as nothing may be what is wrong.
+    let document =
+        parse(&lines).map_err(|faults| Faults { warnings: told(warnings.clone(), inputs).faults, ..faults })?;
     let mut report = Report::new(&lines);
     if let Some(second) = document.second {
         report.warn(second, "a second document has no effect", "write one task in a file");
@@ -98,10 +100,11 @@ pub fn load(inputs: &TaskInputs) -> Result<Loaded, Faults> {
     }
 }
 
-/// The text of a file after aliases and templates, whether it is YAML or not. It holds the values of secrets.
-pub fn render_text(inputs: &TaskInputs) -> Result<String, Faults> {
+/// The text of a file after aliases and templates, whether it is YAML or not.
+pub fn render_text(inputs: &TaskInputs) -> Result<RenderedText, Faults> {
     let source = Source::new(&inputs.file.name, &inputs.file.text);
-    Ok(render(&source, inputs, &inputs.secrets)?.lines.text())
+    let Rendered { lines, commands, warnings } = render(&source, inputs, &inputs.secrets)?;
+    Ok(RenderedText { text: expand::expanded(&lines, &commands), warnings: told(warnings, inputs).faults })
 }
 
 /// Comment lines go first, so that nothing in them is replaced or rendered. As in ACR, they go in scripts too.
@@ -120,12 +123,15 @@ fn render<'a>(
     }
     let lines = without_comments(source);
     let data = data::of(inputs, secrets)?;
-    let (text, commands, warnings) = match version::has_aliases(&lines) {
+    let (text, commands, mut warnings): (_, _, Vec<Fault>) = match version::has_aliases(&lines) {
         false => (lines, BTreeMap::new(), Vec::new()),
         true => {
             let (rest, block) = alias::cut(&lines);
             let block = block.map(|block| rendered(&block, &data, inputs)).transpose();
-            let block = block.map_err(|fault| told(vec![fault], inputs))?;
+            let (block, missing) = match block.map_err(|fault| told(vec![fault], inputs))? {
+                Some((block, missing)) => (Some(block), missing),
+                None => (None, Vec::new()),
+            };
             let at = block.as_ref().unwrap_or(&rest);
             let mut report = Report::new(at);
             let read: Option<Block> = block.as_ref().and_then(|block| alias::read(block, &mut report));
@@ -136,7 +142,7 @@ fn render<'a>(
                 let lines = source.lines();
                 let mut left = limits.get();
                 left.fuel = left.fuel.saturating_sub(EACH_ALIAS);
-                let text = rendered_some(&lines, &data, inputs, &mut left).map(|lines| lines.text());
+                let text = rendered_some(&lines, &data, inputs, &mut left).map(|(lines, _)| lines.text());
                 limits.set(left);
                 text
             };
@@ -144,11 +150,12 @@ fn render<'a>(
             if !report.faults.is_empty() {
                 return Err(told(report.faults, inputs));
             }
-            let warnings = report.warnings;
+            let warnings = report.warnings.into_iter().chain(missing).collect();
             (aliases.replace(&rest)?, aliases.commands, warnings)
         }
     };
-    let lines = rendered(&text, &data, inputs).map_err(|fault| told(vec![fault], inputs))?;
+    let (lines, missing) = rendered(&text, &data, inputs).map_err(|fault| told(vec![fault], inputs))?;
+    warnings.extend(missing);
     if lines.iter().all(|line| line.trim().is_empty()) && text.iter().any(|line| !line.trim().is_empty()) {
         let at = At { line: 1, column: 1, length: 1 };
         let help = "see the conditions in it: none of its text is left".to_owned();
@@ -157,8 +164,8 @@ fn render<'a>(
     Ok(Rendered { lines, commands, warnings })
 }
 
-/// The lines as a template, rendered.
-fn rendered<'a>(lines: &Lines<'a>, data: &Value, inputs: &TaskInputs) -> Result<Lines<'a>, Fault> {
+/// The lines as a template, rendered, and warnings of what it read that is not there.
+fn rendered<'a>(lines: &Lines<'a>, data: &Value, inputs: &TaskInputs) -> Result<(Lines<'a>, Vec<Fault>), Fault> {
     rendered_some(lines, data, inputs, &mut { Limits::DEFAULT })
 }
 
@@ -168,13 +175,13 @@ fn rendered_some<'a>(
     data: &Value,
     inputs: &TaskInputs,
     limits: &mut Limits,
-) -> Result<Lines<'a>, Fault> {
+) -> Result<(Lines<'a>, Vec<Fault>), Fault> {
     let text = lines.text();
     if !text.contains("{{") {
-        return Ok(lines.clone());
+        return Ok((lines.clone(), Vec::new()));
     }
     match gotemplate::render_some(&inputs.file.name, &text, data, inputs.run.created, limits) {
-        Ok(text) => Ok(lines.rendered(&text)),
+        Ok(rendered) => Ok((lines.rendered(&rendered.text), missing::warnings(lines, rendered.missing))),
         Err(error) => {
             let at = At { line: error.line, column: error.column, length: 1 };
             Err(lines.fault(at, error.message, None))

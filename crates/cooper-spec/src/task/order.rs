@@ -25,11 +25,10 @@ pub(super) fn ids(steps: &[Fields<'_>], report: &mut Report<'_>) -> Vec<Told<Str
             let message = format!("step id `{shown}` is not one");
             report.fault(id.at, message, "write at most 128 letters, digits, `-`, `_` and `.`");
         } else if let Some(before) = ids.iter().find(|before| before.value == id.value) {
+            let line = report.line(before.at);
             let help = match given {
-                true => format!("give it another id than the step in line {}", before.at.line),
-                false => {
-                    format!("the step in line {} has taken this step's own id; give this one an id", before.at.line)
-                }
+                true => format!("give it another id than the step in line {line}"),
+                false => format!("the step in line {line} has taken this step's own id; give this one an id"),
             };
             report.fault(id.at, format!("step id `{shown}` is there twice"), help);
         }
@@ -79,7 +78,8 @@ fn report_missing(at: At, name: &str, index: usize, ids: &[Told<String>], report
     } else if ids[index].value == name {
         (format!("step `{own}` waits for itself"), "name steps above it".to_owned())
     } else if let Some(later) = ids[index..].iter().find(|id| id.value == name) {
-        let message = format!("step `{own}` waits for `{shown}`, which comes later, in line {}", later.at.line);
+        let line = report.line(later.at);
+        let message = format!("step `{own}` waits for `{shown}`, which comes later, in line {line}");
         (message, "a step can wait only for steps above it: move one of the two".to_owned())
     } else {
         let help = match nearest(name, above()) {

@@ -1,6 +1,7 @@
 //! A step: its properties with their defaults, checked (contract §1.4, §1.5).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
 use cooper_types::{Platform, StepId};
@@ -12,7 +13,7 @@ use super::flags::Note;
 use super::model::{Cache, Isolation, TaskStep, TaskWork, VolumeMount};
 use super::nearest::nearest;
 use super::read::{LONGEST_RUN, Shared, count, network, seconds};
-use super::words::{self, Rules, unquoted};
+use super::words::{self, Misread, Rules, Words, unquoted};
 use super::yaml::At;
 use super::{cache, environment, keys, limits, paths};
 
@@ -50,15 +51,17 @@ pub(super) fn read(
     let work = match kind {
         "build" => {
             let told = fields.text("build", report)?;
-            let read = build_line::read(&split(&told, kind, windows, report)?, &env);
-            notes(told.at, read.notes, report);
-            platforms = same_platforms(platforms, &read.line.platforms, told.at, report);
+            let line = Line::of(told);
+            let found = split(&line, kind, windows, report)?;
+            let read = build_line::read(&found.words, &env);
+            line.notes(&found, read.notes, report);
+            platforms = same_platforms(platforms, &read.line.platforms, line.told.at, report);
             if let Some(text) = read.isolation {
                 let known =
                     ["default", "process", "hyperv"].into_iter().find(|known| known.eq_ignore_ascii_case(&text));
                 if known.is_none() {
                     let message = format!("flag `--isolation` is `{}`", clip(&text));
-                    report.fault(told.at, message, "write default, process or hyperv");
+                    report.fault(line.told.at, message, "write default, process or hyperv");
                 }
                 isolation = isolation.or(known);
             }
@@ -66,9 +69,10 @@ pub(super) fn read(
         }
         "cmd" => {
             let told = fields.text("cmd", report)?;
-            let told = Told { value: with_alias(&told, shared, report), ..told };
-            let read = cmd_line::read(&split(&told, kind, windows, report)?);
-            notes(told.at, read.notes, report);
+            let line = with_alias(told, shared, report);
+            let found = split(&line, kind, windows, report)?;
+            let read = cmd_line::read(&found.words);
+            line.notes(&found, read.notes, report);
             for (name, value) in read.env {
                 env.retain(|(before, _)| *before != name);
                 env.push((name, value));
@@ -190,15 +194,49 @@ fn without_effect(fields: &Fields<'_>, kind: &'static str, report: &mut Report<'
     }
 }
 
+/// The text of a `build` or a `cmd`, and the text that is read in its place.
+struct Line {
+    told: Told<String>,
+    /// What is read: the text, with what an alias stands for at its beginning.
+    read: String,
+    /// How many bytes of the text and of what is read the alias is, and what it stands for.
+    alias: (usize, usize),
+}
+
+impl Line {
+    fn of(told: Told<String>) -> Self {
+        Self { read: told.value.clone(), told, alias: (0, 0) }
+    }
+
+    /// The place in the file of some bytes of what is read.
+    fn at(&self, place: &Range<usize>, report: &Report<'_>) -> At {
+        let (name, value) = self.alias;
+        let own = |byte: usize| if byte < value { byte.min(name) } else { byte - value + name };
+        let part = match place.start < value {
+            true => 0..own(place.end).max(name),
+            false => own(place.start)..own(place.end),
+        };
+        report.within(&self.told, part)
+    }
+
+    fn notes(&self, found: &Words, notes: Vec<Note>, report: &mut Report<'_>) {
+        for note in notes {
+            let at = note.word.and_then(|word| found.places.get(word)).map(|place| self.at(place, report));
+            tell(at.unwrap_or(self.told.at), note, report);
+        }
+    }
+}
+
 /// Splits a step's text into words.
-fn split(told: &Told<String>, kind: &str, windows: bool, report: &mut Report<'_>) -> Option<Vec<String>> {
-    if told.value.contains('\0') {
-        report.fault(told.at, format!("`{kind}` holds a NUL character"), "take it away");
+fn split(line: &Line, kind: &str, windows: bool, report: &mut Report<'_>) -> Option<Words> {
+    if let Some(byte) = line.read.find('\0') {
+        let at = line.at(&(byte..byte + 1), report);
+        report.fault(at, format!("`{kind}` holds a NUL character"), "take it away");
         return None;
     }
-    match words::split(&told.value, Rules { windows, lines_go_on: kind == "build" }) {
+    match words::split(&line.read, Rules { windows, lines_go_on: kind == "build" }) {
         Ok(found) => {
-            if let Some(first) = found.left.first() {
+            if let (Some(first), Some(place)) = (found.left.first(), &found.first_left) {
                 let message = format!("`{first}` in `{kind}` is not replaced");
                 let help = match kind {
                     "cmd" => {
@@ -206,43 +244,51 @@ fn split(told: &Told<String>, kind: &str, windows: bool, report: &mut Report<'_>
                     }
                     _ => "ACR's agent would replace it; here it stays as it is: write the value, or a template",
                 };
-                report.warn(told.at, message, help);
+                report.warn(line.at(place, report), message, help);
             }
-            Some(found.words)
+            Some(found)
         }
-        Err(error) => {
-            report.fault(told.at, format!("`{kind}` can't be read: {error}"), error.help());
+        Err(Misread { error, at }) => {
+            report.fault(line.at(&at, report), format!("`{kind}` can't be read: {error}"), error.help());
             None
         }
     }
 }
 
-fn notes(at: At, notes: Vec<Note>, report: &mut Report<'_>) {
-    for note in notes {
-        match note.fault {
-            true => report.fault(at, note.message, note.help),
-            false => report.warn(at, note.message, note.help),
-        }
+fn tell(at: At, note: Note, report: &mut Report<'_>) {
+    match note.fault {
+        true => report.fault(at, note.message, note.help),
+        false => report.warn(at, note.message, note.help),
     }
 }
 
 /// A `cmd` whose first word is an alias has what it stands for instead.
-fn with_alias(told: &Told<String>, shared: &Shared<'_>, report: &mut Report<'_>) -> String {
-    let text = told.value.trim();
+fn with_alias(told: Told<String>, shared: &Shared<'_>, report: &mut Report<'_>) -> Line {
     if !shared.version.has_aliases() {
-        return text.to_owned();
+        return Line::of(told);
     }
-    let (first, rest) = text.split_at(text.find([' ', '\t', '\n']).unwrap_or(text.len()));
-    match shared.aliases.get(first) {
-        Some(value) => format!("{value}{rest}"),
-        None => {
-            if IMAGE_ALIASES.contains(&first) {
-                let message = format!("`{first}` is ACR's alias of an image, and this server has none of that name");
-                report.warn(told.at, message, format!("the image `{first}` is taken; name the image that is meant"));
-            }
-            text.to_owned()
-        }
+    if let Some((name, value)) = alias_of(&told.value, shared.aliases) {
+        let blanks = told.value.len() - told.value.trim_start().len();
+        let read = told.value.replacen(name, value, 1);
+        return Line { alias: (blanks + name.len(), blanks + value.len()), read, told };
     }
+    let first = first_word(&told.value);
+    if IMAGE_ALIASES.contains(&first) {
+        let message = format!("`{first}` is ACR's alias of an image, and this server has none of that name");
+        report.warn(told.at, message, format!("the image `{first}` is taken; name the image that is meant"));
+    }
+    Line::of(told)
+}
+
+/// The alias that a `cmd` begins with, and what it stands for.
+pub(super) fn alias_of<'t>(cmd: &'t str, aliases: &'t BTreeMap<String, String>) -> Option<(&'t str, &'t str)> {
+    let (name, value) = aliases.get_key_value(first_word(cmd))?;
+    Some((name, value))
+}
+
+fn first_word(text: &str) -> &str {
+    let text = text.trim();
+    &text[..text.find([' ', '\t', '\n']).unwrap_or(text.len())]
 }
 
 fn pushed(fields: &Fields<'_>, report: &mut Report<'_>) -> Vec<cooper_types::ImageRef> {
@@ -256,7 +302,7 @@ fn pushed(fields: &Fields<'_>, report: &mut Report<'_>) -> Vec<cooper_types::Ima
                 break;
             }
             Ok(image) => images.push(image),
-            Err(note) => notes(told.at, vec![note], report),
+            Err(note) => tell(told.at, note, report),
         }
     }
     images

@@ -2,6 +2,8 @@
 
 mod faults;
 mod hostile;
+mod meaning;
+mod told;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -3,12 +3,26 @@
 //! ACR gives a step's text to a shell on its agent, which would also run pipes, redirections and substitutions there.
 //! Here they are errors with a way out. A `$NAME` is nothing that we replace: it reaches the container as it is written.
 
+use std::ops::Range;
+
 /// What a line holds.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Words {
     pub(super) words: Vec<String>,
+    /// Where each word stands, in bytes of the line.
+    pub(super) places: Vec<Range<usize>>,
     /// What a shell would have replaced and is left as it stands: `$HOME`, `$(date)`.
     pub(super) left: Vec<String>,
+    /// Where the first of those stands.
+    pub(super) first_left: Option<Range<usize>>,
+}
+
+/// A line that can't be split, and where.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Misread {
+    pub(super) error: WordsError,
+    /// In bytes of the line.
+    pub(super) at: Range<usize>,
 }
 
 /// Why a line can't be split.
@@ -50,16 +64,34 @@ pub(super) struct Rules {
 }
 
 /// Splits a text.
-pub(super) fn split(text: &str, rules: Rules) -> Result<Words, WordsError> {
+pub(super) fn split(text: &str, rules: Rules) -> Result<Words, Misread> {
+    let start = text.len() - text.trim_start().len();
     let mut found = Words::default();
+    match read(text.trim(), rules, &mut found) {
+        Ok(()) => {
+            let places = found.places.iter_mut().chain(&mut found.first_left);
+            places.for_each(|place| *place = place.start + start..place.end + start);
+            Ok(found)
+        }
+        Err((error, at)) => Err(Misread { error, at: at.start + start..at.end + start }),
+    }
+}
+
+fn read(text: &str, rules: Rules, found: &mut Words) -> Result<(), (WordsError, Range<usize>)> {
     // A word that is quoted is one even if nothing stands in it.
     let mut word: Option<String> = None;
-    let text = text.trim();
+    let mut begun = 0;
     let mut chars = text.char_indices().peekable();
     while let Some((index, c)) = chars.next() {
+        if word.is_none() {
+            begun = index;
+        }
+        let here = index..index + c.len_utf8();
         match c {
-            '\n' if !rules.lines_go_on => return Err(WordsError::SecondLine(text[..=index].matches('\n').count() + 1)),
-            c if c.is_whitespace() => found.words.extend(word.take()),
+            '\n' if !rules.lines_go_on => {
+                return Err((WordsError::SecondLine(text[..=index].matches('\n').count() + 1), here));
+            }
+            c if c.is_whitespace() => found.add(word.take(), begun..index),
             '\\' if !rules.windows => match chars.next() {
                 Some((_, '\n')) => {}
                 Some((_, next)) => word.get_or_insert_default().push(next),
@@ -71,7 +103,7 @@ pub(super) fn split(text: &str, rules: Rules) -> Result<Words, WordsError> {
                     match chars.next() {
                         Some((_, '\'')) => break,
                         Some((_, c)) => word.push(c),
-                        None => return Err(WordsError::NotClosed("single")),
+                        None => return Err((WordsError::NotClosed("single"), here)),
                     }
                 }
             }
@@ -92,30 +124,48 @@ pub(super) fn split(text: &str, rules: Rules) -> Result<Words, WordsError> {
                         },
                         Some((at, c)) => {
                             if c == '$' || c == '`' {
-                                found.left.extend(expansion(&text[at..]));
+                                found.leave(&text[at..], at);
                             }
                             word.push(c);
                         }
-                        None => return Err(WordsError::NotClosed("double")),
+                        None => return Err((WordsError::NotClosed("double"), here)),
                     }
                 }
             }
             '#' if word.is_none() => while chars.next_if(|(_, c)| *c != '\n').is_some() {},
             '|' | '&' | ';' | '<' | '>' | '(' | ')' => {
                 let operator: String = text[index..].chars().take_while(|next| "|&;<>()".contains(*next)).collect();
-                return Err(WordsError::Operator(operator.chars().take(3).collect()));
+                let length = operator.len();
+                return Err((WordsError::Operator(operator.chars().take(3).collect()), index..index + length));
             }
-            '`' => return Err(WordsError::Substitution("`")),
-            '$' if text[index..].starts_with("$(") => return Err(WordsError::Substitution("$(")),
+            '`' => return Err((WordsError::Substitution("`"), here)),
+            '$' if text[index..].starts_with("$(") => return Err((WordsError::Substitution("$("), index..index + 2)),
             '$' => {
-                found.left.extend(expansion(&text[index..]));
+                found.leave(&text[index..], index);
                 word.get_or_insert_default().push('$');
             }
             c => word.get_or_insert_default().push(c),
         }
     }
-    found.words.extend(word);
-    Ok(found)
+    found.add(word, begun..text.len());
+    Ok(())
+}
+
+impl Words {
+    fn add(&mut self, word: Option<String>, place: Range<usize>) {
+        if let Some(word) = word {
+            self.words.push(word);
+            self.places.push(place);
+        }
+    }
+
+    /// Notes what a shell would replace at the beginning of `text`, which stands at that byte of the line.
+    fn leave(&mut self, text: &str, at: usize) {
+        if let Some(left) = expansion(text) {
+            self.first_left.get_or_insert(at..at + left.len());
+            self.left.push(left);
+        }
+    }
 }
 
 /// What a shell would replace at the beginning of this text.
@@ -270,10 +320,23 @@ mod tests {
             ("a\\\nb\nc", WordsError::SecondLine(3)),
         ];
         for (text, expected) in table {
-            assert_eq!(split(text, POSIX), Err(expected), "{text}");
+            assert_eq!(split(text, POSIX).map_err(|misread| misread.error), Err(expected), "{text}");
         }
         let lines = Rules { lines_go_on: true, ..POSIX };
         assert_eq!(split("-t a\n.", lines).expect("words").words, ["-t", "a", "."]);
+    }
+
+    #[test]
+    fn words_and_faults_know_their_places() {
+        let text = " -t 'a b'c \\\n $X";
+        let found = split(text, Rules { lines_go_on: true, ..POSIX }).expect("words");
+        let shown: Vec<&str> = found.places.iter().map(|place| &text[place.clone()]).collect();
+        assert_eq!(shown, ["-t", "'a b'c", "$X"]);
+        assert_eq!(found.first_left.map(|place| &text[place]), Some("$X"));
+        for (text, expected) in [(" a && b", "&&"), ("a  'b", "'"), ("a \"b", "\""), ("é $(x)", "$("), ("a `b`", "`")]
+        {
+            assert_eq!(split(text, POSIX).map_err(|misread| &text[misread.at]), Err(expected), "{text}");
+        }
     }
 
     #[test]

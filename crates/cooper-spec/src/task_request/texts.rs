@@ -72,7 +72,7 @@ impl KeptTexts {
         request.alias_files.iter().for_each(|(name, text)| keep(TextRole::AliasFile, name, text));
         fetched.files.iter().for_each(|(name, text)| keep(TextRole::Source, name, text));
         for (url, text) in &fetched.urls {
-            keep(TextRole::AliasUrl { url: Digest::sha256(url.as_bytes()) }, &shown(url), text);
+            keep(TextRole::AliasUrl { url: Digest::sha256(url.as_bytes()) }, &shown_url(url), text);
         }
         Self(texts)
     }
@@ -145,7 +145,7 @@ impl TaskRequest {
 }
 
 /// A URL for people: without what may be secret.
-fn shown(url: &str) -> String {
+pub fn shown_url(url: &str) -> String {
     let without_query = || url.split(['?', '#']).next().unwrap_or_default().to_owned();
     let Ok(mut parsed) = Url::parse(url) else { return without_query() };
     parsed.set_query(None);

@@ -1,19 +1,14 @@
 //! Writing a log: checks who writes, leaves out what is there already, and appends segments.
 
+use cooper_ports::logs::segment::{SEGMENT, pack};
 use cooper_ports::logs::{AppendError, Frame, LogEnd, MAX_FRAME_DATA, NewFrame};
 use cooper_ports::store_error::StoreError;
 use cooper_types::{AttemptNumber, RegistryId, RunId};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
-use super::segment;
 use crate::contexts::run_number;
 use crate::sql_error::{During, Stored};
-
-/// A segment is closed once it has this many bytes: a reader loads whole segments.
-const SEGMENT: usize = 256 << 10;
-/// The most text that a segment holds, in bytes: the frame that closes it may be the largest.
-pub(super) const LONGEST_SEGMENT: usize = SEGMENT + MAX_FRAME_DATA;
 
 /// Who writes frames.
 #[derive(Clone, Copy, Debug)]
@@ -250,7 +245,7 @@ impl Segment {
         .bind(offset(end.frame_offset)?)
         .bind(offset(start.text_offset)?)
         .bind(offset(end.text_offset)?)
-        .bind(segment::pack(frames))
+        .bind(pack(frames))
         .execute(tx)
         .await
         .during("write log")?;

@@ -1,16 +1,17 @@
-//! Reading a log from an offset, as frames or as text. Reads whole segments and never more than it must.
+//! Reading a log from an offset, as frames, as text or as it is kept. Reads whole segments and never more than it must.
 
 use std::borrow::Cow;
 
-use cooper_ports::logs::{Frame, LogEnd, LogFrames, LogText, ReadLogError};
+use cooper_ports::logs::segment::{LONGEST_SEGMENT, unpack};
+use cooper_ports::logs::{Frame, LogEnd, LogFrames, LogSegments, LogText, ReadLogError, Segment};
 use cooper_ports::store_error::StoreError;
 use cooper_types::RunId;
-use futures::TryStreamExt;
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::append::{LONGEST_SEGMENT, end_of};
-use super::segment;
+use super::append::end_of;
 use crate::Store;
 use crate::contexts::run_number;
 use crate::sql_error::{During, Stored};
@@ -25,23 +26,8 @@ pub(super) async fn end(store: &Store, run: RunId) -> Result<LogEnd, ReadLogErro
 
 /// Frames from `offset` on.
 pub(super) async fn frames(store: &Store, run: RunId, offset: u64, limit: usize) -> Result<LogFrames, ReadLogError> {
-    // The end is read first: segments only ever come after it, so what is read below goes at least that far. Only
-    // segments that begin within the limit are fetched, because rows are fetched ahead.
     let end = end(store, run).await?;
-    let start = within(run, offset, end.frame_offset)?;
-    let mut rows = sqlx::query(
-        "SELECT frame_start, frame_end, frames FROM log_segments
-         WHERE registry_id = ?1 AND run_number = ?2 AND frame_start >= coalesce((
-             SELECT max(frame_start) FROM log_segments
-             WHERE registry_id = ?1 AND run_number = ?2 AND frame_start <= ?3
-         ), 0) AND frame_start < ?4
-         ORDER BY frame_start",
-    )
-    .bind(store.registry_id().0)
-    .bind(run_number(run))
-    .bind(start)
-    .bind(database_offset(end.frame_offset.min(offset.saturating_add(limit.max(1) as u64)))?)
-    .fetch(store.readers());
+    let mut rows = rows(store, run, offset, limit, end)?;
     let mut found = LogFrames { frames: Vec::new(), next_offset: offset, end };
     while let Some(row) = rows.try_next().await.during(READ)? {
         let (segment, bytes) = segment_of(&row)?;
@@ -68,6 +54,58 @@ pub(super) async fn frames(store: &Store, run: RunId, offset: u64, limit: usize)
         }
     }
     Ok(found)
+}
+
+/// Segments from the one on that holds what follows `offset`.
+pub(super) async fn segments(
+    store: &Store,
+    run: RunId,
+    offset: u64,
+    limit: usize,
+) -> Result<LogSegments, ReadLogError> {
+    let end = end(store, run).await?;
+    let mut rows = rows(store, run, offset, limit, end)?;
+    let mut found = LogSegments { segments: Vec::new(), next_offset: offset };
+    while let Some(row) = rows.try_next().await.during(READ)? {
+        let (start, end) = bounds_of(&row)?;
+        if end <= offset {
+            continue;
+        }
+        if !found.segments.is_empty() && end - offset > limit as u64 {
+            break;
+        }
+        found.segments.push(Segment { start, end, stored: row.try_get("frames").during(READ)? });
+        found.next_offset = end;
+    }
+    Ok(found)
+}
+
+/// The rows of the segments from the one on that holds `offset`, up to the limit or the log's `end`.
+///
+/// The end was read first: segments only ever come after it, so what is read goes at least that far. Only segments that
+/// begin within the limit are fetched, because rows are fetched ahead.
+fn rows(
+    store: &Store,
+    run: RunId,
+    offset: u64,
+    limit: usize,
+    end: LogEnd,
+) -> Result<BoxStream<'_, sqlx::Result<SqliteRow>>, ReadLogError> {
+    let start = within(run, offset, end.frame_offset)?;
+    let rows = sqlx::query(
+        "SELECT frame_start, frame_end, frames FROM log_segments
+         WHERE registry_id = ?1 AND run_number = ?2 AND frame_start >= coalesce((
+             SELECT max(frame_start) FROM log_segments
+             WHERE registry_id = ?1 AND run_number = ?2 AND frame_start <= ?3
+         ), 0) AND frame_start < ?4
+         ORDER BY frame_start",
+    )
+    .bind(store.registry_id().0)
+    .bind(run_number(run))
+    .bind(start)
+    .bind(database_offset(end.frame_offset.min(offset.saturating_add(limit.max(1) as u64)))?)
+    .fetch(store.readers());
+    Ok(rows.boxed())
 }
 
 /// Text from `offset` on.
@@ -114,12 +152,14 @@ pub(super) async fn text(store: &Store, run: RunId, offset: u64, limit: usize) -
 
 /// Where a row's frames begin, and they.
 fn segment_of(row: &SqliteRow) -> Result<(u64, Cow<'_, [u8]>), StoreError> {
+    let (start, end) = bounds_of(row)?;
+    Ok((start, unpack(row.try_get("frames").during(READ)?, start, end).stored(READ)?))
+}
+
+/// Where a row's frames begin, and where they end.
+fn bounds_of(row: &SqliteRow) -> Result<(u64, u64), StoreError> {
     let offset = |name| u64::try_from(row.try_get::<i64, _>(name).during(READ)?).stored(READ);
-    let (start, end) = (offset("frame_start")?, offset("frame_end")?);
-    // No segment is longer, its frames' heads included: damage must not ask for more memory than that.
-    let length = usize::try_from(end.saturating_sub(start)).stored(READ)?.min(2 * LONGEST_SEGMENT);
-    let stored: &[u8] = row.try_get("frames").during(READ)?;
-    Ok((start, segment::unpack(stored, length).stored(READ)?))
+    Ok((offset("frame_start")?, offset("frame_end")?))
 }
 
 /// The offset as the database counts it, if the log goes that far.

@@ -1,132 +1,159 @@
-//! What is given up and forgotten: deliveries behind too many others, of targets that are told of nothing, and old ones.
+//! What is given up and forgotten: deliveries behind too many others, of targets that are told of nothing or take nothing, and old ones.
+//!
+//! Each change is a small one, so that pushes, leases and logs are written in between however much there is to remove.
 
 use cooper_engine::delivery::Policy;
 use cooper_ports::store_error::StoreError;
-use cooper_types::{RegistryId, Timestamp};
-use sqlx::{Row, SqliteConnection};
+use cooper_types::Timestamp;
+use sqlx::Row;
 
-use super::{READ, WRITE};
+use super::{READ, WRITE, targets};
 use crate::Store;
 use crate::sql_error::During;
 
-/// How many of the newest deliveries of a target are kept, ended or not.
-const KEPT_OF_TARGET: i64 = 10_000;
+/// How many deliveries of a target may wait.
+const WAITING_OF_TARGET: i64 = 10_000;
+/// How many of the newest deliveries of a target are kept that have ended.
+const ENDED_OF_TARGET: i64 = 10_000;
 /// How long an ended delivery is kept, in microseconds: 7 days.
 const KEPT_FOR: i64 = 7 * 24 * 3600 * 1_000_000;
-/// How many old ones are forgotten in a transaction.
-const FORGOTTEN_AT_ONCE: i64 = 1000;
+/// How many rows a change removes or gives up.
+const AT_ONCE: i64 = 500;
 
-/// The newest delivery of each target that is one too many.
-const CUTS: &str = "WITH RECURSIVE targets (target) AS (
-         SELECT min(target) FROM outbox INDEXED BY outbox_by_target WHERE registry_id = ?1
-         UNION ALL
-         SELECT (SELECT min(o.target) FROM outbox o INDEXED BY outbox_by_target
-                 WHERE o.registry_id = ?1 AND o.target > targets.target)
-         FROM targets WHERE targets.target IS NOT NULL)
-     SELECT target, cut FROM (
-         SELECT t.target, (SELECT o.seq FROM outbox o INDEXED BY outbox_by_target
-                           WHERE o.registry_id = ?1 AND o.target = t.target
+/// For each target with too many deliveries that wait, the newest one that is one too many.
+const TOO_MANY_WAIT: &str = "SELECT target, cut FROM (
+         SELECT t.target, (SELECT o.seq FROM outbox o INDEXED BY outbox_waiting
+                           WHERE o.registry_id = ?1 AND o.target = t.target AND o.state IN ('due', 'trying')
                            ORDER BY o.seq DESC LIMIT 1 OFFSET ?2) AS cut
-         FROM targets t WHERE t.target IS NOT NULL)
+         FROM outbox_targets t WHERE t.registry_id = ?1 AND t.seq IS NOT NULL)
+     WHERE cut IS NOT NULL";
+
+/// The same of those that have ended.
+const TOO_MANY_ENDED: &str = "SELECT target, cut FROM (
+         SELECT t.target, (SELECT o.seq FROM outbox o INDEXED BY outbox_ended
+                           WHERE o.registry_id = ?1 AND o.target = t.target AND o.state IN ('delivered', 'failed')
+                           ORDER BY o.seq DESC LIMIT 1 OFFSET ?2) AS cut
+         FROM outbox_targets t WHERE t.registry_id = ?1)
+     WHERE cut IS NOT NULL";
+
+/// Webhooks that are disabled, and what has waited for them since before `?2`.
+const DISABLED: &str = "SELECT target, cut FROM (
+         SELECT t.target, (SELECT max(o.seq) FROM outbox o INDEXED BY outbox_waiting
+                           WHERE o.registry_id = ?1 AND o.target = t.target AND o.state IN ('due', 'trying')
+                             AND o.queued <= ?2) AS cut
+         FROM webhooks w JOIN outbox_targets t ON t.registry_id = ?1 AND t.target = 'webhook/' || w.name
+         WHERE w.registry_id = ?1 AND NOT w.enabled AND t.seq IS NOT NULL)
+     WHERE cut IS NOT NULL";
+
+/// Targets that have had all patience, and what has waited for them since before `?2`.
+const HOPELESS: &str = "SELECT target, cut FROM (
+         SELECT t.target, (SELECT max(o.seq) FROM outbox o INDEXED BY outbox_waiting
+                           WHERE o.registry_id = ?1 AND o.target = t.target AND o.state IN ('due', 'trying')
+                             AND o.queued <= ?2) AS cut
+         FROM outbox_targets t
+         WHERE t.registry_id = ?1 AND t.seq IS NOT NULL AND t.failures >= ?3 AND t.failing_since <= ?2)
      WHERE cut IS NOT NULL";
 
 pub(super) async fn prune(store: &Store) -> Result<u64, StoreError> {
-    let registry = store.registry_id();
-    let rows = sqlx::query(CUTS).bind(registry.0).bind(KEPT_OF_TARGET).fetch_all(store.readers()).await.during(READ)?;
-    let mut cuts = Vec::with_capacity(rows.len());
-    for row in &rows {
-        cuts.push((row.try_get::<String, _>("target").during(READ)?, row.try_get::<i64, _>("cut").during(READ)?));
+    let before = store.clock().now().before(Policy::DEFAULT.give_up).as_micros();
+    let mut given_up = 0;
+    for (query, numbers, why) in [
+        (TOO_MANY_WAIT, vec![WAITING_OF_TARGET], "given up: too much waited behind it"),
+        (DISABLED, vec![before], "given up: the webhook is disabled"),
+        (
+            HOPELESS,
+            vec![before, i64::from(Policy::DEFAULT.tries)],
+            "given up: what was before it could not be delivered for too long",
+        ),
+    ] {
+        for (target, cut) in cuts(store, query, &numbers).await? {
+            given_up += give_up(store, &target, cut, why).await?;
+        }
     }
-    let clock = store.clock().clone();
+    for (target, cut) in cuts(store, TOO_MANY_ENDED, &[ENDED_OF_TARGET]).await? {
+        let ended = "SELECT seq FROM outbox INDEXED BY outbox_ended
+             WHERE registry_id = ?1 AND target = ?2 AND seq <= ?3 AND state IN ('delivered', 'failed') LIMIT ?4";
+        while forget(store, ended, Some(&target), cut).await? == AT_ONCE as u64 {}
+    }
+    let old = "SELECT seq FROM outbox INDEXED BY outbox_by_end
+         WHERE registry_id = ?1 AND ?2 IS NULL AND at <= ?3 AND state IN ('delivered', 'failed') LIMIT ?4";
+    let kept = store.clock().now().as_micros().saturating_sub(KEPT_FOR);
+    while forget(store, old, None, kept).await? == AT_ONCE as u64 {}
+    Ok(given_up)
+}
+
+/// Targets, and the newest delivery of each that is too much.
+async fn cuts(store: &Store, query: &'static str, numbers: &[i64]) -> Result<Vec<(String, i64)>, StoreError> {
+    let query = numbers.iter().fold(sqlx::query(query).bind(store.registry_id().0), |query, number| query.bind(number));
+    let rows = query.fetch_all(store.readers()).await.during(READ)?;
+    let cut =
+        |row: &sqlx::sqlite::SqliteRow| Ok((row.try_get("target").during(READ)?, row.try_get("cut").during(READ)?));
+    rows.iter().map(cut).collect()
+}
+
+/// Gives up what waits up to `cut`. What is being tried stays.
+async fn give_up(store: &Store, target: &str, cut: i64, why: &'static str) -> Result<u64, StoreError> {
+    let mut given_up = 0;
+    loop {
+        let (registry, clock, target) = (store.registry_id(), store.clock().clone(), target.to_owned());
+        let rows = store
+            .write(async move |mut tx| {
+                let now: Timestamp = clock.now();
+                // A target that takes nothing is left alone for as long, whichever event is next.
+                let held: Option<i64> = sqlx::query_scalar(
+                    "SELECT at FROM outbox_targets
+                     WHERE registry_id = ?1 AND target = ?2 AND failures > 0 AND at IS NOT NULL",
+                )
+                .bind(registry.0)
+                .bind(&target)
+                .fetch_optional(&mut *tx)
+                .await
+                .during(READ)?;
+                let rows = sqlx::query(
+                    "UPDATE outbox SET state = 'failed', at = ?4, last_at = ?4, last_status = NULL, last_said = ?5
+                     WHERE seq IN (
+                         SELECT seq FROM outbox INDEXED BY outbox_waiting
+                         WHERE registry_id = ?1 AND target = ?2 AND seq <= ?3 AND state IN ('due', 'trying') AND state = 'due'
+                         LIMIT ?6)",
+                )
+                .bind(registry.0)
+                .bind(&target)
+                .bind(cut)
+                .bind(now.as_micros())
+                .bind(why)
+                .bind(AT_ONCE)
+                .execute(&mut *tx)
+                .await
+                .during(WRITE)?;
+                if let Some(until) = held {
+                    targets::hold(&mut tx, registry, &target, Timestamp::from_micros(until)).await?;
+                }
+                targets::refresh(&mut tx, registry, &target).await?;
+                Ok::<_, StoreError>(rows.rows_affected())
+            })
+            .await?;
+        given_up += rows;
+        if rows < AT_ONCE as u64 {
+            return Ok(given_up);
+        }
+    }
+}
+
+/// Removes a part of the rows that a query names; tells how many.
+async fn forget(store: &Store, query: &'static str, target: Option<&str>, number: i64) -> Result<u64, StoreError> {
+    let (registry, target) = (store.registry_id(), target.map(str::to_owned));
     store
         .write(async move |mut tx| {
-            let now = clock.now();
-            let mut given_up = 0;
-            for (target, cut) in cuts {
-                given_up += cut_off(&mut tx, registry, now, &target, cut).await?;
-            }
-            given_up += drop_disabled(&mut tx, registry, now).await?;
-            forget_old(&mut tx, registry, now).await?;
-            Ok(given_up)
+            let delete = format!("DELETE FROM outbox WHERE seq IN ({query})");
+            let deleted = sqlx::query(sqlx::AssertSqlSafe(delete))
+                .bind(registry.0)
+                .bind(target)
+                .bind(number)
+                .bind(AT_ONCE)
+                .execute(&mut *tx)
+                .await
+                .during(WRITE)?;
+            Ok(deleted.rows_affected())
         })
         .await
-}
-
-/// Gives up or forgets what is as old as `cut` or older.
-async fn cut_off(
-    tx: &mut SqliteConnection,
-    registry: RegistryId,
-    now: Timestamp,
-    target: &str,
-    cut: i64,
-) -> Result<u64, StoreError> {
-    let forgotten = "DELETE FROM outbox
-         WHERE registry_id = ?1 AND target = ?2 AND seq <= ?3 AND state IN ('delivered', 'failed')";
-    sqlx::query(forgotten).bind(registry.0).bind(target).bind(cut).execute(&mut *tx).await.during(WRITE)?;
-    let given_up = sqlx::query(
-        "UPDATE outbox SET state = 'failed', at = ?4, last_at = ?4, last_said = 'given up: too much waited behind it'
-         WHERE registry_id = ?1 AND target = ?2 AND seq <= ?3 AND state = 'due'",
-    )
-    .bind(registry.0)
-    .bind(target)
-    .bind(cut)
-    .bind(now.as_micros())
-    .execute(tx)
-    .await
-    .during(WRITE)?;
-    Ok(given_up.rows_affected())
-}
-
-/// Gives up what waits since before `before`. Nobody is trying it: what is tried is the first, and stays.
-pub(super) async fn drop_older(
-    tx: &mut SqliteConnection,
-    registry: RegistryId,
-    target: &str,
-    now: Timestamp,
-    before: Timestamp,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE outbox SET state = 'failed', at = ?4, last_at = ?4,
-                           last_said = 'given up: what was before it could not be delivered for too long'
-         WHERE registry_id = ?1 AND target = ?2 AND state = 'due' AND queued <= ?3",
-    )
-    .bind(registry.0)
-    .bind(target)
-    .bind(before.as_micros())
-    .bind(now.as_micros())
-    .execute(tx)
-    .await
-    .map(drop)
-    .during(WRITE)
-}
-
-/// Gives up what has waited for too long behind a webhook that is disabled.
-async fn drop_disabled(tx: &mut SqliteConnection, registry: RegistryId, now: Timestamp) -> Result<u64, StoreError> {
-    let dropped = sqlx::query(
-        "UPDATE outbox SET state = 'failed', at = ?3, last_at = ?3, last_said = 'given up: the webhook is disabled'
-         WHERE registry_id = ?1 AND state = 'due' AND queued <= ?2 AND target IN (
-             SELECT 'webhook/' || name FROM webhooks WHERE registry_id = ?1 AND NOT enabled)",
-    )
-    .bind(registry.0)
-    .bind(now.before(Policy::DEFAULT.give_up).as_micros())
-    .bind(now.as_micros())
-    .execute(tx)
-    .await
-    .during(WRITE)?;
-    Ok(dropped.rows_affected())
-}
-
-async fn forget_old(tx: &mut SqliteConnection, registry: RegistryId, now: Timestamp) -> Result<(), StoreError> {
-    sqlx::query(
-        "DELETE FROM outbox WHERE seq IN (
-             SELECT seq FROM outbox INDEXED BY outbox_by_end
-             WHERE registry_id = ?1 AND state IN ('delivered', 'failed') AND at <= ?2 LIMIT ?3)",
-    )
-    .bind(registry.0)
-    .bind(now.as_micros().saturating_sub(KEPT_FOR))
-    .bind(FORGOTTEN_AT_ONCE)
-    .execute(tx)
-    .await
-    .map(drop)
-    .during(WRITE)
 }

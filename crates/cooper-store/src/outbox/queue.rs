@@ -104,9 +104,9 @@ pub(crate) async fn queue(
             wave.to_string()
         }
     };
-    let row = NewRow { event: &id, action: action(event), subject: &subject, body: &body.to_string(), sealed: None };
-    for name in targets {
-        row.insert(tx, registry, now, &Target::Webhook(name)).await?;
+    let row = NewRow { event: &id, action: action(event), subject: &subject, body: &body.to_string() };
+    for (name, host) in targets {
+        row.insert(tx, registry, now, &Target::Webhook(name), &host).await?;
     }
     Ok(())
 }
@@ -121,6 +121,19 @@ pub(crate) async fn queue_update_notice(
     notice: &UpdateNotice,
 ) -> Result<(), StoreError> {
     let (Some(task), Cause::BaseImage { wave, images }) = (&run.origin.task, &run.origin.cause) else { return Ok(()) };
+    // One that was deleted in this moment tells nobody: the next one of its name may be somebody else's.
+    let is_there: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM tasks WHERE registry_id = ?1 AND task = ?2 AND principal = ?3)",
+    )
+    .bind(registry.0)
+    .bind(task.name.key())
+    .bind(run.principal.as_str())
+    .fetch_one(&mut *tx)
+    .await
+    .during(QUEUE)?;
+    if !is_there {
+        return Ok(());
+    }
     let id = new_id();
     let token = json!({ "updateTriggerToken": id });
     let body = match notice.payload {
@@ -147,9 +160,8 @@ pub(crate) async fn queue_update_notice(
         }
     };
     let (subject, body) = (run.id.to_string(), body.to_string());
-    let sealed = Some(notice.sealed.as_slice());
-    let row = NewRow { event: &id, action: Action::ImageUpdate, subject: &subject, body: &body, sealed };
-    row.insert(tx, registry, now, &Target::UpdateTrigger(task.name.key())).await
+    let row = NewRow { event: &id, action: Action::ImageUpdate, subject: &subject, body: &body };
+    row.insert(tx, registry, now, &Target::UpdateTrigger(task.name.key()), &notice.host).await
 }
 
 /// A delivery that is to be queued.
@@ -158,8 +170,6 @@ pub(super) struct NewRow<'r> {
     pub(super) action: Action,
     pub(super) subject: &'r str,
     pub(super) body: &'r str,
-    /// Address, headers and secret of a target that is no row of its own.
-    pub(super) sealed: Option<&'r [u8]>,
 }
 
 impl NewRow<'_> {
@@ -169,27 +179,28 @@ impl NewRow<'_> {
         registry: RegistryId,
         now: Timestamp,
         target: &Target,
+        host: &str,
     ) -> Result<(), StoreError> {
+        let target = target_column(target);
         let delivery = Delivery::queued(now);
         let (state, at) = super::columns(delivery.state);
-        sqlx::query(
-            "INSERT INTO outbox (registry_id, target, event, action, subject, body, sealed, queued, state, at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        let inserted = sqlx::query(
+            "INSERT INTO outbox (registry_id, target, event, action, subject, body, queued, state, at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )
         .bind(registry.0)
-        .bind(target_column(target))
+        .bind(&target)
         .bind(self.event.as_str())
         .bind(self.action.as_str())
         .bind(self.subject)
         .bind(self.body)
-        .bind(self.sealed)
         .bind(delivery.queued.as_micros())
         .bind(state)
         .bind(at.as_micros())
-        .execute(tx)
+        .execute(&mut *tx)
         .await
-        .map(drop)
-        .during(QUEUE)
+        .during(QUEUE)?;
+        super::targets::queued(tx, registry, &target, host, inserted.last_insert_rowid(), at).await
     }
 }
 
@@ -215,14 +226,14 @@ fn is_covered(scope: &Scope, event: &Event<'_>) -> bool {
     }
 }
 
-/// The webhooks that are to be told.
+/// The webhooks that are to be told, and where they are.
 async fn targets(
     tx: &mut SqliteConnection,
     registry: RegistryId,
     event: &Event<'_>,
-) -> Result<Vec<WebhookName>, StoreError> {
+) -> Result<Vec<(WebhookName, String)>, StoreError> {
     let rows = sqlx::query(
-        "SELECT name, scope FROM webhooks
+        "SELECT name, host, scope FROM webhooks
          WHERE registry_id = ?1 AND enabled AND EXISTS (SELECT 1 FROM json_each(actions) WHERE value = ?2)",
     )
     .bind(registry.0)
@@ -233,7 +244,8 @@ async fn targets(
     let mut targets = Vec::new();
     for row in rows {
         if is_covered(&Scope::parse(row.try_get("scope").during(QUEUE)?).stored(QUEUE)?, event) {
-            targets.push(WebhookName::parse(row.try_get("name").during(QUEUE)?).stored(QUEUE)?);
+            let name = WebhookName::parse(row.try_get("name").during(QUEUE)?).stored(QUEUE)?;
+            targets.push((name, row.try_get("host").during(QUEUE)?));
         }
     }
     Ok(targets)

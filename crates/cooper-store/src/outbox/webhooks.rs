@@ -14,12 +14,36 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
 use super::queue::{NewRow, new_id};
-use super::{delivery_of, target_column};
+use super::{delivery_of, target_column, targets};
 use crate::Store;
 use crate::sql_error::{During, Stored};
 
 const READ: &str = "read webhook";
 const WRITE: &str = "write webhook";
+
+/// The newest deliveries of a target: of those that wait and of those that have ended.
+const SENT: &str =
+    "SELECT event, action, subject, body, redelivery, queued, state, at, tries, refusals, last_at, last_status,
+            last_said
+     FROM outbox WHERE seq IN (
+         SELECT seq FROM (SELECT seq FROM outbox INDEXED BY outbox_waiting
+                          WHERE registry_id = ?1 AND target = ?2 AND state IN ('due', 'trying')
+                          ORDER BY seq DESC LIMIT ?3)
+         UNION ALL
+         SELECT seq FROM (SELECT seq FROM outbox INDEXED BY outbox_ended
+                          WHERE registry_id = ?1 AND target = ?2 AND state IN ('delivered', 'failed')
+                          ORDER BY seq DESC LIMIT ?3))
+     ORDER BY seq DESC LIMIT ?3";
+
+const REDELIVER: &str =
+    "INSERT INTO outbox (registry_id, target, event, action, subject, body, redelivery, queued, state, at)
+     SELECT registry_id, target, event, action, subject, body, 1, ?4, 'due', ?4 FROM outbox WHERE seq = (
+         SELECT min(seq) FROM (
+             SELECT seq FROM outbox INDEXED BY outbox_waiting
+             WHERE registry_id = ?1 AND target = ?2 AND event = ?3 AND state IN ('due', 'trying')
+             UNION ALL
+             SELECT seq FROM outbox INDEXED BY outbox_ended
+             WHERE registry_id = ?1 AND target = ?2 AND event = ?3 AND state IN ('delivered', 'failed')))";
 
 #[async_trait]
 impl WebhookStore for Store {
@@ -48,8 +72,7 @@ impl WebhookStore for Store {
         let (registry, name) = (self.registry_id(), name.clone());
         self.write(async move |mut tx| {
             let target = target_column(&Target::Webhook(name.clone()));
-            let of_it = "DELETE FROM outbox WHERE registry_id = ?1 AND target = ?2";
-            sqlx::query(of_it).bind(registry.0).bind(target).execute(&mut *tx).await.during(WRITE)?;
+            targets::deleted(&mut tx, registry, &target).await?;
             let itself = "DELETE FROM webhooks WHERE registry_id = ?1 AND name = ?2";
             let deleted =
                 sqlx::query(itself).bind(registry.0).bind(name.as_str()).execute(&mut *tx).await.during(WRITE)?;
@@ -65,37 +88,32 @@ impl WebhookStore for Store {
         Ok(queued)
     }
 
-    async fn list_deliveries(&self, name: &WebhookName, limit: u32) -> Result<Vec<DeliveryRecord>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT event, action, subject, body, redelivery, queued, state, at, tries, last_at, last_status, last_said
-             FROM outbox WHERE registry_id = ?1 AND target = ?2 ORDER BY seq DESC LIMIT ?3",
-        )
-        .bind(self.registry_id().0)
-        .bind(target_column(&Target::Webhook(name.clone())))
-        .bind(limit)
-        .fetch_all(self.readers())
-        .await
-        .during(READ)?;
+    async fn list_sent(&self, target: &Target, limit: u32) -> Result<Vec<DeliveryRecord>, StoreError> {
+        let rows = sqlx::query(SENT)
+            .bind(self.registry_id().0)
+            .bind(target_column(target))
+            .bind(limit)
+            .fetch_all(self.readers())
+            .await
+            .during(READ)?;
         rows.iter().map(record).collect()
     }
 
-    async fn redeliver(&self, name: &WebhookName, event: &EventId) -> Result<bool, StoreError> {
+    async fn redeliver(&self, target: &Target, event: &EventId) -> Result<bool, StoreError> {
         let (registry, clock, event) = (self.registry_id(), self.clock().clone(), event.clone());
-        let target = target_column(&Target::Webhook(name.clone()));
+        let target = target_column(target);
         let queued = self
             .write(async move |mut tx| {
-                let queued = sqlx::query(
-                    "INSERT INTO outbox (registry_id, target, event, action, subject, body, redelivery, queued, state, at)
-                     SELECT registry_id, target, event, action, subject, body, 1, ?4, 'due', ?4 FROM outbox
-                     WHERE registry_id = ?1 AND target = ?2 AND event = ?3 ORDER BY seq LIMIT 1",
-                )
-                .bind(registry.0)
-                .bind(target)
-                .bind(event.as_str())
-                .bind(clock.now().as_micros())
-                .execute(&mut *tx)
-                .await
-                .during("queue a delivery once more")?;
+                let now = clock.now();
+                let queued = sqlx::query(REDELIVER)
+                    .bind(registry.0)
+                    .bind(&target)
+                    .bind(event.as_str())
+                    .bind(now.as_micros())
+                    .execute(&mut *tx)
+                    .await
+                    .during("queue a delivery once more")?;
+                targets::refresh(&mut tx, registry, &target).await?;
                 Ok::<_, StoreError>(queued.rows_affected() > 0)
             })
             .await?;
@@ -143,13 +161,7 @@ async fn put(
     .await
     .during(WRITE)?;
     // What waits may have waited for just this change.
-    sqlx::query("UPDATE outbox SET at = ?3 WHERE registry_id = ?1 AND target = ?2 AND state = 'due' AND at > ?3")
-        .bind(registry.0)
-        .bind(target_column(&Target::Webhook(name.clone())))
-        .bind(now.as_micros())
-        .execute(tx)
-        .await
-        .during(WRITE)?;
+    targets::renewed(tx, registry, &target_column(&Target::Webhook(name.clone())), Some(&host), now).await?;
     Ok(Webhook { name, host, actions, scope, enabled, set_by, created, generation })
 }
 
@@ -185,8 +197,8 @@ async fn ping(
     let Some((webhook, _)) = find(tx, registry, name).await? else { return Ok(None) };
     let id = new_id();
     let body = json!({ "id": id, "timestamp": now.to_string(), "action": Action::Ping }).to_string();
-    let row = NewRow { event: &id, action: Action::Ping, subject: "", body: &body, sealed: None };
-    row.insert(tx, registry, now, &Target::Webhook(webhook.name)).await?;
+    let row = NewRow { event: &id, action: Action::Ping, subject: "", body: &body };
+    row.insert(tx, registry, now, &Target::Webhook(webhook.name), &webhook.host).await?;
     Ok(Some(id))
 }
 

@@ -12,6 +12,8 @@ use crate::Store;
 use crate::sql_error::{During, Stored};
 
 const LIST: &str = "list what the registry holds";
+/// After so many bytes of manifests a page of them ends: what they refer to is in the answer, and no more than they hold.
+const PAGE_BYTES: i64 = 4 << 20;
 
 #[async_trait]
 impl RegistryCatalog for Store {
@@ -90,8 +92,17 @@ impl RegistryCatalog for Store {
         limit: u32,
     ) -> Result<Vec<ManifestDetails>, StoreError> {
         let rows = sqlx::query(
-            "SELECT m.digest, m.media_type, m.created, m.updated,
-                 length(m.payload) + coalesce((
+            "WITH page AS (
+                 SELECT m.repository_id, m.digest, m.media_type, m.created, m.updated, length(m.payload) AS length
+                 FROM repositories
+                 JOIN manifests AS m ON m.repository_id = repositories.id AND m.digest > ?3
+                 WHERE repositories.registry_id = ?1 AND repositories.name = ?2
+                 ORDER BY m.digest LIMIT ?4
+             ), m AS (
+                 SELECT *, sum(length) OVER (ORDER BY digest) - length AS before FROM page
+             )
+             SELECT m.digest, m.media_type, m.created, m.updated,
+                 m.length + coalesce((
                      SELECT sum(blobs.size) FROM manifest_references AS r
                      JOIN blobs ON blobs.registry_id = ?1 AND blobs.digest = r.digest
                      WHERE r.repository_id = m.repository_id AND r.manifest = m.digest
@@ -108,16 +119,14 @@ impl RegistryCatalog for Store {
                   ORDER BY digest LIMIT 1) AS subject,
                  EXISTS (SELECT 1 FROM staged_tags
                          WHERE staged_tags.repository_id = m.repository_id AND staged_tags.digest = m.digest) AS staged
-             FROM repositories
-             JOIN manifests AS m ON m.repository_id = repositories.id AND m.digest > ?3
-             WHERE repositories.registry_id = ?1 AND repositories.name = ?2
-             ORDER BY m.digest LIMIT ?4",
+             FROM m WHERE m.before < ?6 ORDER BY m.digest",
         )
         .bind(self.registry_id().0)
         .bind(repository.as_str())
         .bind(after.unwrap_or_default())
         .bind(limit)
         .bind(i64::try_from(MAX_LISTED_TAGS).unwrap_or(i64::MAX))
+        .bind(PAGE_BYTES)
         .fetch_all(self.readers())
         .await
         .during(LIST)?;

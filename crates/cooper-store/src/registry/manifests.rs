@@ -39,7 +39,7 @@ pub(super) async fn put(
         (tag, None) => {
             if let Some(tag) = tag {
                 tag_moves(tx, registry, now, (id, &new.repository), tag, digest, None).await?;
-                move_tag(tx, id, now, tag, digest).await?;
+                move_tag(tx, id, now, tag, digest, None).await?;
                 let event = outbox::Event::Pushed { id, repository: &new.repository, tag, digest, agent: "" };
                 outbox::queue(tx, registry, now, &event).await?;
             }
@@ -64,6 +64,7 @@ pub(super) async fn move_tag(
     now: Timestamp,
     tag: &Tag,
     digest: &Digest,
+    by: Option<RunId>,
 ) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE manifests SET updated = ?3, by_attempt = 0
@@ -86,13 +87,15 @@ pub(super) async fn move_tag(
     .await
     .during("move tag")?;
     sqlx::query(
-        "INSERT INTO tags (repository_id, name, digest, moved, created) VALUES (?1, ?2, ?3, ?4, ?4)
-         ON CONFLICT DO UPDATE SET digest = excluded.digest, moved = excluded.moved",
+        "INSERT INTO tags (repository_id, name, digest, moved, created, moved_by) VALUES (?1, ?2, ?3, ?4, ?4, ?5)
+         ON CONFLICT DO UPDATE SET digest = excluded.digest, moved = excluded.moved,
+             moved_by = iif(digest = excluded.digest, moved_by, excluded.moved_by)",
     )
     .bind(repository)
     .bind(tag.as_str())
     .bind(digest.as_str())
     .bind(now.as_micros())
+    .bind(by.map(run_number))
     .execute(tx)
     .await
     .map(drop)

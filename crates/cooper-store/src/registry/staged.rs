@@ -188,7 +188,7 @@ impl StagedRow {
     }
 
     /// The newer run of the order that a real tag is left to. Where there is none, the run is written down as the one that
-    /// moves it now.
+    /// moves it now, as long as an older one may want to.
     async fn newer(
         &self,
         tx: &mut SqliteConnection,
@@ -212,10 +212,12 @@ impl StagedRow {
         if let Some(last) = last.filter(|last| order.yields && *last > run_number(run)) {
             return Ok(Some(RunId::from_number(u64::try_from(last).stored(PROMOTE)?)));
         }
-        // Of a task that is gone nothing is kept.
+        // Of a task that is gone nothing is kept; nor where no older run goes on, which could come late.
         sqlx::query(
             "INSERT INTO tag_order (registry_id, task, line, repository_id, tag, run_number)
-             SELECT registry_id, task, ?3, ?4, ?5, ?6 FROM tasks WHERE registry_id = ?1 AND task = ?2
+             SELECT registry_id, task, ?3, ?4, ?5, ?6 FROM tasks WHERE registry_id = ?1 AND task = ?2 AND EXISTS (
+                 SELECT 1 FROM runs r INDEXED BY runs_unfinished_of_task
+                 WHERE r.registry_id = ?1 AND r.task = ?2 AND r.number < ?6 AND r.finished IS NULL)
              ON CONFLICT DO UPDATE SET run_number = max(run_number, excluded.run_number)",
         )
         .bind(registry.0)
@@ -241,7 +243,7 @@ impl StagedRow {
     ) -> Result<PromotedTag, StoreError> {
         let repository = (self.repository_id, &self.repository);
         tag_moves(tx, registry, now, repository, tag, &self.digest, Some(attempt.run)).await?;
-        move_tag(tx, self.repository_id, now, tag, &self.digest).await?;
+        move_tag(tx, self.repository_id, now, tag, &self.digest, Some(attempt.run)).await?;
         let payload = json!({
             "repository": self.repository, "tag": tag, "digest": self.digest,
             "run": attempt.run, "step": attempt.step, "attempt": attempt.attempt,

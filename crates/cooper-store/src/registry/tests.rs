@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cooper_ports::clock::{Clock as _, ManualClock};
+use cooper_ports::hooks::HookStore as _;
 use cooper_ports::registry::conformance::{self, Fixture, START};
 use cooper_ports::registry::{
-    AttemptRef, Manifest, ManifestKey, NewManifest, PromoteError, PromotedTag, RegistryStore, StagedTarget, Upload,
-    Writer,
+    AttemptRef, Manifest, ManifestKey, ManifestReference, NewManifest, PromoteError, PromotedTag, ReferenceKind,
+    RegistryCatalog as _, RegistryStore, StagedTarget, Upload, Writer,
 };
 use cooper_ports::store_error::StoreError;
 use cooper_types::{AttemptNumber, Digest, PrincipalName, RegistryName, RepositoryName, RunId, Tag};
@@ -200,7 +201,9 @@ async fn of_what_a_build_staged_its_cache_alone_becomes_real() {
 async fn an_older_run_of_a_branch_takes_no_tag_back() {
     let fixture = SqliteFixture::new().await;
     let insert = "INSERT INTO principals (registry_id, name, created) VALUES (1, 'ann', 0);
-         INSERT INTO tasks (registry_id, task, principal, state, generation) VALUES (1, 'nightly', 'ann', '{}', 1)";
+         INSERT INTO tasks (registry_id, task, principal, state, generation) VALUES (1, 'nightly', 'ann', '{}', 1);
+         INSERT INTO runs (registry_id, number, status, run_type, principal, platform, state, generation, created, updated, pool, task)
+         VALUES (1, 1, 'Running', 'AutoRun', 'ann', '', '{}', 1, 0, 0, 'default', 'nightly')";
     let inserted = fixture.store.write(async move |mut tx| {
         sqlx::query(insert).execute(&mut *tx).await.unwrap();
         Ok::<_, StoreError>(())
@@ -244,4 +247,115 @@ async fn an_older_run_of_a_branch_takes_no_tag_back() {
         assert_eq!(found.unwrap().digest == digest, expect.is_none(), "run {run} of {line}");
         fixture.end_attempt(&ended).await;
     }
+    // The order is forgotten with the last run that could come late.
+    let orders = async || -> i64 {
+        let count = sqlx::query_scalar("SELECT count(*) FROM tag_order");
+        count.fetch_one(fixture.store.readers()).await.unwrap()
+    };
+    assert_eq!((fixture.store.prune_hooks(10).await.unwrap(), orders().await), (0, 3));
+    let ended = fixture.store.write(async move |mut tx| {
+        sqlx::query("UPDATE runs SET status = 'Failed', finished = 1").execute(&mut *tx).await.unwrap();
+        Ok::<_, StoreError>(())
+    });
+    ended.await.unwrap();
+    assert_eq!((fixture.store.prune_hooks(10).await.unwrap(), orders().await), (3, 0));
+}
+
+/// A manifest of its own bytes, about another one if one is named.
+fn about(text: String, subject: Option<&Digest>, tag: Option<&str>) -> NewManifest {
+    let manifest = Manifest { digest: Digest::sha256(text.as_bytes()), media_type: "x".into(), bytes: text.into() };
+    let reference = |digest: &Digest| ManifestReference { digest: digest.clone(), kind: ReferenceKind::Subject };
+    NewManifest {
+        repository: RepositoryName::parse("team/app").unwrap(),
+        manifest,
+        references: subject.map(reference).into_iter().collect(),
+        tag: tag.map(|tag| Tag::parse(tag).unwrap()),
+    }
+}
+
+#[tokio::test]
+async fn what_goes_with_a_manifest_goes_bit_by_bit() {
+    let fixture = SqliteFixture::new().await;
+    let store = &fixture.store;
+    let writer = Writer { principal: PrincipalName::parse("ann").unwrap(), attempt: None };
+    let put = async |new: NewManifest| {
+        let digest = new.manifest.digest.clone();
+        store.put_manifest(new, &writer).await.unwrap();
+        digest
+    };
+    let subject = put(about("subject".to_owned(), None, Some("v1"))).await;
+    // More than one transaction deletes, some of them with a chain behind, one of them a long one.
+    for n in 0..450 {
+        let mut last = put(about(format!("about {n}"), Some(&subject), None)).await;
+        for deeper in 0..(if n == 7 {
+            250
+        } else if n % 150 == 0 {
+            3
+        } else {
+            0
+        }) {
+            last = put(about(format!("about {n}, {deeper}"), Some(&last), None)).await;
+        }
+    }
+    let kept = put(about("signed".to_owned(), Some(&subject), Some("kept"))).await;
+    let repository = RepositoryName::parse("team/app").unwrap();
+    let before = store.writer_counts().changes;
+    store.delete_manifest(&repository, &subject, false, None, &writer).await.unwrap();
+    assert!(store.writer_counts().changes - before >= 3, "others write in between");
+    let left = store.manifest_details(&repository, None, 1000).await.unwrap();
+    assert_eq!(left.iter().map(|found| &found.digest).collect::<Vec<_>>(), [&kept]);
+    assert_eq!(fixture.deleted_events().await.len(), 1 + 1 + 450 + 9 + 250, "each once, and the tag");
+}
+
+#[tokio::test]
+async fn an_image_and_what_is_about_it_go_together_or_not_at_all() {
+    let fixture = SqliteFixture::new().await;
+    let store = &fixture.store;
+    let writer = Writer { principal: PrincipalName::parse("ann").unwrap(), attempt: None };
+    let repository = RepositoryName::parse("team/app").unwrap();
+    let mut last = None;
+    for text in ["image", "contents", "signature"] {
+        let new = about(text.to_owned(), last.as_ref(), None);
+        last = Some(new.manifest.digest.clone());
+        store.put_manifest(new, &writer).await.unwrap();
+    }
+    let image = Digest::sha256(b"image");
+    let before = store.writer_counts().changes;
+    store.delete_manifest(&repository, &image, true, Some(START), &writer).await.unwrap();
+    assert_eq!(store.writer_counts().changes - before, 1, "nobody comes in between");
+    assert_eq!(store.manifest_details(&repository, None, 10).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn many_tags_go_with_their_manifest_and_each_is_told_of() {
+    let fixture = SqliteFixture::new().await;
+    let store = &fixture.store;
+    let writer = Writer { principal: PrincipalName::parse("ann").unwrap(), attempt: None };
+    let repository = RepositoryName::parse("team/app").unwrap();
+    for n in 0..450 {
+        store.put_manifest(about("image".to_owned(), None, Some(&format!("t{n:03}"))), &writer).await.unwrap();
+    }
+    store.delete_manifest(&repository, &Digest::sha256(b"image"), false, None, &writer).await.unwrap();
+    assert_eq!(store.manifest_details(&repository, None, 10).await.unwrap(), []);
+    assert_eq!(fixture.deleted_events().await.len(), 451);
+}
+
+#[tokio::test]
+async fn a_page_of_large_manifests_is_shorter() {
+    let fixture = SqliteFixture::new().await;
+    let writer = Writer { principal: PrincipalName::parse("ann").unwrap(), attempt: None };
+    let repository = RepositoryName::parse("team/app").unwrap();
+    for n in 0..5 {
+        let large = about(format!("{n}{}", "x".repeat(3 << 20)), None, None);
+        fixture.store.put_manifest(large, &writer).await.unwrap();
+    }
+    let (mut pages, mut after) = (Vec::new(), None);
+    loop {
+        let page = fixture.store.manifest_details(&repository, after.as_deref(), 1000).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(last.digest.to_string());
+        pages.push(page.len());
+    }
+    assert_eq!(pages, [2, 2, 1]);
+    assert_eq!(fixture.store.manifest_details(&repository, None, 1).await.unwrap()[0].size, (3 << 20) + 1);
 }

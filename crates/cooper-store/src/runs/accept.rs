@@ -51,8 +51,12 @@ pub(super) async fn accept(
         return Ok(Accepted { record, repeated: true });
     }
     ensure_principal(tx, registry, principal, now).await?;
-    if !agents::pool_exists(tx, registry, &request.run.pool).await? {
-        return Err(AcceptError::UnknownPool(request.run.pool));
+    // An engine's caches are shared by all that it builds.
+    match (agents::pool_mark(tx, registry, &request.run.pool).await?, request.run.origin.untrusted) {
+        (None, _) => return Err(AcceptError::UnknownPool(request.run.pool)),
+        (Some(false), true) => return Err(AcceptError::PoolNotForStrangers(request.run.pool)),
+        (Some(true), false) => return Err(AcceptError::PoolForStrangers(request.run.pool)),
+        (Some(true), true) | (Some(false), false) => {}
     }
     // Where a source is to be fetched, a prepare attempt brings the context.
     let context = request.run.asked.context();
@@ -70,7 +74,7 @@ pub(super) async fn accept(
         return Err(AcceptError::TimerMoved { task, timer });
     }
     if let Some(Occasion::Event(event)) = &occasion {
-        hooks::fired(tx, registry, now, event, id).await?;
+        hooks::fired(tx, registry, event, id).await?;
     }
     let mut notice = None;
     if let Some(Occasion::Member(MemberRun { wave, member, notice: told })) = occasion {

@@ -11,6 +11,7 @@ use super::record;
 use crate::contexts::run_number;
 use crate::logs::append::{Author, append, complete};
 use crate::sql_error::During;
+use crate::tasks::hooks;
 
 const EXPIRE: &str = "remove old runs";
 
@@ -48,6 +49,7 @@ pub(super) async fn expire(
 ) -> Result<Expired, StoreError> {
     let mut expired = Expired::default();
     for number in old(tx, registry, now, limit, OLD_RUNS).await? {
+        hooks::run_gone(tx, registry, now, number).await?;
         for part in PARTS.into_iter().chain(["DELETE FROM runs WHERE registry_id = ?1 AND number = ?2"]) {
             sqlx::query(part).bind(registry.0).bind(number).execute(&mut *tx).await.during(EXPIRE)?;
         }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use cooper_engine::message::BaseImage;
 use cooper_ports::runs::{OutputImage, RunQuery, RunRecord, RunType, StepBase};
 use cooper_ports::store_error::StoreError;
-use cooper_types::{Digest, RegistryId, RegistryName, RepositoryName, RunId, StepId, Tag, TaskName, Timestamp};
+use cooper_types::{
+    Digest, ImageRef, RegistryId, RegistryName, RepositoryName, RunId, StepId, Tag, TaskName, Timestamp,
+};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
@@ -26,6 +28,11 @@ const LISTING: &str =
            AND (?3 IS NULL OR status IN (SELECT value FROM json_each(?3)))
            AND (?4 IS NULL OR run_type = ?4)
            AND (?5 IS NULL OR principal = ?5)
+           AND (?7 IS NULL OR number IN (
+               SELECT run_number FROM output_images
+               WHERE registry_id = ?1 AND repository = ?7 ->> 'repository' AND run_number < ?2
+                 AND coalesce(registry = ?7 ->> 'registry', 1) AND coalesce(tag = ?7 ->> 'tag', 1)
+                 AND coalesce(digest = ?7 ->> 'digest', 1)))
          ORDER BY number DESC LIMIT ?6
      ) ORDER BY number DESC";
 
@@ -35,11 +42,16 @@ const OF_TASK: &str =
      WHERE registry_id = ?1 AND number IN (
          SELECT number FROM runs INDEXED BY runs_by_task
          WHERE registry_id = ?1
-           AND task = ?7
+           AND task = ?8
            AND number < ?2
            AND (?3 IS NULL OR status IN (SELECT value FROM json_each(?3)))
            AND (?4 IS NULL OR run_type = ?4)
            AND (?5 IS NULL OR principal = ?5)
+           AND (?7 IS NULL OR number IN (
+               SELECT run_number FROM output_images
+               WHERE registry_id = ?1 AND repository = ?7 ->> 'repository' AND run_number < ?2
+                 AND coalesce(registry = ?7 ->> 'registry', 1) AND coalesce(tag = ?7 ->> 'tag', 1)
+                 AND coalesce(digest = ?7 ->> 'digest', 1)))
          ORDER BY number DESC LIMIT ?6
      ) ORDER BY number DESC";
 
@@ -71,13 +83,17 @@ pub(super) async fn list(
     let statuses: Vec<&str> = query.statuses.iter().map(|status| status.as_str()).collect();
     let statuses = (!statuses.is_empty()).then(|| serde_json::json!(statuses).to_string());
     let task = query.task.as_ref().map(TaskName::key);
+    let image = query.image.as_ref().map(|ImageRef { registry, repository, tag, digest }| {
+        serde_json::json!({ "registry": registry, "repository": repository, "tag": tag, "digest": digest })
+    });
     let page = sqlx::query(if task.is_some() { OF_TASK } else { LISTING })
         .bind(registry.0)
         .bind(query.before.map_or(i64::MAX, run_number))
         .bind(statuses)
         .bind(query.run_type.map(RunType::as_str))
         .bind(query.principal.as_ref().map(|principal| principal.as_str()))
-        .bind(query.limit);
+        .bind(query.limit)
+        .bind(image.map(|image| image.to_string()));
     let page = if task.is_some() { page.bind(task) } else { page };
     let rows = page.fetch_all(&mut *connection).await.during("list runs")?;
     with_images(connection, registry, &rows).await

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use sqlx::{Row, SqliteConnection};
 
 use crate::contexts::run_number;
-use crate::sql_error::{During, Stored, UnknownValue};
+use crate::sql_error::{During, Stored};
 
 /// Answered from its index alone: most requests have ended long ago, and have no texts.
 pub(super) const DROP_TEXTS: &str = "UPDATE run_requests SET texts = NULL WHERE registry_id = ?1 AND run_number IN (
@@ -89,7 +89,7 @@ pub(super) async fn find(
     registry: RegistryId,
     run: RunId,
 ) -> Result<Option<StoredRequest>, StoreError> {
-    const READ: &str = "read request";
+    const READ: &str = "read the request of a run";
     let row = sqlx::query(
         "SELECT q.request, q.texts, q.digests, q.context_digest, q.context_size, c.id AS context_id
          FROM run_requests q
@@ -107,7 +107,7 @@ pub(super) async fn find(
     // First: a later form need not be readable.
     let Form { version } = serde_json::from_str(request).stored(READ)?;
     if version > REQUEST_VERSION {
-        return Err(UnknownValue::new("version of a request", &version.to_string())).stored(READ);
+        return Err(StoreError::Newer { operation: READ });
     }
     let texts: Option<&str> = row.try_get("texts").during(READ)?;
     let digest: Option<&str> = row.try_get("context_digest").during(READ)?;
@@ -126,4 +126,35 @@ pub(super) async fn find(
         },
         context: kept.map(ContextId::parse).transpose().stored(READ)?,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use cooper_types::RegistryName;
+
+    use super::*;
+    use crate::{Store, StoreOptions};
+
+    #[tokio::test]
+    async fn a_request_of_a_newer_release_is_said_to_be_one() {
+        let folder = tempfile::tempdir().expect("folder");
+        let registry_name = RegistryName::parse("localhost:5000").expect("valid");
+        let store = Store::open(folder.path(), StoreOptions { registry_name, clock: None }).await.expect("store");
+        let registry = store.registry_id();
+        let found: Result<_, StoreError> = store
+            .write(async move |mut tx| {
+                for sql in [
+                    "INSERT INTO principals (registry_id, name, created) VALUES (?1, 'ann', 0)",
+                    "INSERT INTO runs (registry_id, number, status, run_type, principal, platform, state, generation, created, updated)
+                     VALUES (?1, 1, 'Queued', 'QuickRun', 'ann', 'linux/amd64', '{}', 1, 0, 0)",
+                    "INSERT INTO run_requests (registry_id, run_number, request, digests)
+                     VALUES (?1, 1, '{\"version\": 99, \"what\": \"nobody knows\"}', '[]')",
+                ] {
+                    sqlx::query(sql).bind(registry.0).execute(&mut *tx).await.during("prepare")?;
+                }
+                Ok(find(&mut tx, registry, RunId::from_number(1)).await)
+            })
+            .await;
+        assert!(matches!(found, Ok(Err(StoreError::Newer { .. }))), "{found:?}");
+    }
 }

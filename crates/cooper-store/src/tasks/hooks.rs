@@ -1,4 +1,7 @@
-//! Hooks, deliveries, and the events that have started runs.
+//! Hooks, and the events that have started runs. What came to hooks is in [`deliveries`], what goes again in [`prune`].
+
+mod deliveries;
+mod prune;
 
 use std::collections::BTreeMap;
 
@@ -7,12 +10,12 @@ use cooper_engine::task::Task;
 use cooper_engine::trigger::event::SourceEvent;
 use cooper_engine::trigger::provider::Provider;
 use cooper_ports::hooks::{
-    DeliveryRecord, EventOutcome, FiringDelivery, FoundHook, HookRecord, HookStore, NewHook, Outcome, PendingDelivery,
-    SourceFiring,
+    DeliveryRecord, EventOutcome, FiringDelivery, FoundHook, HookRecord, HookStore, KeptDelivery, NewHook, Outcome,
+    PendingDelivery, RunOfEvent, SourceFiring,
 };
 use cooper_ports::runs::AcceptError;
 use cooper_ports::store_error::StoreError;
-use cooper_types::{HookId, RegistryId, RunId, TaskName, Timestamp};
+use cooper_types::{HookId, PrincipalName, RegistryId, RunId, TaskName, Timestamp};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
@@ -22,13 +25,15 @@ use crate::sql_error::{During, Stored};
 
 const WRITE: &str = "write hook";
 const READ: &str = "read hooks";
-const DELIVER: &str = "write delivery";
 const ACCEPT: &str = "write source event";
 
-/// How long deliveries are kept, in microseconds: 30 days.
-const KEPT: i64 = 30 * 24 * 3600 * 1_000_000;
-/// How many deliveries of a hook are kept that are worked off.
-const KEPT_DELIVERIES: i64 = 500;
+/// The runs of events whose keys begin with a text, by the order of their keys: not by the index that has their order.
+const OF_EVENTS: &str = "SELECT s.run_number AS run, s.delivery, EXISTS (
+         SELECT 1 FROM runs r INDEXED BY runs_unfinished_of_task
+         WHERE r.registry_id = s.registry_id AND r.task = s.task AND r.number = s.run_number AND r.finished IS NULL
+     ) AS unfinished
+     FROM source_events s WHERE s.registry_id = ?1 AND s.task = ?2 AND s.event >= ?3 AND s.event < ?3 || char(1114111)
+     ORDER BY +s.run_number";
 
 #[async_trait]
 impl HookStore for Store {
@@ -54,107 +59,77 @@ impl HookStore for Store {
         }))
     }
 
-    async fn rotate_hook(&self, id: &HookId, sealed: Vec<u8>, until: Timestamp) -> Result<bool, StoreError> {
-        let (registry, id) = (self.registry_id(), id.clone());
+    async fn rotate_hook(&self, id: &HookId, sealed: Vec<u8>, until: Option<Timestamp>) -> Result<bool, StoreError> {
+        let (registry, id, now) = (self.registry_id(), id.clone(), self.clock().now());
         self.write(async move |mut tx| {
             let rotated = sqlx::query(
-                "UPDATE hooks SET previous = sealed, previous_until = ?4, sealed = ?3
+                "UPDATE hooks SET previous = CASE WHEN ?4 IS NULL THEN NULL ELSE sealed END, previous_until = ?4, sealed = ?3
                  WHERE registry_id = ?1 AND id = ?2",
             )
             .bind(registry.0)
             .bind(id.as_str())
             .bind(&sealed)
-            .bind(until.as_micros())
+            .bind(until.map(Timestamp::as_micros))
             .execute(&mut *tx)
             .await
             .during(WRITE)?;
+            super::registrations::renew(&mut tx, registry, now, &id).await?;
             Ok(rotated.rows_affected() > 0)
         })
         .await
     }
 
-    async fn keep_delivery(&self, hook: &HookId, delivery: &str, events: Vec<SourceEvent>) -> Result<bool, StoreError> {
-        let (registry, now) = (self.registry_id(), self.clock().now());
-        let (hook, delivery) = (hook.clone(), delivery.to_owned());
-        let events = serde_json::to_string(&events).stored(DELIVER)?;
-        self.write(async move |mut tx| {
-            let kept = sqlx::query(
-                "INSERT INTO deliveries (registry_id, hook, delivery, received, events)
-                 SELECT registry_id, id, ?3, ?4, ?5 FROM hooks WHERE registry_id = ?1 AND id = ?2
-                 ON CONFLICT DO NOTHING",
-            )
-            .bind(registry.0)
-            .bind(hook.as_str())
-            .bind(&delivery)
-            .bind(now.as_micros())
-            .bind(&events)
-            .execute(&mut *tx)
-            .await
-            .during(DELIVER)?;
-            Ok(kept.rows_affected() > 0)
-        })
-        .await
+    async fn keep_delivery(
+        &self,
+        hook: &HookId,
+        delivery: &str,
+        events: Vec<SourceEvent>,
+    ) -> Result<KeptDelivery, StoreError> {
+        deliveries::keep(self, hook, delivery, &events).await
     }
 
-    async fn pending_deliveries(&self, after: i64, limit: u32) -> Result<Vec<PendingDelivery>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT d.number, d.delivery, d.received, d.events, h.provider, json_extract(t.state, '$.name') AS name
-             FROM deliveries d INDEXED BY deliveries_waiting
-             CROSS JOIN hooks h ON h.registry_id = d.registry_id AND h.id = d.hook
-             CROSS JOIN tasks t ON t.registry_id = h.registry_id AND t.task = h.task
-             WHERE d.registry_id = ?1 AND d.number > ?2 AND d.events IS NOT NULL ORDER BY d.number LIMIT ?3",
-        )
-        .bind(self.registry_id().0)
-        .bind(after)
-        .bind(limit)
-        .fetch_all(self.readers())
-        .await
-        .during(READ)?;
-        let pending = rows.iter().map(|row| {
-            Ok(PendingDelivery {
-                number: row.try_get("number").during(READ)?,
-                task: TaskName::parse(row.try_get("name").during(READ)?).stored(READ)?,
-                provider: provider(row)?,
-                delivery: row.try_get("delivery").during(READ)?,
-                received: Timestamp::from_micros(row.try_get("received").during(READ)?),
-                events: serde_json::from_str(row.try_get("events").during(READ)?).map_err(|error| error.to_string()),
-            })
-        });
-        pending.collect()
+    async fn waiting_tasks(&self) -> Result<Vec<(TaskName, PrincipalName)>, StoreError> {
+        deliveries::waiting(self).await
+    }
+
+    async fn next_delivery(&self, task: &TaskName, after: i64) -> Result<Option<PendingDelivery>, StoreError> {
+        deliveries::next(self, task, after).await
     }
 
     async fn finish_delivery(&self, number: i64, outcomes: Vec<EventOutcome>) -> Result<(), StoreError> {
-        let (registry, now) = (self.registry_id(), self.clock().now());
-        self.write(async move |mut tx| finish(&mut tx, registry, now, number, &outcomes).await).await
+        self.write(async move |mut tx| deliveries::finish(&mut tx, number, &outcomes).await).await
+    }
+
+    async fn prune_hooks(&self, limit: u32) -> Result<u64, StoreError> {
+        prune::prune(self, limit).await
     }
 
     async fn list_deliveries(&self, task: &TaskName, limit: u32) -> Result<Vec<DeliveryRecord>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT d.hook, d.delivery, d.received, d.outcomes FROM deliveries d
-             JOIN hooks h ON h.registry_id = d.registry_id AND h.id = d.hook
-             WHERE d.registry_id = ?1 AND h.task = ?2 ORDER BY d.number DESC LIMIT ?3",
-        )
-        .bind(self.registry_id().0)
-        .bind(task.key())
-        .bind(limit)
-        .fetch_all(self.readers())
-        .await
-        .during(READ)?;
-        let records = rows.iter().map(|row| {
-            let outcomes: Option<&str> = row.try_get("outcomes").during(READ)?;
-            Ok(DeliveryRecord {
-                hook: HookId::parse(row.try_get("hook").during(READ)?).stored(READ)?,
-                delivery: row.try_get("delivery").during(READ)?,
-                received: Timestamp::from_micros(row.try_get("received").during(READ)?),
-                outcomes: outcomes.map(|text| serde_json::from_str(text).stored(READ)).transpose()?,
-            })
-        });
-        records.collect()
+        deliveries::list(self, task, limit).await
     }
 
     async fn run_of_event(&self, task: &TaskName, key: &str) -> Result<Option<RunId>, StoreError> {
         let mut reader = self.readers().acquire().await.during(READ)?;
         known(&mut reader, self.registry_id(), task, key).await
+    }
+
+    async fn runs_of_events(&self, task: &TaskName, prefix: &str) -> Result<Vec<RunOfEvent>, StoreError> {
+        let rows = sqlx::query(OF_EVENTS)
+            .bind(self.registry_id().0)
+            .bind(task.key())
+            .bind(prefix)
+            .fetch_all(self.readers())
+            .await
+            .during(READ)?;
+        let runs = rows.iter().map(|row| {
+            let number = u64::try_from(row.try_get::<i64, _>("run").during(READ)?).stored(READ)?;
+            Ok(RunOfEvent {
+                run: RunId::from_number(number),
+                delivery: row.try_get("delivery").during(READ)?,
+                unfinished: row.try_get("unfinished").during(READ)?,
+            })
+        });
+        runs.collect()
     }
 }
 
@@ -162,14 +137,15 @@ impl HookStore for Store {
 pub(super) async fn all(
     tx: &mut SqliteConnection,
     registry: RegistryId,
-    only: Option<&str>,
+    (first, last): (&str, &str),
 ) -> Result<BTreeMap<String, Vec<HookRecord>>, StoreError> {
     let rows = sqlx::query(
         "SELECT task, id, provider, created, previous_until FROM hooks
-         WHERE registry_id = ?1 AND (?2 IS NULL OR task = ?2) ORDER BY task, provider",
+         WHERE registry_id = ?1 AND task BETWEEN ?2 AND ?3 ORDER BY task, provider",
     )
     .bind(registry.0)
-    .bind(only)
+    .bind(first)
+    .bind(last)
     .fetch_all(tx)
     .await
     .during(READ)?;
@@ -233,37 +209,6 @@ pub(super) async fn put(
     Ok(())
 }
 
-async fn finish(
-    tx: &mut SqliteConnection,
-    registry: RegistryId,
-    now: Timestamp,
-    number: i64,
-    outcomes: &[EventOutcome],
-) -> Result<(), StoreError> {
-    let outcomes = serde_json::to_string(outcomes).stored(DELIVER)?;
-    let hook: Option<String> = sqlx::query_scalar(
-        "UPDATE deliveries SET events = NULL, outcomes = ?2 WHERE number = ?1 AND events IS NOT NULL RETURNING hook",
-    )
-    .bind(number)
-    .bind(outcomes)
-    .fetch_optional(&mut *tx)
-    .await
-    .during(DELIVER)?;
-    let Some(hook) = hook else { return Ok(()) };
-    sqlx::query(
-        "DELETE FROM deliveries WHERE registry_id = ?1 AND hook = ?2 AND events IS NULL AND (received < ?3 OR number <=
-             (SELECT number FROM deliveries WHERE registry_id = ?1 AND hook = ?2 ORDER BY number DESC LIMIT 1 OFFSET ?4))",
-    )
-    .bind(registry.0)
-    .bind(hook)
-    .bind(now.as_micros().saturating_sub(KEPT))
-    .bind(KEPT_DELIVERIES)
-    .execute(tx)
-    .await
-    .map(drop)
-    .during(DELIVER)
-}
-
 async fn known(
     tx: &mut SqliteConnection,
     registry: RegistryId,
@@ -286,32 +231,54 @@ async fn known(
 pub(crate) async fn fired(
     tx: &mut SqliteConnection,
     registry: RegistryId,
-    now: Timestamp,
     firing: &SourceFiring,
     run: RunId,
 ) -> Result<(), AcceptError> {
-    if let Some(run) = known(tx, registry, &firing.task, &firing.key).await? {
-        return Err(AcceptError::EventKnown { run });
+    for key in std::iter::once(&firing.key).chain(&firing.also) {
+        if let Some(run) = known(tx, registry, &firing.task, key).await? {
+            return Err(AcceptError::EventKnown { run });
+        }
     }
-    // The task may be gone: then the key is nobody's, and the run goes with the transaction.
-    let written = sqlx::query(
-        "INSERT INTO source_events (registry_id, task, event, run_number)
-         SELECT registry_id, task, ?3, ?4 FROM tasks WHERE registry_id = ?1 AND task = ?2",
-    )
-    .bind(registry.0)
-    .bind(firing.task.key())
-    .bind(&firing.key)
-    .bind(run_number(run))
-    .execute(&mut *tx)
-    .await
-    .during(ACCEPT)?;
-    if written.rows_affected() == 0 {
-        return Err(AcceptError::TaskGone(firing.task.clone()));
+    for key in std::iter::once(&firing.key).chain(&firing.also) {
+        // The task may be gone: then the key is nobody's, and the run goes with the transaction.
+        let written = sqlx::query(
+            "INSERT INTO source_events (registry_id, task, event, run_number, delivery)
+             SELECT registry_id, task, ?3, ?4, coalesce(?5, (SELECT max(number) FROM deliveries), 0) FROM tasks
+             WHERE registry_id = ?1 AND task = ?2",
+        )
+        .bind(registry.0)
+        .bind(firing.task.key())
+        .bind(key)
+        .bind(run_number(run))
+        .bind(firing.delivery.as_ref().map(|delivery| delivery.first))
+        .execute(&mut *tx)
+        .await
+        .during(ACCEPT)?;
+        if written.rows_affected() == 0 {
+            return Err(AcceptError::TaskGone(firing.task.clone()));
+        }
     }
-    if let Some(FiringDelivery { number, what, last_after: Some(before) }) = &firing.delivery {
+    if let Some(FiringDelivery { number, what, last_after: Some(before), .. }) = &firing.delivery {
         let mut outcomes = before.clone();
         outcomes.push(EventOutcome { what: what.clone(), outcome: Outcome::Started(run) });
-        finish(tx, registry, now, *number, &outcomes).await?;
+        deliveries::finish(tx, *number, &outcomes).await?;
     }
     Ok(())
+}
+
+/// A run goes: the event that set it off is forgotten when no delivery can tell of it again.
+pub(crate) async fn run_gone(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    now: Timestamp,
+    number: i64,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE source_events SET forgotten = ?3 WHERE registry_id = ?1 AND run_number = ?2")
+        .bind(registry.0)
+        .bind(number)
+        .bind(now.as_micros().saturating_add(prune::KEPT))
+        .execute(tx)
+        .await
+        .map(drop)
+        .during(WRITE)
 }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use cooper_engine::run::Run;
 use cooper_engine::task::Cause;
 use cooper_engine::trigger::provider::Provider;
-use cooper_ports::statuses::{DueStatus, StatusStore, TaskToken};
+use cooper_ports::statuses::{DueStatus, StatusRecord, StatusStore, TaskToken};
 use cooper_ports::store_error::StoreError;
 use cooper_types::{RegistryId, RunId, SourceHost, TaskName, Timestamp};
 use sqlx::{Row, SqliteConnection};
@@ -75,6 +75,39 @@ impl StatusStore for Store {
             .during(WRITE)
         })
         .await
+    }
+
+    async fn list_statuses(
+        &self,
+        task: &TaskName,
+        since: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<StatusRecord>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT r.number, coalesce(r.finished, r.created) AS since, s.due, s.tries, s.fault
+             FROM runs r INDEXED BY runs_by_task
+             JOIN commit_statuses s ON s.registry_id = r.registry_id AND s.run_number = r.number
+             WHERE r.registry_id = ?1 AND r.task = ?2 AND r.created >= ?4 ORDER BY r.number DESC LIMIT ?3",
+        )
+        .bind(self.registry_id().0)
+        .bind(task.key())
+        .bind(limit)
+        .bind(since.as_micros())
+        .fetch_all(self.readers())
+        .await
+        .during(READ)?;
+        let records = rows.iter().map(|row| {
+            let number: i64 = row.try_get("number").during(READ)?;
+            let due: Option<i64> = row.try_get("due").during(READ)?;
+            Ok(StatusRecord {
+                run: RunId::from_number(u64::try_from(number).stored(READ)?),
+                since: Timestamp::from_micros(row.try_get("since").during(READ)?),
+                due: due.map(Timestamp::from_micros),
+                tries: row.try_get("tries").during(READ)?,
+                fault: row.try_get("fault").during(READ)?,
+            })
+        });
+        records.collect()
     }
 
     async fn task_token(&self, task: &TaskName, host: &SourceHost) -> Result<Option<TaskToken>, StoreError> {

@@ -62,13 +62,15 @@ pub(crate) async fn run_ended(
     }
     let key = task.name.key();
     let newest = sqlx::query(
-        "INSERT INTO task_graph (registry_id, task, run_number)
-         SELECT registry_id, task, ?3 FROM tasks WHERE registry_id = ?1 AND task = ?2
-         ON CONFLICT DO UPDATE SET run_number = excluded.run_number WHERE run_number < excluded.run_number",
+        "INSERT INTO task_graph (registry_id, task, run_number, started)
+         SELECT registry_id, task, ?3, ?4 FROM tasks WHERE registry_id = ?1 AND task = ?2
+         ON CONFLICT DO UPDATE SET run_number = excluded.run_number, started = excluded.started
+         WHERE run_number < excluded.run_number",
     )
     .bind(registry.0)
     .bind(&key)
     .bind(run_number(run.id))
+    .bind(run.started.unwrap_or(run.created).as_micros())
     .execute(&mut *tx)
     .await
     .during(WRITE)?;
@@ -83,42 +85,45 @@ pub(crate) async fn run_ended(
             serde_json::json!([base.kind.as_str(), registry, base.image.repository, base.image.tag, base.digest])
         })
         .collect();
-    // One call: each is a journey to SQLite's thread and back.
+    // One call: each is a journey to SQLite's thread and back. A number that a statement leaves out counts there as one that has
+    // been used up: what most use comes first, or the last ones get nothing.
     sqlx::query(
         "DELETE FROM base_edges WHERE registry_id = ?1 AND task = ?2;
          DELETE FROM task_outputs WHERE registry_id = ?1 AND task = ?2;
          INSERT OR IGNORE INTO base_edges (registry_id, task, kind, registry, repository, tag, digest)
-         SELECT ?1, ?2, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?3);
+         SELECT ?1, ?2, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?5);
          INSERT OR IGNORE INTO task_outputs (registry_id, task, repository, tag)
-         SELECT ?1, ?2, repository, tag FROM output_images WHERE registry_id = ?1 AND run_number = ?4 AND registry = ?5;
+         SELECT ?1, ?2, repository, tag FROM output_images WHERE registry_id = ?1 AND run_number = ?6 AND registry = ?7;
          INSERT INTO remote_tags (registry_id, registry, repository, tag, digest, next)
-         SELECT registry_id, registry, repository, tag, digest, ?6 FROM base_edges
+         SELECT registry_id, registry, repository, tag, digest, ?3 FROM base_edges
          WHERE registry_id = ?1 AND task = ?2 AND registry <> '' ON CONFLICT DO NOTHING;
-         INSERT INTO base_changes (registry_id, registry, repository, tag, from_digest, to_digest, at)
-         SELECT DISTINCT ?1, '', e.repository, e.tag, e.digest, t.digest, ?6
+         INSERT INTO base_changes (registry_id, registry, repository, tag, from_digest, to_digest, at, run_number)
+         SELECT DISTINCT ?1, '', e.repository, e.tag, e.digest, t.digest, ?3, t.moved_by
          FROM base_edges e
          JOIN repositories r ON r.registry_id = e.registry_id AND r.name = e.repository
          JOIN tags t ON t.repository_id = r.id AND t.name = e.tag
-         WHERE e.registry_id = ?1 AND e.task = ?2 AND e.registry = '' AND t.digest <> e.digest AND t.moved >= ?7
+         WHERE e.registry_id = ?1 AND e.task = ?2 AND e.registry = '' AND t.digest <> e.digest AND t.moved >= ?4
            AND NOT EXISTS (SELECT 1 FROM task_outputs o WHERE o.registry_id = ?1 AND o.task = ?2
                            AND o.repository = e.repository AND o.tag = e.tag);
          INSERT INTO base_changes (registry_id, registry, repository, tag, from_digest, to_digest, at)
-         SELECT DISTINCT ?1, e.registry, e.repository, e.tag, e.digest, k.digest, ?6
+         SELECT DISTINCT ?1, e.registry, e.repository, e.tag, e.digest, k.digest, ?3
          FROM base_edges e
          JOIN remote_tags k ON k.registry_id = e.registry_id AND k.registry = e.registry
               AND k.repository = e.repository AND k.tag = e.tag
-         WHERE e.registry_id = ?1 AND e.task = ?2 AND e.registry <> '' AND k.digest <> e.digest AND k.moved >= ?7;
-         DELETE FROM remote_tags WHERE registry_id = ?1 AND NOT EXISTS (
-             SELECT 1 FROM base_edges e WHERE e.registry_id = ?1 AND e.registry = remote_tags.registry
-                AND e.repository = remote_tags.repository AND e.tag = remote_tags.tag)",
+         WHERE e.registry_id = ?1 AND e.task = ?2 AND e.registry <> '' AND k.digest <> e.digest AND k.moved >= ?4;
+         UPDATE remote_tags SET next = min(next, ?3) WHERE registry_id = ?1 AND (registry, repository, tag, digest) IN (
+             SELECT k.registry, k.repository, k.tag, k.digest FROM base_edges e
+             JOIN remote_tags k ON k.registry_id = e.registry_id AND k.registry = e.registry
+                  AND k.repository = e.repository AND k.tag = e.tag
+             WHERE e.registry_id = ?1 AND e.task = ?2 AND e.registry <> '' AND k.digest <> e.digest)",
     )
     .bind(registry.0)
     .bind(&key)
+    .bind(now.as_micros())
+    .bind(run.started.unwrap_or(run.created).as_micros())
     .bind(serde_json::json!(rows).to_string())
     .bind(run_number(run.id))
     .bind(run.registry.as_str())
-    .bind(now.as_micros())
-    .bind(run.started.unwrap_or(run.created).as_micros())
     .execute(tx)
     .await
     .map(drop)
@@ -157,29 +162,61 @@ async fn resolved(tx: &mut SqliteConnection, registry: RegistryId, run: &Run) ->
 struct Head {
     name: TaskName,
     enabled: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     base_image: BaseImageTrigger,
 }
 
-pub(super) async fn graph(tx: &mut SqliteConnection, registry: RegistryId) -> Result<Graph, StoreError> {
-    let rows = sqlx::query("SELECT task, state FROM tasks WHERE registry_id = ?1 ORDER BY task")
+/// Tasks of older releases have none.
+fn or_default<'de, D: serde::Deserializer<'de>>(from: D) -> Result<BaseImageTrigger, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+/// What stands on images, however far, with what is needed of each task: its text may be long.
+const REACHED: &str = "WITH RECURSIVE reached (task) AS (
+         SELECT e.task FROM json_each(?2) j CROSS JOIN base_edges e INDEXED BY base_edges_by_tag
+             ON e.registry_id = ?1 AND e.registry = j.value ->> 0 AND e.repository = j.value ->> 1 AND e.tag = j.value ->> 2
+         UNION
+         SELECT e.task FROM reached r
+         CROSS JOIN task_outputs o ON o.registry_id = ?1 AND o.task = r.task
+         CROSS JOIN base_edges e INDEXED BY base_edges_by_tag
+             ON e.registry_id = ?1 AND e.registry = '' AND e.repository = o.repository AND e.tag = o.tag)
+     SELECT t.task, json_object('name', t.state -> '$.name', 'enabled', t.state -> '$.enabled',
+                                'base_image', t.state -> '$.base_image') AS head
+     FROM reached r CROSS JOIN tasks t ON t.registry_id = ?1 AND t.task = r.task ORDER BY t.task";
+
+pub(super) async fn graph(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    images: &[ImageTag],
+) -> Result<Graph, StoreError> {
+    let of = |image: &ImageTag| {
+        let registry = image.registry.as_ref().map_or("", |registry| registry.as_str());
+        serde_json::json!([registry, image.repository, image.tag])
+    };
+    let images: Vec<_> = images.iter().map(of).collect();
+    let rows = sqlx::query(REACHED)
         .bind(registry.0)
+        .bind(serde_json::json!(images).to_string())
         .fetch_all(&mut *tx)
         .await
         .during(READ)?;
     let mut tasks = std::collections::BTreeMap::new();
     for row in rows {
         let Head { name, enabled, base_image } =
-            serde_json::from_str(row.try_get("state").during(READ)?).stored(READ)?;
+            serde_json::from_str(row.try_get("head").during(READ)?).stored(READ)?;
         let task = Dependent { name, enabled, trigger: base_image, bases: Vec::new(), makes: Vec::new() };
         tasks.insert(row.try_get::<String, _>("task").during(READ)?, task);
     }
-    let rows =
-        sqlx::query("SELECT task, kind, registry, repository, tag, digest FROM base_edges WHERE registry_id = ?1")
-            .bind(registry.0)
-            .fetch_all(&mut *tx)
-            .await
-            .during(READ)?;
+    let keys = serde_json::json!(tasks.keys().collect::<Vec<_>>()).to_string();
+    let rows = sqlx::query(
+        "SELECT e.task, kind, registry, repository, tag, digest FROM json_each(?2) j
+         CROSS JOIN base_edges e ON e.registry_id = ?1 AND e.task = j.value",
+    )
+    .bind(registry.0)
+    .bind(&keys)
+    .fetch_all(&mut *tx)
+    .await
+    .during(READ)?;
     for row in rows {
         let Some(task) = tasks.get_mut(row.try_get::<&str, _>("task").during(READ)?) else { continue };
         task.bases.push(Base {
@@ -188,11 +225,15 @@ pub(super) async fn graph(tx: &mut SqliteConnection, registry: RegistryId) -> Re
             digest: Digest::parse(row.try_get("digest").during(READ)?).stored(READ)?,
         });
     }
-    let rows = sqlx::query("SELECT task, '' AS registry, repository, tag FROM task_outputs WHERE registry_id = ?1")
-        .bind(registry.0)
-        .fetch_all(&mut *tx)
-        .await
-        .during(READ)?;
+    let rows = sqlx::query(
+        "SELECT o.task, '' AS registry, repository, tag FROM json_each(?2) j
+         CROSS JOIN task_outputs o ON o.registry_id = ?1 AND o.task = j.value",
+    )
+    .bind(registry.0)
+    .bind(&keys)
+    .fetch_all(&mut *tx)
+    .await
+    .during(READ)?;
     for row in rows {
         let Some(task) = tasks.get_mut(row.try_get::<&str, _>("task").during(READ)?) else { continue };
         task.makes.push(image(&row)?);
@@ -215,18 +256,45 @@ fn kind(text: &str) -> Result<BaseKind, StoreError> {
     known.ok_or_else(|| UnknownValue::new("kind of base image", text)).stored(READ)
 }
 
-/// What a tag stands for now, as a column of a row of edges `e`.
+/// What a tag stands for now, as a column of a row of edges `e`. One of another registry that was not seen to move since the
+/// build began stands for what that found: who saw it first asked another mirror, or long before.
 const NOW: &str = "CASE e.registry WHEN '' THEN
         (SELECT t.digest FROM repositories r JOIN tags t ON t.repository_id = r.id AND t.name = e.tag
          WHERE r.registry_id = e.registry_id AND r.name = e.repository)
     ELSE (SELECT k.digest FROM remote_tags k WHERE k.registry_id = e.registry_id AND k.registry = e.registry
-          AND k.repository = e.repository AND k.tag = e.tag) END AS now";
+          AND k.repository = e.repository AND k.tag = e.tag AND k.moved >=
+              (SELECT g.started FROM task_graph g WHERE g.registry_id = e.registry_id AND g.task = e.task)) END AS now";
+
+/// Whether a run of a task goes on that may move its tags: one of a wave, which may not have begun, or any other that does not
+/// build somebody's pull request, another branch or a tag.
+const BUSY: &str = "SELECT EXISTS (
+         SELECT 1 FROM wave_members m INDEXED BY wave_members_running
+         WHERE m.registry_id = ?1 AND m.task = ?2 AND m.state = 'running')
+     OR EXISTS (
+         SELECT 1 FROM runs INDEXED BY runs_by_task
+         WHERE registry_id = ?1 AND task = ?2 AND status IN ('Started', 'Running')
+           AND NOT coalesce(state ->> '$.origin.untrusted', 0)
+           AND NOT (coalesce(state ->> '$.origin.cause.cause', '') = 'source'
+                    AND coalesce(state ->> '$.origin.task.differs', 0)))";
+
+/// A task that makes what another one stands on and is being built in a wave, or waits for it in a wave other than one.
+const MAKER: &str = "SELECT o.task FROM base_edges e
+     CROSS JOIN task_outputs o INDEXED BY task_outputs_by_tag
+        ON o.registry_id = e.registry_id AND o.repository = e.repository AND o.tag = e.tag AND o.task <> e.task
+     WHERE e.registry_id = ?1 AND e.task = ?2 AND e.registry = '' AND (
+         EXISTS (SELECT 1 FROM wave_members m INDEXED BY wave_members_running
+                 WHERE m.registry_id = ?1 AND m.task = o.task AND m.state = 'running')
+         OR EXISTS (SELECT 1 FROM wave_members m INDEXED BY wave_members_waiting
+                    CROSS JOIN waves w ON w.registry_id = m.registry_id AND w.number = m.wave AND w.phase = 'running'
+                    WHERE m.registry_id = ?1 AND m.task = o.task AND m.state = 'waiting' AND m.wave <> ?3))
+     ORDER BY o.task LIMIT 1";
 
 pub(super) async fn of_task(
     tx: &mut SqliteConnection,
     registry: RegistryId,
     own: &RegistryName,
     task: &TaskName,
+    wave: i64,
 ) -> Result<TaskBases, StoreError> {
     let query = format!(
         "SELECT kind, registry, repository, tag, digest, {NOW} FROM base_edges e WHERE registry_id = ?1 AND task = ?2"
@@ -254,16 +322,9 @@ pub(super) async fn of_task(
             },
         });
     }
-    let busy: Option<i64> = sqlx::query_scalar(
-        "SELECT number FROM runs INDEXED BY runs_by_task
-         WHERE registry_id = ?1 AND task = ?2 AND status IN ('Started', 'Running') LIMIT 1",
-    )
-    .bind(registry.0)
-    .bind(task.key())
-    .fetch_optional(tx)
-    .await
-    .during(READ)?;
-    bases.busy = busy.map(|number| Ok(RunId::from_number(u64::try_from(number).stored(READ)?))).transpose()?;
+    bases.busy = sqlx::query_scalar(BUSY).bind(registry.0).bind(task.key()).fetch_one(&mut *tx).await.during(READ)?;
+    let maker = sqlx::query_scalar(MAKER).bind(registry.0).bind(task.key()).bind(wave);
+    bases.maker = maker.fetch_optional(tx).await.during(READ)?;
     Ok(bases)
 }
 

@@ -3,7 +3,7 @@
 use cooper_engine::wave::ImageTag;
 use cooper_ports::store_error::StoreError;
 use cooper_ports::waves::{FollowersCredential, RemoteAnswer, RemoteTag};
-use cooper_types::{RegistryId, RepositoryName, SourceHost, Tag, Timestamp};
+use cooper_types::{RegistryId, RegistryName, RepositoryName, SourceHost, Tag, Timestamp};
 use sqlx::{Row, SqliteConnection};
 
 use super::edges::image;
@@ -17,18 +17,23 @@ pub(super) async fn due(
     tx: &mut SqliteConnection,
     registry: RegistryId,
     now: Timestamp,
-    limit: u32,
+    limit_of_one: u32,
+    without: &[RegistryName],
 ) -> Result<Vec<RemoteTag>, StoreError> {
+    // Each registry's first ones: a long queue for one keeps no other waiting.
     let rows = sqlx::query(
-        "SELECT registry, repository, tag, etag, failures FROM remote_tags k INDEXED BY remote_tags_by_next
-         WHERE registry_id = ?1 AND next <= ?2 AND EXISTS (
-             SELECT 1 FROM base_edges e WHERE e.registry_id = k.registry_id AND e.registry = k.registry
-                AND e.repository = k.repository AND e.tag = k.tag)
-         ORDER BY next LIMIT ?3",
+        "SELECT registry, repository, tag, etag, failures FROM (
+             SELECT k.*, row_number() OVER (PARTITION BY registry ORDER BY next) AS place
+             FROM remote_tags k INDEXED BY remote_tags_by_next
+             WHERE registry_id = ?1 AND next <= ?2 AND registry NOT IN (SELECT value FROM json_each(?4)) AND EXISTS (
+                 SELECT 1 FROM base_edges e WHERE e.registry_id = k.registry_id AND e.registry = k.registry
+                    AND e.repository = k.repository AND e.tag = k.tag))
+         WHERE place <= ?3 ORDER BY next LIMIT 4096",
     )
     .bind(registry.0)
     .bind(now.as_micros())
-    .bind(limit)
+    .bind(limit_of_one)
+    .bind(serde_json::json!(without).to_string())
     .fetch_all(tx)
     .await
     .during(READ)?;
@@ -92,7 +97,7 @@ pub(super) async fn answered(
              WHERE registry_id = ?1 AND registry = ?2 AND repository = ?3 AND tag = ?4",
         ),
         RemoteAnswer::Failed(_) => sqlx::query(
-            "UPDATE remote_tags SET next = ?5, failures = failures + 1, problem = ?9
+            "UPDATE remote_tags SET next = ?5, failures = failures + 1, problem = ?9, failed = ?8
              WHERE registry_id = ?1 AND registry = ?2 AND repository = ?3 AND tag = ?4",
         ),
         RemoteAnswer::Later => sqlx::query(

@@ -135,3 +135,33 @@ async fn what_an_agent_holds_is_counted() {
     assert_eq!(fixture.store.register_agent(agent(&holder, "builders", "default")).await.unwrap().runs, 0);
     assert_eq!(fixture.store.find_agent(&name(&holder)).await.unwrap().unwrap().runs, 1);
 }
+
+#[tokio::test]
+async fn the_code_of_strangers_and_that_of_others_share_no_pool() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    upload(store, "alice", "source").await;
+    let ask = async |name: &str, untrusted: bool| {
+        let mut request = quick_build("alice", "source");
+        request.run.pool = pool(name);
+        request.run.origin.untrusted = untrusted;
+        store.accept_run(request).await.map(drop)
+    };
+    store.create_pool(pool("strangers"), String::new(), true).await.unwrap();
+    assert!(ask("default", false).await.is_ok() && ask("strangers", true).await.is_ok());
+    assert!(matches!(ask("default", true).await, Err(AcceptError::PoolNotForStrangers(_))));
+    assert!(matches!(ask("strangers", false).await, Err(AcceptError::PoolForStrangers(_))));
+    // What waits for a pool that is gone comes to none with another mark.
+    store.delete_pool(pool("strangers"), true).await.unwrap();
+    let refused = store.create_pool(pool("strangers"), String::new(), false).await.unwrap_err();
+    assert!(matches!(refused, CreatePoolError::RunsOfOtherKind { runs: 1, .. }), "{refused}");
+    store.create_pool(pool("strangers"), String::new(), true).await.unwrap();
+    let exists = store.create_pool(pool("strangers"), String::new(), false).await.unwrap_err();
+    assert!(matches!(exists, CreatePoolError::Exists(_)), "{exists}");
+    // The mark is that of the pool that is there when the run is accepted.
+    store.create_pool(pool("others"), String::new(), true).await.unwrap();
+    store.delete_pool(pool("others"), false).await.unwrap();
+    store.create_pool(pool("others"), String::new(), false).await.unwrap();
+    assert!(matches!(ask("others", true).await, Err(AcceptError::PoolNotForStrangers(_))));
+    assert_eq!(fixture.count("SELECT count(*) FROM runs").await, 2, "nothing is left of what was refused");
+}

@@ -101,6 +101,37 @@ async fn contexts_outlive_their_runs_for_whoever_repeats_those() {
 }
 
 #[tokio::test]
+async fn contexts_of_ended_runs_have_a_bound_in_bytes() {
+    let mut fixture = Fixture::new().await;
+    // Ten bytes each; the last one waits for its run.
+    let mut runs = Vec::new();
+    for name in ["c0", "c1", "c2", "c3"] {
+        upload(&fixture.store, "alice", name).await;
+        runs.push(fixture.store.accept_run(quick_build("alice", name)).await.unwrap().record.run.id);
+    }
+    upload(&fixture.store, "alice", "for-nobody").await;
+    for run in [runs[1], runs[0], runs[2], runs[3]] {
+        fixture.apply(run, RunEvent::CancelRequested { by: principal("alice") }).await.unwrap();
+        fixture.clock.advance(Duration::from_secs(1));
+    }
+    let again = AcceptRun { context_of: Some(runs[3]), ..quick_build("alice", "c3") };
+    fixture.store.accept_run(again).await.unwrap();
+
+    assert!(fixture.store.cut_contexts(30, 10).await.unwrap().is_empty(), "there is room for all");
+    assert_eq!(fixture.store.cut_contexts(29, 10).await.unwrap(), [context("c1")], "its run ended first");
+    assert!(fixture.store.cut_contexts(20, 10).await.unwrap().is_empty(), "what is marked counts no more");
+    assert_eq!(fixture.store.find_context(&context("c1"), &principal("alice")).await.unwrap(), None);
+    assert_eq!(fixture.store.cut_contexts(0, 1).await.unwrap(), [context("c0")], "one at a time");
+    assert_eq!(fixture.store.cut_contexts(0, 10).await.unwrap(), [context("c2")], "a rerun waits with the last");
+
+    // A crash leaves no bytes behind, though the time of keeping is not over.
+    fixture.reopen().await;
+    let mut left = fixture.store.expire_contexts(HOUR, 10).await.unwrap();
+    left.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+    assert_eq!(left, [context("c0"), context("c1"), context("c2")]);
+}
+
+#[tokio::test]
 async fn expiry_is_limited() {
     let fixture = Fixture::new().await;
     for n in 0..5 {

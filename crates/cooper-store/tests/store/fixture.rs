@@ -121,6 +121,7 @@ pub(crate) fn quick_build(owner: &str, source: &str) -> AcceptRun {
         secrets: Vec::new(),
         platform: Platform::LINUX_AMD64,
         platforms: Vec::new(),
+        elsewhere: false,
     };
     let run = NewRun {
         origin: Default::default(),

@@ -184,6 +184,23 @@ async fn any_reader_at_any_offset_sees_the_same_log() {
         }
         assert!(frames == whole.frames, "limit {limit}");
     }
+    // As they are kept, from anywhere: whole segments, within the limit from the second on, and no frame is missing.
+    for limit in [1, 5_000, 300_000, usize::MAX] {
+        let mut offset = whole.frames[whole.frames.len() / 2].0;
+        let mut frames = Vec::new();
+        while offset < end.frame_offset {
+            let part = store.read_segments(run, offset, limit).await.unwrap();
+            assert!(part.segments.len() == 1 || part.next_offset - offset <= limit as u64);
+            assert_eq!(part.segments.last().unwrap().end, part.next_offset);
+            let held = part.segments.iter().flat_map(|segment| segment.frames().unwrap());
+            frames.extend(held.filter(|(at, _)| *at >= offset).map(|(_, frame)| frame));
+            offset = part.next_offset;
+        }
+        let expect: Vec<_> =
+            whole.frames[whole.frames.len() / 2 + 1..].iter().map(|(_, frame)| frame.clone()).collect();
+        assert!(frames == expect, "limit {limit}");
+    }
+    assert!(store.read_segments(run, end.frame_offset, 1).await.unwrap().segments.is_empty());
     // Each offset that was handed out is one to go on from; others are refused.
     for (index, (offset, _)) in whole.frames.iter().enumerate() {
         let rest = store.read_frames(run, *offset, 1).await.unwrap();

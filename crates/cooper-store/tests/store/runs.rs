@@ -3,23 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use cooper_engine::message::{BaseImage, PushedManifest, StepOutput, StepResult};
+use cooper_engine::message::{BaseImage, StepOutput, StepResult};
 use cooper_engine::run::{Asked, AskedTask, Effect, PendingReason, Phase, Refusal, RunEvent, RunStatus, TaskSource};
 use cooper_ports::blobs::UploadId;
 use cooper_ports::clock::Clock;
 use cooper_ports::contexts::ContextStore;
-use cooper_ports::registry::{
-    AttemptRef, Manifest, ManifestKey, NewManifest, PutManifestError, RegistryStore, Upload, Writer,
-};
+use cooper_ports::registry::{AttemptRef, RegistryStore, Upload, Writer};
 use cooper_ports::runs::{
     AcceptError, AcceptRun, ApplyError, RunQuery, RunStore, RunType, SealedSecret, SecretKind, SecretsError,
 };
 use cooper_spec::task_request::{Fetched, TaskRequest, TaskText};
-use cooper_types::{
-    AgentName, AttemptNumber, Digest, Fence, IdempotencyKey, Platform, RepositoryName, RunId, StepId, Tag,
-};
+use cooper_types::{AgentName, AttemptNumber, Digest, Fence, IdempotencyKey, Platform, RunId, StepId};
 
 use crate::fixture::{Fixture, Started, agent, build_of, context, principal, quick_build, upload};
+use crate::pushes::app;
 
 fn keyed(key: &str, content: &str) -> AcceptRun {
     let key = IdempotencyKey::parse(key).unwrap();
@@ -30,11 +27,19 @@ fn secret(kind: SecretKind, name: &str) -> SealedSecret {
     SealedSecret { kind, name: name.to_owned(), sealed: vec![1, 2, 3] }
 }
 
-fn query() -> RunQuery {
-    RunQuery { statuses: Vec::new(), run_type: None, task: None, principal: None, before: None, limit: 100 }
+pub(crate) fn query() -> RunQuery {
+    RunQuery {
+        statuses: Vec::new(),
+        run_type: None,
+        task: None,
+        principal: None,
+        image: None,
+        before: None,
+        limit: 100,
+    }
 }
 
-fn built() -> StepResult {
+pub(crate) fn built() -> StepResult {
     let base = |reference: &str, runtime| BaseImage {
         reference: reference.to_owned(),
         digest: Some(Digest::sha256(reference.as_bytes())),
@@ -284,92 +289,6 @@ async fn the_end_of_an_attempt_is_the_end_of_its_uploads() {
     let result = StepResult::Lost { reason: "engine went away".to_owned() };
     fixture.apply(run, RunEvent::StepEnded { fence, attempt, result }).await.unwrap();
     assert_eq!(expired().await, [UploadId::from_bits(1)], "the person's upload goes on");
-}
-
-/// Pushes a manifest to `app` as an attempt at the push step does.
-async fn push(
-    fixture: &Fixture,
-    run: RunId,
-    attempt: AttemptNumber,
-    content: &'static str,
-) -> Result<Digest, PutManifestError> {
-    let digest = Digest::sha256(content.as_bytes());
-    let manifest = Manifest {
-        digest: digest.clone(),
-        media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(),
-        bytes: content.as_bytes().into(),
-    };
-    let tag = Some(Tag::parse(&format!("staged.{run}.{attempt}")).unwrap());
-    let new = NewManifest { repository: app(), manifest, references: Vec::new(), tag };
-    let attempt = AttemptRef { run, step: StepId::parse("push").unwrap(), attempt };
-    fixture.store.put_manifest(new, &Writer { principal: principal("alice"), attempt: Some(attempt) }).await?;
-    Ok(digest)
-}
-
-fn app() -> RepositoryName {
-    RepositoryName::parse("app").unwrap()
-}
-
-fn pushed(digest: &Digest) -> StepResult {
-    let staging_tag = Tag::parse("staged").unwrap();
-    let manifests = vec![PushedManifest { registry: None, repository: app(), staging_tag, digest: digest.clone() }];
-    StepResult::Succeeded { output: StepOutput::Pushed { manifests } }
-}
-
-async fn tags(fixture: &Fixture) -> Vec<String> {
-    let tags = fixture.store.tags(&app(), None, 100, None).await.unwrap().unwrap_or_default();
-    tags.iter().map(Tag::to_string).collect()
-}
-
-#[tokio::test]
-async fn a_completed_push_moves_all_its_tags_at_once_and_ends_the_run() {
-    let mut fixture = Fixture::new().await;
-    let Started { run, fence, attempt } = fixture.start().await;
-    let attempt =
-        fixture.apply(run, RunEvent::StepEnded { fence, attempt, result: built() }).await.unwrap().run.last_attempt;
-
-    // A report without a push is refused whole, and the attempt stays live.
-    let before = fixture.store.find_run(run).await.unwrap();
-    let nothing = RunEvent::StepEnded { fence, attempt, result: pushed(&Digest::sha256(b"never pushed")) };
-    let refused = fixture.apply(run, nothing).await.unwrap_err();
-    assert!(matches!(refused, ApplyError::NotPushed { attempt: AttemptNumber(2), .. }), "{refused}");
-    assert_eq!(fixture.store.find_run(run).await.unwrap(), before);
-
-    let digest = push(&fixture, run, attempt, "{}").await.unwrap();
-    assert_eq!(tags(&fixture).await, [""; 0]);
-    let applied = fixture.apply(run, RunEvent::StepEnded { fence, attempt, result: pushed(&digest) }).await.unwrap();
-    assert_eq!(applied.run.status(), RunStatus::Succeeded);
-    fixture.reopen().await;
-    assert_eq!(tags(&fixture).await, ["ca1", "v1"]);
-    let v1 = ManifestKey::Tag(Tag::parse("v1").unwrap());
-    assert_eq!(fixture.store.manifest(&app(), &v1, None).await.unwrap().unwrap().digest, digest);
-    let record = fixture.store.find_run(run).await.unwrap().unwrap();
-    let outputs: Vec<String> = record
-        .output_images
-        .iter()
-        .map(|image| format!("{} {}/{}:{}", image.step, image.registry, image.repository, image.tag))
-        .collect();
-    assert_eq!(outputs, ["push localhost:5000/app:v1", "push localhost:5000/app:ca1"]);
-    assert!(record.output_images.iter().all(|image| image.digest == digest));
-    assert_eq!(fixture.count("SELECT count(*) FROM staged_tags").await, 0);
-    let late = push(&fixture, run, attempt, "{ }").await.unwrap_err();
-    assert!(matches!(late, PutManifestError::AttemptOver(_)), "{late}");
-}
-
-#[tokio::test]
-async fn a_lost_push_leaves_no_tag() {
-    let fixture = Fixture::new().await;
-    let Started { run, fence, attempt } = fixture.start().await;
-    let built = RunEvent::StepEnded { fence, attempt, result: built() };
-    let attempt = fixture.apply(run, built).await.unwrap().run.last_attempt;
-    push(&fixture, run, attempt, "{}").await.unwrap();
-    assert_eq!(fixture.count("SELECT count(*) FROM staged_tags").await, 1);
-    fixture.clock.advance(Duration::from_secs(60));
-    fixture.apply(run, RunEvent::Tick).await.unwrap();
-    assert_eq!(fixture.count("SELECT count(*) FROM staged_tags").await, 0);
-    let late = push(&fixture, run, attempt, "{}").await.unwrap_err();
-    assert!(matches!(late, PutManifestError::AttemptOver(_)), "{late}");
-    assert_eq!(tags(&fixture).await, [""; 0]);
 }
 
 #[tokio::test]

@@ -36,6 +36,7 @@ fn prepared_as(started: Started, id: &str, digest: Digest, size: u64) -> RunEven
         size,
         dockerfile: None,
         pinned: None,
+        definition: None,
         files: Vec::new(),
     };
     let result = StepResult::Succeeded { output: StepOutput::Prepared(found) };

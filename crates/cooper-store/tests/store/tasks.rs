@@ -11,7 +11,8 @@ use cooper_ports::clock::ManualClock;
 use cooper_ports::credentials::{HostCredential, SourceCredentialStore as _};
 use cooper_ports::logs::LogStore as _;
 use cooper_ports::runs::{AcceptError, AcceptRun, Expired, RunStore as _, SealedSecret, SecretKind};
-use cooper_ports::tasks::{Firing, Instant, PutTask, PutTaskError, TaskStore as _};
+use cooper_ports::store_error::StoreError;
+use cooper_ports::tasks::{Firing, Instant, MAX_TASKS, PutTask, PutTaskError, TaskStore as _};
 use cooper_store::Store;
 use cooper_types::{Scope, Scopes, SourceHost, TaskName, TimerName, Timestamp};
 
@@ -38,7 +39,14 @@ fn task(text: &str, now: Timestamp) -> Task {
 }
 
 fn put(task: Task, replaces: Option<u64>) -> PutTask {
-    PutTask { task, secrets: Vec::new(), all_secrets: BTreeSet::new(), replaces, hooks: Vec::new() }
+    PutTask {
+        task,
+        secrets: Vec::new(),
+        all_secrets: BTreeSet::new(),
+        replaces,
+        hooks: Vec::new(),
+        registrations: Vec::new(),
+    }
 }
 
 fn secret(name: &str, sealed: &[u8]) -> SealedSecret {
@@ -59,9 +67,9 @@ async fn a_name_is_there_once_whatever_its_case() {
     store.put_task(put(changed.clone(), Some(1))).await.unwrap();
     let error = store.put_task(put(changed, Some(1))).await.unwrap_err();
     assert!(matches!(error, PutTaskError::Changed(_)), "a change of what it was before: {error}");
-    assert_eq!(store.list_tasks().await.unwrap().len(), 1);
-    assert!(store.delete_task(&name("nightly")).await.unwrap());
-    assert!(!store.delete_task(&name("nightly")).await.unwrap());
+    assert_eq!(store.list_tasks(None, 10).await.unwrap().len(), 1);
+    assert!(store.delete_task(&kept.task).await.unwrap());
+    assert!(!store.delete_task(&kept.task).await.unwrap());
     assert_eq!(fixture.count("SELECT count(*) FROM task_timers").await, 0);
     let error = store.put_task(put(task("Nightly", now), Some(2))).await.unwrap_err();
     assert!(matches!(error, PutTaskError::Changed(_)), "it is gone: {error}");
@@ -79,14 +87,15 @@ async fn secrets_are_those_that_the_task_names() {
         all_secrets: names(all),
         replaces,
         hooks: Vec::new(),
+        registrations: Vec::new(),
     };
     let error = store.put_task(with(vec![secret("a", b"1")], &["a", "b"], None)).await.unwrap_err();
     assert!(matches!(&error, PutTaskError::NoValue(name) if name == "b"), "{error}");
-    assert_eq!(store.list_tasks().await.unwrap(), [], "nothing is left of it");
+    assert_eq!(store.list_tasks(None, 10).await.unwrap(), [], "nothing is left of it");
     store.put_task(with(vec![secret("a", b"1"), secret("b", b"2")], &["a", "b"], None)).await.unwrap();
     store.put_task(with(vec![secret("b", b"3")], &["b"], Some(1))).await.unwrap();
-    assert_eq!(store.task_secrets(&name("Nightly")).await.unwrap(), [secret("b", b"3")]);
-    store.delete_task(&name("nightly")).await.unwrap();
+    assert_eq!(store.task_secrets(&made).await.unwrap(), [secret("b", b"3")]);
+    store.delete_task(&made).await.unwrap();
     assert_eq!(fixture.count("SELECT count(*) FROM task_secrets").await, 0);
 }
 
@@ -94,7 +103,7 @@ fn request(instant: &Instant) -> AcceptRun {
     let mut request = quick_build("alice", "source");
     let made = task(instant.task.as_str(), instant.at);
     let cause = Cause::Timer { timer: instant.timer.clone(), occurrence: instant.at };
-    request.run.origin = Origin { cause, task: Some(made.of_run()), untrusted: false };
+    request.run.origin = Origin { cause, task: Some(made.of_run()), ..Origin::default() };
     request
 }
 
@@ -203,9 +212,9 @@ async fn a_tasks_credential_is_for_runs_of_its_principal_alone() {
     let store = &fixture.store;
     let host = SourceHost::parse("git.example").unwrap();
     let made = task("nightly", store.clock().now());
-    assert!(!store.put_task_credential(&made.name, &host, "git".to_owned(), vec![1]).await.unwrap());
+    assert!(!store.put_task_credential(&made, &host, "git".to_owned(), vec![1]).await.unwrap());
     store.put_task(put(made.clone(), None)).await.unwrap();
-    assert!(store.put_task_credential(&made.name, &host, "git".to_owned(), vec![1]).await.unwrap());
+    assert!(store.put_task_credential(&made, &host, "git".to_owned(), vec![1]).await.unwrap());
     let found = async |owner: &str| {
         upload(store, owner, &format!("source-{owner}")).await;
         let mut request = quick_build(owner, &format!("source-{owner}"));
@@ -216,6 +225,108 @@ async fn a_tasks_credential_is_for_runs_of_its_principal_alone() {
     let HostCredential::Usable(sealed) = found("alice").await else { panic!("none is found") };
     assert_eq!((sealed.sealed, sealed.task.as_deref()), (vec![1], Some("nightly")));
     assert_eq!(found("bob").await, HostCredential::Nothing);
-    assert!(store.delete_task_credential(&made.name, &host).await.unwrap());
+    assert!(store.delete_task_credential(&made, &host).await.unwrap());
     assert_eq!(found("alice").await, HostCredential::Nothing);
+}
+
+#[tokio::test]
+async fn another_task_of_the_same_name_is_another_task() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    let host = SourceHost::parse("git.example").unwrap();
+    let first = store.put_task(put(task("nightly", store.clock().now()), None)).await.unwrap().task;
+    assert!(store.delete_task(&first).await.unwrap());
+    fixture.clock.advance(Duration::from_secs(1));
+    let names = BTreeSet::from([(SecretKind::Value, "a".to_owned())]);
+    let second = PutTask {
+        secrets: vec![secret("a", b"1")],
+        all_secrets: names,
+        ..put(task("nightly", store.clock().now()), None)
+    };
+    let second = store.put_task(second).await.unwrap().task;
+    assert!(store.put_task_credential(&second, &host, "git".to_owned(), vec![1]).await.unwrap());
+
+    // Whoever looked at the first one has nothing to do with the second, though both are at their first generation.
+    let error = store.put_task(put(Task { generation: 2, ..first.clone() }, Some(1))).await.unwrap_err();
+    assert!(matches!(error, PutTaskError::Changed(_)), "{error}");
+    assert!(!store.put_task_credential(&first, &host, "git".to_owned(), vec![2]).await.unwrap());
+    assert!(!store.delete_task_credential(&first, &host).await.unwrap());
+    assert_eq!(store.task_secrets(&first).await.unwrap(), []);
+    assert!(!store.delete_task(&first).await.unwrap());
+    assert_eq!(store.find_task(&second.name).await.unwrap().unwrap().credentials.len(), 1);
+    assert_eq!(store.task_secrets(&second).await.unwrap(), [secret("a", b"1")]);
+}
+
+#[tokio::test]
+async fn a_trial_keeps_nothing_and_finds_what_is_wrong() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    let made = task("nightly", store.clock().now());
+    let tried = store.try_task(put(made.clone(), None)).await.unwrap();
+    assert_eq!((&tried.task, tried.next.len()), (&made, 1));
+    assert_eq!(store.find_task(&made.name).await.unwrap(), None);
+    let elsewhere = Task { pool: cooper_types::PoolName::parse("gpu").unwrap(), ..made.clone() };
+    let error = store.try_task(put(elsewhere, None)).await.unwrap_err();
+    assert!(matches!(error, PutTaskError::UnknownPool(_)), "{error}");
+    store.put_task(put(made.clone(), None)).await.unwrap();
+    let error = store.try_task(put(made, None)).await.unwrap_err();
+    assert!(matches!(error, PutTaskError::Exists(_)), "{error}");
+}
+
+/// A task with a text of so many bytes.
+fn large(text: &str, bytes: usize, now: Timestamp) -> Task {
+    let step = EncodedChange { text: Some("x".repeat(bytes)), ..EncodedChange::default() };
+    let change = TaskChange { step: Some(StepChange::Encoded(step)), ..TaskChange::default() };
+    Task::new(name(text), principal("alice"), Scopes(vec![Scope::Run]), change, now).unwrap()
+}
+
+#[tokio::test]
+async fn many_and_large_tasks_come_in_pages() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    let now = store.clock().now();
+    for n in 0..10 {
+        store.put_task(put(large(&format!("large{n}"), 1_000_000, now), None)).await.unwrap();
+    }
+    store.put_task(put(task("small", now), None)).await.unwrap();
+    let page = async |after: Option<&str>, limit: u32| {
+        let found = store.list_tasks(after.map(name).as_ref(), limit).await.unwrap();
+        found.iter().map(|record| record.task.name.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(page(None, 2).await, ["large0", "large1"]);
+    let first = page(None, 100).await;
+    assert!((1..10).contains(&first.len()), "{first:?}");
+    let rest = page(first.last().map(String::as_str), 100).await;
+    assert_eq!((first.len() + rest.len(), rest.last().unwrap().as_str()), (11, "small"));
+    assert_eq!(page(Some("small"), 100).await, [""; 0]);
+
+    // Texts that are not limited by themselves are, together.
+    let mut heavy = task("heavy", now);
+    heavy.platforms = vec![cooper_types::Platform::LINUX_AMD64; 400_000];
+    let error = store.put_task(put(heavy, None)).await.unwrap_err();
+    assert!(matches!(error, PutTaskError::TooLarge { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_principal_has_so_many_tasks() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    store.put_task(put(task("first", store.clock().now()), None)).await.unwrap();
+    let filled = store.write(async move |mut tx| {
+        sqlx::query(
+            "INSERT INTO tasks (registry_id, task, state, generation, principal)
+             WITH RECURSIVE n(n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM n WHERE n < ?1)
+             SELECT 1, 'more' || n, '{}', 1, 'alice' FROM n",
+        )
+        .bind(MAX_TASKS)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+        Ok::<_, StoreError>(())
+    });
+    filled.await.unwrap();
+    let error = store.put_task(put(task("another", store.clock().now()), None)).await.unwrap_err();
+    assert!(matches!(error, PutTaskError::TooMany { .. }), "{error}");
+    let bobs = Task { principal: principal("bob"), ..task("another", store.clock().now()) };
+    store.put_task(put(bobs, None)).await.unwrap();
 }

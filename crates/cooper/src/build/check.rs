@@ -15,9 +15,10 @@ use crate::fault::{Fault, Stop, chain};
 
 impl Request {
     /// Finds what the server would refuse, with the same words.
-    pub(crate) async fn check(&self, client: &Client) -> Result<(), Stop> {
+    /// `elsewhere` says whether the server pushes quick builds to other registries as well.
+    pub(crate) async fn check(&self, client: &Client, elsewhere: bool) -> Result<(), Stop> {
         let registry = client.info().await?.registry_name;
-        planned(&self.build, registry).map_err(|error| Fault::usage(chain(&error)))?;
+        planned(&self.build, registry, elsewhere).map_err(|error| Fault::usage(chain(&error)))?;
         if let Some(pool) = &self.pool
             && *pool != PoolName::default_pool()
             && client.list_pools().await?.value.iter().all(|known| known.name != *pool)
@@ -30,7 +31,7 @@ impl Request {
 }
 
 /// Plans the build as the server will, with values for what is not known yet.
-fn planned(build: &DockerBuildRequest, registry: RegistryName) -> Result<(), PlanError> {
+fn planned(build: &DockerBuildRequest, registry: RegistryName, elsewhere: bool) -> Result<(), PlanError> {
     let views = build.platform.iter().chain(&build.platforms);
     let platforms: Vec<Platform> = views.filter_map(|view| Platform::try_from(view).ok()).collect();
     let platform = platforms.first().cloned().unwrap_or(Platform::LINUX_AMD64);
@@ -53,6 +54,7 @@ fn planned(build: &DockerBuildRequest, registry: RegistryName) -> Result<(), Pla
         secrets: build.secrets.iter().map(|secret| secret.id.clone()).collect(),
         platform: platform.clone(),
         platforms,
+        elsewhere,
     };
     let variables = RunVariables::quick_build(RunId::from_number(1), &registry, &platform, Timestamp::from_micros(0));
     let context = ContextId::parse("unknown").expect("a word is a context's id");

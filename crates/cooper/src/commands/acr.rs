@@ -2,6 +2,7 @@
 //! for its container brings a credential for that.
 
 use clap::{Args, Subcommand};
+use cooper_api::agent::{ACR_ADDRESS, ACR_PASSWORD};
 use cooper_client::{Login, RegistryClient, ServerUrl, Trust};
 use cooper_types::SecretString;
 
@@ -13,8 +14,6 @@ use crate::purge::PurgeFlags;
 
 /// The variable by which ACR's client learns of its registry.
 const REGISTRY: &str = "ACR_DEFAULT_REGISTRY";
-/// The variable with the attempt's password at the run's registry.
-const PASSWORD: &str = "COOPER_REGISTRY_PASSWORD";
 
 #[derive(Args, Debug)]
 pub(crate) struct AcrArgs {
@@ -68,7 +67,7 @@ pub(crate) async fn run(args: &AcrArgs, environment: &Environment) -> Result<Exi
                     password: SecretString::new(password.clone()),
                 },
                 // It is for the run's registry alone.
-                None if args.registry.is_none() => match environment.text(PASSWORD)? {
+                None if args.registry.is_none() => match environment.text(ACR_PASSWORD)? {
                     Some(password) => {
                         Login::Password { username: "cooper".to_owned(), password: SecretString::new(password) }
                     }
@@ -76,15 +75,43 @@ pub(crate) async fn run(args: &AcrArgs, environment: &Environment) -> Result<Exi
                 },
                 None => Login::Nobody,
             };
-            // The image has nothing that looks names up.
-            let address = match registry.strip_prefix("localhost") {
+            // The image has nothing that looks names up, and no certificates.
+            let told = if args.registry.is_none() { environment.text(ACR_ADDRESS)? } else { None };
+            if let Some(told) = told.as_deref().filter(|told| !is_loopback(told)) {
+                return Err(Fault::usage(format!("{ACR_ADDRESS} is `{told}`, which is no address of loopback")).into());
+            }
+            let address = told.unwrap_or_else(|| match registry.strip_prefix("localhost") {
                 Some(port) if port.is_empty() || port.starts_with(':') => format!("127.0.0.1{port}"),
                 _ => registry.clone(),
-            };
+            });
             let server = ServerUrl::parse(&address).map_err(Fault::from)?;
             let client = RegistryClient::new(server, login, &Trust::default())?;
             args.purge.run(&client, &registry).await?;
         }
     }
     Ok(Exit::Success)
+}
+
+/// Whether a text is a port of this machine: a password goes there in clear.
+fn is_loopback(address: &str) -> bool {
+    address.parse::<std::net::SocketAddr>().is_ok_and(|address| address.ip().is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_goes_to_this_machine_alone() {
+        for (address, expect) in [
+            ("127.0.0.1:4747", true),
+            ("[::1]:4747", true),
+            ("203.0.113.9:80", false),
+            ("http://127.0.0.1:80", false),
+            ("127.0.0.1.example:80", false),
+            ("127.0.0.1", false),
+        ] {
+            assert_eq!(is_loopback(address), expect, "{address}");
+        }
+    }
 }

@@ -55,9 +55,10 @@ pub(crate) async fn run(args: &BuildArgs, environment: &Environment) -> Result<E
     }
     let request = Request::from_flags(&args.flags, environment)?;
     let live = args.wait.is_live(environment);
+    let is_own = !matches!(source, Source::Remote(_));
     let queue = async |client: &Client| queue(client, args, source, request, live).await;
     if args.local() {
-        return local::run(&args.local, &args.wait, environment, queue).await;
+        return local::run(&args.local, &args.wait, environment, is_own, queue).await;
     }
     let client = args.server.connect(environment)?;
     let run = queue(&client).await?;
@@ -77,7 +78,7 @@ async fn queue(client: &Client, args: &BuildArgs, source: Source, request: Reque
     let request = match source {
         Source::Remote(source) => request.of_remote(&source, dockerfile_in_source(args.flags.file.as_deref())?),
         Source::Stdin => {
-            request.check(client).await?;
+            request.check(client, args.local()).await?;
             let packed = keep_stdin(dockerfile_in_source(args.flags.file.as_deref())?, live).await?;
             let dockerfile = packed.dockerfile.clone();
             let context = upload_context(client, packed, live).await?;
@@ -88,12 +89,12 @@ async fn queue(client: &Client, args: &BuildArgs, source: Source, request: Reque
             // Packing may take long; but what is wrong on this machine is told first.
             let early = has_dockerfile(&options);
             if early {
-                request.check(client).await?;
+                request.check(client, args.local()).await?;
             }
             output::note("Packing source code into tar to upload...");
             let packed = pack_folder(options, live).await?;
             if !early {
-                request.check(client).await?;
+                request.check(client, args.local()).await?;
             }
             let dockerfile = packed.dockerfile.clone();
             let context = upload_context(client, packed, live).await?;

@@ -11,7 +11,7 @@ use crate::display::{Display, TerminalText};
 use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::fault::{Fault, Stop};
-use crate::follow::{self, OnInterrupt};
+use crate::follow::{self, OnInterrupt, Outcome};
 use crate::output;
 
 #[derive(Args, Debug)]
@@ -37,8 +37,13 @@ pub(crate) async fn show(client: &Client, run: RunId, follow: bool) -> Result<Ex
     if follow {
         let mut display = Display::plain_to_stdout();
         let options = FollowOptions { must_begin: true, ..FollowOptions::default() };
-        follow::follow(client, run, &mut display, options, OnInterrupt::Leave).await?;
-        return Ok(Exit::Success);
+        return match follow::follow(client, run, &mut display, options, OnInterrupt::Leave).await? {
+            Outcome::Ended(_) => Ok(Exit::Success),
+            Outcome::Left(signal) => {
+                output::note(&follow::goes_on(run));
+                Ok(signal)
+            }
+        };
     }
     let mut offset = 0;
     let mut terminal = std::io::stdout().is_terminal().then(TerminalText::default);

@@ -1,4 +1,4 @@
-//! `cooper render`: a task file after aliases and templates.
+//! `cooper render`: a task file after aliases and templates, as its steps will run it.
 
 use clap::Args;
 use cooper_spec::task;
@@ -8,7 +8,7 @@ use crate::cli::OutputForm;
 use crate::exit::Exit;
 use crate::fault::Stop;
 use crate::output;
-use crate::task::{TaskFileArgs, masked, show_faults};
+use crate::task::{TaskFileArgs, masked, show_faults, show_warnings};
 
 #[derive(Args, Debug)]
 pub(crate) struct RenderArgs {
@@ -22,8 +22,9 @@ pub(crate) struct RenderArgs {
 pub(crate) fn run(args: &RenderArgs) -> Result<Exit, Stop> {
     let mut inputs = args.task.inputs()?;
     match args.task.complete(&mut inputs).and_then(|()| task::render_text(&inputs)) {
-        Ok(text) => {
-            let text = masked(&text, &inputs);
+        Ok(rendered) => {
+            show_warnings(&rendered.warnings);
+            let text = masked(&rendered.text, &inputs);
             match args.output {
                 OutputForm::Json => output::json(&json!({ "rendered": text }))?,
                 OutputForm::Text => output::data(format!("{}\n", text.trim_end_matches('\n')).as_bytes())?,

@@ -121,9 +121,10 @@ pub(crate) async fn run(args: &RunArgs, environment: &Environment) -> Result<Exi
         return Ok(Exit::Usage);
     }
     let live = args.wait.is_live(environment);
+    let is_own = !matches!(place, Place::Remote(_));
     let queue = async |client: &Client| queue(client, args, place, task, common, live).await;
     if args.local() {
-        return local::run(&args.local, &args.wait, environment, queue).await;
+        return local::run(&args.local, &args.wait, environment, is_own, queue).await;
     }
     let client = args.server.connect(environment)?;
     let run = queue(&client).await?;

@@ -4,14 +4,15 @@ mod diff;
 mod rerun;
 
 use clap::{Args, Subcommand};
-use cooper_api::rest::{ListRunsQuery, Run, RunStatus, RunStep, RunType, SourceTriggerView, UpdatedImage};
+use cooper_api::rest::{ListRunsQuery, Run, RunList, RunStatus, RunStep, RunType, SourceTriggerView, UpdatedImage};
+use cooper_types::{RunId, TaskName};
 
 use super::logs::run_id;
 use crate::cli::OutputForm;
 use crate::connection::ServerArgs;
 use crate::environment::Environment;
 use crate::exit::Exit;
-use crate::fault::Stop;
+use crate::fault::{Fault, Stop};
 use crate::{output, table};
 use diff::Diff;
 use rerun::{RerunFlags, rerun};
@@ -27,24 +28,7 @@ pub(crate) struct RunsArgs {
 #[derive(Debug, Subcommand)]
 enum RunsCommand {
     /// List runs, the newest first
-    List {
-        /// Only runs with this status, such as Failed
-        #[arg(long, alias = "run-status", value_name = "STATUS")]
-        status: Option<RunStatus>,
-        /// Only runs of this type, such as QuickBuild
-        #[arg(long, value_name = "TYPE")]
-        run_type: Option<RunType>,
-        /// How many at most
-        #[arg(long, value_name = "N", default_value_t = ListRunsQuery::DEFAULT_TOP,
-              value_parser = clap::value_parser!(u32).range(1..=i64::from(ListRunsQuery::MAX_TOP)))]
-        top: u32,
-        /// Only runs that are older than this one
-        #[arg(long, value_name = "RUN")]
-        before: Option<String>,
-        /// The form of the list
-        #[arg(long, short, value_enum, default_value_t)]
-        output: OutputForm,
-    },
+    List(ListFlags),
     /// Show a run
     Show {
         /// The run's id, such as ca1
@@ -97,24 +81,58 @@ enum RunsCommand {
     },
 }
 
+/// Which runs a list shows, and how.
+#[derive(Args, Debug)]
+pub(super) struct ListFlags {
+    /// Only runs with this status, such as Failed
+    #[arg(long, visible_alias = "run-status", value_name = "STATUS")]
+    status: Option<RunStatus>,
+    /// Only runs of this type, such as QuickBuild
+    #[arg(long, value_name = "TYPE")]
+    run_type: Option<RunType>,
+    /// Only runs that wrote this image, such as `app`, `app:v1` or `app@sha256:…`
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
+    /// How many at most
+    #[arg(long, visible_alias = "last", value_name = "N", default_value_t = ListRunsQuery::DEFAULT_TOP,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(ListRunsQuery::MAX_TOP)))]
+    top: u32,
+    /// Only runs that are older than this one
+    #[arg(long, value_name = "RUN")]
+    before: Option<String>,
+    /// The form of the list
+    #[arg(long, short, value_enum, default_value_t)]
+    output: OutputForm,
+}
+
+impl ListFlags {
+    /// What is asked for, of one task or of all.
+    pub(super) fn query(&self, task_name: Option<TaskName>) -> Result<ListRunsQuery, Fault> {
+        let before = self.before.as_deref().map(run_id).transpose()?;
+        let (status, run_type, image) = (self.status, self.run_type, self.image.clone());
+        Ok(ListRunsQuery { status, task_name, run_type, image, top: Some(self.top), before })
+    }
+
+    /// Shows what came of it, for people with these columns.
+    pub(super) fn show(&self, list: &RunList, heading: [&str; 7], row: fn(&Run) -> [String; 7]) -> Result<(), Stop> {
+        if self.output == OutputForm::Json {
+            return output::json(&list.value);
+        }
+        let rows: Vec<[String; 7]> = list.value.iter().map(row).collect();
+        output::line(&table::table(heading, &rows))?;
+        if let (Some(_), Some(last)) = (&list.next_link, list.value.last()) {
+            output::note(&format!("There are more: see --top N and --before {}.", last.run_id));
+        }
+        Ok(())
+    }
+}
+
 pub(crate) async fn run(args: &RunsArgs, environment: &Environment) -> Result<Exit, Stop> {
     match &args.command {
-        RunsCommand::List { status, run_type, top, before, output } => {
-            let before = before.as_deref().map(run_id).transpose()?;
-            let query =
-                ListRunsQuery { status: *status, task_name: None, run_type: *run_type, top: Some(*top), before };
-            let list = args.server.connect(environment)?.list_runs(&query).await?;
-            match output {
-                OutputForm::Json => output::json(&list.value)?,
-                OutputForm::Text => {
-                    let rows: Vec<[String; 7]> = list.value.iter().map(row).collect();
-                    let heading = ["RUN ID", "TYPE", "PLATFORM", "STATUS", "STARTED", "DURATION", "IMAGES"];
-                    output::line(&table::table(heading, &rows))?;
-                    if let (Some(_), Some(last)) = (&list.next_link, list.value.last()) {
-                        output::note(&format!("There are more: see --top N and --before {}.", last.run_id));
-                    }
-                }
-            }
+        RunsCommand::List(flags) => {
+            let list = args.server.connect(environment)?.list_runs(&flags.query(None)?).await?;
+            let heading = ["RUN ID", "TYPE", "PLATFORM", "STATUS", "STARTED", "DURATION", "IMAGES"];
+            flags.show(&list, heading, row)?;
         }
         RunsCommand::Show { run, output } => {
             let run = run_id(run)?;
@@ -240,6 +258,9 @@ fn step_line(step: &RunStep) -> String {
 /// What set a run off, for people.
 fn why(run: &Run) -> String {
     let created = short_time(run.create_time);
+    if let Some(of) = run.rerun_of {
+        return why_again(run, of);
+    }
     if let (Some(task), Some(source)) = (&run.task, &run.source_trigger) {
         return why_source(run, task, source);
     }
@@ -269,11 +290,37 @@ fn why(run: &Run) -> String {
         }
         lines.push(format!("It is a part of wave {0}: `cooper wave show {0}` shows the others.", trigger.id));
     }
-    if let Some(commit) = &run.source_commit {
-        let branch = run.source_branch.as_ref().map(|branch| format!(" of {branch}")).unwrap_or_default();
-        lines.push(plain(&format!("Its source was commit {commit}{branch}.")));
-    }
+    lines.extend(source(run));
     lines.join("\n")
+}
+
+/// What a rerun repeats, and how, for people.
+fn why_again(run: &Run, of: RunId) -> String {
+    let (id, by, at) = (run.run_id, &run.principal, short_time(run.create_time));
+    let task = run.task.as_ref().map(|task| format!(" of task {task}")).unwrap_or_default();
+    let how = match run.rerun.map(|rerun| (rerun.failed, rerun.fresh)) {
+        None | Some((false, false)) => "with the source and the images that it had",
+        Some((true, false)) => "with --failed: what had not succeeded, and the steps that this needs",
+        Some((false, true)) => "with --fresh: its source, images and secrets were resolved anew",
+        Some((true, true)) => {
+            "with --failed and --fresh: what had not succeeded, with images and secrets resolved anew"
+        }
+    };
+    let mut lines = vec![
+        plain(&format!("Run {id}: {by} asked for a rerun of run {of}{task} at {at}, {how}.")),
+        format!(
+            "What set that one off is told by `cooper runs why {of}`; `cooper runs diff {of} {id}` shows what moved."
+        ),
+    ];
+    lines.extend(source(run));
+    lines.join("\n")
+}
+
+/// What the source was found to be, for people.
+fn source(run: &Run) -> Option<String> {
+    let commit = run.source_commit.as_ref()?;
+    let branch = run.source_branch.as_ref().map(|branch| format!(" of {branch}")).unwrap_or_default();
+    Some(plain(&format!("Its source was commit {commit}{branch}.")))
 }
 
 /// What happened in a repository to set a run off, for people.
@@ -362,6 +409,29 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_rerun_says_what_it_repeats_and_how() {
+        let run = |rerun: serde_json::Value| {
+            let run = json!({
+                "runId": "ca5", "name": "ca5", "id": "/api/v1/runs/ca5", "status": "Succeeded", "runType": "QuickRun",
+                "createTime": "2026-01-31T12:00:00.000000Z", "lastUpdatedTime": "2026-01-31T12:00:00.000000Z", "task": null,
+                "platform": {"os": "linux", "architecture": "amd64"}, "agentConfiguration": null, "agentPoolName": null,
+                "runErrorMessage": null, "isArchiveEnabled": false, "provisioningState": "Succeeded", "pendingReason": null,
+                "principal": "ann", "timeout": 3600, "rerunOf": "ca2", "rerun": rerun, "sourceCommit": "abc"
+            });
+            why(&serde_json::from_value(run).expect("a run"))
+        };
+        let told = run(json!({"failed": true, "fresh": false}));
+        assert!(
+            told.starts_with("Run ca5: ann asked for a rerun of run ca2 at 2026-01-31T12:00:00Z, with --failed: "),
+            "{told}"
+        );
+        assert!(told.contains("`cooper runs why ca2`") && told.ends_with("Its source was commit abc."), "{told}");
+        assert!(run(json!({"failed": false, "fresh": true})).contains("with --fresh: "));
+        // As an older server tells it.
+        assert!(run(json!(null)).contains("with the source and the images that it had"));
+    }
 
     #[test]
     fn a_step_is_told_in_a_line() {

@@ -38,7 +38,8 @@ pub(crate) struct ServeArgs {
     /// The embedded registry's name in image references [default: localhost:PORT]
     #[arg(long, value_name = "NAME[:PORT]")]
     registry_name: Option<String>,
-    /// Where people and Git forges reach the server: what statuses of commits link to [default: the registry's name]
+    /// Where people and Git forges reach the server: what statuses of commits link to, and hooks are registered with [default: the
+    /// registry's name, and no hooks]
     #[arg(long, value_name = "URL")]
     public_url: Option<String>,
     /// Run no agent in this process
@@ -84,14 +85,25 @@ pub(crate) struct ServeArgs {
     /// [default: 7d]
     #[arg(long, value_name = "TIME")]
     context_retention: Option<String>,
+    /// How much contexts of ended runs may take up together, such as 500MiB; beyond it those go first whose runs ended
+    /// first [default: 20GiB]
+    #[arg(long, value_name = "SIZE")]
+    context_retention_size: Option<String>,
     /// How often tags of other registries are asked for that tasks stand on: after this time, and at most six times that;
     /// from 1m to 24h [default: 10m]
     #[arg(long, value_name = "TIME")]
     base_image_poll: Option<String>,
+    /// How many of the runs that base images set off go on at a time, from 1 to 256 [default: 4]
+    #[arg(long, value_name = "N")]
+    wave_concurrency: Option<String>,
     /// A network that sources may be fetched from although it is not public, such as 10.0.0.0/8, and only from there over
     /// plain http; may be repeated [default: none]
     #[arg(long, value_name = "NETWORK")]
     allow_source: Vec<String>,
+    /// A network that webhooks and the endpoints of tasks may be in although it is not public, and only there over plain http;
+    /// may be repeated [default: none]
+    #[arg(long, value_name = "NETWORK")]
+    allow_webhook: Vec<String>,
     /// Certificates in PEM that hosts of sources and of other registries are trusted by, besides the system's. The engine has
     /// its own: Docker's are in /etc/docker/certs.d
     #[arg(long, value_name = "FILE")]
@@ -159,7 +171,9 @@ impl ServeArgs {
             (Key::StepPids, &self.step_pids),
             (Key::MaxContextSize, &self.max_context_size),
             (Key::ContextRetention, &self.context_retention),
+            (Key::ContextRetentionSize, &self.context_retention_size),
             (Key::BaseImagePoll, &self.base_image_poll),
+            (Key::WaveConcurrency, &self.wave_concurrency),
             (Key::SourceCaFile, &self.source_ca_file),
             (Key::VaultAddress, &self.vault_address),
             (Key::VaultTokenFile, &self.vault_token_file),
@@ -176,6 +190,9 @@ impl ServeArgs {
         }
         if !self.tls_name.is_empty() {
             flags.push((Key::TlsName, self.tls_name.join(",")));
+        }
+        if !self.allow_webhook.is_empty() {
+            flags.push((Key::AllowWebhook, self.allow_webhook.join(",")));
         }
         if !self.allow_source.is_empty() {
             flags.push((Key::AllowSource, self.allow_source.join(",")));

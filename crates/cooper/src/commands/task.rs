@@ -4,6 +4,7 @@ mod apply;
 mod credential;
 mod define;
 mod hooks;
+mod notifications;
 mod runs;
 mod source;
 mod timer;
@@ -73,8 +74,16 @@ enum TaskCommand {
     Export(apply::ExportArgs),
     /// Show what did not start a task lately, and the rules that said no
     WhyNot(NamedOutput),
+    /// Show what a task tells its update-trigger endpoint and its forge, and what came of that
+    Notifications(notifications::NotificationsArgs),
     /// Show what the requests to a task's update-trigger endpoint are signed with
-    UpdateTriggerSecret(NameArgs),
+    UpdateTriggerSecret {
+        #[command(flatten)]
+        name: NameArgs,
+        /// Make another one first, as when it has leaked; from then on it alone is signed with
+        #[arg(long)]
+        new_secret: bool,
+    },
     /// Make, change, list and remove timers
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Timer(timer::TimerArgs),
@@ -88,7 +97,7 @@ enum TaskCommand {
 /// A task's name, by its place or by az's flag.
 #[derive(Args, Debug)]
 struct NameArgs {
-    /// The task's name
+    /// The task's name: 5 to 50 letters, digits, `-` and `_`
     #[arg(value_name = "NAME")]
     task: Option<String>,
     /// The task's name
@@ -132,7 +141,7 @@ pub(crate) async fn run(args: &TaskArgs, environment: &Environment) -> Result<Ex
             Ok(Exit::Success)
         }
         TaskCommand::List { output } => {
-            let tasks = server.connect(environment)?.list_tasks().await?.value;
+            let tasks = server.connect(environment)?.list_tasks().await?;
             match output {
                 OutputForm::Json => output::json(&tasks)?,
                 OutputForm::Text => {
@@ -154,11 +163,16 @@ pub(crate) async fn run(args: &TaskArgs, environment: &Environment) -> Result<Ex
         TaskCommand::UpdateRun(args) => runs::update(args, server, environment).await,
         TaskCommand::Apply(args) => apply::apply(args, server, environment).await,
         TaskCommand::Export(args) => apply::export(args, server, environment).await,
-        TaskCommand::UpdateTriggerSecret(name) => {
-            let secret = server.connect(environment)?.update_trigger_secret(&name.get()?).await?;
+        TaskCommand::UpdateTriggerSecret { name, new_secret } => {
+            let (name, client) = (name.get()?, server.connect(environment)?);
+            let secret = match new_secret {
+                true => client.renew_update_trigger_secret(&name).await?,
+                false => client.update_trigger_secret(&name).await?,
+            };
             output::line(&secret.secret)?;
             Ok(Exit::Success)
         }
+        TaskCommand::Notifications(args) => notifications::run(args, server, environment).await,
         TaskCommand::WhyNot(args) => why_not(&args.name.get()?, args.output, server, environment).await,
         TaskCommand::Timer(args) => timer::run(args, server, environment).await,
         TaskCommand::Hooks(args) => hooks::run(args, server, environment).await,
@@ -219,7 +233,7 @@ fn show(task: &TaskView, form: OutputForm) -> Result<(), Stop> {
 }
 
 /// What others wrote, for a terminal: nothing that steers it.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

@@ -42,6 +42,8 @@ enum WaveCommand {
     Resume(NamedWave),
     /// End a wave early: its runs are cancelled, and no other member begins
     Cancel(NamedWave),
+    /// Try again what failed, was skipped or was cancelled in a wave: a new wave does that, and builds what differs still
+    Retry(NamedWave),
 }
 
 #[derive(Args, Debug)]
@@ -82,6 +84,19 @@ pub(crate) async fn run(args: &WaveArgs, environment: &Environment) -> Result<Ex
         WaveCommand::Pause(named) => (client.pause_wave(named.id()?).await?, named.output, Some("paused")),
         WaveCommand::Resume(named) => (client.resume_wave(named.id()?).await?, named.output, Some("resumed")),
         WaveCommand::Cancel(named) => (client.cancel_wave(named.id()?).await?, named.output, Some("cancelled")),
+        WaveCommand::Retry(named) => {
+            let wave = client.retry_wave(named.id()?).await?;
+            match named.output {
+                OutputForm::Json => output::json(&wave)?,
+                OutputForm::Text => {
+                    output::note(&format!(
+                        "Wave {} tries again what came to nothing in wave {}.",
+                        wave.wave_id, named.wave
+                    ));
+                }
+            }
+            return Ok(Exit::Success);
+        }
     };
     match (form, done) {
         (OutputForm::Json, _) => output::json(&wave)?,
@@ -115,7 +130,7 @@ fn describe(wave: &WaveView) -> String {
         format!("Opened:       {}", wave.open_time),
     ];
     lines.extend(wave.finish_time.map(|time| format!("Finished:     {time}")));
-    lines.push(format!("At a time:    {}", wave.concurrency_limit));
+    lines.push(format!("At a time:    {} of all waves", wave.concurrency_limit));
     for change in &wave.changes {
         let before = change.previous_digest.as_deref().unwrap_or("something unknown");
         lines.push(format!("Changed:      {} from {before} to {}", change.image, change.digest));

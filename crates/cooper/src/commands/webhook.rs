@@ -8,6 +8,8 @@ use cooper_types::{EventId, WebhookName};
 
 use crate::cli::OutputForm;
 use crate::commands::credential::password;
+use crate::commands::runs::short_time;
+use crate::commands::task::plain;
 use crate::connection::ServerArgs;
 use crate::environment::Environment;
 use crate::exit::Exit;
@@ -253,7 +255,7 @@ pub(crate) async fn run(args: &WebhookArgs, environment: &Environment) -> Result
                 OutputForm::Json => output::json(&events)?,
                 OutputForm::Text => {
                     let rows: Vec<_> = events.iter().map(event_row).collect();
-                    let heading = ["ID", "ACTION", "SUBJECT", "STATUS", "ATTEMPTS", "HTTP STATUS", "TIMESTAMP"];
+                    let heading = ["ID", "ACTION", "SUBJECT", "STATUS", "ATTEMPTS", "ANSWER", "TIMESTAMP"];
                     output::line(&table::table(heading, &rows))?;
                 }
             }
@@ -317,14 +319,22 @@ fn row(webhook: &WebhookView) -> [String; 5] {
 }
 
 fn event_row(event: &WebhookEvent) -> [String; 7] {
-    let status = event.last_attempt.as_ref().and_then(|last| last.status_code);
+    // Without an answer of theirs it is why there was none.
+    let answer = event.last_attempt.as_ref().map(|last| match last.status_code {
+        Some(status) => status.to_string(),
+        None => plain(&last.answer),
+    });
+    let status = match event.next_attempt_time {
+        Some(next) if event.attempts > 0 => format!("{}, next {}", event.status.as_str(), short_time(next)),
+        _ => event.status.as_str().to_owned(),
+    };
     [
         event.id.to_string(),
         event.action.clone(),
         event.subject.clone(),
-        event.status.as_str().to_owned(),
+        status,
         event.attempts.to_string(),
-        status.map_or_else(String::new, |status| status.to_string()),
+        answer.unwrap_or_default(),
         event.timestamp.to_string(),
     ]
 }

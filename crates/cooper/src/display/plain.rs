@@ -91,7 +91,7 @@ impl PlainDisplay {
 /// The text of some frames: what `GET /runs/{id}/log` would give for them.
 fn text(frames: &[LogFrame]) -> Vec<u8> {
     let texts = frames.iter().filter(|frame| frame.stream != LogStream::Vertex);
-    texts.flat_map(|frame| frame.data.iter().copied()).collect()
+    texts.map(|frame| frame.data.as_slice()).collect::<Vec<_>>().concat()
 }
 
 #[cfg(test)]

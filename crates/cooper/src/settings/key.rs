@@ -26,8 +26,11 @@ pub(crate) enum Key {
     BlobGrace,
     MaxContextSize,
     ContextRetention,
+    ContextRetentionSize,
     BaseImagePoll,
+    WaveConcurrency,
     AllowSource,
+    AllowWebhook,
     SourceCaFile,
     Frontend,
     ImageAliases,
@@ -51,7 +54,7 @@ pub(crate) enum Key {
 
 impl Key {
     /// Every key.
-    pub(crate) const ALL: [Self; 44] = [
+    pub(crate) const ALL: [Self; 47] = [
         Self::Listen,
         Self::TlsCert,
         Self::TlsKeyFile,
@@ -75,8 +78,11 @@ impl Key {
         Self::BlobGrace,
         Self::MaxContextSize,
         Self::ContextRetention,
+        Self::ContextRetentionSize,
         Self::BaseImagePoll,
+        Self::WaveConcurrency,
         Self::AllowSource,
+        Self::AllowWebhook,
         Self::SourceCaFile,
         Self::Frontend,
         Self::ImageAliases,
@@ -124,8 +130,11 @@ impl Key {
             Self::BlobGrace => "blob-grace",
             Self::MaxContextSize => "max-context-size",
             Self::ContextRetention => "context-retention",
+            Self::ContextRetentionSize => "context-retention-size",
             Self::BaseImagePoll => "base-image-poll",
+            Self::WaveConcurrency => "wave-concurrency",
             Self::AllowSource => "allow-source",
+            Self::AllowWebhook => "allow-webhook",
             Self::SourceCaFile => "source-ca-file",
             Self::Frontend => "frontend",
             Self::ImageAliases => "image-aliases",
@@ -170,9 +179,11 @@ impl Key {
             Self::StepPids => "16384",
             Self::MaxContextSize => "4GiB",
             Self::Frontend => "docker/dockerfile=builtin, and others are refused",
-            Self::AllowSource | Self::ImageAliases | Self::SecretEnv | Self::SecretVault => "none",
+            Self::AllowSource | Self::AllowWebhook | Self::ImageAliases | Self::SecretEnv | Self::SecretVault => "none",
             Self::ContextRetention => "7d",
+            Self::ContextRetentionSize => "20GiB",
             Self::BaseImagePoll => "10m",
+            Self::WaveConcurrency => "4",
             Self::VaultAddress => "no server",
             Self::VaultTokenFile | Self::VaultCaFile | Self::SourceCaFile => "no file",
             Self::VaultNamespace => "no namespace",
@@ -257,8 +268,11 @@ impl Key {
             | Self::AnonymousPull
             | Self::MaxContextSize
             | Self::ContextRetention
+            | Self::ContextRetentionSize
             | Self::BaseImagePoll
+            | Self::WaveConcurrency
             | Self::AllowSource
+            | Self::AllowWebhook
             | Self::SourceCaFile
             | Self::Frontend
             | Self::ImageAliases

@@ -2,7 +2,7 @@
 //! are treated counts as for `cooper serve`; what makes a lasting server (address, name, certificate, data, key, vaults)
 //! doesn't.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cooper_server::{CacheBudget, DiskSettings, LocalAgent, SecretSettings, Settings};
@@ -72,9 +72,13 @@ pub(crate) fn resolve_local(
                 blob_grace: Settings::DEFAULT_BLOB_GRACE,
                 max_context_bytes,
                 context_retention: Duration::ZERO,
+                context_retention_bytes: u64::MAX,
                 base_image_poll: Settings::DEFAULT_BASE_IMAGE_POLL,
+                wave_concurrency: Settings::DEFAULT_WAVE_CONCURRENCY,
                 allowed_sources,
+                allowed_webhooks: Vec::new(),
                 source_roots,
+                docker_config: docker_config(environment),
                 frontends,
                 secrets,
                 image_aliases,
@@ -84,6 +88,13 @@ pub(crate) fn resolve_local(
             log_filter,
         }),
     }
+}
+
+/// Where the user's Docker client has its logins.
+fn docker_config(environment: &Environment) -> Option<PathBuf> {
+    let folder = environment.raw("DOCKER_CONFIG").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let usual = || Some(PathBuf::from(environment.raw("HOME").filter(|home| !home.is_empty())?).join(".docker"));
+    Some(folder.or_else(usual)?.join("config.json"))
 }
 
 #[cfg(test)]

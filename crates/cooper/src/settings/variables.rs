@@ -4,8 +4,11 @@ use super::Key;
 use crate::environment::Environment;
 
 /// Variables that are no setting's.
-const OTHERS: [&str; 7] = [
+const OTHERS: [&str; 9] = [
     super::secrets::KEY_VARIABLE,
+    // Given to `acr` in a step.
+    "COOPER_REGISTRY_ADDRESS",
+    "COOPER_REGISTRY_PASSWORD",
     "COOPER_SERVER",
     "COOPER_TOKEN",
     "COOPER_CA_FILE",

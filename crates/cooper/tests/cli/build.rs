@@ -161,23 +161,30 @@ async fn tables_and_logs_are_for_people() {
     assert!(cooper.run(["runs", "cancel", "ca1"]).await.stderr.contains("Run ca1 is being cancelled."));
 }
 
-/// Away from a terminal, Ctrl-C stops waiting and leaves the run alone.
+/// Away from a terminal, Ctrl-C and the signal to end stop waiting and leave the run alone, whichever command waits.
 #[tokio::test]
-async fn an_interrupt_leaves_the_run_alone() {
+async fn a_signal_leaves_the_run_alone_and_says_so() {
     let server = Server::start(RunStatus::Succeeded, true).await;
     let cooper = logged_in(&server).await;
-    let mut child = cooper.command(["build", "-t", "app", "src"]).spawn().expect("the binary runs");
-    // The first line of the log means that the command listens for signals.
-    let mut line = String::new();
-    let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
-    stdout.read_line(&mut line).await.expect("a line");
-    assert_eq!(line, "#1 [1/2] FROM base\n");
-    let id = i32::try_from(child.id().expect("running")).expect("an id");
-    let id = rustix::process::Pid::from_raw(id).expect("an id");
-    rustix::process::kill_process(id, rustix::process::Signal::INT).expect("signalled");
-    let ended = Ended::new(child.wait_with_output().await.expect("ended"));
-    assert_eq!(ended.code, Some(3), "{ended:?}");
-    assert!(ended.stderr.contains("Run ca1 goes on. Follow it with `cooper logs ca1 --follow`"), "{ended:?}");
+    use rustix::process::Signal;
+    let build: &[&str] = &["build", "-t", "app", "src"];
+    for (arguments, signal, code) in
+        [(build, Signal::INT, 130), (build, Signal::TERM, 143), (&["logs", "ca1", "--follow"], Signal::INT, 130)]
+    {
+        let mut child = cooper.command(arguments.iter().copied()).spawn().expect("the binary runs");
+        // The first line of the log means that the command listens for signals.
+        let mut line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        stdout.read_line(&mut line).await.expect("a line");
+        assert_eq!(line, "#1 [1/2] FROM base\n");
+        let id = i32::try_from(child.id().expect("running")).expect("an id");
+        let id = rustix::process::Pid::from_raw(id).expect("an id");
+        rustix::process::kill_process(id, signal).expect("signalled");
+        let ended = Ended::new(child.wait_with_output().await.expect("ended"));
+        assert_eq!(ended.code, Some(code), "{arguments:?}: {ended:?}");
+        let told = "Run ca1 goes on. Follow it with `cooper logs ca1 --follow`; end it with `cooper runs cancel ca1`.";
+        assert!(ended.stderr.contains(told), "{arguments:?}: {ended:?}");
+    }
 }
 
 #[tokio::test]

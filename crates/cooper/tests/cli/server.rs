@@ -227,6 +227,7 @@ fn run(status: RunStatus) -> Run {
         is_archive_enabled: false,
         provisioning_state: ProvisioningState::Succeeded,
         rerun_of: None,
+        rerun: None,
         source_trigger: None,
         timer_trigger: None,
         image_update_trigger: None,

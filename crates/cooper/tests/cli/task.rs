@@ -42,7 +42,7 @@ async fn faults_go_to_stderr_with_their_lines_and_end_with_2() {
         let ended = cooper.run([command, "task.yaml", "--output", "json"]).await;
         ended.fails_with(2, &["task.yaml:4:8: flag `-v` is not allowed", "volumeMounts"]);
         assert_eq!(ended.stdout, "");
-        assert!(ended.stderr.contains("  4 | - cmd: -v /:/host img\n    |        ^^^^^^^^^^^^^^"), "{}", ended.stderr);
+        assert!(ended.stderr.contains("  4 | - cmd: -v /:/host img\n    |        ^^\n"), "{}", ended.stderr);
         assert!(ended.stderr.contains("error: task.yaml:5:10: step `acb_step_1` waits for `nope`"), "{}", ended.stderr);
     }
     let cooper = written("steps:\n- cmd: img\n  wehn: [x]\n");

@@ -21,6 +21,22 @@ impl Times {
         self.0.sort();
     }
 
+    /// Times that were measured elsewhere.
+    pub(super) fn of(times: impl IntoIterator<Item = Duration>) -> Self {
+        let mut times: Vec<Duration> = times.into_iter().collect();
+        times.sort();
+        Self(times)
+    }
+
+    /// A line: the name, then the median, the 99th percentile and the most in milliseconds.
+    pub(super) fn shares(&self, name: &str) -> String {
+        let at = |percent: usize| {
+            let place = (self.0.len().saturating_sub(1) * percent).div_ceil(100);
+            self.0.get(place).map_or(0.0, |time| time.as_secs_f64() * 1000.0)
+        };
+        format!("  {name:<28} p50 {:.1}, p99 {:.1}, most {:.1}", at(50), at(99), at(100))
+    }
+
     /// The middle time, the later one of two.
     pub(super) fn median(&self) -> Duration {
         self.0.get(self.0.len() / 2).copied().unwrap_or_default()
@@ -49,5 +65,7 @@ mod tests {
         assert_eq!(times.median(), Duration::from_millis(3));
         assert_eq!(Times::default().median(), Duration::ZERO);
         assert!(times.row("x").contains("500.0"));
+        let hundred = Times::of((0..=100).rev().map(Duration::from_millis));
+        assert!(hundred.shares("x").ends_with("p50 50.0, p99 99.0, most 100.0"), "{}", hundred.shares("x"));
     }
 }

@@ -4,7 +4,9 @@
 
 mod connection;
 mod deliveries;
+mod making;
 mod timers;
+mod waves;
 
 use crate::command::Interrupt;
 use crate::product::{Product, build_debug, build_release, choose_port};
@@ -25,10 +27,14 @@ pub(super) struct Amount {
     /// `triggers`: for how many seconds.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
+    /// `triggers`: how many tasks stand on a base image that is pushed.
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(12..))]
+    dependents: u32,
 }
 
 /// Enough to see that it works.
 const QUICK_TASKS: u32 = 100;
+const QUICK_DEPENDENTS: u32 = 200;
 const QUICK_PACE: Pace = Pace { per_second: 50, seconds: 2 };
 
 /// Measures, and shows the figures as they come.
@@ -44,12 +50,18 @@ pub(super) fn run(workspace: &Workspace, report: &Report, amount: &Amount, quick
         report.step("started `cooper serve --no-agent`", || product.serve(choose_port(None)?, &["--no-agent"]))?;
     let access = Access::of(&server)?;
     let tasks = if quick { QUICK_TASKS } else { amount.tasks };
+    let dependents = if quick { QUICK_DEPENDENTS } else { amount.dependents };
     let pace = match quick {
         true => QUICK_PACE,
         false => Pace { per_second: amount.deliveries, seconds: amount.seconds },
     };
-    let ended = timers::measure(report, &interrupt, &access, tasks)
-        .and_then(|()| deliveries::measure(report, &interrupt, &access, pace));
+    timers::measure(report, &interrupt, &access, tasks)?;
+    let server = deliveries::measure(report, &interrupt, &product, server, pace)?;
+    waves::make(report, &Access::of(&server)?, dependents)?;
+    let data = server.data().to_owned();
     server.stop()?;
-    ended
+    waves::seed(workspace, report, profile, &data)?;
+    let server = report.step("started the server again", || product.serve(choose_port(None)?, &["--no-agent"]))?;
+    waves::measure(report, &interrupt, &Access::of(&server)?, dependents)?;
+    server.stop()
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
+use super::Product;
 use crate::command::{self, Interrupt, Log};
 
 /// How long the server may take until it is ready.
@@ -46,7 +47,8 @@ impl Server {
         interrupt: &Interrupt,
     ) -> anyhow::Result<Self> {
         let data = folder.join("data");
-        let log = Log::create(folder.join("server.log"))?;
+        // One that was killed is started again: what it said before is wanted then, too.
+        let log = Log::go_on(folder.join("server.log"))?;
         let out = log.writer()?;
         command.args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--data-dir"]).arg(&data).args(arguments);
         command.stdin(Stdio::null()).stdout(out.try_clone().context("share the server's log")?).stderr(out);
@@ -97,6 +99,11 @@ impl Server {
         self.pid
     }
 
+    /// Its data folder.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// The file with the token that the first start made.
     pub(crate) fn token_file(&self) -> PathBuf {
         self.data.join("admin-token")
@@ -105,6 +112,17 @@ impl Server {
     /// Stops it, in order.
     pub(crate) fn stop(mut self) -> anyhow::Result<()> {
         self.end();
+        Ok(())
+    }
+
+    /// Kills it as a power cut would, and starts it anew on its port, with these arguments.
+    pub(crate) fn kill(&mut self, product: &Product<'_>, arguments: &[&str]) -> anyhow::Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.kill().and_then(|()| process.wait()).context("kill the server")?;
+        }
+        let port =
+            self.address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).context("read the server's port")?;
+        *self = product.serve(port, arguments)?;
         Ok(())
     }
 

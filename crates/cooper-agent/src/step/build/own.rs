@@ -35,6 +35,8 @@ pub(super) struct OwnImages {
     names: Vec<(String, String)>,
     /// The pinned ones: their names in full, the names in full that say the digest, and that.
     pinned: Vec<(String, String, Digest)>,
+    /// What was pulled for the build, which prefers what the engine has: an engine does not say what that is.
+    pub(super) pulled: Vec<ResolvedBase>,
 }
 
 impl OwnImages {
@@ -156,23 +158,21 @@ impl Attempt<'_> {
             return Ok(own);
         }
         for name in others {
-            match own.pin(name) {
-                Some(digest) => self.pull_base(&with_digest(name, digest), order, around).await?,
-                None => self.pull_base(name, order, around).await?,
-            }
+            let exact = own.pin(name).map(|digest| with_digest(name, digest));
+            own.pulled.extend(self.pull_base(exact.as_ref().unwrap_or(name), order, around).await?);
         }
         Ok(own)
     }
 
-    /// Has the engine hold what a base's name stands for at its registry now.
+    /// Has the engine hold what a base's name stands for at its registry now, and says what that is.
     pub(super) async fn pull_base(
         &self,
         name: &str,
         order: &BuildOrder,
         around: &Surroundings<'_>,
-    ) -> Result<(), Ended> {
+    ) -> Result<Option<ResolvedBase>, Ended> {
         // What is no reference fails in the build, with its line.
-        let Ok(reference) = ImageRef::parse(name) else { return Ok(()) };
+        let Ok(reference) = ImageRef::parse(name) else { return Ok(None) };
         let reference = in_full(reference);
         let is_ours = reference.registry.as_ref() == Some(around.registry);
         let request = PullRequest {
@@ -187,7 +187,7 @@ impl Attempt<'_> {
         let pull = self.runner.engine.pull(request, sink, self.stop.clone());
         let (pulled, ()) = tokio::join!(pull, async { while events.recv().await.is_some() {} });
         match pulled {
-            Ok(_) => Ok(()),
+            Ok(pulled) => Ok(Some(ResolvedBase { reference: reference.to_string(), digest: pulled.digest })),
             Err(PullError::Cancelled) => Err(Ended::Stopped),
             Err(PullError::Machinery { source, .. }) => Err(Ended::lost("base image can't be pulled", &source)),
             Err(error @ PullError::Unreachable { .. }) if is_ours => {

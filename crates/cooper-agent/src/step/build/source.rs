@@ -94,6 +94,7 @@ impl Attempt<'_> {
             dockerfile: Some(order.dockerfile.clone()),
             files: Vec::new(),
             task_file: None,
+            definition: None,
             task: None,
             allowed_networks: order.allowed_networks.clone(),
             max_bytes: u64::MAX,

@@ -72,7 +72,11 @@ impl Attempt<'_> {
         let (pulled, ()) = tokio::join!(pull, self.show_pull(events, name));
         match pulled {
             Ok(pulled) => {
-                self.log.service(&format!("pulled image {name}@{}", pulled.digest)).await;
+                let line = match name.contains('@') {
+                    true => format!("pulled image {name}"),
+                    false => format!("pulled image {name}@{}", pulled.digest),
+                };
+                self.log.service(&line).await;
                 self.shared.has_pulled(reference, pulled.clone());
                 let base = BaseImage { reference: name.clone(), digest: Some(pulled.digest), runtime: true };
                 Ok(StepImage { image: pulled.image, base: Some(base) })

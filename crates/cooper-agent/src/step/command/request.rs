@@ -1,8 +1,8 @@
 //! A `cmd` step's order as the engine's request, within what the agent's operator allows. Pure.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use cooper_api::agent::{CommandOrder, EnvironmentOrder};
+use cooper_api::agent::{ACR_ADDRESS, ACR_PASSWORD, CommandOrder, EnvironmentOrder};
 use cooper_ports::engine::{
     ContainerLimits, ContainerNetwork, ContainerRequest, Isolation, NetworkChoice, OwnNetwork, PortMapping,
     PortProtocol, Privileges, VolumeMount,
@@ -71,6 +71,16 @@ pub(super) fn request(
         ..ContainerRequest::new(step.clone(), image)
     };
     Ok(StepRequest { request, notes })
+}
+
+/// Tells the server's own program where its registry is, if it can be there: nobody of ours listens in other networks, and
+/// a password goes there.
+pub(super) fn tell_address(request: &mut ContainerRequest, address: SocketAddr) {
+    let is_there = matches!(request.network, ContainerNetwork::Shared | ContainerNetwork::Own(_))
+        && request.platform.as_ref().is_none_or(|platform| platform.os() == "linux");
+    if is_there && request.environment.iter().any(|(name, _)| name == ACR_PASSWORD) {
+        request.environment.push((ACR_ADDRESS.to_owned(), SecretString::new(address.to_string())));
+    }
 }
 
 fn network(

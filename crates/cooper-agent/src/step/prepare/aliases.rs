@@ -46,6 +46,8 @@ fn names(
         repository: source.repository().map(ToString::to_string).unwrap_or_default(),
         ..RunVariables::quick_build(run, registry, &task.request.platform, task.created)
     };
+    // The server plans with the same.
+    let variables = task.known.over(variables);
     let texts = files.iter().filter_map(|(name, bytes)| Some((name.clone(), String::from_utf8(bytes.clone()).ok()?)));
     let secret = task.request.set.iter().filter(|set| set.value.is_none());
     let fetched = Fetched {
@@ -64,6 +66,7 @@ fn names(
 
 #[cfg(test)]
 mod tests {
+    use cooper_engine::run::KnownVariables;
     use cooper_spec::task_request::{RequestedValue, TaskRequest, TaskText};
     use cooper_types::{Platform, Timestamp};
 
@@ -79,7 +82,7 @@ mod tests {
             platform: Platform::LINUX_AMD64,
             working_directory: None,
         };
-        let task = TaskOrder { request, created: Timestamp::from_micros(0) };
+        let mut task = TaskOrder { request, created: Timestamp::from_micros(0), known: KnownVariables::default() };
         let text = "version: v1.1.0\nalias:\n  src:\n    - '{{.Values.dir}}/{{.Run.Branch}}.yaml'\n    - https://h/x\n    - \
                     sent.yaml\nsteps: []\n";
         let files = BTreeMap::from([
@@ -89,9 +92,14 @@ mod tests {
         let source = RemoteSource::parse("https://git.example/app.git").expect("a source");
         let registry = RegistryName::parse("localhost:5000").expect("valid");
         let found = Found { branch: Some("main".to_owned()), ..Found::default() };
-        let of =
-            |files: &BTreeMap<String, Vec<u8>>| names(&task, &source, RunId::from_number(1), &registry, &found, files);
-        assert_eq!(of(&files), Some(vec!["aliases/main.yaml".to_owned(), "sent.yaml".to_owned()]));
-        assert_eq!(of(&BTreeMap::new()), None, "the planning says what is missing");
+        let of = |task: &TaskOrder, found: &Found, files: &BTreeMap<String, Vec<u8>>| {
+            names(task, &source, RunId::from_number(1), &registry, found, files)
+        };
+        assert_eq!(of(&task, &found, &files), Some(vec!["aliases/main.yaml".to_owned(), "sent.yaml".to_owned()]));
+        assert_eq!(of(&task, &found, &BTreeMap::new()), None, "the planning says what is missing");
+        // A rerun, and an event's run, fetch a commit by its id: that is on no branch.
+        let commit = Found { commit: Some("1".repeat(40)), ..Found::default() };
+        task.known.branch = Some("release".to_owned());
+        assert_eq!(of(&task, &commit, &files), Some(vec!["aliases/release.yaml".to_owned(), "sent.yaml".to_owned()]));
     }
 }

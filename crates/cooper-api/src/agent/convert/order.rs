@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cooper_engine::message::PlacementKey;
+use cooper_engine::run::KnownVariables;
 use cooper_spec::dockerfile::{FrontendRule, FrontendRules};
 use cooper_spec::source::RemoteSource;
 use cooper_types::{
@@ -32,7 +33,12 @@ pub(super) fn start_message(key: PlacementKey, attempt: AttemptNumber, order: St
             max_bytes: prepare.max_bytes,
             files: prepare.files,
             task_file: prepare.task_file.unwrap_or_default(),
+            definition: prepare.definition.unwrap_or_default(),
             created_us: prepare.task.as_ref().map_or(0, |task| task.created.as_micros()),
+            branch: prepare.task.as_ref().and_then(|task| task.known.branch.clone()),
+            git_tag: prepare.task.as_ref().and_then(|task| task.known.git_tag.clone()),
+            task_name: prepare.task.as_ref().map(|task| task.known.task_name.clone()).unwrap_or_default(),
+            triggered_by: prepare.task.as_ref().map(|task| task.known.triggered_by.clone()).unwrap_or_default(),
             task_request: prepare
                 .task
                 .map(|task| serde_json::to_vec(&task.request).expect("a struct of texts is JSON"))
@@ -158,11 +164,18 @@ pub(super) fn read_order(start: wire::StartStep) -> Result<StepOrder, ProtocolEr
             dockerfile: Some(prepare.dockerfile).filter(|path| !path.is_empty()),
             files: prepare.files,
             task_file: Some(prepare.task_file).filter(|path| !path.is_empty()),
+            definition: Some(prepare.definition).filter(|reference| !reference.is_empty()),
             task: match prepare.task_request.as_slice() {
                 [] => None,
                 json => Some(TaskOrder {
                     request: serde_json::from_slice(json).map_err(bad("task request"))?,
                     created: Timestamp::from_micros(prepare.created_us),
+                    known: KnownVariables {
+                        branch: prepare.branch,
+                        git_tag: prepare.git_tag,
+                        task_name: prepare.task_name,
+                        triggered_by: prepare.triggered_by,
+                    },
                 }),
             },
             allowed_networks: prepare.allowed_networks,

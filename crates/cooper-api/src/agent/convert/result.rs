@@ -1,7 +1,7 @@
 //! How an attempt ended. Agents are not trusted: texts are clipped to a line, lists and files are limited.
 
 use cooper_engine::message::{
-    BaseImage, Frontend, PreparedFile, PreparedSource, PushedManifest, Resolved, StepOutput, StepResult,
+    BaseImage, DefinitionPin, Frontend, PreparedFile, PreparedSource, PushedManifest, Resolved, StepOutput, StepResult,
 };
 use cooper_spec::source::SourcePin;
 use cooper_types::{AttemptNumber, ContextId, Digest, RegistryName, RepositoryName, Tag};
@@ -35,6 +35,7 @@ pub(super) fn result_message(result: StepResult) -> step_ended::Result {
                     .map(|file| step_ended::SourceFile { name: file.name, content: file.content })
                     .collect(),
                 pinned: found.pinned.map(|digest| digest.to_string()).unwrap_or_default(),
+                definition: found.definition.map(|pin| pin.commit).unwrap_or_default(),
             })
         }
         StepResult::Succeeded { output: StepOutput::Built { image, bases, frontend, context } } => {
@@ -42,10 +43,7 @@ pub(super) fn result_message(result: StepResult) -> step_ended::Result {
             let frontend =
                 frontend.map(|Frontend { reference, digest }| BaseImage { reference, digest, runtime: false });
             let frontend = frontend.map(base_message);
-            let context = context.map(|context| match context {
-                SourcePin::Commit(commit) => step_ended::built::Context::ContextCommit(commit),
-                SourcePin::Digest(digest) => step_ended::built::Context::ContextDigest(digest.to_string()),
-            });
+            let context = context.map(ContextBuilt::from);
             step_ended::Result::Built(step_ended::Built { image: image.to_string(), bases, frontend, context })
         }
         StepResult::Succeeded { output: StepOutput::Pushed { manifests } } => {
@@ -76,10 +74,7 @@ pub(super) fn resolved_message(
     attempt: AttemptNumber,
     resolved: Resolved,
 ) -> wire::StepStarted {
-    let context = resolved.context.map(|context| match context {
-        SourcePin::Commit(commit) => step_started::Context::ContextCommit(commit),
-        SourcePin::Digest(digest) => step_started::Context::ContextDigest(digest.to_string()),
-    });
+    let context = resolved.context.map(ContextStarted::from);
     let bases = resolved.bases.into_iter().map(base_message).collect();
     wire::StepStarted { key: Some(key), attempt: attempt.0, bases, context, tries: resolved.tries }
 }
@@ -91,11 +86,7 @@ pub(super) fn read_resolved(
     tries: u32,
 ) -> Result<Option<Resolved>, ProtocolError> {
     few("number of base images", bases.len(), MAX_RESULTS)?;
-    let context = match context {
-        Some(step_started::Context::ContextCommit(commit)) => Some(read_commit(commit)?),
-        Some(step_started::Context::ContextDigest(digest)) => Some(read_digest(&digest)?),
-        None => None,
-    };
+    let context = context.map(SourcePin::try_from).transpose()?;
     let bases = bases.into_iter().map(read_base).collect::<Result<Vec<_>, ProtocolError>>()?;
     let resolved = Resolved { bases, context, tries };
     Ok((resolved != Resolved::default()).then_some(resolved))
@@ -108,6 +99,36 @@ fn read_commit(commit: String) -> Result<SourcePin, ProtocolError> {
 fn read_digest(digest: &str) -> Result<SourcePin, ProtocolError> {
     Digest::parse(digest).map(SourcePin::Digest).map_err(bad("source digest"))
 }
+
+/// What a context was found to be, in each message that says so: protobuf gives each a type of its own.
+macro_rules! source_pin_of {
+    ($name:ident, $wire:ty) => {
+        type $name = $wire;
+
+        impl From<SourcePin> for $name {
+            fn from(pin: SourcePin) -> Self {
+                match pin {
+                    SourcePin::Commit(commit) => Self::ContextCommit(commit),
+                    SourcePin::Digest(digest) => Self::ContextDigest(digest.to_string()),
+                }
+            }
+        }
+
+        impl TryFrom<$name> for SourcePin {
+            type Error = ProtocolError;
+
+            fn try_from(pin: $name) -> Result<Self, ProtocolError> {
+                match pin {
+                    $name::ContextCommit(commit) => read_commit(commit),
+                    $name::ContextDigest(digest) => read_digest(&digest),
+                }
+            }
+        }
+    };
+}
+
+source_pin_of!(ContextBuilt, step_ended::built::Context);
+source_pin_of!(ContextStarted, step_started::Context);
 
 fn base_message(base: BaseImage) -> step_ended::BaseImage {
     step_ended::BaseImage {
@@ -139,6 +160,9 @@ pub(super) fn read_result(result: step_ended::Result) -> Result<StepResult, Prot
             if !is_commit(&prepared.commit) && (pinned.is_none() || !prepared.commit.is_empty()) {
                 return Err(bad("commit")(NoCommit));
             }
+            if !prepared.definition.is_empty() && !is_commit(&prepared.definition) {
+                return Err(bad("definition's commit")(NoCommit));
+            }
             // Clipped, it would name another file.
             few("length of the Dockerfile's path", prepared.dockerfile.len(), MAX_TEXT)?;
             let name = |text: String| Some(clip(text)).filter(|text| !text.is_empty());
@@ -152,6 +176,9 @@ pub(super) fn read_result(result: step_ended::Result) -> Result<StepResult, Prot
                     size: prepared.size,
                     dockerfile: Some(prepared.dockerfile).filter(|path| !path.is_empty()),
                     pinned,
+                    definition: Some(prepared.definition)
+                        .filter(|commit| !commit.is_empty())
+                        .map(|commit| Box::new(DefinitionPin { commit })),
                     files: read_files(prepared.files)?,
                 }),
             }
@@ -162,11 +189,7 @@ pub(super) fn read_result(result: step_ended::Result) -> Result<StepResult, Prot
             let image = Digest::parse(&built.image).map_err(bad("image id"))?;
             let frontend = built.frontend.map(read_base).transpose()?;
             let frontend = frontend.map(|BaseImage { reference, digest, .. }| Frontend { reference, digest });
-            let context = match built.context {
-                Some(step_ended::built::Context::ContextCommit(commit)) => Some(read_commit(commit)?),
-                Some(step_ended::built::Context::ContextDigest(digest)) => Some(read_digest(&digest)?),
-                None => None,
-            };
+            let context = built.context.map(SourcePin::try_from).transpose()?;
             StepResult::Succeeded { output: StepOutput::Built { image, bases, frontend, context } }
         }
         step_ended::Result::Pushed(pushed) => {

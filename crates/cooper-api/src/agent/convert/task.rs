@@ -91,6 +91,7 @@ pub(super) fn environment_message(order: EnvironmentOrder) -> wire::Environment 
         has_context: order.has_context,
         networks: order.networks.into_iter().map(network).collect(),
         volumes: order.volumes.into_iter().map(volume).collect(),
+        registry_by_address: order.registry_by_address,
     }
 }
 
@@ -109,6 +110,7 @@ pub(super) fn read_environment(order: wire::Environment) -> EnvironmentOrder {
         has_context: order.has_context,
         networks: order.networks.into_iter().map(network).collect(),
         volumes: order.volumes.into_iter().map(volume).collect(),
+        registry_by_address: order.registry_by_address,
     }
 }
 

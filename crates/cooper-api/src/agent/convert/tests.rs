@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cooper_engine::message::{
-    BaseImage, Frontend, PreparedFile, PreparedSource, PushedManifest, Resolved, StepOutput, StepResult,
+    BaseImage, DefinitionPin, Frontend, PreparedFile, PreparedSource, PushedManifest, Resolved, StepOutput, StepResult,
 };
+use cooper_engine::run::KnownVariables;
 use cooper_spec::dockerfile::{FrontendRule, FrontendRules};
 use cooper_spec::plan::{Mount, Network, Tries};
 use cooper_spec::source::{RemoteSource, SourcePin};
@@ -97,6 +98,7 @@ fn messages_for_agents_survive_the_wire() {
     let command = StepOrder {
         environment: Some(EnvironmentOrder {
             has_context: true,
+            registry_by_address: true,
             networks: vec![network],
             volumes: vec![VolumeOrder { name: "keys".to_owned(), files: vec![file] }],
         }),
@@ -115,6 +117,7 @@ fn messages_for_agents_survive_the_wire() {
             dockerfile: task_file.is_none().then(|| "Dockerfile".to_owned()),
             files: task_file.map(|_| "values.yaml".to_owned()).into_iter().collect(),
             task_file: task_file.map(str::to_owned),
+            definition: task_file.map(|_| "refs/heads/main".to_owned()),
             task: task_file.map(|file| TaskOrder {
                 request: TaskRequest {
                     file: TaskText::InSource(file.to_owned()),
@@ -125,6 +128,12 @@ fn messages_for_agents_survive_the_wire() {
                     working_directory: None,
                 },
                 created: Timestamp::from_micros(9),
+                known: KnownVariables {
+                    branch: Some(String::new()),
+                    git_tag: None,
+                    task_name: "nightly".to_owned(),
+                    triggered_by: "timer".to_owned(),
+                },
             }),
             allowed_networks: vec!["10.0.0.0/8".to_owned()],
             max_bytes: 7,
@@ -197,6 +206,7 @@ fn messages_for_the_server_survive_the_wire() {
             size: 7,
             dockerfile: branch.map(|_| "Dockerfile".to_owned()),
             pinned: branch.is_none().then(|| Digest::sha256(b"as it came")),
+            definition: branch.map(|_| Box::new(DefinitionPin { commit: "1".repeat(40) })),
             files: vec![
                 PreparedFile { name: "acb.yaml".to_owned(), content: Some(vec![0, 255]) },
                 PreparedFile { name: "empty".to_owned(), content: Some(Vec::new()) },

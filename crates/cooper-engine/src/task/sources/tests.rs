@@ -77,7 +77,7 @@ fn the_contexts_branch_is_meant_where_none_is_named() {
         ("https://github.com/acme/shop.git#heads/x", "x", true),
     ] {
         let task = task(context, &[("t", settings())]).expect("a task");
-        let fired = task.fires(Provider::GitHub, &push(branch), |_| false);
+        let fired = task.rules(Provider::GitHub, |_| false).fires(&push(branch));
         assert_eq!(fired.is_ok(), expect, "{context} {branch}: {fired:?}");
         if let Err(refusal) = fired {
             assert_eq!(refusal.rule, Rule::Branch);
@@ -86,19 +86,40 @@ fn the_contexts_branch_is_meant_where_none_is_named() {
 }
 
 #[test]
+fn a_task_builds_the_branch_of_its_context() {
+    for (context, branches, branch, expect) in [
+        ("https://github.com/acme/shop.git", &[][..], "main", true),
+        ("https://github.com/acme/shop.git", &["dev", "main"], "main", true),
+        ("https://github.com/acme/shop.git", &["dev", "main"], "dev", false),
+        ("https://github.com/acme/shop.git", &["trunk"], "trunk", true),
+        ("https://github.com/acme/shop.git", &["*"], "feature", false),
+        ("https://github.com/acme/shop.git", &["ma*"], "master", true),
+        ("https://github.com/acme/shop.git#dev", &["dev", "main"], "dev", true),
+        ("https://github.com/acme/shop.git#dev", &["dev", "main"], "main", false),
+        ("https://github.com/acme/shop.git#refs/heads/dev:app", &["*"], "dev", true),
+        ("https://github.com/acme/shop.git#refs/tags/dev", &["*"], "dev", false),
+        (&format!("https://github.com/acme/shop.git#{}", "a1".repeat(20)), &["*"], "main", false),
+    ] {
+        let branches = branches.iter().map(|&text| text.to_owned()).collect();
+        let task = task(context, &[("on-push", SourceSettings { branches, ..settings() })]).expect("a task");
+        assert_eq!(task.builds_branch(&name("on-push"), branch), expect, "{context} {branch}");
+    }
+}
+
+#[test]
 fn what_is_built_is_the_commit_in_the_contexts_folder() {
     let task = task("https://github.com/acme/shop.git#main:app", &[("t", settings())]).expect("a task");
-    let fired = task.fires(Provider::GitHub, &push("main"), |_| false).expect("it fires");
+    let fired = task.rules(Provider::GitHub, |_| false).fires(&push("main")).expect("it fires");
     assert_eq!(fired.source.to_string(), format!("https://github.com/acme/shop.git#{}:app", commit()));
     let tag = |leads_to: Option<CommitId>| {
         let tag = RefName::parse("v1").expect("valid");
         let change = RefChange::Created { after: commit() };
         event(SourceChange::Tag(TagPush { tag, change, commit: leads_to, message: None, pusher: None }))
     };
-    let fired = task.fires(Provider::GitHub, &tag(None), |_| false).expect("it fires");
+    let fired = task.rules(Provider::GitHub, |_| false).fires(&tag(None)).expect("it fires");
     assert_eq!(fired.source.to_string(), "https://github.com/acme/shop.git#refs/tags/v1:app");
     let other = CommitId::parse(&"b2".repeat(20)).expect("valid");
-    let fired = task.fires(Provider::GitHub, &tag(Some(other.clone())), |_| false).expect("it fires");
+    let fired = task.rules(Provider::GitHub, |_| false).fires(&tag(Some(other.clone()))).expect("it fires");
     assert_eq!(fired.source.to_string(), format!("https://github.com/acme/shop.git#{other}:app"));
 }
 
@@ -108,13 +129,29 @@ fn of_several_triggers_the_closest_no_is_told() {
     let off = SourceSettings { enabled: false, ..settings() };
     let task =
         task("https://github.com/acme/shop.git", &[("a", off), ("b", others), ("c", settings())]).expect("a task");
-    let fired = task.fires(Provider::GitHub, &push("release/1"), |_| false).expect("it fires");
+    let fired = task.rules(Provider::GitHub, |_| false).fires(&push("release/1")).expect("it fires");
     assert_eq!(fired.trigger, name("b"));
-    let refusal = task.fires(Provider::GitHub, &push("topic"), |_| false).expect_err("no");
+    let refusal = task.rules(Provider::GitHub, |_| false).fires(&push("topic")).expect_err("no");
     assert_eq!(refusal.rule, Rule::Branch);
-    let refusal = task.fires(Provider::GitLab, &push("main"), |_| false).expect_err("no");
+    let refusal = task.rules(Provider::GitLab, |_| false).fires(&push("main")).expect_err("no");
     assert!(refusal.text.contains("no trigger for gitlab"), "{}", refusal.text);
     assert_eq!(task.providers(), [Provider::GitHub]);
+}
+
+#[test]
+fn what_no_trigger_hears_is_told_before_anything_of_the_change_counts() {
+    let paths = SourceSettings { paths: vec!["src".to_owned()], ..settings() };
+    let task = task("https://github.com/acme/shop.git", &[("t", paths)]).expect("a task");
+    let rules = task.rules(Provider::GitHub, |_| false);
+    let mut skipped = push("main");
+    if let SourceChange::Push(push) = &mut skipped.change {
+        push.message = Some("x [skip ci]".to_owned());
+    }
+    assert_eq!(rules.hear(&skipped), Ok(()));
+    assert_eq!(rules.fires(&skipped).expect_err("it is skipped").rule, Rule::SkipCi);
+    for event in [push("topic"), event(SourceChange::Ping)] {
+        assert_eq!(rules.hear(&event).expect_err("no"), rules.fires(&event).expect_err("no"));
+    }
 }
 
 #[test]
@@ -137,6 +174,15 @@ fn what_can_not_be_listened_to_is_refused() {
         let fault = task(context, &[("t", settings)]).expect_err(expect).to_string();
         assert!(fault.contains("source trigger `t`") && fault.contains(expect), "{fault}");
     }
+    // Each filter may have so many, all together not.
+    let many = SourceSettings {
+        paths: (0..150).map(|number| number.to_string()).collect(),
+        exclude_paths: (0..150).map(|number| number.to_string()).collect(),
+        ..settings()
+    };
+    task("https://github.com/acme/shop.git", &[("t", many.clone())]).expect("these are few enough");
+    let fault = task("https://github.com/acme/shop.git", &[("t", many.clone()), ("u", many)]).expect_err("too many");
+    assert!(fault.to_string().contains("more than 500 patterns together"), "{fault}");
     let tags = SourceSettings { commits: false, ..settings() };
     task("https://github.com/acme/shop.git#refs/tags/v1", &[("t", tags)]).expect("tags have no branch");
 }

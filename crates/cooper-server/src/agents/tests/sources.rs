@@ -76,6 +76,7 @@ async fn a_source_goes_from_the_agent_to_the_builds_context() {
         size: 7,
         dockerfile: None,
         pinned: None,
+        definition: None,
         files: Vec::new(),
     };
     // Nobody but the attempt that uploaded it may name it.

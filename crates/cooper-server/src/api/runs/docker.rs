@@ -46,6 +46,7 @@ pub(super) fn asked(core: &Core, request: DockerBuildRequest) -> ApiResult<Asked
         secrets: request.secrets.into_iter().map(|secret| secret.id).collect(),
         platform,
         platforms,
+        elsewhere: core.docker_logins.is_some(),
     };
     Ok(AskedRun {
         asked: Asked::Build { build, source },

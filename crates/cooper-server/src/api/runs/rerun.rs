@@ -10,13 +10,14 @@ use cooper_engine::run::{
     Asked, AskedTask, KeptAsked, KeptSource, NewReplay, Replay, RequestSecret, Run, RunSource, RunStatus, StepState,
     TaskSource,
 };
+use cooper_engine::task::Origin;
 use cooper_ports::access::Token;
 use cooper_ports::runs::{RunRecord, SealedSecret, SecretKind, StoredRequest};
 use cooper_spec::plan::{BuildContext, BuildWork, ContextPins, Pins, Work};
 use cooper_spec::quick_build::BuildSource;
 use cooper_spec::source::RemoteSource;
 use cooper_spec::task_request::{Fetched, KeptTexts, TaskRequest, TextDigest, TextRole, UsedSecret, set_secret_name};
-use cooper_types::{ContextId, RunId, SecretBytes, SecretString};
+use cooper_types::{ContextId, RunId, Scopes, SecretBytes, SecretString};
 
 use super::{AskedRun, invalid, seal};
 use crate::core::Core;
@@ -37,8 +38,17 @@ enum Place {
     Kept(RemoteSource, PreparedSource),
 }
 
-/// What the caller asks for by naming a run.
-pub(super) async fn asked(core: &Arc<Core>, token: &Token, id: RunId, request: RerunRequest) -> ApiResult<AskedRun> {
+/// A rerun that is to be accepted.
+pub(super) struct Rerun {
+    pub(super) asked: AskedRun,
+    /// The caller, with no rights where the code is a stranger's.
+    pub(super) token: Token,
+    pub(super) origin: Origin,
+}
+
+/// What the caller asks for by naming a run. A stranger's code stays one, whoever has looked at it: neither its planning nor
+/// its run has what the asker has.
+pub(super) async fn asked(core: &Arc<Core>, token: Token, id: RunId, request: RerunRequest) -> ApiResult<Rerun> {
     let record = core.runs.find_run(id).await?.ok_or_else(|| ApiError::not_found(format!("run {id}")))?;
     let run = &record.run;
     if run.principal != token.principal {
@@ -47,6 +57,8 @@ pub(super) async fn asked(core: &Arc<Core>, token: &Token, id: RunId, request: R
         let error = ApiError::new(ProblemCode::Forbidden, detail);
         return Err(error.with_hint("a rerun has the rights of who asks for it; start it anew as a run of your own"));
     }
+    let untrusted = run.origin.untrusted;
+    let token = if untrusted { Token { scopes: Scopes(Vec::new()), ..token } } else { token };
     if run.finished().is_none() {
         let error = ApiError::new(ProblemCode::Conflict, format!("run {id} has not ended yet"));
         return Err(error.with_hint(format!("wait for its end, or cancel it with `cooper runs cancel {id}`")));
@@ -59,10 +71,16 @@ pub(super) async fn asked(core: &Arc<Core>, token: &Token, id: RunId, request: R
         let detail = format!("run {id} was accepted by an older release, which kept no requests: start it anew");
         return Err(ApiError::new(ProblemCode::Conflict, detail));
     };
+    let mut origin = run.origin.repeated();
+    if !request.fresh
+        && let Some(pin) = run.source.as_ref().and_then(RunSource::found).and_then(|found| found.definition.as_ref())
+    {
+        origin.definition = Some(pin.commit.clone());
+    }
     let place = place(run, &stored, &request)?;
-    may_have(token, run, &place, &request)?;
+    may_have(&token, run, &place, &request)?;
     let (secrets, set_secrets) = secrets(core, &record, &stored, &request)?;
-    let replay = replay(&record, &request, &place);
+    let replay = replay(&record, &stored, &request, &place);
     let asked = match stored.request.asked.clone() {
         KeptAsked::Build { build, .. } => {
             let source = match &place {
@@ -76,7 +94,8 @@ pub(super) async fn asked(core: &Arc<Core>, token: &Token, id: RunId, request: R
         }
         KeptAsked::Task { request: task, .. } => {
             let task = task.with_texts(&stored.texts);
-            let source = task_source(core, token, &stored, &replay, &task, &place, set_secrets).await?;
+            let asking = tasks::Asking { token: &token, source: None, replay: Some(&replay), origin: &origin };
+            let source = task_source(core, asking, &stored, &task, &place, set_secrets).await?;
             Asked::Task(Box::new(AskedTask { request: task, source }))
         }
     };
@@ -88,7 +107,8 @@ pub(super) async fn asked(core: &Arc<Core>, token: &Token, id: RunId, request: R
     let pool = Some(stored.request.pool.to_string());
     let texts = if request.fresh { KeptTexts::default() } else { stored.texts.only_urls() };
     let replay = Some(Box::new(NewReplay { request: stored.request, replay, kept, texts }));
-    Ok(AskedRun { asked, run_type: record.run_type, secrets, timeout, pool, replay })
+    let asked = AskedRun { asked, run_type: record.run_type, secrets, timeout, pool, replay };
+    Ok(Rerun { asked, token, origin })
 }
 
 /// Whether a token is enough for what is kept of a run: its files, and what its planning read. Another token of the same
@@ -157,13 +177,19 @@ fn place(run: &Run, stored: &StoredRequest, request: &RerunRequest) -> ApiResult
     }
 }
 
-fn replay(record: &RunRecord, request: &RerunRequest, place: &Place) -> Replay {
+fn replay(record: &RunRecord, stored: &StoredRequest, request: &RerunRequest, place: &Place) -> Replay {
     let run = &record.run;
     let earlier = run.provenance.replay.as_deref();
     let mut pins = Pins::default();
     let mut contexts = ContextPins::default();
     let mut secrets = Vec::new();
+    let mut alias_urls = BTreeMap::new();
     if !request.fresh {
+        alias_urls = earlier.map(|earlier| earlier.alias_urls.clone()).unwrap_or_default();
+        alias_urls.extend(stored.digests.iter().filter_map(|text| match &text.role {
+            TextRole::AliasUrl { url } => Some((url.clone(), text.digest.clone())),
+            TextRole::TaskFile | TextRole::ValuesFile | TextRole::AliasFile | TextRole::Source => None,
+        }));
         contexts = earlier.map(|earlier| earlier.contexts.clone()).unwrap_or_default();
         pins = earlier.map(|earlier| earlier.pins.clone()).unwrap_or_default();
         for base in &record.base_images {
@@ -202,15 +228,15 @@ fn replay(record: &RunRecord, request: &RerunRequest, place: &Place) -> Replay {
             Place::Nothing | Place::Context(_) | Place::Kept(..) => None,
         },
         secrets,
+        alias_urls,
     }
 }
 
 /// The source of a task, with everything that its planning needs where nobody has to be asked first.
 async fn task_source(
     core: &Arc<Core>,
-    token: &Token,
+    asking: tasks::Asking<'_>,
     stored: &StoredRequest,
-    replay: &Replay,
     task: &TaskRequest,
     place: &Place,
     set_secrets: BTreeMap<String, SecretString>,
@@ -222,11 +248,10 @@ async fn task_source(
         Place::Kept(location, found) => (Some(found.context.clone()), Some((location, found))),
     };
     let mut fetched = Fetched { files: stored.texts.files(), set_secrets, ..Fetched::default() };
-    if !replay.fresh {
+    if asking.replay.is_some_and(|replay| !replay.fresh) {
         fetched.known_urls = stored.texts.urls();
     }
-    let asking = tasks::Asking { token, source, replay: Some(replay) };
-    let fetched = tasks::fetch_for_request(core, asking, task, fetched).await?;
+    let fetched = tasks::fetch_for_request(core, tasks::Asking { source, ..asking }, task, fetched).await?;
     Ok(TaskSource::Here { context, fetched })
 }
 

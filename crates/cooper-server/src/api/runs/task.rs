@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cooper_api::problem::ProblemCode;
 use cooper_api::rest::{EncodedTaskRunRequest, FileTaskRunRequest, TaskRunCommon};
 use cooper_engine::run::{Asked, AskedTask, TaskSource};
+use cooper_engine::task::Origin;
 use cooper_ports::access::Token;
 use cooper_ports::runs::{RunType, SealedSecret, SecretKind};
 use cooper_spec::source::{RemoteSource, SourceLocation};
@@ -98,7 +99,7 @@ async fn here(
     set_secrets: BTreeMap<String, SecretString>,
 ) -> ApiResult<TaskSource> {
     let fetched = Fetched { set_secrets, ..Fetched::default() };
-    let asking = tasks::Asking { token, source: None, replay: None };
+    let asking = tasks::Asking { token, source: None, replay: None, origin: &Origin::default() };
     let fetched = tasks::fetch_for_request(core, asking, task, fetched).await?;
     Ok(TaskSource::Here { context, fetched })
 }

@@ -10,8 +10,8 @@ use cooper_api::rest::{
     UpdatePayloadType,
 };
 use cooper_engine::task::{
-    BaseImageChange, BaseImageTrigger, CatchUp, DockerChange, EncodedChange, FileChange, Follows, Overrides,
-    StepChange, Task, TaskChange, TaskSecret, TaskStep, Timer, UpdatePayload,
+    BaseImageChange, CatchUp, DockerChange, EncodedChange, FileChange, Follows, Overrides, StepChange, Task,
+    TaskChange, TaskEndpoint, TaskSecret, TaskStep, Timer, UpdatePayload,
 };
 use cooper_engine::timer::{Expression, Schedule, Zone};
 use cooper_ports::access::Token;
@@ -22,8 +22,9 @@ use cooper_spec::task_request::RequestedValue;
 use cooper_types::{Platform, PoolName, SecretString, TimerName};
 
 use crate::api::hooks;
-use crate::api::runs::invalid;
-use crate::outbox::endpoint::checked_uri;
+use crate::api::runs::{MAX_SECRET_BYTES, invalid};
+use crate::keys::ServerKey;
+use crate::outbox::endpoint::{Endpoint, checked_uri};
 use crate::problem::{ApiError, ApiResult, chain};
 
 /// The values of secrets that came with a request.
@@ -152,13 +153,21 @@ fn pool(name: &str) -> ApiResult<PoolName> {
     PoolName::parse(name).map_err(|error| invalid(format!("agentPoolName is not valid: {error}")))
 }
 
+/// The value of a secret, of a task or of one run of it.
+fn secret(name: &str, value: String) -> ApiResult<SecretString> {
+    match value.len() <= MAX_SECRET_BYTES {
+        true => Ok(SecretString::new(value)),
+        false => Err(invalid(format!("secret `{name}` is larger than {MAX_SECRET_BYTES} bytes"))),
+    }
+}
+
 fn arguments(all: Vec<TaskValue>, secrets: &mut Secrets) -> ApiResult<Vec<BuildArgument>> {
     let argument = |argument: TaskValue| {
         let TaskValue { name, value, is_secret } = argument;
         let value = match (is_secret, value) {
             (true, value) => {
                 if let Some(value) = value {
-                    secrets.insert(TaskSecret::Argument(name.clone()), SecretString::new(value));
+                    secrets.insert(TaskSecret::Argument(name.clone()), secret(&name, value)?);
                 }
                 ArgumentValue::Secret
             }
@@ -176,7 +185,7 @@ fn values(all: Vec<TaskValue>, secrets: &mut Secrets) -> ApiResult<Vec<Requested
         match (is_secret, value) {
             (true, value) => {
                 if let Some(value) = value {
-                    secrets.insert(TaskSecret::Value(name.clone()), SecretString::new(value));
+                    secrets.insert(TaskSecret::Value(name.clone()), secret(&name, value)?);
                 }
                 Ok(RequestedValue { name, value: None })
             }
@@ -219,7 +228,7 @@ fn base_image(settings: BaseImageTriggerSettings) -> ApiResult<BaseImageChange> 
             Some("") => Some(None),
             Some(uri) => {
                 let fault = |error| invalid(format!("baseImageTrigger: updateTriggerEndpoint: {error}"));
-                Some(Some(checked_uri(uri).map_err(fault)?))
+                Some(Some(TaskEndpoint::Plain(checked_uri(uri).map_err(fault)?)))
             }
         },
         payload: settings.update_trigger_payload_type.map(|payload| match payload {
@@ -230,7 +239,10 @@ fn base_image(settings: BaseImageTriggerSettings) -> ApiResult<BaseImageChange> 
 }
 
 /// An endpoint's address may be a secret: the task's own principal and administrators see it.
-fn base_image_view(trigger: &BaseImageTrigger, may_see_all: bool) -> BaseImageTriggerSettings {
+fn base_image_view(task: &Task, key: &ServerKey, may_see_all: bool) -> BaseImageTriggerSettings {
+    let trigger = &task.base_image;
+    // One that can't be read is set anew.
+    let endpoint = || Endpoint::of_task(key, task).ok().flatten();
     BaseImageTriggerSettings {
         name: Some(trigger.name.to_string()),
         base_image_trigger_type: Some(match trigger.follows {
@@ -239,7 +251,7 @@ fn base_image_view(trigger: &BaseImageTrigger, may_see_all: bool) -> BaseImageTr
         }),
         status: Some(status(trigger.enabled)),
         follows_steps: Some(trigger.steps),
-        update_trigger_endpoint: trigger.endpoint.clone().filter(|_| may_see_all),
+        update_trigger_endpoint: may_see_all.then(endpoint).flatten().map(|endpoint| endpoint.uri),
         update_trigger_payload_type: trigger.endpoint.as_ref().map(|_| match trigger.payload {
             UpdatePayload::Default => UpdatePayloadType::Default,
             UpdatePayload::Token => UpdatePayloadType::Token,
@@ -266,7 +278,7 @@ pub(super) fn timer_view(timer: &Timer) -> TimerSettings {
 
 /// A task as it is shown. Where its files come from may hold a secret, as an archive's URL does: others than its principal
 /// and administrators see it without.
-pub(super) fn view(record: &TaskRecord, token: &Token) -> TaskView {
+pub(super) fn view(record: &TaskRecord, token: &Token, key: &ServerKey) -> TaskView {
     let TaskRecord { task, credentials, .. } = record;
     let may_see_all = task.principal == token.principal || token.scopes.admin();
     let timers = task.timers.iter().map(|(name, timer)| (name.clone(), Some(timer_view(timer))));
@@ -285,7 +297,7 @@ pub(super) fn view(record: &TaskRecord, token: &Token) -> TaskView {
             run_retention_days: Some(task.retention.runs),
             log_retention_days: Some(task.retention.logs),
             timers: timers.collect(),
-            base_image_trigger: Some(base_image_view(&task.base_image, may_see_all)),
+            base_image_trigger: Some(base_image_view(task, key, may_see_all)),
             source_triggers: sources.collect(),
         },
         principal: task.principal.clone(),
@@ -302,6 +314,16 @@ pub(super) fn view(record: &TaskRecord, token: &Token) -> TaskView {
             .collect(),
         hooks: if may_see_all { record.hooks.iter().map(hooks::hook_view).collect() } else { Vec::new() },
     }
+}
+
+/// A task as a list shows it: without the texts of its files, which can be large.
+pub(super) fn line(record: &TaskRecord, token: &Token, key: &ServerKey) -> TaskView {
+    let mut view = view(record, token, key);
+    if let Some(StepSettings::EncodedTask(step)) = &mut view.settings.step {
+        step.task_content = None;
+        step.values_content = None;
+    }
+    view
 }
 
 fn step_view(task: &Task, may_see_all: bool) -> StepSettings {

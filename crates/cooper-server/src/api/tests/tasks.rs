@@ -1,8 +1,8 @@
 //! Stored tasks over the API: in one form in and out, without secrets; by whom, and as whom they run.
 
 use axum::http::StatusCode;
-use cooper_api::rest::{Run, RunType, TaskSettings, TaskView, TimerList};
-use cooper_types::{Access, RepositoryName, RunId, Scopes};
+use cooper_api::rest::{Run, RunType, StepSettings, TaskList, TaskSettings, TaskView, TimerList, UpdateTriggerSecret};
+use cooper_types::{Access, RepositoryName, RunId, Scopes, TaskName};
 use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -189,4 +189,103 @@ async fn a_credential_of_a_task_is_never_shown_again() {
     let _: Value = fixture.ask(&format!("PUT {path}"), token, Some(&bad), StatusCode::BAD_REQUEST).await;
     let _: Value = fixture.ask(&format!("DELETE {path}"), token, None, StatusCode::NO_CONTENT).await;
     let _: Value = fixture.ask(&format!("DELETE {path}"), token, None, StatusCode::NOT_FOUND).await;
+}
+
+#[tokio::test]
+async fn an_endpoint_is_sealed_at_rest_and_its_secret_is_its_tasks_until_it_is_renewed() {
+    let fixture = Fixture::new().await;
+    let token = fixture.token(&["run", "repository:*:push"]).await;
+    let token = token.expose();
+    let of = |address: &str| {
+        let mut task: Value = serde_json::from_str(DOCKER).expect("JSON");
+        task["baseImageTrigger"] = json!({ "updateTriggerEndpoint": address });
+        task.to_string()
+    };
+    let kept = async || {
+        let name = TaskName::parse("nightly").expect("valid");
+        fixture.core.tasks.find_task(&name).await.expect("store").expect("a task").task
+    };
+    let secret = async |call: &str| {
+        let path = format!("{call} /tasks/nightly/update-trigger-secret");
+        fixture.ask::<UpdateTriggerSecret>(&path, token, None, StatusCode::OK).await.secret
+    };
+    let address = |task: TaskView| task.settings.base_image_trigger.and_then(|trigger| trigger.update_trigger_endpoint);
+    let chat = "https://chat.example/t0ken?sig=s1g";
+    let made: TaskView = fixture.ask("POST /tasks", token, Some(&of(chat)), StatusCode::CREATED).await;
+    assert_eq!(address(made).as_deref(), Some(chat), "who may change it sees it");
+    let first = kept().await;
+    for text in [serde_json::to_string(&first).expect("JSON"), format!("{first:?}")] {
+        assert!(!text.contains("t0ken") && !text.contains("s1g"), "{text}");
+    }
+    let signed = secret("GET").await;
+    // The same address is no change, and another one keeps the secret.
+    let _: TaskView = fixture.ask("PUT /tasks/nightly", token, Some(&of(chat)), StatusCode::OK).await;
+    assert_eq!(kept().await.base_image, first.base_image);
+    let other = json!({"baseImageTrigger": {"updateTriggerEndpoint": "https://other.example/"}}).to_string();
+    let changed: TaskView = fixture.ask("PATCH /tasks/nightly", token, Some(&other), StatusCode::OK).await;
+    assert_eq!(address(changed).as_deref(), Some("https://other.example/"));
+    assert_eq!(secret("GET").await, signed);
+    let renewed = secret("POST").await;
+    assert_ne!(renewed, signed);
+    assert_eq!(secret("GET").await, renewed);
+    let shown: TaskView = fixture.ask("GET /tasks/nightly", token, None, StatusCode::OK).await;
+    assert_eq!((shown.generation, address(shown).as_deref()), (4, Some("https://other.example/")));
+    // Another task of the name has another one.
+    let _: Value = fixture.ask("DELETE /tasks/nightly", token, None, StatusCode::NO_CONTENT).await;
+    let _: TaskView = fixture.ask("POST /tasks", token, Some(&of(chat)), StatusCode::CREATED).await;
+    assert!(![signed, renewed].contains(&secret("GET").await));
+    let none = json!({"baseImageTrigger": {"updateTriggerEndpoint": ""}}).to_string();
+    let _: TaskView = fixture.ask("PATCH /tasks/nightly", token, Some(&none), StatusCode::OK).await;
+    let _: Value = fixture.ask("POST /tasks/nightly/update-trigger-secret", token, None, StatusCode::NOT_FOUND).await;
+}
+
+#[tokio::test]
+async fn a_dry_run_finds_what_a_change_would_and_a_change_is_of_what_was_shown() {
+    let fixture = Fixture::new().await;
+    let token = fixture.token(&["run", "repository:*:push"]).await;
+    let token = token.expose();
+    let typo = DOCKER.replace("\"name\":\"Nightly\"", "\"name\":\"Nightly\",\"agentPoolName\":\"typo\"");
+    let problem: Value = fixture.ask("PUT /tasks/nightly?dryRun=true", token, Some(&typo), StatusCode::NOT_FOUND).await;
+    assert!(problem["detail"].as_str().expect("text").contains("agent pool `typo` does not exist"), "{problem}");
+    let without = DOCKER.replace("\"value\":\"hunter22\",", "");
+    let path = "PUT /tasks/nightly?dryRun=true";
+    let problem: Value = fixture.ask(path, token, Some(&without), StatusCode::BAD_REQUEST).await;
+    assert!(problem["detail"].as_str().expect("text").contains("`TOKEN` of the task has no value"), "{problem}");
+    let _: TaskView = fixture.ask(path, token, Some(DOCKER), StatusCode::OK).await;
+    let _: Value = fixture.ask("GET /tasks/nightly", token, None, StatusCode::NOT_FOUND).await;
+
+    for (generation, status) in [(1, StatusCode::CONFLICT), (0, StatusCode::OK), (0, StatusCode::CONFLICT)] {
+        let path = format!("PUT /tasks/nightly?generation={generation}");
+        let _: Value = fixture.ask(&path, token, Some(DOCKER), status).await;
+    }
+    let made: TaskView = fixture.ask("GET /tasks/nightly", token, None, StatusCode::OK).await;
+    let replace = |made: &TaskView| format!("PUT /tasks/nightly?generation=1&created={}", made.creation_date);
+    // Another one of its name is at the same generation.
+    let _: Value = fixture.ask("DELETE /tasks/nightly", token, None, StatusCode::NO_CONTENT).await;
+    let _: Value = fixture.ask(&replace(&made), token, Some(DOCKER), StatusCode::CONFLICT).await;
+    let _: Value = fixture.ask("PUT /tasks/nightly?generation=0", token, Some(DOCKER), StatusCode::OK).await;
+    let _: Value = fixture.ask(&replace(&made), token, Some(DOCKER), StatusCode::CONFLICT).await;
+    let made: TaskView = fixture.ask("GET /tasks/nightly", token, None, StatusCode::OK).await;
+    let _: TaskView = fixture.ask(&replace(&made), token, Some(&without), StatusCode::OK).await;
+    let large = format!(r#"{{"arguments":[{{"name":"TOKEN","value":"{}","isSecret":true}}]}}"#, "x".repeat(512_001));
+    let problem: Value = fixture.ask("POST /tasks/nightly/runs", token, Some(&large), StatusCode::BAD_REQUEST).await;
+    assert_eq!(problem["detail"], "secret `TOKEN` is larger than 512000 bytes");
+}
+
+#[tokio::test]
+async fn tasks_are_listed_in_pages_without_their_texts() {
+    let fixture = Fixture::new().await;
+    let token = fixture.token(&["run"]).await;
+    let token = token.expose();
+    for name in ["hello", "other", "third"] {
+        let task = ENCODED.replace("\"hello\"", &format!("\"{name}\""));
+        let _: TaskView = fixture.ask("POST /tasks", token, Some(&task), StatusCode::CREATED).await;
+    }
+    let first: TaskList = fixture.ask("GET /tasks?top=2", token, None, StatusCode::OK).await;
+    assert_eq!(first.next_link.as_deref(), Some("/api/v1/tasks?top=2&after=other"));
+    let last: TaskList = fixture.ask("GET /tasks?top=2&after=other", token, None, StatusCode::OK).await;
+    assert_eq!((first.value.len(), last.value.len(), last.next_link), (2, 1, None));
+    let Some(StepSettings::EncodedTask(step)) = &first.value[0].settings.step else { panic!("{:?}", first.value[0]) };
+    assert_eq!((&step.task_content, step.values.as_ref().map(Vec::len)), (&None, Some(1)));
+    let _: Value = fixture.ask("GET /tasks?top=0", token, None, StatusCode::BAD_REQUEST).await;
 }

@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 
 use clap::Args;
-use cooper_api::rest::{StepSettings, TaskSettings, TaskView};
+use cooper_api::rest::{Moment, ReplaceTaskQuery, StepSettings, TaskSettings, TaskView};
 use cooper_client::{Client, ClientError};
 use cooper_types::TaskName;
 
@@ -74,7 +74,11 @@ pub(super) async fn apply(args: &ApplyArgs, server: &ServerArgs, environment: &E
         return Ok(Exit::Success);
     }
     for change in &changes {
-        let task = client.replace_task(&change.name, &change.settings, false).await?;
+        // What was shown is what is changed.
+        let generation = change.before.as_ref().map_or(0, |before| before.generation);
+        let created = change.before.as_ref().map(|before| Moment(before.creation_date));
+        let query = ReplaceTaskQuery { dry_run: false, generation: Some(generation), created };
+        let task = client.replace_task(&change.name, &change.settings, query).await?;
         output::note(&format!("Task {} is applied.", change.name));
         super::source::tell_new_hooks(&task, client.server());
     }
@@ -85,9 +89,19 @@ pub(super) async fn export(args: &ExportArgs, server: &ServerArgs, environment: 
     let client = server.connect(environment)?;
     let tasks = match args.name.find()? {
         Some(name) => vec![client.get_task(&name).await?],
-        None => client.list_tasks().await?.value,
+        None => client.list_tasks().await?,
     };
     for task in &tasks {
+        // A list is without the texts.
+        let whole = match &task.settings {
+            TaskSettings { name: Some(name), step: Some(StepSettings::EncodedTask(_)), .. }
+                if args.name.find()?.is_none() =>
+            {
+                Some(client.get_task(name).await?)
+            }
+            _ => None,
+        };
+        let task = whole.as_ref().unwrap_or(task);
         output::data(format!("---\n{}", yaml::document(&value(&task.settings)?)).as_bytes())?;
     }
     Ok(Exit::Success)
@@ -124,7 +138,8 @@ async fn compare(client: &Client, name: TaskName, settings: TaskSettings) -> Res
         Err(error) => return Err(error.into()),
     };
     // The server says what the document comes to, with all defaults.
-    let after = client.replace_task(&name, &settings, true).await?;
+    let query = ReplaceTaskQuery { dry_run: true, ..ReplaceTaskQuery::default() };
+    let after = client.replace_task(&name, &settings, query).await?;
     let earlier = match &before {
         Some(task) => yaml::document(&value(&task.settings)?),
         None => String::new(),

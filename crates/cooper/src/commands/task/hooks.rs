@@ -1,7 +1,7 @@
 //! `cooper task hooks`: where forges send what happens, what came, and what each delivery led to.
 
 use clap::Args;
-use cooper_api::rest::{DeliveryView, EventOutcomeView, HookList, SeenHook};
+use cooper_api::rest::{DeliveryView, EventOutcomeView, HookList, RegistrationStatus, RegistrationView, SeenHook};
 use cooper_client::ServerUrl;
 
 use super::{NameArgs, plain, source};
@@ -20,6 +20,9 @@ pub(super) struct HooksArgs {
     /// Give the hook of this kind of forge another secret; the one before is taken for a day
     #[arg(long, value_name = "KIND")]
     rotate_secret: Option<String>,
+    /// With `--rotate-secret`: take no secret before the new one any more, as when one has leaked
+    #[arg(long, requires = "rotate_secret")]
+    revoke_old: bool,
     /// The form of the answer
     #[arg(long, short, value_enum, default_value_t)]
     output: OutputForm,
@@ -36,12 +39,20 @@ pub(super) async fn run(args: &HooksArgs, server: &ServerArgs, environment: &Env
                 .with_hint(format!("`cooper task hooks {name}` shows its hooks"))
                 .into());
         };
-        let hook = client.rotate_hook(&name, &hook.hook.id).await?;
+        let hook = client.rotate_hook(&name, &hook.hook.id, args.revoke_old).await?;
         match args.output {
             OutputForm::Json => output::json(&hook)?,
             OutputForm::Text => {
                 source::tell_secret(&hook, client.server());
-                output::note("The one before is taken for another day: set the new one at the forge until then.");
+                output::note(match args.revoke_old {
+                    true => {
+                        "No other is taken any more: set it at the forge now, or what happens until then is not told."
+                    }
+                    false => {
+                        "The one before is taken for another day: set the new one at the forge until then, unless the server \
+                         does that (`cooper task hooks` says so)."
+                    }
+                });
             }
         }
         return Ok(Exit::Success);
@@ -66,6 +77,7 @@ fn describe(hooks: &HookList, server: &ServerUrl) -> String {
         if let Some((at, why)) = seen.last_not_kept.zip(seen.why.as_ref()) {
             lines.push(plain(&format!("  not kept {}: {why}", short_time(at))));
         }
+        lines.extend(seen.registration.as_ref().map(|registration| plain(&registered(registration))));
         if let Some(until) = seen.hook.previous_secret_until {
             lines.push(format!("  the secret before is taken until {}", short_time(until)));
         }
@@ -76,6 +88,26 @@ fn describe(hooks: &HookList, server: &ServerUrl) -> String {
         lines.push(table::table(["RECEIVED", "DELIVERY", "EVENT", "LED TO"], &rows));
     }
     lines.join("\n")
+}
+
+/// How far its registration at the forge is.
+fn registered(view: &RegistrationView) -> String {
+    let RegistrationView { status, repository, registered, next_try, fault } = view;
+    let fault = fault.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default();
+    let earlier = registered.map(|at| format!("registered at {repository} {}", short_time(at)));
+    match (status, earlier) {
+        (RegistrationStatus::Registered, Some(earlier)) => format!("  {earlier}"),
+        (RegistrationStatus::Registered, None) => format!("  registered at {repository}"),
+        (RegistrationStatus::Waiting, earlier) => {
+            let earlier = earlier.map(|earlier| format!(" ({earlier})")).unwrap_or_default();
+            let next = next_try.map(short_time).unwrap_or_default();
+            format!("  to be registered at {repository} {next}{earlier}{fault}")
+        }
+        (RegistrationStatus::Failed, Some(earlier)) => format!("  {earlier}; not renewed{fault}"),
+        (RegistrationStatus::Failed, None) => {
+            format!("  not registered at {repository}{fault}; set it there by hand, or mend that")
+        }
+    }
 }
 
 fn rows(delivery: &DeliveryView) -> Vec<[String; 4]> {

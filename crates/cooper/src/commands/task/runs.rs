@@ -1,7 +1,7 @@
 //! `cooper task run`, and what `az acr task` has for runs: the words of `cooper runs` for those who know az.
 
 use clap::Args;
-use cooper_api::rest::{ListRunsQuery, Run, RunStatus, TaskRunRequest};
+use cooper_api::rest::{ListRunsQuery, Run, TaskRunRequest};
 use cooper_types::RunId;
 
 use super::NameArgs;
@@ -14,8 +14,8 @@ use crate::connection::ServerArgs;
 use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::fault::{Fault, Stop};
+use crate::output;
 use crate::started::{WaitFlags, Whose, new_key, see_through};
-use crate::{output, table};
 
 #[derive(Args, Debug)]
 pub(super) struct RunArgs {
@@ -67,19 +67,8 @@ pub(super) struct LogsArgs {
 pub(super) struct ListRunsArgs {
     #[command(flatten)]
     name: NameArgs,
-    /// Only runs with this status, such as Failed
-    #[arg(long, alias = "status", value_name = "STATUS")]
-    run_status: Option<RunStatus>,
-    /// How many at most
-    #[arg(long, value_name = "N", default_value_t = ListRunsQuery::DEFAULT_TOP,
-          value_parser = clap::value_parser!(u32).range(1..=i64::from(ListRunsQuery::MAX_TOP)))]
-    top: u32,
-    /// Only runs that are older than this one
-    #[arg(long, value_name = "RUN")]
-    before: Option<String>,
-    /// The form of the list
-    #[arg(long, short, value_enum, default_value_t)]
-    output: OutputForm,
+    #[command(flatten)]
+    list: all_runs::ListFlags,
 }
 
 #[derive(Args, Debug)]
@@ -161,25 +150,10 @@ pub(super) async fn logs(args: &LogsArgs, server: &ServerArgs, environment: &Env
 }
 
 pub(super) async fn list(args: &ListRunsArgs, server: &ServerArgs, environment: &Environment) -> Result<Exit, Stop> {
-    let query = ListRunsQuery {
-        status: args.run_status,
-        task_name: args.name.find()?,
-        run_type: None,
-        top: Some(args.top),
-        before: args.before.as_deref().map(run_id).transpose()?,
-    };
+    let query = args.list.query(args.name.find()?)?;
     let list = server.connect(environment)?.list_runs(&query).await?;
-    match args.output {
-        OutputForm::Json => output::json(&list.value)?,
-        OutputForm::Text => {
-            let rows: Vec<[String; 7]> = list.value.iter().map(row).collect();
-            let heading = ["RUN ID", "TASK", "PLATFORM", "STATUS", "TRIGGER", "STARTED", "DURATION"];
-            output::line(&table::table(heading, &rows))?;
-            if let (Some(_), Some(last)) = (&list.next_link, list.value.last()) {
-                output::note(&format!("There are more: see --top N and --before {}.", last.run_id));
-            }
-        }
-    }
+    let heading = ["RUN ID", "TASK", "PLATFORM", "STATUS", "TRIGGER", "STARTED", "DURATION"];
+    args.list.show(&list, heading, row)?;
     Ok(Exit::Success)
 }
 

@@ -213,7 +213,7 @@ async fn next(
                 output::line(&format!("{}   {name}", short_time(*at)))?;
             }
             if instants.is_empty() {
-                output::note(&format!("Nothing starts task {task} by itself."));
+                output::note(&format!("No timer that is enabled starts task {task}."));
             }
         }
     }

@@ -5,6 +5,8 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::product::Server;
@@ -52,10 +54,20 @@ impl Connection<'_> {
 
     /// The same with headers of the caller's, whole lines, and nobody's token.
     pub(super) fn ask_with(&mut self, method: &str, path: &str, headers: &str, body: &str) -> anyhow::Result<Vec<u8>> {
+        self.send(method, path, &format!("{headers}Content-Type: application/json\r\n"), body)
+    }
+
+    /// Pushes a manifest.
+    pub(super) fn push(&mut self, path: &str, media_type: &str, manifest: &str) -> anyhow::Result<Vec<u8>> {
+        let credential = STANDARD.encode(format!("bench:{}", self.access.token));
+        let headers = format!("Authorization: Basic {credential}\r\nContent-Type: {media_type}\r\n");
+        self.send("PUT", path, &headers, manifest)
+    }
+
+    fn send(&mut self, method: &str, path: &str, headers: &str, body: &str) -> anyhow::Result<Vec<u8>> {
         let authority = &self.access.authority;
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {authority}\r\n{headers}\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nHost: {authority}\r\n{headers}Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
         self.stream.get_mut().write_all(request.as_bytes()).context("send a request")?;

@@ -1,6 +1,9 @@
-//! Webhooks of forges at a pace: from a delivery to its answer, and whether each has set off one run.
+//! Webhooks of forges at a pace, while the server is killed and started anew: from a delivery to its answer and to its run,
+//! and whether each has set off one run.
+//!
+//! A forge whose delivery is not answered sends it again under its id; so do these.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,10 +12,11 @@ use hmac::{Hmac, Mac as _};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use super::connection::Access;
-use super::timers::{PAGE, accepted, seconds_now};
+use super::connection::{Access, Connection};
+use super::timers::{DAY_MICROS, PAGE, micros_now, micros_of_day};
 use crate::bench::times::Times;
 use crate::command::Interrupt;
+use crate::product::{Product, Server};
 use crate::report::Report;
 
 /// Tasks with a hook each.
@@ -21,6 +25,10 @@ const TASKS: usize = 10;
 const SENDERS: usize = 16;
 /// How long the runs may take to be queued after the last answer.
 const LATEST: Duration = Duration::from_secs(60);
+/// How long a delivery is sent again for.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often the server is killed.
+const KILLS: u32 = 2;
 
 /// A task's hook.
 struct Hook {
@@ -35,21 +43,66 @@ pub(super) struct Pace {
     pub(super) seconds: u32,
 }
 
-/// Sends the deliveries, and shows how they were answered and what became of them.
-pub(super) fn measure(report: &Report, interrupt: &Interrupt, access: &Access, pace: Pace) -> anyhow::Result<()> {
-    let hooks = (0..TASKS).map(|number| make(access, number)).collect::<anyhow::Result<Vec<Hook>>>()?;
-    let mut connection = access.connect()?;
-    let before = accepted(&mut connection)?;
-    let all = pace.per_second * pace.seconds;
-    let what = format!("sent {all} deliveries, {} a second", pace.per_second);
-    let times = report.step(&what, || send(access, &hooks, pace))?;
-    report.line(format_args!("{}", times.row("delivery to answer")));
-    report.step("all runs are queued", || {
-        let queued = interrupt.wait(LATEST, || Ok((accepted(&mut connection)? >= before + all).then_some(())))?;
-        queued
-            .with_context(|| format!("{} of {all} were queued", accepted(&mut connection).unwrap_or_default() - before))
+impl Pace {
+    fn all(self) -> u32 {
+        self.per_second * self.seconds
+    }
+
+    /// When a delivery is due, after the first.
+    fn at(self, number: usize) -> Duration {
+        Duration::from_secs_f64(number as f64 / f64::from(self.per_second))
+    }
+}
+
+/// A delivery that was answered.
+struct Sent {
+    number: usize,
+    /// When it was sent first, in microseconds of the day.
+    at: i64,
+    /// How long the answer took, where the first one came.
+    answer: Option<Duration>,
+}
+
+/// Sends the deliveries, and shows how they were answered and what became of them. The server lives on.
+pub(super) fn measure(
+    report: &Report,
+    interrupt: &Interrupt,
+    product: &Product<'_>,
+    mut server: Server,
+    pace: Pace,
+) -> anyhow::Result<Server> {
+    let access = Access::of(&server)?;
+    let hooks = (0..TASKS).map(|number| make(&access, number)).collect::<anyhow::Result<Vec<Hook>>>()?;
+    let what =
+        format!("sent {} deliveries, {} a second; the server was killed {KILLS} times", pace.all(), pace.per_second);
+    let sent = report.step(&what, || send(&access, &hooks, pace, product, &mut server))?;
+    let runs = report.step("all runs are queued", || {
+        let mut runs = BTreeMap::new();
+        let all = pace.all() as usize;
+        interrupt.wait(LATEST, || {
+            runs = queued(&access)?;
+            Ok((runs.len() >= all).then_some(()))
+        })?;
+        let found: u32 = runs.values().map(|(count, _)| count).sum();
+        if runs.len() != all || found as usize != all {
+            bail!("{all} deliveries led to {found} runs of {} commits", runs.len());
+        }
+        Ok(runs)
     })?;
-    count(access, all)
+    let again = sent.iter().filter(|sent| sent.answer.is_none()).count();
+    report.line(format_args!("  each delivery has one run; {again} had to be sent again"));
+    let answers = sent.iter().filter_map(|sent| sent.answer);
+    report.line(format_args!("{}", Times::of(answers).shares("delivery to answer, ms")));
+    let delays = sent.iter().filter(|sent| sent.answer.is_some()).filter_map(|sent| {
+        let (_, queued) = runs.get(&commit(sent.number))?;
+        u64::try_from((queued - sent.at).rem_euclid(DAY_MICROS)).ok().map(Duration::from_micros)
+    });
+    report.line(format_args!("{}", Times::of(delays).shares("delivery to queued, ms")));
+    Ok(server)
+}
+
+fn commit(number: usize) -> String {
+    format!("{:040x}", number + 1_000_000)
 }
 
 fn make(access: &Access, number: usize) -> anyhow::Result<Hook> {
@@ -68,48 +121,71 @@ fn repository(number: usize) -> String {
     format!("https://git.example.org/team/app-{number}.git")
 }
 
-fn send(access: &Access, hooks: &[Hook], pace: Pace) -> anyhow::Result<Times> {
-    let start = Instant::now();
-    let mut times = Times::default();
-    let sent = thread::scope(|scope| {
-        let senders: Vec<_> =
-            (0..SENDERS).map(|sender| scope.spawn(move || send_some(access, hooks, pace, sender, start))).collect();
-        senders.into_iter().map(|sender| sender.join().unwrap_or_else(|_| bail!("a sender panicked"))).collect()
-    });
-    let sent: anyhow::Result<Vec<Vec<Duration>>> = sent;
-    sent?.into_iter().flatten().for_each(|time| times.add(time));
-    Ok(times)
-}
-
-/// Sends every sixteenth delivery at its time.
-fn send_some(
+/// Sends from several places, and kills the server meanwhile.
+fn send(
     access: &Access,
     hooks: &[Hook],
     pace: Pace,
-    sender: usize,
-    start: Instant,
-) -> anyhow::Result<Vec<Duration>> {
-    let mut connection = access.connect()?;
-    let mut times = Vec::new();
-    for number in (sender..(pace.per_second * pace.seconds) as usize).step_by(SENDERS) {
-        let due = start + Duration::from_secs_f64(number as f64 / f64::from(pace.per_second));
-        wait_for(due);
+    product: &Product<'_>,
+    server: &mut Server,
+) -> anyhow::Result<Vec<Sent>> {
+    let start = Instant::now();
+    let sent: anyhow::Result<Vec<Vec<Sent>>> = thread::scope(|scope| {
+        let senders: Vec<_> =
+            (0..SENDERS).map(|sender| scope.spawn(move || send_some(access, hooks, pace, sender, start))).collect();
+        for kill in 1..=KILLS {
+            wait_for(start + pace.at((pace.all() * kill / (KILLS + 1)) as usize));
+            server.kill(product, &["--no-agent"])?;
+        }
+        senders.into_iter().map(|sender| sender.join().unwrap_or_else(|_| bail!("a sender panicked"))).collect()
+    });
+    Ok(sent?.into_iter().flatten().collect())
+}
+
+/// Sends every sixteenth delivery at its time.
+fn send_some(access: &Access, hooks: &[Hook], pace: Pace, sender: usize, start: Instant) -> anyhow::Result<Vec<Sent>> {
+    let mut connection = Some(access.connect()?);
+    let mut sent = Vec::new();
+    for number in (sender..pace.all() as usize).step_by(SENDERS) {
+        wait_for(start + pace.at(number));
         let hook = hooks.get(number % TASKS).context("there is a hook for each task")?;
-        let body = json!({
-            "delivery": format!("delivery-{number}"), "repository": repository(number % TASKS),
-            "ref": "refs/heads/main", "before": format!("{:040x}", number + 1), "after": format!("{:040x}", number + 1_000_000),
-            "message": "a change",
-        });
-        let seconds = seconds_now()?.to_string();
-        let mut mac = Hmac::<Sha256>::new_from_slice(hook.secret.as_bytes()).context("a secret is a key")?;
-        mac.update(format!("{seconds}.{body}").as_bytes());
-        let digits: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        let headers = format!("Cooper-Timestamp: {seconds}\r\nCooper-Signature: v1={digits}\r\n");
-        let asked = Instant::now();
-        connection.ask_with("POST", &hook.path, &headers, &body.to_string())?;
-        times.push(asked.elapsed());
+        let at = micros_now()? % DAY_MICROS;
+        let begun = Instant::now();
+        let mut tries = 0;
+        while let Err(error) = deliver(access, &mut connection, hook, number) {
+            if begun.elapsed() > PATIENCE {
+                return Err(error.context(format!("deliver {number}")));
+            }
+            tries += 1;
+            connection = None;
+            wait_for(Instant::now() + Duration::from_millis(100));
+        }
+        sent.push(Sent { number, at, answer: (tries == 0).then(|| begun.elapsed()) });
     }
-    Ok(times)
+    Ok(sent)
+}
+
+fn deliver<'a>(
+    access: &'a Access,
+    connection: &mut Option<Connection<'a>>,
+    hook: &Hook,
+    number: usize,
+) -> anyhow::Result<()> {
+    let connection = match connection {
+        Some(connection) => connection,
+        None => connection.insert(access.connect()?),
+    };
+    let body = json!({
+        "delivery": format!("delivery-{number}"), "repository": repository(number % TASKS),
+        "ref": "refs/heads/main", "before": format!("{:040x}", number + 1), "after": commit(number),
+        "message": "a change",
+    });
+    let seconds = (micros_now()? / 1_000_000).to_string();
+    let mut mac = Hmac::<Sha256>::new_from_slice(hook.secret.as_bytes()).context("a secret is a key")?;
+    mac.update(format!("{seconds}.{body}").as_bytes());
+    let digits: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let headers = format!("Cooper-Timestamp: {seconds}\r\nCooper-Signature: v1={digits}\r\n");
+    connection.ask_with("POST", &hook.path, &headers, &body.to_string()).map(drop)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a load has a pace, and this thread has nothing else to do")]
@@ -117,28 +193,26 @@ fn wait_for(due: Instant) {
     thread::sleep(due.saturating_duration_since(Instant::now()));
 }
 
-/// Looks whether each delivery has one run.
-fn count(access: &Access, all: u32) -> anyhow::Result<()> {
+/// How many runs each commit has, and when the last of them was queued, in microseconds of the day.
+fn queued(access: &Access) -> anyhow::Result<BTreeMap<String, (u32, i64)>> {
     let mut connection = access.connect()?;
-    let mut commits = BTreeSet::new();
-    let (mut before, mut found) = (String::new(), 0);
+    let mut runs = BTreeMap::new();
+    let mut before = String::new();
     loop {
         let page = connection.json("GET", &format!("/api/v1/runs?top={PAGE}{before}"), None)?;
         let page = page.get("value").and_then(Value::as_array).context("the list of runs has no value")?;
         for run in page {
             if let Some(commit) = run.pointer("/sourceTrigger/commitId").and_then(Value::as_str) {
-                commits.insert(commit.to_owned());
-                found += 1;
+                let time = run.get("createTime").and_then(Value::as_str).context("a run has no createTime")?;
+                let (count, at) = runs.entry(commit.to_owned()).or_insert((0, 0));
+                *count += 1;
+                *at = micros_of_day(time)?;
             }
             let id = run.get("runId").and_then(Value::as_str).context("a run has no runId")?;
             before = format!("&before={id}");
         }
         if page.len() < PAGE {
-            break;
+            return Ok(runs);
         }
     }
-    if found != all || commits.len() != all as usize {
-        bail!("{all} deliveries led to {found} runs of {} commits", commits.len());
-    }
-    Ok(())
 }

@@ -1,26 +1,23 @@
 //! Many tasks with a timer in the same minute: from that minute's begin until each run is queued, and whether each is there once.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use super::connection::{Access, Connection};
+use super::making::{CLIENTS, make};
 use crate::command::Interrupt;
 use crate::report::Report;
 
-/// Clients that make tasks at a time.
-const CLIENTS: u32 = 16;
 /// How many tasks are made in a second at the least; else the minute would come too early.
 const MADE_PER_SECOND: u64 = 150;
 /// How long the last run may take after the minute's begin.
 const LATEST: Duration = Duration::from_secs(120);
 /// How many runs a page has.
 pub(super) const PAGE: usize = 1000;
-const DAY_MICROS: i64 = 24 * 3600 * 1_000_000;
+pub(super) const DAY_MICROS: i64 = 24 * 3600 * 1_000_000;
 
 /// Makes the tasks, waits for their minute, and shows when the runs were queued.
 pub(super) fn measure(report: &Report, interrupt: &Interrupt, access: &Access, tasks: u32) -> anyhow::Result<()> {
@@ -28,7 +25,8 @@ pub(super) fn measure(report: &Report, interrupt: &Interrupt, access: &Access, t
     let minute = seconds_now()?.saturating_add(u64::from(tasks) / MADE_PER_SECOND + 5) / 60 + 1;
     let schedule = format!("{} {} * * *", minute % 60, minute / 60 % 24);
     let begun = Instant::now();
-    report.step(&format!("made {tasks} tasks with the timer {schedule}"), || make(access, tasks, &schedule))?;
+    let timers = json!({ "t1": { "schedule": schedule } });
+    report.step(&format!("made {tasks} tasks with the timer {schedule}"), || make(access, tasks, "task", &timers))?;
     let rate = f64::from(tasks) / begun.elapsed().as_secs_f64();
     report.line(format_args!("  {rate:.0} tasks made a second by {CLIENTS} clients"));
     if seconds_now()? >= minute * 60 {
@@ -52,37 +50,17 @@ pub(super) fn measure(report: &Report, interrupt: &Interrupt, access: &Access, t
     Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "a timer's minute is one of the clock on the wall")]
-pub(super) fn seconds_now() -> anyhow::Result<u64> {
-    Ok(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("read the clock")?.as_secs())
+fn seconds_now() -> anyhow::Result<u64> {
+    Ok(micros_now()?.unsigned_abs() / 1_000_000)
 }
 
-fn make(access: &Access, tasks: u32, schedule: &str) -> anyhow::Result<()> {
-    let next = AtomicU32::new(0);
-    thread::scope(|scope| {
-        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(|| make_some(access, &next, tasks, schedule))).collect();
-        clients.into_iter().try_for_each(|client| match client.join() {
-            Ok(made) => made,
-            Err(_) => bail!("a client panicked"),
-        })
-    })
-}
-
-fn make_some(access: &Access, next: &AtomicU32, tasks: u32, schedule: &str) -> anyhow::Result<()> {
-    let mut connection = access.connect()?;
-    loop {
-        let number = next.fetch_add(1, Ordering::Relaxed);
-        if number >= tasks {
-            return Ok(());
-        }
-        let file = "version: v1.1.0\nsteps:\n  - cmd: busybox true\n";
-        let task = json!({
-            "name": format!("task-{number:05}"),
-            "step": { "type": "EncodedTask", "taskContent": file },
-            "timers": { "t1": { "schedule": schedule } },
-        });
-        connection.ask("POST", "/api/v1/tasks", Some(&task))?;
-    }
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what the server says of its time is compared with the clock on the wall"
+)]
+pub(super) fn micros_now() -> anyhow::Result<i64> {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("read the clock")?;
+    i64::try_from(since.as_micros()).context("read the clock")
 }
 
 /// Waits until so many runs were accepted.
@@ -96,7 +74,7 @@ fn wait(interrupt: &Interrupt, access: &Access, tasks: u32, minute: u64) -> anyh
     ended?.with_context(|| format!("{} of {tasks} runs were queued", accepted(&mut connection).unwrap_or_default()))
 }
 
-pub(super) fn accepted(connection: &mut Connection<'_>) -> anyhow::Result<u32> {
+fn accepted(connection: &mut Connection<'_>) -> anyhow::Result<u32> {
     let text = String::from_utf8(connection.ask("GET", "/metrics", None)?).context("read the metrics")?;
     let line = text.lines().find_map(|line| line.strip_prefix("cooper_runs_accepted_total "));
     line.context("the metrics have no cooper_runs_accepted_total")?.trim().parse().context("read the metrics")
@@ -130,7 +108,7 @@ fn delays(access: &Access, tasks: u32, minute: u64) -> anyhow::Result<Vec<i64>> 
 }
 
 /// The time of day of `2026-01-31T12:34:56.789012Z`, in microseconds.
-fn micros_of_day(text: &str) -> anyhow::Result<i64> {
+pub(super) fn micros_of_day(text: &str) -> anyhow::Result<i64> {
     let time = text.split_once('T').map(|(_, time)| time.trim_end_matches('Z').replace('.', ":"));
     let parts: Vec<i64> = time.unwrap_or_default().split(':').filter_map(|part| part.parse().ok()).collect();
     match parts.as_slice() {

@@ -41,6 +41,7 @@ fn made(order: &CommandOrder, networks: &[&str], policy: &StepPolicy) -> Result<
         has_context: false,
         networks: networks.iter().map(|name| network(name)).collect(),
         volumes: vec![VolumeOrder { name: "keys".into(), files: Vec::new() }],
+        registry_by_address: false,
     };
     request(&StepId::parse("web").expect("valid"), order, Digest::sha256(b"image"), &environment, policy)
 }
@@ -171,4 +172,24 @@ fn the_operators_limits_are_each_containers() {
     assert_eq!((limits.nano_cpus, limits.memory, limits.pids), (Some(500_000_000), Some(64 << 20), Some(100)));
     let usual = made(&order, &[], &StepPolicy::default()).expect("valid").request.limits;
     assert_eq!((usual.memory, usual.pids), (None, ContainerLimits::default().pids));
+}
+
+#[test]
+fn the_registrys_address_is_told_where_somebody_of_ours_listens() {
+    let address = "127.0.0.1:4747".parse().expect("an address");
+    let told = |network: ContainerNetwork, variable: &str| {
+        let mut request = ContainerRequest::new(StepId::parse("purge").expect("valid"), Digest::sha256(b"acr"));
+        request.network = network;
+        request.environment.push((variable.to_owned(), SecretString::new("secret".to_owned())));
+        tell_address(&mut request, address);
+        request.environment.last().map(|(name, value)| format!("{name}={}", value.expose())).expect("a variable")
+    };
+    assert_eq!(told(ContainerNetwork::Shared, ACR_PASSWORD), "COOPER_REGISTRY_ADDRESS=127.0.0.1:4747");
+    for (network, variable) in [
+        (ContainerNetwork::Host, ACR_PASSWORD),
+        (ContainerNetwork::None, ACR_PASSWORD),
+        (ContainerNetwork::Shared, "PASSWORD"),
+    ] {
+        assert_eq!(told(network, variable), format!("{variable}=secret"));
+    }
 }

@@ -1,0 +1,129 @@
+//! What a task tells others, for its owner: of an endpoint's address the host alone, and nothing of its answers but their status, which would let
+//! owners read where the server can. A forge's refusal is in its words, as for the hooks there: it is asked with the task's own token.
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use cooper_api::problem::ProblemCode;
+use cooper_api::rest::{
+    DeliveryStatus, ListNotificationsQuery, NotificationKind, NotificationList, NotificationView, WebhookEventInfo,
+};
+use cooper_engine::delivery::State as DeliveryState;
+use cooper_engine::task::Task;
+use cooper_ports::access::Token;
+use cooper_ports::outbox::{DeliveryRecord, Target};
+use cooper_ports::statuses::StatusRecord;
+use cooper_types::{EventId, RunId, TaskName};
+
+use super::{find, owned};
+use crate::api::runs::invalid;
+use crate::api::{ApiState, Caller, PathId, PathIds, Query};
+use crate::hooks::statuses::NO_TOKEN;
+use crate::problem::{ApiError, ApiResult};
+
+/// `GET /tasks/{id}/notifications`
+pub(in crate::api) async fn list(
+    State(state): State<ApiState>,
+    Extension(Caller(token)): Extension<Caller>,
+    PathId(name): PathId<TaskName>,
+    Query(query): Query<ListNotificationsQuery>,
+) -> ApiResult<Json<NotificationList>> {
+    let top = query.top.unwrap_or(ListNotificationsQuery::DEFAULT_TOP);
+    if top == 0 || top > ListNotificationsQuery::MAX_TOP {
+        return Err(invalid(format!("top is {top}; it must be 1 to {}", ListNotificationsQuery::MAX_TOP)));
+    }
+    let core = &state.core;
+    let task = find(core, &name).await?.task;
+    seen_by(&task, &token)?;
+    let sent = core.webhooks.list_sent(&target(&task), top).await?;
+    let told = core.statuses.list_statuses(&name, task.created, top).await?;
+    // Who keeps no token has asked for none.
+    let told = told.into_iter().filter(|one| one.fault.as_deref() != Some(NO_TOKEN));
+    let mut value: Vec<_> = sent.into_iter().filter_map(of_endpoint).chain(told.map(of_forge)).collect();
+    value.sort_by_key(|one| std::cmp::Reverse(one.timestamp));
+    value.truncate(top as usize);
+    Ok(Json(NotificationList { value }))
+}
+
+/// `POST /tasks/{id}/notifications/{event}/redeliver`
+pub(in crate::api) async fn redeliver(
+    State(state): State<ApiState>,
+    Extension(Caller(token)): Extension<Caller>,
+    PathIds(name, event): PathIds<TaskName, EventId>,
+) -> ApiResult<Json<WebhookEventInfo>> {
+    let core = state.core;
+    core.clone()
+        .detached(async move {
+            let task = find(&core, &name).await?.task;
+            owned(&task, &token)?;
+            if task.base_image.endpoint.is_none() {
+                let detail = format!("task `{name}` has no endpoint to send it to");
+                let hint = format!("`cooper task update {name} --update-trigger-endpoint URL` sets one");
+                return Err(ApiError::new(ProblemCode::Conflict, detail).with_hint(hint));
+            }
+            if !core.webhooks.redeliver(&target(&task), &event).await? {
+                let hint = format!("`cooper task notifications {name}` shows those that are kept");
+                return Err(ApiError::not_found(format!("notification `{event}` of task `{name}`")).with_hint(hint));
+            }
+            Ok(Json(WebhookEventInfo { id: event }))
+        })
+        .await
+}
+
+fn target(task: &Task) -> Target {
+    Target::UpdateTrigger(task.name.key())
+}
+
+/// Lets the task's principal and administrators through.
+fn seen_by(task: &Task, token: &Token) -> ApiResult<()> {
+    if task.principal == token.principal || token.scopes.admin() {
+        return Ok(());
+    }
+    let (name, owner) = (&task.name, &task.principal);
+    let detail = format!("task `{name}` is {owner}'s: only that principal and administrators see what it tells");
+    Err(ApiError::new(ProblemCode::Forbidden, detail))
+}
+
+fn of_endpoint(record: DeliveryRecord) -> Option<NotificationView> {
+    let (status, next) = match record.delivery.state {
+        DeliveryState::Due { at } => (DeliveryStatus::Waiting, Some(at)),
+        DeliveryState::Trying { .. } => (DeliveryStatus::Trying, None),
+        DeliveryState::Delivered { .. } => (DeliveryStatus::Delivered, None),
+        DeliveryState::Failed { .. } => (DeliveryStatus::Failed, None),
+    };
+    let last = record.last;
+    Some(NotificationView {
+        kind: NotificationKind::UpdateTrigger,
+        id: Some(record.event),
+        run_id: RunId::parse(&record.subject).ok()?,
+        timestamp: record.delivery.queued,
+        status,
+        attempts: record.delivery.tries,
+        redelivery: record.redelivery,
+        next_attempt_time: next,
+        last_attempt_time: last.as_ref().map(|last| last.at),
+        last_status_code: last.as_ref().and_then(|last| last.status),
+        // With a status it is what the receiver says.
+        reason: last.filter(|last| last.status.is_none()).map(|last| last.said),
+    })
+}
+
+fn of_forge(record: StatusRecord) -> NotificationView {
+    let status = match (&record.due, &record.fault) {
+        (Some(_), _) => DeliveryStatus::Waiting,
+        (None, None) => DeliveryStatus::Delivered,
+        (None, Some(_)) => DeliveryStatus::Failed,
+    };
+    NotificationView {
+        kind: NotificationKind::CommitStatus,
+        id: None,
+        run_id: record.run,
+        timestamp: record.since,
+        status,
+        attempts: record.tries,
+        redelivery: false,
+        next_attempt_time: record.due,
+        last_attempt_time: None,
+        last_status_code: None,
+        reason: record.fault,
+    }
+}

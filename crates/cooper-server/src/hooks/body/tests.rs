@@ -1,0 +1,136 @@
+//! Bodies that come slowly, that are large, and many at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::SinkExt as _;
+use futures::channel::mpsc::{Sender, channel};
+
+use super::*;
+use crate::hooks::rooms::Times;
+
+type Frames = Sender<Result<Bytes, std::io::Error>>;
+
+fn hook(digit: char) -> HookId {
+    HookId::parse(&digit.to_string().repeat(32)).expect("valid")
+}
+
+fn rooms() -> Arc<Rooms> {
+    let millis = Duration::from_millis;
+    let (first, more, longest) = (millis(4000), millis(200), millis(30_000));
+    Arc::new(Rooms::with(Times { first, more, longest, stall: millis(4000), wait: millis(100) }))
+}
+
+/// A body that is being read, and the way to go on with it.
+fn begin(rooms: &Arc<Rooms>, hook: HookId) -> (Frames, tokio::task::JoinHandle<Result<Read, Fault>>) {
+    let (frames, stream) = channel(0);
+    let rooms = Arc::clone(rooms);
+    let read = async move { read(&rooms, &hook, &HeaderMap::new(), Body::from_stream(stream)).await };
+    (frames, tokio::spawn(read))
+}
+
+async fn send(frames: &mut Frames, bytes: usize) {
+    frames.send(Ok(vec![b' '; bytes].into())).await.expect("it is read");
+}
+
+async fn whole(rooms: &Rooms, hook: HookId, bytes: usize) -> Result<Read, Fault> {
+    read(rooms, &hook, &HeaderMap::new(), Body::from(vec![b' '; bytes])).await
+}
+
+#[tokio::test]
+async fn slow_bodies_keep_nobody_waiting() {
+    let rooms = rooms();
+    let mut slow = Vec::new();
+    for number in 0..100 {
+        let (mut frames, read) = begin(&rooms, hook('a'));
+        // Two of them take the hook's share.
+        send(&mut frames, if number < 2 { LARGE + 1 } else { 1000 }).await;
+        slow.push((frames, read));
+    }
+    for bytes in [1000, LARGE, 10 << 20] {
+        let read = whole(&rooms, hook('b'), bytes).await.expect("there is room");
+        assert_eq!(read.bytes.len(), bytes);
+    }
+    assert!(slow.iter().all(|(_, read)| !read.is_finished()), "they were waited for");
+    for (frames, read) in slow {
+        assert_eq!(read.await.expect("no panic").expect_err("it is slow"), TOO_SLOW);
+        drop(frames);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_goes_on_has_its_time() {
+    let rooms = rooms();
+    let (mut frames, read) = begin(&rooms, hook('a'));
+    // Longer than the beginning may take.
+    let start = Instant::now();
+    let mut parts = 0;
+    while parts < 20 || start.elapsed() < rooms.times.first + rooms.times.more {
+        send(&mut frames, A_PART).await;
+        parts += 1;
+        tokio::time::sleep(rooms.times.more / 2).await;
+    }
+    drop(frames);
+    assert_eq!(read.await.expect("no panic").expect("it is read").bytes.len(), parts * A_PART);
+    // A drop now and then is not enough.
+    let (mut frames, read) = begin(&rooms, hook('a'));
+    send(&mut frames, LARGE + 1).await;
+    while frames.send(Ok(Bytes::from_static(b" "))).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(read.await.expect("no panic").expect_err("it is slow"), TOO_SLOW);
+}
+
+#[tokio::test]
+async fn a_hook_has_its_share_of_large_bodies_and_all_have_their_room() {
+    let rooms = rooms();
+    let one = whole(&rooms, hook('a'), MAX_BODY).await.expect("there is room");
+    assert_eq!(whole(&rooms, hook('a'), 1 << 20).await.expect_err("these are its bytes"), NO_SHARE);
+    whole(&rooms, hook('a'), LARGE).await.expect("a small one needs none");
+    let _two = whole(&rooms, hook('b'), LARGE + 1).await.expect("there is room");
+    let _three = whole(&rooms, hook('b'), LARGE + 1).await.expect("there is room");
+    assert_eq!(whole(&rooms, hook('b'), LARGE + 1).await.expect_err("these are its places"), NO_SHARE);
+    let _four = whole(&rooms, hook('c'), MAX_BODY).await.expect("there is room");
+    let _five = whole(&rooms, hook('d'), MAX_BODY).await.expect("there is room");
+    let _six = whole(&rooms, hook('e'), LARGE + 1).await.expect("there is room");
+    assert_eq!(whole(&rooms, hook('f'), MAX_BODY).await.expect_err("it is full"), NO_ROOM);
+    drop(one);
+    whole(&rooms, hook('a'), MAX_BODY).await.expect("it was given back");
+    assert_eq!(whole(&rooms, hook('d'), MAX_BODY + 1).await.expect_err("too large"), TOO_LARGE);
+}
+
+#[tokio::test]
+async fn a_large_body_that_stops_gives_its_room_back_soon() {
+    let (long, soon) = (Duration::from_secs(300), Duration::from_millis(300));
+    let rooms = Arc::new(Rooms::with(Times { first: long, more: long, longest: long, stall: soon, wait: long }));
+    let (mut small, read_small) = begin(&rooms, hook('a'));
+    send(&mut small, 1000).await;
+    let (mut large, read_large) = begin(&rooms, hook('a'));
+    send(&mut large, 1 << 20).await;
+    let ended = tokio::time::timeout(Duration::from_secs(60), read_large).await.expect("it holds its room");
+    assert_eq!(ended.expect("no panic").expect_err("it has stopped"), TOO_SLOW);
+    assert!(!read_small.is_finished(), "that one takes none");
+    drop((small, large));
+}
+
+#[tokio::test]
+async fn who_has_begun_in_earnest_has_room_for_all_that_was_announced() {
+    let rooms = rooms();
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_LENGTH, MAX_BODY.into());
+    let (mut frames, stream) = channel(0);
+    let begun = {
+        let rooms = Arc::clone(&rooms);
+        async move { read(&rooms, &hook('a'), &headers, Body::from_stream(stream)).await }
+    };
+    let begun = tokio::spawn(begun);
+    send(&mut frames, IN_EARNEST + 1).await;
+    // Handed over when it is asked for, which is after the room was taken.
+    send(&mut frames, 1).await;
+    let _others = [whole(&rooms, hook('b'), MAX_BODY).await, whole(&rooms, hook('c'), MAX_BODY).await];
+    let _third = whole(&rooms, hook('d'), MAX_BODY).await.expect("there is room");
+    assert_eq!(whole(&rooms, hook('e'), MAX_BODY).await.expect_err("it is full"), NO_ROOM);
+    send(&mut frames, MAX_BODY - IN_EARNEST - 2).await;
+    drop(frames);
+    assert_eq!(begun.await.expect("no panic").expect("it ends").bytes.len(), MAX_BODY);
+}

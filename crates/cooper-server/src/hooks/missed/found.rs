@@ -1,0 +1,168 @@
+//! What is in a task's repository, each with the event that would have told of it.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use cooper_engine::task::Task;
+use cooper_engine::trigger::event::{ChangedFiles, Push, RefChange, SourceChange, SourceEvent, TagPush};
+use cooper_engine::trigger::name::{CommitId, RefName};
+use cooper_engine::trigger::provider::Provider;
+use cooper_engine::trigger::repository::{EventRepository, RepositoryUrl};
+use cooper_forge::api::ForgeError;
+use cooper_ports::references::{Reference, ReferenceKind};
+use cooper_ports::store_error::StoreError;
+use cooper_source::git::{CredentialSource, GitCredential, ListedReference};
+use cooper_spec::source::RemoteSource;
+use cooper_types::{SecretString, SourceHost, TaskName};
+
+use super::{Look, MOST, listens};
+use crate::core::Core;
+use crate::hooks::forges;
+use crate::orders::task_credential_purpose;
+use crate::problem::chain;
+
+/// What is there.
+pub(in crate::hooks) struct There {
+    /// Where it points: of an annotated tag, the tag's own object.
+    pub(super) at: CommitId,
+    /// The commit that an annotated tag leads to: some forges tell of that.
+    peeled: Option<CommitId>,
+    /// What would have told of it.
+    pub(super) event: SourceEvent,
+    /// Who would have; anybody if it is not said.
+    pub(super) provider: Option<Provider>,
+}
+
+impl There {
+    /// Whether it points there.
+    pub(super) fn is_at(&self, commit: &CommitId) -> bool {
+        self.at == *commit || self.peeled.as_ref() == Some(commit)
+    }
+}
+
+/// All that is there of a kind.
+pub(in crate::hooks) type Found = BTreeMap<Reference, There>;
+
+impl Look {
+    /// The branches and tags of a task's repository; nothing if it can't be looked at.
+    pub(super) async fn list(&self, core: &Core, task: &Task) -> Option<Vec<ListedReference>> {
+        let Some(RemoteSource::Git(context)) = &task.source else { return None };
+        let credentials = TaskCredentials { core, task: &task.name };
+        let listed = cooper_source::git::references(&core.egress, &credentials, &context.url);
+        match self.wait(task, &context.url.host(), listed).await? {
+            Ok(listed) => Some(listed),
+            Err(error) => {
+                tracing::info!(task = %task.name, error = chain(&error), "task's repository can't be looked at");
+                None
+            }
+        }
+    }
+
+    /// The open pull requests, where the task keeps a token for the forge and the forge says them.
+    pub(super) async fn pull_requests(&self, core: &Core, task: &Task) -> Result<Option<Found>, StoreError> {
+        let Some(repository) = repository(task) else { return Ok(None) };
+        let Some(url) = task.source.as_ref().and_then(|source| source.repository()) else { return Ok(None) };
+        let mut all: Option<Found> = None;
+        let listening = |provider: &Provider| listens(task, ReferenceKind::PullRequests, Some(*provider));
+        for provider in task.providers().into_iter().filter(listening) {
+            let Ok((_, host)) = forges::place(provider, &url.to_string()) else { continue };
+            let limited = (host, task.principal.clone());
+            if self.hosts().limited.contains(&limited) {
+                return Ok(None);
+            }
+            let api = match forges::of_task(core, &task.name, provider, &url.to_string()).await? {
+                Ok(Some(api)) => api,
+                Ok(None) => continue,
+                Err(why) => {
+                    tracing::info!(task = %task.name, why, "task's pull requests can't be looked at");
+                    continue;
+                }
+            };
+            let Some(answer) = self.wait(task, &url.host(), api.pull_requests()).await else { return Ok(None) };
+            let listed = match answer {
+                Ok(Some(listed)) => listed,
+                Ok(None) => {
+                    tracing::info!(task = %task.name, "task's repository has too many open pull requests to be looked at");
+                    return Ok(None);
+                }
+                Err(error) => {
+                    if matches!(error, ForgeError::RateLimited { .. }) {
+                        self.hosts().limited.insert(limited);
+                    }
+                    tracing::info!(task = %task.name, error = chain(&error), "task's pull requests can't be looked at");
+                    return Ok(None);
+                }
+            };
+            let of = |event: SourceEvent| {
+                let SourceChange::PullRequest(pull) = &event.change else { return None };
+                let (reference, at) = (Reference::PullRequest(pull.number), pull.head.commit.clone()?);
+                // It was asked of this repository.
+                let event = SourceEvent { repository: Some(repository.clone()), ..event };
+                Some((reference, There { at, peeled: None, event, provider: Some(provider) }))
+            };
+            all.get_or_insert_default().extend(listed.into_iter().filter_map(of));
+        }
+        Ok(all)
+    }
+}
+
+/// The branches, or the tags, of a list. Nothing if they are too many: of a part it is not known what is new in it.
+pub(in crate::hooks) fn listed(task: &Task, kind: ReferenceKind, list: &[ListedReference]) -> Option<Found> {
+    let repository = repository(task)?;
+    let prefix = match kind {
+        ReferenceKind::Branches => "refs/heads/",
+        ReferenceKind::Tags => "refs/tags/",
+        ReferenceKind::PullRequests => return None,
+    };
+    let commit = |id: &str| CommitId::parse(id).ok();
+    let of = |listed: &ListedReference| {
+        let name = RefName::parse(listed.name.strip_prefix(prefix)?).ok()?;
+        let (at, peeled) = (commit(&listed.id)?, listed.peeled.as_deref().and_then(commit));
+        let change = RefChange::Created { after: at.clone() };
+        let (message, pusher) = (None, None);
+        let (reference, change) = match kind {
+            ReferenceKind::Tags => {
+                let commit = Some(peeled.clone().unwrap_or_else(|| at.clone()));
+                let pushed = TagPush { tag: name.clone(), change, commit, message, pusher };
+                (Reference::Tag(name), SourceChange::Tag(pushed))
+            }
+            ReferenceKind::Branches | ReferenceKind::PullRequests => {
+                let files = ChangedFiles::unknown();
+                let push = Push { branch: name.clone(), change, files, message, pusher };
+                (Reference::Branch(name), SourceChange::Push(push))
+            }
+        };
+        let event = SourceEvent { repository: Some(repository.clone()), change };
+        Some((reference, There { at, peeled, event, provider: None }))
+    };
+    let found: Found = list.iter().filter_map(of).take(MOST + 1).collect();
+    if found.len() > MOST {
+        tracing::info!(task = %task.name, what = prefix, "task's repository has too many to be looked at");
+        return None;
+    }
+    Some(found)
+}
+
+/// The task's repository, as an event would name it.
+fn repository(task: &Task) -> Option<EventRepository> {
+    let url = task.source.as_ref()?.repository()?;
+    let url = RepositoryUrl::parse(&url.to_string()).ok()?;
+    Some(EventRepository { name: url.path().to_owned(), urls: vec![url], any_case: true })
+}
+
+/// What a task keeps for its repository's host, which is shown to that host alone.
+struct TaskCredentials<'a> {
+    core: &'a Core,
+    task: &'a TaskName,
+}
+
+#[async_trait]
+impl CredentialSource for TaskCredentials<'_> {
+    async fn for_host(&self, host: &str) -> Result<Option<GitCredential>, Box<dyn std::error::Error + Send + Sync>> {
+        let host = SourceHost::parse(host)?;
+        let Some(token) = self.core.statuses.task_token(self.task, &host).await? else { return Ok(None) };
+        let value = self.core.key.unseal(&task_credential_purpose(&self.task.key(), &host), &token.sealed)?;
+        let password = SecretString::new(String::from_utf8(value.expose().to_vec())?);
+        Ok(Some(GitCredential { username: token.username, password }))
+    }
+}

@@ -1,0 +1,255 @@
+//! Tags and pull requests that no delivery told of.
+
+use cooper_engine::trigger::FiringKind;
+use cooper_engine::trigger::name::{CommitId, RefName};
+use cooper_ports::references::{ChangedReference, Reference, SeenAt};
+use serde_json::Value;
+
+use super::registering::Forge;
+use super::*;
+
+/// Looks everywhere, and tells whether something waits.
+async fn look_all(world: &World, pulls: bool) -> bool {
+    !missed::look(&world.core, pulls, None).await.expect("store").is_empty()
+}
+
+#[tokio::test]
+async fn a_tag_that_no_delivery_told_of_starts_its_task_once_under_all_its_names() {
+    let world = World::new().await;
+    let hook = world.task("nightly", REPOSITORY, json!({"events": ["tag"], "tags": ["v*"]})).await;
+    let look = async |tags: &[(&str, char, Option<char>)]| {
+        let list = tags.iter().map(|(tag, at, peeled)| listed(&format!("refs/tags/{tag}"), *at, *peeled)).collect();
+        (look_at(&world, ReferenceKind::Tags, list).await, world.runs().await.len())
+    };
+    let deliver = async |delivery: &str, tag: &str, object: char, more: Value| {
+        let mut body = push(REPOSITORY, delivery, "x", object);
+        body["ref"] = json!(format!("refs/tags/{tag}"));
+        for (key, value) in more.as_object().expect("an object") {
+            body[key] = value.clone();
+        }
+        let (headers, body) = world.generic(&hook, &body);
+        assert_eq!(world.take(&hook, &headers, &body).await.status, ReceiptStatus::Kept);
+        world.pass().await;
+        world.runs().await.len()
+    };
+    let commit = |digit: char| json!({"commit": digit.to_string().repeat(40)});
+    assert_eq!(look(&[]).await, (false, 0), "a repository without tags has been looked at, too");
+    let odd = ("x1", '9', None);
+    assert_eq!(look(&[("v1", 'a', Some('1')), odd]).await, (true, 0), "its delivery may be on its way");
+    assert_eq!(look(&[("v1", 'a', Some('1')), odd]).await, (false, 1), "and the trigger does not take the other");
+    let Cause::Source(cause) = &world.runs().await[0].origin.cause else { panic!("it is an event's") };
+    assert_eq!(cause.firing.commit.as_str(), "1".repeat(40), "the commit, not the tag's object");
+    // Late deliveries, one by the tag's object, the other by the commit.
+    assert_eq!(deliver("late", "v1", 'a', json!({})).await, 1);
+    assert_eq!(deliver("later", "v1", 'a', commit('1')).await, 1);
+    // Of what was told by its object alone, by its commit alone, and of a tag that is none.
+    assert_eq!(deliver("object", "v2", 'b', json!({})).await, 2);
+    assert_eq!(deliver("commit", "v3", '3', json!({})).await, 3);
+    assert_eq!(deliver("light", "v4", 'd', json!({})).await, 4);
+    let told = [("v1", 'a', Some('1')), ("v2", 'b', Some('2')), ("v3", 'c', Some('3')), ("v4", 'd', None)];
+    assert_eq!(look(&told).await, (false, 4));
+    // What a rule said no to for which more must be known.
+    let skipped = [&told[..], &[("v5", 'e', Some('5'))]].concat();
+    assert_eq!(deliver("skipped", "v5", 'e', json!({"message": "x [skip ci]"})).await, 4);
+    assert_eq!((look(&skipped).await, look(&skipped).await), ((false, 4), (false, 4)));
+    // A delivery that waits here comes first.
+    let (headers, body) = world.generic(&hook, &push(REPOSITORY, "waits", "x", '8'));
+    let mut waits: Value = serde_json::from_slice(&body).expect("json");
+    (waits["ref"], waits["message"]) = (json!("refs/tags/v6"), json!("[skip ci]"));
+    drop(headers);
+    let (headers, body) = world.generic(&hook, &waits);
+    world.take(&hook, &headers, &body).await;
+    let more = [&skipped[..], &[("v6", '8', None)]].concat();
+    assert_eq!((look(&more).await, look(&more).await), ((true, 4), (true, 4)));
+    world.pass().await;
+    assert_eq!(look(&more).await, (false, 4));
+}
+
+#[tokio::test]
+async fn a_repository_is_looked_at_as_git_tells_of_it() {
+    let (world, forge) = (World::new().await, Forge::start().await);
+    let context = format!("http://{}/acme/shop.git", forge.authority);
+    world.task("nightly", &context, json!({"provider": "github", "events": ["commit", "tag"]})).await;
+    let look = async || (look_all(&world, true).await, world.runs().await.len());
+    forge.point(&[("refs/heads/main", 'a')]);
+    assert_eq!(look().await, (false, 0));
+    let all = [("refs/heads/main", 'b'), ("refs/tags/v1", 'c'), ("refs/tags/v1^{}", 'b'), ("refs/notes/x", 'd')];
+    forge.point(&all);
+    assert_eq!((look().await, look().await, look().await), ((true, 0), (false, 2), (false, 2)));
+    let runs = world.runs().await;
+    let commits = runs.iter().map(|run| {
+        let Cause::Source(cause) = &run.origin.cause else { panic!("{:?}", run.origin) };
+        (cause.firing.event_type(), cause.firing.commit.as_str().starts_with("bb"))
+    });
+    assert_eq!(commits.collect::<Vec<_>>(), [("commit", true), ("tag", true)]);
+}
+
+#[tokio::test]
+async fn what_a_delivery_deals_with_during_a_look_stays_dealt_with() {
+    let world = World::new().await;
+    world.task("nightly", REPOSITORY, json!({})).await;
+    let (name, branch) = (TaskName::parse("nightly").expect("valid"), RefName::parse("main").expect("valid"));
+    let (store, reference) = (&world.core.references, Reference::Branch(branch));
+    let commit = |digit: char| CommitId::parse(&digit.to_string().repeat(40)).expect("valid");
+    let task = world.core.tasks.find_task(&name).await.expect("store").expect("a task").task;
+    store.put_references(&task, ReferenceKind::Branches, Vec::new(), Vec::new()).await.expect("store");
+    // Seen while nothing was known of it; then its delivery is worked off.
+    store.reference_dealt_with(&name, &reference, &commit('a')).await.expect("store");
+    let at = SeenAt { done: None, seen: Some(commit('a')) };
+    let changed = vec![ChangedReference { reference: reference.clone(), was: None, at }];
+    store.put_references(&task, ReferenceKind::Branches, changed, Vec::new()).await.expect("store");
+    let known = store.seen_references(&name).await.expect("store");
+    assert_eq!(known.at[&reference], SeenAt { done: Some(commit('a')), seen: None });
+}
+
+#[tokio::test]
+async fn what_happens_while_nobody_listens_or_elsewhere_starts_nothing() {
+    let world = World::new().await;
+    world.task("nightly", REPOSITORY, json!({})).await;
+    let look = async |branch: &str| {
+        (look_at(&world, ReferenceKind::Branches, vec![listed(branch, 'a', None)]).await, world.runs().await.len())
+    };
+    let patch = async |change: Value| {
+        let (status, text) = world.call("PATCH", "/api/v1/tasks/nightly", Some(change)).await;
+        assert_eq!(status, StatusCode::OK, "{text}");
+    };
+    assert_eq!(look("refs/heads/main").await, (false, 0));
+    patch(json!({"status": "Disabled"})).await;
+    assert!(!look_all(&world, true).await);
+    patch(json!({"status": "Enabled"})).await;
+    assert_eq!(look("refs/heads/topic").await, (false, 0), "pushed while the task was disabled");
+    let name = TaskName::parse("nightly").expect("valid");
+    let before = world.core.tasks.find_task(&name).await.expect("store").expect("a task").task;
+    let step = json!({"type": "Docker", "contextPath": "https://git.example/team/other.git"});
+    patch(json!({"step": step})).await;
+    // Somebody was just looking at the other one.
+    let list = [listed("refs/heads/topic", 'a', None)];
+    let found = missed::listed(&before, ReferenceKind::Branches, &list).expect("not too many");
+    let look_before = missed::Look::new(false);
+    assert!(!look_before.compare(&world.core, &before, ReferenceKind::Branches, found).await.expect("store"));
+    assert_eq!(look("refs/heads/old").await, (false, 0), "another repository's");
+    assert_eq!(look("refs/heads/new").await, (true, 0));
+}
+
+#[tokio::test]
+async fn a_pull_request_that_no_delivery_told_of_is_found_where_there_is_a_token() {
+    let (world, forge) = (World::new().await, Forge::start().await);
+    let context = format!("http://{}/acme/shop.git", forge.authority);
+    let hook = world.task("nightly", &context, json!({"provider": "github", "events": ["pullrequest"]})).await;
+    let look = async || (look_all(&world, true).await, world.runs().await.len());
+    assert_eq!((look().await, forge.asked()), ((false, 0), 0), "without a token, nobody is asked");
+    world.give_token("nightly", &forge).await;
+    let (headers, opened) = fixture("github/pull-request-opened");
+    let (_, fork) = fixture("github/pull-request-fork");
+    let pull = |body: &[u8], number: u64, commit: char| {
+        let mut pull = serde_json::from_slice::<Value>(body).expect("json")["pull_request"].take();
+        pull["number"] = json!(number);
+        pull["head"]["sha"] = json!(commit.to_string().repeat(40));
+        pull
+    };
+    let mut draft = pull(&opened, 4, 'e');
+    draft["draft"] = json!(true);
+    let old = pull(&opened, 1, 'a');
+    forge.show(vec![old.clone()]);
+    assert_eq!(look().await, (false, 0), "what was there is not new");
+    let all = [old.clone(), pull(&opened, 2, 'b'), pull(&fork, 3, 'c'), draft];
+    forge.show(all.to_vec());
+    assert_eq!(look().await, (true, 0), "its delivery may be on its way");
+    // What waits is looked at between the times at which all are.
+    let soon = async || (look_all(&world, false).await, world.runs().await.len());
+    assert_eq!(soon().await, (false, 1), "a fork's is refused, as a hook's would be, and so is a draft");
+    let asked = forge.asked();
+    assert_eq!((soon().await, forge.asked()), ((false, 1), asked), "nothing waits any more");
+    let Cause::Source(cause) = &world.runs().await[0].origin.cause else { panic!("it is an event's") };
+    let is_it = matches!(cause.firing.kind, FiringKind::PullRequest { number: 2, .. });
+    assert!(is_it && cause.delivery.is_none() && cause.firing.commit.as_str() == "b".repeat(40), "{cause:?}");
+    // The delivery comes after all.
+    let mut told: Value = serde_json::from_slice(&opened).expect("json");
+    told["pull_request"] = pull(&opened, 2, 'b');
+    told["number"] = json!(2);
+    told["repository"]["clone_url"] = json!(context);
+    let body = told.to_string().into_bytes();
+    let headers = signed(&hook, headers, &body, world.clock.now());
+    assert_eq!(world.take(&hook, &headers, &body).await.status, ReceiptStatus::Kept);
+    world.pass().await;
+    assert_eq!(world.runs().await.len(), 1);
+    // A forge that does not answer is no repository without pull requests.
+    forge.refuse(503);
+    assert_eq!(look().await, (false, 1));
+    forge.refuse(0);
+    let [_, second, third, mut ready] = all;
+    ready["draft"] = json!(false);
+    forge.show(vec![old, second, third, ready]);
+    assert_eq!((look().await, look().await), ((true, 1), (false, 2)), "it is no draft any more");
+}
+
+#[tokio::test]
+async fn a_forge_that_takes_no_more_requests_is_left_alone() {
+    let (world, forge) = (World::new().await, Forge::start().await);
+    let context = format!("http://{}/acme/shop.git", forge.authority);
+    for name in ["first", "second", "third-task"] {
+        world.task(name, &context, json!({"provider": "github", "events": ["pullrequest"]})).await;
+        world.give_token(name, &forge).await;
+    }
+    forge.refuse(429);
+    assert!(!look_all(&world, true).await);
+    // They are asked for at once, so each may have been on its way.
+    let asked = forge.asked();
+    assert!((1..=3).contains(&asked), "{asked}");
+    for name in ["fourth", "fifth", "sixth"] {
+        world.task(name, &context, json!({"provider": "github", "events": ["pullrequest"]})).await;
+        world.give_token(name, &forge).await;
+    }
+    assert!(!look_all(&world, true).await);
+    assert!(forge.asked() - asked <= 4, "no more than at a time");
+}
+
+#[tokio::test]
+async fn hosts_that_do_not_answer_are_waited_for_once() {
+    let (world, forge) = (World::new().await, Forge::start().await);
+    // It takes connections and says nothing.
+    let slow = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = slow.local_addr().expect("an address");
+    let taken = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let takes = Arc::clone(&taken);
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = slow.accept().await {
+            takes.lock().expect("no panic").push(connection);
+        }
+    });
+    for number in 0..20 {
+        let context = format!("http://{address}/a/{number}.git");
+        world.task(&format!("a-slow-{number}"), &context, json!({"events": ["commit"]})).await;
+    }
+    let context = format!("http://{}/acme/shop.git", forge.authority);
+    world.task("nightly", &context, json!({"provider": "github", "events": ["commit"]})).await;
+    forge.point(&[("refs/heads/main", 'a')]);
+    let mut look = missed::Look::new(false);
+    look.time = Duration::from_millis(500);
+    assert!(look.everywhere(&world.core).await.expect("store").is_empty());
+    let taken = taken.lock().expect("no panic").len();
+    assert!((1..=4).contains(&taken), "those that were asked at once, and no more: {taken}");
+    let name = TaskName::parse("nightly").expect("valid");
+    let known = world.core.references.seen_references(&name).await.expect("store");
+    assert!(known.looked.contains(&ReferenceKind::Branches), "it was looked at");
+}
+
+#[tokio::test]
+async fn what_is_away_for_a_moment_or_comes_in_masses_is_nothing_that_was_missed() {
+    let world = World::new().await;
+    world.task("nightly", REPOSITORY, json!({"events": ["tag"]})).await;
+    let look = async |tags: &[String]| {
+        let list = tags.iter().map(|tag| listed(&format!("refs/tags/{tag}"), 'a', None)).collect();
+        (look_at(&world, ReferenceKind::Tags, list).await, world.runs().await.len())
+    };
+    let old = ["v1", "v2"].map(str::to_owned);
+    assert_eq!(look(&old).await, (false, 0));
+    assert_eq!((look(&[]).await, look(&old).await, look(&old).await), ((false, 0), (false, 0), (false, 0)));
+    // Gone for good, and made anew.
+    assert_eq!((look(&[]).await, look(&[]).await, look(&old).await), ((false, 0), (false, 0), (true, 0)));
+    // An import.
+    let many: Vec<String> = (0..60).map(|number| format!("import-{number}")).collect();
+    assert_eq!((look(&many).await, look(&many).await, look(&many).await), ((true, 0), (false, 0), (false, 0)));
+    let one_more = [&many[..], &["v3".to_owned()]].concat();
+    assert_eq!((look(&one_more).await, look(&one_more).await), ((true, 0), (false, 1)));
+}

@@ -1,0 +1,111 @@
+//! Who is next: waves share the room, and so do the principals whose tasks are in them. A wave spans the tasks of several: one
+//! with thousands of tasks keeps nobody else's waiting.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use cooper_types::{PrincipalName, WaveId};
+
+/// Members of one principal's tasks that are asked for at a time: what they name may be slow, and others' need places, too.
+pub(super) const ASKED_OF_ONE: usize = 16;
+
+/// Whose a task is; nobody's, where it is gone.
+pub(super) type Owner = Option<PrincipalName>;
+
+/// Members that may be tried now, and how much runs or is on its way.
+#[derive(Debug, Default)]
+pub(super) struct Queues {
+    waiting: BTreeMap<(WaveId, Owner), VecDeque<usize>>,
+    of_wave: BTreeMap<WaveId, usize>,
+    of_owner: BTreeMap<Owner, usize>,
+    asked_of: BTreeMap<Owner, usize>,
+}
+
+/// A member whose turn it is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Next {
+    pub(super) wave: WaveId,
+    pub(super) owner: Owner,
+    /// Its place.
+    pub(super) member: usize,
+}
+
+impl Queues {
+    /// Takes a member in that may be tried. Of a wave and a principal, the first that is taken in is the first to begin.
+    pub(super) fn waits(&mut self, wave: WaveId, owner: Owner, member: usize) {
+        self.waiting.entry((wave, owner)).or_default().push_back(member);
+    }
+
+    /// Counts one that runs.
+    pub(super) fn runs(&mut self, wave: WaveId, owner: &Owner) {
+        *self.of_wave.entry(wave).or_default() += 1;
+        *self.of_owner.entry(owner.clone()).or_default() += 1;
+    }
+
+    /// Counts one that is being asked for.
+    pub(super) fn is_asked(&mut self, wave: WaveId, owner: &Owner) {
+        self.runs(wave, owner);
+        *self.asked_of.entry(owner.clone()).or_default() += 1;
+    }
+
+    /// Who is next: of the principal that has least, in the wave that has least.
+    pub(super) fn next(&mut self) -> Option<Next> {
+        let Self { waiting, of_wave, of_owner, asked_of } = self;
+        let may = |owner: &Owner| asked_of.get(owner).is_none_or(|asked| *asked < ASKED_OF_ONE);
+        let open = waiting.iter_mut().filter(|((_, owner), _)| may(owner));
+        let least = |(wave, owner): &(WaveId, Owner)| (of_owner.get(owner).copied(), of_wave.get(wave).copied(), *wave);
+        let ((wave, owner), queue) = open.min_by_key(|(key, _)| least(key))?;
+        let (key, member) = ((*wave, owner.clone()), queue.pop_front());
+        if queue.is_empty() {
+            waiting.remove(&key);
+        }
+        let (wave, owner) = key;
+        Some(Next { wave, owner, member: member? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(name: &str) -> Owner {
+        Some(PrincipalName::parse(name).expect("valid"))
+    }
+
+    /// The next ones, each of which is asked for.
+    fn order(queues: &mut Queues) -> Vec<String> {
+        let mut order = Vec::new();
+        while let Some(Next { wave, owner, member }) = queues.next() {
+            queues.is_asked(wave, &owner);
+            order.push(format!("{wave} {} {member}", owner.map_or_else(String::new, |owner| owner.to_string())));
+        }
+        order
+    }
+
+    #[test]
+    fn who_has_least_is_next() {
+        let (one, two) = (WaveId::from_number(1), WaveId::from_number(2));
+        let mut queues = Queues::default();
+        for member in 0..4 {
+            queues.waits(one, owner("ann"), member);
+        }
+        queues.waits(two, owner("ann"), 0);
+        queues.waits(one, owner("bob"), 7);
+        queues.waits(one, None, 9);
+        queues.runs(one, &owner("bob"));
+        let expected = ["w2 ann 0", "w1  9", "w1 ann 0", "w1 bob 7", "w1 ann 1", "w1 ann 2", "w1 ann 3"];
+        assert_eq!(order(&mut queues), expected);
+        assert!(queues.waiting.is_empty());
+    }
+
+    #[test]
+    fn nobody_has_all_places() {
+        let wave = WaveId::from_number(1);
+        let mut queues = Queues::default();
+        for member in 0..100 {
+            queues.waits(wave, owner("ann"), member);
+        }
+        assert_eq!(order(&mut queues).len(), ASKED_OF_ONE);
+        queues.waits(wave, owner("bob"), 100);
+        assert_eq!(order(&mut queues), ["w1 bob 100"]);
+    }
+}

@@ -1,0 +1,232 @@
+//! Other registries, as real HTTP servers on this machine: how often, how many at a time, and with what they are asked.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::extract::Request;
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use cooper_e2e::{Follows, Trap};
+use tokio::sync::{Barrier, Notify};
+
+use super::super::poller::Poller;
+use super::*;
+
+const EVERY: Duration = Duration::from_secs(600);
+
+/// A registry: what it was asked, and what it says of each tag.
+#[derive(Default)]
+struct Registry {
+    host: String,
+    asked: Mutex<Vec<(String, Option<String>)>>,
+    tags: Mutex<BTreeMap<String, Says>>,
+    free: Notify,
+}
+
+#[derive(Clone)]
+enum Says {
+    Is(Digest, &'static str),
+    Busy(&'static str),
+    Missing,
+    /// Answers when so many are asked for at a time.
+    Together(Digest, Arc<Barrier>),
+    /// Answers when it is set free.
+    Slowly(Digest),
+}
+
+impl Registry {
+    async fn start() -> Arc<Self> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let host = listener.local_addr().expect("an address").to_string();
+        let registry = Arc::new(Self { host, ..Self::default() });
+        let shared = Arc::clone(&registry);
+        let answer = move |request: Request| {
+            let registry = Arc::clone(&shared);
+            let shown = request.headers().get("if-none-match").map(|text| text.to_str().expect("text").to_owned());
+            let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+            async move { registry.answer(&method, &path, shown).await }
+        };
+        tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+        registry
+    }
+
+    async fn answer(&self, method: &Method, path: &str, shown: Option<String>) -> Response {
+        let tag = path.strip_prefix("/v2/base/manifests/").unwrap_or_default().to_owned();
+        assert_eq!(method, Method::HEAD);
+        self.asked.lock().expect("not poisoned").push((tag.clone(), shown.clone()));
+        let says = self.tags.lock().expect("not poisoned").get(&tag).cloned();
+        let is = |digest: &Digest| [("docker-content-digest", digest.to_string())].into_response();
+        match says.expect("a known tag") {
+            Says::Is(_, etag) if shown.as_deref() == Some(etag) => StatusCode::NOT_MODIFIED.into_response(),
+            Says::Is(digest, etag) => ([("etag", etag)], is(&digest)).into_response(),
+            Says::Busy(after) => (StatusCode::TOO_MANY_REQUESTS, [("retry-after", after)]).into_response(),
+            Says::Missing => StatusCode::NOT_FOUND.into_response(),
+            Says::Together(digest, barrier) => {
+                barrier.wait().await;
+                is(&digest)
+            }
+            Says::Slowly(digest) => {
+                self.free.notified().await;
+                is(&digest)
+            }
+        }
+    }
+
+    fn says(&self, tag: &str, says: Says) {
+        self.tags.lock().expect("not poisoned").insert(tag.to_owned(), says);
+    }
+
+    /// What it was asked since the last time.
+    fn asked(&self) -> Vec<(String, Option<String>)> {
+        std::mem::take(&mut *self.asked.lock().expect("not poisoned"))
+    }
+}
+
+fn digest(content: &str) -> Digest {
+    Digest::sha256(content.as_bytes())
+}
+
+/// A task that ran on a tag of a registry, which had this content.
+async fn stands_on(world: &World, task: &str, registry: &Registry, tag: &str, content: &str) {
+    let image = format!("{}/base:{tag}", registry.host);
+    world.make_of(task, &format!("steps:\n  - cmd: '{image} true'\n"), follows(true)).await;
+    let task = world.core.tasks.find_task(&name(task)).await.expect("store").expect("task").task;
+    let request = stored_tasks::request(&world.core, &task, Given::default(), Cause::Manual, None).await;
+    let accepted = stored_tasks::accept(&world.core, request.expect("a request"), For::Asker).await.expect("accepted");
+    let run = accepted.record.run.id;
+    world.start(run).await;
+    world.end_on(run, &image, Some(&digest(content))).await;
+}
+
+#[tokio::test]
+async fn no_registry_leads_inside_and_its_tasks_say_so() {
+    let (trap, data) = (Trap::start(), tempfile::tempdir().expect("temp dir"));
+    let world = World::of(data, async |data, clock| testing::core_beside(&trap, data, Some(clock)).await).await;
+    let number = AtomicUsize::new(0);
+    let poll = async |host: &str| {
+        let task = format!("watcher-{}", number.fetch_add(1, Ordering::Relaxed));
+        let registry = Registry { host: host.to_owned(), ..Registry::default() };
+        stands_on(&world, &task, &registry, &task, "one").await;
+        poll(&mut Poller::new(Arc::clone(&world.core), EVERY)).await;
+        let refusals = world.core.waves.list_refusals(&name(&task), 10).await.expect("store");
+        let [refusal] = &refusals[..] else { panic!("{host}: {refusals:?}") };
+        assert!(refusal.event.ends_with(&format!("/base:{task} was to be looked at")), "{}", refusal.event);
+        refusal.rule.clone()
+    };
+    trap.try_way("poll", Follows::Redirects, "--allow-source", poll).await;
+    trap.try_logins("poll", "--allow-source", poll).await;
+}
+
+/// Asks for what is due.
+async fn poll(poller: &mut Poller) {
+    poller.look().await.expect("a look");
+    while poller.one_host().await.is_some() {}
+}
+
+#[tokio::test]
+async fn a_tag_is_asked_for_with_its_etag_and_at_random_times() {
+    let (world, registry) = (World::new().await, Registry::start().await);
+    registry.says("1", Says::Is(digest("one"), "\"e1\""));
+    stands_on(&world, "watcher", &registry, "1", "one").await;
+    let mut poller = Poller::new(Arc::clone(&world.core), EVERY);
+    poll(&mut poller).await;
+    assert_eq!(registry.asked(), [("1".to_owned(), None)]);
+    world.clock.advance(EVERY - Duration::from_secs(1));
+    poll(&mut poller).await;
+    assert_eq!(registry.asked(), [], "not sooner than the operator says");
+    world.clock.advance(EVERY * 5 + Duration::from_secs(1));
+    poll(&mut poller).await;
+    assert_eq!(registry.asked(), [("1".to_owned(), Some("\"e1\"".to_owned()))]);
+    world.pass().await;
+    assert_eq!(world.waves().await, [""; 0], "304");
+    registry.says("1", Says::Is(digest("two"), "\"e2\""));
+    world.clock.advance(EVERY * 6);
+    poll(&mut poller).await;
+    world.pass().await;
+    assert_eq!(world.waves().await, ["w1 running watcher=running"]);
+}
+
+#[tokio::test]
+async fn a_registry_that_wants_fewer_questions_is_left_alone_and_no_other() {
+    let (world, registry, other) = (World::new().await, Registry::start().await, Registry::start().await);
+    for number in 0..6 {
+        let tag = number.to_string();
+        registry.says(&tag, Says::Busy("120"));
+        stands_on(&world, &format!("watcher-{number}"), &registry, &tag, "one").await;
+    }
+    other.says("1", Says::Is(digest("one"), "e"));
+    stands_on(&world, "other", &other, "1", "one").await;
+    let mut poller = Poller::new(Arc::clone(&world.core), EVERY);
+    poll(&mut poller).await;
+    let asked = registry.asked().len();
+    assert!(asked < 6, "{asked}: what was on its way, and no more");
+    assert_eq!(other.asked().len(), 1);
+    world.clock.advance(Duration::from_secs(119));
+    poll(&mut poller).await;
+    assert_eq!(registry.asked(), []);
+    for number in 0..6 {
+        registry.says(&number.to_string(), Says::Is(digest("one"), "e"));
+    }
+    // The time that it named, and one after another.
+    world.clock.advance(Duration::from_secs(1 + 128));
+    poll(&mut poller).await;
+    assert_eq!(registry.asked().len(), 6);
+}
+
+#[tokio::test]
+async fn what_is_missing_is_asked_for_less_and_less_often() {
+    let (world, registry) = (World::new().await, Registry::start().await);
+    registry.says("1", Says::Missing);
+    stands_on(&world, "watcher", &registry, "1", "one").await;
+    let mut poller = Poller::new(Arc::clone(&world.core), EVERY);
+    for doublings in 0..4_u32 {
+        poll(&mut poller).await;
+        assert_eq!(registry.asked().len(), 1);
+        let wait = EVERY * 2_u32.pow(doublings);
+        world.clock.advance(wait - Duration::from_secs(1));
+        poll(&mut poller).await;
+        assert_eq!(registry.asked(), [], "{doublings}");
+        world.clock.advance(wait * 5 + Duration::from_secs(1));
+    }
+}
+
+#[tokio::test]
+async fn questions_go_beside_each_other_and_a_slow_registry_keeps_no_other_waiting() {
+    let (world, slow, quick) = (World::new().await, Registry::start().await, Registry::start().await);
+    slow.says("1", Says::Slowly(digest("one")));
+    stands_on(&world, "slow-1", &slow, "1", "one").await;
+    let mut poller = Poller::new(Arc::clone(&world.core), EVERY);
+    poller.look().await.expect("a look");
+    let together = Arc::new(Barrier::new(3));
+    for number in 0..3 {
+        let tag = number.to_string();
+        quick.says(&tag, Says::Together(digest("one"), Arc::clone(&together)));
+        stands_on(&world, &format!("quick-{number}"), &quick, &tag, "one").await;
+    }
+    poller.look().await.expect("a look");
+    let first = poller.one_host().await.expect("one is there");
+    assert_eq!(first.as_str(), quick.host);
+    assert_eq!((quick.asked().len(), slow.asked().len()), (3, 1));
+    slow.free.notify_one();
+    assert_eq!(poller.one_host().await.expect("the other").as_str(), slow.host);
+}
+
+#[tokio::test]
+async fn what_a_build_found_elsewhere_is_no_change_until_the_registry_is_seen_to_move() {
+    let (world, registry) = (World::new().await, Registry::start().await);
+    registry.says("1", Says::Is(digest("one"), "e1"));
+    stands_on(&world, "earlier", &registry, "1", "one").await;
+    let mut poller = Poller::new(Arc::clone(&world.core), EVERY);
+    poll(&mut poller).await;
+    registry.asked();
+    // A later build finds something newer than the last look did: no reason to build it again, and one to look.
+    stands_on(&world, "later", &registry, "1", "two").await;
+    let bases = world.core.waves.task_bases(&name("later"), WaveId::from_number(1)).await.expect("store");
+    assert_eq!(bases.moved, [], "no change back to what it was");
+    registry.says("1", Says::Is(digest("two"), "e2"));
+    poll(&mut poller).await;
+    assert_eq!(registry.asked().len(), 1, "sooner than it was due");
+    world.pass().await;
+    assert_eq!(world.waves().await, ["w1 running earlier=running"]);
+}

@@ -1,0 +1,82 @@
+//! `cooper task notifications`: what a task tells its endpoint and its forge, and what came of that.
+
+use clap::Args;
+use cooper_api::rest::{ListNotificationsQuery, NotificationKind, NotificationView};
+use cooper_types::EventId;
+
+use super::{NameArgs, plain};
+use crate::cli::OutputForm;
+use crate::commands::runs::short_time;
+use crate::connection::ServerArgs;
+use crate::environment::Environment;
+use crate::exit::Exit;
+use crate::fault::{Fault, Stop};
+use crate::{output, table};
+
+#[derive(Args, Debug)]
+pub(super) struct NotificationsArgs {
+    #[command(flatten)]
+    name: NameArgs,
+    /// How many at most
+    #[arg(long, value_name = "N", default_value_t = ListNotificationsQuery::DEFAULT_TOP,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(ListNotificationsQuery::MAX_TOP)))]
+    last: u32,
+    /// Send this one to the endpoint once more, after all that waits
+    #[arg(long, value_name = "ID", conflicts_with = "last")]
+    redeliver: Option<String>,
+    /// The form of the list
+    #[arg(long, short, value_enum, default_value_t)]
+    output: OutputForm,
+}
+
+pub(super) async fn run(
+    args: &NotificationsArgs,
+    server: &ServerArgs,
+    environment: &Environment,
+) -> Result<Exit, Stop> {
+    let name = args.name.get()?;
+    let client = server.connect(environment)?;
+    if let Some(id) = &args.redeliver {
+        let event = EventId::parse(id).map_err(|error| Fault::usage(error.to_string()))?;
+        client.redeliver_notification(&name, &event).await?;
+        output::note(&format!("Notification {event} is queued for the endpoint of task {name} once more."));
+        return Ok(Exit::Success);
+    }
+    let all = client.list_notifications(&name, args.last).await?.value;
+    match args.output {
+        OutputForm::Json => output::json(&all)?,
+        OutputForm::Text if all.is_empty() => {
+            output::note(&format!("Task {name} has told nobody anything that is still known."));
+        }
+        OutputForm::Text => {
+            let rows: Vec<[String; 7]> = all.iter().map(row).collect();
+            let heading = ["TIME", "TOLD", "RUN ID", "STATUS", "ATTEMPTS", "ANSWER", "ID"];
+            output::line(&table::table(heading, &rows))?;
+        }
+    }
+    Ok(Exit::Success)
+}
+
+fn row(one: &NotificationView) -> [String; 7] {
+    let told = match one.kind {
+        NotificationKind::UpdateTrigger => "endpoint",
+        NotificationKind::CommitStatus => "forge",
+    };
+    let status = match one.next_attempt_time {
+        Some(next) if one.attempts > 0 => format!("{}, next {}", one.status.as_str(), short_time(next)),
+        _ => one.status.as_str().to_owned(),
+    };
+    let answer = match (one.last_status_code, &one.reason) {
+        (Some(status), _) => status.to_string(),
+        (None, reason) => reason.as_deref().map(plain).unwrap_or_default(),
+    };
+    [
+        short_time(one.timestamp),
+        told.to_owned(),
+        one.run_id.to_string(),
+        status,
+        one.attempts.to_string(),
+        answer,
+        one.id.as_ref().map(ToString::to_string).unwrap_or_default(),
+    ]
+}
