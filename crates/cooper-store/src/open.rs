@@ -179,6 +179,18 @@ impl Store {
         self.inner.writer.run(change).await
     }
 
+    /// [`Store::write`] for a small change that somebody outside waits for with little patience: it takes turns with all that
+    /// waits in [`Store::write`], and does not stand behind it. The two keep no order between each other.
+    pub async fn write_soon<T, E, F, Fut>(&self, change: F) -> Result<T, E>
+    where
+        F: FnOnce(Tx) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        self.inner.writer.run_soon(change).await
+    }
+
     /// Wakes whoever sends what goes out: a change was committed that may have queued something.
     pub(crate) fn something_queued(&self) {
         self.inner.queued.notify_one();

@@ -5,6 +5,9 @@
 //! change that fails is rolled back alone, and an answer always means durable. A caller that goes away tears nothing:
 //! its change runs to the end or has not begun.
 //!
+//! What somebody outside waits for with little patience has a queue of its own. The two take turns, so that neither waits
+//! for all of the other.
+//!
 //! This module knows no table.
 
 use std::ops::{Deref, DerefMut};
@@ -12,6 +15,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use cooper_ports::clock::Clock;
 use cooper_ports::failpoint::{self, Failpoint};
@@ -26,8 +30,10 @@ use crate::sql_error::{During, commit_error};
 
 /// How many changes may wait. Beyond it callers wait for a place, which pushes back on what feeds them.
 const QUEUE: usize = 256;
-/// How many changes share a commit at most: bounds how long the first of them waits for the last.
+/// How many changes share a commit at most, and how long after the end of its first one another is let in: bounds how long
+/// the first of them waits for the last.
 const GROUP: usize = 64;
+const OPEN: Duration = Duration::from_millis(8);
 
 /// A change that was kept is merged into the transaction, and the next one begins. Statements that follow each other go in
 /// one call: each call is a journey to SQLite's thread and back, and takes longer than what it does there.
@@ -66,6 +72,7 @@ pub struct WriterCounts {
 #[derive(Clone)]
 pub(crate) struct Writer {
     queue: mpsc::Sender<Message>,
+    impatient: mpsc::Sender<Box<dyn Change>>,
     counters: Arc<Counters>,
 }
 
@@ -141,12 +148,14 @@ impl Writer {
         clock: Arc<dyn Clock>,
         lock: DataLock,
     ) -> Self {
-        let (queue, inbox) = mpsc::channel(QUEUE);
+        let (queue, patient) = mpsc::channel(QUEUE);
+        let (impatient, impatients) = mpsc::channel(QUEUE);
         let counters = Arc::new(Counters::default());
         let connection = Arc::new(Mutex::new(connection));
+        let inbox = Inbox { patient, impatient: impatients, patient_next: false };
         let task = Task { connection, checkpoints, inbox, clock, counters: counters.clone(), written: 0, lock };
         tokio::spawn(task.run());
-        Self { queue, counters }
+        Self { queue, impatient, counters }
     }
 
     /// Runs `change` in a transaction and returns its result once that is durable.
@@ -161,8 +170,22 @@ impl Writer {
         E: From<StoreError> + Send + 'static,
     {
         let (caller, receiver) = oneshot::channel();
+        let change = Message::Change(Box::new(Queued { change, caller }));
+        self.queue.send(change).await.map_err(|_| StoreError::Closed)?;
+        receiver.await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
+    }
+
+    /// [`Writer::run`] for a small change that somebody waits for with little patience.
+    pub(crate) async fn run_soon<T, E, F, Fut>(&self, change: F) -> Result<T, E>
+    where
+        F: FnOnce(Tx) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let (caller, receiver) = oneshot::channel();
         let change = Box::new(Queued { change, caller });
-        self.queue.send(Message::Change(change)).await.map_err(|_| StoreError::Closed)?;
+        self.impatient.send(change).await.map_err(|_| StoreError::Closed)?;
         receiver.await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
     }
 
@@ -184,12 +207,69 @@ impl Writer {
     }
 }
 
+/// What waits for the writer.
+struct Inbox {
+    patient: mpsc::Receiver<Message>,
+    impatient: mpsc::Receiver<Box<dyn Change>>,
+    /// Whose turn it is where something waits in both.
+    patient_next: bool,
+}
+
+impl Inbox {
+    /// Waits for the next one, and ends when both queues are closed and empty.
+    async fn next(&mut self) -> Option<Message> {
+        match self.patient_next {
+            true => tokio::select! {
+                biased;
+                Some(message) = self.patient.recv() => Some(self.patient(message)),
+                Some(change) = self.impatient.recv() => Some(self.impatient(change)),
+                else => None,
+            },
+            false => tokio::select! {
+                biased;
+                Some(change) = self.impatient.recv() => Some(self.impatient(change)),
+                Some(message) = self.patient.recv() => Some(self.patient(message)),
+                else => None,
+            },
+        }
+    }
+
+    /// The next one, if one is there.
+    fn next_now(&mut self) -> Option<Message> {
+        if self.patient_next
+            && let Ok(message) = self.patient.try_recv()
+        {
+            return Some(self.patient(message));
+        }
+        match self.impatient.try_recv() {
+            Ok(change) => Some(self.impatient(change)),
+            Err(_) => self.patient.try_recv().ok().map(|message| self.patient(message)),
+        }
+    }
+
+    fn patient(&mut self, message: Message) -> Message {
+        self.patient_next = false;
+        message
+    }
+
+    fn impatient(&mut self, change: Box<dyn Change>) -> Message {
+        self.patient_next = true;
+        Message::Change(change)
+    }
+
+    /// Takes no more. What is there stays.
+    fn close(&mut self) {
+        self.patient.close();
+        self.impatient.close();
+    }
+}
+
 /// The writer's task.
 struct Task {
     /// Locked by one change at a time; the lock is how a change owns the connection without borrowing from the task.
     connection: Arc<Mutex<SqliteConnection>>,
     checkpoints: Checkpoints,
-    inbox: mpsc::Receiver<Message>,
+    inbox: Inbox,
     clock: Arc<dyn Clock>,
     counters: Arc<Counters>,
     /// SQLite's count of changed rows after the last commit.
@@ -200,7 +280,7 @@ struct Task {
 impl Task {
     async fn run(mut self) {
         let mut closers = Vec::new();
-        while let Some(message) = self.inbox.recv().await {
+        while let Some(message) = self.inbox.next().await {
             match message {
                 Message::Change(first) => {
                     let before = self.counters.changes.load(Ordering::Relaxed);
@@ -239,16 +319,19 @@ impl Task {
         let mut answers = Vec::new();
         let mut next = Some(first);
         let mut outcome = Ok(());
+        let mut opened = None;
         while let Some(change) = next.take() {
             let kept = self.change(change, &mut answers).await;
             outcome = kept.as_ref().map(|_| ()).map_err(Clone::clone);
-            if outcome.is_err() || answers.len() == GROUP {
+            let now = self.clock.now();
+            let is_over = now.since(*opened.get_or_insert(now)) > OPEN;
+            if outcome.is_err() || is_over || answers.len() == GROUP {
                 break;
             }
-            match self.inbox.try_recv() {
-                Ok(Message::Change(change)) => next = Some(change),
-                Ok(Message::Close(sender)) => closer = Some(sender),
-                Err(_) => {}
+            match self.inbox.next_now() {
+                Some(Message::Change(change)) => next = Some(change),
+                Some(Message::Close(sender)) => closer = Some(sender),
+                None => {}
             }
             // After a change that was rolled back, its savepoint is the next one's.
             if next.is_some()

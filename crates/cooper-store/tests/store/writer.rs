@@ -7,6 +7,7 @@ use std::sync::Arc;
 use cooper_ports::store_error::StoreError;
 use cooper_store::Store;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 use crate::fixture::{Fixture, open};
 
@@ -37,6 +38,35 @@ async fn insert(store: &Store, name: &str, refuse: bool) -> Result<(), Refused> 
         .await
 }
 
+/// A change that the writer is at, and stays at until it is released.
+struct Held {
+    release: Arc<Notify>,
+    change: JoinHandle<Result<(), StoreError>>,
+}
+
+impl Held {
+    async fn begin(store: &Store) -> Self {
+        let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (store, begun, until) = (store.clone(), entered.clone(), release.clone());
+        let change = tokio::spawn(async move {
+            store
+                .write(async move |_tx| {
+                    begun.notify_one();
+                    until.notified().await;
+                    Ok::<_, StoreError>(())
+                })
+                .await
+        });
+        entered.notified().await;
+        Self { release, change }
+    }
+
+    async fn release(self) -> Result<(), StoreError> {
+        self.release.notify_one();
+        self.change.await.unwrap()
+    }
+}
+
 async fn names(store: &Store) -> Vec<String> {
     sqlx::query_scalar("SELECT name FROM principals ORDER BY name").fetch_all(store.readers()).await.unwrap()
 }
@@ -64,22 +94,9 @@ async fn a_failing_change_is_rolled_back_alone() {
     let fixture = Fixture::new().await;
     let store = &fixture.store;
     // Held back by the first change, the others are queued in this order and make one group with it.
-    let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let first = {
-        let (store, entered, release) = (store.clone(), entered.clone(), release.clone());
-        tokio::spawn(async move {
-            store
-                .write(async move |_tx| {
-                    entered.notify_one();
-                    release.notified().await;
-                    Ok::<_, StoreError>(())
-                })
-                .await
-        })
-    };
-    entered.notified().await;
+    let held = Held::begin(store).await;
     let commits = store.writer_counts().commits;
-    let (before, refused, panicked, duplicate, after, ()) = tokio::join!(
+    let (before, refused, panicked, duplicate, after, held) = tokio::join!(
         biased;
         insert(store, "before", false),
         insert(store, "refused", true),
@@ -93,9 +110,9 @@ async fn a_failing_change_is_rolled_back_alone() {
         }),
         insert(store, "before", false),
         insert(store, "after", false),
-        async { release.notify_one() },
+        held.release(),
     );
-    first.await.unwrap().unwrap();
+    held.unwrap();
     before.unwrap();
     assert_eq!(refused, Err(Refused::ByChange));
     assert!(matches!(panicked, Err(StoreError::Panicked)));
@@ -103,6 +120,54 @@ async fn a_failing_change_is_rolled_back_alone() {
     after.unwrap();
     assert_eq!(names(store).await, ["after", "before"]);
     assert_eq!(store.writer_counts().commits, commits + 1);
+}
+
+#[tokio::test]
+async fn the_impatient_take_turns_with_the_others() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    let held = Held::begin(store).await;
+    let said = Arc::new(std::sync::Mutex::new(String::new()));
+    let say = |name: char| {
+        let said = said.clone();
+        async move |_tx| {
+            said.lock().unwrap().push(name);
+            Ok::<_, StoreError>(())
+        }
+    };
+    // Queued in this order behind the one that is held.
+    let patient = async { tokio::join!(biased; store.write(say('a')), store.write(say('b')), store.write(say('c'))) };
+    let impatient = async { tokio::join!(biased; store.write_soon(say('1')), store.write_soon(say('2'))) };
+    let (patient, impatient, held) = tokio::join!(biased; patient, impatient, held.release());
+    held.unwrap();
+    assert!(patient.0.is_ok() && patient.1.is_ok() && patient.2.is_ok() && impatient.0.is_ok() && impatient.1.is_ok());
+    assert_eq!(*said.lock().unwrap(), "1a2bc");
+}
+
+#[tokio::test]
+async fn a_group_that_takes_long_lets_nobody_in() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    let commits = store.writer_counts().commits;
+    let held = Held::begin(store).await;
+    let slow = {
+        let clock = fixture.clock.clone();
+        async move |mut tx: cooper_store::Tx| {
+            sqlx::query("INSERT INTO principals (registry_id, name, created) VALUES (1, 'slow', 0)")
+                .execute(&mut *tx)
+                .await
+                .unwrap();
+            clock.advance(std::time::Duration::from_millis(20));
+            Ok::<_, StoreError>(())
+        }
+    };
+    let changes =
+        async { tokio::join!(biased; store.write(slow), insert(store, "p1", false), insert(store, "p2", false)) };
+    let (changes, held) = tokio::join!(biased; changes, held.release());
+    held.unwrap();
+    assert!(changes.0.is_ok() && changes.1.is_ok() && changes.2.is_ok());
+    // The slow one in the first group, and those behind it in the next.
+    assert_eq!(store.writer_counts().commits, commits + 2);
 }
 
 #[tokio::test]

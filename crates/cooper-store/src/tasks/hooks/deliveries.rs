@@ -65,7 +65,7 @@ pub(super) async fn keep(
         most,
     };
     store
-        .write(
+        .write_soon(
             async move |mut tx| {
                 if new.insert(&mut tx, None).await? { Ok(KeptDelivery::New) } else { new.again(&mut tx).await }
             },
