@@ -65,8 +65,8 @@ pub enum Unsigned {
 /// Checks a delivery's signature, or the token in its stead.
 ///
 /// GitHub and Gitea sign with HMAC-SHA256 in hexadecimal digits, Bitbucket likewise under an older header's name. GitLab
-/// sends the secret itself, or signs with a time as Standard Webhooks do when the secret begins with `whsec_`. Azure
-/// DevOps sends the secret as the password of Basic credentials, under any user name. The generic form is our own.
+/// sends the secret itself, or signs with a time as Standard Webhooks do when the secret begins with `whsec_`: what it signs
+/// with a token of its own making says nothing for the secret, nor against it. Azure DevOps sends the secret as the password of Basic credentials, under any user name. The generic form is our own.
 pub fn verify(
     provider: Provider,
     secrets: &[SecretBytes],
@@ -74,8 +74,7 @@ pub fn verify(
     body: &[u8],
     now: Timestamp,
 ) -> Result<(), Unsigned> {
-    // An empty secret is everybody's.
-    let secrets: Vec<&[u8]> = secrets.iter().map(SecretBytes::expose).filter(|secret| !secret.is_empty()).collect();
+    let secrets = used(secrets);
     if secrets.is_empty() {
         return Err(Unsigned::NoSecret);
     }
@@ -84,8 +83,10 @@ pub fn verify(
         Provider::GitHub => hub::prefixed(&delivery, "X-Hub-Signature-256"),
         Provider::BitbucketCloud | Provider::BitbucketServer => hub::prefixed(&delivery, "X-Hub-Signature"),
         Provider::Gitea => hub::gitea(&delivery),
-        Provider::GitLab if delivery.has("webhook-signature") => timed::standard(&delivery, now),
-        Provider::GitLab => token::gitlab(&delivery),
+        Provider::GitLab => match token::gitlab(&delivery) {
+            Err(_) if delivery.is_standard() => timed::standard(&delivery, now),
+            answer => answer,
+        },
         Provider::AzureDevops => azure::basic(&delivery),
         Provider::Generic => timed::generic(&delivery, now),
     }
@@ -101,7 +102,7 @@ pub fn verify_head(
 ) -> Result<(), Unsigned> {
     let sends_secret = match provider {
         Provider::AzureDevops => true,
-        Provider::GitLab => !headers.contains_key("webhook-signature"),
+        Provider::GitLab => !Signed { secrets: &used(secrets), headers, body: &[] }.is_standard(),
         Provider::GitHub
         | Provider::Gitea
         | Provider::BitbucketCloud
@@ -115,6 +116,11 @@ pub fn verify_head(
     }
 }
 
+/// An empty secret is everybody's.
+fn used(secrets: &[SecretBytes]) -> Vec<&[u8]> {
+    secrets.iter().map(SecretBytes::expose).filter(|secret| !secret.is_empty()).collect()
+}
+
 /// What is checked.
 struct Signed<'a> {
     secrets: &'a [&'a [u8]],
@@ -125,6 +131,11 @@ struct Signed<'a> {
 impl<'a> Signed<'a> {
     fn has(&self, header: &str) -> bool {
         self.headers.contains_key(header)
+    }
+
+    /// Whether a secret may have signed it as Standard Webhooks are.
+    fn is_standard(&self) -> bool {
+        self.has("webhook-signature") && self.secrets.iter().any(|secret| secret.starts_with(b"whsec_"))
     }
 
     fn header(&self, header: &'static str, form: &'static str) -> Result<&'a str, Unsigned> {
