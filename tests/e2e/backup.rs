@@ -4,10 +4,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use cooper_e2e::{Archive, Context, Engine, ServerOptions, TestServer, request, unique, wait_until};
+use cooper_e2e::{Archive, Context, Engine, Pause, ServerOptions, TestServer, request, unique, wait_until};
 use serde_json::Value;
 
-use crate::cancel::runs_somewhere;
 use crate::disk_full::SmallDisk;
 
 fn is_final(run: &Value) -> bool {
@@ -24,13 +23,12 @@ fn a_backup_amid_a_build_becomes_the_server_that_it_was() {
     let app = Context::new(&format!("FROM {base}\nRUN echo kept-$((40 + 2))-{word}\nCMD [\"echo\", \"kept\"]\n"));
     server.build(&["-t", "app:1"], &app);
     let other = server.cooper(&["token", "create", "reader", "--scope", "read"]).ok().stdout.trim().to_owned();
-    let slow = Context::new(&format!(
-        "FROM {base}\nRUN --mount=type=secret,id=t sleep 5.75 && grep -q hunter2 /run/secrets/t && echo {word}\n"
-    ))
-    .file("secret", "hunter2");
+    let mut pause = Pause::new();
+    let script = format!("{} && grep -q hunter2 /run/secrets/t && echo {word}", pause.script());
+    let slow = Context::new(&format!("FROM {base}\nRUN --mount=type=secret,id=t {script}\n")).file("secret", "hunter2");
     let secret = format!("id=t,src={}", slow.join("secret").display());
     server.cooper(&["build", "-t", "slow:1", "--no-wait", "--secret", &secret, &slow.display()]).ok();
-    wait_until("the step runs", Duration::from_secs(60), || runs_somewhere(&["sleep", "5.75"]));
+    pause.begins();
 
     let place = Context::empty();
     let (file, restored) = (place.join("backup.tar"), place.join("restored"));
@@ -55,7 +53,7 @@ fn a_backup_amid_a_build_becomes_the_server_that_it_was() {
 
     // The machine is lost; another one gets its place and its address.
     server.crash();
-    wait_until("the engine ends the step", Duration::from_secs(15), || !runs_somewhere(&["sleep", "5.75"]));
+    pause.is_ended();
     server.cooper(&["restore", &file_text, "--data-dir", &restored_text]).ok();
     server.cooper(&["restore", &file_text, "--data-dir", &restored_text]).expect(2).error_names(&["is not empty"]);
     std::fs::remove_dir_all(&data).unwrap();
@@ -63,6 +61,7 @@ fn a_backup_amid_a_build_becomes_the_server_that_it_was() {
     server.restart();
 
     assert_eq!(state(&server), before);
+    pause.end();
     assert!(before.1.contains(&format!("kept-42-{word}")), "{}", before.1);
     let authorization = format!("Authorization: Bearer {other}");
     let as_reader = request(server.authority(), "GET", "/api/v1/runs", &[&authorization], b"").unwrap();

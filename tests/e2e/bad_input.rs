@@ -122,16 +122,15 @@ fn build_archive(server: &TestServer, archive: &[u8]) -> String {
 #[test]
 fn a_server_that_is_not_there_is_named() {
     let server = TestServer::start();
-    // A port that nobody listens on: it was free a moment ago, and nothing here takes it.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let url = format!("http://127.0.0.1:{port}");
+    // A port that nobody listens on, and that the system gives to nobody.
+    let url = "http://127.0.0.1:1";
     let token = server.token_file().display().to_string();
     let context = Context::new("FROM scratch\n");
     for command in [&["runs", "list"][..], &["logs", "ca1"], &["build", "-t", "a:1", &context.display()]] {
-        let arguments = [command, &["--server", &url, "--token-file", &token]].concat();
-        server.cooper(&arguments).expect(5).error_names(&[&url]);
+        let arguments = [command, &["--server", url, "--token-file", &token]].concat();
+        server.cooper(&arguments).expect(5).error_names(&[url]);
     }
-    server.cooper(&["login", &url, "--token-file", &token]).expect(5).error_names(&[&url]);
+    server.cooper(&["login", url, "--token-file", &token]).expect(5).error_names(&[url]);
 }
 
 #[test]

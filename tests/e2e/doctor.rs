@@ -59,13 +59,16 @@ fn a_healthy_server_is_found_healthy_and_each_ill_is_named() {
         "data",
         "secrets",
         "database",
-        "durable-writes",
         "engine",
         "platforms",
         "limits",
     ] {
         assert_eq!(check(&report, name)["status"], "ok", "{report:#}");
     }
+    // A disk may be busy with other things.
+    let writes = check(&report, "durable-writes");
+    assert!(writes["seen"].as_str().unwrap().starts_with("a small file took "), "{report:#}");
+    assert!(matches!(writes["status"].as_str(), Some("ok" | "warning")), "{report:#}");
     let pid = server.pid().unwrap().as_raw_nonzero().to_string();
     assert!(check(&report, "data")["seen"].as_str().unwrap().contains(&format!("process {pid}")), "{report:#}");
     assert!(check(&report, "limits")["seen"].as_str().unwrap().contains("binds no image build"), "{report:#}");

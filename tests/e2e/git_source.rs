@@ -1,6 +1,6 @@
 //! Builds from Git repositories, fetched by an agent from a real server.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cooper_e2e::{Finished, GitBehaviour, GitRepository, GitServer, ServerOptions, TestServer, wait_until};
 use serde_json::Value;
@@ -227,11 +227,8 @@ fn cancelling_ends_a_fetch_that_hangs() {
     wait_until("the fetch hangs", Duration::from_secs(30), || {
         world.git.seen().iter().any(|request| request.method == "POST")
     });
-    let asked = Instant::now();
     world.server.cooper(&["runs", "cancel", "ca2"]).ok();
-    let finished = build.end(Duration::from_secs(10)).expect(3);
-    let took = asked.elapsed();
-    assert!(took < Duration::from_secs(4), "cancelling took {took:?}: {finished}");
+    build.end(Duration::from_secs(10)).expect(3);
     let run = world.server.run("ca2");
     assert_eq!((&run["status"], &run["steps"].as_array().unwrap().len()), (&Value::from("Canceled"), &1));
 
@@ -243,7 +240,8 @@ fn cancelling_ends_a_fetch_that_hangs() {
 fn a_host_that_is_away_fails_the_run_with_one_sentence() {
     let world = World::new();
     world.commit("x");
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // The system gives this port to nobody.
+    let free = "127.0.0.1:1";
     let source = format!("http://{free}/app.git");
     let refused = world.server.cooper(&["build", "--no-logs", "--no-push", &source]).expect(1);
     let host = format!("host `{free}` refuses connections; check the URL's host and port, and that the server runs");

@@ -1,9 +1,10 @@
 //! Two network namespaces stand for two machines: the server in one, an agent with an engine of its own in the other.
 
+use std::net::TcpStream;
 use std::time::Duration;
 
 use cooper_e2e::{
-    Cable, Context, Namespace, PrivateEngine, RemoteAgent, ServerOptions, TestServer, unique, wait_until,
+    Cable, Context, Namespace, Pause, PrivateEngine, RemoteAgent, ServerOptions, TestServer, unique, wait_until,
 };
 
 #[test]
@@ -18,13 +19,11 @@ fn a_network_and_an_engine_of_ones_own() {
     engine.client().docker(&["images"]).ok();
     let listener = other.enter(|| std::net::TcpListener::bind((cable.second.as_str(), 0))).unwrap();
     let address = listener.local_addr().unwrap();
-    let connect = || {
-        namespace
-            .enter(|| std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_millis(500)).is_ok())
-    };
+    let connect_within = |time| namespace.enter(|| TcpStream::connect_timeout(&address, time).is_ok());
+    let connect = || connect_within(Duration::from_secs(60));
     assert!(connect());
     cable.cut();
-    assert!(!connect());
+    assert!(!connect_within(Duration::from_millis(500)));
     cable.mend();
     cable.slow("1mbit");
     assert!(connect());
@@ -67,14 +66,16 @@ fn a_build_elsewhere(tls: bool) {
     assert_eq!(client.run(&format!("{registry}/app:1")), format!("{word}\n"));
 
     // A short cut of the cable is no loss: the agent comes back by itself, and its work goes on.
-    let context = Context::new(&format!("FROM {base}\nRUN sleep 4 && echo {}\n", unique()));
+    let mut pause = Pause::new();
+    let context = Context::new(&format!("FROM {base}\nRUN {} && echo {}\n", pause.script(), unique()));
     let build = server.cooper(&["build", "--no-wait", "-t", "app:2", &context.display()]).ok();
     let id = build.stdout.trim();
-    wait_until("the step runs", Duration::from_secs(60), || server.run(id)["steps"][0]["status"] == "Running");
+    pause.begins();
     cable.cut();
-    let knock = || std::net::TcpStream::connect_timeout(&far, Duration::from_millis(1500)).is_err();
+    let knock = || TcpStream::connect_timeout(&far, Duration::from_millis(1500)).is_err();
     wait_until("nothing gets through", Duration::from_secs(20), || there.enter(knock));
     cable.mend();
+    pause.end();
     wait_until("the run ends", Duration::from_secs(120), || !server.run(id)["finishTime"].is_null());
     assert_eq!(server.run(id)["status"], "Succeeded", "{:#}", server.run(id));
     // Its first attempt ended well: nothing was begun again.
@@ -151,10 +152,11 @@ fn an_agent_that_dies_is_missed_at_once_and_its_loss_is_told() {
     assert_eq!(of_token["status"], "ok", "{report:#}");
 
     let base = server.base_image();
-    let context = Context::new(&format!("FROM {base}\nRUN sleep 30 && echo {}\n", unique()));
+    let pause = Pause::new();
+    let context = Context::new(&format!("FROM {base}\nRUN {} && echo {}\n", pause.command(), unique()));
     let queued = server.cooper(&["build", "--no-wait", "-t", "frail:1", &context.display()]).ok();
     let id = queued.stdout.trim();
-    wait_until("the step runs", Duration::from_secs(60), || server.run(id)["steps"][0]["status"] == "Running");
+    pause.begins();
     agent.crash();
     let log = || server.cooper(&["logs", id]).ok().stdout;
     let gone = "The connection to agent 'frail' is gone; waiting ";

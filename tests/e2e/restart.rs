@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use cooper_e2e::{Context, Engine, TestServer, unique, wait_until};
+use cooper_e2e::{Context, Engine, Pause, TestServer, unique, wait_until};
 use serde_json::Value;
-
-use crate::cancel::runs_somewhere;
 
 fn is_final(run: &Value) -> bool {
     !matches!(run["status"].as_str(), Some("Queued" | "Started" | "Running"))
@@ -50,15 +48,17 @@ fn everything_is_there_after_a_restart() {
 fn a_run_ends_by_itself_after_a_crash_in_its_midst() {
     let mut server = TestServer::start();
     let base = server.base_image();
-    let context = Context::new(&format!("FROM {base}\nRUN sleep 6.25 && echo {}\n", unique()));
+    let mut pause = Pause::new();
+    let context = Context::new(&format!("FROM {base}\nRUN {} && echo {}\n", pause.script(), unique()));
     let flags = ["build", "-t", "crash:1", "--no-wait", "--output", "json"];
     server.cooper(&[&flags[..], &[context.display().as_str()]].concat()).ok();
-    wait_until("the step runs", Duration::from_secs(60), || runs_somewhere(&["sleep", "6.25"]));
+    pause.begins();
 
     server.crash();
     // The agent died with the server, and with its session the engine ends the build.
-    wait_until("the engine ends the step", Duration::from_secs(15), || !runs_somewhere(&["sleep", "6.25"]));
+    pause.is_ended();
     server.restart();
+    pause.end();
 
     wait_until("the run ends", Duration::from_secs(170), || is_final(&server.run("ca2")));
     let run = server.run("ca2");
@@ -81,16 +81,17 @@ fn a_second_server_is_refused_the_same_data() {
 fn stopping_in_order_amid_a_build_loses_nothing() {
     let mut server = TestServer::start();
     let base = server.base_image();
-    let context = Context::new(&format!("FROM {base}\nRUN sleep 39575 && echo {}\n", unique()));
+    let pause = Pause::new();
+    let context = Context::new(&format!("FROM {base}\nRUN {} && echo {}\n", pause.command(), unique()));
     let flags = ["build", "-t", "stop:1", "--no-wait", "--output", "json"];
     server.cooper(&[&flags[..], &[context.display().as_str()]].concat()).ok();
-    wait_until("the step runs", Duration::from_secs(60), || runs_somewhere(&["sleep", "39575"]));
+    pause.begins();
 
     server.stop();
-    wait_until("the engine ends the step", Duration::from_secs(15), || !runs_somewhere(&["sleep", "39575"]));
+    pause.is_ended();
     server.restart();
     // The run goes on: its step gets another attempt, without spending anything of the user's.
-    wait_until("the step runs again", Duration::from_secs(60), || runs_somewhere(&["sleep", "39575"]));
+    pause.begins();
     server.cooper(&["runs", "cancel", "ca2"]).ok();
     wait_until("the run ends", Duration::from_secs(20), || is_final(&server.run("ca2")));
     assert_eq!(server.run("ca2")["status"], "Canceled");

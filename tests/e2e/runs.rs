@@ -59,7 +59,7 @@ fn a_running_log_is_followed_live() {
     let server = TestServer::start();
     let base = server.base_image();
     // The step ends when the test has seen its first line: there is no other way for it to end in time.
-    let context = Context::new(&format!("FROM {base}\nRUN echo live-$((40 + 2)) && sleep 300\n"));
+    let context = Context::new(&format!("FROM {base}\nRUN echo live-$((40 + 2)) && sleep 86400\n"));
     let queued = server.cooper(&["build", "-t", "app:1", "--no-wait", "--output", "json", &context.display()]).ok();
     let id = queued.json()["runId"].as_str().unwrap().to_owned();
     let follower = server.cooper_running(&["logs", &id, "--follow"]);

@@ -1,6 +1,6 @@
 //! Task files as their users run them: steps, failures, sources, secrets, and nothing left behind.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cooper_e2e::{Context, Engine, GitRepository, GitServer, ServerOptions, TestServer, wait_until};
 use serde_json::Value;
@@ -32,14 +32,13 @@ fn a_failure_stops_the_run_and_is_told_step_by_step() {
     let task = format!(
         "version: v1.1.0\nsteps:\n  - id: beside\n    cmd: {}\n    when: ['-']\n  - id: wrong\n    cmd: {}\n    when: ['-']\n  \
          - id: after\n    cmd: {}\n",
-        sh("sleep 60"),
+        sh("sleep 3600"),
         sh("sleep 1; exit 7"),
         sh("true")
     );
     let context = Context::empty().file("acr-task.yaml", &task);
-    let begun = Instant::now();
+    // The step beside it is stopped: by itself it would end long after the client's patience.
     let finished = server.cooper(&["run", "--no-logs", "--output", "json", &context.display()]).expect(1);
-    assert!(begun.elapsed() < Duration::from_secs(50), "the step beside it is stopped");
     finished.error_names(&["failed to run step ID: wrong", "code 7"]);
     let run = finished.json();
     let id = run["runId"].as_str().unwrap();
@@ -56,7 +55,7 @@ fn a_failure_stops_the_run_and_is_told_step_by_step() {
 #[test]
 fn a_cancel_and_a_timeout_really_stop_the_container() {
     let (server, engine) = (server(), Engine::new());
-    let slow = format!("steps:\n  - id: slow\n    cmd: {}\n    timeout: 2\n", sh("echo begun; sleep 600"));
+    let slow = format!("steps:\n  - id: slow\n    cmd: {}\n    timeout: 2\n", sh("echo begun; sleep 3600"));
     let slow = format!("version: v1.1.0\n{slow}");
     let context = Context::empty().file("slow.yaml", &slow);
     let finished =
@@ -65,7 +64,7 @@ fn a_cancel_and_a_timeout_really_stop_the_container() {
     let id = finished.json()["runId"].as_str().unwrap().to_owned();
     wait_until("the container is gone", Duration::from_secs(30), || left_of(&engine, &server, &id).is_empty());
 
-    let cmd = format!("{}/base/busybox:1 sleep 600", server.authority().replace("127.0.0.1", "localhost"));
+    let cmd = format!("{}/base/busybox:1 sleep 3600", server.authority().replace("127.0.0.1", "localhost"));
     let id = server.cooper(&["run", "--no-wait", "--cmd", &cmd, "/dev/null"]).ok().stdout.trim().to_owned();
     let running = || server.run(&id)["steps"][0]["status"] == "Running" && !left_of(&engine, &server, &id).is_empty();
     wait_until("the command runs", Duration::from_secs(60), running);
@@ -119,7 +118,7 @@ fn two_runs_of_one_file_at_once_never_meet() {
     let task = "version: v1.1.0\nsteps:\n  - id: image\n    build: -t $Registry/same:1 --build-arg \
                 BASE=$Registry/base/busybox:1 --build-arg WHO={{.Values.who}} .\n  - id: service\n    cmd: $Registry/same:1 \
                 sh -c 'mkdir /w && cp /who /w/ && httpd -f -p 80 -h /w'\n    detach: true\n  - id: ask\n    cmd: \
-                $Registry/base/busybox:1 sh -c 'sleep 1; wget -q -O - http://service/who'\n    retries: 5\n    retryDelay: 1\n";
+                $Registry/base/busybox:1 sh -c 'sleep 1; wget -q -O - http://service/who'\n    retries: 60\n    retryDelay: 1\n";
     let context = Context::new(dockerfile).file("acr-task.yaml", task);
     let begin = |who: &str| {
         let value = format!("who={who}");
@@ -134,8 +133,9 @@ fn two_runs_of_one_file_at_once_never_meet() {
             "{log}"
         );
     }
-    let labelled = || engine.docker(&["ps", "-aq", "--filter", "label=dev.cooperage.step=service"]).ok().stdout;
-    wait_until("the services are gone", Duration::from_secs(30), || labelled().trim().is_empty());
+    let owner = format!("dev.cooperage.owner={}", server.agent_owner());
+    let services = || engine.held(&[&owner, "dev.cooperage.step=service"]);
+    wait_until("the services are gone", Duration::from_secs(30), || services().is_empty());
 }
 
 #[test]

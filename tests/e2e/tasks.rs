@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cooper_e2e::{GitBehaviour, GitRepository, GitServer, ServerOptions, TestServer, wait_until};
+use cooper_e2e::{GitBehaviour, GitRepository, GitServer, Pause, ServerOptions, TestServer, wait_until};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -124,11 +124,12 @@ fn a_task_is_made_run_changed_and_started_by_a_timer() {
 fn a_task_file_a_credential_and_a_limit() {
     let world = World::new();
     world.git.behave("app.git", &[GitBehaviour::Password("git", "g1t-t0ken")]);
-    let task = "version: v1.1.0\nsteps:\n  - cmd: $Registry/base/busybox:1 sh -c 'echo who={{.Values.who}} key={{.Values.key}}; sleep 3'\n";
+    let task = "version: v1.1.0\nsteps:\n  - cmd: $Registry/base/busybox:1 sh -c 'echo who={{.Values.who}} key={{.Values.key}}; {{.Values.pause}}'\n";
     world.repository.commit_files(&[("ci/acr-task.yaml", task)]);
     let source = format!("{}#main:ci", world.source());
     let what = ["create", "limited", "-c", &source, "-f", "acr-task.yaml", "--concurrency-limit", "1"];
-    let values = ["--set", "who=world", "--set-secret", "key=hunter22", "--git-access-token", "wr0ng"];
+    let values =
+        ["--set", "who=world", "--set", "pause=true", "--set-secret", "key=hunter22", "--git-access-token", "wr0ng"];
     world.task(&[&what[..], &values].concat()).ok();
     world.task(&["run", "limited", "--no-logs"]).expect(1).error_names(&["credential"]);
     let host = world.git.host();
@@ -138,13 +139,15 @@ fn a_task_file_a_credential_and_a_limit() {
     let listed = world.task(&["credential", "list", "limited"]).ok().stdout;
     assert!(listed.contains(&host) && !listed.contains("g1t-t0ken"), "{listed}");
 
-    let ids: Vec<String> = (0..2)
-        .map(|_| world.task(&["run", "limited", "--no-wait", "--set", "who=you"]).ok().stdout.trim().to_owned())
-        .collect();
+    let mut pause = Pause::new();
+    let script = format!("pause={}", pause.script());
+    let run = ["run", "limited", "--no-wait", "--set", "who=you", "--set", &script];
+    let ids: Vec<String> = (0..2).map(|_| world.task(&run).ok().stdout.trim().to_owned()).collect();
     let reason = || world.server.run(&ids[1])["pendingReason"].as_str().unwrap_or_default().to_owned();
     wait_until("the second waits for the first", Duration::from_secs(30), || reason().contains("a run of its task"));
     let shown = world.server.cooper(&["runs", "show", &ids[1]]).ok().stdout;
     assert!(shown.contains("no more may be at a time"), "{shown}");
+    pause.end();
     for id in &ids {
         wait_until("it has ended", Duration::from_secs(60), || !world.server.run(id)["finishTime"].is_null());
         let run = world.server.run(id);

@@ -3,7 +3,7 @@
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use cooper_e2e::{Context, Engine, RemoteAgent, ServerOptions, TestServer, is_final, wait_until};
+use cooper_e2e::{Chance, Context, Engine, Pause, RemoteAgent, ServerOptions, TestServer, is_final, wait_until};
 
 /// Names of every kind: a step's id, a network, a volume, a file of the workspace, an exposed and a published port.
 const TASK: &str = "\
@@ -19,16 +19,17 @@ steps:
   expose: ['80']
   ports: ['{{.Values.port}}:80']
 - id: ask
-  cmd: $Registry/base/busybox:1 sh -c 'sleep 4; cat note; echo volume $(cat /keys/who); wget -q -O - http://web/who'
-  retries: 5
+  cmd: $Registry/base/busybox:1 sh -c '{{.Values.pause}}; cat note; echo volume $(cat /keys/who); wget -q -O - http://web/who'
+  retries: 60
   retryDelay: 1
   volumeMounts: [{name: keys, mountPath: /keys}]
 ";
 
-fn begin(server: &TestServer, who: &str, port: u16) -> String {
+fn begin(server: &TestServer, who: &str, port: u16, pause: &Pause) -> String {
     let context = Context::empty().file("acr-task.yaml", TASK);
-    let (who, port) = (format!("who={who}"), format!("port={port}"));
-    let asked = server.cooper(&["run", "--no-wait", "--set", &who, "--set", &port, &context.display()]);
+    let values = [format!("who={who}"), format!("port={port}"), format!("pause={}", pause.script())];
+    let sets = values.each_ref().map(|value| ["--set", value]).concat();
+    let asked = server.cooper(&[&["run", "--no-wait"], &sets[..], &[&context.display()]].concat());
     asked.ok().stdout.trim().to_owned()
 }
 
@@ -36,9 +37,11 @@ fn server() -> TestServer {
     TestServer::with(ServerOptions { arguments: vec!["--no-agent".into()], ..Default::default() })
 }
 
-/// A port that nobody has.
+/// A port that nobody has, and that the system gives to nobody who asks for any.
 fn free_port() -> u16 {
-    TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port()
+    let mut chance = Chance::from_environment();
+    let port = std::iter::repeat_with(|| 20_000 + chance.below(12_000) as u16);
+    port.take(1000).find(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok()).unwrap()
 }
 
 #[test]
@@ -47,10 +50,10 @@ fn networks_volumes_ports_and_workspaces_are_each_runs_own() {
     let agent = RemoteAgent::start(&server, "both", &server.url(), None, &[]);
     server.base_image();
     let port = free_port();
-    let runs = ["ann", "bob"].map(|who| (who, begin(&server, who, port)));
-    wait_until("both ask", Duration::from_secs(90), || {
-        runs.iter().all(|(_, run)| server.run(run)["steps"][2]["status"] == "Running")
-    });
+    let mut pauses = [Pause::new(), Pause::new()];
+    let runs = [("ann", &pauses[0]), ("bob", &pauses[1])].map(|(who, pause)| (who, begin(&server, who, port, pause)));
+    pauses.iter().for_each(Pause::begins);
+    pauses.iter_mut().for_each(Pause::end);
     for (who, run) in &runs {
         wait_until("the run ends", Duration::from_secs(60), || is_final(&server.run(run)));
         let record = server.run(run);
@@ -72,17 +75,19 @@ fn a_port_of_the_machine_is_the_first_ones() {
     let agent = RemoteAgent::start(&server, "open", &server.url(), None, &["--allow-ports"]);
     server.base_image();
     let port = free_port();
-    let first = begin(&server, "ann", port);
-    let asks = || server.run(&first)["steps"][2]["status"] == "Running";
-    wait_until("the first one serves", Duration::from_secs(60), asks);
-    assert!(TcpStream::connect(("127.0.0.1", port)).is_ok(), "the machine's port leads to the step");
-    let second = begin(&server, "bob", port);
+    let mut pause = Pause::new();
+    let first = begin(&server, "ann", port, &pause);
+    pause.begins();
+    let leads = || TcpStream::connect(("127.0.0.1", port)).is_ok();
+    wait_until("the machine's port leads to the step", Duration::from_secs(60), leads);
+    let second = begin(&server, "bob", port, &Pause::new());
     wait_until("the second one ends", Duration::from_secs(60), || is_final(&server.run(&second)));
     let record = server.run(&second);
     assert_eq!(record["status"], "Failed", "{record:#}");
     let reason = record["runErrorMessage"].as_str().unwrap();
     assert!(reason.contains(&format!("step ID: web: port {port} of the agent's machine is taken")), "{reason}");
     assert!(!reason.contains("loss"), "{reason}");
+    pause.end();
     wait_until("the first one ends", Duration::from_secs(60), || is_final(&server.run(&first)));
     assert_eq!(server.run(&first)["status"], "Succeeded", "{:#}", server.run(&first));
     drop(agent);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cooper_e2e::{
-    Cable, GitRepository, GitServer, Namespace, PrivateEngine, RemoteAgent, ServerOptions, TestServer, unique,
+    Cable, GitRepository, GitServer, Namespace, Pause, PrivateEngine, RemoteAgent, ServerOptions, TestServer, unique,
     wait_until,
 };
 use tempfile::TempDir;
@@ -56,14 +56,17 @@ fn a_build_from_git_survives_the_death_of_its_agent() {
     let base = server.base_image();
 
     let word = unique();
-    let dockerfile = format!("FROM {base}\nRUN sleep 5 && echo {word} > /word\nCMD [\"cat\", \"/word\"]\n");
+    let mut pause = Pause::new();
+    let script = format!("{} && echo {word} > /word", pause.script());
+    let dockerfile = format!("FROM {base}\nRUN {script}\nCMD [\"cat\", \"/word\"]\n");
     let commit = repository.commit_files(&[("image/Dockerfile", &dockerfile)]);
     let source = format!("{}#main:image", git.url("app.git"));
     let asked = ["build", "--no-wait", "-t", "app:1", "-t", "app:{{.Run.Commit}}", &source];
     let id = server.cooper(&asked).ok().stdout.trim().to_owned();
     wait_until("the image is being built", Duration::from_secs(60), || {
-        server.cooper(&["logs", &id]).ok().stdout.contains("RUN sleep 5")
+        server.cooper(&["logs", &id]).ok().stdout.contains(&pause.command())
     });
+    pause.begins();
     // The log names the agent of each attempt.
     let begun = |log: &str, step: &str, machine: &Machine| {
         let step = format!("Executing step ID: {step}.");
@@ -74,6 +77,7 @@ fn a_build_from_git_survives_the_death_of_its_agent() {
     let builder = machines.iter().position(|machine| begun(&log, "build", machine));
     let mut dead = machines.remove(builder.expect("somebody builds it"));
     dead.agent.crash();
+    pause.end();
     let other = &machines[0];
 
     wait_until("the run ends", Duration::from_secs(120), || !server.run(&id)["finishTime"].is_null());

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use cooper_e2e::{Context, ServerOptions, SmallDisk, Submission, TestServer, unique, wait_until};
+use cooper_e2e::{Context, Pause, ServerOptions, SmallDisk, Submission, TestServer, unique, wait_until};
 
-use crate::machine::{BEGIN, END, runs_somewhere};
+use crate::machine::END;
 
 /// Longer than a lease.
 const FULL: Duration = Duration::from_secs(25);
@@ -14,10 +14,11 @@ fn a_disk_that_is_full_for_longer_than_a_lease() {
     let disk = SmallDisk::mount(64);
     let server = TestServer::with(ServerOptions { data: Some(disk.data()), ..Default::default() });
     let base = server.base_image();
-    let dockerfile = format!("FROM {base}\nRUN echo before && sleep 33.125 && echo after-{}\n", unique());
+    let mut pause = Pause::new();
+    let dockerfile = format!("FROM {base}\nRUN echo before && {} && echo after-{}\n", pause.script(), unique());
     let mut submission = Submission::new(&dockerfile, &["full:1", "full:2"]);
     assert!(submission.submit(&server));
-    wait_until("the step runs", BEGIN, || runs_somewhere(&["sleep", "33.125"]));
+    pause.begins();
     disk.fill();
     let filled = Instant::now();
     // Whoever asks for something hears why it can't be had; what is there can still be read.
@@ -30,6 +31,7 @@ fn a_disk_that_is_full_for_longer_than_a_lease() {
         filled.elapsed() > FULL
     });
     disk.free();
+    pause.end();
     let record = submission.end(&server, END);
     let log = submission.check(&server, &record);
     assert_eq!(record["status"], "Succeeded", "{record:#}\n{log}");

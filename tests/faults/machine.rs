@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use cooper_e2e::{Namespace, PrivateEngine, ServerOptions, Submission, TestServer, unique, wait_until};
+use cooper_e2e::{Namespace, Pause, PrivateEngine, ServerOptions, Submission, TestServer, unique, wait_until};
 use serde_json::Value;
 
-/// How long a step may take to begin.
-pub(crate) const BEGIN: Duration = Duration::from_secs(60);
 /// How long a run may take to end once nothing is broken any more.
 pub(crate) const END: Duration = Duration::from_secs(120);
 
@@ -44,11 +42,12 @@ impl Machine {
         submission
     }
 
-    /// A build that sleeps this many seconds, and sleeps already.
-    pub(crate) fn sleeping(&mut self, seconds: &str) -> Submission {
-        let submission = self.submission(&format!("sleep {seconds}"));
-        wait_until("the step runs", BEGIN, || runs_somewhere(&["sleep", seconds]));
-        submission
+    /// A build that pauses already.
+    pub(crate) fn pausing(&mut self) -> (Submission, Pause) {
+        let pause = Pause::new();
+        let submission = self.submission(&pause.script());
+        pause.begins();
+        (submission, pause)
     }
 
     /// Waits until the run's log holds a text.
@@ -70,13 +69,4 @@ impl Machine {
         assert_eq!(after["status"], "Succeeded", "{after:#}");
         (record, log)
     }
-}
-
-/// Whether a process with exactly this command line runs on this machine, in a container or not.
-pub(crate) fn runs_somewhere(words: &[&str]) -> bool {
-    std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
-        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let arguments: Vec<&[u8]> = command.split(|byte| *byte == 0).filter(|word| !word.is_empty()).collect();
-        arguments.len() == words.len() && arguments.iter().zip(words).all(|(have, want)| *have == want.as_bytes())
-    })
 }

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use cooper_e2e::{unique, wait_until};
+use cooper_e2e::{Pause, unique, wait_until};
 
-use crate::machine::{BEGIN, END, runs_somewhere};
+use crate::machine::END;
 use crate::machines::{Near, pass};
 
 #[test]
@@ -12,11 +12,12 @@ fn cut_for_a_moment_and_one_way() {
     let near = Near::new();
     let far = near.machine("far");
     let base = near.server.base_image();
-    for (round, sleep) in ["11.03125", "11.0625", "11.09375"].into_iter().enumerate() {
-        let dockerfile = format!("FROM {base}\nRUN sleep {sleep} && echo {}\n", unique());
+    for round in 0..3 {
+        let mut pause = Pause::new();
+        let dockerfile = format!("FROM {base}\nRUN {} && echo {}\n", pause.script(), unique());
         let (one, two) = (format!("cut:{round}-one"), format!("cut:{round}-two"));
         let submission = near.submit(&dockerfile, &[&one, &two]);
-        wait_until("the step runs", BEGIN, || runs_somewhere(&["sleep", sleep]));
+        pause.begins();
         match round {
             0 => far.cable.cut(),
             1 => far.cable.cut_into(&near.namespace),
@@ -24,6 +25,7 @@ fn cut_for_a_moment_and_one_way() {
         }
         pass(Duration::from_secs(5));
         far.cable.mend();
+        pause.end();
         near.ends_at_the_first_try(submission);
     }
 }
@@ -44,9 +46,9 @@ fn cut_amid_a_push_for_longer_than_a_lease() {
     let near = Near::new();
     let mut one = near.machine("one");
     let base = near.server.base_image();
-    // A layer that takes a quarter of a minute through a narrow cable.
+    // A layer that takes more than a minute through a narrow cable.
     one.cable.slow("1mbit");
-    let dockerfile = format!("FROM {base}\nRUN head -c 2500000 /dev/urandom > /noise && echo {}\n", unique());
+    let dockerfile = format!("FROM {base}\nRUN head -c 10000000 /dev/urandom > /noise && echo {}\n", unique());
     let mut submission = near.submit(&dockerfile, &["late:1", "late:2"]);
     let run = submission.run().unwrap().to_owned();
     wait_until("the push begins", END, || near.server.run(&run)["steps"][1]["status"] == "Running");

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use cooper_e2e::{Chance, Submission, TestServer, unique, wait_until};
+use cooper_e2e::{Chance, Pause, Submission, TestServer, unique, wait_until};
 
 /// How long a run may take from the restart to its end: three losses' pauses and three builds are well below.
-const END: Duration = Duration::from_secs(90);
+const END: Duration = Duration::from_secs(180);
 
 /// A server with a base image, and the Dockerfile of a build that nobody has built yet.
 struct Scene {
@@ -22,13 +22,13 @@ impl Scene {
     }
 
     fn submission(&mut self) -> Submission {
-        self.submission_of(0)
+        self.submission_with("true")
     }
 
-    /// A build that takes this many seconds.
-    fn submission_of(&mut self, seconds: u32) -> Submission {
+    /// A build that ends with this command.
+    fn submission_with(&mut self, last: &str) -> Submission {
         self.builds += 1;
-        let script = format!("for i in 1 2 3 4 5; do echo line-$i-{}; done; sleep {seconds}", unique());
+        let script = format!("for i in 1 2 3 4 5; do echo line-$i-{}; done; {last}", unique());
         let dockerfile = format!("FROM {}\nRUN {script}\n", self.base);
         let (one, two) = (format!("app:{}-one", self.builds), format!("app:{}-two", self.builds));
         Submission::new(&dockerfile, &[&one, &two])
@@ -113,11 +113,10 @@ fn while_it_recovers() {
     let mut scene = Scene::new();
     for failpoint in ["store-opened", "lease-extended"] {
         // An agent holds the run when the server dies, so that there is a lease to give time to.
-        let mut submission = scene.submission_of(4);
+        let mut pause = Pause::new();
+        let mut submission = scene.submission_with(&pause.script());
         assert!(submission.submit(&scene.server));
-        wait_until("the step runs", Duration::from_secs(60), || {
-            submission.record(&scene.server).is_some_and(|run| run["steps"][0]["status"] == "Running")
-        });
+        pause.begins();
         scene.server.crash();
         assert!(
             !scene.server.restart_to_die(failpoint) || {
@@ -126,6 +125,7 @@ fn while_it_recovers() {
             }
         );
         scene.died_at(failpoint);
+        pause.end();
         scene.recovers(submission, failpoint);
     }
 }

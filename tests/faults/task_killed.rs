@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use cooper_e2e::{Context, Engine, RemoteAgent, ServerOptions, TestServer, is_final, wait_until};
+use cooper_e2e::{Context, Engine, Pause, RemoteAgent, ServerOptions, TestServer, is_final, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::machine::{BEGIN, END, runs_somewhere};
+use crate::machine::END;
 
-/// Within which a lost placement is made again: a lease, the pause after a loss, two looks.
-const AGAIN: Duration = Duration::from_secs(40);
+/// Within which a lost placement is made again.
+const AGAIN: Duration = Duration::from_secs(180);
 /// Within which nothing of a placement that is over is in the engine.
-const CLEAN: Duration = Duration::from_secs(30);
+const CLEAN: Duration = Duration::from_secs(180);
 
 struct Pair {
     // The agents end before their server.
@@ -58,13 +58,13 @@ impl Pair {
 #[test]
 fn killed_between_tries_and_nobodys_retries_are_spent() {
     let mut pair = Pair::new();
-    let sleep = ["sleep", "4.0625"];
+    let mut pause = Pause::new();
     // In each life the first try fails, the second one sleeps and fails, and the third one would be the last: with the
     // retry that the first life has spent, the second life would not get there.
     let script = format!(
         "echo x >> tries; n=$(wc -l < tries); echo try $n $(wc -l < note); test $n -ge 2 || exit 1; test $n -ge 3 && exit \
          0; {}; exit 1",
-        sleep.join(" ")
+        pause.script()
     );
     let task = format!(
         "version: v1.1.0\nvolumes:\n- name: keys\n  secret: {{key: aHVudGVyMjI=}}\nsteps:\n- id: image\n  build: -t \
@@ -74,7 +74,11 @@ fn killed_between_tries_and_nobodys_retries_are_spent() {
          retries: 2\n  retryDelay: 1\n"
     );
     let run = pair.begin(&task);
-    wait_until("the second try runs", BEGIN, || runs_somewhere(&sleep));
+    pause.begins();
+    // What it has said is there, too.
+    wait_until("the second try is told", END, || {
+        pair.server.cooper(&["logs", &run]).ok().stdout.lines().any(|line| line == "try 2 1")
+    });
     let holder = pair.holder(&run, 4);
     let held = pair.agents[holder].held_in(&pair.engine, &pair.server, &run);
     assert!(
@@ -82,6 +86,7 @@ fn killed_between_tries_and_nobodys_retries_are_spent() {
         "{held:?}"
     );
     pair.agents[holder].crash();
+    pause.end();
     let (record, log) = pair.end(&run);
     assert_eq!(record["status"], "Succeeded", "{record:#}\n{log}");
     let attempts: Vec<u64> =
@@ -105,14 +110,14 @@ fn killed_between_tries_and_nobodys_retries_are_spent() {
 #[test]
 fn silent_for_longer_than_its_lease_and_told_to_stop() {
     let pair = Pair::new();
-    let sleep = ["sleep", "300.0625"];
+    let pause = Pause::new();
     let task = format!(
         "version: v1.1.0\nsteps:\n- id: write\n  cmd: $Registry/base/busybox:1 sh -c 'echo made >> note'\n- id: slow\n  cmd: \
          $Registry/base/busybox:1 sh -c 'wc -l < note; exec {}'\n",
-        sleep.join(" ")
+        pause.command()
     );
     let run = pair.begin(&task);
-    wait_until("the step runs", BEGIN, || runs_somewhere(&sleep));
+    pause.begins();
     let (old, new) = (pair.holder(&run, 1), 1 - pair.holder(&run, 1));
     let held = |agent: usize| pair.agents[agent].held_in(&pair.engine, &pair.server, &run);
     pair.agents[old].process().signal(Signal::STOP);
@@ -123,7 +128,7 @@ fn silent_for_longer_than_its_lease_and_told_to_stop() {
     pair.agents[old].process().signal(Signal::CONT);
     wait_until("it is told to stop", CLEAN, || held(old).is_empty());
     assert_eq!(pair.server.run(&run)["steps"][1]["status"], "Running");
-    wait_until("the new one goes on", BEGIN, || runs_somewhere(&sleep));
+    pause.begins();
     pair.server.cooper(&["runs", "cancel", &run]).ok();
     let (record, log) = pair.end(&run);
     assert_eq!(record["status"], "Canceled", "{record:#}\n{log}");

@@ -1,14 +1,16 @@
 //! A receiver of events on loopback: takes every POST, and can be away for a while.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::port::Port;
+
 /// How long a client may take to send its request.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// An event as it came.
 #[derive(Clone, Debug)]
@@ -34,7 +36,7 @@ impl ReceivedEvent {
 
 /// A receiver that listens until it is dropped or goes away.
 pub struct EventReceiver {
-    address: SocketAddr,
+    port: Port,
     received: Arc<Mutex<Vec<ReceivedEvent>>>,
     listening: Option<(Arc<AtomicBool>, JoinHandle<()>)>,
 }
@@ -42,10 +44,8 @@ pub struct EventReceiver {
 impl EventReceiver {
     /// Starts on a free port of 127.0.0.1.
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
-        let address = listener.local_addr().expect("it is bound");
-        let mut receiver = Self { address, received: Arc::default(), listening: None };
-        receiver.listen(listener);
+        let mut receiver = Self { port: Port::reserve(), received: Arc::default(), listening: None };
+        receiver.come_back();
         receiver
     }
 
@@ -66,7 +66,7 @@ impl EventReceiver {
 
     /// Where events go to.
     pub fn url(&self) -> String {
-        format!("http://{}/events", self.address)
+        format!("http://{}/events", self.port.address())
     }
 
     /// Refuses connections from here on.
@@ -74,13 +74,13 @@ impl EventReceiver {
         let Some((stop, thread)) = self.listening.take() else { return };
         stop.store(true, Ordering::Relaxed);
         // Wakes the thread.
-        drop(TcpStream::connect(self.address));
+        drop(TcpStream::connect(self.port.address()));
         drop(thread.join());
     }
 
     /// Listens at the same address again.
     pub fn come_back(&mut self) {
-        let listener = TcpListener::bind(self.address).expect("nobody else has taken the port");
+        let listener = TcpListener::bind(self.port.address()).expect("the port is held");
         self.listen(listener);
     }
 

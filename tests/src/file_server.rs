@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How long a client may take to send its request.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Makes the whole answer, head and body, to a request's path and head.
 type Answering = dyn Fn(&str, &str) -> Vec<u8> + Send + Sync;

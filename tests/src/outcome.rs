@@ -8,6 +8,10 @@ use tempfile::NamedTempFile;
 /// How often a wait looks again. Only the latency of a success depends on it, never the verdict.
 const POLL: Duration = Duration::from_millis(15);
 
+/// What everything gets that is bound to come: a deadline tells what hangs from what works, and a busy machine works slowly.
+/// Who wants to show that something comes promptly has the other thing take forever instead.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+
 /// A program that has ended.
 #[derive(Debug)]
 pub struct Finished {
@@ -61,7 +65,7 @@ impl std::fmt::Display for Finished {
     }
 }
 
-/// Runs a program to its end, which must come before the deadline.
+/// Runs a program to its end, which must come before the deadline; a busy machine has [`PATIENCE`] at least.
 #[track_caller]
 pub fn run_to_end(command: &mut Command, deadline: Duration) -> Finished {
     let running = Running::start(command);
@@ -142,9 +146,10 @@ impl Running {
         let _ = rustix::process::kill_process(self.pid(), signal);
     }
 
-    /// Waits for its end.
+    /// Waits for its end; a busy machine has [`PATIENCE`] at least.
     #[track_caller]
     pub fn end(mut self, deadline: Duration) -> Finished {
+        let deadline = deadline.max(PATIENCE);
         let mut status: Option<ExitStatus> = None;
         let ended = try_wait_until(deadline, || {
             status = self.child.try_wait().expect("wait for a program");
@@ -163,9 +168,10 @@ impl Running {
     }
 }
 
-/// Waits until the condition holds; fails when it does not before the deadline.
+/// Waits until the condition holds; fails when it does not before the deadline. A busy machine has [`PATIENCE`] at least.
 #[track_caller]
 pub fn wait_until(what: &str, deadline: Duration, condition: impl FnMut() -> bool) {
+    let deadline = deadline.max(PATIENCE);
     assert!(try_wait_until(deadline, condition), "not within {deadline:?}: {what}");
 }
 

@@ -8,12 +8,12 @@ use tempfile::TempDir;
 
 use crate::engine::Engine;
 use crate::namespace::Namespace;
-use crate::outcome::{Running, quiet, run_to_end, try_wait_until};
+use crate::outcome::{PATIENCE, Running, quiet, run_to_end, try_wait_until};
 
 /// How long the engine may take to answer for the first time.
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = PATIENCE;
 /// How long it may take to stop.
-const STOP: Duration = Duration::from_secs(30);
+const STOP: Duration = PATIENCE;
 
 /// A `dockerd` with its own data, sockets and mounts. It must have a network of its own: a second one in the same
 /// network would take down the first one's bridge.

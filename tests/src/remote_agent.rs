@@ -9,12 +9,12 @@ use tempfile::TempDir;
 
 use crate::engine::Engine;
 use crate::namespace::Namespace;
-use crate::outcome::{Finished, Running, try_wait_until};
+use crate::outcome::{Finished, PATIENCE, Running, try_wait_until};
 use crate::product::cooper_binary;
-use crate::server::{TestServer, hermetic};
+use crate::server::{GRACE, TestServer, hermetic};
 
 /// How long an agent may take to stop in order.
-const STOP: Duration = Duration::from_secs(40);
+const STOP: Duration = PATIENCE;
 
 /// An agent of a test server.
 pub struct RemoteAgent {
@@ -76,7 +76,10 @@ impl RemoteAgent {
     #[track_caller]
     fn launch_with(&mut self, environment: &[(&str, &str)]) {
         let mut command = hermetic(cooper_binary(), self.folder.path(), self.namespace.as_ref());
-        command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+            .args(&self.arguments)
+            .env("COOPER_SHUTDOWN_GRACE", GRACE)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.envs(environment.iter().copied());
         self.process = Some(Running::start(&mut command));
     }

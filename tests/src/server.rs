@@ -17,13 +17,16 @@ use crate::context::Context;
 use crate::engine::Engine;
 use crate::http::{Answer, request};
 use crate::namespace::Namespace;
-use crate::outcome::{Finished, Running, quiet, run_to_end, try_wait_until, wait_until};
+use crate::outcome::{Finished, PATIENCE, Running, quiet, run_to_end, try_wait_until, wait_until};
+use crate::port::Port;
 use crate::product::{cooper_binary, variables};
 
 /// How long the server may take until it is ready.
-const READY: Duration = Duration::from_secs(30);
+const READY: Duration = PATIENCE;
 /// How long the server may take to stop in order.
-const STOP: Duration = Duration::from_secs(30);
+const STOP: Duration = PATIENCE;
+/// How long it gives its steps and requests to end, in seconds: less than it has itself.
+pub(crate) const GRACE: &str = "60";
 /// How long a command of the client may take, builds included.
 const COMMAND: Duration = Duration::from_secs(180);
 
@@ -51,6 +54,8 @@ pub struct TestServer {
     process: Option<Running>,
     scheme: String,
     authority: String,
+    /// Where it listens, so that nobody else does while it is away; a network of its own has nobody else.
+    _port: Option<Port>,
     starts: u32,
 }
 
@@ -66,6 +71,7 @@ impl TestServer {
     pub fn with(options: ServerOptions) -> Self {
         let folder = TempDir::with_prefix("cooper-e2e-").expect("make a temporary folder");
         let data = options.data.unwrap_or_else(|| folder.path().join("data"));
+        let port = options.namespace.is_none().then(Port::reserve);
         let mut server = Self {
             folder,
             data,
@@ -74,7 +80,8 @@ impl TestServer {
             environment: options.environment,
             process: None,
             scheme: "http".to_owned(),
-            authority: "127.0.0.1:0".to_owned(),
+            authority: port.as_ref().map_or_else(|| "127.0.0.1:0".to_owned(), |port| port.address().to_string()),
+            _port: port,
             starts: 0,
         };
         server.launch();
@@ -105,6 +112,8 @@ impl TestServer {
             None => self.authority.clone(),
         };
         command.arg(&self.data).args(["--listen", &listen]).args(&self.arguments);
+        // That it stops in order is what counts, and not how fast the machine is.
+        command.env("COOPER_SHUTDOWN_GRACE", GRACE);
         command.envs(self.environment.iter().map(|(name, value)| (name, value))).envs(environment.iter().copied());
         let mut process = Running::start(&mut command);
         let mut address = None;
