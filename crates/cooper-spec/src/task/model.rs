@@ -65,7 +65,7 @@ pub struct TaskStep {
     pub keep: bool,
     /// Whether it has succeeded as soon as its container has started.
     pub detach: bool,
-    /// Whether its container has all privileges; a matter of the pool's policy.
+    /// Whether its container has all privileges; a matter of the agent's operator.
     pub privileged: bool,
     /// The container's user.
     pub user: Option<String>,
@@ -119,7 +119,7 @@ pub enum TaskWork {
 pub enum StepNetwork {
     /// The run's own, on which steps reach each other by their ids.
     Run,
-    /// A network by its name: one of the task's, or one of the engine's, which is a matter of the pool's policy.
+    /// A network by its name: one of the task's, or of those that an engine always has.
     Named(String),
     /// The engine's default bridge, without names: the task declares networks and no default one.
     Bridge,

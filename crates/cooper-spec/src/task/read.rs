@@ -24,6 +24,9 @@ use super::yaml::{At, Node};
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
 /// The longest timeout of a run.
 pub(super) const LONGEST_RUN: u64 = 28_800;
+/// The most characters that agents take for the name of a network, and of a volume.
+const MAX_NETWORK_NAME: usize = 64;
+const MAX_VOLUME_NAME: usize = 57;
 
 /// What a step's reading needs of all else.
 pub(super) struct Shared<'i> {
@@ -207,7 +210,10 @@ fn networks(fields: &Fields<'_>, report: &mut Report<'_>) -> Vec<TaskNetwork> {
         };
         if !is_engine_name(&name.value) {
             let message = format!("network name `{}` is not one", clip(&name.value));
-            report.fault(name.at, message, "write letters, digits, `-`, `_` and `.`, and begin with a letter or digit");
+            let help = format!(
+                "write letters, digits, `-`, `_` and `.`, {MAX_NETWORK_NAME} at most, and begin with a letter or digit"
+            );
+            report.fault(name.at, message, help);
         }
         if networks.iter().any(|before| before.name == name.value) {
             let message = format!("network `{}` is there twice", clip(&name.value));
@@ -224,9 +230,9 @@ fn networks(fields: &Fields<'_>, report: &mut Report<'_>) -> Vec<TaskNetwork> {
     networks
 }
 
-/// The names that the engine takes for networks and volumes.
+/// The names that agents take for networks.
 fn is_engine_name(text: &str) -> bool {
-    text.len() <= 128
+    text.len() <= MAX_NETWORK_NAME
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
@@ -246,11 +252,22 @@ pub(super) fn network(name: &Told<String>, shared: &Shared<'_>, report: &mut Rep
         return StepNetwork::Run;
     }
     if !shared.networks.contains(&name.value) {
+        match name.value.as_str() {
+            // An engine has them always.
+            "none" | "default" | "bridge" | "nat" => return StepNetwork::Named(name.value.clone()),
+            "host" => {
+                let help = "an agent gives it where its operator lists it (`--allow-network host`)";
+                report.warn(name.at, "network `host` is the machine's own", help);
+                return StepNetwork::Named(name.value.clone());
+            }
+            _ => {}
+        }
         let known = shared.networks.iter().map(String::as_str);
         let help = match nearest(&name.value, known) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => "declare it under `networks`; one that the engine has already is a matter of the pool's policy"
-                .to_owned(),
+            None => {
+                "declare it under `networks`, with `skipCreation: true` if the agent's engine has it already".to_owned()
+            }
         };
         report.warn(name.at, format!("network `{}` is not declared", clip(&name.value)), help);
     }
@@ -265,9 +282,10 @@ fn volumes(fields: &Fields<'_>, report: &mut Report<'_>) -> Vec<TaskVolume> {
             continue;
         };
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        if !name.value.chars().all(allowed) {
+        if !name.value.chars().all(allowed) || name.value.len() > MAX_VOLUME_NAME {
             let message = format!("volume name `{}` is not one", clip(&name.value));
-            report.fault(name.at, message, "write letters, digits, `-` and `_`");
+            let help = format!("write letters, digits, `-` and `_`, {MAX_VOLUME_NAME} at most");
+            report.fault(name.at, message, help);
         }
         if volumes.iter().any(|before| before.name == name.value) {
             let message = format!("volume `{}` is there twice", clip(&name.value));

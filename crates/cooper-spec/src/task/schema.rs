@@ -6,10 +6,14 @@ use serde_json::{Map, Value, json};
 
 use super::keys::{self, Form, Key, Table};
 
+/// YAML 1.1's booleans that YAML 1.2's readers take for texts.
+const FLAGS: &[&str] =
+    &["y", "Y", "yes", "Yes", "YES", "on", "On", "ON", "n", "N", "no", "No", "NO", "off", "Off", "OFF"];
+
 /// The schema (draft-07, which editors' YAML servers read).
 pub fn schema() -> Value {
     let mut schema = object(&keys::TASK);
-    let versions = json!({ "enum": ["v1.0.0", "v1.1.0", "1.0-preview-1"] });
+    let versions = json!({ "enum": ["v1.0.0", "V1.0.0", "v1.1.0", "V1.1.0", "1.0-preview-1"] });
     if let Some(Value::Object(version)) = schema.pointer_mut("/properties/version") {
         version.remove("type");
         version.extend(versions.as_object().cloned().unwrap_or_default());
@@ -39,11 +43,16 @@ fn property(key: &Key) -> Value {
     let text = json!({ "type": ["string", "number", "boolean", "null"] });
     let mut schema = match key.form {
         Form::Text => text,
-        Form::Choice(values) => json!({ "enum": values }),
+        Form::Choice(values) => {
+            // They are known in any case; these are the ways that people write.
+            let capital = |word: &str| word[..1].to_ascii_uppercase() + &word[1..];
+            let ways = values.iter().flat_map(|word| [(*word).to_owned(), capital(word), word.to_ascii_uppercase()]);
+            json!({ "enum": ways.collect::<Vec<_>>() })
+        }
         Form::Number(i64::MIN) => json!({ "type": "integer" }),
         Form::Number(least) => json!({ "type": "integer", "minimum": least }),
         Form::Flag => {
-            json!({ "anyOf": [{ "type": "boolean" }, { "enum": ["y", "yes", "on", "n", "no", "off"] }] })
+            json!({ "anyOf": [{ "type": "boolean" }, { "enum": FLAGS }] })
         }
         Form::Texts => json!({ "type": "array", "items": text }),
         Form::Numbers => json!({ "type": "array", "items": { "type": "integer" } }),
@@ -129,6 +138,19 @@ mod tests {
     fn it_fits_what_is_right_and_no_more() {
         assert_eq!(
             check("version: v1.1.0\nsteps:\n- cmd: a\n  detach: on\n  cpus: 2\n- push: [b]\n  timeout: 5\n"),
+            None
+        );
+        assert_eq!(
+            check(
+                "version: V1.1.0
+steps:
+- cmd: a
+  keep: Yes
+  isolation: Process
+- build: .
+  cache: ENABLED
+"
+            ),
             None
         );
         for (text, fault) in [

@@ -41,36 +41,31 @@ pub(super) fn read(
         "push" => Vec::new(),
         _ => environment::of_step(fields, &shared.environment, windows, report),
     };
-    let mut isolation = fields.choice("isolation", report).map(|told| told.value);
+    let isolation = fields.choice("isolation", report).map(|told| told.value);
     if let Some(text) = isolation.filter(|text| kind == "cmd" && !windows && *text != "default") {
         let message = format!("`isolation` of a step is `{text}`, and the step runs on Linux");
         report.fault(fields.at("isolation"), message, "leave it out: only containers of Windows are kept apart so");
     }
     let mut directory = fields.text("workingDirectory", report).map(|told| told.value);
     let mut override_directory = !fields.flag("disableWorkingDirectoryOverride", report);
-    let work = match kind {
-        "build" => {
-            let told = fields.text("build", report)?;
-            let line = Line::of(told);
-            let found = split(&line, kind, windows, report)?;
+    // What can't be read here is told together with what is wrong elsewhere in the step.
+    let work = 'work: {
+        let line = match kind {
+            "build" => fields.text("build", report).map(Line::of),
+            "cmd" => fields.text("cmd", report).map(|told| with_alias(told, shared, report)),
+            _ => break 'work Some(TaskWork::Push(pushed(fields, report))),
+        };
+        let Some(line) = line else { break 'work None };
+        let Some(found) = split(&line, kind, windows, report) else { break 'work None };
+        if kind == "build" {
             let read = build_line::read(&found.words, &env);
             line.notes(&found, read.notes, report);
             platforms = same_platforms(platforms, &read.line.platforms, line.told.at, report);
             if let Some(text) = read.isolation {
-                let known =
-                    ["default", "process", "hyperv"].into_iter().find(|known| known.eq_ignore_ascii_case(&text));
-                if known.is_none() {
-                    let message = format!("flag `--isolation` is `{}`", clip(&text));
-                    report.fault(line.told.at, message, "write default, process or hyperv");
-                }
-                isolation = isolation.or(known);
+                isolation_of_build(&text, line.told.at, report);
             }
-            TaskWork::Build(read.line)
-        }
-        "cmd" => {
-            let told = fields.text("cmd", report)?;
-            let line = with_alias(told, shared, report);
-            let found = split(&line, kind, windows, report)?;
+            Some(TaskWork::Build(read.line))
+        } else {
             let read = cmd_line::read(&found.words);
             line.notes(&found, read.notes, report);
             for (name, value) in read.env {
@@ -81,19 +76,17 @@ pub(super) fn read(
                 // As with docker, the later flag wins.
                 (directory, override_directory) = (Some(path), true);
             }
-            TaskWork::Cmd(read.line?)
+            read.line.map(TaskWork::Cmd)
         }
-        _ => TaskWork::Push(pushed(fields, report)),
     };
     let timeout = seconds(fields, "timeout", report).unwrap_or(shared.timeout);
     if timeout.as_secs() > LONGEST_RUN {
         let message = format!("step `{}` may take {} s", clip(&id.value), timeout.as_secs());
         report.warn(fields.at("timeout"), message, format!("its run ends after at most {LONGEST_RUN} s"));
     }
-    let cache = cache(fields, &work, &platforms, id, shared, report);
+    let cache = cache(fields, work.as_ref(), &platforms, id, shared, report);
     let directory = directory.as_deref().or(shared.working_directory.as_deref());
     Some(TaskStep {
-        id: StepId::parse(&id.value).ok()?,
         after,
         platforms,
         timeout,
@@ -141,8 +134,21 @@ pub(super) fn read(
         cmd_download_retry_delay: seconds(fields, "cmdDownloadRetryDelay", report).unwrap_or_default(),
         cache,
         outputs: fields.texts("outputs", report).into_iter().map(|told| told.value).collect(),
-        work,
+        // What isn't there has been told of, as has all that was read before.
+        id: StepId::parse(&id.value).ok()?,
+        work: work?,
     })
+}
+
+/// `--isolation` of a build's text.
+fn isolation_of_build(text: &str, at: At, report: &mut Report<'_>) {
+    match ["default", "process", "hyperv"].iter().any(|known| known.eq_ignore_ascii_case(text)) {
+        true => report.warn(at, "flag `--isolation` has no effect on a build", "images of Windows are not built here"),
+        false => {
+            let message = format!("flag `--isolation` is `{}`", clip(text));
+            report.fault(at, message, "write default, process or hyperv");
+        }
+    }
 }
 
 /// Which of `build`, `cmd` and `push` a step has.
@@ -314,11 +320,16 @@ fn times(fields: &Fields<'_>, name: &'static str, report: &mut Report<'_>) -> u3
 
 fn cpus(fields: &Fields<'_>, report: &mut Report<'_>) -> Option<String> {
     let told = fields.text("cpus", report)?;
-    let digits = told.value.chars().all(|c| c.is_ascii_digit() || c == '.');
-    let number = told.value.parse::<f64>().ok().filter(|number| digits && *number > 0.0 && *number < 100_000.0);
-    if number.is_none() {
+    // The engine counts in billionths.
+    let form = |text: &str| {
+        let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        digits(whole) && digits(part) && part.len() <= 9
+    };
+    let number = told.value.parse::<f64>().ok().filter(|number| *number > 0.0 && *number < 100_000.0);
+    if number.is_none() || !form(&told.value) {
         let message = format!("`cpus` is `{}`", clip(&told.value));
-        report.fault(told.at, message, "write a number above 0, such as 1.5");
+        report.fault(told.at, message, "write a number above 0, such as 1.5, with at most 9 digits after the point");
     }
     Some(told.value)
 }
@@ -466,14 +477,14 @@ fn is_published(text: &str) -> bool {
 
 fn cache(
     fields: &Fields<'_>,
-    work: &TaskWork,
+    work: Option<&TaskWork>,
     platforms: &[Platform],
     id: &Told<String>,
     shared: &Shared<'_>,
     report: &mut Report<'_>,
 ) -> Cache {
     let told = fields.choice("cache", report);
-    let (Some(told), TaskWork::Build(line)) = (told, work) else { return Cache::Disabled };
+    let (Some(told), Some(TaskWork::Build(line))) = (told, work) else { return Cache::Disabled };
     if told.value == "disabled" {
         return Cache::Disabled;
     }

@@ -115,6 +115,10 @@ fn steps() {
         ("- build: --isolation jail .\n", "flag `--isolation` is `jail`; write default, process or hyperv"),
         ("- cmd: a\n  cpus: lots\n", "`cpus` is `lots`; write a number above 0"),
         ("- cmd: a\n  cpus: 0\n", "`cpus` is `0`"),
+        (
+            "- cmd: a\n  cpus: '1.0000000001'\n",
+            "`cpus` is `1.0000000001`; write a number above 0, such as 1.5, with at most 9",
+        ),
         ("- cmd: a\n  ports: [http]\n", "entry `http` of `ports` is no port; write \"PORT:PORT\""),
         ("- cmd: a\n  ports: ['0:80', 'x:1:2']\n", "entry `x:1:2` of `ports` is no port"),
         ("- cmd: a\n  expose: ['70000']\n", "entry `70000` of `expose` is no port"),
@@ -258,6 +262,14 @@ fn secrets_networks_and_volumes() {
         ("networks: [{name: a b}]\n", "network name `a b` is not one"),
         ("networks: [{name: ''}]\n", "a network has no name; write `name: NAME`"),
         ("networks: [{name: -a}]\n", "network name `-a` is not one; write letters, digits, `-`, `_` and `.`"),
+        (
+            "networks: [{name: n2345678901234567890123456789012345678901234567890123456789012345}]\n",
+            "is not one; write letters",
+        ),
+        (
+            "volumes: [{name: v234567890123456789012345678901234567890123456789012345678, secret: {a: YQ==}}]\n",
+            "is not one; write letters",
+        ),
         ("networks: [{name: a}, {name: a}]\n", "network `a` is there twice"),
         ("volumes: [{secret: {a: YQ==}}]\n", "a volume has no name"),
         ("volumes: [{name: a.b, secret: {a: YQ==}}]\n", "volume name `a.b` is not one"),
@@ -395,6 +407,12 @@ fn what_has_no_effect_is_told() {
         ("- build: .\n  tags: [a]\n  buildargs: [b]\n", "a step has no key `tags`; it has no effect"),
         ("- build: .\n  isbuildtask: true\n", "a step has no key `isbuildtask`; it has no effect"),
         ("- build: .\n  pull: true\n", "`pull` has no effect on a build step; it counts for cmd steps"),
+        ("- build: .\n  isolation: hyperv\n", "`isolation` has no effect on a build step; it counts for cmd steps"),
+        ("- build: --isolation hyperv .\n", "flag `--isolation` has no effect on a build; images of Windows are not"),
+        (
+            "- build: .\n  disableWorkingDirectoryOverride: true\n",
+            "`disableWorkingDirectoryOverride` has no effect on a build",
+        ),
         ("- push: [a]\n  env: [A=1]\n", "`env` has no effect on a push step; it counts for build and cmd steps"),
         ("- cmd: a\n  exitedWithout: [1]\n", "`exitedWithout` has no effect on a cmd step"),
         (
@@ -403,7 +421,14 @@ fn what_has_no_effect_is_told() {
         ),
         ("- cmd: a\n  cmd: b\n", "key `cmd` is there twice; this one counts, the one in line 2 does not"),
         ("- cmd: a $HOME\n", "`$HOME` in `cmd` is not replaced; ACR's agent would replace it"),
-        ("- cmd: a\n  network: host\n", "network `host` is not declared; declare it under `networks`"),
+        (
+            "- cmd: a\n  network: corp\n",
+            "network `corp` is not declared; declare it under `networks`, with `skipCreation: true` if",
+        ),
+        (
+            "- cmd: a\n  network: host\n",
+            "network `host` is the machine's own; an agent gives it where its operator lists it",
+        ),
         ("- cmd: a\n  timeout: 30000\n", "step `acb_step_0` may take 30000 s; its run ends after at most 28800 s"),
         ("- build: .\n  cache: enabled\n", "the cache of step `acb_step_0` has no name"),
         ("- cmd: a\n  env: [FOO]\n", "entry `FOO` of env has no value; it is left out"),

@@ -3,6 +3,25 @@
 use super::*;
 
 #[test]
+fn what_is_wrong_in_a_step_is_told_together() {
+    let told = faults(
+        "steps:\n- cmd: a | b\n  timeout: \"5\"\n  retries: -1\n  volumeMounts: [{name: v, mountPath: /a}]\n- id: x y\n  build: . \
+         && c\n  cache: maybe\n",
+    );
+    for part in [
+        "`|` is a shell's",
+        "`timeout` of a step",
+        "`retries` of a step is -1",
+        "volume `v` is not declared",
+        "step id `x y` holds a blank",
+        "`&&` is a shell's",
+        "`cache` of a step is `maybe`",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+}
+
+#[test]
 fn names_that_render_as_nothing_are_told() {
     let mut told = inputs(
         "version: v1.1.0\nsecrets:\n- {id: token, keyvault: 'cooper://t'}\nsteps:\n- cmd: img {{.Run.Comit}} {{.Secrets.tokn}} \
