@@ -221,6 +221,7 @@ pub(crate) fn command_with(
         privileged: false,
         keep: false,
         detach: false,
+        terminal: false,
         pull: false,
         pull_retries: 0,
         pull_retry_delay: Duration::ZERO,

@@ -104,6 +104,17 @@ impl Task {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_has_a_terminal_where_it_asks_for_one() {
+    let mut task = Task::start("terminal").await;
+    let script = "if test -t 1; then echo a terminal; else echo a pipe; fi";
+    let text = task.succeed(task.command(script, |command, _| command.terminal = true)).await;
+    assert!(text.contains("a terminal"), "{text}");
+    let text = task.succeed(task.command(script, |_, _| {})).await;
+    assert!(text.contains("a pipe"), "{text}");
+    task.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn steps_share_a_workspace_and_are_built_from() {
     let mut task = Task::start("workspace").await;
     let with_keys = |command: &mut CommandOrder, environment: &mut EnvironmentOrder| {

@@ -244,6 +244,8 @@ pub struct CommandOrder {
     pub keep: bool,
     /// Whether the step is done when it has started.
     pub detach: bool,
+    /// Whether its standard streams are a terminal.
+    pub terminal: bool,
     /// Whether the image is pulled even if the engine has it.
     pub pull: bool,
     /// How often a failed pull is tried again.

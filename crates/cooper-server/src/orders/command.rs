@@ -40,6 +40,7 @@ pub(super) fn order(
         privileged: command.privileged,
         keep: command.keep,
         detach: command.detach,
+        terminal: command.terminal,
         pull: command.pull,
         pull_retries: command.pull_retries,
         pull_retry_delay: command.pull_retry_delay,

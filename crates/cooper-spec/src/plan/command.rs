@@ -40,6 +40,9 @@ pub struct CommandWork {
     pub keep: bool,
     /// Whether the step is done when the container has started. It is stopped at the run's end.
     pub detach: bool,
+    /// Whether its standard streams are a terminal (`-t`).
+    #[serde(default)]
+    pub terminal: bool,
     /// Whether the image is pulled even if the engine has it.
     pub pull: bool,
     /// How often a failed pull is tried again.
@@ -67,6 +70,7 @@ impl CommandWork {
             privileged: false,
             keep: false,
             detach: false,
+            terminal: false,
             pull: false,
             pull_retries: 0,
             pull_retry_delay: Duration::ZERO,

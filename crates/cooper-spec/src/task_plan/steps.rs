@@ -224,6 +224,7 @@ impl Planner<'_> {
             privileged: step.privileged,
             keep: step.keep,
             detach: step.detach,
+            terminal: line.tty,
             pull: step.pull,
             pull_retries: step.cmd_download_retries,
             pull_retry_delay: step.cmd_download_retry_delay,

@@ -61,6 +61,30 @@ fn networks(planned: &PlannedTask) -> Vec<&str> {
 }
 
 #[test]
+fn what_a_command_says_reaches_the_agent() {
+    let text = "steps:\n- cmd: -t img\n  cmdDownloadRetries: 3\n  cmdDownloadRetryDelay: 7\n  pull: true\n  keep: true\n  expose: ['81']\n  ports: \
+                ['82:83']\n  user: nobody\n  entryPoint: sh\n  privileged: true\n  startDelay: 4\n  retries: 2\n  retryDelay: 6\n  repeat: 1\n  \
+                retryOnErrors: [again]\n  disableWorkingDirectoryOverride: true\n- cmd: img\n";
+    let planned = planned(text);
+    let work = command(&planned, 0);
+    assert!(work.terminal && work.pull && work.keep && work.privileged && !work.detach);
+    assert_eq!((work.pull_retries, work.pull_retry_delay.as_secs()), (3, 7));
+    assert_eq!(
+        (work.expose.as_slice(), work.ports.as_slice()),
+        (["81".to_owned()].as_slice(), ["82:83".to_owned()].as_slice())
+    );
+    assert_eq!((work.user.as_deref(), work.entry_point.as_deref()), (Some("nobody"), Some("sh")));
+    assert_eq!(work.working_directory, None);
+    let other = command(&planned, 1);
+    assert!(!other.terminal && !other.pull && !other.keep && !other.privileged);
+    assert_eq!(other.working_directory.as_deref(), Some("/workspace"));
+    let tries = &planned.plan.steps[0].tries;
+    assert_eq!((tries.retries, tries.retry_delay.as_secs(), tries.repeat), (2, 6, 1));
+    assert_eq!(tries.retry_on_errors, ["again"]);
+    assert_eq!(tries.start_delay.as_secs(), 4);
+}
+
+#[test]
 fn steps_share_a_namespace_where_nobody_can_tell() {
     let alone = "steps:\n  - cmd: busybox true\n  - build: -t a .\n  - cmd: busybox true\n";
     let planned_alone = planned(alone);

@@ -67,6 +67,7 @@ pub(super) fn request(
         privileges: if order.privileged { Privileges::All } else { Privileges::Usual },
         isolation: order.isolation.as_deref().map(isolation).transpose()?,
         detach: order.detach,
+        terminal: order.terminal,
         keep: order.keep,
         ..ContainerRequest::new(step.clone(), image)
     };
@@ -103,7 +104,12 @@ fn network(
         None => NetworkChoice::Default,
         Some(name) if declared(name) => NetworkChoice::Placement(network_name(name)?),
         Some("default" | "bridge" | "nat") => NetworkChoice::Default,
-        Some(name) => return Err(format!("network `{name}` is none of the task's: declare it under `networks`")),
+        Some(name) => {
+            return Err(format!(
+                "network `{name}` is none of the task's: declare it under `networks`, with `skipCreation: true` if the \
+                 agent's engine has it already"
+            ));
+        }
     };
     let ports = order.ports.iter().map(|text| ports(text)).collect::<Result<Vec<_>, _>>()?;
     let ports = if policy.ports {

@@ -89,6 +89,7 @@ fn messages_for_agents_survive_the_wire() {
         privileged: false,
         keep: true,
         detach: true,
+        terminal: true,
         pull: true,
         pull_retries: 2,
         pull_retry_delay: Duration::from_secs(3),

@@ -26,6 +26,7 @@ fn order() -> CommandOrder {
         privileged: false,
         keep: false,
         detach: false,
+        terminal: false,
         pull: false,
         pull_retries: 0,
         pull_retry_delay: Duration::ZERO,
@@ -101,7 +102,7 @@ fn networks_are_the_tasks_and_a_steps_id_is_its_name_there() {
     assert_eq!(on(Some("none")), Ok(ContainerNetwork::None));
     assert_eq!(
         on(Some("container:x")),
-        Err("network `container:x` is none of the task's: declare it under `networks`".into())
+        Err("network `container:x` is none of the task's: declare it under `networks`, with `skipCreation: true` if the agent's engine has it already".into())
     );
 }
 
