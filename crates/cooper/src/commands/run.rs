@@ -174,11 +174,13 @@ fn place(text: &str) -> Result<Place, Fault> {
     }
 }
 
+fn platform(args: &RunArgs) -> Result<Option<Platform>, Fault> {
+    let parse = |text: &String| Platform::parse(text).map_err(|error| Fault::usage(error.to_string()));
+    args.platform.as_ref().map(parse).transpose()
+}
+
 fn common(args: &RunArgs) -> Result<TaskRunCommon, Fault> {
-    let platform = match &args.platform {
-        None => None,
-        Some(text) => Some(Platform::parse(text).map_err(|error| Fault::usage(error.to_string()))?),
-    };
+    let platform = platform(args)?;
     let values = read_values(&args.set, &args.set_secret)?;
     let values = values.into_iter().map(|set| SetValue { name: set.name, value: set.value, is_secret: set.secret });
     Ok(TaskRunCommon {
@@ -202,7 +204,8 @@ async fn is_sound(
         true => args.local.image_aliases(environment)?,
         false => BTreeMap::new(),
     };
-    let mut check = |aliases| task.check(place.folder(), &args.set, &args.set_secret, aliases);
+    let platform = platform(args)?;
+    let mut check = |aliases| task.check(place.folder(), platform.as_ref(), &args.set, &args.set_secret, aliases);
     let mut checked = check(aliases)?;
     let is_spotless = matches!(&checked, Ok(warnings) if warnings.is_empty());
     if !is_spotless && !args.local() {
@@ -259,10 +262,10 @@ fn task(args: &RunArgs, place: &Place, common: &TaskRunCommon) -> Result<Task, S
     Ok(Task::Here(LocalTask::read(&file, values.as_deref())?))
 }
 
-/// A file of this machine: as it is named, or else in the source's folder, as `az acr run` looks for it.
+/// A file of this machine: in the source's folder, as `az acr run` looks for it, or else as it is named.
 fn find(file: &str, folder: Option<&Path>) -> String {
     match folder.map(|folder| folder.join(file)) {
-        Some(inside) if !Path::new(file).exists() && inside.exists() => inside.display().to_string(),
+        Some(inside) if inside.exists() => inside.display().to_string(),
         _ => file.to_owned(),
     }
 }

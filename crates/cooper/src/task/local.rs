@@ -44,10 +44,11 @@ impl LocalTask {
     }
 
     /// Reads the alias files and looks for what is wrong, before anything is sent: the warnings, or the faults. Alias files
-    /// lie in the source's folder, else beside the task file.
+    /// lie in the source's folder, else beside the task file. Steps run on `platform` where they name none, or else on Linux.
     pub(crate) fn check(
         &mut self,
         folder: Option<&Path>,
+        platform: Option<&Platform>,
         set: &[String],
         set_secret: &[String],
         image_aliases: BTreeMap<String, String>,
@@ -62,7 +63,12 @@ impl LocalTask {
             set: read_values(set, set_secret)?,
             alias_sources: BTreeMap::new(),
             image_aliases,
-            run: RunVariables::quick_build(RunId::from_number(1), &registry, &Platform::LINUX_AMD64, created),
+            run: RunVariables::quick_build(
+                RunId::from_number(1),
+                &registry,
+                platform.unwrap_or(&Platform::LINUX_AMD64),
+                created,
+            ),
             secrets: BTreeMap::new(),
             working_directory: None,
             environment: Vec::new(),
@@ -88,8 +94,25 @@ mod tests {
     #[test]
     fn a_command_is_a_task_of_one_step_whatever_stands_in_it() {
         for command in ["busybox echo hi", "busybox sh -c 'echo \"a: b\" #c'", "busybox echo 'x\ty'"] {
-            let checked = LocalTask::of_command(command, 60).check(None, &[], &[], BTreeMap::new());
+            let checked = LocalTask::of_command(command, 60).check(None, None, &[], &[], BTreeMap::new());
             assert!(checked.expect("no fault of ours").is_ok(), "{command}");
         }
+    }
+
+    #[test]
+    fn a_file_is_checked_for_the_platform_that_it_runs_on() {
+        let of = |text: &str| LocalTask {
+            file: NamedText { name: "t.yaml".to_owned(), text: text.to_owned() },
+            values: None,
+            alias_files: BTreeMap::new(),
+        };
+        let check = |text: &str, platform: Option<&str>| {
+            let platform = platform.map(|text| Platform::parse(text).expect("a platform"));
+            of(text).check(None, platform.as_ref(), &[], &[], BTreeMap::new()).expect("no fault of ours").is_ok()
+        };
+        let arm = "steps:\n- cmd: img {{if ne .Run.Architecture \"arm64\"}}{{fail \"arm only\"}}{{end}}\n";
+        assert!(check(arm, Some("linux/arm64")) && !check(arm, Some("linux/amd64")) && !check(arm, None));
+        let windows = "steps:\n- cmd: 'img c:\\data'\n  isolation: process\n";
+        assert!(check(windows, Some("windows/amd64")) && !check(windows, None));
     }
 }

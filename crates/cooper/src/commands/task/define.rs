@@ -10,7 +10,7 @@ use cooper_api::rest::{
 };
 use cooper_client::Client;
 use cooper_spec::source::{RemoteSource, SourceLocation};
-use cooper_types::{SourceHost, TaskName, TimerName};
+use cooper_types::{Platform, SourceHost, TaskName, TimerName};
 
 use super::source::{SourceArgs, tell_new_hooks};
 use super::{NameArgs, show};
@@ -277,7 +277,8 @@ fn is_sound(what: &WhatArgs, step: &EncodedStepSettings) -> Result<bool, Stop> {
         values: step.values_content.as_ref().map(|values| text("the values file", values)),
         alias_files: BTreeMap::new(),
     };
-    match task.check(None, &what.set, &what.set_secret, BTreeMap::new())? {
+    let platform = what.platform.first().and_then(|text| Platform::parse(text).ok());
+    match task.check(None, platform.as_ref(), &what.set, &what.set_secret, BTreeMap::new())? {
         Ok(warnings) => {
             show_warnings(&warnings);
             Ok(true)
