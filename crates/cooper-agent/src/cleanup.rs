@@ -16,8 +16,9 @@ use crate::step::StepRunner;
 
 /// How long steps may take to stop once they were told to; then they are dropped, which stops them as well.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the engine may take to remove names, and to remove what steps shared.
-const REMOVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the engine may take to remove names, and to remove what steps shared: on a busy machine a container alone takes
+/// seconds.
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What runs of a placement, and what it made.
 #[derive(Debug, Default)]

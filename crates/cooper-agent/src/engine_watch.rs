@@ -14,9 +14,10 @@ use tokio::time::Instant;
 use crate::conditions::{Condition, Conditions};
 use crate::error::chain;
 
-/// Signs of life missed in a row until what runs counts as lost. A ping is the engine's cheapest request and has three
-/// seconds; with the usual pause of three seconds between them this is 15 to 18 s of silence. An engine under the load of
-/// a build answers late now and then, but not that late, and a build that is lost for nothing costs more than the wait.
+/// Signs of life missed in a row until what runs counts as lost. A ping is the engine's cheapest request and has
+/// fifteen seconds; with the usual pause of three seconds between them this is 51 to 54 s of silence. An engine on a machine
+/// that is full of builds answers late now and then, but not that late, and a build that is lost for nothing costs more than
+/// the wait.
 const MISSES: u32 = 3;
 
 /// What is known of the engine, for those who work with it.

@@ -29,7 +29,7 @@ use crate::log::LogHub;
 use crate::settings::ReconnectWindow;
 
 /// How long the server may take to answer a greeting.
-const WELCOME_TIMEOUT: Duration = Duration::from_secs(15);
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(30);
 /// Messages of the state machine that may wait for the stream. There are a few per placement and heartbeat: more waiting
 /// ones mean that the server does not read.
 const CONTROL_QUEUE: usize = 1024;

@@ -53,7 +53,7 @@ pub(crate) use turns::Turns;
 /// How long work may take to stop after its timeout; then it is dropped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the engine may take to be left clean at the agent's end.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// The longest reason of a result, in characters.
 const MAX_REASON: usize = 2000;
 

@@ -22,8 +22,9 @@ use crate::socket::EngineSocket;
 use crate::wire::EngineWire;
 use crate::{build, cache, housekeeping, placement, pull, push};
 
-/// How long a living engine takes at most to say that it lives.
-const PING: Duration = Duration::from_secs(3);
+/// How long a living engine takes at most to say that it lives, and what it is: one on a machine that is busy with builds
+/// takes seconds.
+const PING: Duration = Duration::from_secs(15);
 /// How long any plain request may take, in seconds: removing a large image is the slowest.
 const REQUEST_SECONDS: u64 = 120;
 /// Longer than any run may take: its own limits end what hangs.

@@ -54,8 +54,8 @@ impl Fixture {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        let waited = tokio::time::timeout(Duration::from_secs(20), wait).await;
-        assert!(waited.is_ok(), "not within 20 s: {what}");
+        let waited = tokio::time::timeout(Duration::from_secs(60), wait).await;
+        assert!(waited.is_ok(), "not within 60 s: {what}");
     }
 
     fn cache(&self, cache_bytes: u64) {

@@ -27,16 +27,21 @@ async fn waits(future: impl Future<Output = ()>) -> bool {
     tokio::time::timeout(Duration::from_millis(200), future).await.is_err()
 }
 
+/// Fails a test whose event does not come.
+async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), event).await.unwrap_or_else(|_| panic!("not within 60 s: {what}"))
+}
+
 #[tokio::test]
 async fn a_finished_attempt_waits_for_a_server_that_is_away_but_not_for_one_that_is_deaf() {
     let (hub, sender, _dir) = hub(Duration::from_millis(20));
     sender.append(vec![frame(10)]).await;
     assert!(waits(sender.drained()).await, "the server is away");
     hub.stream_opened();
-    assert!(!waits(sender.drained()).await, "the server is there and takes nothing");
+    soon("the end of the patience with a server that takes nothing", sender.drained()).await;
     hub.stream_closed();
     hub.stored(key(), ATTEMPT, 1);
-    assert!(!waits(sender.drained()).await, "everything is stored");
+    soon("the end, as everything is stored", sender.drained()).await;
 }
 
 #[tokio::test]
@@ -48,19 +53,19 @@ async fn a_step_waits_for_room_until_something_moves() {
     tokio::pin!(append);
     assert!(waits(&mut append).await, "the memory is full");
     hub.stored(key(), ATTEMPT, 1);
-    assert!(!waits(&mut append).await, "there is room again");
+    soon("room", &mut append).await;
     sender.append(vec![frame(600)]).await;
     let append = sender.append(vec![frame(2)]);
     tokio::pin!(append);
     assert!(waits(&mut append).await);
     hub.stream_closed();
-    assert!(!waits(&mut append).await, "without a stream it goes to disk");
+    soon("a place on disk, without a stream", &mut append).await;
     let append = sender.append(vec![frame(3)]);
     hub.stream_opened();
     tokio::pin!(append);
     assert!(waits(&mut append).await, "what is on disk goes first");
     hub.close(key(), ATTEMPT);
-    assert!(!waits(&mut append).await, "nobody wants it any more");
+    soon("the end, as nobody wants it any more", &mut append).await;
 }
 
 #[tokio::test]
@@ -74,7 +79,7 @@ async fn the_pump_goes_round_and_sends_again_after_a_hole() {
     sender.append(vec![frame(1), frame(2)]).await;
     other.append(vec![frame(3)]).await;
     let mut next = async || {
-        let message = tokio::time::timeout(Duration::from_secs(10), sent.recv()).await.expect("in time");
+        let message = soon("a message", sent.recv()).await;
         match message.expect("the pump lives").message {
             Some(wire::agent_message::Message::LogFrames(frames)) => {
                 (frames.attempt, frames.first_sequence, frames.frames.len())
@@ -91,8 +96,5 @@ async fn the_pump_goes_round_and_sends_again_after_a_hole() {
     assert_eq!(next().await, (1, 2, 1));
     hub.stored(key(), ATTEMPT, 2);
     drop(sent);
-    tokio::time::timeout(Duration::from_secs(10), pump)
-        .await
-        .expect("the pump ends with its stream")
-        .expect("no panic");
+    soon("the pump's end, with its stream", pump).await.expect("no panic");
 }

@@ -3,13 +3,14 @@
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cooper_agent::{Agent, AgentError, AgentSettings};
 use cooper_api::agent::{
     BuildContextOrder, BuildOrder, CommandImageOrder, CommandOrder, EnvironmentOrder, PushFrom, PushOrder, PushTarget,
     RegistryAccess, StepOrder, StepWork,
 };
+use cooper_docker::{DockerEngine, EngineSocket};
 use cooper_engine::message::{PlacementKey, StepResult, ToAgent, ToServer};
 use cooper_ports::clock::ManualClock;
 use cooper_ports::engine::{ContainerEngine, EngineOwner};
@@ -39,11 +40,29 @@ pub(crate) struct Bench {
     agent: JoinHandle<Result<(), AgentError>>,
 }
 
+/// How long anything may take that is bound to come, on a machine that does many other things.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Fails a test whose event does not come.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(Duration::from_secs(20), future).await {
+    match tokio::time::timeout(PATIENCE, future).await {
         Ok(value) => value,
-        Err(_) => panic!("no {what} within 20 s"),
+        Err(_) => panic!("no {what} within {PATIENCE:?}"),
+    }
+}
+
+/// This machine's engine. A busy one is asked again.
+pub(crate) async fn real_engine() -> Arc<DockerEngine> {
+    let since = Instant::now();
+    loop {
+        let socket = EngineSocket::choose(None, None).expect("the usual socket");
+        match DockerEngine::connect(socket).await {
+            Ok(engine) => return Arc::new(engine),
+            Err(error) => {
+                assert!(since.elapsed() < PATIENCE, "{error}: `cargo xtask test` installs and starts an engine")
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
@@ -150,7 +169,7 @@ impl TestStream {
 fn order(work: StepWork, masked: &[&str]) -> StepOrder {
     StepOrder {
         step: StepId::parse("step").expect("valid"),
-        timeout: Duration::from_secs(60),
+        timeout: Duration::from_secs(3600),
         masked: masked.iter().map(|value| SecretBytes::new(value.as_bytes().to_vec())).collect(),
         registry: RegistryAccess {
             name: RegistryName::parse(REGISTRY).expect("valid"),

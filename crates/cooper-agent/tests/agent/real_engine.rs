@@ -3,18 +3,12 @@
 use std::sync::Arc;
 
 use cooper_api::agent::StepWork;
-use cooper_docker::{DockerEngine, EngineSocket};
+use cooper_docker::DockerEngine;
 use cooper_engine::message::{StepOutput, StepResult, ToAgent, ToServer};
 use cooper_ports::engine::EngineOwner;
 use cooper_types::{SecretBytes, SecretString};
 
-use crate::bench::{Bench, archive, build_of, key, soon};
-
-async fn engine() -> Arc<DockerEngine> {
-    let socket = EngineSocket::choose(None, None).expect("the usual socket");
-    let engine = DockerEngine::connect(socket).await;
-    Arc::new(engine.unwrap_or_else(|error| panic!("{error}: `cargo xtask test` installs and starts an engine")))
-}
+use crate::bench::{Bench, archive, build_of, key, real_engine, soon};
 
 /// A bench whose names in the engine no other test has.
 fn start(engine: Arc<DockerEngine>, name: &str) -> Bench {
@@ -31,7 +25,7 @@ fn context(dockerfile: &str) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_uploaded_context_becomes_an_image() {
-    let mut bench = start(engine().await, "build");
+    let mut bench = start(real_engine().await, "build");
     let secret = format!("token-{}", std::process::id());
     let dockerfile = "FROM scratch\nCOPY bin /bin\nARG WORD\n\
                       RUN --mount=type=secret,id=tok echo \"word $WORD\"; read -r tok < /run/secrets/tok; echo \"got $tok\"\n";
@@ -62,7 +56,7 @@ async fn an_uploaded_context_becomes_an_image() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failing_run_gives_its_code_and_a_long_one_is_cancelled() {
-    let mut bench = start(engine().await, "fail");
+    let mut bench = start(real_engine().await, "fail");
     bench.server.serve_context(context("FROM scratch\nCOPY bin /bin\nRUN echo broken >&2; exit 7\n"));
     let mut stream = bench.stream().await;
     stream.place(key(1)).await;
@@ -76,10 +70,9 @@ async fn a_failing_run_gives_its_code_and_a_long_one_is_cancelled() {
     stream.place(key(2)).await;
     stream.start(key(2), 1, build_of("Dockerfile", &[])).await;
     soon("output", bench.server.text_until("ca2", 1, |text| text.contains(" begun\n"))).await;
-    let asked = std::time::Instant::now();
+    // It would never end by itself.
     stream.say(ToAgent::Stop { key: key(2) }).await;
     assert_eq!(soon("end", stream.message()).await, ToServer::Stopped(key(2)));
-    assert!(asked.elapsed().as_secs() < 5, "{:?}", asked.elapsed());
     stream.stop(key(1)).await;
     bench.shut_down().await;
 }

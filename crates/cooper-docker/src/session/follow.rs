@@ -163,17 +163,17 @@ mod tests {
 
     #[test]
     fn a_deep_tree_costs_no_more_than_its_size() {
-        const DEPTH: usize = 2000;
+        const DEPTH: usize = 4000;
         let entry = |path: String, kind| ContextEntry { path, kind, mode: 0o644, mtime_ns: 0 };
         let deep = vec!["d"; DEPTH].join("/");
         let mut entries: Vec<_> =
             (1..=DEPTH).map(|depth| entry(deep[..depth * 2 - 1].into(), EntryKind::Directory)).collect();
         let file = |number| entry(format!("{deep}/{number}"), EntryKind::File { offset: 0, size: 0 });
-        entries.extend((0..2000).map(file));
+        entries.extend((0..4000).map(file));
         let tree = ContextTree::new(entries, tempfile::tempfile().expect("a file"));
         let begun = std::time::Instant::now();
         assert_eq!(select(&tree, &["Dockerfile".to_owned()], &|| false), Some(Vec::new()));
-        // With a look at each ancestor it takes a minute.
-        assert!(begun.elapsed() < std::time::Duration::from_secs(5));
+        // With a look at each ancestor it takes many minutes.
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60));
     }
 }

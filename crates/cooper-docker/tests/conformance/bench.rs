@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use cooper_docker::{DockerEngine, EngineSocket};
 use cooper_engine::message::PlacementKey;
@@ -46,11 +47,42 @@ impl ScriptedBench {
     }
 }
 
-/// The engine of this machine.
+/// How long anything may take that is bound to come: what a test must not have waited for takes an hour.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Fails a test whose event does not come.
+pub(crate) async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
+    let came = tokio::time::timeout(PATIENCE, event).await;
+    came.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"))
+}
+
+/// Fails a test whose condition never holds.
+pub(crate) async fn until(what: &str, check: impl Fn() -> bool) {
+    soon(what, async {
+        while !check() {
+            a_moment().await;
+        }
+    })
+    .await;
+}
+
+/// Until it is looked again.
+pub(crate) async fn a_moment() {
+    tokio::time::sleep(Duration::from_millis(20)).await;
+}
+
+/// The engine of this machine. A busy one is asked again.
 pub(crate) async fn connect() -> DockerEngine {
-    match DockerEngine::connect(socket()).await {
-        Ok(engine) => engine,
-        Err(error) => panic!("these tests need a Docker Engine, which `cargo xtask test` installs and starts: {error}"),
+    let since = Instant::now();
+    loop {
+        match DockerEngine::connect(socket()).await {
+            Ok(engine) => return engine,
+            Err(error) => assert!(
+                since.elapsed() < PATIENCE,
+                "these tests need a Docker Engine, which `cargo xtask test` installs and starts: {error}"
+            ),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 

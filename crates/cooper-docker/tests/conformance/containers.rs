@@ -1,7 +1,7 @@
 //! The suite's part about containers of steps, their placements, and pulls.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cooper_ports::engine::scripted::{Gate, ScriptedContainer, ScriptedPull, ScriptedPush};
@@ -15,7 +15,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::bench::{Bench, run_in, script, volume};
+use crate::bench::{Bench, run_in, script, soon, volume};
 
 fn says(stream: OutputStream, text: &'static str) -> ContainerEvent {
     ContainerEvent::Output { stream, bytes: Bytes::from(text) }
@@ -23,7 +23,7 @@ fn says(stream: OutputStream, text: &'static str) -> ContainerEvent {
 
 /// A script that says `started` and goes on for ever.
 fn endless(image: &Digest) -> ContainerRequest {
-    script(image, "echo started; exec busybox sleep 1000")
+    script(image, "echo started; exec busybox sleep 3600")
 }
 
 fn endless_script(gate: &Gate) -> ScriptedContainer {
@@ -39,7 +39,7 @@ async fn until_it_says(events: &mut mpsc::Receiver<ContainerEvent>, text: &str) 
         }
         panic!("it ended without saying `{text}`");
     };
-    tokio::time::timeout(Duration::from_secs(30), said).await.expect("it says it");
+    soon(text, said).await;
 }
 
 pub(crate) async fn a_container_gives_its_output_and_exit_code(bench: Arc<Bench>) {
@@ -97,7 +97,7 @@ pub(crate) async fn what_the_placement_lacks_is_named(bench: Arc<Bench>) {
     }
 }
 
-pub(crate) async fn a_cancelled_container_ends_within_a_second(bench: Arc<Bench>) {
+pub(crate) async fn a_cancelled_container_ends_without_its_command(bench: Arc<Bench>) {
     let image = bench.shell().await;
     let placement = bench.open(bench.placement()).await;
     let gate = Gate::new();
@@ -109,10 +109,8 @@ pub(crate) async fn a_cancelled_container_ends_within_a_second(bench: Arc<Bench>
         async move { placement.run(request, sink, cancel).await }
     });
     until_it_says(&mut events, "started").await;
-    let since = Instant::now();
     cancel.cancel();
-    let ended = run.await.expect("it does not panic");
-    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+    let ended = soon("the end of the container", run).await.expect("it does not panic");
     assert!(matches!(ended, Err(ContainerError::Cancelled)), "{ended:?}");
 }
 
@@ -130,7 +128,7 @@ pub(crate) async fn a_dropped_container_ends(bench: Arc<Bench>) {
     run.abort();
     // The sink goes with the container.
     let gone = async { while events.recv().await.is_some() {} };
-    tokio::time::timeout(Duration::from_secs(5), gone).await.expect("it ends");
+    soon("the end of the container", gone).await;
 }
 
 pub(crate) async fn a_container_that_was_cancelled_before_it_began_does_nothing(bench: Arc<Bench>) {
@@ -161,7 +159,7 @@ pub(crate) async fn a_detached_container_goes_on_until_its_placement_ends(bench:
     let removed = placement.close().await.expect("it closes");
     assert!(removed.containers >= 1, "{removed:?}");
     let gone = async { while events.recv().await.is_some() {} };
-    tokio::time::timeout(Duration::from_secs(5), gone).await.expect("it ends");
+    soon("the end of the container", gone).await;
 }
 
 pub(crate) async fn closing_a_placement_ends_what_runs(bench: Arc<Bench>) {
@@ -318,7 +316,7 @@ pub(crate) async fn a_pull_of_a_missing_image_is_named(bench: Arc<Bench>) {
 
 pub(crate) async fn a_cancelled_pull_ends_at_once(bench: Arc<Bench>) {
     let mut request = pull_of(&bench, "no/such:image");
-    (request.retries, request.retry_delay) = (1, Duration::from_secs(1000));
+    (request.retries, request.retry_delay) = (1, Duration::from_secs(3600));
     let gate = Gate::new();
     let missing = PullError::Missing { reference: request.reference.clone() };
     bench.next_pull(|| ScriptedPull::ending(Err(missing)).waiting_at(&gate));
@@ -334,6 +332,6 @@ pub(crate) async fn a_cancelled_pull_ends_at_once(bench: Arc<Bench>) {
         gate.arrival().await;
     }
     cancel.cancel();
-    let pulled = tokio::time::timeout(Duration::from_secs(5), pull).await.expect("it ends").expect("no panic");
+    let pulled = soon("the end of the pull", pull).await.expect("no panic");
     assert!(matches!(pulled, Err(PullError::Cancelled)), "{pulled:?}");
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cooper_ports::engine::{
     Connection, Connector, ContainerEnd, ContainerError, ContainerEvent, ContainerFailure, ContainerNetwork,
@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::bench::{Bench, DockerBench, output_of, run, run_in, script};
+use crate::bench::{Bench, DockerBench, a_moment, output_of, run, run_in, script, soon};
 /// A server that says what it hears until it hears no more.
 pub(crate) struct Echo {
     address: SocketAddr,
@@ -78,7 +78,7 @@ pub(crate) const SERVICE: &str = "while :; do echo hello | busybox nc -l -p 8080
 /// A client that tries until the service answers.
 pub(crate) fn client(image: &Digest, host: &str) -> ContainerRequest {
     let tries = format!(
-        "for try in $(busybox seq 100); do said=$(busybox nc -w 2 {host} 8080 2>/dev/null) && [ \"$said\" ] && echo \
+        "for try in $(busybox seq 1000); do said=$(busybox nc -w 5 {host} 8080 2>/dev/null) && [ \"$said\" ] && echo \
          $said && exit; busybox sleep 0.1; done; exit 9"
     );
     script(image, &tries)
@@ -222,18 +222,17 @@ async fn a_port_of_the_host_leads_in_and_is_one_containers() {
             let [ContainerEvent::Started { ports }] = started.as_slice() else { panic!("{started:?}") };
             assert_eq!((ports[0].container, ports[0].protocol), (8080, PortProtocol::Tcp));
             let host = ports[0].host;
-            let deadline = Instant::now() + Duration::from_secs(20);
-            loop {
+            let answered = async {
                 let mut said = String::new();
-                if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", host)).await {
-                    let _ = tokio::time::timeout(Duration::from_secs(2), stream.read_to_string(&mut said)).await;
+                while said != "hello\n" {
+                    said.clear();
+                    if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", host)).await {
+                        let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_string(&mut said)).await;
+                    }
+                    a_moment().await;
                 }
-                if said == "hello\n" {
-                    break;
-                }
-                assert!(Instant::now() < deadline, "port {host} leads nowhere");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+            };
+            soon(&format!("an answer at port {host}"), answered).await;
             match run_in(&*placement, with_port(Some(host))).await.0 {
                 Err(ContainerError::Failed(ContainerFailure::PortTaken { port })) => assert_eq!(port, host.to_string()),
                 other => panic!("{other:?}"),

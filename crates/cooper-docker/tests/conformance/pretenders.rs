@@ -1,7 +1,6 @@
 //! Engines that are not there, not Docker's, broken or hostile: each is one clear error, soon, and never a panic.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cooper_docker::{DockerEngine, EngineSocket};
@@ -16,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::bench::{Bench, ScriptedBench};
+use crate::bench::{Bench, ScriptedBench, soon};
 use crate::context::Context;
 
 const DOCKER: &str = r#"{"Version":"20.10.24","ApiVersion":"1.41","MinAPIVersion":"1.12","Os":"linux","Arch":"amd64",
@@ -158,8 +157,7 @@ async fn build(pretender: Pretender) -> BuildError {
     let (sink, mut events) = mpsc::channel(8);
     drop(tokio::spawn(async move { while events.recv().await.is_some() {} }));
     let build = engine.build(request, sink, CancellationToken::new());
-    let built = tokio::time::timeout(Duration::from_secs(10), build).await.expect("it ends");
-    built.expect_err("nothing was built")
+    soon("the end of the build", build).await.expect_err("nothing was built")
 }
 
 #[tokio::test]
@@ -177,15 +175,13 @@ async fn an_engine_that_is_not_there_is_named_with_the_way_to_start_it() {
 }
 
 #[tokio::test]
-async fn an_engine_that_hangs_is_given_up_within_seconds() {
+async fn an_engine_that_hangs_is_given_up_in_time() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("engine.sock");
     // The connection is taken by the backlog, and nobody ever reads it.
     let _listener = UnixListener::bind(&path).expect("a socket");
-    let since = Instant::now();
-    let error = DockerEngine::connect(socket(&path)).await.err().expect("nothing answers");
-    assert!(matches!(error, EngineError::TimedOut { .. }), "{error:?}");
-    assert!(since.elapsed() < Duration::from_secs(5));
+    let error = soon("the end of the patience", DockerEngine::connect(socket(&path))).await.err().expect("no answer");
+    assert_eq!(error.to_string(), "container engine took longer than 15 s to say its version");
 }
 
 #[tokio::test]
@@ -262,9 +258,7 @@ async fn a_build_is_cancelled_even_where_the_engine_does_not_listen() {
         async move { engine.build(request, sink, cancel).await }
     });
     tokio::task::yield_now().await;
-    let since = Instant::now();
     cancel.cancel();
-    let built = build.await.expect("it does not panic");
+    let built = soon("the end of the build", build).await.expect("it does not panic");
     assert!(matches!(built, Err(BuildError::Cancelled)), "{built:?}");
-    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
 }

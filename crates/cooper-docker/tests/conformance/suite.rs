@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cooper_ports::engine::scripted::{Gate, ScriptedBuild, ScriptedPush};
@@ -14,7 +13,7 @@ use cooper_types::{Digest, ImageRef, Timestamp};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, soon};
 use crate::context::Context;
 
 const HELLO: &str = "FROM scratch\nCOPY bin /bin\nRUN echo out; echo err >&2\n";
@@ -198,14 +197,14 @@ pub(crate) async fn a_missing_secret_is_named(bench: Arc<Bench>) {
     }
 }
 
-pub(crate) async fn a_cancelled_build_ends_within_a_second(bench: Arc<Bench>) {
+pub(crate) async fn a_cancelled_build_ends_without_its_run(bench: Arc<Bench>) {
     let gate = Gate::new();
     bench.next_build(|| {
         ScriptedBuild::success("never", Vec::new())
             .saying(vec![log(OutputStream::Stdout, "started\n")])
             .waiting_at(&gate)
     });
-    let dockerfile = "FROM scratch\nCOPY bin /bin\nRUN echo started; busybox sleep 300\n";
+    let dockerfile = "FROM scratch\nCOPY bin /bin\nRUN echo started; busybox sleep 3600\n";
     let mut request = bench.request(Context::shell(dockerfile));
     request.no_cache = true;
     let name = request.name.clone();
@@ -220,10 +219,8 @@ pub(crate) async fn a_cancelled_build_ends_within_a_second(bench: Arc<Bench>) {
             break;
         }
     }
-    let since = Instant::now();
     cancel.cancel();
-    let built = build.await.expect("it does not panic");
-    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+    let built = soon("the end of the build", build).await.expect("it does not panic");
     assert!(matches!(built, Err(BuildError::Cancelled)), "{built:?}");
     bench.engine.remove_names(&[name]).await.expect("there is nothing to remove");
 }
@@ -266,7 +263,7 @@ pub(crate) async fn a_push_needs_a_registry_and_a_tag(bench: Arc<Bench>) {
     }
 }
 
-pub(crate) async fn a_cancelled_push_ends_within_a_second(bench: Arc<Bench>) {
+pub(crate) async fn a_cancelled_push_ends_without_its_registry(bench: Arc<Bench>) {
     let context = Context::new("FROM scratch\nCOPY f /\n").file("f", 0o644, &rand::random::<u128>().to_be_bytes());
     let (built, _) = bench.build(bench.request(context)).await;
     let image = built.expect("it builds").image;
@@ -289,10 +286,8 @@ pub(crate) async fn a_cancelled_push_ends_within_a_second(bench: Arc<Bench>) {
     } else {
         gate.arrival().await;
     }
-    let since = Instant::now();
     cancel.cancel();
-    let pushed = push.await.expect("it does not panic");
-    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+    let pushed = soon("the end of the push", push).await.expect("it does not panic");
     assert!(matches!(pushed, Err(PushError::Cancelled)), "{pushed:?}");
 }
 

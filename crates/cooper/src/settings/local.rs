@@ -82,7 +82,8 @@ pub(crate) fn resolve_local(
                 frontends,
                 secrets,
                 image_aliases,
-                shutdown_grace: Settings::DEFAULT_SHUTDOWN_GRACE,
+                // Nobody else would remove what is left, and who is in a hurry presses Ctrl-C again.
+                shutdown_grace: 3 * Settings::DEFAULT_SHUTDOWN_GRACE,
             },
             log_format,
             log_filter,
