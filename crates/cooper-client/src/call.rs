@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use crate::{CertificateFault, ClientError, ServerUrl, Trust};
 
 /// How long a connection may take to come about.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a small call may take from its start to the end of its answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a peer may leave sent bytes unconfirmed.

@@ -37,7 +37,7 @@ const CREATE_PAUSE: Duration = Duration::from_millis(250);
 const UPLOAD_CHUNK: usize = 128 * 1024;
 
 /// How long a probe may take.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What an answer was like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

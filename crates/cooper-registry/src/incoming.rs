@@ -116,7 +116,7 @@ mod tests {
             chunk
         });
         let body = Body::from_stream(drip);
-        let mut chunks = watched(body, Duration::from_secs(60), Duration::from_millis(20));
+        let mut chunks = watched(body, Duration::from_secs(60), Duration::from_secs(2));
         assert_eq!(chunks.next().await.unwrap().unwrap(), "x");
         let end = loop {
             if let Err(end) = chunks.next().await.unwrap() {

@@ -5,7 +5,6 @@
 //! the copy is one moment of it. Files are not this crate's: it says which ones the snapshot refers to.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use cooper_engine::run::{Placement, Run};
 use cooper_ports::clock::Clock as _;
@@ -279,7 +278,7 @@ async fn reader(directory: &Path, source: &Path) -> Result<SqliteConnection, Sna
 }
 
 async fn connect(options: SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {
-    options.busy_timeout(Duration::from_secs(10)).disable_statement_logging().connect().await
+    options.busy_timeout(crate::open::BUSY).disable_statement_logging().connect().await
 }
 
 /// Gives a lease to a life of its agent that never was: the agent's next report finds it lost.

@@ -87,7 +87,7 @@ impl Checkpoints {
     /// would grow as long as that lasts. New readers read the database itself meanwhile.
     async fn empty(&mut self, writer: &mut SqliteConnection) {
         self.finish().await;
-        for statement in ["PRAGMA busy_timeout = 500", "PRAGMA wal_checkpoint(TRUNCATE)", "PRAGMA busy_timeout = 10000"]
+        for statement in ["PRAGMA busy_timeout = 500", "PRAGMA wal_checkpoint(TRUNCATE)", "PRAGMA busy_timeout = 60000"]
         {
             let _ = sqlx::query(statement).execute(&mut *writer).await;
         }

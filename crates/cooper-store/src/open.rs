@@ -19,6 +19,8 @@ use crate::writer::{Tx, Writer, WriterCounts};
 
 /// How many queries may read at once. Reads are short; more connections would only compete for two cores.
 const READERS: u32 = 4;
+/// How long a connection waits for another one's lock: a sync of a busy disk takes seconds.
+pub(crate) const BUSY: Duration = Duration::from_secs(60);
 
 /// What the store must be told.
 pub struct StoreOptions {
@@ -80,10 +82,7 @@ impl Store {
         // SQLite gives its other files the mode of this one.
         private(&path).map_err(|source| OpenError::Database { path: path.clone(), source: source.into() })?;
         let failed = |source| OpenError::Database { path: path.clone(), source };
-        let connect = SqliteConnectOptions::new()
-            .filename(&path)
-            .busy_timeout(Duration::from_secs(10))
-            .disable_statement_logging();
+        let connect = SqliteConnectOptions::new().filename(&path).busy_timeout(BUSY).disable_statement_logging();
         let mut connection = connect
             .clone()
             .create_if_missing(true)

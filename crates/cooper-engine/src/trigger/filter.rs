@@ -285,7 +285,7 @@ mod tests {
         for number in 0..10_000 {
             assert!(!filter.takes(&format!("services/some-service/src/deep/folder/{number}-file.rs")));
         }
-        assert!(start.elapsed() < std::time::Duration::from_secs(10), "{:?}", start.elapsed());
+        assert!(start.elapsed() < std::time::Duration::from_secs(60), "{:?}", start.elapsed());
         // Where they would be too large for one set, they are compared one after another.
         let together = PathSet::parse(&patterns).unwrap();
         let each = PathMatcher::Each(together.globs.iter().map(Glob::compile_matcher).collect());

@@ -61,9 +61,9 @@ mod tests {
     use super::super::{Cidr, EgressOptions, EgressPolicy};
     use super::*;
 
-    async fn ask(egress: &Egress, url: &str) -> OutgoingError {
+    async fn ask(egress: &Egress, url: &str, deadline: Duration) -> OutgoingError {
         let request = Request::get(url).body(Bytes::new()).unwrap();
-        let asked = OutgoingRequest { request, body_limit: 10, deadline: Duration::from_millis(200) };
+        let asked = OutgoingRequest { request, body_limit: 10, deadline };
         Outgoing::send(egress, asked).await.unwrap_err()
     }
 
@@ -74,12 +74,12 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let allow = vec![Cidr::parse("127.0.0.1").unwrap()];
         let open = Egress::new(EgressOptions { policy: EgressPolicy { allow }, ..EgressOptions::default() });
-        let late = ask(&open, &format!("http://{address}/")).await;
+        let late = ask(&open, &format!("http://{address}/"), Duration::from_millis(200)).await;
         assert!(matches!(&late, OutgoingError::Late { host, .. } if *host == address.to_string()), "{late:?}");
         assert!(late.is_transient());
         let closed = Egress::new(EgressOptions::default());
         for url in [format!("http://{address}/"), "https://[::1]/".to_owned(), "https://169.254.169.254/".to_owned()] {
-            let refused = ask(&closed, &url).await;
+            let refused = ask(&closed, &url, Duration::from_secs(60)).await;
             assert!(!refused.is_transient(), "{refused:?}");
             let source = std::error::Error::source(&refused).unwrap().to_string();
             assert!(source.contains("which is not public"), "{source}");

@@ -195,8 +195,11 @@ async fn a_silent_server_is_given_up() {
 
 #[tokio::test]
 async fn a_cancel_does_not_wait_for_a_stalled_server() {
-    let world = World::new();
+    let mut world = World::new();
     world.simple("app.git");
+    let policy = EgressPolicy { allow: vec![Cidr::parse("127.0.0.1").unwrap()] };
+    let idle_timeout = Duration::from_secs(3600);
+    world.egress = Egress::new(EgressOptions { policy, idle_timeout, ..EgressOptions::default() });
     for behaviour in [Behaviour::Stall("GET"), Behaviour::Stall("POST"), Behaviour::StallAfter(60)] {
         world.server.behave("app.git", std::slice::from_ref(&behaviour));
         let scratch = tempfile::tempdir().unwrap();
@@ -208,16 +211,14 @@ async fn a_cancel_does_not_wait_for_a_stalled_server() {
             tokio::spawn(async move { fetch(&egress, &NoCredentials, request, Arc::new(|_| {}), &token).await });
         let wanted = before + if matches!(behaviour, Behaviour::Stall("GET")) { 1 } else { 3 };
         let wanted = if matches!(behaviour, Behaviour::Stall("POST")) { before + 2 } else { wanted };
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while world.server.seen().len() < wanted {
             assert!(Instant::now() < deadline, "{behaviour:?}: {:?}", world.server.seen());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let begun = Instant::now();
         cancelled.cancel();
-        let result = fetching.await.unwrap();
+        let result = tokio::time::timeout(Duration::from_secs(60), fetching).await.expect("it ends").unwrap();
         assert!(matches!(result, Err(GitError::Cancelled)), "{behaviour:?}: {result:?}");
-        assert!(begun.elapsed() < Duration::from_secs(5), "{behaviour:?}: {:?}", begun.elapsed());
     }
 }
 
