@@ -31,7 +31,7 @@ use crate::core::Core;
 use crate::problem::chain;
 
 /// How long a new stream may take to greet.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
+const GREETING_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a context in one message.
 const CONTEXT_CHUNK: usize = 256 * 1024;
 

@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 /// How long a client may take to begin, and then to shake hands.
-const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The first byte of a TLS connection: a record with a handshake (RFC 8446, 5.1).
 const HANDSHAKE: u8 = 22;
 /// How much of a request in clear is read before it is answered, in bytes.
@@ -40,19 +40,28 @@ pub(super) enum OpeningError {
 
 /// Takes a new connection as far as its first request.
 pub(super) async fn open(stream: TcpStream, peer: SocketAddr, tls: &TlsAcceptor) -> Result<Opened, OpeningError> {
+    open_within(PATIENCE, stream, peer, tls).await
+}
+
+async fn open_within(
+    patience: Duration,
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: &TlsAcceptor,
+) -> Result<Opened, OpeningError> {
     let timed = |_| OpeningError::Silent;
     let mut first = [0];
-    let count = tokio::time::timeout(PATIENCE, stream.peek(&mut first)).await.map_err(timed)??;
+    let count = tokio::time::timeout(patience, stream.peek(&mut first)).await.map_err(timed)??;
     match first {
         _ if count == 0 => Err(OpeningError::Silent),
         [HANDSHAKE] => {
-            let stream = tokio::time::timeout(PATIENCE, tls.accept(stream)).await.map_err(timed)??;
+            let stream = tokio::time::timeout(patience, tls.accept(stream)).await.map_err(timed)??;
             Ok(Opened::Secure(Box::new(stream)))
         }
         _ if peer.ip().to_canonical().is_loopback() => Ok(Opened::Local(stream)),
         _ => {
             // Told or not, it is over.
-            let _ = tokio::time::timeout(PATIENCE, refuse(stream)).await;
+            let _ = tokio::time::timeout(patience, refuse(stream)).await;
             Err(OpeningError::Plain)
         }
     }
@@ -100,7 +109,8 @@ mod tests {
         let settings = TlsSettings::SelfSigned { names: Vec::new() };
         let tls = ServerTls::open(&settings, data.path(), None, &registry).expect("TLS").acceptor();
         let (_silent, server, peer) = connection().await;
-        assert!(matches!(open(server, peer, &tls).await, Err(OpeningError::Silent)));
+        let short = Duration::from_secs(1);
+        assert!(matches!(open_within(short, server, peer, &tls).await, Err(OpeningError::Silent)));
 
         // A byte now and then puts nothing off.
         let (mut slow, server, peer) = connection().await;
@@ -112,7 +122,7 @@ mod tests {
             }
         };
         let opened = tokio::select! {
-            opened = open(server, peer, &tls) => opened,
+            opened = open_within(short, server, peer, &tls) => opened,
             () = trickle => panic!("cut off before it was given up"),
         };
         assert!(opened.is_err(), "a handshake that never ends");
@@ -120,7 +130,7 @@ mod tests {
         let (mut far, server, _) = connection().await;
         far.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("written");
         let elsewhere = "10.1.2.3:4".parse().expect("address");
-        let (opened, answer) = tokio::join!(open(server, elsewhere, &tls), async {
+        let (opened, answer) = tokio::join!(open_within(Duration::from_secs(60), server, elsewhere, &tls), async {
             let mut answer = String::new();
             far.read_to_string(&mut answer).await.expect("an answer");
             drop(far);

@@ -13,8 +13,10 @@ use tonic::transport::Endpoint;
 use super::*;
 use crate::testing;
 
-/// Longer than anything here may take, shorter than any timeout of the server.
-const GRACE: Duration = Duration::from_secs(15);
+/// Far longer than anything here may take: a stop that waited for its end would be seen.
+const GRACE: Duration = Duration::from_secs(240);
+/// How long what does not wait for the grace may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn settings(data: &std::path::Path) -> Settings {
     Settings {
@@ -92,7 +94,7 @@ async fn a_stop_ends_every_kind_of_connection_and_loses_nothing() {
 
     let begun = Instant::now();
     server.stop().await.expect("in time");
-    assert!(begun.elapsed() < GRACE / 2, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
     let status = agent.message().await.expect_err("ended");
     assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
     for stream in [&mut follower, &mut idle, &mut silent] {
@@ -112,7 +114,8 @@ async fn a_stop_ends_every_kind_of_connection_and_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_is_slow_does_not_make_a_stop_late() {
     let data = tempfile::tempdir().expect("temp dir");
-    let grace = Duration::from_secs(2);
+    // Its last quarter is for what is left to do when they are cut off.
+    let grace = Duration::from_secs(30);
     let server = Server::start(Settings { shutdown_grace: grace, ..settings(data.path()) }).await.expect("started");
     let runner = testing::token(&server.core, "runner", &["run"]).await;
     let post = format!(
@@ -134,7 +137,7 @@ async fn a_start_that_fails_leaves_nothing_behind() {
     assert!(matches!(&error, StartError::Data { path, .. } if path.ends_with("address")), "{error:?}");
     std::fs::remove_dir(data.path().join("address")).expect("removed");
     // The lock goes with the writer's task, which ends once nobody holds the store.
-    let deadline = Instant::now() + GRACE;
+    let deadline = Instant::now() + PATIENCE;
     let server = loop {
         match Server::start(settings(data.path())).await {
             Ok(server) => break server,
@@ -210,7 +213,7 @@ async fn a_new_certificate_is_for_new_connections_and_a_bad_one_for_none() {
     let (mut old, first) = secure_connection(address).await;
     write("new");
     server.reload();
-    let deadline = Instant::now() + GRACE;
+    let deadline = Instant::now() + PATIENCE;
     let second = loop {
         let (_, shown) = secure_connection(address).await;
         if shown != first {

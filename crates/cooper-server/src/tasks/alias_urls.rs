@@ -12,13 +12,13 @@ use http::Method;
 use url::Url;
 
 /// How long one may take, from the request to the last byte.
-const TIMEOUT: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest one, in bytes.
 const MAX_BYTES: usize = 256 << 10;
 /// How many a file may name.
 const MAX_SOURCES: usize = 32;
 /// How many are fetched at a time: all of them within the time that a trigger has to ask for a run.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 16;
 
 /// Why an alias source was not fetched.
 #[derive(Debug, thiserror::Error)]
@@ -58,13 +58,21 @@ pub(super) async fn fetch<'a>(
     egress: &Egress,
     urls: impl Iterator<Item = &'a str>,
 ) -> Result<BTreeMap<String, String>, AliasUrlError> {
+    fetch_within(TIMEOUT, egress, urls).await
+}
+
+async fn fetch_within<'a>(
+    timeout: Duration,
+    egress: &Egress,
+    urls: impl Iterator<Item = &'a str>,
+) -> Result<BTreeMap<String, String>, AliasUrlError> {
     let urls: Vec<&str> = urls.collect();
     if urls.len() > MAX_SOURCES {
         return Err(AliasUrlError::TooMany { count: urls.len() });
     }
     let fetched = urls.into_iter().map(|url| -> BoxFuture<'_, Result<(String, String), AliasUrlError>> {
         Box::pin(async move {
-            let text = tokio::time::timeout(TIMEOUT, one(egress, url)).await;
+            let text = tokio::time::timeout(timeout, one(egress, url)).await;
             Ok((url.to_owned(), text.map_err(|_| AliasUrlError::Slow { url: shown(url) })??))
         })
     });
@@ -130,6 +138,9 @@ mod tests {
         format!("http://{address}")
     }
 
+    /// Longer than a machine can be slow.
+    const LONG: Duration = Duration::from_secs(60);
+
     #[tokio::test]
     async fn sources_are_fetched_beside_each_other() {
         // Each is answered when all have been asked for.
@@ -147,7 +158,7 @@ mod tests {
         let policy = EgressPolicy { allow: vec![Cidr::parse("127.0.0.1/32").expect("a network")] };
         let egress = Egress::new(EgressOptions { policy, ..EgressOptions::default() });
         let urls: Vec<String> = (0..AT_ONCE).map(|number| format!("{base}/{number}")).collect();
-        let found = fetch(&egress, urls.iter().map(String::as_str)).await.expect("fetched");
+        let found = fetch_within(LONG, &egress, urls.iter().map(String::as_str)).await.expect("fetched");
         let expected = urls.iter().enumerate().map(|(number, url)| (url.clone(), format!("/{number}")));
         assert_eq!(found, expected.collect());
     }
@@ -158,7 +169,7 @@ mod tests {
         let policy = EgressPolicy { allow: vec![Cidr::parse("127.0.0.1/32").expect("a network")] };
         let egress = Egress::new(EgressOptions { policy, ..EgressOptions::default() });
         let good = format!("{base}/good");
-        let found = fetch(&egress, [good.as_str()].into_iter()).await.expect("fetched");
+        let found = fetch_within(LONG, &egress, [good.as_str()].into_iter()).await.expect("fetched");
         assert_eq!(found, BTreeMap::from([(good.clone(), "a: b\n".to_owned())]));
         let closed = "http://127.0.0.1:1/a".to_owned();
         for (url, words) in [
@@ -167,11 +178,12 @@ mod tests {
             (format!("{base}/busy"), "was answered with 503"),
             (format!("{base}/large"), "is larger than 262144 bytes, or no text in UTF-8"),
             (format!("{base}/binary"), "or no text in UTF-8"),
-            (format!("{base}/never"), "took longer than 2 s; keep the file in the source instead"),
+            (format!("{base}/never"), "took longer than 5 s; keep the file in the source instead"),
             ("http://".to_owned(), "is not a URL that can be fetched; write http(s)://HOST/PATH"),
             (closed, "can't be fetched"),
         ] {
-            let error = fetch(&egress, [url.as_str()].into_iter()).await.expect_err(&url);
+            let timeout = if url.ends_with("/never") { TIMEOUT } else { LONG };
+            let error = fetch_within(timeout, &egress, [url.as_str()].into_iter()).await.expect_err(&url);
             let passes = ["/busy", "/never", ":1/a"].iter().any(|end| url.ends_with(end));
             assert_eq!(error.may_pass(), passes, "{url}");
             let told = chain(&error);
@@ -180,7 +192,7 @@ mod tests {
         }
         // A query may be a signature.
         let signed = format!("{base}/missing?sig=hunter2");
-        let told = chain(&fetch(&egress, [signed.as_str()].into_iter()).await.expect_err("missing"));
+        let told = chain(&fetch_within(LONG, &egress, [signed.as_str()].into_iter()).await.expect_err("missing"));
         assert!(told.contains("/missing`") && !told.contains("hunter2"), "{told}");
         // A place that the operator has not listed is not asked at all.
         let told = chain(

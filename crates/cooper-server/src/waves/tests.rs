@@ -411,7 +411,7 @@ async fn a_look_does_not_wait_for_those_that_are_on_their_way() {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), all).await.expect("nothing waits for ever");
+    tokio::time::timeout(Duration::from_secs(120), all).await.expect("nothing waits for ever");
     let waves = world.waves().await;
     assert_eq!(waves[0].matches("=running").count(), 24, "{waves:?}");
 }

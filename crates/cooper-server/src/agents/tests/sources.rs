@@ -181,7 +181,7 @@ async fn an_upload_that_nobody_needs_any_more_ends() {
         (sender, call)
     };
     let ended = async |call: tokio::task::JoinHandle<Result<(), Status>>| {
-        let ended = tokio::time::timeout(std::time::Duration::from_secs(20), call).await;
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(60), call).await;
         ended.expect("the server ends it").expect("no panic").expect_err("refused").code()
     };
     let (_first, call) = open().await;

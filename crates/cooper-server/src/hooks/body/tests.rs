@@ -15,10 +15,20 @@ fn hook(digit: char) -> HookId {
     HookId::parse(&digit.to_string().repeat(32)).expect("valid")
 }
 
+/// Longer than any test may take.
+const LONG: Duration = Duration::from_secs(3600);
+const NO_WAIT: Duration = Duration::from_millis(100);
+
+/// Rooms in which nothing is too slow.
 fn rooms() -> Arc<Rooms> {
+    Arc::new(Rooms::with(Times { first: LONG, more: LONG, longest: LONG, stall: LONG, wait: NO_WAIT }))
+}
+
+/// Rooms in which everything is too slow that does not hurry.
+fn quick_rooms() -> Arc<Rooms> {
     let millis = Duration::from_millis;
-    let (first, more, longest) = (millis(4000), millis(200), millis(30_000));
-    Arc::new(Rooms::with(Times { first, more, longest, stall: millis(4000), wait: millis(100) }))
+    let (first, more) = (millis(400), millis(20));
+    Arc::new(Rooms::with(Times { first, more, longest: LONG, stall: LONG, wait: NO_WAIT }))
 }
 
 /// A body that is being read, and the way to go on with it.
@@ -52,6 +62,21 @@ async fn slow_bodies_keep_nobody_waiting() {
         assert_eq!(read.bytes.len(), bytes);
     }
     assert!(slow.iter().all(|(_, read)| !read.is_finished()), "they were waited for");
+    slow.iter().for_each(|(_, read)| read.abort());
+}
+
+#[tokio::test]
+async fn slow_bodies_are_given_up() {
+    let rooms = quick_rooms();
+    let mut slow = Vec::new();
+    for bytes in [0, 1, 1000, LARGE + 1] {
+        let (mut frames, read) = begin(&rooms, hook('a'));
+        if bytes > 0 {
+            // One that was given up before takes nothing any more.
+            let _ = frames.send(Ok(vec![b' '; bytes].into())).await;
+        }
+        slow.push((frames, read));
+    }
     for (frames, read) in slow {
         assert_eq!(read.await.expect("no panic").expect_err("it is slow"), TOO_SLOW);
         drop(frames);
@@ -60,20 +85,22 @@ async fn slow_bodies_keep_nobody_waiting() {
 
 #[tokio::test]
 async fn a_body_that_goes_on_has_its_time() {
-    let rooms = rooms();
+    // Each part gives it more time than a machine can be slow.
+    let first = Duration::from_secs(4);
+    let rooms = Arc::new(Rooms::with(Times { first, more: LONG, longest: LONG, stall: LONG, wait: NO_WAIT }));
     let (mut frames, read) = begin(&rooms, hook('a'));
     // Longer than the beginning may take.
     let start = Instant::now();
     let mut parts = 0;
-    while parts < 20 || start.elapsed() < rooms.times.first + rooms.times.more {
+    while parts < 20 || start.elapsed() < first * 3 / 2 {
         send(&mut frames, A_PART).await;
         parts += 1;
-        tokio::time::sleep(rooms.times.more / 2).await;
+        tokio::time::sleep(first / 10).await;
     }
     drop(frames);
     assert_eq!(read.await.expect("no panic").expect("it is read").bytes.len(), parts * A_PART);
     // A drop now and then is not enough.
-    let (mut frames, read) = begin(&rooms, hook('a'));
+    let (mut frames, read) = begin(&quick_rooms(), hook('a'));
     send(&mut frames, LARGE + 1).await;
     while frames.send(Ok(Bytes::from_static(b" "))).await.is_ok() {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -101,13 +128,13 @@ async fn a_hook_has_its_share_of_large_bodies_and_all_have_their_room() {
 
 #[tokio::test]
 async fn a_large_body_that_stops_gives_its_room_back_soon() {
-    let (long, soon) = (Duration::from_secs(300), Duration::from_millis(300));
-    let rooms = Arc::new(Rooms::with(Times { first: long, more: long, longest: long, stall: soon, wait: long }));
+    let stall = Duration::from_millis(300);
+    let rooms = Arc::new(Rooms::with(Times { first: LONG, more: LONG, longest: LONG, stall, wait: LONG }));
     let (mut small, read_small) = begin(&rooms, hook('a'));
     send(&mut small, 1000).await;
     let (mut large, read_large) = begin(&rooms, hook('a'));
     send(&mut large, 1 << 20).await;
-    let ended = tokio::time::timeout(Duration::from_secs(60), read_large).await.expect("it holds its room");
+    let ended = tokio::time::timeout(Duration::from_secs(120), read_large).await.expect("it holds its room");
     assert_eq!(ended.expect("no panic").expect_err("it has stopped"), TOO_SLOW);
     assert!(!read_small.is_finished(), "that one takes none");
     drop((small, large));

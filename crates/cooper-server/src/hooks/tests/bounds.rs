@@ -295,7 +295,7 @@ async fn many_branches_are_compared_with_many_patterns_in_little_time() {
         assert!(!look_at(&world, ReferenceKind::Branches, branches).await);
     }
     // Compiled for each branch it takes minutes.
-    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }
 
 #[tokio::test]
@@ -383,7 +383,7 @@ async fn many_events_are_compared_with_many_patterns_in_little_time() {
     let answer = world.take(&hook, &signed(&hook, headers, &body, world.clock.now()), &body).await;
     assert_eq!(answer.status, ReceiptStatus::PassedOver, "{answer:?}");
     // Compiled for each event it takes minutes.
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }
 
 #[tokio::test]
@@ -451,7 +451,7 @@ async fn superseded_runs_are_ended_by_themselves() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), ended).await.expect("nobody has looked");
+    tokio::time::timeout(Duration::from_secs(120), ended).await.expect("nobody has looked");
     assert_eq!(world.runs().await[1].status(), RunStatus::Queued);
     stop.cancel();
     ends.await.expect("it ends");

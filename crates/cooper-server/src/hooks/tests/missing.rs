@@ -225,7 +225,8 @@ async fn hosts_that_do_not_answer_are_waited_for_once() {
     world.task("nightly", &context, json!({"provider": "github", "events": ["commit"]})).await;
     forge.point(&[("refs/heads/main", 'a')]);
     let mut look = missed::Look::new(false);
-    look.time = Duration::from_millis(500);
+    // The one that answers has time enough on any machine.
+    look.time = Duration::from_secs(10);
     assert!(look.everywhere(&world.core).await.expect("store").is_empty());
     let taken = taken.lock().expect("no panic").len();
     assert!((1..=4).contains(&taken), "those that were asked at once, and no more: {taken}");

@@ -60,7 +60,7 @@ async fn an_owner_sees_what_the_endpoint_is_told_and_has_it_sent_again() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let (text, list) = tokio::time::timeout(Duration::from_secs(20), tried).await.expect("it is tried");
+    let (text, list) = tokio::time::timeout(Duration::from_secs(60), tried).await.expect("it is tried");
     stop.cancel();
     sending.await.expect("no panic");
     let one = &list.value[0];
