@@ -20,9 +20,9 @@ use crate::report::Report;
 use crate::workspace::{Workspace, find_program};
 
 /// How long an engine may take from its start to its first answer.
-const ENGINE_START: Duration = Duration::from_secs(90);
+const ENGINE_START: Duration = Duration::from_secs(180);
 /// How long a service manager may take to begin starting an engine that was just installed.
-const SERVICE_START: Duration = Duration::from_secs(30);
+const SERVICE_START: Duration = Duration::from_secs(120);
 
 /// A program, and the Debian package that holds it.
 struct Program {

@@ -11,6 +11,10 @@ use crate::provision::{Need, provision};
 use crate::report::Report;
 use crate::workspace::Workspace;
 
+/// How many tests of one program run at a time at most: all wait for one container engine and one disk, and more of them
+/// would only wait longer.
+const AT_ONCE: usize = 4;
+
 /// Which tests to run.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -44,6 +48,8 @@ fn cargo_test(workspace: &Workspace, report: &Report, interrupt: &Interrupt, opt
     for package in &options.package {
         command.args(["--package", package]);
     }
+    let at_once = thread::available_parallelism().map_or(1, usize::from).min(AT_ONCE);
+    command.env("RUST_TEST_THREADS", at_once.to_string());
     command.args(&options.arguments).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().context("start `cargo test`")?;
     let output = child.stdout.take().context("cargo test has no output")?;

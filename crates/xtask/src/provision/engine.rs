@@ -21,9 +21,9 @@ const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// Where `dockerd` with default settings keeps its process id, and where Debian's init script does, a moment sooner.
 const PID_FILES: [&str; 2] = ["/var/run/docker.pid", "/var/run/docker-ssd.pid"];
 /// How long one question to an engine may take.
-const PING_LIMIT: Duration = Duration::from_secs(5);
+const PING_LIMIT: Duration = Duration::from_secs(20);
 /// How long an engine may take to stop its containers and itself.
-const STOP_LIMIT: Duration = Duration::from_secs(45);
+const STOP_LIMIT: Duration = Duration::from_secs(180);
 
 /// Where an engine answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
