@@ -30,6 +30,8 @@ pub enum OutgoingError {
     Unreachable {
         /// The host.
         host: String,
+        /// What whoever named the place may be told of that.
+        told: String,
         /// What the client says.
         source: Box<dyn Error + Send + Sync>,
         /// Whether the same request may succeed later without anybody changing anything.
@@ -60,6 +62,14 @@ impl OutgoingError {
             Self::Unreachable { transient, .. } => *transient,
             Self::Late { .. } => true,
             Self::TooLarge { .. } => false,
+        }
+    }
+
+    /// What whoever named the place may be told: neither where its name leads nor what is said there.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Unreachable { told, .. } => told.clone(),
+            Self::Late { .. } | Self::TooLarge { .. } => self.to_string(),
         }
     }
 }

@@ -139,6 +139,31 @@ pub enum ForgeError {
 }
 
 impl ForgeError {
+    /// What the owner of the token may be told: neither where a name leads nor what is said there, which would let them read where
+    /// the server can.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Outgoing { operation, host, source } => format!("can't {operation} at {host}: {}", source.told()),
+            Self::Forbidden { operation, host, repository, needs, .. } => {
+                format!("{host} does not let the token {operation} for {repository} (403); it needs {needs}")
+            }
+            Self::Exists { host, repository, .. } => {
+                format!("{host} has such a hook for {repository} already; remove the old one or keep it")
+            }
+            Self::Refused { operation, host, repository, status, .. } => {
+                format!(
+                    "{host} can't {operation} for {repository} (status {status}); the server's log has what it says"
+                )
+            }
+            Self::Answer { operation, host, provider, .. } => {
+                format!("{host} answers what is not understood when asked to {operation}; is it {provider}?")
+            }
+            Self::Token { .. } | Self::RateLimited { .. } | Self::NotFound { .. } | Self::Unsupported { .. } => {
+                self.to_string()
+            }
+        }
+    }
+
     /// Whether the same request may succeed later without anybody changing anything.
     pub fn is_retryable(&self) -> bool {
         match self {

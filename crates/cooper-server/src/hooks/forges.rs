@@ -24,7 +24,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2 * 3600);
 /// What is said where something of ours can't be read.
 pub(super) const UNREADABLE: &str = "what is kept of it can't be read; the server's log says why";
 
-/// Why a forge did not do what it was asked for.
+/// Why a forge did not do what it was asked for, in words for the task's owner.
 pub(super) enum Refusal {
     /// It may be asked again after this long.
     Later(Duration, String),
@@ -77,12 +77,18 @@ pub(super) async fn ask<T>(
 ) -> Result<T, Refusal> {
     let (wait, why) = match tokio::time::timeout(TIME, asked).await {
         Ok(Ok(answer)) => return Ok(answer),
-        Ok(Err(error)) if !error.is_retryable() => return Err(Refusal::Never(chain(&error))),
-        // It says when it will.
-        Ok(Err(error @ ForgeError::RateLimited { .. })) => {
-            return Err(Refusal::Later(pause(core, tries, &error), chain(&error)));
+        Ok(Err(error)) => {
+            // What the forge says is for operators alone.
+            tracing::info!(error = chain(&error), "forge does not do what it is asked for");
+            match error {
+                error if !error.is_retryable() => return Err(Refusal::Never(error.told())),
+                // It says when it will.
+                error @ ForgeError::RateLimited { .. } => {
+                    return Err(Refusal::Later(pause(core, tries, &error), error.told()));
+                }
+                error => (pause(core, tries, &error), error.told()),
+            }
         }
-        Ok(Err(error)) => (pause(core, tries, &error), chain(&error)),
         Err(_) => (doubled(tries), format!("no answer within {} s", TIME.as_secs())),
     };
     Err(if tries < TRIES { Refusal::Later(wait, why) } else { Refusal::Never(why) })

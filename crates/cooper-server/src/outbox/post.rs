@@ -50,7 +50,17 @@ pub(super) async fn post(core: &Core, claimed: Claimed) -> Tried {
     let deadline = tokio::time::Instant::now() + DEADLINE;
     let mut answer = match tokio::time::timeout_at(deadline, egress.send(request)).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => return ended(not_now, None, chain(&error)),
+        Ok(Err(error)) => {
+            let said = match &claimed.target {
+                // Administrators make them.
+                Target::Webhook(_) => chain(&error),
+                Target::UpdateTrigger(task) => {
+                    tracing::info!(task, error = chain(&error), "endpoint of a task can't be reached");
+                    error.told()
+                }
+            };
+            return ended(not_now, None, said);
+        }
         Err(_) => {
             let said = format!("`{}` did not answer within {} s", endpoint.host(), DEADLINE.as_secs());
             return ended(not_now, None, said);

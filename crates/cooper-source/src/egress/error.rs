@@ -125,6 +125,36 @@ pub enum EgressError {
 }
 
 impl EgressError {
+    /// What whoever named the place may be told: neither where its name leads nor what is said there, which would let them read
+    /// where the machine can.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Refused { host, listed_by, .. } => {
+                format!("host `{host}` has an address which is not public; the operator can allow it with {listed_by}")
+            }
+            Self::PlainHttp { host, listed_by, .. } => {
+                format!("host `{host}` is reached over https only; the operator can allow http with {listed_by}")
+            }
+            Self::Tls { host, .. } => {
+                format!("the TLS connection to `{host}` failed; a private CA must be trusted on the server's machine")
+            }
+            Self::Redirected { host, .. } => {
+                format!("`{host}` redirects elsewhere, which is not followed here; name the new address")
+            }
+            Self::Downgrade { host, .. } => format!("`{host}` redirects to plain http, which is refused"),
+            // The causes beneath are left out.
+            Self::HostNotFound { .. }
+            | Self::Scheme { .. }
+            | Self::RefusesConnections { .. }
+            | Self::Connect { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::Silent { .. }
+            | Self::Cut { .. }
+            | Self::TooManyRedirects { .. }
+            | Self::Setup { .. } => self.to_string(),
+        }
+    }
+
     /// Whether the same request may succeed later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
         match self {

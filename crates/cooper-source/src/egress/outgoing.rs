@@ -10,7 +10,12 @@ use reqwest::header::AUTHORIZATION;
 use super::{Egress, EgressError, EgressRequest, host_of};
 
 fn unreachable(host: &str, error: EgressError) -> OutgoingError {
-    OutgoingError::Unreachable { host: host.to_owned(), transient: error.is_transient(), source: error.into() }
+    OutgoingError::Unreachable {
+        host: host.to_owned(),
+        told: error.told(),
+        transient: error.is_transient(),
+        source: error.into(),
+    }
 }
 
 impl Egress {
@@ -83,6 +88,8 @@ mod tests {
             assert!(!refused.is_transient(), "{refused:?}");
             let source = std::error::Error::source(&refused).unwrap().to_string();
             assert!(source.contains("which is not public"), "{source}");
+            let told = refused.told();
+            assert!(told.contains("which is not public") && told.contains("--allow-source"), "{told}");
         }
     }
 }

@@ -295,6 +295,45 @@ impl GitError {
         }
     }
 
+    /// What whoever named the repository may be told where another machine than theirs asks: neither where a name leads nor what
+    /// is said there.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Egress(error) => error.told(),
+            Self::Remote { host, .. } => format!("`{host}` refuses"),
+            Self::Submodule { path, source } => format!("can't fetch submodule `{path}`: {}", source.told()),
+            Self::SubmoduleUrl { .. } => self.line(),
+            // The causes beneath are left out.
+            Self::CredentialsNeeded { .. }
+            | Self::CredentialsRefused { .. }
+            | Self::CredentialLookup { .. }
+            | Self::RepositoryNotFound { .. }
+            | Self::NotGit { .. }
+            | Self::Status { .. }
+            | Self::Protocol { .. }
+            | Self::ObjectFormat { .. }
+            | Self::Empty { .. }
+            | Self::ReferenceNotFound { .. }
+            | Self::CommitNotFound { .. }
+            | Self::CommitAmbiguous { .. }
+            | Self::NotACommit { .. }
+            | Self::SubdirectoryNotFound { .. }
+            | Self::SubdirectoryIsFile { .. }
+            | Self::NoDockerfile { .. }
+            | Self::Ignore(_)
+            | Self::IgnoreNotText { .. }
+            | Self::Name { .. }
+            | Self::Lfs { .. }
+            | Self::FileTooLarge { .. }
+            | Self::Limit { .. }
+            | Self::SubmoduleUnknown { .. }
+            | Self::Objects { .. }
+            | Self::Disk { .. }
+            | Self::TooSlow { .. }
+            | Self::Cancelled => self.to_string(),
+        }
+    }
+
     /// The error and its causes in one line.
     pub fn line(&self) -> String {
         let mut line = self.to_string();
