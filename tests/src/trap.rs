@@ -3,6 +3,7 @@
 //! Both are on loopback under one port. The open side is what a test lists as allowed, in a public address's place; the inside
 //! is listed nowhere. Whoever makes a connection to it has been led astray.
 
+use std::fmt;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,12 +19,27 @@ const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 const PORTS: u32 = 50;
 
 /// How the open side leads on.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 enum Lead {
     /// By redirects to the same path there.
     Redirect(String),
+    /// The same, once it has answered well what it knows.
+    Later(Arc<Answers>, String),
     /// By asking for a login there.
     Login(String),
+}
+
+/// What the open side knows of a request with this path and head.
+type Answers = dyn Fn(&str, &str) -> Option<Vec<u8>> + Send + Sync;
+
+impl fmt::Debug for Lead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Redirect(to) => write!(f, "redirects to {to}"),
+            Self::Later(_, to) => write!(f, "later redirects to {to}"),
+            Self::Login(realm) => write!(f, "logins at {realm}"),
+        }
+    }
 }
 
 /// Whether a way in follows redirects, or says that it does not.
@@ -54,17 +70,17 @@ impl Trap {
         let (open, inside, port) = (0..PORTS).find_map(|_| both()).expect("a port is free on both addresses");
         let lead = Arc::new(Mutex::new(None));
         let own = Arc::clone(&lead);
-        let open =
-            FileServer::over(open, move |path, _| match own.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-                Some(Lead::Redirect(to)) => {
-                    FileServer::answer("307 Temporary Redirect", &[&format!("Location: {to}{path}")], b"")
-                }
+        let open = FileServer::over(open, move |path, head| {
+            match own.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+                Some(Lead::Redirect(to)) => redirect(&to, path),
+                Some(Lead::Later(answers, to)) => answers(path, head).unwrap_or_else(|| redirect(&to, path)),
                 Some(Lead::Login(realm)) => {
                     let challenge = format!("WWW-Authenticate: Bearer realm=\"{realm}/token\",service=\"s\"");
                     FileServer::answer("401 Unauthorized", &[&challenge], b"")
                 }
                 None => FileServer::answer("404 Not Found", &[], b""),
-            });
+            }
+        });
         Self { inside, open, port, lead, rebound: Arc::default() }
     }
 
@@ -141,6 +157,34 @@ impl Trap {
         }
     }
 
+    /// Tries a way in whose first request is answered well, and a later one with a redirect to the inside: `answers` are given
+    /// by a request's path and head.
+    ///
+    /// # Panics
+    ///
+    /// Where the inside was reached, the user is not told why not, or there was no later request.
+    pub async fn try_later(
+        &self,
+        way: &str,
+        way_out: &str,
+        answers: impl Fn(&str, &str) -> Option<Vec<u8>> + Send + Sync + 'static,
+        goes: impl AsyncFn(&str) -> String,
+    ) {
+        let (port, answers) = (self.port, Arc::new(answers));
+        let open = format!("open.localhost:{port}");
+        for to in [
+            format!("http://127.0.0.1:{port}"),
+            format!("http://[::ffff:7f00:1]:{port}"),
+            format!("http://inside.localhost:{port}"),
+        ] {
+            let before = self.open.seen().len();
+            let told = self.led(way, &open, Lead::Later(answers.clone(), to), &goes).await;
+            let seen = self.open.seen().split_off(before);
+            assert!(seen.len() > 1, "{way}: {seen:?}: {told}");
+            assert!(is_refusal(&told, way_out) || told.contains("redirect"), "{way}, redirected later: {told}");
+        }
+    }
+
     async fn attack(
         &self,
         way: &str,
@@ -178,6 +222,10 @@ impl Trap {
             }
         }
     }
+}
+
+fn redirect(to: &str, path: &str) -> Vec<u8> {
+    FileServer::answer("307 Temporary Redirect", &[&format!("Location: {to}{path}")], b"")
 }
 
 fn is_refusal(told: &str, way_out: &str) -> bool {

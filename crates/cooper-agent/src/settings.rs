@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cooper_ports::engine::EngineOwner;
-use cooper_source::UnpackLimits;
+use cooper_source::{Names, UnpackLimits};
 use cooper_types::{AgentName, Platform, PoolName, SecretString};
 
 /// The settings of an agent.
@@ -48,6 +48,8 @@ pub struct AgentSettings {
     /// Certificates in PEM that hosts of sources and of other registries are trusted by, besides the system's. The engine
     /// has its own.
     pub source_roots: Option<Vec<u8>>,
+    /// Who knows the addresses of such hosts; the system if absent.
+    pub names: Option<Names>,
     /// Where the server of this process takes connections in clear; none in other processes.
     pub server_here: Option<SocketAddr>,
     /// How long a shutdown may take to stop steps and to clean up.
@@ -165,6 +167,7 @@ impl AgentSettings {
             disk: DiskSettings::default(),
             steps: StepPolicy::default(),
             source_roots: None,
+            names: None,
             server_here: None,
             shutdown_grace: Duration::from_secs(15),
         }

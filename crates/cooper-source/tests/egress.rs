@@ -6,7 +6,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cooper_e2e::{Follows, Trap};
+use cooper_e2e::{FileServer, Follows, Trap};
 use cooper_source::git::{self, NoCredentials};
 use cooper_source::{
     Cidr, Egress, EgressOptions, EgressPolicy, FetchLimits, FetchRequest, FurtherFiles, Names, Publish, RemoteRequest,
@@ -132,4 +132,59 @@ async fn no_registry_leads_inside() {
     };
     trap.try_way("publish", Follows::Redirects, "--allow-source", publish).await;
     trap.try_logins("publish", "--allow-source", publish).await;
+}
+
+/// An artifact's manifest, of one layer.
+fn manifest() -> Vec<u8> {
+    let layer = Digest::sha256(b"layer");
+    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    let tar = "application/vnd.oci.image.layer.v1.tar+gzip";
+    format!(
+        r#"{{"schemaVersion":2,"mediaType":"{media_type}","config":{{"mediaType":"x/y","digest":"{layer}","size":5}},"layers":[{{"mediaType":"{tar}","digest":"{layer}","size":5}}]}}"#
+    )
+    .into_bytes()
+}
+
+#[tokio::test]
+async fn no_second_answer_leads_inside() {
+    let trap = Trap::start();
+    let egress = egress(&trap);
+    let source = |host: &str| GitSource::parse(&format!("http://{host}/app.git#main")).unwrap();
+    let advertised = |path: &str, _: &str| {
+        path.starts_with("/app.git/info/refs").then(|| {
+            let lines = ["version 2\n", "ls-refs\n", "fetch=shallow\n", "object-format=sha1\n"];
+            let lines = lines.map(|line| format!("{:04x}{line}", line.len() + 4)).concat();
+            let body = format!("001e# service=git-upload-pack\n0000{lines}0000");
+            let kind = "Content-Type: application/x-git-upload-pack-advertisement";
+            FileServer::answer("200 OK", &[kind], body.as_bytes())
+        })
+    };
+    let references = async |host: &str| {
+        let listed = git::references(&egress, &NoCredentials, &source(host).url).await;
+        listed.err().map(|error| error.line()).unwrap()
+    };
+    trap.try_later("git references", "--allow-source", advertised, references).await;
+
+    let (repository, tag) = (RepositoryName::parse("a/b").unwrap(), Tag::parse("v1").unwrap());
+    let has_manifest = |path: &str, head: &str| {
+        let is_it = path.starts_with("/v2/a/b/manifests/") && head.starts_with("GET ");
+        let kind = "Content-Type: application/vnd.oci.image.manifest.v1+json";
+        is_it.then(|| FileServer::answer("200 OK", &[kind], &manifest()))
+    };
+    let artifact = async |host: &str| {
+        let scratch = tempfile::tempdir().unwrap();
+        let source = RemoteSource::parse(&format!("oci://{host}/a/b:v1")).unwrap();
+        let RemoteSource::Artifact(source) = source else { panic!("{source}") };
+        let fetched = fetch_artifact(&egress, &NoCredentials, &source, request(&scratch), &|_| {}).await;
+        fetched.err().map(|error| error.line()).unwrap()
+    };
+    trap.try_later("artifact's layer", "--allow-source", has_manifest, artifact).await;
+    let digest = Digest::sha256(&manifest());
+    let publish = async |host: &str| {
+        let name = RegistryName::parse(host).unwrap();
+        let what = Publish::Manifest(&digest);
+        let published = publish(&egress, &NoCredentials, (&name, &repository), what, &tag).await;
+        chain(&published.unwrap_err())
+    };
+    trap.try_later("publish", "--allow-source", has_manifest, publish).await;
 }

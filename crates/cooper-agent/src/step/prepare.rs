@@ -271,8 +271,13 @@ impl Attempt<'_> {
     pub(super) fn egress(&self, allowed_networks: &[String]) -> Result<Egress, Ended> {
         let allow = allowed_networks.iter().map(|text| Cidr::parse(text)).collect::<Result<_, _>>();
         let allow = allow.map_err(|error| Ended::lost("the server's list of networks can't be read", &error))?;
-        let extra_roots = self.runner.settings.source_roots.clone();
-        Ok(Egress::new(EgressOptions { policy: EgressPolicy { allow }, extra_roots, ..EgressOptions::default() }))
+        let (extra_roots, names) = (self.runner.settings.source_roots.clone(), self.runner.settings.names.clone());
+        Ok(Egress::new(EgressOptions {
+            policy: EgressPolicy { allow },
+            extra_roots,
+            names,
+            ..EgressOptions::default()
+        }))
     }
 
     fn remote_request(&self, order: &PrepareOrder, registry: &RegistryName, scratch: &Path) -> RemoteRequest {

@@ -166,7 +166,7 @@ impl TestStream {
     }
 }
 
-fn order(work: StepWork, masked: &[&str]) -> StepOrder {
+pub(crate) fn order(work: StepWork, masked: &[&str]) -> StepOrder {
     StepOrder {
         step: StepId::parse("step").expect("valid"),
         timeout: Duration::from_secs(3600),

@@ -11,3 +11,4 @@ mod real_engine;
 mod real_tasks;
 mod server;
 mod task_builds;
+mod ways_out;
