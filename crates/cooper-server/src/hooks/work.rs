@@ -57,7 +57,8 @@ pub(super) async fn turn(core: Arc<Core>, task: TaskName, trying: Option<Trying>
         after = pending.number;
         let trying = trying.filter(|trying| trying.number == pending.number);
         let trying = trying.unwrap_or_else(|| Trying { number: pending.number, since: core.clock.now() });
-        let done = AssertUnwindSafe(work_off(&core, pending, trying.since)).catch_unwind().await;
+        let mut progress = Progress::default();
+        let done = AssertUnwindSafe(work_off(&core, pending, trying.since, &mut progress)).catch_unwind().await;
         let error = match done {
             Ok(Ok(Done::Yes)) => continue,
             Ok(Ok(Done::Later)) => return Ok(Turn::Later(trying)),
@@ -69,11 +70,31 @@ pub(super) async fn turn(core: Arc<Core>, task: TaskName, trying: Option<Trying>
             return Ok(Turn::Later(trying));
         }
         // Others wait behind it. Where nothing at all can be written, neither can this.
-        let why = format!("it could not be worked off for {} min; the server's log says why", TRIED_FOR.as_secs() / 60);
-        let outcomes = vec![EventOutcome { what: "delivery".to_owned(), outcome: Outcome::Failed(why) }];
-        core.hook_store.finish_delivery(trying.number, outcomes).await?;
+        core.hook_store.finish_delivery(trying.number, progress.given_up()).await?;
     }
     Ok(Turn::More)
+}
+
+/// How far a try at a delivery has come.
+#[derive(Default)]
+struct Progress {
+    /// What the events before have led to.
+    outcomes: Vec<EventOutcome>,
+    /// The event that is being looked at, and how many come after it.
+    at: Option<(String, usize)>,
+}
+
+impl Progress {
+    /// What a delivery has led to that is tried no more.
+    fn given_up(self) -> Vec<EventOutcome> {
+        let Self { mut outcomes, at } = self;
+        let (what, left) = at.unwrap_or_else(|| ("delivery".to_owned(), 0));
+        let others = if left > 0 { format!(", nor were the {left} after it") } else { String::new() };
+        let minutes = TRIED_FOR.as_secs() / 60;
+        let why = format!("it could not be worked off for {minutes} min{others}; the server's log says why");
+        outcomes.push(EventOutcome { what, outcome: Outcome::Failed(why) });
+        outcomes
+    }
 }
 
 /// What became of a delivery.
@@ -85,7 +106,12 @@ enum Done {
 }
 
 /// Makes what its events ask for of a delivery, which is tried since then.
-async fn work_off(core: &Arc<Core>, pending: PendingDelivery, since: Timestamp) -> Result<Done, StoreError> {
+async fn work_off(
+    core: &Arc<Core>,
+    pending: PendingDelivery,
+    since: Timestamp,
+    progress: &mut Progress,
+) -> Result<Done, StoreError> {
     // A task that is gone has taken its hooks and deliveries with it.
     let Some(record) = core.tasks.find_task(&pending.task).await? else { return Ok(Done::Yes) };
     let mut pending = pending;
@@ -99,7 +125,6 @@ async fn work_off(core: &Arc<Core>, pending: PendingDelivery, since: Timestamp) 
             return Ok(Done::Yes);
         }
     };
-    let mut outcomes: Vec<EventOutcome> = Vec::with_capacity(events.len());
     let pools = match record.task.sources.values().any(|settings| settings.fork_pool.is_some()) {
         true => core.agent_store.list_pools().await?,
         false => Vec::new(),
@@ -119,11 +144,12 @@ async fn work_off(core: &Arc<Core>, pending: PendingDelivery, since: Timestamp) 
     let last = events.len().saturating_sub(1);
     let is_again = pending.first < pending.number;
     for (index, (event, answer)) in events.iter().zip(answers).enumerate() {
+        let what = event.what();
+        progress.at = Some((what.clone(), last - index));
         let answer = match answer {
             Ok(fired) if is_again => not_newer(core, &pending, fired).await?,
             answer => answer,
         };
-        let what = event.what();
         let outcome = match answer {
             Err(refusal) => Outcome::Refused(refusal),
             Ok(fired) => {
@@ -132,12 +158,16 @@ async fn work_off(core: &Arc<Core>, pending: PendingDelivery, since: Timestamp) 
                     number: pending.number,
                     first: pending.first,
                     what: what.clone(),
-                    last_after: is_last.then(|| outcomes.clone()),
+                    last_after: is_last.then(|| progress.outcomes.clone()),
                 };
                 let told = Told { delivery: Some((told, pending.delivery.clone())), at: since };
                 match start(core, &task, pending.provider, *fired, told).await? {
                     Started::Run(_) if is_last => return Ok(Done::Yes),
                     Started::Run(run) => Outcome::Started(run),
+                    // An earlier try at this very delivery may have come so far.
+                    Started::Known(run) if !is_again && is_told_by(core, run, &pending.delivery).await? => {
+                        Outcome::Started(run)
+                    }
                     Started::Known(run) => Outcome::Known(run),
                     Started::No(why) => Outcome::Failed(why),
                     Started::Later => return Ok(Done::Later),
@@ -155,10 +185,19 @@ async fn work_off(core: &Arc<Core>, pending: PendingDelivery, since: Timestamp) 
         if let Outcome::Failed(why) = &outcome {
             tracing::warn!(task = %pending.task, delivery = pending.delivery, what, why, "event started no run");
         }
-        outcomes.push(EventOutcome { what, outcome });
+        progress.outcomes.push(EventOutcome { what, outcome });
     }
-    core.hook_store.finish_delivery(pending.number, outcomes).await?;
+    core.hook_store.finish_delivery(pending.number, progress.outcomes.clone()).await?;
     Ok(Done::Yes)
+}
+
+/// Whether a run was set off by what this delivery told.
+async fn is_told_by(core: &Core, run: RunId, delivery: &str) -> Result<bool, StoreError> {
+    let record = core.runs.find_run(run).await?;
+    Ok(record.is_some_and(|record| match &record.run.origin.cause {
+        Cause::Source(cause) => cause.delivery.as_deref() == Some(delivery),
+        Cause::Manual | Cause::For { .. } | Cause::Timer { .. } | Cause::BaseImage { .. } => false,
+    }))
 }
 
 /// Whether what a delivery told of is not to be found again by looking: what a rule refused for which more must be known

@@ -41,7 +41,7 @@ impl HookStore for Store {
         let row = sqlx::query(
             "SELECT h.provider, h.sealed, h.previous, h.previous_until, t.state FROM hooks h
              JOIN tasks t ON t.registry_id = h.registry_id AND t.task = h.task
-             WHERE h.registry_id = ?1 AND h.id = ?2",
+             WHERE h.registry_id = ?1 AND h.id = ?2 AND h.gone = 0",
         )
         .bind(self.registry_id().0)
         .bind(id.as_str())
@@ -64,7 +64,7 @@ impl HookStore for Store {
         self.write(async move |mut tx| {
             let rotated = sqlx::query(
                 "UPDATE hooks SET previous = CASE WHEN ?4 IS NULL THEN NULL ELSE sealed END, previous_until = ?4, sealed = ?3
-                 WHERE registry_id = ?1 AND id = ?2",
+                 WHERE registry_id = ?1 AND id = ?2 AND gone = 0",
             )
             .bind(registry.0)
             .bind(id.as_str())
@@ -141,7 +141,7 @@ pub(super) async fn all(
 ) -> Result<BTreeMap<String, Vec<HookRecord>>, StoreError> {
     let rows = sqlx::query(
         "SELECT task, id, provider, created, previous_until FROM hooks
-         WHERE registry_id = ?1 AND task BETWEEN ?2 AND ?3 ORDER BY task, provider",
+         WHERE registry_id = ?1 AND task BETWEEN ?2 AND ?3 AND gone = 0 ORDER BY task, provider",
     )
     .bind(registry.0)
     .bind(first)
@@ -170,8 +170,8 @@ fn record(row: &SqliteRow) -> Result<HookRecord, StoreError> {
     })
 }
 
-/// Gives a task the hooks that its triggers need. One that is there stays; one that is needed no more goes, with what came
-/// to it.
+/// Gives a task the hooks that its triggers need. One that is there stays; one that is needed no more is gone at once, and
+/// [`prune`] removes it with what came to it, in parts.
 pub(super) async fn put(
     tx: &mut SqliteConnection,
     registry: RegistryId,
@@ -182,8 +182,8 @@ pub(super) async fn put(
     let key = task.name.key();
     let needed: Vec<&str> = task.providers().into_iter().map(Provider::as_str).collect();
     sqlx::query(
-        "DELETE FROM hooks
-         WHERE registry_id = ?1 AND task = ?2 AND provider NOT IN (SELECT value FROM json_each(?3))",
+        "UPDATE hooks SET gone = 1, provider = id
+         WHERE registry_id = ?1 AND task = ?2 AND gone = 0 AND provider NOT IN (SELECT value FROM json_each(?3))",
     )
     .bind(registry.0)
     .bind(&key)

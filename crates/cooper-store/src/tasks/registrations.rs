@@ -25,6 +25,9 @@ const FORGET: &str =
 const TRIED: &str = "UPDATE hook_registrations SET due = ?5, tries = tries + 1, fault = ?6,
                          registered = coalesce(?7, registered), address = coalesce(?8, address)
                      WHERE registry_id = ?1 AND hook = ?2 AND repository = ?3 AND want = ?4";
+const SET_ASIDE: &str =
+    "UPDATE hook_registrations SET due = NULL, tries = tries + 1, fault = ?5, username = NULL, sealed = NULL
+                         WHERE registry_id = ?1 AND hook = ?2 AND repository = ?3 AND want = ?4";
 /// What there is a token for is recalled then.
 const ADOPT: &str = "INSERT INTO hook_registrations (registry_id, hook, repository, task, provider, host, events, want, due, tries, fault)
      SELECT registry_id, id, ?4, task, provider, ?5, ?6, 1, NULL, 0, 'the task keeps no token for ' || ?5 FROM hooks
@@ -190,21 +193,19 @@ impl RegistrationStore for Store {
     }
 }
 
-/// Leaves rows that can't be read until something changes, with that for a reason.
+/// Leaves rows that can't be read until something changes, with that for a reason. A token that was kept to remove the hook is
+/// shown to nobody any more, and so not kept.
 async fn set_aside(store: &Store, rows: Vec<(String, String, i64)>) -> Result<(), StoreError> {
     let registry = store.registry_id();
     store
         .write(async move |mut tx| {
             for (hook, repository, want) in &rows {
-                sqlx::query(TRIED)
+                sqlx::query(SET_ASIDE)
                     .bind(registry.0)
                     .bind(hook)
                     .bind(repository)
                     .bind(want)
-                    .bind(None::<i64>)
                     .bind("what is kept of it can't be read by this release")
-                    .bind(None::<i64>)
-                    .bind(None::<String>)
                     .execute(&mut *tx)
                     .await
                     .during(WRITE)?;

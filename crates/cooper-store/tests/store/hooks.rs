@@ -268,3 +268,83 @@ async fn a_registration_that_this_release_can_not_read_keeps_no_other_waiting() 
     let all = fixture.store.registrations_of(&name("first")).await.unwrap();
     assert!(all[0].fault.as_deref().is_some_and(|fault| fault.contains("this release")), "{all:?}");
 }
+
+#[tokio::test]
+async fn a_token_for_a_removal_that_can_not_be_read_is_not_kept() {
+    let fixture = Fixture::new().await;
+    edit(
+        &fixture,
+        "INSERT INTO hook_registrations (registry_id, hook, repository, task, provider, host, events, removing, username, sealed, want, due, tries)
+         VALUES (1, 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', 'https://x.example/a/b', 'first', 'newforge', 'x.example', '', 1, 'git', x'01', 1, 1, 0)",
+    )
+    .await;
+    assert!(fixture.store.due_registrations(fixture.store.clock().now(), 10).await.unwrap().is_empty());
+    let kept = "SELECT count(*) FROM hook_registrations WHERE sealed IS NULL AND username IS NULL AND due IS NULL";
+    assert_eq!(fixture.count(kept).await, 1);
+}
+
+#[tokio::test]
+async fn a_delivery_that_this_release_can_not_read_keeps_no_other_waiting() {
+    let fixture = Fixture::new().await;
+    put(&fixture, "first", 'a').await;
+    put(&fixture, "second", 'b').await;
+    for (digit, delivery) in [('a', "1"), ('a', "2"), ('a', "3"), ('b', "4")] {
+        assert_eq!(keep(&fixture, digit, delivery, 1).await, KeptDelivery::New);
+    }
+    edit(&fixture, "UPDATE deliveries SET delivery = CAST(x'ff' AS TEXT) WHERE delivery = '1'").await;
+    assert_eq!(waiting(&fixture, "first").await, ["2", "3"]);
+    edit(&fixture, "UPDATE deliveries SET delivery = '1' WHERE delivery NOT IN ('2', '3', '4')").await;
+    let listed = fixture.store.list_deliveries(&name("first"), 10).await.unwrap();
+    let [.., first] = &listed[..] else { panic!("{listed:?}") };
+    let outcomes = first.outcomes.as_ref().expect("it is set aside");
+    assert!(matches!(&outcomes[0].outcome, Outcome::Failed(why) if why.contains("this release")), "{outcomes:?}");
+    assert_eq!(keep(&fixture, 'a', "1", 1).await, KeptDelivery::New, "it may be sent again");
+    // So may one whose outcomes can't be read.
+    edit(&fixture, "UPDATE deliveries SET outcomes = '[{}]', events = NULL, waits = 0 WHERE delivery = '2'").await;
+    assert_eq!(keep(&fixture, 'a', "2", 1).await, KeptDelivery::New);
+    let mut tasks: Vec<TaskName> =
+        fixture.store.waiting_tasks().await.unwrap().into_iter().map(|(task, _)| task).collect();
+    tasks.sort();
+    assert_eq!(tasks, [name("first"), name("second")]);
+}
+
+#[tokio::test]
+async fn a_hook_that_is_needed_no_more_is_gone_at_once_and_goes_in_parts() {
+    let fixture = Fixture::new().await;
+    let task = put(&fixture, "first", 'a').await;
+    for number in 0..100 {
+        keep(&fixture, 'a', &number.to_string(), 1).await;
+    }
+    let change = |provider: Provider, digit: char, task: &Task| {
+        let mut task = task.clone();
+        task.sources.values_mut().for_each(|settings| settings.provider = provider);
+        let replaces = Some(task.generation);
+        task.generation += 1;
+        PutTask {
+            task,
+            secrets: Vec::new(),
+            all_secrets: BTreeSet::new(),
+            replaces,
+            hooks: vec![NewHook { id: hook(digit), provider, sealed: vec![1] }],
+            registrations: Vec::new(),
+        }
+    };
+    let changed = fixture.store.put_task(change(Provider::Gitea, 'b', &task)).await.unwrap();
+    let ids = |hooks: &[cooper_ports::hooks::HookRecord]| hooks.iter().map(|hook| hook.id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&changed.hooks), [hook('b')]);
+    assert!(fixture.store.find_hook(&hook('a')).await.unwrap().is_none());
+    assert_eq!(keep(&fixture, 'a', "more", 1).await, KeptDelivery::Gone);
+    assert!(!fixture.store.rotate_hook(&hook('a'), vec![2], None).await.unwrap());
+    assert_eq!((fixture.store.waiting_tasks().await.unwrap(), waiting(&fixture, "first").await), (vec![], vec![]));
+    assert!(fixture.store.list_deliveries(&name("first"), 10).await.unwrap().is_empty());
+    // Another one of the kind, while the first is still there.
+    let changed = fixture.store.put_task(change(Provider::Generic, 'c', &changed.task)).await.unwrap();
+    assert_eq!(ids(&changed.hooks), [hook('c')]);
+    let mut parts = 0;
+    while fixture.store.prune_hooks(50).await.unwrap() > 0 {
+        parts += 1;
+    }
+    assert!(parts > 3, "{parts}");
+    let left = "SELECT (SELECT count(*) FROM deliveries) + (SELECT count(*) FROM hooks)";
+    assert_eq!(fixture.count(left).await, 1);
+}

@@ -19,6 +19,9 @@ fn name(text: &str) -> TaskName {
     TaskName::parse(text).expect("valid")
 }
 
+/// Of events of this branch nothing can be known.
+const BROKEN_BRANCH: &str = "refs/heads/broken:";
+
 /// A store that fails where a test wants it to.
 struct Odd {
     store: Arc<dyn HookStore>,
@@ -81,7 +84,7 @@ impl HookStore for Odd {
 
     async fn run_of_event(&self, task: &TaskName, key: &str) -> Result<Option<RunId>, StoreError> {
         assert!(!self.panics.load(Ordering::Relaxed), "as a test wants it");
-        match self.forgets.load(Ordering::Relaxed) {
+        match self.forgets.load(Ordering::Relaxed) || key.contains(BROKEN_BRANCH) {
             true => Err(StoreError::Closed),
             false => self.store.run_of_event(task, key).await,
         }
@@ -406,6 +409,32 @@ async fn what_fails_for_good_is_given_up_and_can_be_sent_again() {
         world.pass().await;
         assert_eq!(world.newest("nightly").await, (true, String::new()));
     }
+}
+
+#[tokio::test]
+async fn what_led_to_runs_is_told_beside_what_is_given_up() {
+    let (world, _odd) = World::odd().await;
+    let context = "https://bitbucket.org/acme/shop.git";
+    let hook = world.task("nightly", context, json!({"provider": "bitbucket-cloud"})).await;
+    let change = |(branch, commit): (&str, char)| {
+        let new = json!({"type": "branch", "name": branch, "target": {"hash": commit.to_string().repeat(40)}});
+        json!({"old": null, "new": new})
+    };
+    let changes: Vec<_> = [("first", 'a'), ("broken", 'b'), ("last", 'c')].into_iter().map(change).collect();
+    let repository = json!({"full_name": "acme/shop", "links": {"html": {"href": "https://bitbucket.org/acme/shop"}}});
+    let body = json!({"repository": repository, "push": {"changes": changes}}).to_string().into_bytes();
+    let headers = [("X-Event-Key", "repo:push"), ("X-Request-UUID", "d1")];
+    let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    world.take(&hook, &signed(&hook, headers, &body, world.clock.now()), &body).await;
+    let one_turn = async |trying| turn(Arc::clone(&world.core), name("nightly"), trying).await.expect("a turn");
+    let Turn::Later(trying) = one_turn(None).await else { panic!("it was given up at once") };
+    world.clock.advance(Duration::from_secs(600));
+    assert!(matches!(one_turn(Some(trying)).await, Turn::Over));
+    let outcomes = world.hooks("nightly").await.deliveries.remove(0).outcomes.expect("worked off");
+    let [first, broken] = &outcomes[..] else { panic!("{outcomes:?}") };
+    assert_eq!(first.run_id, Some(world.runs().await[0].id), "{first:?}");
+    let why = broken.why_not.as_deref().unwrap_or_default();
+    assert!(broken.event.contains("broken") && why.contains("nor were the 1 after it"), "{broken:?}");
 }
 
 #[tokio::test]

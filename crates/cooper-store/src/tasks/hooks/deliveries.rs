@@ -1,9 +1,10 @@
 //! Deliveries: kept when they come, found when it is their turn, and what they led to.
 
 use cooper_engine::trigger::event::SourceEvent;
-use cooper_ports::hooks::{DeliveryRecord, EventOutcome, KeptDelivery, PendingDelivery};
+use cooper_ports::hooks::{DeliveryRecord, EventOutcome, KeptDelivery, Outcome, PendingDelivery};
 use cooper_ports::store_error::StoreError;
 use cooper_types::{HookId, PrincipalName, RegistryId, TaskName, Timestamp};
+use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
 use super::{READ, provider};
@@ -26,8 +27,8 @@ pub(super) const WAITING: &str = "WITH RECURSIVE waiting (hook) AS (
          SELECT (SELECT min(d.hook) FROM deliveries d INDEXED BY deliveries_by_turn
                  WHERE d.registry_id = ?1 AND d.waits = 1 AND d.hook > waiting.hook)
          FROM waiting WHERE waiting.hook IS NOT NULL)
-     SELECT DISTINCT json_extract(t.state, '$.name') AS name, t.principal FROM waiting
-     CROSS JOIN hooks h ON h.registry_id = ?1 AND h.id = waiting.hook
+     SELECT DISTINCT t.task, t.principal FROM waiting
+     CROSS JOIN hooks h ON h.registry_id = ?1 AND h.id = waiting.hook AND h.gone = 0
      CROSS JOIN tasks t ON t.registry_id = h.registry_id AND t.task = h.task";
 
 /// The oldest delivery that waits for any of a task's hooks.
@@ -38,14 +39,14 @@ pub(super) const NEXT: &str = "SELECT d.number, coalesce(d.first, d.number) AS f
              SELECT w.number FROM deliveries w INDEXED BY deliveries_by_turn
              WHERE w.registry_id = ?1 AND w.waits = 1 AND w.hook = o.id AND w.number > ?3
              ORDER BY w.number LIMIT 1))
-         FROM hooks o INDEXED BY hooks_by_task WHERE o.registry_id = ?1 AND o.task = ?2)";
+         FROM hooks o INDEXED BY hooks_by_task WHERE o.registry_id = ?1 AND o.task = ?2 AND o.gone = 0)";
 
 /// The newest deliveries of a task's hooks.
 pub(super) const LIST: &str = "SELECT hook, delivery, received, outcomes FROM deliveries
      WHERE number IN (
          SELECT d.number FROM hooks h INDEXED BY hooks_by_task
          CROSS JOIN deliveries d INDEXED BY deliveries_by_hook ON d.registry_id = h.registry_id AND d.hook = h.id
-         WHERE h.registry_id = ?1 AND h.task = ?2 ORDER BY d.number DESC LIMIT ?3)
+         WHERE h.registry_id = ?1 AND h.task = ?2 AND h.gone = 0 ORDER BY d.number DESC LIMIT ?3)
      ORDER BY number DESC";
 
 pub(super) async fn keep(
@@ -89,7 +90,8 @@ impl New {
     async fn insert(&self, tx: &mut SqliteConnection, first: Option<i64>) -> Result<bool, StoreError> {
         let kept = sqlx::query(
             "INSERT INTO deliveries (registry_id, hook, delivery, received, events, waits, first)
-             SELECT registry_id, id, ?3, ?4, ?5, 1, ?7 FROM hooks WHERE registry_id = ?1 AND id = ?2 AND waiting < ?6
+             SELECT registry_id, id, ?3, ?4, ?5, 1, ?7 FROM hooks
+             WHERE registry_id = ?1 AND id = ?2 AND gone = 0 AND waiting < ?6
              ON CONFLICT DO NOTHING",
         )
         .bind(self.registry.0)
@@ -119,7 +121,7 @@ impl New {
         let row = sqlx::query(
             "SELECT h.waiting, d.number, coalesce(d.first, d.number) AS first, d.outcomes FROM hooks h
              LEFT JOIN deliveries d ON d.registry_id = h.registry_id AND d.hook = h.id AND d.delivery = ?3
-             WHERE h.registry_id = ?1 AND h.id = ?2",
+             WHERE h.registry_id = ?1 AND h.id = ?2 AND h.gone = 0",
         )
         .bind(self.registry.0)
         .bind(&self.hook)
@@ -134,8 +136,7 @@ impl New {
         let Some(outcomes) = row.try_get::<Option<&str>, _>("outcomes").during(DELIVER)? else {
             return Ok(KeptDelivery::Repeated);
         };
-        let outcomes: Vec<EventOutcome> = serde_json::from_str(outcomes).stored(DELIVER)?;
-        if !outcomes.iter().any(|one| one.outcome.may_differ()) {
+        if !read(outcomes).iter().any(|one| one.outcome.may_differ()) {
             return Ok(KeptDelivery::Repeated);
         }
         if row.try_get::<i64, _>("waiting").during(DELIVER)? >= self.most {
@@ -150,31 +151,59 @@ impl New {
 
 pub(super) async fn waiting(store: &Store) -> Result<Vec<(TaskName, PrincipalName)>, StoreError> {
     let rows = sqlx::query(WAITING).bind(store.registry_id().0).fetch_all(store.readers()).await.during(READ)?;
-    let tasks = rows.iter().map(|row| {
-        let name = TaskName::parse(row.try_get("name").during(READ)?).stored(READ)?;
+    let task = |row: &SqliteRow| -> Result<_, StoreError> {
+        let name = TaskName::parse(row.try_get("task").during(READ)?).stored(READ)?;
         Ok((name, PrincipalName::parse(row.try_get("principal").during(READ)?).stored(READ)?))
-    });
-    tasks.collect()
+    };
+    // What can't be read is another release's, and waits for that: the others go on.
+    Ok(rows.iter().filter_map(|row| task(row).ok()).collect())
 }
 
-pub(super) async fn next(store: &Store, task: &TaskName, after: i64) -> Result<Option<PendingDelivery>, StoreError> {
-    let row = sqlx::query(NEXT)
-        .bind(store.registry_id().0)
-        .bind(task.key())
-        .bind(after)
-        .fetch_optional(store.readers())
-        .await
-        .during(READ)?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some(PendingDelivery {
+pub(super) async fn next(
+    store: &Store,
+    task: &TaskName,
+    mut after: i64,
+) -> Result<Option<PendingDelivery>, StoreError> {
+    loop {
+        let row = sqlx::query(NEXT)
+            .bind(store.registry_id().0)
+            .bind(task.key())
+            .bind(after)
+            .fetch_optional(store.readers())
+            .await
+            .during(READ)?;
+        let Some(row) = row else { return Ok(None) };
+        if let Ok(pending) = pending(task, &row) {
+            return Ok(Some(pending));
+        }
+        // Those behind it are not kept up by it.
+        let number = row.try_get("number").during(READ)?;
+        after = number;
+        store.write(async move |mut tx| finish(&mut tx, number, &[unreadable()]).await).await?;
+    }
+}
+
+fn pending(task: &TaskName, row: &SqliteRow) -> Result<PendingDelivery, StoreError> {
+    Ok(PendingDelivery {
         number: row.try_get("number").during(READ)?,
         first: row.try_get("first").during(READ)?,
         task: task.clone(),
-        provider: provider(&row)?,
+        provider: provider(row)?,
         delivery: row.try_get("delivery").during(READ)?,
         received: Timestamp::from_micros(row.try_get("received").during(READ)?),
         events: serde_json::from_str(row.try_get("events").during(READ)?).map_err(|error| error.to_string()),
-    }))
+    })
+}
+
+/// What is said of a delivery of which something can't be read.
+fn unreadable() -> EventOutcome {
+    let why = "what is kept of it can't be read by this release; send it again";
+    EventOutcome { what: "delivery".to_owned(), outcome: Outcome::Failed(why.to_owned()) }
+}
+
+/// What a delivery has led to, as it was written down.
+fn read(outcomes: &str) -> Vec<EventOutcome> {
+    serde_json::from_str(outcomes).unwrap_or_else(|_| vec![unreadable()])
 }
 
 /// Writes down what a delivery led to, if it waits.
@@ -217,7 +246,7 @@ pub(super) async fn list(store: &Store, task: &TaskName, limit: u32) -> Result<V
             hook: HookId::parse(row.try_get("hook").during(READ)?).stored(READ)?,
             delivery: row.try_get("delivery").during(READ)?,
             received: Timestamp::from_micros(row.try_get("received").during(READ)?),
-            outcomes: outcomes.map(|text| serde_json::from_str(text).stored(READ)).transpose()?,
+            outcomes: outcomes.map(read),
         })
     });
     records.collect()

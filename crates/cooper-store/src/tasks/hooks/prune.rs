@@ -35,6 +35,17 @@ pub(super) const OLD: &str = "DELETE FROM deliveries WHERE number IN (
          SELECT number FROM deliveries INDEXED BY deliveries_by_age
          WHERE registry_id = ?1 AND waits = 0 AND received < ?2 LIMIT ?3)";
 
+/// What came to hooks that are gone, whether it waited or not.
+pub(super) const GONE: &str = "DELETE FROM deliveries WHERE number IN (
+         SELECT d.number FROM hooks h INDEXED BY hooks_gone
+         CROSS JOIN deliveries d INDEXED BY deliveries_by_hook ON d.registry_id = h.registry_id AND d.hook = h.id
+         WHERE h.registry_id = ?1 AND h.gone = 1 LIMIT ?2)";
+/// Those hooks, once nothing is left in them.
+const EMPTY: &str = "DELETE FROM hooks INDEXED BY hooks_gone WHERE registry_id = ?1 AND gone = 1 AND NOT EXISTS (
+         SELECT 1 FROM deliveries d INDEXED BY deliveries_by_hook WHERE d.registry_id = ?1 AND d.hook = hooks.id)";
+/// So many that waited are removed at a time: each may be some MiB.
+const LARGE_PART: u32 = 32;
+
 /// Events that are to be forgotten at a time; at most so many and those of the same instant.
 pub(super) const EVENTS: &str = "DELETE FROM source_events INDEXED BY source_events_by_end
      WHERE registry_id = ?1 AND forgotten <= min(?2, coalesce((
@@ -62,6 +73,9 @@ pub(super) async fn prune(store: &Store, limit: u32) -> Result<u64, StoreError> 
             let mut gone = cut_off(&mut tx, registry, cuts, limit).await?;
             let old = sqlx::query(OLD).bind(registry.0).bind(now.saturating_sub(KEPT)).bind(limit);
             gone += old.execute(&mut *tx).await.during(PRUNE)?.rows_affected();
+            let of_gone = sqlx::query(GONE).bind(registry.0).bind(limit.min(LARGE_PART));
+            gone += of_gone.execute(&mut *tx).await.during(PRUNE)?.rows_affected();
+            gone += sqlx::query(EMPTY).bind(registry.0).execute(&mut *tx).await.during(PRUNE)?.rows_affected();
             let events = sqlx::query(EVENTS).bind(registry.0).bind(now).bind(limit.saturating_sub(1));
             gone += events.execute(&mut *tx).await.during(PRUNE)?.rows_affected();
             for order in &orders {

@@ -15,10 +15,10 @@ async fn nothing_is_found_by_a_walk_through_what_waits_or_is_over() {
     for (sql, expect) in [
         (WAITING, "SEARCH d USING COVERING INDEX deliveries_by_turn (registry_id=? AND waits=? AND hook>?)"),
         (NEXT, "SEARCH w USING COVERING INDEX deliveries_by_turn (registry_id=? AND waits=? AND hook=? AND number>?)"),
-        (NEXT, "SEARCH o USING COVERING INDEX hooks_by_task (registry_id=? AND task=?)"),
+        (NEXT, "SEARCH o USING COVERING INDEX hooks_by_task (registry_id=? AND task=? AND gone=?)"),
         (OF_EVENTS, "SEARCH s USING PRIMARY KEY (registry_id=? AND task=? AND event>? AND event<?)"),
         (OF_EVENTS, "SEARCH r USING COVERING INDEX runs_unfinished_of_task (registry_id=? AND task=? AND number=?"),
-        (LIST, "SEARCH h USING COVERING INDEX hooks_by_task (registry_id=? AND task=?)"),
+        (LIST, "SEARCH h USING COVERING INDEX hooks_by_task (registry_id=? AND task=? AND gone=?)"),
         (LIST, "SEARCH d USING COVERING INDEX deliveries_by_hook (registry_id=? AND hook=?)"),
         (prune::CUTS, "SEARCH d USING COVERING INDEX deliveries_by_turn (registry_id=? AND waits=? AND hook=?)"),
         (
@@ -29,6 +29,8 @@ async fn nothing_is_found_by_a_walk_through_what_waits_or_is_over() {
             prune::OLD,
             "SEARCH deliveries USING COVERING INDEX deliveries_by_age (registry_id=? AND waits=? AND received<?)",
         ),
+        (prune::GONE, "SEARCH h USING INDEX hooks_gone (registry_id=?)"),
+        (prune::GONE, "SEARCH d USING COVERING INDEX deliveries_by_hook (registry_id=? AND hook=?)"),
         (prune::EVENTS, "SEARCH source_events USING INDEX source_events_by_end (registry_id=? AND forgotten<?)"),
         (prune::ORDERS, "SEARCH r USING COVERING INDEX runs_unfinished_of_task (registry_id=? AND task=? AND number<?"),
     ] {
