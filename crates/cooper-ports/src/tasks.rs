@@ -154,6 +154,9 @@ pub trait TaskStore: Send + Sync {
     /// The tasks after `after`, by name, at most `limit`. Where they are large it may be fewer than there are, but never none.
     async fn list_tasks(&self, after: Option<&TaskName>, limit: u32) -> Result<Vec<TaskRecord>, StoreError>;
 
+    /// The tasks after `after` of which an older release has kept the endpoint in clear, by name, at most so many.
+    async fn clear_endpoints(&self, after: Option<&TaskName>, limit: u32) -> Result<Vec<TaskName>, StoreError>;
+
     /// Keeps an endpoint as it is here, where the task has still what an older release kept of it; tells whether it had. Nothing
     /// else of the task changes.
     async fn seal_endpoint(&self, task: &Task, endpoint: &TaskEndpoint) -> Result<bool, StoreError>;

@@ -94,10 +94,11 @@ pub(crate) async fn run(core: Arc<Core>, shutdown: CancellationToken) {
 async fn seal_endpoints(core: &Core) -> Result<(), StoreError> {
     let mut after = None;
     loop {
-        let page = core.tasks.list_tasks(after.as_ref(), TASKS_AT_ONCE).await?;
-        let Some(last) = page.last() else { return Ok(()) };
-        after = Some(last.task.name.clone());
-        for record in page {
+        let names = core.tasks.clear_endpoints(after.as_ref(), TASKS_AT_ONCE).await?;
+        let Some(last) = names.last() else { return Ok(()) };
+        after = Some(last.clone());
+        for name in names {
+            let Some(record) = core.tasks.find_task(&name).await? else { continue };
             let task = &record.task;
             if let Some(TaskEndpoint::Plain(_)) = &task.base_image.endpoint
                 && let Ok(Some(endpoint)) = Endpoint::of_task(&core.key, task)

@@ -27,6 +27,9 @@ use crate::{Store, agents, outbox};
 const WRITE: &str = "write task";
 const READ: &str = "read task";
 const DELETE: &str = "delete task";
+/// From an index that has nothing else.
+const CLEAR_ENDPOINTS: &str = "SELECT task FROM tasks INDEXED BY tasks_with_clear_endpoints
+     WHERE registry_id = ?1 AND json_type(state, '$.base_image.endpoint') = 'text' AND task > ?2 ORDER BY task LIMIT ?3";
 /// After so many bytes of tasks a page of them ends.
 const PAGE_BYTES: i64 = 8 << 20;
 
@@ -65,6 +68,17 @@ impl TaskStore for Store {
     async fn list_tasks(&self, after: Option<&TaskName>, limit: u32) -> Result<Vec<TaskRecord>, StoreError> {
         let mut tx = self.readers().begin().await.during(READ)?;
         list(&mut tx, self.registry_id(), &Which::After(after, limit)).await
+    }
+
+    async fn clear_endpoints(&self, after: Option<&TaskName>, limit: u32) -> Result<Vec<TaskName>, StoreError> {
+        let keys: Vec<String> = sqlx::query_scalar(CLEAR_ENDPOINTS)
+            .bind(self.registry_id().0)
+            .bind(after.map(TaskName::key).unwrap_or_default())
+            .bind(limit)
+            .fetch_all(self.readers())
+            .await
+            .during(READ)?;
+        keys.iter().map(|key| TaskName::parse(key).stored(READ)).collect()
     }
 
     async fn seal_endpoint(&self, task: &Task, endpoint: &TaskEndpoint) -> Result<bool, StoreError> {

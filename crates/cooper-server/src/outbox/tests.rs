@@ -511,7 +511,9 @@ async fn the_endpoint_of_a_task_is_the_one_that_it_has_now_and_no_place_of_sourc
     put(&core).await;
     assert_eq!(post::post(&core, claimed()).await.answer, Answer::Taken);
     // Sealed at the next start, it is the same, and is signed as before.
+    assert_eq!(core.tasks.clear_endpoints(None, 10).await.expect("store").len(), 1);
     seal_endpoints(&core).await.expect("store");
+    assert_eq!(core.tasks.clear_endpoints(None, 10).await.expect("store"), []);
     let task = core.tasks.find_task(&cooper_types::TaskName::parse("nightly").expect("valid")).await;
     let task = task.expect("store").expect("a task").task;
     assert!(matches!(task.base_image.endpoint, Some(TaskEndpoint::Sealed { .. })));

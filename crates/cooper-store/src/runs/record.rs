@@ -28,11 +28,6 @@ const LISTING: &str =
            AND (?3 IS NULL OR status IN (SELECT value FROM json_each(?3)))
            AND (?4 IS NULL OR run_type = ?4)
            AND (?5 IS NULL OR principal = ?5)
-           AND (?7 IS NULL OR number IN (
-               SELECT run_number FROM output_images
-               WHERE registry_id = ?1 AND repository = ?7 ->> 'repository' AND run_number < ?2
-                 AND coalesce(registry = ?7 ->> 'registry', 1) AND coalesce(tag = ?7 ->> 'tag', 1)
-                 AND coalesce(digest = ?7 ->> 'digest', 1)))
          ORDER BY number DESC LIMIT ?6
      ) ORDER BY number DESC";
 
@@ -42,17 +37,30 @@ const OF_TASK: &str =
      WHERE registry_id = ?1 AND number IN (
          SELECT number FROM runs INDEXED BY runs_by_task
          WHERE registry_id = ?1
-           AND task = ?8
+           AND task = ?7
            AND number < ?2
            AND (?3 IS NULL OR status IN (SELECT value FROM json_each(?3)))
            AND (?4 IS NULL OR run_type = ?4)
            AND (?5 IS NULL OR principal = ?5)
-           AND (?7 IS NULL OR number IN (
-               SELECT run_number FROM output_images
-               WHERE registry_id = ?1 AND repository = ?7 ->> 'repository' AND run_number < ?2
-                 AND coalesce(registry = ?7 ->> 'registry', 1) AND coalesce(tag = ?7 ->> 'tag', 1)
-                 AND coalesce(digest = ?7 ->> 'digest', 1)))
          ORDER BY number DESC LIMIT ?6
+     ) ORDER BY number DESC";
+
+/// A page of the runs that wrote an image, or of a task's among them: by the image, which few runs wrote.
+const OF_IMAGE: &str =
+    "SELECT number, state, run_type, updated, archived, frame_offset, text_offset, log_complete FROM runs
+     WHERE registry_id = ?1 AND number IN (
+         SELECT DISTINCT o.run_number FROM output_images o INDEXED BY output_images_by_repository
+         CROSS JOIN runs r ON r.registry_id = o.registry_id AND r.number = o.run_number
+         WHERE o.registry_id = ?1
+           AND o.repository = ?8 ->> 'repository'
+           AND o.run_number < ?2
+           AND coalesce(o.registry = ?8 ->> 'registry', 1) AND coalesce(o.tag = ?8 ->> 'tag', 1)
+           AND coalesce(o.digest = ?8 ->> 'digest', 1)
+           AND (?3 IS NULL OR r.status IN (SELECT value FROM json_each(?3)))
+           AND (?4 IS NULL OR r.run_type = ?4)
+           AND (?5 IS NULL OR r.principal = ?5)
+           AND (?7 IS NULL OR r.task = ?7)
+         ORDER BY o.run_number DESC LIMIT ?6
      ) ORDER BY number DESC";
 
 /// A run and its record.
@@ -86,15 +94,23 @@ pub(super) async fn list(
     let image = query.image.as_ref().map(|ImageRef { registry, repository, tag, digest }| {
         serde_json::json!({ "registry": registry, "repository": repository, "tag": tag, "digest": digest })
     });
-    let page = sqlx::query(if task.is_some() { OF_TASK } else { LISTING })
+    let sql = match (&image, &task) {
+        (Some(_), _) => OF_IMAGE,
+        (None, Some(_)) => OF_TASK,
+        (None, None) => LISTING,
+    };
+    let page = sqlx::query(sql)
         .bind(registry.0)
         .bind(query.before.map_or(i64::MAX, run_number))
         .bind(statuses)
         .bind(query.run_type.map(RunType::as_str))
         .bind(query.principal.as_ref().map(|principal| principal.as_str()))
-        .bind(query.limit)
-        .bind(image.map(|image| image.to_string()));
-    let page = if task.is_some() { page.bind(task) } else { page };
+        .bind(query.limit);
+    let page = match image {
+        Some(image) => page.bind(task).bind(image.to_string()),
+        None if task.is_some() => page.bind(task),
+        None => page,
+    };
     let rows = page.fetch_all(&mut *connection).await.during("list runs")?;
     with_images(connection, registry, &rows).await
 }
@@ -200,6 +216,10 @@ mod tests {
         for (sql, expect) in [
             (LISTING, "USING COVERING INDEX runs_listing "),
             (OF_TASK, "USING COVERING INDEX runs_by_task "),
+            (
+                OF_IMAGE,
+                "SEARCH o USING INDEX output_images_by_repository (registry_id=? AND repository=? AND run_number<?)",
+            ),
             (super::super::expire::OLD_RUNS, "USING INDEX runs_by_expiry "),
             (super::super::expire::OLD_LOGS, "USING INDEX runs_by_log_expiry "),
             (super::super::OF_AGENT, "SEARCH a USING PRIMARY KEY (registry_id=? AND agent=?)"),
