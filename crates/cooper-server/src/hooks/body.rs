@@ -4,7 +4,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use cooper_api::problem::ProblemCode;
 use cooper_forge::MAX_BODY;
-use cooper_types::HookId;
+use cooper_types::PrincipalName;
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt as _;
@@ -23,7 +23,7 @@ const IN_EARNEST: usize = 8 << 20;
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) bytes: Bytes,
-    /// The part of its hook's share, where it has one.
+    /// The part of its principal's share, where it has one.
     pub(super) share: Option<Share>,
     _room: Vec<Room>,
 }
@@ -35,13 +35,20 @@ const TOO_LARGE: Fault = (ProblemCode::RequestTooLarge, "the delivery is larger 
 const CUT_OFF: Fault = (ProblemCode::InvalidRequest, "the delivery was cut off");
 const TOO_SLOW: Fault =
     (ProblemCode::InvalidRequest, "the delivery came too slowly: 10 s, and one for each 128 KiB, are enough");
-pub(super) const NO_SHARE: Fault =
-    (ProblemCode::TooManyRequests, "the hook's other large deliveries are still being read; send it again in a moment");
+pub(super) const NO_SHARE: Fault = (
+    ProblemCode::TooManyRequests,
+    "other large deliveries to this principal's tasks are still being read; send it again in a moment",
+);
 pub(super) const NO_ROOM: Fault =
     (ProblemCode::Unavailable, "there is no room for a delivery of this size now; send it again in a moment");
 
 /// Reads a body. Small ones need no room: nobody's can be kept waiting by others.
-pub(super) async fn read(rooms: &Rooms, hook: &HookId, headers: &HeaderMap, mut body: Body) -> Result<Read, Fault> {
+pub(super) async fn read(
+    rooms: &Rooms,
+    whose: &PrincipalName,
+    headers: &HeaderMap,
+    mut body: Body,
+) -> Result<Read, Fault> {
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if length.is_some_and(|length| length > MAX_BODY) {
         return Err(TOO_LARGE);
@@ -73,7 +80,7 @@ pub(super) async fn read(rooms: &Rooms, hook: &HookId, headers: &HeaderMap, mut 
             // What is waited for others is not the sender's time.
             let begun = Instant::now();
             if share.is_none() {
-                share = Some(rooms.share(hook).await.ok_or(NO_SHARE)?);
+                share = Some(rooms.share(whose).await.ok_or(NO_SHARE)?);
             }
             let Some(share) = &share else { return Err(NO_SHARE) };
             // What has come counts at first, not what was announced: who sends slowly takes little.
@@ -81,7 +88,7 @@ pub(super) async fn read(rooms: &Rooms, hook: &HookId, headers: &HeaderMap, mut 
             let more = (wanted - taken).div_ceil(1024).max(256);
             let more = u32::try_from(more).unwrap_or(u32::MAX);
             room.push(rooms.large(share, more).await.map_err(|lacks| match lacks {
-                Lacks::OfHook => NO_SHARE,
+                Lacks::OfPrincipal => NO_SHARE,
                 Lacks::OfAll => NO_ROOM,
             })?);
             taken += more as usize * 1024;

@@ -15,7 +15,7 @@ use cooper_engine::trigger::provider::Provider;
 use cooper_forge::{Delivery, DeliveryId};
 use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::hooks::{FoundHook, KeptDelivery};
-use cooper_types::{HookId, SecretBytes, Timestamp};
+use cooper_types::{HookId, PrincipalName, SecretBytes, Timestamp};
 use http::HeaderMap;
 
 use super::body::{self, LARGE, NO_ROOM, NO_SHARE, Read};
@@ -45,13 +45,13 @@ pub(crate) async fn receive(core: &Arc<Core>, text: &str, headers: HeaderMap, bo
     let secrets = secrets(core, &id, &hook)?;
     cooper_forge::verify_head(provider, &secrets, &headers, core.clock.now())
         .map_err(|error| refused(Refused::unsigned(&error)))?;
-    let read = body::read(&core.hooks.rooms, &id, &headers, body).await;
+    let read = body::read(&core.hooks.rooms, &whose, &headers, body).await;
     let mut read = read.map_err(|fault| refused(Refused::unread(fault)))?;
     let is_long = read.bytes.len() > LARGE || hook.task.patterns() > MANY_PATTERNS;
     let sent = Sent { provider, secrets, headers, body: read.bytes.clone(), now: core.clock.now() };
     let understood = match is_long {
         false => sent.understand(&hook.task),
-        true => beside(core, &id, &mut read, move || sent.understand(&hook.task)).await,
+        true => beside(core, &whose, &mut read, move || sent.understand(&hook.task)).await,
     };
     let understood = understood.map_err(&refused)?;
     let now = core.clock.now();
@@ -88,7 +88,7 @@ pub(crate) async fn receive(core: &Arc<Core>, text: &str, headers: HeaderMap, bo
         }
         KeptDelivery::Repeated => {
             core.metrics.received("repeated");
-            core.hooks.note(&id, now, |_| {});
+            core.hooks.note(&id, now, |seen| seen.repeated += 1);
             Ok(DeliveryAnswer { status: ReceiptStatus::Repeated, detail: None })
         }
         KeptDelivery::Full => {
@@ -100,15 +100,15 @@ pub(crate) async fn receive(core: &Arc<Core>, text: &str, headers: HeaderMap, bo
     }
 }
 
-/// Understands beside the runtime what takes long, as the hook's share and the processors allow.
+/// Understands beside the runtime what takes long, as the principal's share and the processors allow.
 async fn beside(
     core: &Core,
-    id: &HookId,
+    whose: &PrincipalName,
     read: &mut Read,
     work: impl FnOnce() -> Result<Understood, Refused> + Send + 'static,
 ) -> Result<Understood, Refused> {
     if read.share.is_none() {
-        read.share = Some(core.hooks.rooms.share(id).await.ok_or_else(|| Refused::unread(NO_SHARE))?);
+        read.share = Some(core.hooks.rooms.share(whose).await.ok_or_else(|| Refused::unread(NO_SHARE))?);
     }
     let processor = core.hooks.rooms.processor_in_time(Side::Receive).await.ok_or_else(|| Refused::unread(NO_ROOM))?;
     processor.work(work).await.unwrap_or_else(|error| {

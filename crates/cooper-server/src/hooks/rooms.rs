@@ -1,22 +1,22 @@
-//! Room for what is large or takes long: of all hooks together, and of each.
+//! Room for what is large or takes long: of all hooks together, and of those of each principal, however many tasks they have.
 //!
 //! Whoever knows a hook's id may send to it, so nothing here is taken before a signature is there, all of it is given back
-//! within seconds, and no hook has more than its share.
+//! within seconds, and no principal has more than their share.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cooper_types::HookId;
+use cooper_types::PrincipalName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinError;
 
 /// The large bodies of all hooks together, in KiB.
 const LARGE_KIB: usize = 64 << 10;
-/// What is large or takes long, of one hook at a time.
-const OF_HOOK: usize = 2;
-/// The large bodies of one hook together, in KiB: the largest one.
-const HOOK_KIB: usize = (16 << 10) + 256;
+/// What is large or takes long, of one principal at a time: a push to a repository is told to all tasks on it.
+pub(super) const OF_PRINCIPAL: usize = 8;
+/// The large bodies of one principal together, in KiB: half of the room, which is two of the largest.
+const PRINCIPAL_KIB: usize = (32 << 10) + 512;
 /// With more patterns than this, a task is asked beside the runtime: compiling them is what takes long.
 pub(super) const MANY_PATTERNS: usize = 50;
 /// What takes long, of all hooks at a time on each side: each takes a processor, and memory while it is parsed.
@@ -83,34 +83,34 @@ pub(crate) struct Rooms {
     large: Arc<Semaphore>,
     /// On the way in, and on the way to runs: neither waits for the other.
     long: [Arc<Semaphore>; 2],
-    shares: Mutex<BTreeMap<HookId, Arc<OfHook>>>,
+    shares: Mutex<BTreeMap<PrincipalName, Arc<OfPrincipal>>>,
 }
 
-/// What a hook may take.
+/// What a principal's hooks may take.
 #[derive(Debug)]
-struct OfHook {
+struct OfPrincipal {
     places: Arc<Semaphore>,
     kib: Arc<Semaphore>,
 }
 
-/// A part of a hook's share.
+/// A part of a principal's share.
 #[derive(Debug)]
 pub(super) struct Share {
-    of: Arc<OfHook>,
+    of: Arc<OfPrincipal>,
     _place: OwnedSemaphorePermit,
 }
 
 /// What has no room left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lacks {
-    OfHook,
+    OfPrincipal,
     OfAll,
 }
 
 /// Room for a part of a body.
 #[derive(Debug)]
 pub(super) struct Room {
-    _of_hook: OwnedSemaphorePermit,
+    _of_principal: OwnedSemaphorePermit,
     _of_all: OwnedSemaphorePermit,
 }
 
@@ -126,24 +126,28 @@ impl Rooms {
         Self { times, large, long: [LONG, LONG].map(|long| Arc::new(Semaphore::new(long))), shares: Mutex::default() }
     }
 
-    /// A part of the hook's share; nothing if none was given back in time.
-    pub(super) async fn share(&self, hook: &HookId) -> Option<Share> {
+    /// A part of the principal's share; nothing if none was given back in time.
+    pub(super) async fn share(&self, whose: &PrincipalName) -> Option<Share> {
         let of = {
             let mut shares = self.shares.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             // Who has or awaits a part has a handle, too.
             shares.retain(|_, share| Arc::strong_count(share) > 1);
-            let new = || OfHook { places: Arc::new(Semaphore::new(OF_HOOK)), kib: Arc::new(Semaphore::new(HOOK_KIB)) };
-            Arc::clone(shares.entry(hook.clone()).or_insert_with(|| Arc::new(new())))
+            let new = || OfPrincipal {
+                places: Arc::new(Semaphore::new(OF_PRINCIPAL)),
+                kib: Arc::new(Semaphore::new(PRINCIPAL_KIB)),
+            };
+            Arc::clone(shares.entry(whose.clone()).or_insert_with(|| Arc::new(new())))
         };
         let place = self.in_time(Arc::clone(&of.places).acquire_owned()).await?;
         Some(Share { of, _place: place })
     }
 
-    /// Room for so many KiB more; if there is none in time, whether it is the hook that has too much.
+    /// Room for so many KiB more; if there is none in time, whether it is the principal who has too much.
     pub(super) async fn large(&self, share: &Share, kib: u32) -> Result<Room, Lacks> {
-        let of_hook = self.in_time(Arc::clone(&share.of.kib).acquire_many_owned(kib)).await.ok_or(Lacks::OfHook)?;
+        let of_principal =
+            self.in_time(Arc::clone(&share.of.kib).acquire_many_owned(kib)).await.ok_or(Lacks::OfPrincipal)?;
         let of_all = self.in_time(Arc::clone(&self.large).acquire_many_owned(kib)).await.ok_or(Lacks::OfAll)?;
-        Ok(Room { _of_hook: of_hook, _of_all: of_all })
+        Ok(Room { _of_principal: of_principal, _of_all: of_all })
     }
 
     /// A processor for what takes long, as soon as there is one.

@@ -39,6 +39,8 @@ pub(crate) struct Hooks {
 pub(crate) struct Seen {
     /// How many deliveries were kept.
     pub(crate) kept: u64,
+    /// How many came again that were kept already.
+    pub(crate) repeated: u64,
     /// How many were signed, and none of the task's triggers listens to what they told.
     pub(crate) passed_over: u64,
     /// How many were not believed or not understood.

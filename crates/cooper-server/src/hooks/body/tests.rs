@@ -7,12 +7,12 @@ use futures::SinkExt as _;
 use futures::channel::mpsc::{Sender, channel};
 
 use super::*;
-use crate::hooks::rooms::Times;
+use crate::hooks::rooms::{OF_PRINCIPAL, Times};
 
 type Frames = Sender<Result<Bytes, std::io::Error>>;
 
-fn hook(digit: char) -> HookId {
-    HookId::parse(&digit.to_string().repeat(32)).expect("valid")
+fn whose(name: &str) -> PrincipalName {
+    PrincipalName::parse(name).expect("valid")
 }
 
 /// Longer than any test may take.
@@ -32,10 +32,10 @@ fn quick_rooms() -> Arc<Rooms> {
 }
 
 /// A body that is being read, and the way to go on with it.
-fn begin(rooms: &Arc<Rooms>, hook: HookId) -> (Frames, tokio::task::JoinHandle<Result<Read, Fault>>) {
+fn begin(rooms: &Arc<Rooms>, principal: PrincipalName) -> (Frames, tokio::task::JoinHandle<Result<Read, Fault>>) {
     let (frames, stream) = channel(0);
     let rooms = Arc::clone(rooms);
-    let read = async move { read(&rooms, &hook, &HeaderMap::new(), Body::from_stream(stream)).await };
+    let read = async move { read(&rooms, &principal, &HeaderMap::new(), Body::from_stream(stream)).await };
     (frames, tokio::spawn(read))
 }
 
@@ -43,8 +43,8 @@ async fn send(frames: &mut Frames, bytes: usize) {
     frames.send(Ok(vec![b' '; bytes].into())).await.expect("it is read");
 }
 
-async fn whole(rooms: &Rooms, hook: HookId, bytes: usize) -> Result<Read, Fault> {
-    read(rooms, &hook, &HeaderMap::new(), Body::from(vec![b' '; bytes])).await
+async fn whole(rooms: &Rooms, principal: PrincipalName, bytes: usize) -> Result<Read, Fault> {
+    read(rooms, &principal, &HeaderMap::new(), Body::from(vec![b' '; bytes])).await
 }
 
 #[tokio::test]
@@ -52,13 +52,13 @@ async fn slow_bodies_keep_nobody_waiting() {
     let rooms = rooms();
     let mut slow = Vec::new();
     for number in 0..100 {
-        let (mut frames, read) = begin(&rooms, hook('a'));
-        // Two of them take the hook's share.
-        send(&mut frames, if number < 2 { LARGE + 1 } else { 1000 }).await;
+        let (mut frames, read) = begin(&rooms, whose("a"));
+        // So many of them take the principal's share.
+        send(&mut frames, if number < OF_PRINCIPAL { LARGE + 1 } else { 1000 }).await;
         slow.push((frames, read));
     }
     for bytes in [1000, LARGE, 10 << 20] {
-        let read = whole(&rooms, hook('b'), bytes).await.expect("there is room");
+        let read = whole(&rooms, whose("b"), bytes).await.expect("there is room");
         assert_eq!(read.bytes.len(), bytes);
     }
     assert!(slow.iter().all(|(_, read)| !read.is_finished()), "they were waited for");
@@ -70,7 +70,7 @@ async fn slow_bodies_are_given_up() {
     let rooms = quick_rooms();
     let mut slow = Vec::new();
     for bytes in [0, 1, 1000, LARGE + 1] {
-        let (mut frames, read) = begin(&rooms, hook('a'));
+        let (mut frames, read) = begin(&rooms, whose("a"));
         if bytes > 0 {
             // One that was given up before takes nothing any more.
             let _ = frames.send(Ok(vec![b' '; bytes].into())).await;
@@ -88,7 +88,7 @@ async fn a_body_that_goes_on_has_its_time() {
     // Each part gives it more time than a machine can be slow.
     let first = Duration::from_secs(4);
     let rooms = Arc::new(Rooms::with(Times { first, more: LONG, longest: LONG, stall: LONG, wait: NO_WAIT }));
-    let (mut frames, read) = begin(&rooms, hook('a'));
+    let (mut frames, read) = begin(&rooms, whose("a"));
     // Longer than the beginning may take.
     let start = Instant::now();
     let mut parts = 0;
@@ -100,7 +100,7 @@ async fn a_body_that_goes_on_has_its_time() {
     drop(frames);
     assert_eq!(read.await.expect("no panic").expect("it is read").bytes.len(), parts * A_PART);
     // A drop now and then is not enough.
-    let (mut frames, read) = begin(&quick_rooms(), hook('a'));
+    let (mut frames, read) = begin(&quick_rooms(), whose("a"));
     send(&mut frames, LARGE + 1).await;
     while frames.send(Ok(Bytes::from_static(b" "))).await.is_ok() {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -109,30 +109,31 @@ async fn a_body_that_goes_on_has_its_time() {
 }
 
 #[tokio::test]
-async fn a_hook_has_its_share_of_large_bodies_and_all_have_their_room() {
+async fn a_principal_has_their_share_of_large_bodies_and_all_have_their_room() {
     let rooms = rooms();
-    let one = whole(&rooms, hook('a'), MAX_BODY).await.expect("there is room");
-    assert_eq!(whole(&rooms, hook('a'), 1 << 20).await.expect_err("these are its bytes"), NO_SHARE);
-    whole(&rooms, hook('a'), LARGE).await.expect("a small one needs none");
-    let _two = whole(&rooms, hook('b'), LARGE + 1).await.expect("there is room");
-    let _three = whole(&rooms, hook('b'), LARGE + 1).await.expect("there is room");
-    assert_eq!(whole(&rooms, hook('b'), LARGE + 1).await.expect_err("these are its places"), NO_SHARE);
-    let _four = whole(&rooms, hook('c'), MAX_BODY).await.expect("there is room");
-    let _five = whole(&rooms, hook('d'), MAX_BODY).await.expect("there is room");
-    let _six = whole(&rooms, hook('e'), LARGE + 1).await.expect("there is room");
-    assert_eq!(whole(&rooms, hook('f'), MAX_BODY).await.expect_err("it is full"), NO_ROOM);
+    let one = whole(&rooms, whose("a"), MAX_BODY).await.expect("there is room");
+    let _two = whole(&rooms, whose("a"), MAX_BODY).await.expect("it is another hook's");
+    assert_eq!(whole(&rooms, whose("a"), 1 << 20).await.expect_err("these are their bytes"), NO_SHARE);
+    whole(&rooms, whose("a"), LARGE).await.expect("a small one needs none");
+    let mut places = Vec::new();
+    for _ in 0..OF_PRINCIPAL {
+        places.push(whole(&rooms, whose("b"), LARGE + 1).await.expect("there is room"));
+    }
+    assert_eq!(whole(&rooms, whose("b"), LARGE + 1).await.expect_err("these are their places"), NO_SHARE);
+    let _three = whole(&rooms, whose("c"), MAX_BODY).await.expect("there is room");
+    assert_eq!(whole(&rooms, whose("d"), MAX_BODY).await.expect_err("it is full"), NO_ROOM);
     drop(one);
-    whole(&rooms, hook('a'), MAX_BODY).await.expect("it was given back");
-    assert_eq!(whole(&rooms, hook('d'), MAX_BODY + 1).await.expect_err("too large"), TOO_LARGE);
+    whole(&rooms, whose("d"), MAX_BODY).await.expect("it was given back");
+    assert_eq!(whole(&rooms, whose("d"), MAX_BODY + 1).await.expect_err("too large"), TOO_LARGE);
 }
 
 #[tokio::test]
 async fn a_large_body_that_stops_gives_its_room_back_soon() {
     let stall = Duration::from_millis(300);
     let rooms = Arc::new(Rooms::with(Times { first: LONG, more: LONG, longest: LONG, stall, wait: LONG }));
-    let (mut small, read_small) = begin(&rooms, hook('a'));
+    let (mut small, read_small) = begin(&rooms, whose("a"));
     send(&mut small, 1000).await;
-    let (mut large, read_large) = begin(&rooms, hook('a'));
+    let (mut large, read_large) = begin(&rooms, whose("a"));
     send(&mut large, 1 << 20).await;
     let ended = tokio::time::timeout(Duration::from_secs(120), read_large).await.expect("it holds its room");
     assert_eq!(ended.expect("no panic").expect_err("it has stopped"), TOO_SLOW);
@@ -148,15 +149,15 @@ async fn who_has_begun_in_earnest_has_room_for_all_that_was_announced() {
     let (mut frames, stream) = channel(0);
     let begun = {
         let rooms = Arc::clone(&rooms);
-        async move { read(&rooms, &hook('a'), &headers, Body::from_stream(stream)).await }
+        async move { read(&rooms, &whose("a"), &headers, Body::from_stream(stream)).await }
     };
     let begun = tokio::spawn(begun);
     send(&mut frames, IN_EARNEST + 1).await;
     // Handed over when it is asked for, which is after the room was taken.
     send(&mut frames, 1).await;
-    let _others = [whole(&rooms, hook('b'), MAX_BODY).await, whole(&rooms, hook('c'), MAX_BODY).await];
-    let _third = whole(&rooms, hook('d'), MAX_BODY).await.expect("there is room");
-    assert_eq!(whole(&rooms, hook('e'), MAX_BODY).await.expect_err("it is full"), NO_ROOM);
+    let _others = [whole(&rooms, whose("b"), MAX_BODY).await, whole(&rooms, whose("c"), MAX_BODY).await];
+    let _third = whole(&rooms, whose("d"), MAX_BODY).await.expect("there is room");
+    assert_eq!(whole(&rooms, whose("e"), MAX_BODY).await.expect_err("it is full"), NO_ROOM);
     send(&mut frames, MAX_BODY - IN_EARNEST - 2).await;
     drop(frames);
     assert_eq!(begun.await.expect("no panic").expect("it ends").bytes.len(), MAX_BODY);
