@@ -74,7 +74,7 @@ fn what_was_accepted_before_a_kill_is_told_after_it_in_order() {
     let table = server.cooper(&["webhook", "list-events", "deploy"]).ok().stdout;
     assert!(table.contains("team/app:v1") && table.contains("204"), "{table}");
     let id = first["id"].as_str().unwrap();
-    server.cooper(&["webhook", "redeliver", "deploy", "--event", id]).ok();
+    server.cooper(&["webhook", "list-events", "deploy", "--redeliver", id]).ok();
     wait_until("it comes again", PATIENCE, || {
         receiver.received().last().is_some_and(|event| event.header("cooper-delivery") == id)
     });

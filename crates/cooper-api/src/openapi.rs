@@ -78,6 +78,7 @@ pub fn document() -> OpenApi {
     add::<rest::WebhookList>(&mut schemas);
     add::<rest::WebhookConfig>(&mut schemas);
     add::<rest::WebhookEventInfo>(&mut schemas);
+    add::<rest::NotificationInfo>(&mut schemas);
     add::<rest::WebhookEventList>(&mut schemas);
     add::<rest::NotificationList>(&mut schemas);
     add::<rest::Info>(&mut schemas);

@@ -469,9 +469,15 @@ impl Client {
         self.http.json(self.http.request(Method::GET, &path).query(&query)).await
     }
 
-    /// Sends something to a task's endpoint once more.
+    /// Tells a task's endpoint something once more.
     pub async fn redeliver_notification(&self, name: &TaskName, event: &EventId) -> Result<(), ClientError> {
         let path = format!("/api/v1/tasks/{name}/notifications/{event}/redeliver");
+        self.http.send(self.http.request(Method::POST, &path)).await.map(drop)
+    }
+
+    /// Tells a task's forge once more how a run stands.
+    pub async fn redeliver_status(&self, name: &TaskName, run: RunId) -> Result<(), ClientError> {
+        let path = format!("/api/v1/tasks/{name}/notifications/{run}/redeliver");
         self.http.send(self.http.request(Method::POST, &path)).await.map(drop)
     }
 

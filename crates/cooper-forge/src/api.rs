@@ -39,6 +39,18 @@ pub enum StatusState {
     Error,
 }
 
+impl StatusState {
+    /// The name in records, as GitHub has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Error => "error",
+        }
+    }
+}
+
 /// A commit's status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommitStatus {

@@ -4,6 +4,7 @@
 //! may be repeated, and what is told last is how the run stands.
 
 use async_trait::async_trait;
+use cooper_engine::run::RunStatus;
 use cooper_types::{RunId, SourceHost, TaskName, Timestamp};
 
 use crate::store_error::StoreError;
@@ -24,6 +25,10 @@ pub struct DueStatus {
 pub struct StatusRecord {
     /// The run.
     pub run: RunId,
+    /// How the run stands.
+    pub status: RunStatus,
+    /// The commit.
+    pub commit: String,
     /// When there was something to tell last: the run's acceptance or its end.
     pub since: Timestamp,
     /// When it is told next; absent where nothing is left to tell.
@@ -59,6 +64,9 @@ pub trait StatusStore: Send + Sync {
         again: Option<Timestamp>,
         fault: Option<&str>,
     ) -> Result<(), StoreError>;
+
+    /// Has a forge told once more how a run of a task stands that was made then; tells whether there is one that it is to be told of.
+    async fn tell_again(&self, task: &TaskName, since: Timestamp, run: RunId) -> Result<bool, StoreError>;
 
     /// What forges are told of the runs that a task has had since then, the newest first: before, its name was another one's.
     async fn list_statuses(

@@ -7,6 +7,7 @@ mod hooks;
 mod info;
 mod logs;
 mod pools;
+pub(crate) mod run_page;
 mod runs;
 mod secrets;
 mod tasks;
@@ -88,6 +89,7 @@ fn handler(route: &Route) -> MethodRouter<ApiState> {
         "getRunLock" => routing::on(method, runs::lock),
         "cancelRun" => routing::on(method, runs::cancel),
         "updateRun" => routing::on(method, runs::update),
+        "getRunPage" => routing::on(method, run_page::show),
         "getRunLog" => routing::on(method, logs::text),
         "followRunLog" => routing::on(method, logs::follow),
         "listTasks" => routing::on(method, tasks::list),

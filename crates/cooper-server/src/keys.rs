@@ -12,7 +12,7 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use hmac::{Hmac, Mac as _};
 use zeroize::Zeroizing;
 
-use cooper_types::{Digest, DigestAlgorithm, Hasher, PrincipalName, SecretBytes, SecretString};
+use cooper_types::{Digest, DigestAlgorithm, Hasher, PrincipalName, RunId, SecretBytes, SecretString};
 
 /// Where the key is in the data directory.
 pub(crate) const KEY_FILE: &str = "key";
@@ -133,6 +133,11 @@ impl ServerKey {
     /// The end of the path at which other registries tell of pushes.
     pub(crate) fn registry_hook(&self) -> String {
         hex(&self.derive("registry-hook")[..16])
+    }
+
+    /// The end of the path of a run's page.
+    pub(crate) fn run_page(&self, run: RunId) -> String {
+        hex(&self.derive(&format!("run-page/{run}"))[..16])
     }
 
     /// Under which an engine keeps a principal's contexts between builds. It can't be guessed or chosen, so nobody

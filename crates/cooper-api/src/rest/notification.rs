@@ -32,13 +32,19 @@ impl NotificationKind {
 pub struct NotificationView {
     /// Whom.
     pub kind: NotificationKind,
-    /// The event's id, where it can be sent again.
+    /// The event's id; a commit's status is sent again by its run's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub id: Option<EventId>,
     /// The run that it is about.
     #[schema(value_type = String)]
     pub run_id: RunId,
+    /// Of a commit's status, what it says now: `pending`, `success`, `failure` or `error`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// Of a commit's status, the commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit_id: Option<String>,
     /// When there was something to tell.
     #[serde(with = "rfc3339")]
     #[schema(value_type = String, format = DateTime)]
@@ -60,9 +66,16 @@ pub struct NotificationView {
     /// The status of the last answer; absent if there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_status_code: Option<u16>,
-    /// Why the last try came to nothing: in the server's words, or a forge's.
+    /// Why the last try came to nothing, in the server's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// What is told once more: an event's id, or of a commit's status its run's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NotificationInfo {
+    /// The id.
+    pub id: String,
 }
 
 /// What `GET /tasks/{id}/notifications` takes.

@@ -280,6 +280,11 @@ pub const ROUTES: &[Route] = &[
         ..route(Method::Post, "/api/v1/runs/{id}/cancel", Auth::Run, "cancelRun", 202)
     },
     Route {
+        summary: "A page for people that says how a run stands which a forge's event has set off; the commit's status links to it",
+        response: bytes("text/html"),
+        ..route(Method::Get, "/runs/{id}/{key}", Auth::Public, "getRunPage", 200)
+    },
+    Route {
         summary: "Read a run's log as text from an offset",
         query: LOG_QUERY,
         response: bytes("text/plain"),
@@ -355,8 +360,8 @@ pub const ROUTES: &[Route] = &[
         ..route(Method::Get, "/api/v1/tasks/{id}/notifications", Auth::Read, "listNotifications", 200)
     },
     Route {
-        summary: "Send something to a task's endpoint once more, after all that waits",
-        response: json("WebhookEventInfo"),
+        summary: "Tell a task's endpoint something once more, after all that waits; or, by a run's id, its forge how the run stands",
+        response: json("NotificationInfo"),
         ..route(
             Method::Post,
             "/api/v1/tasks/{id}/notifications/{event}/redeliver",

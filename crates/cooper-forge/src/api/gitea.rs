@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::error::{ForgeError, Operation};
 use super::place::encoded;
 use super::rest::Rest;
-use super::{CommitStatus, Hook, NewHook, References, StatusState, cut};
+use super::{CommitStatus, Hook, NewHook, References, cut};
 
 /// How many are asked for on a page. An operator may have set less: so an empty page is the end, not a short one.
 const PAGE: usize = 50;
@@ -17,15 +17,9 @@ fn repository(rest: &Rest) -> String {
 }
 
 pub(super) async fn set_status(rest: &Rest, commit: &CommitId, status: &CommitStatus) -> Result<(), ForgeError> {
-    let state = match status.state {
-        StatusState::Pending => "pending",
-        StatusState::Success => "success",
-        StatusState::Failure => "failure",
-        StatusState::Error => "error",
-    };
     let path = format!("{}/statuses/{commit}", repository(rest));
     let body = json!({
-        "state": state,
+        "state": status.state.as_str(),
         "context": cut(&status.context, 255),
         "description": cut(&status.description, 255),
         "target_url": status.target_url,

@@ -1,4 +1,4 @@
-//! Tells forges how the runs stand that their events have set off: as statuses of the commits, with a link to the run.
+//! Tells forges how the runs stand that their events have set off: as statuses of the commits, with a link to the run's page.
 //!
 //! What is to be told is in the store. A forge that is away is asked again, later and later; what it refuses is written down
 //! and not repeated. The token is the one that the task keeps for the repository's host, and goes nowhere else.
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::due;
 use super::forges::{self, Refusal};
+use crate::api::run_page;
 use crate::core::Core;
 use crate::problem::chain;
 
@@ -93,16 +94,30 @@ async fn tell(core: &Core, due: &DueStatus) -> Result<Told, StoreError> {
     })
 }
 
+/// What a forge is told of a run that stands so.
+pub(crate) fn state(status: RunStatus) -> StatusState {
+    match status {
+        RunStatus::Queued | RunStatus::Started | RunStatus::Running => StatusState::Pending,
+        RunStatus::Succeeded => StatusState::Success,
+        RunStatus::Failed => StatusState::Failure,
+        RunStatus::Canceled | RunStatus::Timeout | RunStatus::Error => StatusState::Error,
+    }
+}
+
+/// How a run stands, as what is said of it.
+pub(crate) fn words(status: RunStatus) -> &'static str {
+    match status {
+        RunStatus::Queued => "is queued",
+        RunStatus::Started | RunStatus::Running => "runs",
+        RunStatus::Succeeded => "succeeded",
+        RunStatus::Failed => "failed",
+        RunStatus::Canceled => "was cancelled",
+        RunStatus::Timeout => "took too long",
+        RunStatus::Error => "could not be carried out",
+    }
+}
+
 fn status(core: &Core, run: &Run, task: &TaskName, cause: &SourceCause) -> CommitStatus {
-    let (state, what) = match run.status() {
-        RunStatus::Queued => (StatusState::Pending, "is queued"),
-        RunStatus::Started | RunStatus::Running => (StatusState::Pending, "runs"),
-        RunStatus::Succeeded => (StatusState::Success, "succeeded"),
-        RunStatus::Failed => (StatusState::Failure, "failed"),
-        RunStatus::Canceled => (StatusState::Error, "was cancelled"),
-        RunStatus::Timeout => (StatusState::Error, "took too long"),
-        RunStatus::Error => (StatusState::Error, "could not be carried out"),
-    };
     // A commit that is pushed and in a pull request has both.
     let kind = match cause.firing.kind {
         FiringKind::Commit { .. } => "",
@@ -110,9 +125,9 @@ fn status(core: &Core, run: &Run, task: &TaskName, cause: &SourceCause) -> Commi
         FiringKind::Tag { .. } => "/tag",
     };
     CommitStatus {
-        state,
-        description: format!("run {} {what}", run.id),
+        state: state(run.status()),
+        description: format!("run {} {}", run.id, words(run.status())),
         context: format!("cooper/{task}{kind}"),
-        target_url: format!("{}/api/v1/runs/{}", core.public_url, run.id),
+        target_url: format!("{}{}", core.public_url, run_page::path(&core.key, run.id)),
     }
 }

@@ -1,7 +1,7 @@
 //! What forges are to be told of runs: written with the run's acceptance and its end, told by whoever asks what is due.
 
 use async_trait::async_trait;
-use cooper_engine::run::Run;
+use cooper_engine::run::{Run, RunStatus};
 use cooper_engine::task::Cause;
 use cooper_engine::trigger::provider::Provider;
 use cooper_ports::statuses::{DueStatus, StatusRecord, StatusStore, TaskToken};
@@ -11,10 +11,17 @@ use sqlx::{Row, SqliteConnection};
 
 use crate::Store;
 use crate::contexts::run_number;
-use crate::sql_error::{During, Stored};
+use crate::sql_error::{During, Stored, UnknownValue};
 
 const READ: &str = "read commit statuses";
 const WRITE: &str = "write commit status";
+
+/// The newest of a task.
+const LIST: &str = "SELECT r.number, r.status, json_extract(r.state, '$.origin.cause.firing.commit') AS commit_id,
+         coalesce(r.finished, r.created) AS since, s.due, s.tries, s.fault
+     FROM commit_statuses s INDEXED BY commit_statuses_by_task
+     CROSS JOIN runs r ON r.registry_id = s.registry_id AND r.number = s.run_number
+     WHERE s.registry_id = ?1 AND s.task = ?2 AND r.created >= ?4 ORDER BY s.run_number DESC LIMIT ?3";
 
 #[async_trait]
 impl StatusStore for Store {
@@ -77,30 +84,49 @@ impl StatusStore for Store {
         .await
     }
 
+    async fn tell_again(&self, task: &TaskName, since: Timestamp, run: RunId) -> Result<bool, StoreError> {
+        let (registry, task, now) = (self.registry_id(), task.key(), self.clock().now());
+        self.write(async move |mut tx| {
+            let again = sqlx::query(
+                "UPDATE commit_statuses SET want = want + 1, due = ?5, tries = 0, fault = NULL
+                 WHERE registry_id = ?1 AND run_number = ?2 AND task = ?3 AND EXISTS (
+                     SELECT 1 FROM runs r WHERE r.registry_id = ?1 AND r.number = ?2 AND r.created >= ?4)",
+            )
+            .bind(registry.0)
+            .bind(run_number(run))
+            .bind(&task)
+            .bind(since.as_micros())
+            .bind(now.as_micros())
+            .execute(&mut *tx)
+            .await
+            .during(WRITE)?;
+            Ok(again.rows_affected() > 0)
+        })
+        .await
+    }
+
     async fn list_statuses(
         &self,
         task: &TaskName,
         since: Timestamp,
         limit: u32,
     ) -> Result<Vec<StatusRecord>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT r.number, coalesce(r.finished, r.created) AS since, s.due, s.tries, s.fault
-             FROM runs r INDEXED BY runs_by_task
-             JOIN commit_statuses s ON s.registry_id = r.registry_id AND s.run_number = r.number
-             WHERE r.registry_id = ?1 AND r.task = ?2 AND r.created >= ?4 ORDER BY r.number DESC LIMIT ?3",
-        )
-        .bind(self.registry_id().0)
-        .bind(task.key())
-        .bind(limit)
-        .bind(since.as_micros())
-        .fetch_all(self.readers())
-        .await
-        .during(READ)?;
+        let rows = sqlx::query(LIST)
+            .bind(self.registry_id().0)
+            .bind(task.key())
+            .bind(limit)
+            .bind(since.as_micros())
+            .fetch_all(self.readers())
+            .await
+            .during(READ)?;
         let records = rows.iter().map(|row| {
             let number: i64 = row.try_get("number").during(READ)?;
             let due: Option<i64> = row.try_get("due").during(READ)?;
+            let status: &str = row.try_get("status").during(READ)?;
             Ok(StatusRecord {
                 run: RunId::from_number(u64::try_from(number).stored(READ)?),
+                status: RunStatus::parse(status).ok_or_else(|| UnknownValue::new("status", status)).stored(READ)?,
+                commit: row.try_get("commit_id").during(READ)?,
                 since: Timestamp::from_micros(row.try_get("since").during(READ)?),
                 due: due.map(Timestamp::from_micros),
                 tries: row.try_get("tries").during(READ)?,
@@ -139,14 +165,17 @@ pub(crate) async fn begin(
         Cause::Source(cause) if cause.provider != Provider::Generic => {}
         _ => return Ok(()),
     }
-    sqlx::query("INSERT INTO commit_statuses (registry_id, run_number, want, due, tries) VALUES (?1, ?2, 1, ?3, 0)")
-        .bind(registry.0)
-        .bind(run_number(run.id))
-        .bind(now.as_micros())
-        .execute(tx)
-        .await
-        .map(drop)
-        .during(WRITE)
+    sqlx::query(
+        "INSERT INTO commit_statuses (registry_id, run_number, task, want, due, tries) VALUES (?1, ?2, ?4, 1, ?3, 0)",
+    )
+    .bind(registry.0)
+    .bind(run_number(run.id))
+    .bind(now.as_micros())
+    .bind(run.origin.task.as_ref().map(|task| task.name.key()))
+    .execute(tx)
+    .await
+    .map(drop)
+    .during(WRITE)
 }
 
 /// Writes down that there is something new to tell: the run has ended.
@@ -167,4 +196,25 @@ pub(crate) async fn ended(
     .await
     .map(drop)
     .during(WRITE)
+}
+
+#[cfg(test)]
+mod tests {
+    use cooper_types::RegistryName;
+
+    use super::*;
+    use crate::StoreOptions;
+
+    #[tokio::test]
+    async fn statuses_are_found_without_a_walk_through_runs() {
+        let directory = tempfile::tempdir().unwrap();
+        let registry_name = RegistryName::parse("localhost:5000").unwrap();
+        let store = Store::open(directory.path(), StoreOptions { registry_name, clock: None }).await.unwrap();
+        let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {LIST}"));
+        let rows = sqlx::query(explain).fetch_all(store.readers()).await.unwrap();
+        let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+        assert_eq!(plan.len(), 2, "nothing is sorted: {plan:#?}");
+        assert!(plan[0].contains("commit_statuses_by_task (registry_id=? AND task=?)"), "{plan:#?}");
+        assert!(plan[1].starts_with("SEARCH r USING"), "{plan:#?}");
+    }
 }

@@ -55,13 +55,17 @@ enum WebhookCommand {
         /// How many at most
         #[arg(long, value_name = "N", default_value_t = ListWebhookEventsQuery::DEFAULT_TOP)]
         top: u32,
+        /// Send this one once more, after all that waits
+        #[arg(long, value_name = "ID", conflicts_with = "top")]
+        redeliver: Option<String>,
         /// The form of the list
         #[arg(long, short, value_enum, default_value_t)]
         output: OutputForm,
     },
     /// Show a webhook's address, and the names of its headers
     GetConfig(NamedOutput),
-    /// Send an event to a webhook once more, after all that waits
+    /// Send an event to a webhook once more: what `list-events --redeliver` does
+    #[command(hide = true)]
     Redeliver {
         #[command(flatten)]
         name: NameArgs,
@@ -249,7 +253,10 @@ pub(crate) async fn run(args: &WebhookArgs, environment: &Environment) -> Result
                 )),
             }
         }
-        WebhookCommand::ListEvents { name, top, output: form } => {
+        WebhookCommand::ListEvents { name, redeliver: Some(event), .. } => {
+            redeliver(&name.get()?, event, server, environment).await?;
+        }
+        WebhookCommand::ListEvents { name, top, redeliver: None, output: form } => {
             let events = server.connect(environment)?.list_webhook_events(&name.get()?, *top).await?.value;
             match form {
                 OutputForm::Json => output::json(&events)?,
@@ -272,14 +279,22 @@ pub(crate) async fn run(args: &WebhookArgs, environment: &Environment) -> Result
                 }
             }
         }
-        WebhookCommand::Redeliver { name, event } => {
-            let name = name.get()?;
-            let event = EventId::parse(event).map_err(|error| Fault::usage(error.to_string()))?;
-            server.connect(environment)?.redeliver(&name, &event).await?;
-            output::note(&format!("Event {event} is queued for webhook {name} once more."));
-        }
+        WebhookCommand::Redeliver { name, event } => redeliver(&name.get()?, event, server, environment).await?,
     }
     Ok(Exit::Success)
+}
+
+/// Has an event sent once more.
+async fn redeliver(
+    name: &WebhookName,
+    event: &str,
+    server: &ServerArgs,
+    environment: &Environment,
+) -> Result<(), Stop> {
+    let event = EventId::parse(event).map_err(|error| Fault::usage(error.to_string()))?;
+    server.connect(environment)?.redeliver(name, &event).await?;
+    output::note(&format!("Event {event} is queued for webhook {name} once more."));
+    Ok(())
 }
 
 /// Tells of a webhook that was made or changed. A secret that the server made is data: standard output has it.

@@ -1,23 +1,25 @@
-//! What a task tells others, for its owner: of an endpoint's address the host alone, and nothing of its answers but their status, which would let
-//! owners read where the server can. A forge's refusal is in its words, as for the hooks there: it is asked with the task's own token.
+//! What a task tells others, for its owner: of an endpoint's address the host alone, and nothing of its answers and a forge's but their status, which
+//! would let owners read where the server can.
+
+use std::str::FromStr;
 
 use axum::extract::State;
 use axum::{Extension, Json};
 use cooper_api::problem::ProblemCode;
 use cooper_api::rest::{
-    DeliveryStatus, ListNotificationsQuery, NotificationKind, NotificationList, NotificationView, WebhookEventInfo,
+    DeliveryStatus, ListNotificationsQuery, NotificationInfo, NotificationKind, NotificationList, NotificationView,
 };
 use cooper_engine::delivery::State as DeliveryState;
 use cooper_engine::task::Task;
 use cooper_ports::access::Token;
 use cooper_ports::outbox::{DeliveryRecord, Target};
 use cooper_ports::statuses::StatusRecord;
-use cooper_types::{EventId, RunId, TaskName};
+use cooper_types::{EventId, IdError, RunId, TaskName};
 
 use super::{find, owned};
 use crate::api::runs::invalid;
 use crate::api::{ApiState, Caller, PathId, PathIds, Query};
-use crate::hooks::statuses::NO_TOKEN;
+use crate::hooks::statuses::{self, NO_TOKEN};
 use crate::problem::{ApiError, ApiResult};
 
 /// `GET /tasks/{id}/notifications`
@@ -48,25 +50,59 @@ pub(in crate::api) async fn list(
 pub(in crate::api) async fn redeliver(
     State(state): State<ApiState>,
     Extension(Caller(token)): Extension<Caller>,
-    PathIds(name, event): PathIds<TaskName, EventId>,
-) -> ApiResult<Json<WebhookEventInfo>> {
+    PathIds(name, Told(told)): PathIds<TaskName, Told>,
+) -> ApiResult<Json<NotificationInfo>> {
     let core = state.core;
     core.clone()
         .detached(async move {
             let task = find(&core, &name).await?.task;
             owned(&task, &token)?;
+            let unknown = |what: String| {
+                let hint = format!("`cooper task notifications {name}` shows those that are kept");
+                ApiError::not_found(format!("{what} of task `{name}`")).with_hint(hint)
+            };
+            let event = match told {
+                Either::Event(event) => event,
+                Either::Status(run) => {
+                    if !core.statuses.tell_again(&name, task.created, run).await? {
+                        return Err(unknown(format!("commit status for run `{run}`")));
+                    }
+                    core.hooks.tell.notify_one();
+                    return Ok(Json(NotificationInfo { id: run.to_string() }));
+                }
+            };
             if task.base_image.endpoint.is_none() {
                 let detail = format!("task `{name}` has no endpoint to send it to");
                 let hint = format!("`cooper task update {name} --update-trigger-endpoint URL` sets one");
                 return Err(ApiError::new(ProblemCode::Conflict, detail).with_hint(hint));
             }
             if !core.webhooks.redeliver(&target(&task), &event).await? {
-                let hint = format!("`cooper task notifications {name}` shows those that are kept");
-                return Err(ApiError::not_found(format!("notification `{event}` of task `{name}`")).with_hint(hint));
+                return Err(unknown(format!("notification `{event}`")));
             }
-            Ok(Json(WebhookEventInfo { id: event }))
+            Ok(Json(NotificationInfo { id: event.to_string() }))
         })
         .await
+}
+
+/// What is told once more.
+pub(in crate::api) struct Told(Either);
+
+enum Either {
+    /// The endpoint, of an event.
+    Event(EventId),
+    /// The forge, of a run.
+    Status(RunId),
+}
+
+impl FromStr for Told {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match RunId::parse(text) {
+            Ok(run) => Ok(Self(Either::Status(run))),
+            Err(_) => EventId::parse(text).map(|event| Self(Either::Event(event))),
+        }
+    }
 }
 
 fn target(task: &Task) -> Target {
@@ -95,6 +131,8 @@ fn of_endpoint(record: DeliveryRecord) -> Option<NotificationView> {
         kind: NotificationKind::UpdateTrigger,
         id: Some(record.event),
         run_id: RunId::parse(&record.subject).ok()?,
+        state: None,
+        commit_id: None,
         timestamp: record.delivery.queued,
         status,
         attempts: record.delivery.tries,
@@ -117,6 +155,8 @@ fn of_forge(record: StatusRecord) -> NotificationView {
         kind: NotificationKind::CommitStatus,
         id: None,
         run_id: record.run,
+        state: Some(statuses::state(record.status).as_str().to_owned()),
+        commit_id: Some(record.commit),
         timestamp: record.since,
         status,
         attempts: record.tries,

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use cooper_api::rest::{ListNotificationsQuery, NotificationKind, NotificationView};
-use cooper_types::EventId;
+use cooper_types::{EventId, RunId};
 
 use super::{NameArgs, plain};
 use crate::cli::OutputForm;
@@ -21,7 +21,7 @@ pub(super) struct NotificationsArgs {
     #[arg(long, value_name = "N", default_value_t = ListNotificationsQuery::DEFAULT_TOP,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(ListNotificationsQuery::MAX_TOP)))]
     last: u32,
-    /// Send this one to the endpoint once more, after all that waits
+    /// Send this one once more: to the endpoint after all that waits, or the status of this run's commit to the forge
     #[arg(long, value_name = "ID", conflicts_with = "last")]
     redeliver: Option<String>,
     /// The form of the list
@@ -37,6 +37,11 @@ pub(super) async fn run(
     let name = args.name.get()?;
     let client = server.connect(environment)?;
     if let Some(id) = &args.redeliver {
+        if let Ok(run) = RunId::parse(id) {
+            client.redeliver_status(&name, run).await?;
+            output::note(&format!("The forge of task {name} is told once more how run {run} stands."));
+            return Ok(Exit::Success);
+        }
         let event = EventId::parse(id).map_err(|error| Fault::usage(error.to_string()))?;
         client.redeliver_notification(&name, &event).await?;
         output::note(&format!("Notification {event} is queued for the endpoint of task {name} once more."));
@@ -49,18 +54,25 @@ pub(super) async fn run(
             output::note(&format!("Task {name} has told nobody anything that is still known."));
         }
         OutputForm::Text => {
-            let rows: Vec<[String; 7]> = all.iter().map(row).collect();
-            let heading = ["TIME", "TOLD", "RUN ID", "STATUS", "ATTEMPTS", "ANSWER", "ID"];
+            let rows: Vec<[String; 8]> = all.iter().map(row).collect();
+            let heading = ["TIME", "TOLD", "WHAT", "RUN ID", "STATUS", "ATTEMPTS", "ANSWER", "ID"];
             output::line(&table::table(heading, &rows))?;
         }
     }
     Ok(Exit::Success)
 }
 
-fn row(one: &NotificationView) -> [String; 7] {
+/// So many digits of a commit are shown.
+const SHORT: usize = 12;
+
+fn row(one: &NotificationView) -> [String; 8] {
     let told = match one.kind {
         NotificationKind::UpdateTrigger => "endpoint",
         NotificationKind::CommitStatus => "forge",
+    };
+    let what = match (&one.state, &one.commit_id) {
+        (Some(state), Some(commit)) => format!("{state} of {}", commit.get(..SHORT).unwrap_or(commit)),
+        _ => String::new(),
     };
     let status = match one.next_attempt_time {
         Some(next) if one.attempts > 0 => format!("{}, next {}", one.status.as_str(), short_time(next)),
@@ -73,10 +85,11 @@ fn row(one: &NotificationView) -> [String; 7] {
     [
         short_time(one.timestamp),
         told.to_owned(),
+        plain(&what),
         one.run_id.to_string(),
         status,
         one.attempts.to_string(),
         answer,
-        one.id.as_ref().map(ToString::to_string).unwrap_or_default(),
+        one.id.as_ref().map_or_else(|| one.run_id.to_string(), ToString::to_string),
     ]
 }
