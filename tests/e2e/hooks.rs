@@ -24,13 +24,18 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// One whose server has more arguments.
+    fn with(arguments: &[&str]) -> Self {
         let root = TempDir::new().unwrap();
         let repository = GitRepository::new(root.path(), "app.git");
         repository.git(["config", "http.receivepack", "true"]);
         let developer = GitRepository::new(root.path(), "developer.git");
         let git = GitServer::start(root.path());
-        let arguments = ["--allow-source", "127.0.0.1"].map(str::to_owned).to_vec();
-        let server = TestServer::with(ServerOptions { arguments, ..ServerOptions::default() });
+        let arguments = ["--allow-source", "127.0.0.1"].iter().chain(arguments).map(|text| (*text).to_owned());
+        let server = TestServer::with(ServerOptions { arguments: arguments.collect(), ..ServerOptions::default() });
         let bare = root.path().join("app.git");
         Self { server, git, bare, developer, _root: root }
     }
@@ -159,6 +164,51 @@ fn a_push_starts_its_task_once_and_nobody_elses() {
 }
 
 #[test]
+fn what_nobody_told_of_is_found_by_looking_and_why_not_is_told() {
+    let world = World::with(&["--source-poll", "10s"]);
+    let file = |text: &str| world.developer.commit_files(&[("Dockerfile", "FROM scratch\nCOPY a /a\n"), ("a", text)]);
+    let first = file("1");
+    world.push("refs/heads/main");
+    let source = format!("{}#main", world.url());
+    let more = ["-f", "Dockerfile", "-t", "app:{{.Run.Branch}}{{.Run.GitTag}}", "--tag-trigger-enabled"];
+    world.create(&[&["quiet", "-c", &source], &more[..]].concat());
+    // The Git server has no script: it tells nobody.
+    let long = Duration::from_secs(120);
+    let is_looked_at = || world.hooks("quiet")["looks"][0]["time"].is_string();
+    wait_until("the repository is looked at", long, is_looked_at);
+    let second = file("2");
+    world.push("refs/heads/main");
+    world.push("refs/tags/v1");
+    let found = || -> std::collections::BTreeSet<String> {
+        let runs = world.runs("quiet");
+        assert!(runs.iter().all(|run| run["sourceTrigger"]["commitId"] != first.as_str()), "it was there before");
+        let of = runs.iter().filter(|run| run["sourceTrigger"]["commitId"] == second.as_str());
+        of.map(|run| run["sourceTrigger"]["eventType"].as_str().unwrap().to_owned()).collect()
+    };
+    wait_until("the push and the tag are found", long, || found().len() == 2);
+    assert_eq!(found().into_iter().collect::<Vec<_>>(), ["commit", "tag"]);
+    let runs = world.runs("quiet");
+    wait_until("their runs have ended well", Duration::from_secs(180), || {
+        runs.iter().all(|run| world.server.run(run["runId"].as_str().unwrap())["status"] == "Succeeded")
+    });
+    assert_eq!(world.runs("quiet").len(), 2, "each once");
+
+    let refusal = b"it is being moved to 10.1.2.3".to_vec();
+    world.git.behave("app.git", &[GitBehaviour::Answer("GET", "503 Service Unavailable", "text/plain", refusal)]);
+    let fault = || world.hooks("quiet")["looks"][0]["fault"].as_str().map(str::to_owned);
+    wait_until("a look came to nothing", long, || fault().is_some());
+    let told = fault().unwrap();
+    assert!(told.contains("503") && !told.contains("10.1.2.3"), "{told}");
+    let shown = world.task(&["hooks", "quiet"]).ok().stdout;
+    assert!(shown.contains("branches and tags can't be looked at") && shown.contains(&told), "{shown}");
+    let why_not = world.task(&["why-not", "quiet"]).ok().stdout;
+    assert!(why_not.contains("for what no webhook told of") && why_not.contains("503"), "{why_not}");
+    world.git.behave("app.git", &[]);
+    wait_until("a look went well again", long, || fault().is_none());
+    assert!(!world.task(&["why-not", "quiet"]).ok().stdout.contains("503"));
+}
+
+#[test]
 fn a_forge_is_told_how_its_run_stands() {
     let root = TempDir::new().unwrap();
     let team = root.path().join("team");
@@ -178,6 +228,7 @@ fn a_forge_is_told_how_its_run_stands() {
     let forge = ["-c", &*format!("{url}#main"), "--forge", "gitea", "--git-access-token", "f0rge-t0ken"];
     let made = server.cooper(&[&create[..], &forge].concat()).ok().json();
     let hook = &made["hooks"][0];
+    assert_eq!(hook["setup"], "server");
     let is_registered = || {
         let hooks = server.cooper(&["task", "hooks", "told1", "--output", "json"]).ok().json();
         !hooks["value"][0]["registration"]["registered"].is_null()
@@ -220,7 +271,20 @@ fn a_forge_is_told_how_its_run_stands() {
     let told = told();
     let last = told.last().unwrap();
     assert_eq!((&last["context"], &told[0]["state"]), (&"cooper/told1".into(), &"pending".into()));
-    assert_eq!(last["target_url"], "https://ci.example.org/api/v1/runs/ca1");
+    // Whoever sees the status follows its link, in a browser that has no token.
+    let link = last["target_url"].as_str().unwrap();
+    let path = link.strip_prefix("https://ci.example.org").unwrap();
+    let page = request(&authority, "GET", path, &["Accept: text/html"], b"").unwrap();
+    assert_eq!(page.status, 200, "{}", page.body);
+    for said in ["<h1>Run ca1 succeeded</h1>", "told1", &*commit, "branch main", "Succeeded"] {
+        assert!(page.body.contains(said), "{said}: {}", page.body);
+    }
+    assert!(!page.body.contains("FROM scratch") && !page.body.contains("f0rge-t0ken"), "{}", page.body);
+    let guessed = format!("{}0", &path[..path.len() - 1]);
+    let others = ["/runs/ca1/", "/runs/ca1", "/runs/ca2/00000000000000000000000000000000"];
+    for path in others.into_iter().chain((guessed != path).then_some(&*guessed)) {
+        assert_eq!(request(&authority, "GET", path, &[], b"").unwrap().status, 404, "{path}");
+    }
     server.expect_quiet_log();
 }
 
@@ -244,6 +308,27 @@ fn push_three(server: &TestServer, hook: &Value, number: usize) -> Option<u16> {
     let headers = ["Content-Type: application/json", "X-Event-Key: repo:push", &id, &signature];
     let answer = request(server.authority(), "POST", hook["path"].as_str().unwrap(), &headers, &body);
     answer.ok().map(|answer| answer.status)
+}
+
+#[test]
+fn who_sets_a_hook_at_its_forge_is_said() {
+    let server =
+        TestServer::with(ServerOptions { arguments: vec!["--no-agent".to_owned()], ..ServerOptions::default() });
+    let create = |more: &[&str]| server.cooper(&[&["task", "create", "-f", "Dockerfile"], more].concat()).ok().stderr;
+    let said = create(&["by-hand", "-c", "https://git.example.org/team/app.git#main"]);
+    assert!(said.contains("Its secret") && said.contains("Set it where pushes are to be told of"), "{said}");
+    let said = create(&["tokenless", "-c", "https://github.com/acme/shop.git#main"]);
+    assert!(
+        said.contains("Its secret") && said.contains("task credential add --name tokenless --login-server github.com")
+    );
+    let own = ["-c", "https://git.example.org/team/app.git#main", "--git-access-token", "t0ken"];
+    let said = create(&[&["unsaid"], &own[..]].concat());
+    assert!(said.contains("keeps a token for git.example.org, but not what kind of forge"), "{said}");
+    let hooks = || server.cooper(&["task", "hooks", "unsaid"]).ok().stdout;
+    assert!(hooks().contains("cooper task update unsaid --forge KIND"), "{}", hooks());
+    let said = server.cooper(&["task", "update", "unsaid", "--forge", "gitea"]).ok().stderr;
+    assert!(said.contains("Webhook for gitea") && said.contains("started without --public-url"), "{said}");
+    assert!(!hooks().contains("--forge KIND") && hooks().contains("gitea"), "{}", hooks());
 }
 
 #[test]

@@ -26,8 +26,9 @@ pub use agents::{AgentList, AgentState, AgentView, DrainAgent};
 pub use context::{CreatedContext, UploadedContext};
 pub use credential::{CredentialList, CredentialView, SetCredential};
 pub use hooks::{
-    DeliveryAnswer, DeliveryView, EventOutcomeView, HookList, HookView, ReceiptStatus, RegistrationStatus,
-    RegistrationView, RotateHookQuery, SeenHook, SourceEventType, SourceTriggerSettings, SourceTriggerView,
+    DeliveryAnswer, DeliveryView, EventOutcomeView, HookList, HookSetup, HookView, LookKind, LookView, ReceiptStatus,
+    RegistrationStatus, RegistrationView, RotateHookQuery, SeenHook, SourceEventType, SourceTriggerSettings,
+    SourceTriggerView,
 };
 pub use info::{Health, IDENTITY_HEADER, Info};
 pub use lock::{
@@ -38,7 +39,9 @@ pub use log::{
     EndEvent, LOG_COMPLETE_HEADER, LOG_FRAMES_FORM, LOG_FRAMES_HEADER, LOG_OFFSET_HEADER, LogBatch, LogEventName,
     LogEventsQuery, LogFrame, LogQuery, LogStream, PackedLog, StatusEvent, VertexUpdate,
 };
-pub use notification::{ListNotificationsQuery, NotificationKind, NotificationList, NotificationView};
+pub use notification::{
+    ListNotificationsQuery, NotificationInfo, NotificationKind, NotificationList, NotificationView,
+};
 pub use pools::{CreatePool, DeletePoolQuery, PoolList, PoolView};
 pub use request::{
     Argument, BuildSecret, DEFAULT_TIMEOUT_SECONDS, DockerBuildRequest, EncodedTaskRunRequest, EncodedText,

@@ -1,13 +1,15 @@
-//! Where tasks' repositories were at the last look: branches, tags and pull requests, to find what no delivery told of.
+//! Where tasks' repositories were at the last look, and how that went: branches, tags and pull requests, to find what no delivery
+//! told of.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use cooper_engine::task::Task;
 use cooper_engine::trigger::name::{CommitId, RefName};
-use cooper_types::TaskName;
+use cooper_types::{TaskName, Timestamp};
 
 use crate::store_error::StoreError;
+use crate::waves::NewRefusal;
 
 /// What is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,6 +78,39 @@ pub struct SeenReferences {
     pub at: BTreeMap<Reference, SeenAt>,
 }
 
+/// How a repository is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LookWay {
+    /// As Git lists it: branches and tags.
+    Git,
+    /// As its forge lists it: pull requests.
+    Forge,
+}
+
+impl LookWay {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Git, Self::Forge];
+
+    /// The name in records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Git => "git",
+            Self::Forge => "forge",
+        }
+    }
+}
+
+/// How a look went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LookRecord {
+    /// When it was.
+    pub at: Timestamp,
+    /// When the next one is meant to be.
+    pub next: Timestamp,
+    /// Why it came to nothing, in words for the task's owner.
+    pub fault: Option<String>,
+}
+
 /// Keeps what was seen.
 #[async_trait]
 pub trait ReferenceStore: Send + Sync {
@@ -102,4 +137,17 @@ pub trait ReferenceStore: Send + Sync {
         reference: &Reference,
         at: &CommitId,
     ) -> Result<(), StoreError>;
+
+    /// Writes down how a look at a task's repository went, in place of the one before, and what was found in it and started nothing.
+    /// Nothing happens where the task is gone or has been changed since.
+    async fn put_look(
+        &self,
+        task: &Task,
+        way: LookWay,
+        look: LookRecord,
+        refusals: Vec<NewRefusal>,
+    ) -> Result<(), StoreError>;
+
+    /// How the last looks at a task's repository went. They are forgotten when it gets another one.
+    async fn looks(&self, task: &TaskName) -> Result<BTreeMap<LookWay, LookRecord>, StoreError>;
 }

@@ -21,7 +21,7 @@ mod work;
 
 use cooper_engine::trigger::provider::Provider;
 use cooper_ports::hooks::NewHook;
-use cooper_types::{HookId, SecretBytes, SecretString};
+use cooper_types::{HookId, SecretBytes, SecretString, SourceHost};
 
 use crate::core::Core;
 
@@ -42,6 +42,11 @@ pub(crate) fn new_secret(core: &Core, id: &HookId) -> (SecretString, Vec<u8>) {
     let secret: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
     let sealed = core.key.seal(&purpose(id), &SecretBytes::new(secret.as_bytes().to_vec()));
     (SecretString::new(secret), sealed)
+}
+
+/// The host of a repository's forge, where requests can be made there at all.
+pub(crate) fn forge_host(provider: Provider, repository: &str) -> Option<SourceHost> {
+    forges::place(provider, repository).ok().map(|(_, host)| host)
 }
 
 /// What a hook's secrets are bound to when they are sealed.

@@ -237,7 +237,7 @@ impl Server {
             tokio::spawn(hooks::run(core.clone(), stop.clone())),
             tokio::spawn(hooks::supersede::run(core.clone(), stop.clone())),
             tokio::spawn(hooks::statuses::run(core.clone(), stop.clone())),
-            tokio::spawn(hooks::missed::run(core.clone(), stop.clone())),
+            tokio::spawn(hooks::missed::run(core.clone(), settings.source_poll, stop.clone())),
             tokio::spawn(hooks::registering::run(core.clone(), stop.clone())),
             tokio::spawn(sweep_registry(registry.clone(), settings.clone(), stop.clone())),
         ];

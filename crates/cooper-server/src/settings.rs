@@ -57,6 +57,8 @@ pub struct Settings {
     pub docker_config: Option<PathBuf>,
     /// How often tags of other registries are asked for that tasks stand on: after this time, and at most six times that.
     pub base_image_poll: Duration,
+    /// How often tasks' repositories are looked at for what no webhook told of; forges for pull requests, after six times that.
+    pub source_poll: Duration,
     /// How many of the runs that base images set off go on at a time, in all waves.
     pub wave_concurrency: u32,
     /// How long a shutdown may take.
@@ -128,6 +130,8 @@ impl Settings {
     pub const DEFAULT_CONTEXT_RETENTION_BYTES: u64 = 20 << 30;
     /// How often tags of other registries are asked for unless something else is said, as in ACR.
     pub const DEFAULT_BASE_IMAGE_POLL: Duration = Duration::from_secs(600);
+    /// How often tasks' repositories are looked at unless something else is said.
+    pub const DEFAULT_SOURCE_POLL: Duration = Duration::from_secs(600);
     /// How many of the runs that base images set off go on at a time unless something else is said.
     pub const DEFAULT_WAVE_CONCURRENCY: u32 = 4;
     /// How long a shutdown may take unless something else is said.

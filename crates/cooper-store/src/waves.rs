@@ -3,7 +3,7 @@
 pub(crate) mod edges;
 mod expire;
 mod members;
-mod refusals;
+pub(crate) mod refusals;
 mod remote;
 mod told;
 

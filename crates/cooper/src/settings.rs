@@ -82,6 +82,7 @@ pub(crate) fn resolve(
         layers.take(Key::MaxContextSize, value::size).unwrap_or(Settings::DEFAULT_MAX_CONTEXT_BYTES);
     let base_image_poll =
         layers.take(Key::BaseImagePoll, value::base_image_poll).unwrap_or(Settings::DEFAULT_BASE_IMAGE_POLL);
+    let source_poll = layers.take(Key::SourcePoll, value::source_poll).unwrap_or(Settings::DEFAULT_SOURCE_POLL);
     let wave_concurrency =
         layers.take(Key::WaveConcurrency, value::slots).unwrap_or(Settings::DEFAULT_WAVE_CONCURRENCY);
     let context_retention =
@@ -118,6 +119,7 @@ pub(crate) fn resolve(
                 context_retention_bytes,
                 docker_config: None,
                 base_image_poll,
+                source_poll,
                 wave_concurrency,
                 allowed_sources,
                 allowed_webhooks,
@@ -318,6 +320,7 @@ mod tests {
                 context_retention_bytes: Settings::DEFAULT_CONTEXT_RETENTION_BYTES,
                 docker_config: None,
                 base_image_poll: Settings::DEFAULT_BASE_IMAGE_POLL,
+                source_poll: Settings::DEFAULT_SOURCE_POLL,
                 wave_concurrency: Settings::DEFAULT_WAVE_CONCURRENCY,
                 shutdown_grace: Settings::DEFAULT_SHUTDOWN_GRACE,
             },
@@ -343,7 +346,7 @@ mod tests {
     fn every_key_works_in_every_layer() {
         let file = "listen = \"localhost:0\"\ntls-self-signed = true\ntls-name = \"a.example.com, 10.0.0.1\"\ndata-dir = \"/srv\"\nregistry-name = \"r.example.com\"\npublic-url = \"https://ci.example.com/\"\nagent = true\n\
             agent-name = \"a1\"\nengine = \"unix:///run/e.sock\"\nslots = 7\ncache-budget = \"none\"\nmin-free = \"7%\"\nallow-privileged = true\nallow-ports = true\nallow-network = \"host, lan\"\nstep-memory = \"2GiB\"\nstep-pids = 500\nanonymous-pull = true\nblob-grace = \"12h\"\n\
-            max-context-size = \"2GiB\"\ncontext-retention = \"48h\"\ncontext-retention-size = \"1GiB\"\nbase-image-poll = \"90s\"\nwave-concurrency = 16\nallow-source = \"10.0.0.0/8, fd00::/8\"\nallow-webhook = \"10.1.0.0/16\"\nfrontend = \"docker/dockerfile=pull, r.io/f:1=builtin\"\nsecret-env = \"A,B bob\"\nsecret-vault = \"v.example=vault:kv/ci *\"\nvault-address = \"https://vault.example\"\n\
+            max-context-size = \"2GiB\"\ncontext-retention = \"48h\"\ncontext-retention-size = \"1GiB\"\nbase-image-poll = \"90s\"\nsource-poll = \"20s\"\nwave-concurrency = 16\nallow-source = \"10.0.0.0/8, fd00::/8\"\nallow-webhook = \"10.1.0.0/16\"\nfrontend = \"docker/dockerfile=pull, r.io/f:1=builtin\"\nsecret-env = \"A,B bob\"\nsecret-vault = \"v.example=vault:kv/ci *\"\nvault-address = \"https://vault.example\"\n\
             vault-token-file = \"/run/token\"\nvault-namespace = \"team\"\nvault-ca-file = \"/etc/ca.pem\"\nshutdown-grace = 5\nlog-format = \"json\"\nlog = \"debug\"\n\
             [image-aliases]\nbash = \"r.example.com/bash:5\"\naz = \"az\"\n";
         let from_file = settings(&[], &[], file).expect("valid");
@@ -371,6 +374,7 @@ mod tests {
             (Key::ContextRetention, "2d"),
             (Key::ContextRetentionSize, "1024MiB"),
             (Key::BaseImagePoll, "90s"),
+            (Key::SourcePoll, "20s"),
             (Key::WaveConcurrency, "16"),
             (Key::AllowSource, "10.0.0.0/8,fd00::/8"),
             (Key::AllowWebhook, "10.1.0.0/16"),
@@ -409,7 +413,7 @@ mod tests {
             "cooper.toml:2: unknown key `log-fromat`; did you mean `log-format`?",
             "cooper.toml:3: key `engine` must be a text, a number or true/false",
             "cooper.toml:4: unknown key `zzz`; known keys are listen, tls-cert, tls-key, tls-self-signed, tls-name, data-dir, registry-name, public-url, agent, agent-name, engine, \
-             slots, cache-budget, min-free, allow-privileged, allow-ports, allow-network, step-memory, step-pids, anonymous-pull, blob-grace, max-context-size, context-retention, context-retention-size, base-image-poll, wave-concurrency, allow-source, allow-webhook, source-ca-file, frontend, image-aliases, secret-env, secret-vault, vault-address, vault-token-file, vault-namespace, vault-ca-file, shutdown-grace, log-format, log, agent-server, \
+             slots, cache-budget, min-free, allow-privileged, allow-ports, allow-network, step-memory, step-pids, anonymous-pull, blob-grace, max-context-size, context-retention, context-retention-size, base-image-poll, source-poll, wave-concurrency, allow-source, allow-webhook, source-ca-file, frontend, image-aliases, secret-env, secret-vault, vault-address, vault-token-file, vault-namespace, vault-ca-file, shutdown-grace, log-format, log, agent-server, \
              agent-token-file, agent-platform, agent-pool, agent-data-dir, agent-ca-file, agent-insecure",
             "--listen: `nowhere` is not an address and port such as 127.0.0.1:5000",
             "cooper.toml:1: key `slots`: `many` is not a number from 1 to 256",

@@ -110,6 +110,29 @@ pub struct HookView {
     #[serde(default, with = "rfc3339_option", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub previous_secret_until: Option<Timestamp>,
+    /// Who sets it at the forge.
+    #[serde(default)]
+    pub setup: HookSetup,
+    /// The repository's host, where the server asks its forge or would.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forge_host: Option<String>,
+}
+
+/// Who sets a hook at its forge, and what the server lacks to do it itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum HookSetup {
+    /// The server, with the task's token.
+    Server,
+    /// A person, because the task keeps no token for the forge.
+    LacksToken,
+    /// A person, because the server can't say where it is (`--public-url`).
+    LacksPublicUrl,
+    /// A person: the task keeps a token for the host, but nobody has said what kind of forge that is, and its name tells nothing.
+    LacksForge,
+    /// A person: there is no forge that could be asked.
+    #[default]
+    Hand,
 }
 
 /// Shows no secret.
@@ -127,6 +150,38 @@ pub struct HookList {
     pub value: Vec<SeenHook>,
     /// The last deliveries that were kept, the newest first.
     pub deliveries: Vec<DeliveryView>,
+    /// How the last looks at the repository went, for what no delivery told of.
+    #[serde(default)]
+    pub looks: Vec<LookView>,
+}
+
+/// How a look at a task's repository went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LookView {
+    /// What was looked for.
+    pub kind: LookKind,
+    /// When it was.
+    #[serde(with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    pub time: Timestamp,
+    /// When the next one is meant to be.
+    #[serde(with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    pub next_time: Timestamp,
+    /// Why it came to nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+}
+
+/// What is looked for in a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum LookKind {
+    /// Branches and tags, as Git lists them.
+    References,
+    /// Open pull requests, as the forge lists them.
+    PullRequests,
 }
 
 /// What `POST /tasks/{id}/hooks/{hook}/secret` takes.
@@ -147,6 +202,9 @@ pub struct SeenHook {
     pub hook: HookView,
     /// How many deliveries were kept.
     pub kept: u64,
+    /// How many came again that were kept already.
+    #[serde(default)]
+    pub repeated: u64,
     /// How many were signed, and none of the task's triggers listens to what they told.
     pub passed_over: u64,
     /// How many were not believed, or not understood.

@@ -8,19 +8,22 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use cooper_api::problem::ProblemCode;
 use cooper_api::rest::{
-    DeliveryView, EventOutcomeView, HookList, HookView, RegistrationStatus, RegistrationView, RotateHookQuery,
-    SeenHook, SourceEventType, SourceTriggerSettings, TaskStatus,
+    DeliveryView, EventOutcomeView, HookList, HookSetup, HookView, LookKind, LookView, RegistrationStatus,
+    RegistrationView, RotateHookQuery, SeenHook, SourceEventType, SourceTriggerSettings, TaskStatus,
 };
 use cooper_engine::task::SourceSettings;
 use cooper_engine::trigger::provider::Provider;
 use cooper_ports::hooks::{DeliveryRecord, EventOutcome, HookRecord, NewHook, Outcome};
+use cooper_ports::references::{LookRecord, LookWay};
 use cooper_ports::registrations::RegistrationRecord;
+use cooper_ports::tasks::TaskRecord;
 use cooper_spec::source::RemoteSource;
-use cooper_types::{HookId, PoolName, SecretString, TaskName, TriggerName};
+use cooper_types::{HookId, PoolName, SecretString, SourceHost, TaskName, TriggerName};
 
 use super::runs::invalid;
 use super::tasks::{find, owned};
 use super::{ApiState, Caller, PathId, PathIds, Query};
+use crate::core::Core;
 use crate::hooks;
 use crate::problem::{ApiError, ApiResult};
 
@@ -62,8 +65,9 @@ pub(super) async fn list(
         let own = registrations.iter().find(|one| one.hook == hook.id && !one.removing);
         let seen = core.hooks.seen(&hook.id);
         SeenHook {
-            hook: hook_view(hook),
+            hook: hook_view(core, &record, hook),
             kept: seen.kept,
+            repeated: seen.repeated,
             passed_over: seen.passed_over,
             refused: seen.refused,
             last: seen.last,
@@ -76,6 +80,7 @@ pub(super) async fn list(
     Ok(Json(HookList {
         value: record.hooks.iter().map(seen).collect(),
         deliveries: deliveries.into_iter().map(delivery_view).collect(),
+        looks: looks(core, &record).await?.into_iter().map(look_view).collect(),
     }))
 }
 
@@ -106,15 +111,18 @@ pub(super) async fn rotate(
             }
             core.hooks.register.notify_one();
             tracing::info!(task = %name, provider = %hook.provider, by = %token.principal, "secret of a hook replaced");
-            let view = hook_view(&HookRecord { previous_until: until, ..hook.clone() });
+            let view = hook_view(&core, &record, &HookRecord { previous_until: until, ..hook.clone() });
             Ok(Json(HookView { secret: Some(secret.expose().to_owned()), ..view }))
         })
         .await
 }
 
 /// A hook as it is shown.
-pub(super) fn hook_view(hook: &HookRecord) -> HookView {
+pub(super) fn hook_view(core: &Core, record: &TaskRecord, hook: &HookRecord) -> HookView {
+    let (setup, forge_host) = setup(core, record, hook.provider);
     HookView {
+        setup,
+        forge_host: forge_host.map(|host| host.to_string()),
         id: hook.id.clone(),
         provider: hook.provider.to_string(),
         path: format!("/hooks/{}", hook.id),
@@ -124,12 +132,43 @@ pub(super) fn hook_view(hook: &HookRecord) -> HookView {
     }
 }
 
+/// Who sets a task's hook for a kind of forge there, and the forge's host.
+fn setup(core: &Core, record: &TaskRecord, provider: Provider) -> (HookSetup, Option<SourceHost>) {
+    let repository = record.task.source.as_ref().and_then(|source| source.repository());
+    let Some(repository) = repository else { return (HookSetup::Hand, None) };
+    let has_token = |host: &SourceHost| record.credentials.iter().any(|credential| credential.host == *host);
+    if provider == Provider::Generic {
+        let host = SourceHost::parse(&repository.host()).ok().filter(has_token);
+        return (if host.is_some() { HookSetup::LacksForge } else { HookSetup::Hand }, host);
+    }
+    match hooks::forge_host(provider, &repository.to_string()) {
+        None => (HookSetup::Hand, None),
+        Some(host) if !has_token(&host) => (HookSetup::LacksToken, Some(host)),
+        Some(host) if !core.is_public => (HookSetup::LacksPublicUrl, Some(host)),
+        Some(host) => (HookSetup::Server, Some(host)),
+    }
+}
+
 /// Adds the secrets of the hooks that were made just now.
 pub(super) fn tell_secrets(views: &mut [HookView], made: &[(NewHook, SecretString)]) {
     for view in views {
         let own = made.iter().find(|(hook, _)| hook.id == view.id);
         view.secret = own.map(|(_, secret)| secret.expose().to_owned());
     }
+}
+
+/// How the last looks at a task's repository went, as far as it is looked at now.
+pub(super) async fn looks(core: &Core, record: &TaskRecord) -> ApiResult<Vec<(LookWay, LookRecord)>> {
+    let looks = core.references.looks(&record.task.name).await?;
+    Ok(looks.into_iter().filter(|(way, _)| hooks::missed::is_looked_at(record, *way)).collect())
+}
+
+fn look_view((way, look): (LookWay, LookRecord)) -> LookView {
+    let kind = match way {
+        LookWay::Git => LookKind::References,
+        LookWay::Forge => LookKind::PullRequests,
+    };
+    LookView { kind, time: look.at, next_time: look.next, fault: look.fault }
 }
 
 fn registration_view(record: &RegistrationRecord) -> RegistrationView {

@@ -17,6 +17,7 @@ use cooper_api::rest::{
 use cooper_engine::task::{Cause, Task, TaskChange, TaskEndpoint, TaskSecret};
 use cooper_ports::access::Token;
 use cooper_ports::hooks::{EventOutcome, NewHook, Outcome};
+use cooper_ports::references::LookWay;
 use cooper_ports::runs::{Accepted, SealedSecret};
 use cooper_ports::tasks::{PutTask, PutTaskError, TaskRecord};
 use cooper_ports::waves::Refusal;
@@ -59,8 +60,8 @@ pub(super) async fn list(
         }
         _ => None,
     };
-    let key = &state.core.key;
-    Ok(Json(TaskList { value: records.iter().map(|record| settings::line(record, &token, key)).collect(), next_link }))
+    let value = records.iter().map(|record| settings::line(&state.core, record, &token)).collect();
+    Ok(Json(TaskList { value, next_link }))
 }
 
 /// `GET /tasks/{id}`
@@ -70,7 +71,7 @@ pub(super) async fn show(
     PathId(name): PathId<TaskName>,
 ) -> ApiResult<Json<TaskView>> {
     let record = find(&state.core, &name).await?;
-    Ok(Json(settings::view(&record, &token, &state.core.key)))
+    Ok(Json(settings::view(&state.core, &record, &token)))
 }
 
 /// `POST /tasks`
@@ -135,7 +136,7 @@ pub(super) async fn replace(
                 let (put, _) = to_put(&core, task, given, replaces)?;
                 let record = core.tasks.try_task(put).await?;
                 // Hooks that would be made have no address yet.
-                return Ok(Json(settings::view(&TaskRecord { hooks: Vec::new(), ..record }, &token, &core.key)));
+                return Ok(Json(settings::view(&core, &TaskRecord { hooks: Vec::new(), ..record }, &token)));
             }
             put(&core, &token, task, given, replaces).await.map(Json)
         })
@@ -264,13 +265,13 @@ pub(super) async fn timers(
     Ok(Json(TimerList { value: timers.collect() }))
 }
 
-/// `GET /tasks/{id}/refusals`: of base images, of timers, and of what forges told of.
+/// `GET /tasks/{id}/refusals`: of base images, of timers, of what forges told of, and of looks for what they did not tell of.
 pub(super) async fn refusals(
     State(state): State<ApiState>,
     PathId(name): PathId<TaskName>,
 ) -> ApiResult<Json<RefusalList>> {
     let core = &state.core;
-    find(core, &name).await?;
+    let record = find(core, &name).await?;
     let noted = core.waves.list_refusals(&name, FIRED).await?.into_iter();
     let mut all: Vec<RefusalView> =
         noted.map(|Refusal { at, event, rule }| RefusalView { time: at, event, rule }).collect();
@@ -290,6 +291,14 @@ pub(super) async fn refusals(
             all.push(RefusalView { time: delivery.received, event: what, rule });
         }
     }
+    all.extend(hooks::looks(core, &record).await?.into_iter().filter_map(|(way, look)| {
+        let event = match way {
+            LookWay::Git => "the repository was to be looked at for what no webhook told of",
+            LookWay::Forge => "the forge was to be asked for pull requests that no webhook told of",
+        };
+        let rule = format!("{}; it is tried again at {}", look.fault?, look.next);
+        Some(RefusalView { time: look.at, event: event.to_owned(), rule })
+    }));
     all.sort_by_key(|refusal| std::cmp::Reverse(refusal.time));
     all.truncate(FIRED as usize);
     Ok(Json(RefusalList { value: all }))
@@ -321,7 +330,7 @@ pub(super) async fn set_credential(
             }
             core.hooks.register.notify_one();
             tracing::info!(task = %name, host = %host, by = %token.principal, "credential of a task set");
-            Ok(Json(settings::view(&find(&core, &name).await?, &token, &core.key)))
+            Ok(Json(settings::view(&core, &find(&core, &name).await?, &token)))
         })
         .await
 }
@@ -459,7 +468,7 @@ async fn put(
     core.hooks.register.notify_one();
     tracing::info!(task = %record.task.name, by = %token.principal, generation = record.task.generation, "task kept");
     core.timers.notify_one();
-    let mut view = settings::view(&record, token, &core.key);
+    let mut view = settings::view(core, &record, token);
     hooks::tell_secrets(&mut view.hooks, &made);
     Ok(view)
 }

@@ -3,6 +3,7 @@
 mod bounds;
 mod inside;
 mod missing;
+mod page;
 mod registering;
 
 use std::path::Path;
@@ -14,7 +15,7 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use cooper_api::rest::{DeliveryAnswer, HookList, ReceiptStatus, TaskView};
+use cooper_api::rest::{DeliveryAnswer, DeliveryStatus, HookList, NotificationList, ReceiptStatus, TaskView};
 use cooper_engine::run::{Run, RunEvent, RunStatus};
 use cooper_engine::task::Cause;
 use cooper_ports::clock::{Clock as _, ManualClock};
@@ -33,6 +34,7 @@ use tower::ServiceExt as _;
 use super::rounds::Rounds;
 use super::*;
 use crate::api::{ApiState, router};
+use crate::settings::Settings;
 use crate::testing;
 
 /// 2026-05-04T10:00:00Z
@@ -545,7 +547,8 @@ async fn look_at(world: &World, kind: ReferenceKind, list: Vec<ListedReference>)
     let name = TaskName::parse("nightly").expect("valid");
     let task = world.core.tasks.find_task(&name).await.expect("store").expect("a task").task;
     let found = missed::listed(&task, kind, &list).expect("not too many");
-    missed::Look::new(false).compare(&world.core, &task, kind, found).await.expect("store")
+    let look = missed::Look::new(Settings::DEFAULT_SOURCE_POLL, false);
+    look.compare(&world.core, &task, kind, found).await.expect("store").waits
 }
 
 #[tokio::test]
@@ -605,4 +608,22 @@ async fn a_status_is_due_at_acceptance_and_at_the_end_and_needs_a_token() {
     let later = world.clock.now().after(Duration::from_secs(10));
     world.core.statuses.status_tried(&second[0], Some(later), Some("away")).await.expect("store");
     assert_eq!((due().await, world.core.statuses.next_status().await.expect("store")), (Vec::new(), Some(later)));
+    // What was given up is told once more when somebody asks for it.
+    world.core.statuses.status_tried(&second[0], None, Some("no")).await.expect("store");
+    let shown = async || {
+        let (_, text) = world.call("GET", "/api/v1/tasks/nightly/notifications", None).await;
+        serde_json::from_str::<NotificationList>(&text).expect("a list").value.remove(0)
+    };
+    let Cause::Source(cause) = &world.runs().await[0].origin.cause else { panic!("it is an event's") };
+    let view = shown().await;
+    assert_eq!((view.state.as_deref(), view.commit_id.as_deref()), (Some("error"), Some(cause.firing.commit.as_str())));
+    assert_eq!((view.status, view.reason.as_deref()), (DeliveryStatus::Failed, Some("no")));
+    let redeliver = async |id: &str| {
+        world.call("POST", &format!("/api/v1/tasks/nightly/notifications/{id}/redeliver"), None).await.0
+    };
+    assert_eq!(redeliver(&RunId::from_number(77).to_string()).await, StatusCode::NOT_FOUND);
+    assert_eq!(redeliver(&run.to_string()).await, StatusCode::OK);
+    let view = shown().await;
+    assert_eq!((view.status, view.reason, view.attempts), (DeliveryStatus::Waiting, None, 0));
+    assert_eq!(due().await.iter().map(|due| (due.run, due.want)).collect::<Vec<_>>(), [(run, 3)]);
 }

@@ -39,6 +39,7 @@ fn settings(data: &std::path::Path) -> Settings {
         context_retention: Settings::DEFAULT_CONTEXT_RETENTION,
         context_retention_bytes: Settings::DEFAULT_CONTEXT_RETENTION_BYTES,
         base_image_poll: Settings::DEFAULT_BASE_IMAGE_POLL,
+        source_poll: Settings::DEFAULT_SOURCE_POLL,
         wave_concurrency: Settings::DEFAULT_WAVE_CONCURRENCY,
         shutdown_grace: GRACE,
     }

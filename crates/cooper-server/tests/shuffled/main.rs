@@ -113,6 +113,7 @@ async fn the_end_state_is_the_same() {
         context_retention: Settings::DEFAULT_CONTEXT_RETENTION,
         context_retention_bytes: u64::MAX,
         base_image_poll: Settings::DEFAULT_BASE_IMAGE_POLL,
+        source_poll: Settings::DEFAULT_SOURCE_POLL,
         wave_concurrency: Settings::DEFAULT_WAVE_CONCURRENCY,
         shutdown_grace: DEADLINE,
     };

@@ -1,18 +1,23 @@
-//! Where tasks' repositories were at the last look.
+//! Where tasks' repositories were at the last look, and how that went.
 //!
 //! A row has a reference's full name, `refs/pull/NUMBER` for a pull request; what has been looked at has one, too: the
 //! folder that its names are in.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use cooper_engine::task::Task;
 use cooper_engine::trigger::name::{CommitId, RefName};
-use cooper_ports::references::{ChangedReference, Reference, ReferenceKind, ReferenceStore, SeenAt, SeenReferences};
+use cooper_ports::references::{
+    ChangedReference, LookRecord, LookWay, Reference, ReferenceKind, ReferenceStore, SeenAt, SeenReferences,
+};
 use cooper_ports::store_error::StoreError;
-use cooper_types::{RegistryId, TaskName};
+use cooper_ports::waves::NewRefusal;
+use cooper_types::{RegistryId, TaskName, Timestamp};
 use sqlx::{Row, SqliteConnection};
 
-use crate::Store;
 use crate::sql_error::{During, Stored, UnknownValue};
+use crate::{Store, waves};
 
 const READ: &str = "read references";
 const WRITE: &str = "write references";
@@ -181,15 +186,68 @@ impl ReferenceStore for Store {
         })
         .await
     }
+
+    async fn put_look(
+        &self,
+        task: &Task,
+        way: LookWay,
+        look: LookRecord,
+        refusals: Vec<NewRefusal>,
+    ) -> Result<(), StoreError> {
+        let (registry, key, created) = (self.registry_id(), task.name.key(), task.created.as_micros());
+        let generation = i64::try_from(task.generation).unwrap_or(i64::MAX);
+        self.write(async move |mut tx| {
+            let kept = sqlx::query(
+                "INSERT INTO source_looks (registry_id, task, way, at, next, fault)
+                 SELECT registry_id, task, ?3, ?4, ?5, ?6 FROM tasks
+                 WHERE registry_id = ?1 AND task = ?2 AND generation = ?7 AND state ->> '$.created' = ?8
+                 ON CONFLICT (registry_id, task, way) DO UPDATE
+                 SET at = excluded.at, next = excluded.next, fault = excluded.fault",
+            )
+            .bind(registry.0)
+            .bind(&key)
+            .bind(way.as_str())
+            .bind(look.at.as_micros())
+            .bind(look.next.as_micros())
+            .bind(&look.fault)
+            .bind(generation)
+            .bind(created)
+            .execute(&mut *tx)
+            .await
+            .during(WRITE)?;
+            match kept.rows_affected() {
+                0 => Ok(()),
+                _ => waves::refusals::write(&mut tx, registry, look.at, &refusals).await,
+            }
+        })
+        .await
+    }
+
+    async fn looks(&self, task: &TaskName) -> Result<BTreeMap<LookWay, LookRecord>, StoreError> {
+        let rows = sqlx::query("SELECT way, at, next, fault FROM source_looks WHERE registry_id = ?1 AND task = ?2")
+            .bind(self.registry_id().0)
+            .bind(task.key())
+            .fetch_all(self.readers())
+            .await
+            .during(READ)?;
+        let looks = rows.iter().map(|row| {
+            let name: &str = row.try_get("way").during(READ)?;
+            let way = LookWay::ALL.into_iter().find(|way| way.as_str() == name);
+            let way = way.ok_or_else(|| UnknownValue::new("way of looking", name)).stored(READ)?;
+            let time = |column: &str| row.try_get(column).map(Timestamp::from_micros).during(READ);
+            Ok((way, LookRecord { at: time("at")?, next: time("next")?, fault: row.try_get("fault").during(READ)? }))
+        });
+        looks.collect()
+    }
 }
 
 /// A task has another repository: what is there is not new.
 pub(super) async fn forget(tx: &mut SqliteConnection, registry: RegistryId, task: &str) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM seen_references WHERE registry_id = ?1 AND task = ?2")
-        .bind(registry.0)
-        .bind(task)
-        .execute(tx)
-        .await
-        .map(drop)
-        .during(WRITE)
+    for statement in [
+        "DELETE FROM seen_references WHERE registry_id = ?1 AND task = ?2",
+        "DELETE FROM source_looks WHERE registry_id = ?1 AND task = ?2",
+    ] {
+        sqlx::query(statement).bind(registry.0).bind(task).execute(&mut *tx).await.during(WRITE)?;
+    }
+    Ok(())
 }

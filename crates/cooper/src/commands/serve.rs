@@ -93,6 +93,10 @@ pub(crate) struct ServeArgs {
     /// from 1m to 24h [default: 10m]
     #[arg(long, value_name = "TIME")]
     base_image_poll: Option<String>,
+    /// How often repositories of tasks are looked at for what no webhook told of; forges for pull requests, after six times
+    /// that; from 10s to 24h [default: 10m]
+    #[arg(long, value_name = "TIME")]
+    source_poll: Option<String>,
     /// How many of the runs that base images set off go on at a time, from 1 to 256 [default: 4]
     #[arg(long, value_name = "N")]
     wave_concurrency: Option<String>,
@@ -173,6 +177,7 @@ impl ServeArgs {
             (Key::ContextRetention, &self.context_retention),
             (Key::ContextRetentionSize, &self.context_retention_size),
             (Key::BaseImagePoll, &self.base_image_poll),
+            (Key::SourcePoll, &self.source_poll),
             (Key::WaveConcurrency, &self.wave_concurrency),
             (Key::SourceCaFile, &self.source_ca_file),
             (Key::VaultAddress, &self.vault_address),

@@ -28,6 +28,7 @@ pub(crate) enum Key {
     ContextRetention,
     ContextRetentionSize,
     BaseImagePoll,
+    SourcePoll,
     WaveConcurrency,
     AllowSource,
     AllowWebhook,
@@ -54,7 +55,7 @@ pub(crate) enum Key {
 
 impl Key {
     /// Every key.
-    pub(crate) const ALL: [Self; 47] = [
+    pub(crate) const ALL: [Self; 48] = [
         Self::Listen,
         Self::TlsCert,
         Self::TlsKeyFile,
@@ -80,6 +81,7 @@ impl Key {
         Self::ContextRetention,
         Self::ContextRetentionSize,
         Self::BaseImagePoll,
+        Self::SourcePoll,
         Self::WaveConcurrency,
         Self::AllowSource,
         Self::AllowWebhook,
@@ -132,6 +134,7 @@ impl Key {
             Self::ContextRetention => "context-retention",
             Self::ContextRetentionSize => "context-retention-size",
             Self::BaseImagePoll => "base-image-poll",
+            Self::SourcePoll => "source-poll",
             Self::WaveConcurrency => "wave-concurrency",
             Self::AllowSource => "allow-source",
             Self::AllowWebhook => "allow-webhook",
@@ -183,6 +186,7 @@ impl Key {
             Self::ContextRetention => "7d",
             Self::ContextRetentionSize => "20GiB",
             Self::BaseImagePoll => "10m",
+            Self::SourcePoll => "10m",
             Self::WaveConcurrency => "4",
             Self::VaultAddress => "no server",
             Self::VaultTokenFile | Self::VaultCaFile | Self::SourceCaFile => "no file",
@@ -270,6 +274,7 @@ impl Key {
             | Self::ContextRetention
             | Self::ContextRetentionSize
             | Self::BaseImagePoll
+            | Self::SourcePoll
             | Self::WaveConcurrency
             | Self::AllowSource
             | Self::AllowWebhook

@@ -74,6 +74,7 @@ pub(crate) fn resolve_local(
                 context_retention: Duration::ZERO,
                 context_retention_bytes: u64::MAX,
                 base_image_poll: Settings::DEFAULT_BASE_IMAGE_POLL,
+                source_poll: Settings::DEFAULT_SOURCE_POLL,
                 wave_concurrency: Settings::DEFAULT_WAVE_CONCURRENCY,
                 allowed_sources,
                 allowed_webhooks: Vec::new(),

@@ -235,9 +235,17 @@ pub(super) fn span(text: &str) -> Result<Duration, String> {
 
 /// A time from a minute to a day.
 pub(super) fn base_image_poll(text: &str) -> Result<Duration, String> {
-    let range = Duration::from_secs(60)..=Duration::from_secs(24 * 3600);
-    let found = span(text).ok().filter(|time| range.contains(time));
-    found.ok_or_else(|| format!("`{text}` is not a time from 1m to 24h"))
+    to_a_day(text, 60).ok_or_else(|| format!("`{text}` is not a time from 1m to 24h"))
+}
+
+/// A time from ten seconds to a day.
+pub(super) fn source_poll(text: &str) -> Result<Duration, String> {
+    to_a_day(text, 10).ok_or_else(|| format!("`{text}` is not a time from 10s to 24h"))
+}
+
+fn to_a_day(text: &str, least: u64) -> Option<Duration> {
+    let range = Duration::from_secs(least)..=Duration::from_secs(24 * 3600);
+    span(text).ok().filter(|time| range.contains(time))
 }
 
 pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {

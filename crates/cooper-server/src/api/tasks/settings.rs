@@ -23,6 +23,7 @@ use cooper_types::{Platform, PoolName, SecretString, TimerName};
 
 use crate::api::hooks;
 use crate::api::runs::{MAX_SECRET_BYTES, invalid};
+use crate::core::Core;
 use crate::keys::ServerKey;
 use crate::outbox::endpoint::{Endpoint, checked_uri};
 use crate::problem::{ApiError, ApiResult, chain};
@@ -278,7 +279,7 @@ pub(super) fn timer_view(timer: &Timer) -> TimerSettings {
 
 /// A task as it is shown. Where its files come from may hold a secret, as an archive's URL does: others than its principal
 /// and administrators see it without.
-pub(super) fn view(record: &TaskRecord, token: &Token, key: &ServerKey) -> TaskView {
+pub(super) fn view(core: &Core, record: &TaskRecord, token: &Token) -> TaskView {
     let TaskRecord { task, credentials, .. } = record;
     let may_see_all = task.principal == token.principal || token.scopes.admin();
     let timers = task.timers.iter().map(|(name, timer)| (name.clone(), Some(timer_view(timer))));
@@ -297,7 +298,7 @@ pub(super) fn view(record: &TaskRecord, token: &Token, key: &ServerKey) -> TaskV
             run_retention_days: Some(task.retention.runs),
             log_retention_days: Some(task.retention.logs),
             timers: timers.collect(),
-            base_image_trigger: Some(base_image_view(task, key, may_see_all)),
+            base_image_trigger: Some(base_image_view(task, &core.key, may_see_all)),
             source_triggers: sources.collect(),
         },
         principal: task.principal.clone(),
@@ -312,13 +313,16 @@ pub(super) fn view(record: &TaskRecord, token: &Token, key: &ServerKey) -> TaskV
                 last_updated_time: credential.updated,
             })
             .collect(),
-        hooks: if may_see_all { record.hooks.iter().map(hooks::hook_view).collect() } else { Vec::new() },
+        hooks: match may_see_all {
+            true => record.hooks.iter().map(|hook| hooks::hook_view(core, record, hook)).collect(),
+            false => Vec::new(),
+        },
     }
 }
 
 /// A task as a list shows it: without the texts of its files, which can be large.
-pub(super) fn line(record: &TaskRecord, token: &Token, key: &ServerKey) -> TaskView {
-    let mut view = view(record, token, key);
+pub(super) fn line(core: &Core, record: &TaskRecord, token: &Token) -> TaskView {
+    let mut view = view(core, record, token);
     if let Some(StepSettings::EncodedTask(step)) = &mut view.settings.step {
         step.task_content = None;
         step.values_content = None;

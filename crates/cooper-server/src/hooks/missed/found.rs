@@ -11,7 +11,7 @@ use cooper_engine::trigger::repository::{EventRepository, RepositoryUrl};
 use cooper_forge::api::ForgeError;
 use cooper_ports::references::{Reference, ReferenceKind};
 use cooper_ports::store_error::StoreError;
-use cooper_source::git::{CredentialSource, GitCredential, ListedReference};
+use cooper_source::git::{CredentialSource, GitCredential, GitError, ListedReference};
 use cooper_spec::source::RemoteSource;
 use cooper_types::{SecretString, SourceHost, TaskName};
 
@@ -44,54 +44,66 @@ impl There {
 pub(in crate::hooks) type Found = BTreeMap<Reference, There>;
 
 impl Look {
-    /// The branches and tags of a task's repository; nothing if it can't be looked at.
-    pub(super) async fn list(&self, core: &Core, task: &Task) -> Option<Vec<ListedReference>> {
-        let Some(RemoteSource::Git(context)) = &task.source else { return None };
+    /// The branches and tags of a task's repository; if it can't be looked at, why not.
+    pub(super) async fn list(&self, core: &Core, task: &Task) -> Result<Vec<ListedReference>, String> {
+        let Some(RemoteSource::Git(context)) = &task.source else {
+            return Err("the task's context is no Git repository any more".to_owned());
+        };
         let credentials = TaskCredentials { core, task: &task.name };
         let listed = cooper_source::git::references(&core.egress, &credentials, &context.url);
-        match self.wait(task, &context.url.host(), listed).await? {
-            Ok(listed) => Some(listed),
-            Err(error) => {
-                tracing::info!(task = %task.name, error = chain(&error), "task's repository can't be looked at");
-                None
+        self.wait(task, &context.url.host(), listed).await?.map_err(|error| {
+            tracing::info!(task = %task.name, error = chain(&error), "task's repository can't be looked at");
+            // Looks show what the task itself keeps, and nothing that its principal has.
+            let mend = |host: &str| format!("`cooper task credential add --name {} --login-server {host}`", task.name);
+            match &error {
+                GitError::CredentialsNeeded { host, .. } => {
+                    format!("`{host}` asks for a login, and the task keeps none: {} sets one", mend(host))
+                }
+                GitError::CredentialsRefused { host, .. } => {
+                    format!("`{host}` does not take the task's login: {} sets another", mend(host))
+                }
+                error => error.told(),
             }
-        }
+        })
     }
 
-    /// The open pull requests, where the task keeps a token for the forge and the forge says them.
-    pub(super) async fn pull_requests(&self, core: &Core, task: &Task) -> Result<Option<Found>, StoreError> {
+    /// The open pull requests, or why they can't be looked at; nothing where there is nobody to ask, or no token to do it with.
+    pub(super) async fn pull_requests(
+        &self,
+        core: &Core,
+        task: &Task,
+    ) -> Result<Option<Result<Found, String>>, StoreError> {
         let Some(repository) = repository(task) else { return Ok(None) };
         let Some(url) = task.source.as_ref().and_then(|source| source.repository()) else { return Ok(None) };
-        let mut all: Option<Found> = None;
+        let mut all: Option<Result<Found, String>> = None;
         let listening = |provider: &Provider| listens(task, ReferenceKind::PullRequests, Some(*provider));
         for provider in task.providers().into_iter().filter(listening) {
             let Ok((_, host)) = forges::place(provider, &url.to_string()) else { continue };
             let limited = (host, task.principal.clone());
             if self.hosts().limited.contains(&limited) {
-                return Ok(None);
+                return Ok(Some(Err(format!("`{}` takes no more requests with this token for now", limited.0))));
             }
             let api = match forges::of_task(core, &task.name, provider, &url.to_string()).await? {
                 Ok(Some(api)) => api,
                 Ok(None) => continue,
                 Err(why) => {
-                    tracing::info!(task = %task.name, why, "task's pull requests can't be looked at");
+                    all.get_or_insert(Err(why));
                     continue;
                 }
             };
-            let Some(answer) = self.wait(task, &url.host(), api.pull_requests()).await else { return Ok(None) };
-            let listed = match answer {
-                Ok(Some(listed)) => listed,
-                Ok(None) => {
-                    tracing::info!(task = %task.name, "task's repository has too many open pull requests to be looked at");
-                    return Ok(None);
+            let listed = match self.wait(task, &url.host(), api.pull_requests()).await {
+                Ok(Ok(Some(listed))) => listed,
+                Ok(Ok(None)) => {
+                    return Ok(Some(Err("it has too many open pull requests to be looked at".to_owned())));
                 }
-                Err(error) => {
+                Ok(Err(error)) => {
                     if matches!(error, ForgeError::RateLimited { .. }) {
                         self.hosts().limited.insert(limited);
                     }
                     tracing::info!(task = %task.name, error = chain(&error), "task's pull requests can't be looked at");
-                    return Ok(None);
+                    return Ok(Some(Err(error.told())));
                 }
+                Err(why) => return Ok(Some(Err(why))),
             };
             let of = |event: SourceEvent| {
                 let SourceChange::PullRequest(pull) = &event.change else { return None };
@@ -100,19 +112,25 @@ impl Look {
                 let event = SourceEvent { repository: Some(repository.clone()), ..event };
                 Some((reference, There { at, peeled: None, event, provider: Some(provider) }))
             };
-            all.get_or_insert_default().extend(listed.into_iter().filter_map(of));
+            let found = listed.into_iter().filter_map(of);
+            match &mut all {
+                Some(Ok(all)) => all.extend(found),
+                // Another kind of forge is not this one.
+                Some(Err(_)) | None => all = Some(Ok(found.collect())),
+            }
         }
         Ok(all)
     }
 }
 
-/// The branches, or the tags, of a list. Nothing if they are too many: of a part it is not known what is new in it.
-pub(in crate::hooks) fn listed(task: &Task, kind: ReferenceKind, list: &[ListedReference]) -> Option<Found> {
-    let repository = repository(task)?;
-    let prefix = match kind {
-        ReferenceKind::Branches => "refs/heads/",
-        ReferenceKind::Tags => "refs/tags/",
-        ReferenceKind::PullRequests => return None,
+/// The branches, or the tags, of a list; if they are too many, that: of a part it is not known what is new in it.
+pub(in crate::hooks) fn listed(task: &Task, kind: ReferenceKind, list: &[ListedReference]) -> Result<Found, String> {
+    let no_repository = || "the task's context is no repository that events could name".to_owned();
+    let repository = repository(task).ok_or_else(no_repository)?;
+    let (prefix, what) = match kind {
+        ReferenceKind::Branches => ("refs/heads/", "branches"),
+        ReferenceKind::Tags => ("refs/tags/", "tags"),
+        ReferenceKind::PullRequests => return Err("Git lists no pull requests".to_owned()),
     };
     let commit = |id: &str| CommitId::parse(id).ok();
     let of = |listed: &ListedReference| {
@@ -137,10 +155,9 @@ pub(in crate::hooks) fn listed(task: &Task, kind: ReferenceKind, list: &[ListedR
     };
     let found: Found = list.iter().filter_map(of).take(MOST + 1).collect();
     if found.len() > MOST {
-        tracing::info!(task = %task.name, what = prefix, "task's repository has too many to be looked at");
-        return None;
+        return Err(format!("it has more than {MOST} {what}, which is too many to be looked at"));
     }
-    Some(found)
+    Ok(found)
 }
 
 /// The task's repository, as an event would name it.

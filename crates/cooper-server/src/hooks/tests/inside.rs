@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cooper_e2e::{Follows, Trap};
+use cooper_api::rest::LookKind;
+use cooper_e2e::{FileServer, Follows, Trap};
 use cooper_types::TaskName;
 use url::Url;
 
@@ -28,11 +29,12 @@ impl Beside {
         Self { world: World::over(core, store, clock, data).await, tasks: AtomicUsize::new(0) }
     }
 
-    /// A task whose repository is at this host, with a token for it.
-    async fn task(&self, host: &str) -> (String, Known) {
+    /// A task whose repository is at this host and that listens to these events, with a token for the host.
+    async fn task(&self, host: &str, events: &[&str]) -> (String, Known) {
         let name = format!("nightly-{}", self.tasks.fetch_add(1, Ordering::Relaxed));
         let context = format!("http://{host}/acme/shop.git");
-        let hook = self.world.task(&name, &context, json!({"provider": "github", "skipCi": false})).await;
+        let trigger = json!({"provider": "github", "skipCi": false, "events": events});
+        let hook = self.world.task(&name, &context, trigger).await;
         let path = format!("/api/v1/tasks/{name}/credentials/{}", authority(host));
         let (status, text) = self.world.call("PUT", &path, Some(json!({"username": "git", "password": "t0ken"}))).await;
         assert_eq!(status, StatusCode::OK, "{text}");
@@ -40,17 +42,30 @@ impl Beside {
     }
 }
 
+const EVENTS: [&str; 3] = ["commit", "pullrequest", "tag"];
+
+/// What an owner is told; where a name leads is not among it.
+fn told(host: &str, told: Option<String>) -> String {
+    let told = told.unwrap_or_default();
+    if host.contains("localhost") {
+        assert!(!told.contains("127.0.0.1") && !told.contains("7f00") && !told.contains("169.254"), "{host}: {told}");
+    }
+    told
+}
+
 #[tokio::test]
 async fn no_forge_leads_inside_when_hooks_are_registered() {
     let trap = Trap::start();
     let beside = Beside::new(&trap).await;
     let register = async |host: &str| {
-        let (task, _) = beside.task(host).await;
+        let (task, _) = beside.task(host, &EVENTS).await;
         crate::hooks::registering::pass(&beside.world.core).await.expect("store");
         let registration = beside.world.hooks(&task).await.value.remove(0).registration.expect("it can be asked");
-        registration.fault.unwrap_or_default()
+        told(host, registration.fault)
     };
     trap.try_way("registration", Follows::Redirects, "--allow-source", register).await;
+    let has_no_hooks = |_: &str, head: &str| head.starts_with("GET ").then(|| FileServer::answer("200 OK", &[], b"[]"));
+    trap.try_later("the hook itself", "--allow-source", has_no_hooks, register).await;
 }
 
 #[tokio::test]
@@ -58,7 +73,7 @@ async fn no_forge_leads_inside_when_it_is_told_of_runs() {
     let trap = Trap::start();
     let beside = Beside::new(&trap).await;
     let tell_one = async |host: &str| {
-        let (task, hook) = beside.task(host).await;
+        let (task, hook) = beside.task(host, &EVENTS).await;
         let (headers, body) = fixture("github/push");
         let text = String::from_utf8(body).expect("text");
         let body = text.replace("https://github.com", &format!("http://{}", authority(host))).into_bytes();
@@ -67,10 +82,10 @@ async fn no_forge_leads_inside_when_it_is_told_of_runs() {
         world.pass().await;
         statuses::pass(&world.core).await.expect("store");
         let task = TaskName::parse(&task).expect("valid");
-        let told = world.core.statuses.list_statuses(&task, Timestamp::from_micros(0), 10).await.expect("store");
-        let [told] = &told[..] else { panic!("{host}: {told:?}") };
-        assert_eq!(told.due, None, "it is no use to try again");
-        told.fault.clone().unwrap_or_default()
+        let rows = world.core.statuses.list_statuses(&task, Timestamp::from_micros(0), 10).await.expect("store");
+        let [row] = &rows[..] else { panic!("{host}: {rows:?}") };
+        assert_eq!(row.due, None, "it is no use to try again");
+        told(host, row.fault.clone())
     };
     let tell = async |host: &str| {
         let told = tell_one(host).await;
@@ -80,17 +95,33 @@ async fn no_forge_leads_inside_when_it_is_told_of_runs() {
     trap.try_way("status", Follows::Nothing, "--allow-source", tell).await;
 }
 
-#[tokio::test]
-async fn no_repository_leads_inside_when_it_is_looked_at() {
-    let trap = Trap::start();
-    let beside = Beside::new(&trap).await;
+/// Tries a way to look at repositories: the owner is told why it came to nothing.
+async fn look_beside(trap: &Trap, way: &str, kind: LookKind, events: &[&str]) {
+    let beside = Beside::new(trap).await;
     let look = async |host: &str| {
-        let (task, _) = beside.task(host).await;
-        missed::look(&beside.world.core, true, None).await.expect("store");
+        let (task, _) = beside.task(host, events).await;
+        missed::look(&beside.world.core, Settings::DEFAULT_SOURCE_POLL, true, None).await.expect("store");
+        let looks = beside.world.hooks(&task).await.looks;
+        let [look] = &looks[..] else { panic!("{host}: {looks:?}") };
+        assert_eq!(look.kind, kind);
+        let why_not = beside.world.call("GET", &format!("/api/v1/tasks/{task}/refusals"), None).await.1;
+        assert!(
+            why_not.contains("that no webhook told of") || why_not.contains("for what no webhook told of"),
+            "{why_not}"
+        );
         let (status, text) = beside.world.call("DELETE", &format!("/api/v1/tasks/{task}"), None).await;
         assert_eq!(status, StatusCode::NO_CONTENT, "{text}");
-        // It says so in the server's log; what Git says is told by the crate that asks.
-        "it is skipped: which is not public, or a redirect (--allow-source)".to_owned()
+        told(host, look.fault.clone())
     };
-    trap.try_way("branches", Follows::Redirects, "--allow-source", look).await;
+    trap.try_way(way, Follows::Redirects, "--allow-source", look).await;
+}
+
+#[tokio::test]
+async fn no_repository_leads_inside_when_it_is_looked_at() {
+    look_beside(&Trap::start(), "branches", LookKind::References, &["commit", "tag"]).await;
+}
+
+#[tokio::test]
+async fn no_forge_leads_inside_when_it_is_asked_for_pull_requests() {
+    look_beside(&Trap::start(), "pull requests", LookKind::PullRequests, &["pullrequest"]).await;
 }

@@ -1,8 +1,9 @@
 //! Tags and pull requests that no delivery told of.
 
+use cooper_api::rest::{LookKind, LookView};
 use cooper_engine::trigger::FiringKind;
 use cooper_engine::trigger::name::{CommitId, RefName};
-use cooper_ports::references::{ChangedReference, Reference, SeenAt};
+use cooper_ports::references::{ChangedReference, LookWay, Reference, SeenAt};
 use serde_json::Value;
 
 use super::registering::Forge;
@@ -10,7 +11,7 @@ use super::*;
 
 /// Looks everywhere, and tells whether something waits.
 async fn look_all(world: &World, pulls: bool) -> bool {
-    !missed::look(&world.core, pulls, None).await.expect("store").is_empty()
+    !missed::look(&world.core, Settings::DEFAULT_SOURCE_POLL, pulls, None).await.expect("store").is_empty()
 }
 
 #[tokio::test]
@@ -125,8 +126,9 @@ async fn what_happens_while_nobody_listens_or_elsewhere_starts_nothing() {
     // Somebody was just looking at the other one.
     let list = [listed("refs/heads/topic", 'a', None)];
     let found = missed::listed(&before, ReferenceKind::Branches, &list).expect("not too many");
-    let look_before = missed::Look::new(false);
-    assert!(!look_before.compare(&world.core, &before, ReferenceKind::Branches, found).await.expect("store"));
+    let look_before = missed::Look::new(Settings::DEFAULT_SOURCE_POLL, false);
+    let compared = look_before.compare(&world.core, &before, ReferenceKind::Branches, found).await.expect("store");
+    assert!(!compared.waits);
     assert_eq!(look("refs/heads/old").await, (false, 0), "another repository's");
     assert_eq!(look("refs/heads/new").await, (true, 0));
 }
@@ -224,7 +226,7 @@ async fn hosts_that_do_not_answer_are_waited_for_once() {
     let context = format!("http://{}/acme/shop.git", forge.authority);
     world.task("nightly", &context, json!({"provider": "github", "events": ["commit"]})).await;
     forge.point(&[("refs/heads/main", 'a')]);
-    let mut look = missed::Look::new(false);
+    let mut look = missed::Look::new(Settings::DEFAULT_SOURCE_POLL, false);
     // The one that answers has time enough on any machine.
     look.time = Duration::from_secs(10);
     assert!(look.everywhere(&world.core).await.expect("store").is_empty());
@@ -233,6 +235,35 @@ async fn hosts_that_do_not_answer_are_waited_for_once() {
     let name = TaskName::parse("nightly").expect("valid");
     let known = world.core.references.seen_references(&name).await.expect("store");
     assert!(known.looked.contains(&ReferenceKind::Branches), "it was looked at");
+}
+
+#[tokio::test]
+async fn a_slow_host_keeps_no_later_page_of_tasks_waiting() {
+    let (world, forge) = (World::new().await, Forge::start().await);
+    forge.point(&[("refs/heads/main", 'a')]);
+    // The system takes connections for it, and nobody answers.
+    let slow = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let context = format!("http://{}/a/b.git", slow.local_addr().expect("an address"));
+    world.task("a-slow", &context, json!({"events": ["commit"]})).await;
+    let context = format!("http://{}/acme/shop.git", forge.authority);
+    for number in 0..=100 {
+        world.task(&format!("b-{number:03}"), &context, json!({"events": ["commit"]})).await;
+    }
+    let core = Arc::clone(&world.core);
+    let look = tokio::spawn(async move {
+        let mut look = missed::Look::new(Settings::DEFAULT_SOURCE_POLL, false);
+        look.time = Duration::from_secs(3600);
+        look.everywhere(&core).await.map(drop)
+    });
+    let last = TaskName::parse("b-100").expect("valid");
+    let looked = async {
+        while world.core.references.seen_references(&last).await.expect("store").looked.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), looked).await.expect("it is looked at");
+    assert!(!look.is_finished(), "the slow one is still waited for");
+    look.abort();
 }
 
 #[tokio::test]
@@ -253,4 +284,59 @@ async fn what_is_away_for_a_moment_or_comes_in_masses_is_nothing_that_was_missed
     assert_eq!((look(&many).await, look(&many).await, look(&many).await), ((true, 0), (false, 0), (false, 0)));
     let one_more = [&many[..], &["v3".to_owned()]].concat();
     assert_eq!((look(&one_more).await, look(&one_more).await), ((true, 0), (false, 1)));
+}
+
+#[tokio::test]
+async fn how_a_look_went_is_told_until_the_next_one() {
+    let (world, forge) = (World::new().await, Forge::start().await);
+    let context = format!("http://{}/acme/shop.git", forge.authority);
+    world.task("nightly", &context, json!({"provider": "github"})).await;
+    let looks = async || {
+        look_all(&world, true).await;
+        world.hooks("nightly").await.looks
+    };
+    let why_not = async || world.call("GET", "/api/v1/tasks/nightly/refusals", None).await.1;
+    forge.refuse(503);
+    let [look] = &looks().await[..] else { panic!("without a token the forge is not asked") };
+    let fault = look.fault.as_deref().unwrap_or_default();
+    assert!(fault.contains("503"), "{fault}");
+    assert!(!fault.contains("not now"), "the forge's own words: {fault}");
+    let period = |look: &LookView| look.next_time.since(look.time);
+    assert_eq!((look.kind, period(look)), (LookKind::References, Settings::DEFAULT_SOURCE_POLL));
+    assert!(why_not().await.contains("503"), "{}", why_not().await);
+    world.give_token("nightly", &forge).await;
+    forge.refuse(401);
+    let both = looks().await;
+    let [git, pulls] = &both[..] else { panic!("{both:?}") };
+    assert!(git.fault.as_deref().is_some_and(|why| why.contains("cooper task credential add")), "{git:?}");
+    assert!(pulls.fault.as_deref().is_some_and(|why| why.contains("does not take the token (401)")), "{pulls:?}");
+    assert_eq!(period(pulls), Settings::DEFAULT_SOURCE_POLL * 6);
+    forge.refuse(0);
+    forge.point(&[("refs/heads/main", 'a')]);
+    assert!(looks().await.iter().all(|look| look.fault.is_none()));
+    forge.point(&[("refs/heads/main", 'b')]);
+    let waits = looks().await;
+    assert_eq!(period(&waits[0]), Duration::from_secs(60), "what is new is looked at again soon");
+    assert_eq!(why_not().await, r#"{"value":[]}"#);
+    // Another repository, of which nothing is known yet.
+    let step = json!({"type": "Docker", "contextPath": "https://git.example/team/other.git"});
+    let (status, text) = world.call("PATCH", "/api/v1/tasks/nightly", Some(json!({"step": step}))).await;
+    assert_eq!(status, StatusCode::OK, "{text}");
+    assert_eq!(world.hooks("nightly").await.looks, []);
+}
+
+#[tokio::test]
+async fn what_was_found_and_started_nothing_is_told() {
+    let world = World::new().await;
+    world.task("nightly", REPOSITORY, json!({"events": ["tag"]})).await;
+    let many: Vec<_> = (0..60).map(|number| listed(&format!("refs/tags/import-{number}"), 'a', None)).collect();
+    let name = TaskName::parse("nightly").expect("valid");
+    let task = world.core.tasks.find_task(&name).await.expect("store").expect("a task").task;
+    let look = missed::Look::new(Settings::DEFAULT_SOURCE_POLL, false);
+    for list in [&[][..], &many, &many] {
+        let found = vec![(ReferenceKind::Tags, missed::listed(&task, ReferenceKind::Tags, list))];
+        look.compare_all(&world.core, &task, LookWay::Git, found).await.expect("store");
+    }
+    let why_not = world.call("GET", "/api/v1/tasks/nightly/refusals", None).await.1;
+    assert!(why_not.contains("60 are new at once"), "{why_not}");
 }

@@ -8,7 +8,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{Method, Uri};
 use axum::response::IntoResponse as _;
-use cooper_api::rest::{RegistrationStatus, RegistrationView};
+use cooper_api::rest::{HookSetup, RegistrationStatus, RegistrationView};
 use cooper_engine::task::Task;
 use serde_json::Value;
 
@@ -136,6 +136,11 @@ impl World {
         assert_eq!(crate::hooks::registering::pass(&self.core).await.expect("store"), None, "nothing is left to do");
     }
 
+    /// Who sets a task's hook at its forge.
+    async fn setup(&self, task: &str) -> HookSetup {
+        self.hooks(task).await.value.remove(0).hook.setup
+    }
+
     async fn registration(&self, task: &str) -> RegistrationView {
         self.hooks(task).await.value.remove(0).registration.expect("the forge can be asked")
     }
@@ -168,9 +173,10 @@ async fn a_hook_is_registered_renewed_and_removed_with_its_task() {
     let view = world.registration("nightly").await;
     let fault = format!("the task keeps no token for {}", forge.authority);
     assert_eq!((view.status, view.fault), (RegistrationStatus::Failed, Some(fault)));
-    assert_eq!(forge.asked(), 0);
+    assert_eq!((forge.asked(), world.setup("nightly").await), (0, HookSetup::LacksToken));
 
     world.give_token("nightly", &forge).await;
+    assert_eq!(world.setup("nightly").await, HookSetup::Server);
     assert_eq!(world.registration("nightly").await.status, RegistrationStatus::Waiting);
     world.registered().await;
     let url = format!("https://ci.example/hooks/{}", hook.id);
@@ -220,6 +226,20 @@ async fn a_hook_is_registered_renewed_and_removed_with_its_task() {
 }
 
 #[tokio::test]
+async fn a_token_for_a_forge_of_no_kind_is_said_to_be_of_no_use_there() {
+    let (world, forge) = (World::new().await, Forge::start().await);
+    let context = format!("http://{}/acme/shop.git", forge.authority);
+    world.task("nightly", &context, json!({})).await;
+    assert_eq!(world.setup("nightly").await, HookSetup::Hand);
+    world.give_token("nightly", &forge).await;
+    assert_eq!(world.setup("nightly").await, HookSetup::LacksForge);
+    let change = json!({"sourceTriggers": {"t": {"provider": "github", "events": ["commit"], "branches": ["**"]}}});
+    let (status, text) = world.call("PATCH", "/api/v1/tasks/nightly", Some(change)).await;
+    assert_eq!(status, StatusCode::OK, "{text}");
+    assert_eq!(world.setup("nightly").await, HookSetup::Server);
+}
+
+#[tokio::test]
 async fn a_forge_that_refuses_or_is_away_keeps_no_task_from_being_made() {
     let (world, forge) = (World::new().await, Forge::start().await);
     forge.refuse(403);
@@ -229,7 +249,7 @@ async fn a_forge_that_refuses_or_is_away_keeps_no_task_from_being_made() {
     let view = world.registration("nightly").await;
     let fault = view.fault.expect("a reason");
     assert!(
-        view.status == RegistrationStatus::Failed && fault.contains("not now") && fault.contains("it needs"),
+        view.status == RegistrationStatus::Failed && fault.contains("(403); it needs") && !fault.contains("not now"),
         "{fault}"
     );
     let asked = forge.asked();

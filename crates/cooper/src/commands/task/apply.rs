@@ -80,7 +80,7 @@ pub(super) async fn apply(args: &ApplyArgs, server: &ServerArgs, environment: &E
         let query = ReplaceTaskQuery { dry_run: false, generation: Some(generation), created };
         let task = client.replace_task(&change.name, &change.settings, query).await?;
         output::note(&format!("Task {} is applied.", change.name));
-        super::source::tell_new_hooks(&task, client.server());
+        super::source::tell_hooks(&task, client.server());
     }
     Ok(Exit::Success)
 }

@@ -103,8 +103,9 @@ async fn put(set: &SetArgs, exists: bool, server: &ServerArgs, environment: &Env
         None => password(set.password_stdin)?,
     };
     let request = SetTaskCredential { username: set.username.clone(), password };
-    client.set_task_credential(&task, &host, &request).await?;
+    let kept = client.set_task_credential(&task, &host, &request).await?;
     output::note(&format!("Credential of task {task} for {host} is kept."));
+    super::source::tell_hooks(&kept, client.server());
     Ok(Exit::Success)
 }
 

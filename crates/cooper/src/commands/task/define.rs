@@ -12,7 +12,7 @@ use cooper_client::Client;
 use cooper_spec::source::{RemoteSource, SourceLocation};
 use cooper_types::{Platform, SourceHost, TaskName, TimerName};
 
-use super::source::{SourceArgs, tell_new_hooks};
+use super::source::{SourceArgs, tell_hooks};
 use super::{NameArgs, show};
 use crate::azure::AzureFlags;
 use crate::build::argument;
@@ -219,11 +219,11 @@ pub(super) async fn create(args: &CreateArgs, server: &ServerArgs, environment: 
     let credential = args.what.git_credential()?;
     let mut task = client.create_task(&settings).await?;
     if let Some(kept) = keep_token(&client, &name, credential).await? {
-        task = TaskView { hooks: task.hooks, ..kept };
+        task = with_secrets(kept, task);
     }
     output::note(&format!("Task {name} is made."));
     if args.output == OutputForm::Text {
-        tell_new_hooks(&task, client.server());
+        tell_hooks(&task, client.server());
     }
     show(&task, args.output)?;
     Ok(Exit::Success)
@@ -252,11 +252,11 @@ pub(super) async fn update(args: &UpdateArgs, server: &ServerArgs, environment: 
         false => client.update_task(&name, &settings).await?,
     };
     if let Some(kept) = keep_token(&client, &name, credential).await? {
-        task = TaskView { hooks: task.hooks, ..kept };
+        task = with_secrets(kept, task);
     }
     output::note(&format!("Task {name} is changed."));
     if args.output == OutputForm::Text {
-        tell_new_hooks(&task, client.server());
+        tell_hooks(&task, client.server());
     }
     show(&task, args.output)?;
     Ok(Exit::Success)
@@ -288,6 +288,16 @@ fn is_sound(what: &WhatArgs, step: &EncodedStepSettings) -> Result<bool, Stop> {
             Ok(false)
         }
     }
+}
+
+/// A task as it is now, with the secrets of its hooks that were told before.
+fn with_secrets(mut task: TaskView, told: TaskView) -> TaskView {
+    for hook in told.hooks {
+        if let Some(own) = task.hooks.iter_mut().find(|own| own.id == hook.id) {
+            own.secret = hook.secret;
+        }
+    }
+    task
 }
 
 /// Keeps a token for a Git host with the task.

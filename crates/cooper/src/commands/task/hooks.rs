@@ -1,7 +1,10 @@
 //! `cooper task hooks`: where forges send what happens, what came, and what each delivery led to.
 
 use clap::Args;
-use cooper_api::rest::{DeliveryView, EventOutcomeView, HookList, RegistrationStatus, RegistrationView, SeenHook};
+use cooper_api::rest::{
+    DeliveryView, EventOutcomeView, HookList, HookSetup, LookKind, LookView, RegistrationStatus, RegistrationView,
+    SeenHook,
+};
 use cooper_client::ServerUrl;
 
 use super::{NameArgs, plain, source};
@@ -45,14 +48,10 @@ pub(super) async fn run(args: &HooksArgs, server: &ServerArgs, environment: &Env
             OutputForm::Text => {
                 source::tell_secret(&hook, client.server());
                 output::note(match args.revoke_old {
-                    true => {
-                        "No other is taken any more: set it at the forge now, or what happens until then is not told."
-                    }
-                    false => {
-                        "The one before is taken for another day: set the new one at the forge until then, unless the server \
-                         does that (`cooper task hooks` says so)."
-                    }
+                    true => "No other is taken any more: until the forge has it, what happens there is not told.",
+                    false => "The one before is taken for another day.",
                 });
+                output::note(&plain(&source::who_sets_up(&hook, name.as_str())));
             }
         }
         return Ok(Exit::Success);
@@ -60,34 +59,52 @@ pub(super) async fn run(args: &HooksArgs, server: &ServerArgs, environment: &Env
     match args.output {
         OutputForm::Json => output::json(&hooks)?,
         OutputForm::Text if hooks.value.is_empty() => output::note(&format!("Task {name} listens to no repository.")),
-        OutputForm::Text => output::line(&describe(&hooks, client.server()))?,
+        OutputForm::Text => output::line(&describe(&hooks, name.as_str(), client.server()))?,
     }
     Ok(Exit::Success)
 }
 
-fn describe(hooks: &HookList, server: &ServerUrl) -> String {
+fn describe(hooks: &HookList, task: &str, server: &ServerUrl) -> String {
     let mut lines = Vec::new();
     for seen in &hooks.value {
         lines.push(plain(&format!("{}: {}", seen.hook.provider, source::url(&seen.hook, server))));
         let last = seen.last.map(|last| format!(", the last {}", short_time(last))).unwrap_or_default();
+        let repeated = if seen.repeated > 0 { format!(", {} came again", seen.repeated) } else { String::new() };
         lines.push(format!(
-            "  since the server's start: {} kept, {} passed over, {} refused{last}",
+            "  since the server's start: {} kept{repeated}, {} passed over, {} refused{last}",
             seen.kept, seen.passed_over, seen.refused
         ));
         if let Some((at, why)) = seen.last_not_kept.zip(seen.why.as_ref()) {
             lines.push(plain(&format!("  not kept {}: {why}", short_time(at))));
+        }
+        if seen.hook.setup == HookSetup::LacksForge {
+            lines.push(plain(&format!("  {}", source::who_sets_up(&seen.hook, task))));
         }
         lines.extend(seen.registration.as_ref().map(|registration| plain(&registered(registration))));
         if let Some(until) = seen.hook.previous_secret_until {
             lines.push(format!("  the secret before is taken until {}", short_time(until)));
         }
     }
+    lines.extend(hooks.looks.iter().map(|look| plain(&looked(look))));
     if !hooks.deliveries.is_empty() {
         let rows: Vec<[String; 4]> = hooks.deliveries.iter().flat_map(rows).collect();
         lines.push(String::new());
         lines.push(table::table(["RECEIVED", "DELIVERY", "EVENT", "LED TO"], &rows));
     }
     lines.join("\n")
+}
+
+/// How a look for what no webhook told of went.
+fn looked(look: &LookView) -> String {
+    let what = match look.kind {
+        LookKind::References => "branches and tags",
+        LookKind::PullRequests => "pull requests",
+    };
+    let (time, next) = (short_time(look.time), short_time(look.next_time));
+    match &look.fault {
+        None => format!("{what} looked at {time} for what no webhook told of, next {next}"),
+        Some(fault) => format!("{what} can't be looked at ({time}, next {next}): {fault}"),
+    }
 }
 
 /// How far its registration at the forge is.

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use cooper_api::rest::{HookView, SourceEventType, SourceTriggerSettings, TaskSettings, TaskStatus, TaskView};
+use cooper_api::rest::{
+    HookSetup, HookView, SourceEventType, SourceTriggerSettings, TaskSettings, TaskStatus, TaskView,
+};
 use cooper_client::ServerUrl;
 use cooper_spec::source::{ReferenceKind, RemoteSource, SourceLocation};
-use cooper_types::TriggerName;
+use cooper_types::{TaskName, TriggerName};
 
 use super::plain;
 use crate::fault::Fault;
@@ -206,10 +208,24 @@ pub(super) fn describe(settings: &SourceTriggerSettings) -> String {
     text
 }
 
-/// Shows the hooks that were made just now, with their secrets: nothing shows these again.
-pub(super) fn tell_new_hooks(task: &TaskView, server: &ServerUrl) {
-    for hook in task.hooks.iter().filter(|hook| hook.secret.is_some()) {
-        tell_secret(hook, server);
+/// Shows the hooks that were made just now: those that a person sets at the forge with their secrets, which nothing shows again.
+/// Says where a token is kept for nothing.
+pub(super) fn tell_hooks(task: &TaskView, server: &ServerUrl) {
+    let name = task.settings.name.as_ref().map(TaskName::as_str).unwrap_or_default();
+    for hook in &task.hooks {
+        if hook.secret.is_some() {
+            match hook.setup {
+                HookSetup::Server => {
+                    output::note(&plain(&format!("Webhook for {}: {}", hook.provider, url(hook, server))));
+                }
+                HookSetup::LacksToken | HookSetup::LacksPublicUrl | HookSetup::LacksForge | HookSetup::Hand => {
+                    tell_secret(hook, server);
+                }
+            }
+            output::note(&plain(&who_sets_up(hook, name)));
+        } else if hook.setup == HookSetup::LacksForge {
+            output::warning(&plain(&who_sets_up(hook, name)));
+        }
     }
 }
 
@@ -218,6 +234,27 @@ pub(super) fn tell_secret(hook: &HookView, server: &ServerUrl) {
     let secret = hook.secret.as_deref().unwrap_or_default();
     output::note(&plain(&format!("Webhook for {}: {}", hook.provider, url(hook, server))));
     output::note(&plain(&format!("Its secret, which is not shown again: {secret}")));
+}
+
+/// Who sets a hook at its forge, and what would have the server do it.
+pub(super) fn who_sets_up(hook: &HookView, task: &str) -> String {
+    let host = hook.forge_host.as_deref().unwrap_or("the host");
+    match hook.setup {
+        HookSetup::Server => format!(
+            "The server sets it at {host} with the task's token: there is nothing to do by hand. `cooper task hooks {task}` says how far that is."
+        ),
+        HookSetup::LacksToken => format!(
+            "Set it at {host}. With a token the server does that itself: `cooper task credential add --name {task} --login-server {host}`."
+        ),
+        HookSetup::LacksPublicUrl => {
+            format!("Set it at {host}: the server can't do that itself, because it was started without --public-url.")
+        }
+        HookSetup::LacksForge => format!(
+            "The task keeps a token for {host}, but not what kind of forge that is, and its name does not tell: no hook is set and no commit \
+             status told with it. `cooper task update {task} --forge KIND` says it (github, gitlab, gitea, bitbucket-server, …)."
+        ),
+        HookSetup::Hand => "Set it where pushes are to be told of.".to_owned(),
+    }
 }
 
 /// Where a forge sends to, as this machine reaches the server.
