@@ -3,16 +3,19 @@
 //! ```text
 //! member:  Waiting ──its run is accepted──▶ Running ──▶ Done | Failed
 //!             ├── nothing that it stands on differs any more ──▶ Unchanged
-//!             ├── a newer wave has it as well, or one that is paused has it already ──▶ TakenOver
+//!             ├── a newer wave has it as well and this one is not paused, or is cancelled ──▶ TakenOver
 //!             └── its run can't be made ──▶ Failed │ a member before it failed, or it is gone ──▶ Skipped │ cancel ──▶ Canceled
 //!
 //! wave:    Running ◀──pause, resume──▶ Paused;  either ──cancel──▶ Canceled;  over when no member waits or runs
 //! ```
 //!
+//! Whoever waits in a paused wave begins in no other one ([`Pauses`]): it waits there, too, until nothing holds it any more.
+//!
 //! [`plan`](fn@plan) says who takes part and in which order; [`Wave`] says what may begin now, and what an event makes of it. Both are
 //! pure. What a task stands on is what its last run resolved ([`Dependent`]), digest by digest.
 
 mod image;
+mod pause;
 mod plan;
 mod state;
 #[cfg(test)]
@@ -24,6 +27,7 @@ use cooper_types::{Digest, PrincipalName, RunId, TaskName, Timestamp, WaveId};
 use serde::{Deserialize, Serialize};
 
 pub use image::ImageTag;
+pub use pause::Pauses;
 pub use plan::{Apart, Base, Change, Dependent, Graph, Plan, PlannedMember, Refused, Rule, plan};
 pub use state::{RunFailure, WaveEvent, WaveRefusal};
 

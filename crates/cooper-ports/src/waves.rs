@@ -176,8 +176,11 @@ pub struct TaskBases {
     pub moved: Vec<MovedBase>,
     /// A run of the task goes on that may stand on any of these, and move the same tags.
     pub busy: bool,
-    /// A task that makes one of its bases and is being built in a wave, or waits for that in another wave than this; by its key.
+    /// A task that makes one of its bases and is being built in a wave, or waits for that in another wave than this, and is not
+    /// held by a pause; by its key.
     pub maker: Option<String>,
+    /// Since when nothing has held it that people did: since it has waited, or since a pause has ended that held it.
+    pub free_since: Option<Timestamp>,
 }
 
 /// A base that differs from what a task was last built on.
@@ -244,8 +247,8 @@ pub trait WaveStore: Send + Sync {
     /// What a tag stands for, as far as it is known.
     async fn known_digest(&self, image: &ImageTag) -> Result<Option<Digest>, StoreError>;
 
-    /// Opens a wave, and has it take over members of older ones that wait, or leave them to those that are paused; nothing
-    /// happens if one of the changes is done with already. None comes back where no wave was opened.
+    /// Opens a wave, and has it take over members of older ones that wait, those of paused ones excepted; nothing happens if one
+    /// of the changes is done with already. None comes back where no wave was opened.
     async fn open_wave(&self, open: OpenWave) -> Result<Option<WaveId>, StoreError>;
 
     /// Opens a wave of the members of another one that failed, were left out or were cancelled. None comes back where there are
@@ -254,6 +257,9 @@ pub trait WaveStore: Send + Sync {
 
     /// The waves that are not over, the oldest first. Runs that have waited for so long are told apart.
     async fn open_waves(&self, agentless: Duration) -> Result<Vec<WaveHead>, StoreError>;
+
+    /// The tasks that wait in a wave, by their keys.
+    async fn waiting_in_wave(&self, id: WaveId) -> Result<Vec<String>, StoreError>;
 
     /// A wave.
     async fn find_wave(&self, id: WaveId) -> Result<Option<StoredWave>, StoreError>;
@@ -269,7 +275,7 @@ pub trait WaveStore: Send + Sync {
     async fn ended_members(&self) -> Result<Vec<EndedMember>, StoreError>;
 
     /// Changes a wave; tells whether it was still of that generation, and changes nothing otherwise. What a member was left out
-    /// for is written down with its task.
+    /// for is written down with its task. What waits in another wave as well when its wave is cancelled is that one's.
     async fn save_wave(&self, save: SaveWave) -> Result<bool, StoreError>;
 
     /// What has become of a task's bases since it was last built, for its turn in a wave.

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cooper_engine::wave::{self, Apart, Change, ImageTag, Member, MemberState, WaveEvent, WavePhase};
+use cooper_engine::wave::{self, Apart, Change, ImageTag, Member, MemberState, Pauses, WaveEvent, WavePhase};
 use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::store_error::StoreError;
 use cooper_ports::waves::{BaseChange, ChangedBy, EndedMember, NewRefusal, OpenWave, SaveWave, StoredWave, WaveHead};
@@ -105,6 +105,10 @@ struct Waves {
     known: BTreeMap<WaveId, StoredWave>,
     /// Those that are not over, as the store had them at the last look.
     heads: Vec<WaveHead>,
+    /// What waits in paused waves, by their generations.
+    paused: BTreeMap<WaveId, (i64, Vec<String>)>,
+    /// What they hold.
+    pauses: Pauses,
     /// By their tasks' keys: of a task, one member at a time is tried.
     in_flight: BTreeMap<String, Flight>,
     held: BTreeMap<(WaveId, usize), Held>,
@@ -123,6 +127,8 @@ impl Waves {
             core,
             known: BTreeMap::new(),
             heads: Vec::new(),
+            paused: BTreeMap::new(),
+            pauses: Pauses::default(),
             in_flight: BTreeMap::new(),
             held: BTreeMap::new(),
             ready: VecDeque::new(),
@@ -151,7 +157,31 @@ impl Waves {
         }
         self.heads = self.core.waves.open_waves(AGENTLESS).await?;
         self.refresh().await;
+        self.look_at_pauses().await?;
         self.send_off();
+        Ok(())
+    }
+
+    /// Reads what waits in the paused waves that have changed.
+    async fn look_at_pauses(&mut self) -> Result<(), StoreError> {
+        let paused = self.heads.iter().filter(|head| head.phase == WavePhase::Paused);
+        let paused: BTreeMap<WaveId, i64> = paused.map(|head| (head.id, head.generation)).collect();
+        let before = self.paused.len();
+        self.paused.retain(|id, (generation, _)| paused.get(id) == Some(generation));
+        let mut is_new = self.paused.len() < before;
+        for (id, generation) in paused {
+            if !self.paused.contains_key(&id) {
+                // It may have changed since: then it is read again at the next look.
+                self.paused.insert(id, (generation, self.core.waves.waiting_in_wave(id).await?));
+                is_new = true;
+            }
+        }
+        if is_new {
+            self.pauses = Pauses::default();
+            for (id, (_, tasks)) in &self.paused {
+                self.pauses.hold(*id, tasks.iter().cloned());
+            }
+        }
         Ok(())
     }
 
@@ -302,7 +332,7 @@ impl Waves {
                         }
                     }
                 }
-                // They cost nothing, however large they are.
+                // They cost nothing, however large they are: what they hold is read once.
                 WavePhase::Paused => drop(self.known.remove(&head.id)),
                 WavePhase::Canceled => {
                     self.known.remove(&head.id);
@@ -335,8 +365,12 @@ impl Waves {
     fn send_off(&mut self) {
         let (now, moment) = (self.core.clock.now(), Moment::now());
         let mut room = self.room();
-        self.ready
-            .retain(|ready| moment.duration_since(ready.since) < STANDS && self.known.contains_key(&ready.turn.wave));
+        let Self { ready, known, pauses, .. } = self;
+        let stands = |since: Moment| moment.duration_since(since) < STANDS;
+        ready.retain(|ready| {
+            let Turn { wave, task, .. } = &ready.turn;
+            stands(ready.since) && known.contains_key(wave) && !pauses.holds(task)
+        });
         while room > 0 {
             let Some(ready) = self.ready.pop_front() else { break };
             if self.in_flight.contains_key(&ready.turn.task.key()) {
@@ -356,14 +390,14 @@ impl Waves {
         while left > 0 {
             let Some(Next { wave, owner, member }) = queues.next() else { return };
             let Some(known) = self.known.get(&wave).and_then(|known| known.wave.members.get(member)) else { continue };
-            let (task, since) = (known.task.clone(), known.since);
+            let task = known.task.clone();
             if self.in_flight.contains_key(&task.key()) {
                 continue;
             }
             queues.is_asked(wave, &owner);
             left -= 1;
             let first = self.held.get(&(wave, member)).map_or(now, |held| held.first);
-            let turn = Turn { wave, member, task, owner, since, tried_for: now.since(first) };
+            let turn = Turn { wave, member, task, owner, tried_for: now.since(first) };
             self.fly(turn.clone(), false, turn::ask(Arc::clone(&self.core), turn));
         }
     }
@@ -379,7 +413,7 @@ impl Waves {
                 let key = (*id, *member);
                 !is_ready.contains(&key) && self.held.get(&key).is_none_or(|held| held.until <= now)
             };
-            for place in stored.wave.ready().into_iter().filter(may) {
+            for place in stored.wave.ready(&self.pauses).into_iter().filter(may) {
                 queues.waits(*id, owner(&stored.wave.members[place]), place);
             }
             let runs = |member: &&Member| matches!(member.state, MemberState::Running { .. });

@@ -122,6 +122,11 @@ impl WaveStore for Store {
         heads.collect()
     }
 
+    async fn waiting_in_wave(&self, id: WaveId) -> Result<Vec<String>, StoreError> {
+        let mut tx = self.readers().acquire().await.during(READ)?;
+        members::waiting(&mut tx, self.registry_id(), wave_number(id)).await
+    }
+
     async fn find_wave(&self, id: WaveId) -> Result<Option<StoredWave>, StoreError> {
         let mut tx = self.readers().begin().await.during(READ)?;
         find(&mut tx, self.registry_id(), wave_number(id)).await
@@ -279,7 +284,7 @@ async fn open(
     Ok(Some(insert(tx, registry, now, (&moved, &open.cuts, &open.origins), &open.members).await?))
 }
 
-/// Makes a wave. What waits in older ones for the same tasks is its from then on; what is paused with one stays there.
+/// Makes a wave. What waits in older ones for the same tasks is its from then on; what is paused with one waits in both.
 async fn insert(
     tx: &mut SqliteConnection,
     registry: RegistryId,
@@ -311,15 +316,9 @@ async fn insert(
     members::insert(tx, registry, number, now, members).await?;
     members::left_out_elsewhere(tx, registry, number).await?;
     for older in members::waiting_elsewhere(tx, registry, number).await? {
-        let (loser, places, by) = match older.phase {
-            WavePhase::Paused => (number, older.here, id(older.wave)?),
-            WavePhase::Running | WavePhase::Canceled => {
-                members::waited_since(tx, registry, number, &older.here, &older.since).await?;
-                (older.wave, older.there, new)
-            }
-        };
-        let Some(mut stored) = find(tx, registry, loser).await? else { continue };
-        if let Ok(changed) = stored.wave.apply(WaveEvent::TakenOver { members: places, by }, now) {
+        members::waited_since(tx, registry, number, &older).await?;
+        let Some(mut stored) = find(tx, registry, older.wave).await? else { continue };
+        if let Ok(changed) = stored.wave.apply(WaveEvent::TakenOver { members: older.there, by: new }, now) {
             save_known(tx, registry, now, &SaveWave::of(&stored, &changed)).await?;
         }
     }
@@ -373,15 +372,16 @@ async fn save(
     now: Timestamp,
     save: &SaveWave,
 ) -> Result<bool, StoreError> {
-    let generation: Option<i64> =
-        sqlx::query_scalar("SELECT generation FROM waves WHERE registry_id = ?1 AND number = ?2")
+    let known: Option<(i64, String)> =
+        sqlx::query_as("SELECT generation, phase FROM waves WHERE registry_id = ?1 AND number = ?2")
             .bind(registry.0)
             .bind(wave_number(save.id))
             .fetch_optional(&mut *tx)
             .await
             .during(WRITE)?;
-    if generation != Some(save.generation) {
-        return Ok(false);
+    let Some((_, before)) = known.filter(|(generation, _)| *generation == save.generation) else { return Ok(false) };
+    if phase(&before)? == WavePhase::Paused && save.phase != WavePhase::Paused {
+        members::freed(tx, registry, now, wave_number(save.id)).await?;
     }
     save_known(tx, registry, now, save).await.map(|()| true)
 }
@@ -406,6 +406,9 @@ async fn save_known(
     .await
     .during(WRITE)?;
     members::save(tx, registry, wave_number(save.id), &save.members).await?;
+    if save.phase == WavePhase::Canceled {
+        members::left_to_others(tx, registry, wave_number(save.id)).await?;
+    }
     members::tell_left_out(tx, registry, now, save).await?;
     match save.finished {
         Some(_) => outbox::queue(tx, registry, now, &outbox::Event::WaveFinished(save.id)).await,

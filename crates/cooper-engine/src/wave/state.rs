@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cooper_types::{PrincipalName, RunId, TaskName, Timestamp, WaveId};
 
-use super::{Apart, MemberState, PlannedMember, Wave, WavePhase};
+use super::{Apart, MemberState, Pauses, PlannedMember, Wave, WavePhase};
 
 /// What happens to a wave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub enum WaveEvent {
         /// What went wrong; nothing if it succeeded.
         failure: Option<RunFailure>,
     },
-    /// Another wave has these members as well; those of them that wait are its now.
+    /// A newer wave has these members as well; those of them that wait are its now.
     TakenOver {
         /// The members' places.
         members: Vec<usize>,
@@ -85,8 +85,9 @@ pub enum WaveRefusal {
 
 impl Wave {
     /// The members whose turn has come, in the order in which they are to begin: whose task has waited longest comes first, or
-    /// those at the end would never be built where waves come faster than they can be done.
-    pub fn ready(&self) -> Vec<usize> {
+    /// those at the end would never be built where waves come faster than they can be done. Whom a pause holds, this wave's or
+    /// another one's, is not among them.
+    pub fn ready(&self, pauses: &Pauses) -> Vec<usize> {
         let goes_on = |parent: &u32| {
             let parent = usize::try_from(*parent).ok().and_then(|parent| self.members.get(parent));
             parent.is_none_or(|parent| parent.state.lets_go_on())
@@ -97,6 +98,7 @@ impl Wave {
         let members = self.members.iter().enumerate();
         let mut ready: Vec<usize> = members
             .filter(|(_, member)| member.state == MemberState::Waiting && member.parents.iter().all(goes_on))
+            .filter(|(_, member)| !pauses.holds(&member.task))
             .map(|(place, _)| place)
             .collect();
         ready.sort_by_key(|place| (self.members[*place].since, *place));

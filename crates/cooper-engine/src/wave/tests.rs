@@ -183,10 +183,10 @@ fn a_failing_branch_stops_what_stands_on_it_alone() {
     let plan = planned(tasks, &[change("base")]);
     let mut wave = wave(&plan);
     let run = RunId::from_number;
-    assert_eq!(wave.ready(), [0, 1]);
+    assert_eq!(wave.ready(&Pauses::default()), [0, 1]);
     wave.apply(WaveEvent::Started { member: 0, run: run(1) }, NOW).expect("started");
     wave.apply(WaveEvent::Started { member: 1, run: run(2) }, NOW).expect("started");
-    assert!(wave.ready().is_empty());
+    assert!(wave.ready(&Pauses::default()).is_empty());
     let failure = Some(RunFailure { reason: "run ca1 Failed".to_owned(), pushed: true });
     let changed = wave.apply(WaveEvent::Ended { member: 0, failure }, NOW).expect("ended");
     let of = |wave: &Wave, wanted: &str| {
@@ -198,7 +198,7 @@ fn a_failing_branch_stops_what_stands_on_it_alone() {
     let MemberState::Skipped { reason } = &wave.members[of(&wave, "on-a")].state else { panic!("{wave:?}") };
     assert!(reason.contains("has pushed and failed after that") && reason.contains("wave retry w1"), "{reason}");
     wave.apply(WaveEvent::Ended { member: 1, failure: None }, NOW).expect("ended");
-    assert_eq!(wave.ready(), [of(&wave, "on-b")]);
+    assert_eq!(wave.ready(&Pauses::default()), [of(&wave, "on-b")]);
     wave.apply(WaveEvent::Unchanged { member: of(&wave, "on-b") }, NOW).expect("unchanged");
     assert_eq!(wave.finished, Some(NOW));
     assert_eq!(wave.apply(WaveEvent::Pause, NOW), Err(WaveRefusal::Over));
@@ -270,16 +270,16 @@ fn whoever_has_waited_longest_begins_first() {
     let mut wave = wave(&planned(tasks, &[change("base")]));
     wave.members[0].since = NOW;
     wave.members[1].since = NOW;
-    assert_eq!(wave.ready(), [2, 0, 1]);
+    assert_eq!(wave.ready(&Pauses::default()), [2, 0, 1]);
 }
 
 #[test]
 fn pause_holds_resume_goes_on_and_cancel_ends() {
     let tasks = vec![task("a", &["base"], &["a"]), task("b", &["a"], &[]), task("c", &["base"], &[])];
     let mut wave = wave(&planned(tasks, &[change("base")]));
-    assert_eq!(wave.ready(), [0, 1]);
+    assert_eq!(wave.ready(&Pauses::default()), [0, 1]);
     wave.apply(WaveEvent::Pause, NOW).expect("paused");
-    assert!(wave.ready().is_empty());
+    assert!(wave.ready(&Pauses::default()).is_empty());
     wave.apply(WaveEvent::Resume, NOW).expect("resumed");
     wave.apply(WaveEvent::Started { member: 0, run: RunId::from_number(1) }, NOW).expect("started");
     let by = |text: &str| WaveEvent::Cancel { by: PrincipalName::parse(text).expect("valid") };
@@ -300,7 +300,7 @@ fn what_a_newer_wave_takes_over_holds_nobody_up() {
     let by = WaveId::from_number(2);
     let changed = wave.apply(WaveEvent::TakenOver { members: vec![0, 7], by }, NOW).expect("taken over");
     assert_eq!(changed, [0]);
-    assert_eq!(wave.ready(), [1]);
+    assert_eq!(wave.ready(&Pauses::default()), [1]);
 }
 
 /// Graphs of up to 12 tasks with edges in any direction, circles included.
@@ -380,7 +380,7 @@ proptest! {
                 .filter(|place| matches!(wave.members[*place].state, MemberState::Running { .. }))
                 .collect();
             prop_assert_eq!(running.len(), wave.running());
-            let ready = wave.ready();
+            let ready = wave.ready(&Pauses::default());
             let before = wave.clone();
             let event = match kind {
                 1 if !running.is_empty() => {

@@ -2,6 +2,7 @@
 
 mod chains;
 mod notices;
+mod pauses;
 mod polling;
 
 use std::path::Path;
@@ -295,31 +296,6 @@ async fn a_newer_wave_takes_over_what_waits_and_people_end_them() {
     world.core.apply(run, RunEvent::Stopped { fence }).await.expect("stopped");
     world.pass().await;
     assert_eq!(world.waves().await[1], "w2 over first=failed other=failed");
-}
-
-#[tokio::test]
-async fn a_pause_holds_whatever_is_pushed() {
-    let (world, one) = two_tasks().await;
-    let ann = testing::principal("ann");
-    world.push("1", "two").await;
-    world.open().await;
-    let first = WaveId::from_number(1);
-    steer(&world.core, first, WaveEvent::Pause, &ann).await.expect("paused");
-    world.pass().await;
-    assert_eq!(world.waves().await, ["w1 paused first=waiting other=waiting"]);
-    world.make("newer", follows(true)).await;
-    world.run("newer", "1", &one).await;
-    let three = world.push("1", "three").await;
-    world.pass().await;
-    let expected =
-        ["w1 paused first=waiting other=waiting", "w2 running first=takenOver newer=running other=takenOver"];
-    assert_eq!(world.waves().await, expected);
-    steer(&world.core, first, WaveEvent::Resume, &ann).await.expect("resumed");
-    world.pass().await;
-    assert_eq!(world.waves().await[0], "w1 running first=running other=running");
-    let run = world.find(world.member_run(1, "first").await).await;
-    let Cause::BaseImage { images, .. } = &run.origin.cause else { panic!("{:?}", run.origin.cause) };
-    assert_eq!(images[0].to, three, "what is newest counts");
 }
 
 #[tokio::test]

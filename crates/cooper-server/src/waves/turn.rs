@@ -8,7 +8,7 @@ use cooper_engine::wave::WaveEvent;
 use cooper_ports::runs::{AcceptError, AcceptRun};
 use cooper_ports::store_error::StoreError;
 use cooper_ports::waves::MemberRun;
-use cooper_types::{RunId, TaskName, Timestamp, WaveId};
+use cooper_types::{RunId, TaskName, WaveId};
 use tokio::time::Instant as Moment;
 
 use super::shares::Owner;
@@ -17,7 +17,7 @@ use crate::outbox::endpoint::Endpoint;
 use crate::problem::chain;
 use crate::stored_tasks::{self, For, Given, NotAsked};
 
-/// How long a task that waits lets those be built first that make what it stands on, where other waves do that. Longer would be
+/// How long a task that waits, and is held by no pause, lets those be built first that make what it stands on, where other waves do that. Longer would be
 /// for ever where its bases change faster than they are built.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
@@ -30,8 +30,6 @@ pub(super) struct Turn {
     pub(super) task: TaskName,
     /// Whose that is.
     pub(super) owner: Owner,
-    /// Since when its task has waited.
-    pub(super) since: Timestamp,
     /// How long ago it was tried first.
     pub(super) tried_for: Duration,
 }
@@ -73,7 +71,7 @@ pub(super) async fn ask(core: Arc<Core>, turn: Turn) -> Result<Outcome, StoreErr
 }
 
 async fn asked(core: &Arc<Core>, turn: &Turn) -> Result<Asked, StoreError> {
-    let Turn { wave, member, task: name, owner: _, since, tried_for } = turn.clone();
+    let Turn { wave, member, task: name, owner: _, tried_for } = turn.clone();
     let gone = |reason: &str| Ok(Asked::Event(WaveEvent::Gone { member, reason: reason.to_owned() }));
     let Some(record) = core.tasks.find_task(&name).await? else { return gone("the task is deleted") };
     let task = &record.task;
@@ -84,8 +82,8 @@ async fn asked(core: &Arc<Core>, turn: &Turn) -> Result<Asked, StoreError> {
         return gone("its base image trigger is disabled");
     }
     let bases = core.waves.task_bases(&name, wave).await?;
-    let has_patience = core.clock.now().since(since) < PATIENCE;
-    if let Some(maker) = bases.maker.filter(|_| has_patience) {
+    let has_patience = |since| core.clock.now().since(since) < PATIENCE;
+    if let Some(maker) = bases.maker.filter(|_| bases.free_since.is_some_and(has_patience)) {
         return Ok(Asked::Busy { maker: Some(maker) });
     }
     let mut images: Vec<ImageUpdate> = Vec::new();

@@ -277,7 +277,8 @@ const BUSY: &str = "SELECT EXISTS (
            AND NOT (coalesce(state ->> '$.origin.cause.cause', '') = 'source'
                     AND coalesce(state ->> '$.origin.task.differs', 0)))";
 
-/// A task that makes what another one stands on and is being built in a wave, or waits for it in a wave other than one.
+/// A task that makes what another one stands on and is being built in a wave, or waits for it in a wave other than one, where no
+/// pause holds it.
 const MAKER: &str = "SELECT o.task FROM base_edges e
      CROSS JOIN task_outputs o INDEXED BY task_outputs_by_tag
         ON o.registry_id = e.registry_id AND o.repository = e.repository AND o.tag = e.tag AND o.task <> e.task
@@ -286,8 +287,15 @@ const MAKER: &str = "SELECT o.task FROM base_edges e
                  WHERE m.registry_id = ?1 AND m.task = o.task AND m.state = 'running')
          OR EXISTS (SELECT 1 FROM wave_members m INDEXED BY wave_members_waiting
                     CROSS JOIN waves w ON w.registry_id = m.registry_id AND w.number = m.wave AND w.phase = 'running'
-                    WHERE m.registry_id = ?1 AND m.task = o.task AND m.state = 'waiting' AND m.wave <> ?3))
+                    WHERE m.registry_id = ?1 AND m.task = o.task AND m.state = 'waiting' AND m.wave <> ?3)
+            AND NOT EXISTS (SELECT 1 FROM wave_members m INDEXED BY wave_members_waiting
+                    CROSS JOIN waves w ON w.registry_id = m.registry_id AND w.number = m.wave AND w.phase = 'paused'
+                    WHERE m.registry_id = ?1 AND m.task = o.task AND m.state = 'waiting'))
      ORDER BY o.task LIMIT 1";
+
+/// Since when nothing has held a member back that people did.
+const FREE_SINCE: &str = "SELECT max(since, coalesce(freed, 0)) FROM wave_members INDEXED BY wave_members_waiting
+     WHERE registry_id = ?1 AND task = ?2 AND wave = ?3 AND state = 'waiting'";
 
 pub(super) async fn of_task(
     tx: &mut SqliteConnection,
@@ -324,7 +332,10 @@ pub(super) async fn of_task(
     }
     bases.busy = sqlx::query_scalar(BUSY).bind(registry.0).bind(task.key()).fetch_one(&mut *tx).await.during(READ)?;
     let maker = sqlx::query_scalar(MAKER).bind(registry.0).bind(task.key()).bind(wave);
-    bases.maker = maker.fetch_optional(tx).await.during(READ)?;
+    bases.maker = maker.fetch_optional(&mut *tx).await.during(READ)?;
+    let free_since = sqlx::query_scalar(FREE_SINCE).bind(registry.0).bind(task.key()).bind(wave);
+    let free_since: Option<i64> = free_since.fetch_optional(tx).await.during(READ)?;
+    bases.free_since = free_since.map(Timestamp::from_micros);
     Ok(bases)
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cooper_engine::wave::{Member, MemberState, PlannedMember, RunFailure, WavePhase};
+use cooper_engine::wave::{Member, MemberState, PlannedMember, RunFailure};
 use cooper_ports::store_error::StoreError;
 use cooper_ports::waves::{EndedMember, NewRefusal, SaveWave};
 use cooper_types::{PrincipalName, RegistryId, RunId, TaskName, Timestamp, WaveId};
@@ -10,7 +10,7 @@ use serde_json::json;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
-use super::{READ, WRITE, id, phase, refusals, wave_number};
+use super::{READ, WRITE, id, refusals, wave_number};
 use crate::contexts::run_number;
 use crate::sql_error::{During, Stored, UnknownValue};
 
@@ -24,21 +24,19 @@ const ENDED: &str = "SELECT m.wave, m.member, m.run_number, r.status,
      WHERE w.registry_id = ?1 AND w.finished IS NULL AND (r.number IS NULL OR r.finished IS NOT NULL)
      ORDER BY m.wave, m.member";
 
-/// Older waves that have a member of this one waiting.
-const ELSEWHERE: &str = "SELECT o.wave, o.member, o.since, n.member AS here, w.phase FROM wave_members n
+/// Older waves that have a member of this one waiting, and are not paused.
+const ELSEWHERE: &str = "SELECT o.wave, o.member, o.since, o.freed, n.member AS here FROM wave_members n
      CROSS JOIN wave_members o INDEXED BY wave_members_waiting
      ON o.registry_id = n.registry_id AND o.task = n.task AND o.state = 'waiting' AND o.wave < n.wave
-     CROSS JOIN waves w ON w.registry_id = o.registry_id AND w.number = o.wave
+     CROSS JOIN waves w ON w.registry_id = o.registry_id AND w.number = o.wave AND w.phase <> 'paused'
      WHERE n.registry_id = ?1 AND n.wave = ?2 ORDER BY o.wave, o.member";
 
 /// Members of an older wave that wait there for what a new one does as well.
 pub(super) struct Older {
     pub(super) wave: i64,
-    pub(super) phase: WavePhase,
-    /// Their places there, their places in the new wave, and since when their tasks have waited.
+    /// Their places there, and in the new wave since when they have waited, and been free to begin.
     pub(super) there: Vec<usize>,
-    pub(super) here: Vec<usize>,
-    pub(super) since: Vec<i64>,
+    here: Vec<(i64, i64, Option<i64>)>,
 }
 
 /// What a query says of a wave.
@@ -74,7 +72,7 @@ pub(super) async fn insert(
     .during(WRITE)
 }
 
-/// The places of members in older waves that wait there for what this wave does as well.
+/// The members of older waves that wait there for what this wave does as well.
 pub(super) async fn waiting_elsewhere(
     tx: &mut SqliteConnection,
     registry: RegistryId,
@@ -85,14 +83,12 @@ pub(super) async fn waiting_elsewhere(
     for row in rows {
         let wave: i64 = row.try_get("wave").during(READ)?;
         if waves.last().is_none_or(|last| last.wave != wave) {
-            let phase = phase(row.try_get("phase").during(READ)?)?;
-            waves.push(Older { wave, phase, there: Vec::new(), here: Vec::new(), since: Vec::new() });
+            waves.push(Older { wave, there: Vec::new(), here: Vec::new() });
         }
         let Some(older) = waves.last_mut() else { continue };
-        let place = |name| usize::try_from(row.try_get::<i64, _>(name).during(READ)?).stored(READ);
-        older.there.push(place("member")?);
-        older.here.push(place("here")?);
-        older.since.push(row.try_get("since").during(READ)?);
+        older.there.push(usize::try_from(row.try_get::<i64, _>("member").during(READ)?).stored(READ)?);
+        let number = |name| row.try_get::<i64, _>(name).during(READ);
+        older.here.push((number("here")?, number("since")?, row.try_get("freed").during(READ)?));
     }
     Ok(waves)
 }
@@ -126,26 +122,87 @@ pub(super) async fn left_out_elsewhere(
     .during(WRITE)
 }
 
-/// Has members be as if they had waited from then on, if that is longer.
+/// Has the members of a new wave be as if they had waited since they did in an older one.
 pub(super) async fn waited_since(
     tx: &mut SqliteConnection,
     registry: RegistryId,
     wave: i64,
-    members: &[usize],
-    since: &[i64],
+    older: &Older,
 ) -> Result<(), StoreError> {
-    let rows: Vec<_> = members.iter().zip(since).map(|(member, since)| json!([member, since])).collect();
     sqlx::query(
-        "UPDATE wave_members AS m SET since = min(m.since, j.value ->> 1)
+        "UPDATE wave_members AS m SET since = min(m.since, j.value ->> 1),
+                freed = nullif(max(coalesce(m.freed, 0), coalesce(j.value ->> 2, 0)), 0)
          FROM json_each(?3) AS j WHERE m.registry_id = ?1 AND m.wave = ?2 AND m.member = j.value ->> 0",
     )
     .bind(registry.0)
     .bind(wave)
-    .bind(json!(rows).to_string())
+    .bind(json!(older.here).to_string())
     .execute(tx)
     .await
     .map(drop)
     .during(WRITE)
+}
+
+/// A pause of a wave ends: what it held may begin from now on, in whichever wave it waits.
+pub(super) async fn freed(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    now: Timestamp,
+    wave: i64,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE wave_members SET freed = ?3 WHERE (registry_id, wave, member) IN (
+             SELECT o.registry_id, o.wave, o.member FROM wave_members p INDEXED BY wave_members_by_state
+             CROSS JOIN wave_members o INDEXED BY wave_members_waiting
+                ON o.registry_id = p.registry_id AND o.task = p.task AND o.state = 'waiting'
+             WHERE p.registry_id = ?1 AND p.wave = ?2 AND p.state = 'waiting')",
+    )
+    .bind(registry.0)
+    .bind(wave)
+    .bind(now.as_micros())
+    .execute(tx)
+    .await
+    .map(drop)
+    .during(WRITE)
+}
+
+/// What waits in other waves when its own is cancelled is theirs: the newest one's, where it waits in several.
+pub(super) async fn left_to_others(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    wave: i64,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE wave_members AS m SET state = 'takenOver', taken_by = o.wave
+         FROM (SELECT c.member, max(w.wave) AS wave FROM wave_members c INDEXED BY wave_members_by_state
+               CROSS JOIN wave_members w INDEXED BY wave_members_waiting
+                  ON w.registry_id = c.registry_id AND w.task = c.task AND w.state = 'waiting'
+               WHERE c.registry_id = ?1 AND c.wave = ?2 AND c.state = 'canceled' GROUP BY c.member) AS o
+         WHERE m.registry_id = ?1 AND m.wave = ?2 AND m.member = o.member",
+    )
+    .bind(registry.0)
+    .bind(wave)
+    .execute(tx)
+    .await
+    .map(drop)
+    .during(WRITE)
+}
+
+/// The tasks that wait in a wave, by their keys.
+pub(super) async fn waiting(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    wave: i64,
+) -> Result<Vec<String>, StoreError> {
+    sqlx::query_scalar(
+        "SELECT task FROM wave_members INDEXED BY wave_members_by_state
+         WHERE registry_id = ?1 AND wave = ?2 AND state = 'waiting'",
+    )
+    .bind(registry.0)
+    .bind(wave)
+    .fetch_all(tx)
+    .await
+    .during(READ)
 }
 
 const LIST: &str =
@@ -309,7 +366,8 @@ pub(super) async fn tell_left_out(
     let canceled = format!("wave {} was cancelled", save.id);
     let rows = sqlx::query(
         "SELECT name, reason FROM wave_members
-         WHERE registry_id = ?1 AND wave = ?2 AND member IN (SELECT value FROM json_each(?3))",
+         WHERE registry_id = ?1 AND wave = ?2 AND state <> 'takenOver'
+           AND member IN (SELECT value FROM json_each(?3))",
     )
     .bind(registry.0)
     .bind(wave_number(save.id))
@@ -328,7 +386,7 @@ pub(super) async fn tell_left_out(
     refusals::write(tx, registry, now, &refusals).await
 }
 
-/// Gives a member the run that is being accepted for it; tells whether it waited for one.
+/// Gives a member the run that is being accepted for it; tells whether it waited for one, and no pause held it.
 pub(crate) async fn accepted(
     tx: &mut SqliteConnection,
     registry: RegistryId,
@@ -350,8 +408,11 @@ pub(crate) async fn accepted(
         return Ok(false);
     }
     let changed = sqlx::query(
-        "UPDATE wave_members SET state = 'running', run_number = ?4
-         WHERE registry_id = ?1 AND wave = ?2 AND member = ?3 AND state = 'waiting'",
+        "UPDATE wave_members AS m SET state = 'running', run_number = ?4
+         WHERE registry_id = ?1 AND wave = ?2 AND member = ?3 AND state = 'waiting' AND NOT EXISTS (
+             SELECT 1 FROM wave_members p INDEXED BY wave_members_waiting
+             CROSS JOIN waves w ON w.registry_id = p.registry_id AND w.number = p.wave AND w.phase = 'paused'
+             WHERE p.registry_id = m.registry_id AND p.task = m.task AND p.state = 'waiting')",
     )
     .bind(registry.0)
     .bind(wave)

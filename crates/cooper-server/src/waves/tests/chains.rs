@@ -10,13 +10,13 @@ use cooper_ports::registry::AttemptRef;
 use super::*;
 
 /// A task that builds and pushes an image of its own name.
-async fn make(world: &World, task: &str) {
+pub(super) async fn make(world: &World, task: &str) {
     let image = format!("localhost:5000/{task}:1");
     let text = format!("steps:\n  - build: -t {image} .\n  - push: ['{image}']\n  - cmd: {image} true\n");
     world.make_of(task, &text, BaseImageChange::default()).await;
 }
 
-fn image(repository: &str) -> ImageTag {
+pub(super) fn image(repository: &str) -> ImageTag {
     let repository = RepositoryName::parse(repository).expect("valid");
     ImageTag { registry: None, repository, tag: Tag::parse("1").expect("valid") }
 }
@@ -31,7 +31,7 @@ fn manifest(content: &str) -> Manifest {
 
 impl World {
     /// Asks for a run by hand, which an agent takes.
-    async fn begin(&self, task: &str) -> RunId {
+    pub(super) async fn begin(&self, task: &str) -> RunId {
         let task = tasks::find(&self.core, task).await;
         let request = stored_tasks::request(&self.core, &task, Given::default(), Cause::Manual, None).await;
         let accepted = stored_tasks::accept(&self.core, request.expect("a request"), For::Asker).await;
@@ -41,7 +41,7 @@ impl World {
     }
 
     /// Builds and pushes in a run that an agent has, on what these stand for now.
-    async fn builds(&self, id: RunId, bases: &[&str], content: &str) {
+    pub(super) async fn builds(&self, id: RunId, bases: &[&str], content: &str) {
         let found = self.stand_for(bases).await;
         self.builds_on(id, found, content).await;
     }
@@ -85,7 +85,7 @@ impl World {
     }
 
     /// Ends a run after its push.
-    async fn passes(&self, id: RunId, passes: bool) {
+    pub(super) async fn passes(&self, id: RunId, passes: bool) {
         let run = self.find(id).await;
         let result = match passes {
             true => StepResult::Succeeded { output: StepOutput::Ran { image: None } },
@@ -98,21 +98,21 @@ impl World {
     }
 
     /// A whole run by hand.
-    async fn built(&self, task: &str, bases: &[&str], content: &str) {
+    pub(super) async fn built(&self, task: &str, bases: &[&str], content: &str) {
         let run = self.begin(task).await;
         self.builds(run, bases, content).await;
         self.passes(run, true).await;
     }
 
     /// The whole run of a member.
-    async fn member_built(&self, wave: u64, task: &str, bases: &[&str], content: &str) {
+    pub(super) async fn member_built(&self, wave: u64, task: &str, bases: &[&str], content: &str) {
         let run = self.member_run(wave, task).await;
         self.start(run).await;
         self.builds(run, bases, content).await;
         self.passes(run, true).await;
     }
 
-    async fn push_to(&self, repository: &str, content: &str) {
+    pub(super) async fn push_to(&self, repository: &str, content: &str) {
         let ImageTag { repository, tag, .. } = image(repository);
         let new = NewManifest { repository, manifest: manifest(content), references: Vec::new(), tag: Some(tag) };
         let writer = Writer { principal: testing::principal("bob"), attempt: None };
@@ -122,7 +122,7 @@ impl World {
 }
 
 /// `lower` on `base`, `upper` on `lower`: built once each.
-async fn two_levels() -> World {
+pub(super) async fn two_levels() -> World {
     let world = World::new().await;
     world.push_to("base", "base one").await;
     make(&world, "lower").await;
