@@ -31,7 +31,7 @@ use crate::tasks::off_the_loop;
 use shares::{Next, Owner, Queues};
 use turn::{Asked, Outcome, Ready, Turn};
 
-pub(crate) use steer::{retry, steer};
+pub(crate) use steer::{retry, steer, unknown};
 
 /// The longest sleep: what a lost wake-up costs.
 const PERIOD: Duration = Duration::from_secs(2);

@@ -51,9 +51,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     migration!(27, "0027_sealed_endpoints.sql"),
     migration!(28, "0028_tag_movers.sql"),
     migration!(29, "0029_freed_members.sql"),
-    migration!(30, "0030_source_looks.sql"),
-    migration!(31, "0031_gone_hooks.sql"),
-    migration!(32, "0032_found_by_index.sql"),
+    migration!(30, "0030_moved_tags.sql"),
+    migration!(31, "0031_source_looks.sql"),
+    migration!(32, "0032_gone_hooks.sql"),
+    migration!(33, "0033_found_by_index.sql"),
 ];
 
 /// Why the schema could not be brought to this binary's version.

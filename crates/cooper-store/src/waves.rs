@@ -140,12 +140,13 @@ impl WaveStore for Store {
     async fn list_waves(&self, limit: u32) -> Result<Vec<WaveSummary>, StoreError> {
         let mut tx = self.readers().begin().await.during(READ)?;
         let registry = self.registry_id();
-        let rows = sqlx::query("SELECT * FROM waves WHERE registry_id = ?1 ORDER BY number DESC LIMIT ?2")
-            .bind(registry.0)
-            .bind(limit)
-            .fetch_all(&mut *tx)
-            .await
-            .during(READ)?;
+        let rows =
+            sqlx::query("SELECT * FROM waves WHERE registry_id = ?1 AND forgotten = 0 ORDER BY number DESC LIMIT ?2")
+                .bind(registry.0)
+                .bind(limit)
+                .fetch_all(&mut *tx)
+                .await
+                .during(READ)?;
         let mut waves = Vec::with_capacity(rows.len());
         for row in rows {
             let stored = read(&row)?;
@@ -325,9 +326,9 @@ async fn insert(
     Ok(new)
 }
 
-/// A wave with its members.
+/// A wave with its members; none whose removal has begun.
 async fn find(tx: &mut SqliteConnection, registry: RegistryId, number: i64) -> Result<Option<StoredWave>, StoreError> {
-    let row = sqlx::query("SELECT * FROM waves WHERE registry_id = ?1 AND number = ?2")
+    let row = sqlx::query("SELECT * FROM waves WHERE registry_id = ?1 AND number = ?2 AND forgotten = 0")
         .bind(registry.0)
         .bind(number)
         .fetch_optional(&mut *tx)

@@ -41,8 +41,7 @@ pub(super) async fn list(
 /// `GET /waves/{id}`
 pub(super) async fn show(State(state): State<ApiState>, PathId(id): PathId<WaveId>) -> ApiResult<Json<WaveView>> {
     let stored = state.core.waves.find_wave(id).await?;
-    let unknown = || ApiError::not_found(format!("wave {id}")).with_hint("`cooper wave list` shows the waves");
-    Ok(Json(whole(&stored.ok_or_else(unknown)?.wave, state.core.wave_concurrency)))
+    Ok(Json(whole(&stored.ok_or_else(|| waves::unknown(id))?.wave, state.core.wave_concurrency)))
 }
 
 /// `POST /waves/{id}/pause`

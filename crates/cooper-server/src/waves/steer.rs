@@ -16,8 +16,9 @@ use crate::problem::{ApiError, ApiResult};
 /// How often a change that somebody else was faster with is tried again.
 const TRIES: u32 = 20;
 
-fn unknown(id: WaveId) -> ApiError {
-    ApiError::not_found(format!("wave {id}")).with_hint("`cooper wave list` shows the waves")
+pub(crate) fn unknown(id: WaveId) -> ApiError {
+    ApiError::not_found(format!("wave {id}"))
+        .with_hint("`cooper wave list` shows the waves; they are kept for 30 days after their ends")
 }
 
 /// Pauses, resumes or cancels a wave. The runs of one that is cancelled are cancelled as well.

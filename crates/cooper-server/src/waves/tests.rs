@@ -257,6 +257,25 @@ async fn what_moves_while_a_run_goes_on_is_not_missed() {
 }
 
 #[tokio::test]
+async fn a_push_of_what_a_tag_stands_for_already_moves_nothing_under_a_run() {
+    let world = World::new().await;
+    let old = world.push("1", "old").await;
+    let new = world.push("1", "new").await;
+    world.make("first", follows(true)).await;
+    let task = tasks::find(&world.core, "first").await;
+    let request = stored_tasks::request(&world.core, &task, Given::default(), Cause::Manual, None).await;
+    let run = stored_tasks::accept(&world.core, request.expect("a request"), For::Asker).await.expect("accepted");
+    let run = run.record.run.id;
+    world.clock.advance(Duration::from_secs(1));
+    world.start(run).await;
+    assert_eq!(world.push("1", "new").await, new);
+    // What it found elsewhere, as in a mirror: the tag has not moved since it began.
+    world.end(run, "1", Some(&old)).await;
+    world.pass().await;
+    assert_eq!(world.waves().await, [""; 0]);
+}
+
+#[tokio::test]
 async fn a_member_waits_for_a_run_of_its_task_and_is_spared_what_that_has_done() {
     let (world, _) = two_tasks().await;
     let task = tasks::find(&world.core, "first").await;
@@ -455,9 +474,12 @@ async fn waves_are_forgotten_when_they_have_been_over_for_long() {
     assert_eq!(expire(10).await, 0);
     world.clock.advance(day);
     // Two members and their wave, in parts.
-    assert_eq!([expire(1).await, expire(1).await], [1, 1]);
-    assert_eq!(world.waves().await, ["w1 over", "w2 running first=waiting other=waiting"]);
-    assert_eq!([expire(10).await, expire(10).await], [1, 0]);
+    assert_eq!(expire(1).await, 1);
+    assert_eq!(world.waves().await, ["w2 running first=waiting other=waiting"]);
+    // Nobody tries a part of it again.
+    let half = retry(&world.core, WaveId::from_number(1), &ann).await.expect_err("it is gone");
+    assert_eq!(half.0.code, ProblemCode::NotFound);
+    assert_eq!([expire(1).await, expire(10).await, expire(10).await], [1, 1, 0]);
     assert_eq!(world.waves().await, ["w2 running first=waiting other=waiting"], "what goes on stays");
 }
 

@@ -62,7 +62,7 @@ impl RegistryCatalog for Store {
         limit: u32,
     ) -> Result<Vec<TagDetails>, StoreError> {
         let rows = sqlx::query(
-            "SELECT tags.name, tags.digest, tags.created, tags.moved FROM repositories
+            "SELECT tags.name, tags.digest, tags.created, tags.pushed FROM repositories
              JOIN tags ON tags.repository_id = repositories.id AND tags.name > ?3
              WHERE repositories.registry_id = ?1 AND repositories.name = ?2
              ORDER BY tags.name LIMIT ?4",
@@ -79,7 +79,7 @@ impl RegistryCatalog for Store {
                 tag: Tag::parse(row.try_get("name").during(LIST)?).stored(LIST)?,
                 digest: Digest::parse(row.try_get("digest").during(LIST)?).stored(LIST)?,
                 created: time(row, "created")?,
-                updated: time(row, "moved")?,
+                updated: time(row, "pushed")?,
             })
         };
         rows.iter().map(details).collect()

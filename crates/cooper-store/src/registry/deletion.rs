@@ -97,18 +97,18 @@ impl Deletion {
     ) -> Result<(), DeleteError> {
         let id = self.id(tx).await?;
         let found: Option<(String, i64)> =
-            sqlx::query_as("SELECT digest, moved FROM tags WHERE repository_id = ?1 AND name = ?2")
+            sqlx::query_as("SELECT digest, pushed FROM tags WHERE repository_id = ?1 AND name = ?2")
                 .bind(id)
                 .bind(tag.as_str())
                 .fetch_optional(&mut *tx)
                 .await
                 .during(DELETE)?;
-        let (found, moved) = found.ok_or_else(|| DeleteError::Unknown(self.repository.clone()))?;
+        let (found, pushed) = found.ok_or_else(|| DeleteError::Unknown(self.repository.clone()))?;
         let digest = Digest::parse(&found).stored(DELETE)?;
         if expected.is_some_and(|expected| *expected != digest) {
             return Err(DeleteError::Moved(digest));
         }
-        check_updated(updated, moved)?;
+        check_updated(updated, pushed)?;
         sqlx::query("DELETE FROM tags WHERE repository_id = ?1 AND name = ?2")
             .bind(id)
             .bind(tag.as_str())

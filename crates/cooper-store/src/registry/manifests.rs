@@ -87,8 +87,9 @@ pub(super) async fn move_tag(
     .await
     .during("move tag")?;
     sqlx::query(
-        "INSERT INTO tags (repository_id, name, digest, moved, created, moved_by) VALUES (?1, ?2, ?3, ?4, ?4, ?5)
-         ON CONFLICT DO UPDATE SET digest = excluded.digest, moved = excluded.moved,
+        "INSERT INTO tags (repository_id, name, digest, moved, pushed, created, moved_by) VALUES (?1, ?2, ?3, ?4, ?4, ?4, ?5)
+         ON CONFLICT DO UPDATE SET digest = excluded.digest, pushed = excluded.pushed,
+             moved = iif(digest = excluded.digest, moved, excluded.moved),
              moved_by = iif(digest = excluded.digest, moved_by, excluded.moved_by)",
     )
     .bind(repository)

@@ -26,10 +26,13 @@ pub(super) async fn expire(
     while gone < limit {
         let oldest = sqlx::query_scalar(OLDEST).bind(registry.0).bind(until.as_micros());
         let Some(number): Option<i64> = oldest.fetch_optional(&mut *tx).await.during(EXPIRE)? else { break };
-        // The last members first: whoever looks at the rest finds all that they wait for.
+        // From here on nobody finds it: a part of it is nothing to show or to try again.
+        let begun =
+            sqlx::query("UPDATE waves SET forgotten = 1 WHERE registry_id = ?1 AND number = ?2 AND forgotten = 0");
+        begun.bind(registry.0).bind(number).execute(&mut *tx).await.during(EXPIRE)?;
         let members = sqlx::query(
             "DELETE FROM wave_members WHERE registry_id = ?1 AND wave = ?2 AND member IN (
-                 SELECT member FROM wave_members WHERE registry_id = ?1 AND wave = ?2 ORDER BY member DESC LIMIT ?3)",
+                 SELECT member FROM wave_members WHERE registry_id = ?1 AND wave = ?2 LIMIT ?3)",
         )
         .bind(registry.0)
         .bind(number)
