@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::core::Core;
 use crate::problem::chain;
 use crate::tasks::off_the_loop;
-use shares::{Next, Owner, Queues};
+use shares::{ASKED_AT_ONCE, Next, Owner, Queues, Turns};
 use turn::{Asked, Outcome, Ready, Turn};
 
 pub(crate) use steer::{retry, steer, unknown};
@@ -37,8 +37,6 @@ pub(crate) use steer::{retry, steer, unknown};
 const PERIOD: Duration = Duration::from_secs(2);
 /// Moved tags that are looked at together.
 const BATCH: u32 = 1000;
-/// Members whose runs are asked for at a time, however long that takes.
-const ASKED_AT_ONCE: usize = 64;
 /// Who takes longer to be asked for keeps nobody else from being.
 const SLOW: Duration = Duration::from_secs(1);
 /// How long a request stands that there was no room for. After that it is asked for anew: rights and tasks change.
@@ -112,6 +110,7 @@ struct Waves {
     /// By their tasks' keys: of a task, one member at a time is tried.
     in_flight: BTreeMap<String, Flight>,
     held: BTreeMap<(WaveId, usize), Held>,
+    turns: Turns,
     /// Members that wait for room alone.
     ready: VecDeque<Ready>,
     /// Cancelled waves whose runs have been told.
@@ -131,6 +130,7 @@ impl Waves {
             pauses: Pauses::default(),
             in_flight: BTreeMap::new(),
             held: BTreeMap::new(),
+            turns: Turns::default(),
             ready: VecDeque::new(),
             told: BTreeSet::new(),
             flights: JoinSet::new(),
@@ -350,7 +350,8 @@ impl Waves {
         }
     }
 
-    /// How many more runs may go on.
+    /// How many more runs may go on. Those of paused and cancelled waves that go on still use the agents as others do; whoever
+    /// only waits there takes no room.
     fn room(&self) -> usize {
         let agentless: usize = self.heads.iter().map(|head| head.agentless.len()).sum();
         if agentless >= MAX_AGENTLESS {
@@ -388,7 +389,7 @@ impl Waves {
         }
         let mut queues = self.queues(now);
         while left > 0 {
-            let Some(Next { wave, owner, member }) = queues.next() else { return };
+            let Some(Next { wave, owner, member }) = queues.next(&mut self.turns) else { return };
             let Some(known) = self.known.get(&wave).and_then(|known| known.wave.members.get(member)) else { continue };
             let task = known.task.clone();
             if self.in_flight.contains_key(&task.key()) {

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use cooper_types::{PrincipalName, WaveId};
 
+/// Members whose runs are asked for at a time, however long that takes.
+pub(super) const ASKED_AT_ONCE: usize = 64;
 /// Members of one principal's tasks that are asked for at a time: what they name may be slow, and others' need places, too.
-pub(super) const ASKED_OF_ONE: usize = 16;
+const ASKED_OF_ONE: usize = 16;
 
 /// Whose a task is; nobody's, where it is gone.
 pub(super) type Owner = Option<PrincipalName>;
@@ -18,6 +20,13 @@ pub(super) struct Queues {
     of_wave: BTreeMap<WaveId, usize>,
     of_owner: BTreeMap<Owner, usize>,
     asked_of: BTreeMap<Owner, usize>,
+}
+
+/// When whose tasks had a turn last: the turn goes round among those that have as much as each other.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    count: u64,
+    last: BTreeMap<Owner, u64>,
 }
 
 /// A member whose turn it is.
@@ -47,18 +56,25 @@ impl Queues {
         *self.asked_of.entry(owner.clone()).or_default() += 1;
     }
 
-    /// Who is next: of the principal that has least, in the wave that has least.
-    pub(super) fn next(&mut self) -> Option<Next> {
+    /// Who is next: of the principal that has least and has had no turn for longest, in the wave that has least. Nobody has more
+    /// places than are free: however many have all that they may, who comes next has one at once.
+    pub(super) fn next(&mut self, turns: &mut Turns) -> Option<Next> {
         let Self { waiting, of_wave, of_owner, asked_of } = self;
-        let may = |owner: &Owner| asked_of.get(owner).is_none_or(|asked| *asked < ASKED_OF_ONE);
+        let free = ASKED_AT_ONCE.saturating_sub(asked_of.values().sum());
+        let may = |owner: &Owner| asked_of.get(owner).copied().unwrap_or_default() < free.min(ASKED_OF_ONE);
         let open = waiting.iter_mut().filter(|((_, owner), _)| may(owner));
-        let least = |(wave, owner): &(WaveId, Owner)| (of_owner.get(owner).copied(), of_wave.get(wave).copied(), *wave);
+        let least = |(wave, owner): &(WaveId, Owner)| {
+            let last = turns.last.get(owner).copied();
+            (of_owner.get(owner).copied(), last, of_wave.get(wave).copied(), *wave)
+        };
         let ((wave, owner), queue) = open.min_by_key(|(key, _)| least(key))?;
         let (key, member) = ((*wave, owner.clone()), queue.pop_front());
         if queue.is_empty() {
             waiting.remove(&key);
         }
         let (wave, owner) = key;
+        turns.count += 1;
+        turns.last.insert(owner.clone(), turns.count);
         Some(Next { wave, owner, member: member? })
     }
 }
@@ -73,8 +89,8 @@ mod tests {
 
     /// The next ones, each of which is asked for.
     fn order(queues: &mut Queues) -> Vec<String> {
-        let mut order = Vec::new();
-        while let Some(Next { wave, owner, member }) = queues.next() {
+        let (mut order, mut turns) = (Vec::new(), Turns::default());
+        while let Some(Next { wave, owner, member }) = queues.next(&mut turns) {
             queues.is_asked(wave, &owner);
             order.push(format!("{wave} {} {member}", owner.map_or_else(String::new, |owner| owner.to_string())));
         }
@@ -92,7 +108,7 @@ mod tests {
         queues.waits(one, owner("bob"), 7);
         queues.waits(one, None, 9);
         queues.runs(one, &owner("bob"));
-        let expected = ["w2 ann 0", "w1  9", "w1 ann 0", "w1 bob 7", "w1 ann 1", "w1 ann 2", "w1 ann 3"];
+        let expected = ["w2 ann 0", "w1  9", "w1 bob 7", "w1 ann 0", "w1 ann 1", "w1 ann 2", "w1 ann 3"];
         assert_eq!(order(&mut queues), expected);
         assert!(queues.waiting.is_empty());
     }
@@ -107,5 +123,33 @@ mod tests {
         assert_eq!(order(&mut queues).len(), ASKED_OF_ONE);
         queues.waits(wave, owner("bob"), 100);
         assert_eq!(order(&mut queues), ["w1 bob 100"]);
+    }
+
+    #[test]
+    fn whoever_comes_later_has_a_place_however_many_have_taken_theirs() {
+        let wave = WaveId::from_number(1);
+        let mut queues = Queues::default();
+        for one in 0..30 {
+            for member in 0..100 {
+                queues.waits(wave, owner(&format!("slow-{one}")), member);
+            }
+            assert!(!order(&mut queues).is_empty(), "{one}");
+        }
+        assert!(queues.asked_of.values().sum::<usize>() < ASKED_AT_ONCE);
+    }
+
+    #[test]
+    fn the_turn_goes_round() {
+        let (wave, mut turns) = (WaveId::from_number(1), Turns::default());
+        let mut had = Vec::new();
+        for member in 0..6 {
+            // There is one place, and it is free again each time.
+            let mut queues = Queues::default();
+            for name in ["ann", "bob", "cid"] {
+                queues.waits(wave, owner(name), member);
+            }
+            had.extend(queues.next(&mut turns).and_then(|next| next.owner).map(|owner| owner.to_string()));
+        }
+        assert_eq!(had, ["ann", "bob", "cid", "ann", "bob", "cid"]);
     }
 }

@@ -387,6 +387,37 @@ async fn the_principals_whose_tasks_are_in_a_wave_share_the_room() {
 }
 
 #[tokio::test]
+async fn a_paused_wave_takes_room_for_what_runs_and_for_nothing_that_waits() {
+    let world = World::new().await;
+    let one = world.push("1", "one").await;
+    let two = world.push("2", "two").await;
+    for number in 0..6 {
+        world.make(&format!("paused-{number}"), follows(true)).await;
+        world.run(&format!("paused-{number}"), "1", &one).await;
+        world.make_of(&format!("other-{number}"), "steps:\n  - cmd: localhost:5000/base:2 true\n", follows(true)).await;
+        world.run(&format!("other-{number}"), "2", &two).await;
+    }
+    world.push("1", "new one").await;
+    world.pass().await;
+    let (first, ann) = (WaveId::from_number(1), testing::principal("ann"));
+    steer(&world.core, first, WaveEvent::Pause, &ann).await.expect("paused");
+    world.push("2", "new two").await;
+    world.pass().await;
+    let running = async || world.waves().await.iter().map(|wave| wave.matches("=running").count()).collect::<Vec<_>>();
+    assert_eq!(running().await, [4, 0], "they go on, and use the agents");
+    for number in 0..2 {
+        let run = world.member_run(1, &format!("paused-{number}")).await;
+        world.start(run).await;
+        world.end(run, "1", None).await;
+    }
+    world.pass().await;
+    assert_eq!(running().await, [2, 2], "the two that wait take no room");
+    steer(&world.core, first, WaveEvent::Cancel { by: ann.clone() }, &ann).await.expect("cancelled");
+    world.pass().await;
+    assert_eq!(running().await, [0, 4], "and those that are cancelled only until they end");
+}
+
+#[tokio::test]
 async fn a_look_does_not_wait_for_those_that_are_on_their_way() {
     let mut world = World::new().await;
     Arc::get_mut(&mut world.core).expect("nobody else has it").wave_concurrency = 32;
