@@ -174,8 +174,8 @@ pub struct MemberRun {
 pub struct TaskBases {
     /// Those that differ from what the task was last built on, whether its trigger follows them or not.
     pub moved: Vec<MovedBase>,
-    /// A run of the task goes on that may stand on any of these, and move the same tags.
-    pub busy: bool,
+    /// A run of the task that goes on, may stand on any of these, and may move the same tags.
+    pub busy: Option<RunId>,
     /// A task that makes one of its bases and is being built in a wave, or waits for that in another wave than this, and is not
     /// held by a pause; by its key.
     pub maker: Option<String>,

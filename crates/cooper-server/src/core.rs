@@ -50,6 +50,7 @@ use crate::orders;
 use crate::problem::{ApiError, ApiResult, chain};
 use crate::secrets::Secrets;
 use crate::tasks::Plannings;
+use crate::waves;
 
 /// News that followers may miss before they look for themselves.
 const NEWS_CAPACITY: usize = 1024;
@@ -79,6 +80,8 @@ pub(crate) struct Core {
     pub(crate) wave_concurrency: usize,
     /// Has the waves looked at: a tag may have moved, or a run has ended.
     pub(crate) waves_wake: Notify,
+    /// Why members of waves are let be for now.
+    pub(crate) wave_waits: waves::Waits,
     /// Has the tags of other registries looked at: somebody says that one has moved.
     pub(crate) poller_wake: Notify,
     pub(crate) webhooks: Arc<dyn WebhookStore>,
@@ -218,6 +221,7 @@ impl Core {
             timers: Notify::new(),
             waves: parts.waves,
             wave_concurrency: parts.wave_concurrency,
+            wave_waits: waves::Waits::default(),
             waves_wake: Notify::new(),
             poller_wake: Notify::new(),
             webhooks: parts.webhooks,

@@ -11,6 +11,7 @@ mod steer;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod why;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use shares::{ASKED_AT_ONCE, Next, Owner, Queues, Turns};
 use turn::{Asked, Outcome, Ready, Turn};
 
 pub(crate) use steer::{retry, steer, unknown};
+pub(crate) use why::{Waits, reasons};
 
 /// The longest sleep: what a lost wake-up costs.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -317,6 +319,7 @@ impl Waves {
         let now = self.core.clock.now();
         let is_over = |held: &Held| held.tries + held.waits == 0 && held.until <= now;
         self.held.retain(|(wave, _), held| open.contains(wave) && !is_over(held));
+        self.core.wave_waits.retain(|member| self.held.contains_key(member));
         for head in self.heads.clone() {
             match head.phase {
                 WavePhase::Running => {
@@ -357,7 +360,7 @@ impl Waves {
         if agentless >= MAX_AGENTLESS {
             return 0;
         }
-        let running = self.heads.iter().map(|head| head.running).sum::<usize>() - agentless;
+        let running = taken(&self.heads);
         let places = self.in_flight.values().filter(|flight| flight.has_place).count();
         self.core.wave_concurrency.saturating_sub(running + places)
     }
@@ -464,7 +467,7 @@ impl Waves {
             Ok((id, outcome)) => (id, outcome),
             Err(error) => {
                 tracing::error!(error = chain(&error), "a member's turn in a wave broke off; trying again");
-                (error.id(), Ok(Outcome::Asked(Asked::NotYet)))
+                (error.id(), Ok(Outcome::Asked(Asked::NotYet("its turn broke off".to_owned()))))
             }
         };
         let Some(turn) = self.of_flight.remove(&id) else { return };
@@ -478,7 +481,8 @@ impl Waves {
                     tracing::error!(wave = %turn.wave, error = chain(&error), "wave can't be changed; trying again");
                 }
             }
-            Ok(Outcome::Asked(Asked::Busy { maker })) => {
+            Ok(Outcome::Asked(Asked::Busy { maker, why })) => {
+                self.core.wave_waits.note(key, why);
                 let now = self.core.clock.now();
                 let waits = self.held.get(&key).map_or(0, |held| held.waits);
                 let until = now.after(BUSY.saturating_mul(1 << waits.min(8)).min(LONGEST_BUSY));
@@ -486,7 +490,7 @@ impl Waves {
                 let held = Held { until, waits: waits + 1, waits_for: maker, ..Held::new(now) };
                 self.held.insert(key, held);
             }
-            Ok(Outcome::Asked(Asked::NotYet)) => self.hold(key),
+            Ok(Outcome::Asked(Asked::NotYet(why))) => self.hold(key, &why),
             Ok(Outcome::Started(run)) => {
                 self.held.remove(&key);
                 if let Some(stored) = self.known.get_mut(&turn.wave) {
@@ -503,13 +507,14 @@ impl Waves {
             Ok(Outcome::Stale) => drop(self.known.remove(&turn.wave)),
             Err(error) => {
                 tracing::error!(wave = %turn.wave, task = %turn.task, error = chain(&error), "member of a wave can't begin; trying again");
-                self.hold(key);
+                self.hold(key, "the server has a trouble of its own, which its log tells");
             }
         }
     }
 
     /// Lets a member be for a time that grows.
-    fn hold(&mut self, key: (WaveId, usize)) {
+    fn hold(&mut self, key: (WaveId, usize), why: &str) {
+        self.core.wave_waits.note(key, format!("it is tried again: {why}"));
         let now = self.core.clock.now();
         let held = self.held.entry(key).or_insert_with(|| Held::new(now));
         let pause = RETRY.saturating_mul(1 << held.tries.min(8)).min(LONGEST_RETRY);
@@ -517,6 +522,11 @@ impl Waves {
         (held.waits, held.waits_for) = (0, None);
         held.until = now.after(pause);
     }
+}
+
+/// How many runs of waves take room.
+fn taken(heads: &[WaveHead]) -> usize {
+    heads.iter().map(|head| head.running.saturating_sub(head.agentless.len())).sum()
 }
 
 /// The images that changed, for the log.

@@ -107,7 +107,8 @@ pub struct WaveView {
     /// Its id.
     #[schema(value_type = String)]
     pub wave_id: WaveId,
-    /// `Running`, `Paused`, `Canceling`, `Canceled`, `Succeeded` or `Failed`.
+    /// `Running`, `Paused`, `Canceling`: runs of it go on; `Canceled`; `Succeeded`: over, and no member failed or was skipped; or
+    /// `Failed`.
     pub status: String,
     /// When it was opened.
     #[serde(with = "rfc3339")]
@@ -121,7 +122,7 @@ pub struct WaveView {
     pub concurrency_limit: u32,
     /// What set it off.
     pub changes: Vec<WaveChange>,
-    /// How many members are in which state.
+    /// How many members are in which state, by its name; states that nobody is in are left out.
     pub counts: BTreeMap<String, u32>,
     /// Where a circle of tasks was cut, in words.
     pub cuts: Vec<String>,
@@ -154,12 +155,15 @@ pub struct WaveMember {
     /// The tasks that it waits for.
     #[schema(value_type = Vec<String>)]
     pub after: Vec<TaskName>,
-    /// `waiting`, `running`, `done`, `unchanged`, `takenOver`, `failed`, `skipped` or `canceled`.
+    /// `waiting`: its turn has not come; `running`: its run goes on, or waits for an agent; `done`: that succeeded; `unchanged`:
+    /// when its turn came it stood on what is newest; `takenOver`: another wave does it; `failed`: its run failed, or there could be
+    /// none; `skipped`: what it stands on was not built, or its task is gone or follows no base any more; `canceled`: the wave was
+    /// cancelled before its turn.
     pub state: String,
     /// Its run.
     #[schema(value_type = Option<String>)]
     pub run_id: Option<RunId>,
-    /// Why it is so, in a line.
+    /// Why it is so, in a line: of one that waits, for what. Absent for those that are done, and those that an agent builds.
     pub reason: Option<String>,
 }
 

@@ -10,12 +10,13 @@ use cooper_api::rest::{
     ImpactQuery, ImpactRefusal, ImpactTask, ImpactView, ListWavesQuery, RegistryHookView, WaveChange, WaveList,
     WaveMember, WaveView,
 };
-use cooper_engine::wave::{self, Apart, Change, Cut, ImageTag, Member, MemberState, Wave, WaveEvent};
+use cooper_engine::wave::{self, Apart, Change, Cut, ImageTag, Member, Wave, WaveEvent};
 use cooper_types::{ImageRef, TaskName, WaveId};
 use http_body_util::BodyExt as _;
 
 use super::runs::invalid;
 use super::{ApiState, Caller, PathId, Query};
+use crate::core::Core;
 use crate::problem::{ApiError, ApiResult, chain};
 use crate::tasks::off_the_loop;
 use crate::waves;
@@ -41,7 +42,7 @@ pub(super) async fn list(
 /// `GET /waves/{id}`
 pub(super) async fn show(State(state): State<ApiState>, PathId(id): PathId<WaveId>) -> ApiResult<Json<WaveView>> {
     let stored = state.core.waves.find_wave(id).await?;
-    Ok(Json(whole(&stored.ok_or_else(|| waves::unknown(id))?.wave, state.core.wave_concurrency)))
+    Ok(Json(whole(&state.core, &stored.ok_or_else(|| waves::unknown(id))?.wave).await?))
 }
 
 /// `POST /waves/{id}/pause`
@@ -82,7 +83,7 @@ pub(super) async fn retry(
     core.clone()
         .detached(async move {
             let stored = waves::retry(&core, id, &token.principal).await?;
-            Ok((StatusCode::CREATED, Json(whole(&stored.wave, core.wave_concurrency))))
+            Ok((StatusCode::CREATED, Json(whole(&core, &stored.wave).await?)))
         })
         .await
 }
@@ -145,7 +146,7 @@ async fn steer(
     core.clone()
         .detached(async move {
             let stored = waves::steer(&core, id, event, &token.principal).await?;
-            Ok(Json(whole(&stored.wave, core.wave_concurrency)))
+            Ok(Json(whole(&core, &stored.wave).await?))
         })
         .await
 }
@@ -188,30 +189,23 @@ pub(super) async fn impact(
 }
 
 /// A wave with its members.
-fn whole(wave: &Wave, limit: usize) -> WaveView {
+async fn whole(core: &Core, wave: &Wave) -> ApiResult<WaveView> {
+    let reasons = waves::reasons(core, wave).await?;
     let mut counts = BTreeMap::new();
     for member in &wave.members {
         *counts.entry(member.state.as_str().to_owned()).or_default() += 1;
     }
     let name = |place: &u32| wave.members.get(*place as usize).map(|member| member.task.clone());
-    let member = |member: &Member| WaveMember {
+    let member = |(member, reason): (&Member, Option<String>)| WaveMember {
         task: member.task.clone(),
         level: member.level,
         after: member.parents.iter().filter_map(name).collect::<Vec<TaskName>>(),
         state: member.state.as_str().to_owned(),
         run_id: member.state.run(),
-        reason: reason(&member.state),
+        reason,
     };
-    view(wave, limit, counts, Some(wave.members.iter().map(member).collect()))
-}
-
-fn reason(state: &MemberState) -> Option<String> {
-    match state {
-        MemberState::Failed { reason, .. } | MemberState::Skipped { reason } => Some(reason.clone()),
-        MemberState::Unchanged => Some("what it stands on is what it was last built on".to_owned()),
-        MemberState::TakenOver { by } => Some(format!("wave {by} does it")),
-        MemberState::Waiting | MemberState::Running { .. } | MemberState::Done { .. } | MemberState::Canceled => None,
-    }
+    let members = wave.members.iter().zip(reasons).map(member).collect();
+    Ok(view(wave, core.wave_concurrency, counts, Some(members)))
 }
 
 fn view(wave: &Wave, limit: usize, counts: BTreeMap<String, u32>, members: Option<Vec<WaveMember>>) -> WaveView {

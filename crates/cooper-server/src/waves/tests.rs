@@ -174,6 +174,14 @@ impl World {
         shown
     }
 
+    /// Why a member of a wave is as it is.
+    async fn why(&self, wave: u64, task: &str) -> String {
+        let stored = self.core.waves.find_wave(WaveId::from_number(wave)).await.expect("store").expect("wave");
+        let reasons = reasons(&self.core, &stored.wave).await.expect("store");
+        let place = stored.wave.members.iter().position(|member| member.task == name(task)).expect("member");
+        reasons[place].clone().unwrap_or_default()
+    }
+
     /// The run of a member of a wave.
     async fn member_run(&self, wave: u64, task: &str) -> RunId {
         let stored = self.core.waves.find_wave(WaveId::from_number(wave)).await.expect("store").expect("wave");
@@ -286,6 +294,8 @@ async fn a_member_waits_for_a_run_of_its_task_and_is_spared_what_that_has_done()
     let two = world.push("1", "two").await;
     world.pass().await;
     assert_eq!(world.waves().await, ["w1 running first=waiting other=running"]);
+    assert_eq!(world.why(1, "first").await, format!("run {by_hand} of its task goes on"));
+    assert!(world.why(1, "other").await.starts_with("its run waits for an agent"), "{}", world.why(1, "other").await);
     world.end(by_hand, "1", Some(&two)).await;
     world.pass().await;
     assert_eq!(world.waves().await, ["w1 running first=unchanged other=running"]);
@@ -454,6 +464,8 @@ async fn runs_that_no_agent_takes_keep_the_room_for_a_while_alone() {
     world.pass().await;
     let running = async || world.waves().await[0].matches("=running").count();
     assert_eq!(running().await, 4);
+    let told = world.why(1, "many-4").await;
+    assert_eq!(told, "no room: 4 runs go on in waves, and 4 may (`--wave-concurrency`)");
     world.clock.advance(Duration::from_secs(540));
     world.pass().await;
     assert_eq!(running().await, 4);

@@ -50,9 +50,9 @@ pub(super) enum Asked {
     /// This becomes of it instead.
     Event(WaveEvent),
     /// Others go first: a run of its task, or a task that makes what it stands on, by its key.
-    Busy { maker: Option<String> },
-    /// Its run can't be asked for just now.
-    NotYet,
+    Busy { maker: Option<String>, why: String },
+    /// Its run can't be asked for just now, and why.
+    NotYet(String),
 }
 
 /// What became of a member's turn.
@@ -84,7 +84,8 @@ async fn asked(core: &Arc<Core>, turn: &Turn) -> Result<Asked, StoreError> {
     let bases = core.waves.task_bases(&name, wave).await?;
     let has_patience = |since| core.clock.now().since(since) < PATIENCE;
     if let Some(maker) = bases.maker.filter(|_| bases.free_since.is_some_and(has_patience)) {
-        return Ok(Asked::Busy { maker: Some(maker) });
+        let why = format!("task {maker}, which makes what it stands on, is built first in another wave");
+        return Ok(Asked::Busy { maker: Some(maker), why });
     }
     let mut images: Vec<ImageUpdate> = Vec::new();
     for moved in bases.moved.into_iter().filter(|moved| task.base_image.rule(moved.kind).is_none()) {
@@ -95,8 +96,8 @@ async fn asked(core: &Arc<Core>, turn: &Turn) -> Result<Asked, StoreError> {
     if images.is_empty() {
         return Ok(Asked::Event(WaveEvent::Unchanged { member }));
     }
-    if bases.busy {
-        return Ok(Asked::Busy { maker: None });
+    if let Some(run) = bases.busy {
+        return Ok(Asked::Busy { maker: None, why: format!("run {run} of its task goes on") });
     }
     let cause = Cause::BaseImage { wave, images };
     match stored_tasks::request_for_trigger(core, task, Given::default(), cause, tried_for).await {
@@ -106,7 +107,7 @@ async fn asked(core: &Arc<Core>, turn: &Turn) -> Result<Asked, StoreError> {
         }
         Err(NotAsked::Yet(why)) => {
             tracing::warn!(wave = %wave, task = %name, why, "wave's run can't be asked for now; trying again");
-            Ok(Asked::NotYet)
+            Ok(Asked::NotYet(why))
         }
         Err(NotAsked::AtAll(reason)) => Ok(Asked::Event(not_started(turn, reason))),
     }

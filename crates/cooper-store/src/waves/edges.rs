@@ -265,17 +265,17 @@ const NOW: &str = "CASE e.registry WHEN '' THEN
           AND k.repository = e.repository AND k.tag = e.tag AND k.moved >=
               (SELECT g.started FROM task_graph g WHERE g.registry_id = e.registry_id AND g.task = e.task)) END AS now";
 
-/// Whether a run of a task goes on that may move its tags: one of a wave, which may not have begun, or any other that does not
-/// build somebody's pull request, another branch or a tag.
-const BUSY: &str = "SELECT EXISTS (
-         SELECT 1 FROM wave_members m INDEXED BY wave_members_running
-         WHERE m.registry_id = ?1 AND m.task = ?2 AND m.state = 'running')
-     OR EXISTS (
-         SELECT 1 FROM runs INDEXED BY runs_by_task
+/// A run of a task that goes on and may move its tags: one of a wave, which may not have begun, or any other that does not build
+/// somebody's pull request, another branch or a tag.
+const BUSY: &str = "SELECT coalesce((
+         SELECT m.run_number FROM wave_members m INDEXED BY wave_members_running
+         WHERE m.registry_id = ?1 AND m.task = ?2 AND m.state = 'running' LIMIT 1),
+     (
+         SELECT number FROM runs INDEXED BY runs_by_task
          WHERE registry_id = ?1 AND task = ?2 AND status IN ('Started', 'Running')
            AND NOT coalesce(state ->> '$.origin.untrusted', 0)
            AND NOT (coalesce(state ->> '$.origin.cause.cause', '') = 'source'
-                    AND coalesce(state ->> '$.origin.task.differs', 0)))";
+                    AND coalesce(state ->> '$.origin.task.differs', 0)) LIMIT 1))";
 
 /// A task that makes what another one stands on and is being built in a wave, or waits for it in a wave other than one, where no
 /// pause holds it.
@@ -330,7 +330,10 @@ pub(super) async fn of_task(
             },
         });
     }
-    bases.busy = sqlx::query_scalar(BUSY).bind(registry.0).bind(task.key()).fetch_one(&mut *tx).await.during(READ)?;
+    let busy = sqlx::query_scalar(BUSY).bind(registry.0).bind(task.key());
+    let busy: Option<i64> = busy.fetch_one(&mut *tx).await.during(READ)?;
+    bases.busy =
+        busy.map(|number| Ok::<_, StoreError>(RunId::from_number(u64::try_from(number).stored(READ)?))).transpose()?;
     let maker = sqlx::query_scalar(MAKER).bind(registry.0).bind(task.key()).bind(wave);
     bases.maker = maker.fetch_optional(&mut *tx).await.during(READ)?;
     let free_since = sqlx::query_scalar(FREE_SINCE).bind(registry.0).bind(task.key()).bind(wave);

@@ -236,6 +236,8 @@ async fn who_is_taken_over_waits_for_what_is_built_below_it() {
     world.pass().await;
     let expected = ["w1 running lower=running upper=takenOver", "w2 running upper=waiting"];
     assert_eq!(world.waves().await, expected);
+    let told = world.why(2, "upper").await;
+    assert_eq!(told, "task lower, which makes what it stands on, is built first in another wave");
     world.builds(lower, &["base"], "lower two").await;
     world.passes(lower, true).await;
     world.pass().await;

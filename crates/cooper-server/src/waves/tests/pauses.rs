@@ -54,6 +54,8 @@ async fn a_pause_holds_whatever_is_pushed_and_each_is_built_once_after_it() {
     world.member_ends(2, "newer", &three).await;
     assert_eq!(world.waves().await[1], "w2 running first=waiting newer=done other=waiting");
     assert_eq!(world.status(2).await, "Running", "two of its members are not built");
+    let told = world.why(2, "first").await;
+    assert!(told.contains("w1") && told.contains("wave resume w1") && told.contains("wave cancel w1"), "{told}");
     world.steer(1, WaveEvent::Resume).await;
     world.pass().await;
     assert_eq!(world.waves().await[0], "w1 running first=running other=running");
