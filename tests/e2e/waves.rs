@@ -21,10 +21,16 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::of(&[])
+    }
+
+    /// With these options of the server besides.
+    fn of(more: &[&str]) -> Self {
         let root = TempDir::new().unwrap();
         let repository = GitRepository::new(root.path(), "images.git");
         let git = GitServer::start(root.path());
-        let arguments = ["--allow-source", "127.0.0.1", "--allow-webhook", "127.0.0.1"].map(str::to_owned).to_vec();
+        let arguments = ["--allow-source", "127.0.0.1", "--allow-webhook", "127.0.0.1"];
+        let arguments = [&arguments[..], more].concat().into_iter().map(str::to_owned).collect();
         let server = TestServer::with(ServerOptions { arguments, ..ServerOptions::default() });
         let busybox = server.base_image();
         Self { server, git, repository, busybox, _root: root }
@@ -127,6 +133,52 @@ fn a_server_that_is_killed_in_a_wave_builds_each_once() {
     wait_until("it is tried again", WAVE, || world.runs("steps").len() == 4);
 }
 
+#[test]
+fn what_a_paused_wave_held_is_built_by_the_newer_one_when_it_is_cancelled() {
+    let world = World::of(&["--wave-concurrency", "1"]);
+    let on_base = format!("FROM {}\nRUN cp /version /copied\n", world.image("base:1"));
+    world.repository.commit_files(&[("first", &on_base), ("second", &on_base)]);
+    world.push_base("one");
+    world.make("first", &[]);
+    world.make("second", &[]);
+    // The first one takes the room, and keeps it.
+    world.server.cooper(&["pool", "create", "nobody"]).ok();
+    world.server.cooper(&["task", "update", "first", "--agent-pool", "nobody"]).ok();
+    world.push_base("two");
+    let why = |wave: &str, task: &str| {
+        let wave = world.json(&["wave", "show", wave]);
+        let member = wave["members"].as_array().unwrap().iter().find(|member| member["task"] == task).unwrap();
+        format!("{} {}", member["state"].as_str().unwrap(), member["reason"].as_str().unwrap_or_default())
+    };
+    let is_open =
+        |wave: &str| world.json(&["wave", "list"]).as_array().unwrap().iter().any(|one| one["waveId"] == wave);
+    wait_until("it has begun", WAVE, || is_open("w1") && why("w1", "first").starts_with("running "));
+    assert!(why("w1", "first").contains("waits for an agent"), "{}", why("w1", "first"));
+    assert!(why("w1", "second").starts_with("waiting no room: 1 run"), "{}", why("w1", "second"));
+    world.server.cooper(&["wave", "pause", "w1"]).ok();
+    assert!(why("w1", "second").contains("`cooper wave resume w1`"), "{}", why("w1", "second"));
+    world.server.cooper(&["task", "update", "first", "--agent-pool", "default"]).ok();
+    world.push_base("three");
+    wait_until("there is a newer one", WAVE, || is_open("w2"));
+    let held = why("w2", "second");
+    assert!(held.starts_with("waiting ") && held.contains("w1") && held.contains("`cooper wave cancel w1`"), "{held}");
+    world.server.cooper(&["wave", "cancel", "w1"]).ok();
+    let newer = world.wave("w2");
+    assert_eq!(
+        (&newer["status"], &newer["counts"]),
+        (&"Succeeded".into(), &serde_json::json!({ "done": 2 })),
+        "{newer}"
+    );
+    let older = world.json(&["wave", "show", "w1"]);
+    assert_eq!(
+        (&older["status"], World::state(&older, "second").as_str()),
+        (&"Canceled".into(), "takenOver"),
+        "{older}"
+    );
+    assert_eq!(world.runs("second").len(), 2, "by hand, and once in a wave");
+    world.server.expect_quiet_log();
+}
+
 /// What the endpoints of two tasks and a webhook were told of the first wave.
 fn check_told(world: &World, receiver: &EventReceiver, middle: &Value, digest: &str) {
     wait_until("all are told", WAVE, || receiver.received().len() == 3);
@@ -167,7 +219,12 @@ fn a_patched_base_rebuilds_two_levels_in_order_and_once() {
     world.make("upper", &["--base-image-trigger-type", "all"]);
     world.make("quiet", &["--base-image-trigger-enabled", "false"]);
 
+    let source = world.git.url("images.git");
+    world.server.cooper(&["task", "create", "never-run", "-c", &source, "-f", "middle", "-t", "never:1"]).ok();
+    let shown = world.server.cooper(&["impact", "base:1"]).ok();
+    assert!(shown.stderr.contains("Not known yet: never-run. What a task stands on"), "{}", shown.stderr);
     let impact = world.json(&["impact", "base:1"]);
+    assert_eq!(impact["unknown"], serde_json::json!(["never-run"]));
     let order: Vec<&str> =
         impact["tasks"].as_array().unwrap().iter().map(|task| task["task"].as_str().unwrap()).collect();
     assert_eq!(order, ["middle", "other", "upper"], "{impact}");
@@ -244,10 +301,13 @@ fn a_base_of_another_registry_is_watched_and_its_webhook_brings_the_look_forward
     world.server.cooper(&["task", "run", "watched", "--no-logs"]).ok();
     assert_eq!(world.json(&["impact", &format!("{host}/team/base:1")])["tasks"][0]["task"], "watched");
 
-    let hook = world.server.cooper(&["wave", "hook"]).ok().stdout.trim().to_owned();
+    let shown = world.server.cooper(&["wave", "hook"]).ok().stdout;
+    let told = world.json(&["wave", "hook"]);
+    let (uri, hook) = (told["url"].as_str().unwrap().to_owned(), told["path"].as_str().unwrap().to_owned());
+    assert_eq!(uri, format!("{}{hook}", world.server.url()));
+    assert!(shown.contains(&uri) && shown.contains("application/json") && shown.contains("PUSH_ARTIFACT"), "{shown}");
     let post = |path: &str, body: &str| world.server.ask("POST", path, &[], body.as_bytes()).unwrap().status;
     assert_eq!([post("/hooks/registry/guessed", "{}"), post(&hook, "no json"), post(&hook, "{}")], [404, 400, 202]);
-    let uri = format!("{}{hook}", world.server.url());
     other.cooper(&["webhook", "create", "news", "--uri", &uri, "--actions", "push"]).ok();
     let second = push("two");
     let wave = world.wave("w1");

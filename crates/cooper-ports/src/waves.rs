@@ -241,6 +241,9 @@ pub trait WaveStore: Send + Sync {
     /// The tasks that stand on images, however far, with what their last runs stood on and made.
     async fn base_graph(&self, images: &[ImageTag]) -> Result<Graph, StoreError>;
 
+    /// Tasks that base images start and of which no run says yet what they stand on, so many at most.
+    async fn unbuilt_tasks(&self, limit: u32) -> Result<Vec<TaskName>, StoreError>;
+
     /// The tags that have moved and are not done with, the first first.
     async fn base_changes(&self, limit: u32) -> Result<Vec<BaseChange>, StoreError>;
 

@@ -55,6 +55,11 @@ impl WaveStore for Store {
         edges::graph(&mut tx, self.registry_id(), images).await
     }
 
+    async fn unbuilt_tasks(&self, limit: u32) -> Result<Vec<TaskName>, StoreError> {
+        let mut tx = self.readers().acquire().await.during(READ)?;
+        edges::unbuilt(&mut tx, self.registry_id(), limit).await
+    }
+
     async fn base_changes(&self, limit: u32) -> Result<Vec<BaseChange>, StoreError> {
         let mut tx = self.readers().begin().await.during(READ)?;
         changes(&mut tx, self.registry_id(), limit).await

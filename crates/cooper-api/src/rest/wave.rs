@@ -220,6 +220,14 @@ pub struct ImpactView {
     pub cuts: Vec<String>,
     /// Tasks that stand on it and would not start.
     pub refused: Vec<ImpactRefusal>,
+    /// Tasks that base images start and of which no run has succeeded yet: what they stand on is not known before; the first
+    /// hundred.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub unknown: Vec<TaskName>,
+    /// Whether there are more of those.
+    #[serde(default)]
+    pub unknown_more: bool,
 }
 
 /// A task that would be built.

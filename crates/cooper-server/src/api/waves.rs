@@ -24,6 +24,9 @@ use crate::waves;
 /// The largest message of a registry, in bytes.
 const MAX_NEWS: usize = 256 << 10;
 
+/// How many tasks are named of which nothing is known.
+const UNKNOWN: u32 = 100;
+
 /// `GET /waves`
 pub(super) async fn list(
     State(state): State<ApiState>,
@@ -168,6 +171,9 @@ pub(super) async fn impact(
     let graph = core.waves.base_graph(&asked).await?;
     let changes: Vec<Change> = asked.into_iter().map(|image| Change { image, to: None }).collect();
     let plan = off_the_loop(move || wave::plan(&graph, &changes, &Apart::default())).await;
+    let mut unknown = core.waves.unbuilt_tasks(UNKNOWN + 1).await?;
+    let unknown_more = unknown.len() > UNKNOWN as usize;
+    unknown.truncate(UNKNOWN as usize);
     let name = |place: &u32| plan.members.get(*place as usize).map(|member| member.task.clone());
     let task = |member: &wave::PlannedMember| ImpactTask {
         task: member.task.clone(),
@@ -185,6 +191,8 @@ pub(super) async fn impact(
         tasks: plan.members.iter().map(task).collect(),
         cuts: plan.cuts.iter().map(cut_text).collect(),
         refused: plan.refused.iter().map(refusal).collect(),
+        unknown,
+        unknown_more,
     }))
 }
 

@@ -108,10 +108,8 @@ fn waits_for(wave: &Wave, place: usize, member: &Member, around: &Around) -> Str
         return note.clone();
     }
     if around.taken >= around.room {
-        return format!(
-            "no room: {} runs of waves go on, and {} may (`--wave-concurrency`)",
-            around.taken, around.room
-        );
+        let runs = if around.taken == 1 { "run goes" } else { "runs go" };
+        return format!("no room: {} {runs} on in waves, and {} may (`--wave-concurrency`)", around.taken, around.room);
     }
     "its turn comes now".to_owned()
 }
@@ -180,7 +178,7 @@ mod tests {
             assert_eq!(of(&running, &around, task), expect);
         }
         around.taken = 4;
-        assert_eq!(of(&running, &around, "ready"), "no room: 4 runs of waves go on, and 4 may (`--wave-concurrency`)");
+        assert_eq!(of(&running, &around, "ready"), "no room: 4 runs go on in waves, and 4 may (`--wave-concurrency`)");
         let paused = wave(WavePhase::Paused, members());
         assert_eq!(of(&paused, &around, "three"), "the wave is paused: `cooper wave resume w2` has it go on");
         let canceled = wave(WavePhase::Canceled, members());

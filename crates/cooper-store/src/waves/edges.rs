@@ -241,6 +241,26 @@ pub(super) async fn graph(
     Ok(Graph { tasks: tasks.into_values().collect() })
 }
 
+/// Tasks that base images start and of which no run says yet what they stand on.
+pub(super) async fn unbuilt(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    limit: u32,
+) -> Result<Vec<TaskName>, StoreError> {
+    let names: Vec<String> = sqlx::query_scalar(
+        "SELECT t.state ->> '$.name' FROM tasks t WHERE t.registry_id = ?1
+           AND NOT EXISTS (SELECT 1 FROM task_graph g WHERE g.registry_id = t.registry_id AND g.task = t.task)
+           AND t.state ->> '$.enabled' AND coalesce(t.state ->> '$.base_image.enabled', 1)
+         ORDER BY t.task LIMIT ?2",
+    )
+    .bind(registry.0)
+    .bind(limit)
+    .fetch_all(tx)
+    .await
+    .during(READ)?;
+    names.iter().map(|name| TaskName::parse(name).stored(READ)).collect()
+}
+
 /// The tag that a row names.
 pub(super) fn image(row: &sqlx::sqlite::SqliteRow) -> Result<ImageTag, StoreError> {
     let registry: &str = row.try_get("registry").during(READ)?;

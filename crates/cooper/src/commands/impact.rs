@@ -39,6 +39,15 @@ fn show(impact: &ImpactView) -> Result<(), Stop> {
         let rows: Vec<[String; 4]> = impact.tasks.iter().map(row).collect();
         output::line(&table::table(["LEVEL", "TASK", "AFTER", "STANDS ON"], &rows))?;
     }
+    if !impact.unknown.is_empty() {
+        let names: Vec<&str> = impact.unknown.iter().map(TaskName::as_str).collect();
+        let more = if impact.unknown_more { " and others" } else { "" };
+        output::note(&format!(
+            "Not known yet: {}{more}. What a task stands on is known when a run of it has succeeded: its Dockerfile alone \
+             does not tell.",
+            names.join(", ")
+        ));
+    }
     for cut in &impact.cuts {
         output::note(&format!("Cut: {cut}."));
     }

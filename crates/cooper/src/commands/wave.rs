@@ -12,6 +12,12 @@ use crate::exit::Exit;
 use crate::fault::{Fault, Stop};
 use crate::{output, table};
 
+/// What a registry's webhook is to send.
+const HOOK: &str = "\
+Content type:  application/json (others are taken, too: the body is JSON)
+Forms:         distribution and Cooperage (events with action push), ACR, Harbor (PUSH_ARTIFACT), Docker Hub
+Signature:     none is asked for: what is told is not believed, the registry is asked. Whoever knows the URL can bring that forward";
+
 #[derive(Args, Debug)]
 pub(crate) struct WaveArgs {
     #[command(subcommand)]
@@ -33,7 +39,11 @@ enum WaveCommand {
         output: OutputForm,
     },
     /// Show where other registries tell of pushes, as their webhooks do: they are asked sooner then
-    Hook,
+    Hook {
+        /// The form of the answer
+        #[arg(long, short, value_enum, default_value_t)]
+        output: OutputForm,
+    },
     /// Show a wave with its members
     Show(NamedWave),
     /// Let no member of a wave begin for now; runs that go on end as they would
@@ -76,8 +86,16 @@ pub(crate) async fn run(args: &WaveArgs, environment: &Environment) -> Result<Ex
             }
             return Ok(Exit::Success);
         }
-        WaveCommand::Hook => {
-            output::line(&client.get_registry_hook().await?.path)?;
+        WaveCommand::Hook { output } => {
+            let path = client.get_registry_hook().await?.path;
+            let url = format!("{}{path}", client.server().to_string().trim_end_matches('/'));
+            match output {
+                OutputForm::Json => output::json(&serde_json::json!({ "url": url, "path": path }))?,
+                OutputForm::Text => {
+                    output::line(&format!("URL:           {url}"))?;
+                    output::line(HOOK)?;
+                }
+            }
             return Ok(Exit::Success);
         }
         WaveCommand::Show(named) => (client.get_wave(named.id()?).await?, named.output, None),
