@@ -288,8 +288,8 @@ impl Run<'_> {
                 let image = self.image.take().ok_or_else(|| broken("the answer ended without an image"))?;
                 let Self { bases, cancel, sink, .. } = self;
                 let resolved = cancel.run_until_cancelled(bases.resolved()).await;
-                let (bases, unknown) = resolved.ok_or(BuildError::Cancelled)?;
-                for message in unknown {
+                let (bases, doubts) = resolved.ok_or(BuildError::Cancelled)?;
+                for message in doubts {
                     if let Some(sink) = &sink {
                         let _ = sink.send(BuildEvent::Warning { vertex: String::new(), message }).await;
                     }

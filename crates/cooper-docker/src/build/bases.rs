@@ -2,7 +2,8 @@
 //!
 //! An engine tells the digest of most bases. Where it does not, as those before 23 do for images that files are copied from,
 //! the registry is asked: before the build, or while it begins, and never after it if that can be helped. A tag that moves
-//! meanwhile is then told as what it stood for before: whoever follows it builds once too often, and not once too little.
+//! meanwhile is then told as what it stood for before: whoever follows it builds once too often, and not once too little. What
+//! only another frontend knows of, which reads the file in the engine, can't be asked for before: the build says so.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -60,6 +61,8 @@ pub(super) struct Bases {
     seen: BTreeMap<String, Option<Digest>>,
     /// What is known from elsewhere: from the caller, or by asking.
     known: BTreeMap<String, Digest>,
+    /// What was known before the build began.
+    early: BTreeSet<String>,
     asked: BTreeSet<String>,
     /// They end with the build.
     asks: JoinSet<(String, Result<Digest, String>)>,
@@ -69,10 +72,12 @@ impl Bases {
     /// Nothing is seen yet. `resolved` is what the caller knows.
     pub(super) fn new(docker: &Docker, logins: Arc<dyn RegistryLogins>, resolved: Vec<ResolvedBase>) -> Self {
         let registries = Registries { docker: docker.clone(), logins, room: Semaphore::new(ASKED_AT_ONCE) };
+        let known: BTreeMap<String, Digest> = resolved.into_iter().map(|base| (base.reference, base.digest)).collect();
         Self {
             registries: Arc::new(registries),
             seen: BTreeMap::new(),
-            known: resolved.into_iter().map(|base| (base.reference, base.digest)).collect(),
+            early: known.keys().cloned().collect(),
+            known,
             asked: BTreeSet::new(),
             asks: JoinSet::new(),
         }
@@ -85,6 +90,7 @@ impl Bases {
         }
         // Whoever takes longer is not lost: the answer comes while the build goes on.
         let _ = tokio::time::timeout(RESOLVE, self.answers()).await;
+        self.early.extend(self.known.keys().cloned());
     }
 
     fn ask(&mut self, reference: &str) {
@@ -125,21 +131,30 @@ impl Bases {
         Some(ResolvedBase { reference: base.reference, digest: news? })
     }
 
-    /// The bases with their digests, and for those whose digest nobody tells, a line that says why.
+    /// The bases with their digests, and a line about each whose digest nobody tells, or that may be another one.
     pub(super) async fn resolved(mut self) -> (Vec<ResolvedBase>, Vec<String>) {
         self.answers().await;
-        let (mut resolved, mut unknown) = (Vec::new(), Vec::new());
+        let (mut resolved, mut doubts) = (Vec::new(), Vec::new());
         for (reference, told) in self.seen {
+            let is_late = told.is_none() && !self.early.contains(&reference);
             let digest = match told.or_else(|| self.known.remove(&reference)) {
                 Some(digest) => Ok(digest),
                 // Better what it stands for now than nothing.
                 None => self.registries.digest_of(&reference).await,
             };
             match digest {
-                Ok(digest) => resolved.push(ResolvedBase { reference, digest }),
-                Err(message) => unknown.push(format!("digest of {reference} is not known: {message}")),
+                Ok(digest) => {
+                    if is_late {
+                        doubts.push(format!(
+                            "digest of {reference} was asked for when the build had begun: if the tag has moved since then, \
+                             the image stands on what it was before"
+                        ));
+                    }
+                    resolved.push(ResolvedBase { reference, digest });
+                }
+                Err(message) => doubts.push(format!("digest of {reference} is not known: {message}")),
             }
         }
-        (resolved, unknown)
+        (resolved, doubts)
     }
 }

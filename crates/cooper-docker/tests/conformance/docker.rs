@@ -12,7 +12,7 @@ use futures::TryStreamExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::bench::{self, Bench, DockerBench, run, soon, until};
+use crate::bench::{self, Bench, DockerBench, Said, run, soon, until};
 use crate::context::Context;
 
 /// The engine without our adapter, to look at what it did.
@@ -135,6 +135,18 @@ async fn a_base_whose_tag_moves_while_it_is_built_on_is_what_was_built_on() {
         let ((built, said), ()) = tokio::join!(bench.build(request), moves);
         let bases = built.unwrap_or_else(|error| panic!("{error}\n{}", said.output())).bases;
         assert_eq!(bases, [ResolvedBase { reference: tool("1"), digest: digests[0].clone() }], "{digests:?}");
+        let in_doubt = |said: &Said| {
+            let is_doubt = |event: &BuildEvent| {
+                matches!(event, BuildEvent::Warning { message, .. } if message.contains("was asked for when the build had begun"))
+            };
+            said.0.iter().any(is_doubt)
+        };
+        assert!(!in_doubt(&said));
+        // What only the engine's reader knows of is asked for when it is seen, where the engine does not tell.
+        let request = bench.request(Context::new(&format!("FROM scratch\nCOPY --from={} /tool /other\n", tool("1"))));
+        let (built, said) = bench.build(request).await;
+        built.unwrap_or_else(|error| panic!("{error}\n{}", said.output()));
+        assert_eq!(in_doubt(&said), !bench.engine.describe().features.contains(&EngineFeature::CopyLink));
     })
     .await;
 }
