@@ -165,6 +165,8 @@ pub struct MemberRun {
     pub wave: WaveId,
     /// The member's place.
     pub member: usize,
+    /// The run that said what the task stands on when that was compared.
+    pub compared: Option<RunId>,
     /// Who is told of it.
     pub notice: Option<UpdateNotice>,
 }
@@ -174,6 +176,8 @@ pub struct MemberRun {
 pub struct TaskBases {
     /// Those that differ from what the task was last built on, whether its trigger follows them or not.
     pub moved: Vec<MovedBase>,
+    /// The run that says what it was built on.
+    pub said_by: Option<RunId>,
     /// A run of the task that goes on, may stand on any of these, and may move the same tags.
     pub busy: Option<RunId>,
     /// A task that makes one of its bases and is being built in a wave, or waits for that in another wave than this, and is not

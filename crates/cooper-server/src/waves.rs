@@ -21,7 +21,7 @@ use cooper_engine::wave::{self, Apart, Change, ImageTag, Member, MemberState, Pa
 use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::store_error::StoreError;
 use cooper_ports::waves::{BaseChange, ChangedBy, EndedMember, NewRefusal, OpenWave, SaveWave, StoredWave, WaveHead};
-use cooper_types::{Timestamp, WaveId};
+use cooper_types::{TaskName, Timestamp, WaveId};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant as Moment;
 use tokio_util::sync::CancellationToken;
@@ -408,14 +408,14 @@ impl Waves {
 
     /// The members that may be tried now, and what runs or is on its way.
     fn queues(&self, now: Timestamp) -> Queues {
-        let is_ready: BTreeSet<(WaveId, usize)> =
-            self.ready.iter().map(|ready| (ready.turn.wave, ready.turn.member)).collect();
+        // A task may wait in several waves: where one of them has its run asked for, the others look what comes of that.
+        let is_ready: BTreeSet<&TaskName> = self.ready.iter().map(|ready| &ready.turn.task).collect();
         let mut queues = Queues::default();
         for (id, stored) in &self.known {
             let owner = |member: &Member| stored.owners.get(&member.task.key()).cloned();
             let may = |member: &usize| {
-                let key = (*id, *member);
-                !is_ready.contains(&key) && self.held.get(&key).is_none_or(|held| held.until <= now)
+                let is_held = self.held.get(&(*id, *member)).is_some_and(|held| held.until > now);
+                !is_held && !is_ready.contains(&stored.wave.members[*member].task)
             };
             for place in stored.wave.ready(&self.pauses).into_iter().filter(may) {
                 queues.waits(*id, owner(&stored.wave.members[place]), place);

@@ -102,7 +102,7 @@ async fn asked(core: &Arc<Core>, turn: &Turn) -> Result<Asked, StoreError> {
     let cause = Cause::BaseImage { wave, images };
     match stored_tasks::request_for_trigger(core, task, Given::default(), cause, tried_for).await {
         Ok(request) => {
-            let stands_for = MemberRun { wave, member, notice: Endpoint::notice(task) };
+            let stands_for = MemberRun { wave, member, compared: bases.said_by, notice: Endpoint::notice(task) };
             Ok(Asked::Ready(Box::new(Ready { turn: turn.clone(), since: Moment::now(), request, stands_for })))
         }
         Err(NotAsked::Yet(why)) => {

@@ -77,11 +77,12 @@ pub(super) async fn accept(
         hooks::fired(tx, registry, event, id).await?;
     }
     let mut notice = None;
-    if let Some(Occasion::Member(MemberRun { wave, member, notice: told })) = occasion {
-        if !waves::accepted(tx, registry, wave, member, id).await? {
+    if let Some(Occasion::Member(member)) = occasion {
+        if !waves::accepted(tx, registry, &member, id).await? {
+            let MemberRun { wave, member, .. } = member;
             return Err(AcceptError::MemberMoved { wave, member });
         }
-        notice = told;
+        notice = member.notice;
     }
     insert(tx, registry, &run, context, request.run_type, request.idempotency.as_ref()).await?;
     statuses::begin(tx, registry, now, &run).await?;

@@ -10,6 +10,7 @@ use cooper_types::{Digest, RegistryId, RegistryName, RepositoryName, RunId, Tag,
 use serde::Deserialize;
 use sqlx::{Row, SqliteConnection};
 
+use super::members::run_id;
 use crate::contexts::run_number;
 use crate::sql_error::{During, Stored, UnknownValue};
 
@@ -350,10 +351,12 @@ pub(super) async fn of_task(
             },
         });
     }
+    let said_by = sqlx::query_scalar("SELECT run_number FROM task_graph WHERE registry_id = ?1 AND task = ?2");
+    let said_by: Option<i64> = said_by.bind(registry.0).bind(task.key()).fetch_optional(&mut *tx).await.during(READ)?;
+    bases.said_by = said_by.map(run_id).transpose()?;
     let busy = sqlx::query_scalar(BUSY).bind(registry.0).bind(task.key());
     let busy: Option<i64> = busy.fetch_one(&mut *tx).await.during(READ)?;
-    bases.busy =
-        busy.map(|number| Ok::<_, StoreError>(RunId::from_number(u64::try_from(number).stored(READ)?))).transpose()?;
+    bases.busy = busy.map(run_id).transpose()?;
     let maker = sqlx::query_scalar(MAKER).bind(registry.0).bind(task.key()).bind(wave);
     bases.maker = maker.fetch_optional(&mut *tx).await.during(READ)?;
     let free_since = sqlx::query_scalar(FREE_SINCE).bind(registry.0).bind(task.key()).bind(wave);

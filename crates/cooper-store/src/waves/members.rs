@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cooper_engine::wave::{Member, MemberState, PlannedMember, RunFailure};
 use cooper_ports::store_error::StoreError;
-use cooper_ports::waves::{EndedMember, NewRefusal, SaveWave};
+use cooper_ports::waves::{EndedMember, MemberRun, NewRefusal, SaveWave};
 use cooper_types::{PrincipalName, RegistryId, RunId, TaskName, Timestamp, WaveId};
 use serde_json::json;
 use sqlx::sqlite::SqliteRow;
@@ -274,7 +274,7 @@ fn state(row: &SqliteRow) -> Result<MemberState, StoreError> {
     })
 }
 
-fn run_id(number: i64) -> Result<RunId, StoreError> {
+pub(super) fn run_id(number: i64) -> Result<RunId, StoreError> {
     Ok(RunId::from_number(u64::try_from(number).stored(READ)?))
 }
 
@@ -386,15 +386,15 @@ pub(super) async fn tell_left_out(
     refusals::write(tx, registry, now, &refusals).await
 }
 
-/// Gives a member the run that is being accepted for it; tells whether it waited for one, and no pause held it.
+/// Gives a member the run that is being accepted for it; tells whether it waited for one, no pause held it, no other wave was
+/// building its task, and nobody had built that since it was compared.
 pub(crate) async fn accepted(
     tx: &mut SqliteConnection,
     registry: RegistryId,
-    wave: WaveId,
-    member: usize,
+    of: &MemberRun,
     run: RunId,
 ) -> Result<bool, StoreError> {
-    let wave = wave_number(wave);
+    let wave = wave_number(of.wave);
     let changed = sqlx::query(
         "UPDATE waves SET generation = generation + 1
          WHERE registry_id = ?1 AND number = ?2 AND phase = 'running' AND finished IS NULL",
@@ -412,12 +412,16 @@ pub(crate) async fn accepted(
          WHERE registry_id = ?1 AND wave = ?2 AND member = ?3 AND state = 'waiting' AND NOT EXISTS (
              SELECT 1 FROM wave_members p INDEXED BY wave_members_waiting
              CROSS JOIN waves w ON w.registry_id = p.registry_id AND w.number = p.wave AND w.phase = 'paused'
-             WHERE p.registry_id = m.registry_id AND p.task = m.task AND p.state = 'waiting')",
+             WHERE p.registry_id = m.registry_id AND p.task = m.task AND p.state = 'waiting')
+           AND NOT EXISTS (SELECT 1 FROM wave_members r INDEXED BY wave_members_running
+                           WHERE r.registry_id = m.registry_id AND r.task = m.task AND r.state = 'running')
+           AND (SELECT run_number FROM task_graph g WHERE g.registry_id = m.registry_id AND g.task = m.task) IS ?5",
     )
     .bind(registry.0)
     .bind(wave)
-    .bind(i64::try_from(member).unwrap_or(i64::MAX))
+    .bind(i64::try_from(of.member).unwrap_or(i64::MAX))
     .bind(run_number(run))
+    .bind(of.compared.map(run_number))
     .execute(tx)
     .await
     .during(WRITE)?;
