@@ -10,6 +10,7 @@ mod hooks;
 mod info;
 mod lock;
 mod log;
+mod newest;
 mod notification;
 mod pools;
 mod request;
@@ -39,9 +40,8 @@ pub use log::{
     EndEvent, LOG_COMPLETE_HEADER, LOG_FRAMES_FORM, LOG_FRAMES_HEADER, LOG_OFFSET_HEADER, LogBatch, LogEventName,
     LogEventsQuery, LogFrame, LogQuery, LogStream, PackedLog, StatusEvent, VertexUpdate,
 };
-pub use notification::{
-    ListNotificationsQuery, NotificationInfo, NotificationKind, NotificationList, NotificationView,
-};
+pub use newest::{ListNotificationsQuery, ListWavesQuery, ListWebhookEventsQuery, NewestQuery};
+pub use notification::{NotificationInfo, NotificationKind, NotificationList, NotificationView};
 pub use pools::{CreatePool, DeletePoolQuery, PoolList, PoolView};
 pub use request::{
     Argument, BuildSecret, DEFAULT_TIMEOUT_SECONDS, DockerBuildRequest, EncodedTaskRunRequest, EncodedText,
@@ -65,10 +65,10 @@ pub use task::{
 pub use token::{CreateToken, CreatedToken, TokenList, TokenView};
 pub use wave::{
     BaseImageTriggerSettings, BaseImageTriggerType, ImageUpdateTrigger, ImpactQuery, ImpactRefusal, ImpactTask,
-    ImpactView, ListWavesQuery, RefusalList, RefusalView, RegistryHookView, UpdatePayloadType, UpdateTriggerSecret,
-    UpdatedImage, WaveChange, WaveList, WaveMember, WaveView,
+    ImpactView, RefusalList, RefusalView, RegistryHookView, UpdatePayloadType, UpdateTriggerSecret, UpdatedImage,
+    WaveChange, WaveList, WaveMember, WaveView,
 };
 pub use webhook::{
-    DeliveryStatus, ListWebhookEventsQuery, WebhookAttempt, WebhookConfig, WebhookEvent, WebhookEventInfo,
-    WebhookEventList, WebhookList, WebhookSettings, WebhookStatus, WebhookView,
+    DeliveryStatus, WebhookAttempt, WebhookConfig, WebhookEvent, WebhookEventInfo, WebhookEventList, WebhookList,
+    WebhookSettings, WebhookStatus, WebhookView,
 };

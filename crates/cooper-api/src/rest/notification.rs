@@ -78,22 +78,6 @@ pub struct NotificationInfo {
     pub id: String,
 }
 
-/// What `GET /tasks/{id}/notifications` takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ListNotificationsQuery {
-    /// How many at most.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub top: Option<u32>,
-}
-
-impl ListNotificationsQuery {
-    /// How many are listed where nothing is said.
-    pub const DEFAULT_TOP: u32 = 20;
-    /// The most that are listed.
-    pub const MAX_TOP: u32 = 1000;
-}
-
 /// What `GET /tasks/{id}/notifications` answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -167,22 +167,6 @@ pub struct WaveMember {
     pub reason: Option<String>,
 }
 
-/// What `GET /waves` takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ListWavesQuery {
-    /// How many at most: 15 if absent, at most [`ListWavesQuery::MAX_TOP`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub top: Option<u32>,
-}
-
-impl ListWavesQuery {
-    /// How many waves are listed unless something else is said.
-    pub const DEFAULT_TOP: u32 = 15;
-    /// How many waves are listed at most.
-    pub const MAX_TOP: u32 = 1000;
-}
-
 /// What `GET /waves` answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -197,22 +197,6 @@ pub struct WebhookAttempt {
     pub answer: String,
 }
 
-/// What `GET /webhooks/{id}/events` takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ListWebhookEventsQuery {
-    /// How many at most.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub top: Option<u32>,
-}
-
-impl ListWebhookEventsQuery {
-    /// How many are listed where nothing is said.
-    pub const DEFAULT_TOP: u32 = 50;
-    /// The most that are listed.
-    pub const MAX_TOP: u32 = 1000;
-}
-
 /// What `GET /webhooks/{id}/events` answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

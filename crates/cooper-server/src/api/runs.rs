@@ -14,8 +14,8 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use cooper_api::problem::ProblemCode;
 use cooper_api::rest::{
-    self, IDEMPOTENCY_KEY_HEADER, ListRunsQuery, MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, PlatformView, RerunRequest,
-    RunList, RunRequest,
+    self, IDEMPOTENCY_KEY_HEADER, ListRunsQuery, MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, NewestQuery, PlatformView,
+    RerunRequest, RunList, RunRequest,
 };
 use cooper_engine::run::{Asked, NewReplay, NewRun, RunEvent};
 use cooper_ports::access::Token;
@@ -279,6 +279,12 @@ impl AskedRun {
 
 pub(super) fn invalid(detail: String) -> ApiError {
     ApiError::new(ProblemCode::InvalidRequest, detail)
+}
+
+/// How many of the newest are listed.
+pub(super) fn newest<const DEFAULT_TOP: u32>(query: NewestQuery<DEFAULT_TOP>) -> ApiResult<u32> {
+    let max = NewestQuery::<DEFAULT_TOP>::MAX_TOP;
+    query.top().map_err(|top| invalid(format!("top is {top}; it must be 1 to {max}")))
 }
 
 /// What a run is for; `linux/amd64` if nothing is said.

@@ -14,7 +14,7 @@ use cooper_engine::wave::{self, Apart, Change, Cut, ImageTag, Member, Wave, Wave
 use cooper_types::{ImageRef, TaskName, WaveId};
 use http_body_util::BodyExt as _;
 
-use super::runs::invalid;
+use super::runs::{invalid, newest};
 use super::{ApiState, Caller, PathId, Query};
 use crate::core::Core;
 use crate::problem::{ApiError, ApiResult, chain};
@@ -32,10 +32,7 @@ pub(super) async fn list(
     State(state): State<ApiState>,
     Query(query): Query<ListWavesQuery>,
 ) -> ApiResult<Json<WaveList>> {
-    let top = query.top.unwrap_or(ListWavesQuery::DEFAULT_TOP);
-    if top == 0 || top > ListWavesQuery::MAX_TOP {
-        return Err(invalid(format!("top is {top}; it must be 1 to {}", ListWavesQuery::MAX_TOP)));
-    }
+    let top = newest(query)?;
     let waves = state.core.waves.list_waves(top).await?;
     let limit = state.core.wave_concurrency;
     let value = waves.into_iter().map(|summary| view(&summary.wave, limit, summary.counts.into_iter().collect(), None));

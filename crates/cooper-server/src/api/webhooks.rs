@@ -17,7 +17,7 @@ use cooper_engine::webhook::{Action, Scope};
 use cooper_ports::outbox::{DeliveryRecord, PutWebhook, Target, Webhook};
 use cooper_types::{EventId, WebhookName};
 
-use super::runs::invalid;
+use super::runs::{invalid, newest};
 use super::{ApiState, Caller, JsonBody, PathId, PathIds, Query};
 use crate::access::random_text;
 use crate::core::Core;
@@ -163,10 +163,7 @@ pub(super) async fn events(
     PathId(name): PathId<WebhookName>,
     Query(query): Query<ListWebhookEventsQuery>,
 ) -> ApiResult<Json<WebhookEventList>> {
-    let top = query.top.unwrap_or(ListWebhookEventsQuery::DEFAULT_TOP);
-    if top == 0 || top > ListWebhookEventsQuery::MAX_TOP {
-        return Err(invalid(format!("top is {top}; it must be 1 to {}", ListWebhookEventsQuery::MAX_TOP)));
-    }
+    let top = newest(query)?;
     let (webhook, _) = find(&state.core, &name).await?;
     let records = state.core.webhooks.list_sent(&Target::Webhook(webhook.name), top).await?;
     Ok(Json(WebhookEventList { value: records.into_iter().map(event_view).collect() }))

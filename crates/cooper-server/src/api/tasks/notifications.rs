@@ -17,7 +17,7 @@ use cooper_ports::statuses::StatusRecord;
 use cooper_types::{EventId, IdError, RunId, TaskName};
 
 use super::{find, owned};
-use crate::api::runs::invalid;
+use crate::api::runs::newest;
 use crate::api::{ApiState, Caller, PathId, PathIds, Query};
 use crate::hooks::statuses::{self, NO_TOKEN};
 use crate::problem::{ApiError, ApiResult};
@@ -29,10 +29,7 @@ pub(in crate::api) async fn list(
     PathId(name): PathId<TaskName>,
     Query(query): Query<ListNotificationsQuery>,
 ) -> ApiResult<Json<NotificationList>> {
-    let top = query.top.unwrap_or(ListNotificationsQuery::DEFAULT_TOP);
-    if top == 0 || top > ListNotificationsQuery::MAX_TOP {
-        return Err(invalid(format!("top is {top}; it must be 1 to {}", ListNotificationsQuery::MAX_TOP)));
-    }
+    let top = newest(query)?;
     let core = &state.core;
     let task = find(core, &name).await?.task;
     seen_by(&task, &token)?;
