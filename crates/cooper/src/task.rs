@@ -17,7 +17,7 @@ use cooper_types::{Platform, RegistryName, RunId, SecretString, Timestamp};
 use crate::fault::{Fault, Stop};
 
 pub(crate) use faults::{show_faults, show_warnings};
-pub(crate) use files::read_or_stdin;
+pub(crate) use files::{read as read_file, read_or_stdin};
 pub(crate) use local::LocalTask;
 
 /// What stands for the value of a secret that is not given. It is base64, so that volumes can be read too.
@@ -69,7 +69,7 @@ impl TaskFileArgs {
             None => None,
         };
         let mut inputs = TaskInputs {
-            file: NamedText { name: self.file.clone(), text: files::read_or_stdin(&self.file)? },
+            file: NamedText { name: self.file.clone(), text: files::read_or_stdin(&self.file, "task file")? },
             values,
             set: read_values(&self.set, &self.set_secret)?,
             alias_sources: BTreeMap::new(),

@@ -42,7 +42,7 @@ pub struct TaskChange {
     pub step: Option<StepChange>,
     /// Where its files come from; `Some(None)` is from nowhere.
     pub source: Option<Option<RemoteSource>>,
-    /// What it is for.
+    /// What it is for; `linux/amd64` if the list is empty.
     pub platforms: Option<Vec<Platform>>,
     /// The pool.
     pub pool: Option<PoolName>,
@@ -220,7 +220,11 @@ impl Task {
         }
         task.enabled = change.enabled.unwrap_or(task.enabled);
         task.source = change.source.unwrap_or(task.source);
-        task.platforms = change.platforms.filter(|all| !all.is_empty()).unwrap_or(task.platforms);
+        task.platforms = match change.platforms {
+            Some(all) if all.is_empty() => vec![Platform::LINUX_AMD64],
+            Some(all) => all,
+            None => task.platforms,
+        };
         task.pool = change.pool.unwrap_or(task.pool);
         task.cpu = change.cpu.unwrap_or(task.cpu);
         task.timeout = change.timeout.unwrap_or(task.timeout);

@@ -122,6 +122,15 @@ fn what_can_not_be_is_refused_by_name() {
 }
 
 #[test]
+fn an_empty_list_of_platforms_is_the_usual_one() {
+    let arm = Platform::parse("linux/arm64").expect("valid");
+    let task = made(TaskChange { platforms: Some(vec![arm.clone()]), ..docker() }).expect("a task");
+    assert_eq!(task.platforms, [arm]);
+    let change = TaskChange { platforms: Some(Vec::new()), ..TaskChange::default() };
+    assert_eq!(task.changed(change, task.updated).expect("a task").platforms, [Platform::LINUX_AMD64]);
+}
+
+#[test]
 fn a_run_may_differ_in_what_fits_its_step() {
     let build = made(docker()).expect("a task");
     let mut overrides = Overrides {

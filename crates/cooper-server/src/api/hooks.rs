@@ -213,7 +213,7 @@ pub(super) fn of_trigger(
     context: Option<&RemoteSource>,
 ) -> ApiResult<SourceSettings> {
     let wrong = |error: &dyn std::fmt::Display| invalid(format!("source trigger `{name}`: {error}"));
-    let provider = match (&trigger.provider, context) {
+    let provider = match (trigger.provider.as_deref().filter(|text| !text.is_empty()), context) {
         (Some(text), _) => Provider::parse(text).map_err(|error| wrong(&error))?,
         (None, Some(RemoteSource::Git(source))) => Provider::of_host(source.url.host().split(':').next().unwrap_or("")),
         (None, _) => Provider::Generic,

@@ -8,6 +8,7 @@ mod notifications;
 mod runs;
 mod source;
 mod timer;
+mod what;
 mod yaml;
 
 use clap::{Args, Subcommand};
@@ -30,11 +31,20 @@ pub(crate) struct TaskArgs {
     server: ServerArgs,
 }
 
+/// What `update --help` says of taking away.
+const UPDATE_HELP: &str = "\
+A list takes the place of the earlier one: --path a --path b leaves these two.
+An empty value takes away what was there: --image '', --arg '' (with --secret-arg), --set '' (with --set-secret),
+--values '', --target '', --platform '', --branch '', --git-tag '', --path '', --exclude-path '', --forge '',
+--fork-pool '', --update-trigger-endpoint ''. Files come from nowhere with --context /dev/null, and a source trigger
+that listens to nothing any more is gone.";
+
 #[derive(Debug, Subcommand)]
 enum TaskCommand {
     /// Make a task
     Create(Box<define::CreateArgs>),
     /// Change a task: what is not named stays as it is
+    #[command(after_help = UPDATE_HELP)]
     Update(Box<define::UpdateArgs>),
     /// Show a task, without the values of its secrets
     Show(NamedOutput),

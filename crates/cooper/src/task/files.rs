@@ -9,10 +9,10 @@ use crate::fault::Fault;
 const MAX: u64 = 1 << 20;
 
 /// The text of a file, or of standard input where the name is `-`.
-pub(crate) fn read_or_stdin(name: &str) -> Result<String, Fault> {
+pub(crate) fn read_or_stdin(name: &str, what: &str) -> Result<String, Fault> {
     match name {
-        "-" => text(std::io::stdin().lock(), "task file", "-"),
-        name => read(Path::new(name), "task file"),
+        "-" => text(std::io::stdin().lock(), what, "-"),
+        name => read(Path::new(name), what),
     }
 }
 

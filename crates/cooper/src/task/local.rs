@@ -35,7 +35,7 @@ impl LocalTask {
 
     /// Reads the task file, or the standard input for `-`, and the values file.
     pub(crate) fn read(file: &str, values: Option<&str>) -> Result<Self, Fault> {
-        let text = files::read_or_stdin(file)?;
+        let text = files::read_or_stdin(file, "task file")?;
         let values = match values {
             None => None,
             Some(path) => Some(NamedText { name: path.to_owned(), text: files::read(Path::new(path), "values file")? }),

@@ -5,7 +5,7 @@ use super::Cooper;
 #[tokio::test]
 async fn help_texts() {
     let cooper = Cooper::new();
-    let pages: [(&str, &[&str]); 44] = [
+    let pages: [(&str, &[&str]); 45] = [
         ("cooper", &["--help"]),
         ("serve", &["serve", "--help"]),
         ("build", &["build", "--help"]),
@@ -34,6 +34,7 @@ async fn help_texts() {
         ("runs_why", &["runs", "why", "--help"]),
         ("task", &["task", "--help"]),
         ("task_create", &["task", "create", "--help"]),
+        ("task_update", &["task", "update", "--help"]),
         ("task_run", &["task", "run", "--help"]),
         ("task_timer_add", &["task", "timer", "add", "--help"]),
         ("logs", &["logs", "--help"]),

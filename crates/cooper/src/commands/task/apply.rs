@@ -44,7 +44,7 @@ struct Change {
 }
 
 pub(super) async fn apply(args: &ApplyArgs, server: &ServerArgs, environment: &Environment) -> Result<Exit, Stop> {
-    let text = read_or_stdin(&args.file)?;
+    let text = read_or_stdin(&args.file, "file of tasks")?;
     let documents = documents(&args.file, &text)?;
     let client = server.connect(environment)?;
     // All are looked at before one is changed: a file with a fault changes nothing.

@@ -5,7 +5,7 @@ use cooper_api::rest::{ListRunsQuery, Run, TaskRunRequest};
 use cooper_types::RunId;
 
 use super::NameArgs;
-use super::define::{arguments, values};
+use super::what::{arguments, values};
 use crate::azure::AzureFlags;
 use crate::cli::OutputForm;
 use crate::commands::logs::{self as log, run_id};

@@ -11,6 +11,7 @@ use cooper_spec::source::{ReferenceKind, RemoteSource, SourceLocation};
 use cooper_types::{TaskName, TriggerName};
 
 use super::plain;
+use super::what::said;
 use crate::fault::Fault;
 use crate::output;
 
@@ -115,12 +116,21 @@ impl SourceArgs {
         events.iter().any(Option::is_some) || self.switches_on()
     }
 
+    /// What may be repeated, by its flag.
+    pub(super) fn lists(&self) -> [(&'static str, &Vec<String>); 4] {
+        [
+            ("--branch", &self.branch),
+            ("--git-tag", &self.git_tag),
+            ("--path", &self.path),
+            ("--exclude-path", &self.exclude_path),
+        ]
+    }
+
     /// Whether a flag says how it listens.
     fn switches_on(&self) -> bool {
-        let lists = [&self.branch, &self.git_tag, &self.path, &self.exclude_path];
         self.forge.is_some()
             || self.fork_pool.is_some()
-            || lists.iter().any(|list| !list.is_empty())
+            || self.lists().iter().any(|(_, list)| !list.is_empty())
             || [self.drafts, self.skip_ci, self.cancel_superseded].iter().any(Option::is_some)
     }
 
@@ -138,20 +148,24 @@ impl SourceArgs {
 
     fn onto(&self, earlier: SourceTriggerSettings) -> SourceTriggerSettings {
         let mut events = earlier.events.unwrap_or_default();
-        for (said, event) in [
+        for (wanted, event) in [
             (self.commit_trigger_enabled, SourceEventType::Commit),
             (self.pull_request_trigger_enabled, SourceEventType::PullRequest),
             (self.tag_trigger_enabled, SourceEventType::Tag),
         ] {
-            let Some(listens) = said else { continue };
+            let Some(listens) = wanted else { continue };
             events.retain(|other| *other != event);
             if listens {
                 events.push(event);
             }
         }
-        let list = |said: &Vec<String>, earlier| if said.is_empty() { earlier } else { said.clone() };
+        let list = |flag: &[String], earlier| said(flag).unwrap_or(earlier);
+        let text = |flag: &Option<String>, earlier| match flag {
+            Some(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+            None => earlier,
+        };
         SourceTriggerSettings {
-            provider: self.forge.clone().or(earlier.provider),
+            provider: text(&self.forge, earlier.provider),
             events: Some(events),
             branches: list(&self.branch, earlier.branches),
             tags: list(&self.git_tag, earlier.tags),
@@ -159,7 +173,7 @@ impl SourceArgs {
             exclude_paths: list(&self.exclude_path, earlier.exclude_paths),
             drafts: self.drafts.or(earlier.drafts),
             skip_ci: self.skip_ci.or(earlier.skip_ci),
-            fork_pool: self.fork_pool.clone().or(earlier.fork_pool),
+            fork_pool: text(&self.fork_pool, earlier.fork_pool),
             cancel_superseded: self.cancel_superseded.or(earlier.cancel_superseded),
             status: earlier.status,
         }
@@ -311,6 +325,16 @@ mod tests {
         let trigger = changed.values().next().cloned().flatten().expect("a trigger");
         assert_eq!((trigger.branches, trigger.paths), (vec!["x".to_owned()], vec!["docs".to_owned()]));
         assert_eq!(events(&changed), Some(vec![SourceEventType::Commit, SourceEventType::Tag]));
+        let lists = ["--branch", "main", "--git-tag", "v*", "--path", "docs", "--exclude-path", "a"];
+        let full = Flags::try_parse_from(["x", "--forge", "gitea", "--fork-pool", "forks"].into_iter().chain(lists));
+        let full = full.expect("flags").source.of_new(Some("https://git.example/a.git")).expect("sound");
+        let task = TaskSettings { source_triggers: full, ..TaskSettings::default() };
+        let empty = ["--forge", "--fork-pool", "--branch", "--git-tag", "--path", "--exclude-path"];
+        let empty = std::iter::once("x").chain(empty.into_iter().flat_map(|flag| [flag, ""]));
+        let bare = Flags::try_parse_from(empty).expect("flags").source.of_task(&task).expect("sound");
+        let events = Some(vec![SourceEventType::Commit]);
+        let expect = SourceTriggerSettings { events, ..SourceTriggerSettings::default() };
+        assert_eq!(bare.values().collect::<Vec<_>>(), [&Some(expect)]);
         let gone = of(&task, "--commit-trigger-enabled false").expect("sound");
         assert_eq!(gone.values().collect::<Vec<_>>(), [&None]);
         let none = TaskSettings::default();
