@@ -58,7 +58,7 @@ fn stored_tasks_are_applied(server: &TestServer) {
     let file = repository_path("examples/stored-tasks.yaml").display().to_string();
     let apply = || server.cooper(&["task", "apply", "-f", &file, "--yes"]).ok();
     assert!(apply().stdout.contains("Task nightly-purge is new"));
-    assert!(apply().stderr.contains("3 tasks are as the file says"));
+    assert!(apply().stderr.contains("All 3 tasks are as the file says"));
     let names = server.cooper(&["task", "list", "--output", "json"]).ok().json();
     let names: Vec<&str> = names.as_array().unwrap().iter().map(|task| task["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["app-build", "app-check", "nightly-purge"]);

@@ -3,6 +3,7 @@
 mod apply;
 mod credential;
 mod define;
+mod documents;
 mod hooks;
 mod notifications;
 mod runs;

@@ -7,11 +7,12 @@ use cooper_api::rest::{Moment, ReplaceTaskQuery, StepSettings, TaskSettings, Tas
 use cooper_client::{Client, ClientError};
 use cooper_types::TaskName;
 
+use super::documents::{self, Document};
 use super::{NameArgs, yaml};
 use crate::connection::ServerArgs;
 use crate::environment::Environment;
 use crate::exit::Exit;
-use crate::fault::{Fault, Stop, chain};
+use crate::fault::{Fault, Stop};
 use crate::output;
 use crate::task::read_or_stdin;
 
@@ -44,13 +45,12 @@ struct Change {
 }
 
 pub(super) async fn apply(args: &ApplyArgs, server: &ServerArgs, environment: &Environment) -> Result<Exit, Stop> {
-    let text = read_or_stdin(&args.file, "file of tasks")?;
-    let documents = documents(&args.file, &text)?;
+    let documents = documents::read(&args.file, &read_or_stdin(&args.file, "file of tasks")?)?;
     let client = server.connect(environment)?;
     // All are looked at before one is changed: a file with a fault changes nothing.
     let mut changes = Vec::with_capacity(documents.len());
-    for (name, settings) in documents {
-        changes.push(compare(&client, name, settings).await?);
+    for document in documents {
+        changes.push(compare(&client, document).await?);
     }
     let all = changes.len();
     changes.retain(|change| !change.diff.is_empty());
@@ -62,7 +62,10 @@ pub(super) async fn apply(args: &ApplyArgs, server: &ServerArgs, environment: &E
         }
     }
     if changes.is_empty() {
-        output::note(&format!("{all} tasks are as the file says."));
+        output::note(&match all {
+            1 => "The task is as the file says.".to_owned(),
+            all => format!("All {all} tasks are as the file says."),
+        });
         return Ok(Exit::Success);
     }
     if args.dry_run {
@@ -107,31 +110,8 @@ pub(super) async fn export(args: &ExportArgs, server: &ServerArgs, environment: 
     Ok(Exit::Success)
 }
 
-/// The tasks of a file, each with its name.
-fn documents(file: &str, text: &str) -> Result<Vec<(TaskName, TaskSettings)>, Fault> {
-    let documents: Vec<TaskSettings> = serde_saphyr::from_multiple(text)
-        .map_err(|error| Fault::usage(format!("`{file}` is not a file of tasks: {}", first_line(&chain(&error)))))?;
-    let mut tasks: Vec<(TaskName, TaskSettings)> = Vec::with_capacity(documents.len());
-    for (number, settings) in documents.into_iter().enumerate() {
-        let Some(name) = settings.name.clone() else {
-            return Err(Fault::usage(format!("`{file}`: task {} has no name", number + 1)));
-        };
-        if tasks.iter().any(|(other, _)| other.key() == name.key()) {
-            return Err(Fault::usage(format!("`{file}`: task `{name}` is there twice")));
-        }
-        tasks.push((name, settings));
-    }
-    if tasks.is_empty() {
-        return Err(Fault::usage(format!("`{file}` holds no task")));
-    }
-    Ok(tasks)
-}
-
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default()
-}
-
-async fn compare(client: &Client, name: TaskName, settings: TaskSettings) -> Result<Change, Stop> {
+async fn compare(client: &Client, document: Document) -> Result<Change, Stop> {
+    let Document { name, settings, place } = document;
     let before = match client.get_task(&name).await {
         Ok(task) => Some(task),
         Err(ClientError::Refused { problem }) if problem.status == 404 => None,
@@ -139,7 +119,14 @@ async fn compare(client: &Client, name: TaskName, settings: TaskSettings) -> Res
     };
     // The server says what the document comes to, with all defaults.
     let query = ReplaceTaskQuery { dry_run: true, ..ReplaceTaskQuery::default() };
-    let after = client.replace_task(&name, &settings, query).await?;
+    let after = client.replace_task(&name, &settings, query).await.map_err(|error| {
+        let is_of_task = matches!(error, ClientError::Refused { .. });
+        let fault = Fault::from(error);
+        match is_of_task {
+            true => Fault { message: format!("{place}: {}", fault.message), ..fault },
+            false => fault,
+        }
+    })?;
     let earlier = match &before {
         Some(task) => yaml::document(&value(&task.settings)?),
         None => String::new(),
@@ -219,24 +206,30 @@ mod tests {
 
     #[test]
     fn what_is_exported_is_read_again() {
-        let text = "name: nightly\nstep:\n  type: EncodedTask\n  contextPath: https://git.example/a.git#main\n  taskContent: |\n    \
-                    version: v1.1.0\n    steps:\n      - cmd: \"busybox echo '#'\"\n  values:\n    - {name: a, value: 'yes'}\n    - {name: \
-                    b, isSecret: true}\ntimers:\n  t1: {schedule: 0 2 * * *}\npriority: -3\n---\nname: other\n";
-        let read = documents("f", text).expect("valid");
+        let text = concat!(
+            "name: nightly\nstatus: Disabled\nstep:\n  type: EncodedTask\n  contextPath: https://git.example/a.git#main\n",
+            "  taskContent: |\n    version: v1.1.0\n    steps:\n      - cmd: \"busybox echo '#'\"\n  valuesContent: 'a: b'\n",
+            "  values:\n    - {name: a, value: 'yes'}\n    - {name: b, isSecret: true}\n",
+            "platforms: [linux/arm64]\nagentPoolName: arm\ncpu: 4\ntimeout: 60\npriority: -3\nconcurrencyLimit: 1\n",
+            "runRetentionDays: 7\nlogRetentionDays: 3\n",
+            "timers:\n  t1: {schedule: 0 2 * * *, timeZone: Europe/Berlin, catchUp: Once, status: Disabled}\n",
+            "baseImageTrigger: {name: bases, baseImageTriggerType: All, status: Enabled, followsSteps: true,\n",
+            "  updateTriggerEndpoint: 'https://chat.example/t0ken', updateTriggerPayloadType: Token}\n",
+            "sourceTriggers:\n  pulls: {provider: gitea, events: [commit, pullrequest, tag], branches: [main, '!x'], tags: [v*],\n",
+            "    paths: [src/**], excludePaths: ['*.md'], drafts: true, skipCi: false, forkPool: forks,\n",
+            "    cancelSuperseded: true, status: Disabled}\n",
+            "---\nname: other\nstep: {type: Docker, contextPath: 'https://git.example/a.git', dockerFilePath: Dockerfile,\n",
+            "  imageNames: ['app:{{.Run.ID}}'], isPushEnabled: false, noCache: true, target: test, arguments: [{name: A, value: ''}]}\n",
+        );
+        let read = documents::read("f", text).unwrap_or_else(|_| panic!("{text}"));
         assert_eq!(read.len(), 2);
-        for (name, settings) in read {
-            let again = documents("f", &yaml::document(&value(&settings).expect("json"))).expect("valid");
-            assert_eq!(again, [(name, settings)]);
-        }
-        for (text, expect) in [
-            ("", "holds no task"),
-            ("status: Enabled\n", "task 1 has no name"),
-            ("name: nightly\n---\nname: NIGHTLY\n", "there twice"),
-            ("name: nightly\ncolour: red\n", "colour"),
-            ("name: four\n", "four"),
-        ] {
-            let fault = documents("f", text).expect_err(expect);
-            assert!(fault.message.contains(expect), "{}", fault.message);
+        for Document { name, settings, .. } in read {
+            let text = yaml::document(&value(&settings).expect("json"));
+            let again = documents::read("f", &text).unwrap_or_else(|_| panic!("{text}"));
+            assert_eq!(
+                again.into_iter().map(|again| (again.name, again.settings)).collect::<Vec<_>>(),
+                [(name, settings)]
+            );
         }
     }
 }
