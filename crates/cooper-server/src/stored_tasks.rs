@@ -198,7 +198,9 @@ async fn speaker(core: &Core, task: &Task, limit: Option<&Scopes>) -> ApiResult<
     }
     if !scopes.run() {
         let detail = format!("task `{name}` is {principal}'s, whose tokens do not allow to start runs any more");
-        return Err(ApiError::new(ProblemCode::Forbidden, detail));
+        let hint =
+            format!("make a token with the scope `run` for {principal}, or let somebody else make the task anew");
+        return Err(ApiError::new(ProblemCode::Forbidden, detail).with_hint(hint));
     }
     Ok(Token { scopes, ..newest })
 }

@@ -12,7 +12,7 @@ use super::time::{rfc3339, rfc3339_option};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SourceTriggerSettings {
     /// Whose hooks: `github`, `gitlab`, `gitea` (Forgejo too), `bitbucket-cloud`, `bitbucket-server`, `azure-devops` or
-    /// `generic`. If absent, it follows from the repository's host; `generic` where that says nothing.
+    /// `generic`. If absent or empty, it follows from the repository's host; `generic` where that says nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
     /// `commit`, `pullrequest` and `tag`; `commit` if absent.
@@ -36,7 +36,8 @@ pub struct SourceTriggerSettings {
     /// Whether `[skip ci]` in a message is honoured; it is if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip_ci: Option<bool>,
-    /// The pool for pull requests of forks, which must be marked for untrusted work; they start nothing if absent.
+    /// The pool for pull requests of forks, which must be marked for untrusted work; they start nothing if it is absent or
+    /// empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fork_pool: Option<String>,
     /// Whether a new commit of a pull request ends the runs of its earlier ones; not if absent.

@@ -27,7 +27,8 @@ pub struct TaskSettings {
     /// What it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<StepSettings>,
-    /// What it is for, as `os/architecture[/variant]`; several for a Dockerfile alone. `linux/amd64` if absent.
+    /// What it is for, as `os/architecture[/variant]`; several for a Dockerfile alone. `linux/amd64` if
+    /// there are none in a new task, or in an empty list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platforms: Option<Vec<String>>,
     /// The pool whose agents may take its runs.
@@ -394,6 +395,9 @@ impl ListTimersQuery {
 pub struct TimerList {
     /// The timers, by name.
     pub value: Vec<TimerView>,
+    /// Whether triggers start the task at all.
+    #[serde(default)]
+    pub task_status: TaskStatus,
 }
 
 /// The timer that set a run off, as ACR says it.

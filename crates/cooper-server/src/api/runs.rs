@@ -204,7 +204,7 @@ pub(super) async fn update(
             if record.run.principal != token.principal && !token.scopes.admin() {
                 let owner = &record.run.principal;
                 let detail = format!("run {id} is a run of {owner}: only that principal and administrators change it");
-                return Err(ApiError::new(ProblemCode::Forbidden, detail));
+                return Err(ApiError::new(ProblemCode::Forbidden, detail).with_hint(super::tasks::who_may(owner)));
             }
             core.runs.archive_run(id, archived).await?;
             Ok(Json(run_view(&cooper_ports::runs::RunRecord { archived, ..record })))

@@ -21,7 +21,7 @@ use cooper_ports::references::LookWay;
 use cooper_ports::runs::{Accepted, SealedSecret};
 use cooper_ports::tasks::{PutTask, PutTaskError, TaskRecord};
 use cooper_ports::waves::Refusal;
-use cooper_types::{SecretBytes, SecretString, SourceHost, TaskName};
+use cooper_types::{PrincipalName, SecretBytes, SecretString, SourceHost, TaskName};
 
 use super::hooks;
 use super::runs::{created, idempotency_key, invalid};
@@ -262,7 +262,8 @@ pub(super) async fn timers(
             last: last.collect(),
         }
     });
-    Ok(Json(TimerList { value: timers.collect() }))
+    let task_status = settings::status(record.task.enabled);
+    Ok(Json(TimerList { value: timers.collect(), task_status }))
 }
 
 /// `GET /tasks/{id}/refusals`: of base images, of timers, of what forges told of, and of looks for what they did not tell of.
@@ -428,7 +429,12 @@ pub(super) fn owned(task: &Task, token: &Token) -> ApiResult<()> {
     }
     let (name, owner) = (&task.name, &task.principal);
     let detail = format!("task `{name}` is {owner}'s: only that principal and administrators run and change it");
-    Err(ApiError::new(ProblemCode::Forbidden, detail))
+    Err(ApiError::new(ProblemCode::Forbidden, detail).with_hint(who_may(owner)))
+}
+
+/// The way out for who asks for something of somebody else's: no scope of their own token would do.
+pub(super) fn who_may(owner: &PrincipalName) -> String {
+    format!("use a token of {owner}'s, or one with the scope `admin`")
 }
 
 /// Lets nobody change what a task's secrets and credentials are shown to whose token may less than the task: another token

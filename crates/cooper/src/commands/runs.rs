@@ -343,6 +343,16 @@ fn why_source(run: &Run, task: &str, source: &SourceTriggerView) -> String {
     lines.join("\n")
 }
 
+/// What happened in a repository, in a few words.
+fn trigger(source: &SourceTriggerView) -> String {
+    let (repository, branch) = (&source.repository_url, source.branch_name.as_deref().unwrap_or_default());
+    match (&source.pull_request_id, &source.tag_name) {
+        (Some(number), _) => format!("pull request {number} into {branch} of {repository}"),
+        (None, Some(tag)) => format!("tag {tag} of {repository}"),
+        (None, None) => format!("commit on {branch} of {repository}"),
+    }
+}
+
 /// A run for people.
 fn describe(run: &Run) -> String {
     let mut lines = Vec::new();
@@ -367,8 +377,7 @@ fn describe(run: &Run) -> String {
         field("Trigger", format!("base image {} in wave {}", images.join(", "), trigger.id));
     }
     if let Some(source) = &run.source_trigger {
-        let branch = source.branch_name.as_ref().or(source.tag_name.as_ref()).cloned().unwrap_or_default();
-        field("Trigger", format!("{} of {} {branch}", source.event_type, source.repository_url));
+        field("Trigger", trigger(source));
     }
     field("Asked for by", run.requested_by.as_ref().map(ToString::to_string).unwrap_or_default());
     field("Platform", run.platform.to_string());
@@ -431,6 +440,22 @@ mod tests {
         assert!(run(json!({"failed": false, "fresh": true})).contains("with --fresh: "));
         // As an older server tells it.
         assert!(run(json!(null)).contains("with the source and the images that it had"));
+    }
+
+    #[test]
+    fn what_happened_in_a_repository_is_told_with_its_number() {
+        let told = |more: serde_json::Value| {
+            let mut view = json!({
+                "id": "1", "eventType": "commit", "commitId": "abc", "pullRequestId": null, "providerType": "gitea",
+                "repositoryUrl": "https://git.example/a.git", "branchName": "main", "triggerName": "pulls"
+            });
+            let map = view.as_object_mut().expect("a map");
+            map.extend(more.as_object().expect("a map").clone());
+            trigger(&serde_json::from_value(view).expect("a trigger"))
+        };
+        assert_eq!(told(json!({})), "commit on main of https://git.example/a.git");
+        assert_eq!(told(json!({"pullRequestId": "12"})), "pull request 12 into main of https://git.example/a.git");
+        assert_eq!(told(json!({"branchName": null, "tagName": "v1"})), "tag v1 of https://git.example/a.git");
     }
 
     #[test]

@@ -13,7 +13,9 @@ mod what;
 mod yaml;
 
 use clap::{Args, Subcommand};
-use cooper_api::rest::{BaseImageTriggerSettings, RefusalView, StepSettings, TaskSettings, TaskStatus, TaskView};
+use cooper_api::rest::{
+    BaseImageTriggerSettings, RefusalView, StepSettings, TaskSettings, TaskStatus, TaskView, UpdatePayloadType,
+};
 use cooper_types::TaskName;
 
 use super::runs::short_time;
@@ -284,6 +286,26 @@ fn base_image(trigger: &BaseImageTriggerSettings) -> String {
     format!("{:?}{steps}", trigger.base_image_trigger_type.unwrap_or_default())
 }
 
+/// Who is told of the runs that base images set off. What follows the host may be a secret, as chats' addresses are.
+fn endpoint(trigger: &BaseImageTriggerSettings) -> Option<String> {
+    // It is there for everybody, the address for some.
+    let payload = trigger.update_trigger_payload_type?;
+    let place = match &trigger.update_trigger_endpoint {
+        None => "there is one; its principal and administrators see where".to_owned(),
+        Some(uri) => {
+            let (scheme, rest) = uri.split_once("://")?;
+            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            let host = authority.rsplit('@').next().unwrap_or_default();
+            let is_all = rest.trim_end_matches('/') == host;
+            if is_all { format!("{scheme}://{host}") } else { format!("{scheme}://{host}/…") }
+        }
+    };
+    Some(match payload {
+        UpdatePayloadType::Default => place,
+        UpdatePayloadType::Token => format!("{place}, a token alone"),
+    })
+}
+
 /// A task for people.
 fn describe(task: &TaskView) -> String {
     let settings = &task.settings;
@@ -343,6 +365,7 @@ fn describe(task: &TaskView) -> String {
     }
     if let Some(trigger) = &settings.base_image_trigger {
         field("Base images", base_image(trigger));
+        field("Endpoint", endpoint(trigger).unwrap_or_default());
     }
     for (name, trigger) in &settings.source_triggers {
         if let Some(trigger) = trigger {
@@ -359,4 +382,32 @@ fn describe(task: &TaskView) -> String {
     field("Created", task.creation_date.to_string());
     field("Updated", task.last_updated_time.to_string());
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_shown_by_its_host() {
+        let shown = |uri: Option<&str>, payload| {
+            endpoint(&BaseImageTriggerSettings {
+                update_trigger_endpoint: uri.map(str::to_owned),
+                update_trigger_payload_type: payload,
+                ..BaseImageTriggerSettings::default()
+            })
+        };
+        let (whole, token) = (Some(UpdatePayloadType::Default), Some(UpdatePayloadType::Token));
+        for (uri, expect) in [
+            ("https://chat.example:8443/t0ken", "https://chat.example:8443/…"),
+            ("https://chat.example?key=t0ken", "https://chat.example/…"),
+            ("http://chat.example/", "http://chat.example"),
+            ("https://ann:t0ken@chat.example", "https://chat.example/…"),
+        ] {
+            assert_eq!(shown(Some(uri), whole).as_deref(), Some(expect), "{uri}");
+        }
+        assert_eq!(shown(Some("https://a.example"), token).as_deref(), Some("https://a.example, a token alone"));
+        assert!(shown(None, whole).expect("there is one").starts_with("there is one"));
+        assert_eq!(shown(None, None), None);
+    }
 }

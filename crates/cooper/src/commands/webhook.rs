@@ -244,13 +244,11 @@ pub(crate) async fn run(args: &WebhookArgs, environment: &Environment) -> Result
         }
         WebhookCommand::Ping(args) => {
             let name = args.name.get()?;
-            let event = server.connect(environment)?.ping_webhook(&name).await?;
+            let client = server.connect(environment)?;
+            let event = client.ping_webhook(&name).await?;
             match args.output {
                 OutputForm::Json => output::json(&event)?,
-                OutputForm::Text => output::note(&format!(
-                    "Ping {} is on its way. `cooper webhook list-events {name}` shows what comes of it.",
-                    event.id
-                )),
+                OutputForm::Text => output::note(&pinged(&client.get_webhook(&name).await?, &event.id)),
             }
         }
         WebhookCommand::ListEvents { name, redeliver: Some(event), .. } => {
@@ -302,18 +300,38 @@ fn kept(webhook: &WebhookView, done: &str, was_given: bool, form: OutputForm) ->
     if form == OutputForm::Json {
         return output::json(webhook);
     }
-    output::note(&format!(
-        "Webhook {} is {done}: {} is told of {}.",
-        webhook.name,
-        webhook.host,
-        webhook.actions.join(", ")
-    ));
+    output::note(&told(webhook, done));
     match &webhook.secret {
         Some(secret) if !was_given => {
             output::note("Requests are signed with this secret, which is not shown again:");
             output::line(secret)
         }
         _ => Ok(()),
+    }
+}
+
+/// What becomes of a ping.
+fn pinged(webhook: &WebhookView, event: &EventId) -> String {
+    let name = &webhook.name;
+    match webhook.status {
+        WebhookStatus::Enabled => {
+            format!("Ping {event} is on its way. `cooper webhook list-events {name}` shows what comes of it.")
+        }
+        WebhookStatus::Disabled => format!(
+            "Ping {event} waits: webhook {name} is disabled. `cooper webhook update {name} --status enabled` has it sent."
+        ),
+    }
+}
+
+/// What a webhook does from now on.
+fn told(webhook: &WebhookView, done: &str) -> String {
+    let WebhookView { name, host, actions, status, .. } = webhook;
+    match status {
+        WebhookStatus::Enabled => format!("Webhook {name} is {done}: {host} is told of {}.", actions.join(", ")),
+        WebhookStatus::Disabled => format!(
+            "Webhook {name} is {done}, and disabled: {host} is told of nothing, and what waits for it waits on. `cooper webhook \
+             update {name} --status enabled` ends that."
+        ),
     }
 }
 
@@ -352,4 +370,33 @@ fn event_row(event: &WebhookEvent) -> [String; 7] {
         answer.unwrap_or_default(),
         event.timestamp.to_string(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_disabled_webhook_is_said_to_tell_nobody() {
+        let webhook = |status: &str| -> WebhookView {
+            let webhook = json!({
+                "name": "deploy", "host": "deploy.example", "actions": ["push", "delete"], "scope": "", "status": status,
+                "setBy": "ann", "createTime": "2026-01-31T12:00:00.000000Z", "generation": 2
+            });
+            serde_json::from_value(webhook).expect("a webhook")
+        };
+        let event = EventId::parse("0f3c9f0e-7d3c-4f60-b0e5-5a8f4e1d2c3b").expect("an id");
+        let (enabled, disabled) = (webhook("enabled"), webhook("disabled"));
+        assert_eq!(told(&enabled, "changed"), "Webhook deploy is changed: deploy.example is told of push, delete.");
+        assert!(pinged(&enabled, &event).contains("is on its way"));
+        for text in [told(&disabled, "changed"), pinged(&disabled, &event)] {
+            assert!(
+                text.contains("disabled") && text.contains("`cooper webhook update deploy --status enabled`"),
+                "{text}"
+            );
+            assert!(!text.contains("told of push") && !text.contains("on its way"), "{text}");
+        }
+    }
 }

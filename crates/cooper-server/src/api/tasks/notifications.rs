@@ -16,7 +16,7 @@ use cooper_ports::outbox::{DeliveryRecord, Target};
 use cooper_ports::statuses::StatusRecord;
 use cooper_types::{EventId, IdError, RunId, TaskName};
 
-use super::{find, owned};
+use super::{find, owned, who_may};
 use crate::api::runs::newest;
 use crate::api::{ApiState, Caller, PathId, PathIds, Query};
 use crate::hooks::statuses::{self, NO_TOKEN};
@@ -113,7 +113,7 @@ fn seen_by(task: &Task, token: &Token) -> ApiResult<()> {
     }
     let (name, owner) = (&task.name, &task.principal);
     let detail = format!("task `{name}` is {owner}'s: only that principal and administrators see what it tells");
-    Err(ApiError::new(ProblemCode::Forbidden, detail))
+    Err(ApiError::new(ProblemCode::Forbidden, detail).with_hint(who_may(owner)))
 }
 
 fn of_endpoint(record: DeliveryRecord) -> Option<NotificationView> {

@@ -260,7 +260,8 @@ fn base_image_view(task: &Task, key: &ServerKey, may_see_all: bool) -> BaseImage
     }
 }
 
-fn status(enabled: bool) -> TaskStatus {
+/// Whether triggers start it.
+pub(super) fn status(enabled: bool) -> TaskStatus {
     if enabled { TaskStatus::Enabled } else { TaskStatus::Disabled }
 }
 

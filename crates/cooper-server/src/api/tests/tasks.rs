@@ -1,7 +1,9 @@
 //! Stored tasks over the API: in one form in and out, without secrets; by whom, and as whom they run.
 
 use axum::http::StatusCode;
-use cooper_api::rest::{Run, RunType, StepSettings, TaskList, TaskSettings, TaskView, TimerList, UpdateTriggerSecret};
+use cooper_api::rest::{
+    Run, RunType, StepSettings, TaskList, TaskSettings, TaskStatus, TaskView, TimerList, UpdateTriggerSecret,
+};
 use cooper_types::{Access, RepositoryName, RunId, Scopes, TaskName};
 use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
@@ -63,12 +65,29 @@ async fn a_task_is_made_changed_replaced_and_run() {
     let timers: TimerList = fixture.ask("GET /tasks/nightly/timers?count=3", token, None, StatusCode::OK).await;
     assert_eq!((timers.value[0].next.len(), timers.value[0].settings.time_zone.as_deref()), (3, Some("Europe/Berlin")));
 
+    assert_eq!(timers.task_status, TaskStatus::Enabled);
+
+    // An empty kind of forge is none: it follows from the repository's host.
+    let listens = |provider: &str| {
+        let trigger = json!({"provider": provider, "events": ["commit"], "forkPool": ""});
+        json!({"sourceTriggers": {"main": trigger}}).to_string()
+    };
+    for (provider, expect) in [("gitea", "gitea"), ("", "generic")] {
+        let task: TaskView = fixture.ask("PATCH /tasks/nightly", token, Some(&listens(provider)), StatusCode::OK).await;
+        let trigger = task.settings.source_triggers.values().flatten().next().expect("a trigger");
+        assert_eq!(trigger.provider.as_deref(), Some(expect));
+    }
+    let none = json!({"sourceTriggers": {"main": null}, "status": "Disabled"}).to_string();
+    let changed: TaskView = fixture.ask("PATCH /tasks/nightly", token, Some(&none), StatusCode::OK).await;
+    let timers: TimerList = fixture.ask("GET /tasks/nightly/timers", token, None, StatusCode::OK).await;
+    assert_eq!((timers.task_status, timers.value[0].next.len()), (TaskStatus::Disabled, 0));
+
     // What is shown replaces the task by itself, and nothing differs.
     let again = serde_json::to_string(&changed.settings).expect("json");
     let replaced: TaskView = fixture.ask("PUT /tasks/nightly?dryRun=true", token, Some(&again), StatusCode::OK).await;
     assert_eq!(replaced.settings, changed.settings);
     let replaced: TaskView = fixture.ask("PUT /tasks/nightly", token, Some(&again), StatusCode::OK).await;
-    assert_eq!((&replaced.settings, replaced.generation), (&changed.settings, 3));
+    assert_eq!((&replaced.settings, replaced.generation), (&changed.settings, 6));
     let other: TaskSettings = serde_json::from_value(json!({"name": "another"})).expect("valid");
     let body = serde_json::to_string(&other).expect("json");
     let _: Value = fixture.ask("PUT /tasks/nightly", token, Some(&body), StatusCode::BAD_REQUEST).await;
@@ -117,6 +136,8 @@ async fn a_run_is_its_tasks_principals_with_what_both_allow() {
         let body = if call.starts_with("PUT") { DOCKER } else { "{}" };
         let problem: Value = fixture.ask(call, bob.expose(), Some(body), StatusCode::FORBIDDEN).await;
         assert!(problem["detail"].as_str().expect("text").contains("task `Nightly` is ann's"), "{problem}");
+        // No scope of bob's would do.
+        assert!(problem["hint"].as_str().expect("a hint").contains("a token of ann's"), "{problem}");
     }
     let _: Value = fixture.ask("DELETE /tasks/nightly", bob.expose(), None, StatusCode::FORBIDDEN).await;
     let run = async |token: &str, body: &str| -> Run {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand, ValueEnum};
-use cooper_api::rest::{CatchUp, ListTimersQuery, TaskSettings, TaskStatus, TimerSettings, TimerView};
+use cooper_api::rest::{CatchUp, ListTimersQuery, TaskSettings, TaskStatus, TimerList, TimerSettings, TimerView};
 use cooper_types::{TaskName, TimerName};
 
 use super::{NameArgs, task_name};
@@ -97,13 +97,18 @@ pub(super) async fn run(args: &TimerArgs, server: &ServerArgs, environment: &Env
         TimerCommand::Add(change) => add(change, server, environment).await,
         TimerCommand::Update(change) => update(change, server, environment).await,
         TimerCommand::List { name, output } => {
-            let timers = server.connect(environment)?.list_timers(&name.get()?, 1).await?.value;
+            let name = name.get()?;
+            let timers = server.connect(environment)?.list_timers(&name, 1).await?;
             match output {
-                OutputForm::Json => output::json(&timers)?,
+                OutputForm::Json => output::json(&timers.value)?,
                 OutputForm::Text => {
-                    let rows: Vec<[String; 7]> = timers.iter().map(row).collect();
+                    let rows: Vec<[String; 7]> =
+                        timers.value.iter().map(|timer| row(timer, timers.task_status)).collect();
                     let heading = ["NAME", "STATUS", "SCHEDULE", "TIME ZONE", "CATCH-UP", "NEXT", "LAST"];
                     output::line(&table::table(heading, &rows))?;
+                    if timers.task_status == TaskStatus::Disabled && !rows.is_empty() {
+                        output::note(&disabled(&name));
+                    }
                 }
             }
             Ok(Exit::Success)
@@ -192,7 +197,7 @@ async fn next(
     server: &ServerArgs,
     environment: &Environment,
 ) -> Result<Exit, Stop> {
-    let mut timers = server.connect(environment)?.list_timers(task, count).await?.value;
+    let TimerList { value: mut timers, task_status } = server.connect(environment)?.list_timers(task, count).await?;
     if let Some(only) = only {
         timers.retain(|timer| timer.name == *only);
         if timers.is_empty() {
@@ -212,7 +217,9 @@ async fn next(
             for (at, name) in &instants {
                 output::line(&format!("{}   {name}", short_time(*at)))?;
             }
-            if instants.is_empty() {
+            if task_status == TaskStatus::Disabled {
+                output::note(&disabled(task));
+            } else if instants.is_empty() {
                 output::note(&format!("No timer that is enabled starts task {task}."));
             }
         }
@@ -235,7 +242,12 @@ pub(super) fn describe(timer: &TimerSettings) -> String {
     text
 }
 
-fn row(timer: &TimerView) -> [String; 7] {
+/// What is said of the timers of a task that no trigger starts.
+fn disabled(task: &TaskName) -> String {
+    format!("Task {task} is disabled: no timer of it fires. `cooper task enable {task}` ends that.")
+}
+
+fn row(timer: &TimerView, task_status: TaskStatus) -> [String; 7] {
     let settings = &timer.settings;
     let last = timer.last.first().map(|fired| match (&fired.run_id, &fired.why_not) {
         (Some(run), _) => run.to_string(),
@@ -247,7 +259,25 @@ fn row(timer: &TimerView) -> [String; 7] {
         settings.schedule.clone(),
         settings.time_zone.clone().unwrap_or_default(),
         settings.catch_up.map(|catch_up| format!("{catch_up:?}")).unwrap_or_default(),
-        timer.next.first().map(|next| short_time(next.0)).unwrap_or_default(),
+        match (task_status, timer.next.first()) {
+            (TaskStatus::Disabled, _) => "none: the task is disabled".to_owned(),
+            (TaskStatus::Enabled, next) => next.map(|next| short_time(next.0)).unwrap_or_default(),
+        },
         last.unwrap_or_default(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_timer_of_a_disabled_task_says_why_it_never_fires() {
+        let timer = json!({ "name": "t1", "schedule": "0 2 * * *", "status": "Enabled", "next": [], "last": [] });
+        let timer: TimerView = serde_json::from_value(timer).expect("a timer");
+        assert_eq!(row(&timer, TaskStatus::Disabled)[5], "none: the task is disabled");
+        assert_eq!(row(&timer, TaskStatus::Enabled)[5], "");
+    }
 }
