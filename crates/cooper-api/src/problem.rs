@@ -99,6 +99,8 @@ macro_rules! codes {
 codes! {
     /// No token, or one that does not work.
     Unauthorized = "unauthorized", 401, "A valid access token is needed";
+    /// A hook's delivery without the hook's signature, or with another one's.
+    Unsigned = "unsigned", 401, "The delivery is not signed with the hook's secret";
     /// The token works and does not allow this.
     Forbidden = "forbidden", 403, "The access token does not allow this";
     /// No such object, or none that the caller may see.

@@ -45,12 +45,17 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let unauthorized = self.0.code == ProblemCode::Unauthorized;
+        // Who sends to a hook has no token: it signs.
+        let challenge = match self.0.code {
+            ProblemCode::Unauthorized => Some("Bearer realm=\"cooper\""),
+            ProblemCode::Unsigned => Some("Signature realm=\"cooper hook\""),
+            _ => None,
+        };
         let mut response = (status, Json(*self.0)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_MEDIA_TYPE));
-        if unauthorized {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"cooper\""));
+        if let Some(challenge) = challenge {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         response
     }
@@ -266,5 +271,21 @@ impl From<RevokeTokenError> for ApiError {
             RevokeTokenError::Unknown(_) => Self::new(ProblemCode::NotFound, error.to_string()),
             RevokeTokenError::Store(error) => error.into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_api_asks_for_a_token_and_a_hook_for_a_signature() {
+        let challenge = |code: ProblemCode| {
+            let response = ApiError::new(code, "no").into_response();
+            assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+            response.headers()[header::WWW_AUTHENTICATE].to_str().expect("a text").to_owned()
+        };
+        assert!(challenge(ProblemCode::Unauthorized).starts_with("Bearer "));
+        assert!(challenge(ProblemCode::Unsigned).starts_with("Signature "));
     }
 }

@@ -82,6 +82,7 @@ impl Exit {
             | ProblemCode::RequestTooLarge => Self::Usage,
             ProblemCode::Internal => Self::Machinery,
             ProblemCode::Unauthorized
+            | ProblemCode::Unsigned
             | ProblemCode::Forbidden
             | ProblemCode::NotFound
             | ProblemCode::MethodNotAllowed

@@ -126,7 +126,7 @@ struct Refused {
 
 impl Refused {
     fn unsigned(error: &cooper_forge::Unsigned) -> Self {
-        Self { counter: "unsigned", why: chain(error), code: ProblemCode::Unauthorized }
+        Self { counter: "unsigned", why: chain(error), code: ProblemCode::Unsigned }
     }
 
     fn unread((code, why): body::Fault) -> Self {
