@@ -66,6 +66,7 @@ fn a_task_runs_without_a_server_and_ends_with_its_verdict() {
     let finished = run_to_end(&mut user.cooper(&["run", "--local", ALIAS[0], ALIAS[1], &good.display()]), LIMIT).ok();
     assert!(finished.stdout.contains("\nit works\n"), "{finished}");
     assert!(finished.stderr.contains("goes now") && !finished.stderr.contains("WARN"), "{finished}");
+    assert!(!finished.stderr.contains("no agent is connected"), "{finished}");
     user.expect_nothing_left();
 
     let bad = task("fail", "exit 7");

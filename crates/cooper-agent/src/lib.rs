@@ -39,4 +39,4 @@ pub use connect::{ConnectError, Connector, InProcessConnector, tuned};
 pub use error::AgentError;
 pub use host::AgentHost;
 pub use remote::{RemoteServer, RemoteServerError};
-pub use settings::{AgentSettings, CacheBudget, DiskSettings, MinFree, ReconnectWindow, StepPolicy};
+pub use settings::{AgentSettings, CacheBudget, CredentialKeeper, DiskSettings, MinFree, ReconnectWindow, StepPolicy};

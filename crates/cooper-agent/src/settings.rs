@@ -52,8 +52,22 @@ pub struct AgentSettings {
     pub names: Option<Names>,
     /// Where the server of this process takes connections in clear; none in other processes.
     pub server_here: Option<SocketAddr>,
+    /// Who keeps the credentials of hosts: where a user gives one.
+    pub credentials: CredentialKeeper,
     /// How long a shutdown may take to stop steps and to clean up.
     pub shutdown_grace: Duration,
+}
+
+/// Who keeps the credentials of hosts for the runs of a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CredentialKeeper {
+    /// The server.
+    #[default]
+    Server,
+    /// The Docker client of the one user that the server is there for. Its logins are for registries.
+    DockerClient,
+    /// Nobody: that user's logins are not for what comes from elsewhere, unless the user says so.
+    Nobody,
 }
 
 /// What an agent's operator lets steps do beyond the usual, and what each may use of the machine.
@@ -169,6 +183,7 @@ impl AgentSettings {
             source_roots: None,
             names: None,
             server_here: None,
+            credentials: CredentialKeeper::Server,
             shutdown_grace: Duration::from_secs(15),
         }
     }

@@ -34,7 +34,7 @@ mod tls;
 mod waves;
 
 pub use access::AdminTokenError;
-pub use cooper_agent::{CacheBudget, DiskSettings, MinFree, StepPolicy};
+pub use cooper_agent::{CacheBudget, CredentialKeeper, DiskSettings, MinFree, StepPolicy};
 pub use cooper_store::{RESTORING, SnapshotError};
 
 pub use backup::{BackupError, BackupOptions, BackupReport, RestoreError, WorkFolder, backup, restore, schema};

@@ -96,6 +96,7 @@ async fn run(
     let mut agent = AgentSettings::new(settings.name, settings.slots, work_dir, token, owner);
     agent.disk = settings.disk;
     agent.steps = settings.steps;
+    agent.credentials = settings.credentials;
     agent.source_roots = core.source_roots.clone();
     agent.server_here = here;
     // What else has to end at a stop needs some of the server's time.

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cooper_agent::{DiskSettings, StepPolicy};
+use cooper_agent::{CredentialKeeper, DiskSettings, StepPolicy};
 use cooper_source::Cidr;
 use cooper_spec::dockerfile::FrontendRules;
 use cooper_types::{AgentName, RegistryName};
@@ -117,6 +117,8 @@ pub struct LocalAgent {
     pub disk: DiskSettings,
     /// What steps may do on it beyond the usual.
     pub steps: StepPolicy,
+    /// Who keeps the credentials of hosts.
+    pub credentials: CredentialKeeper,
 }
 
 impl Settings {

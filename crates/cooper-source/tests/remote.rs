@@ -232,7 +232,7 @@ async fn what_is_no_source_is_refused_with_its_reason() {
         ("/large", "/large has more than 1048576 bytes"),
         ("/top", "(everything is in `repo-1`: write `#:repo-1` behind the source)"),
         ("/gone", "answers 404: no such thing [2J"),
-        ("/private", "wants a credential; store one with `cooper credential set 127.0.0.1:"),
+        ("/private", "wants a credential"),
         ("/away", "169.254.169.254"),
     ] {
         let ask = Ask { dockerfile: Some("Dockerfile".to_owned()), unpack: limits.clone(), ..Ask::default() };
@@ -351,5 +351,5 @@ async fn an_artifact_is_its_files() {
     }
     // As nobody, the registry shows nothing.
     let message = refused(&format!("{place}:v1"), Ask::default()).await;
-    assert!(message.contains("cooper credential set 127.0.0.1:"), "{message}");
+    assert!(message.contains("wants a credential"), "{message}");
 }

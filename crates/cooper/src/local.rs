@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use cooper_api::rest::{Run, RunStep, StepStatus, StepType};
+use cooper_api::rest::{AgentState, Run, RunStep, StepStatus, StepType};
 use cooper_client::{Client, ServerUrl, Trust};
 use cooper_docker::{DockerEngine, EngineSocket};
 use cooper_ports::engine::{ContainerEngine as _, EngineDescription, EngineError, EngineOwner};
-use cooper_server::{LocalAgent, Server, WorkFolder};
+use cooper_server::{CredentialKeeper, LocalAgent, Server, WorkFolder};
 use cooper_types::{AgentName, Platform};
 
 use crate::connection::read_token;
@@ -28,6 +28,11 @@ use crate::started::{WaitFlags, Whose, see_through};
 
 /// How often a run is looked at whose steps are not known yet.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether the agent has connected, which it does as soon as its engine has answered.
+const AGENT_LOOK: Duration = Duration::from_millis(10);
+/// How long the agent may take for that.
+const AGENT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Whether to have a server of one's own, and what its operator, who is the user, allows.
 #[derive(Args, Clone, Debug, Default)]
@@ -119,6 +124,9 @@ pub(crate) async fn run(
     if !is_own_source && !args.docker_logins {
         // What it names as a registry would be shown the user's login there.
         settings.server.docker_config = None;
+        if let Some(agent) = &mut settings.server.local_agent {
+            agent.credentials = CredentialKeeper::Nobody;
+        }
     }
     // Before anything is begun, so that a signal from now on is answered by cleaning up.
     let mut signals = Signals::listen()?;
@@ -129,8 +137,12 @@ pub(crate) async fn run(
     };
     let Begun { server, client, engine } = begun;
     let work = async {
+        let queued = async {
+            agent_is_there(&client).await;
+            queue(&client).await
+        };
         let run = tokio::select! {
-            run = queue(&client) => run?,
+            run = queued => run?,
             signal = signals.next_or_hang_up() => return Ok(given_up(signal)),
         };
         let registry = format!("localhost:{}", server.address().port());
@@ -155,6 +167,22 @@ pub(crate) async fn run(
         output::warning(&format!("the temporary folder can't be removed: {error}"));
     }
     ended
+}
+
+/// Waits for the server's agent to connect: no run is to be told that nobody is there, where somebody comes in a moment.
+/// An agent whose engine has gone meanwhile does not, and the run says so then.
+async fn agent_is_there(client: &Client) {
+    let connected = async {
+        while !client
+            .list_agents()
+            .await
+            .is_ok_and(|all| all.value.iter().any(|one| one.state == AgentState::Connected))
+        {
+            tokio::time::sleep(AGENT_LOOK).await;
+        }
+    };
+    // Too late is no fault.
+    let _ = tokio::time::timeout(AGENT_PATIENCE, connected).await;
 }
 
 fn given_up(signal: &str) -> Exit {

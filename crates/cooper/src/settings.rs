@@ -13,7 +13,7 @@ mod variables;
 use std::path::Path;
 
 use clap::ValueEnum;
-use cooper_server::{DiskSettings, LocalAgent, Settings, StepPolicy, TlsName, TlsSettings};
+use cooper_server::{CredentialKeeper, DiskSettings, LocalAgent, Settings, StepPolicy, TlsName, TlsSettings};
 use cooper_types::{AgentName, RegistryName};
 
 use crate::environment::Environment;
@@ -99,8 +99,14 @@ pub(crate) fn resolve(
     let log_format = layers.take(Key::LogFormat, value::log_format).unwrap_or_default();
     let log_filter = layers.take(Key::Log, value::log_filter).unwrap_or_else(|| "info".to_owned());
     let default_name = || AgentName::parse("local").expect("a name of letters is an agent's name");
-    let local_agent =
-        agent.then(|| LocalAgent { name: name.unwrap_or_else(default_name), engine_socket, slots, disk, steps });
+    let local_agent = agent.then(|| LocalAgent {
+        name: name.unwrap_or_else(default_name),
+        engine_socket,
+        slots,
+        disk,
+        steps,
+        credentials: CredentialKeeper::Server,
+    });
     let faults = layers.faults;
     match faults.is_empty() {
         false => Err(faults),
@@ -306,6 +312,7 @@ mod tests {
                     slots: Settings::DEFAULT_SLOTS,
                     disk: DiskSettings::default(),
                     steps: StepPolicy::default(),
+                    credentials: CredentialKeeper::Server,
                 }),
                 anonymous_pull: false,
                 blob_grace: Settings::DEFAULT_BLOB_GRACE,

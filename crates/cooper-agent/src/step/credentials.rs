@@ -12,6 +12,7 @@ use cooper_api::agent::{attempt_message, wire};
 use cooper_engine::message::PlacementKey;
 use cooper_ports::engine::RegistryCredential;
 use cooper_source::git::{CredentialSource, GitCredential};
+use cooper_spec::source::RemoteSource;
 use cooper_types::{AttemptNumber, SecretString, SourceHost};
 use tokio::sync::watch;
 use tonic::transport::Channel;
@@ -21,6 +22,7 @@ use super::own_tries::{OwnTries, may_pass};
 use super::step_log::StepLog;
 use crate::connect::Bearer;
 use crate::link;
+use crate::settings::CredentialKeeper;
 
 /// How long the server may take to answer, once there is a stream to it.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -32,6 +34,7 @@ pub(super) struct HostCredentials {
     key: PlacementKey,
     attempt: AttemptNumber,
     log: StepLog,
+    keeper: CredentialKeeper,
     /// What has been answered: a host is asked about once.
     known: Mutex<BTreeMap<String, Kept>>,
 }
@@ -72,14 +75,14 @@ impl HostCredentials {
             key: attempt.key,
             attempt: attempt.attempt,
             log: attempt.log.clone(),
+            keeper: attempt.runner.settings.credentials,
             known: Mutex::default(),
         }
     }
 
     /// What is kept for a host, in whatever form its name is written. It is masked before it is given.
     pub(super) async fn of(&self, host: &str) -> Result<Kept, LookupError> {
-        // What is no host's name is said so by the server.
-        let host = SourceHost::parse(host).map_or_else(|_| host.to_owned(), |host| host.to_string());
+        let host = written(host);
         if let Some(kept) = self.known(&host) {
             return Ok(kept);
         }
@@ -115,6 +118,16 @@ impl HostCredentials {
         Ok(kept)
     }
 
+    /// What can be done where a host wants a credential for a source, or another one: the words after "or".
+    pub(super) fn way_out(&self, source: &RemoteSource, host: &str) -> String {
+        way_out(self.keeper, self.known(&written(host)).as_ref(), source, &written(host))
+    }
+
+    /// Who keeps credentials.
+    pub(super) fn keeper(&self) -> CredentialKeeper {
+        self.keeper
+    }
+
     /// What has been answered about a host.
     pub(super) fn known(&self, host: &str) -> Option<Kept> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).get(host).cloned()
@@ -131,6 +144,38 @@ impl HostCredentials {
     }
 }
 
+/// A host's name in its one form. What is no host's name is said so by the server.
+fn written(host: &str) -> String {
+    SourceHost::parse(host).map_or_else(|_| host.to_owned(), |host| host.to_string())
+}
+
+fn way_out(keeper: CredentialKeeper, known: Option<&Kept>, source: &RemoteSource, host: &str) -> String {
+    match (keeper, source) {
+        (CredentialKeeper::Server, _) => match known {
+            Some(Kept::Given(_)) => format!("replace it with `cooper credential set {host}`"),
+            Some(Kept::ForOthers) => format!(
+                "have an administrator allow this run the one that is kept: `cooper credential set {host} --principal …`"
+            ),
+            Some(Kept::Own(_) | Kept::Nothing | Kept::NothingOwn) | None => {
+                format!("store one with `cooper credential set {host}`")
+            }
+        },
+        // There is no server that could keep one, and a Docker client has logins for registries alone.
+        (_, RemoteSource::Git(_)) => "clone it yourself and name its folder: --local keeps no credentials".to_owned(),
+        (_, RemoteSource::Archive(_)) => {
+            "download it yourself, and name the folder that it unpacks to, or `-` and pipe it in: --local keeps no \
+             credentials"
+                .to_owned()
+        }
+        (CredentialKeeper::DockerClient, RemoteSource::Artifact(_) | RemoteSource::Uploaded(_)) => {
+            format!("log in with `docker login {host}`")
+        }
+        (CredentialKeeper::Nobody, RemoteSource::Artifact(_) | RemoteSource::Uploaded(_)) => {
+            "show it the login of your Docker client with --docker-logins".to_owned()
+        }
+    }
+}
+
 #[async_trait]
 impl CredentialSource for HostCredentials {
     async fn for_host(&self, host: &str) -> Result<Option<GitCredential>, Box<dyn Error + Send + Sync>> {
@@ -139,5 +184,33 @@ impl CredentialSource for HostCredentials {
             | Kept::Own(RegistryCredential { username, password }) => Some(GitCredential { username, password }),
             Kept::ForOthers | Kept::Nothing | Kept::NothingOwn => None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_out_is_one_where_the_run_is() {
+        let source = |text: &str| RemoteSource::parse(text).expect("a source");
+        let (git, archive) = (source("https://git.example/a.git"), source("https://git.example/a.tar.gz"));
+        let artifact = source("oci://r.example/context:1");
+        let check = |keeper, known: Option<Kept>, source: &RemoteSource, expect: &str| {
+            let text = way_out(keeper, known.as_ref(), source, "git.example");
+            assert!(text.contains(expect), "{text}");
+            assert_eq!(text.contains("cooper credential"), keeper == CredentialKeeper::Server, "{text}");
+        };
+        let given =
+            || Kept::Given(RegistryCredential { username: String::new(), password: SecretString::new("p".to_owned()) });
+        check(CredentialKeeper::Server, None, &git, "store one with `cooper credential set git.example`");
+        check(CredentialKeeper::Server, Some(given()), &archive, "replace it with `cooper credential set git.example`");
+        check(CredentialKeeper::Server, Some(Kept::ForOthers), &artifact, "--principal");
+        for keeper in [CredentialKeeper::DockerClient, CredentialKeeper::Nobody] {
+            check(keeper, Some(Kept::NothingOwn), &git, "clone it yourself");
+            check(keeper, None, &archive, "download it yourself");
+        }
+        check(CredentialKeeper::DockerClient, None, &artifact, "`docker login git.example`");
+        check(CredentialKeeper::Nobody, None, &artifact, "--docker-logins");
     }
 }

@@ -12,6 +12,7 @@ use cooper_types::{ImageRef, RegistryName, SourceHost};
 
 use super::Ended;
 use super::credentials::{HostCredentials, Kept};
+use crate::settings::CredentialKeeper;
 
 /// The logins of one attempt.
 pub(super) struct AttemptLogins {
@@ -87,6 +88,9 @@ impl AttemptLogins {
                  credential set {host} --principal …`"
             ),
             Some(Kept::NothingOwn) => format!("; if a login is needed, log in with `docker login {host}`"),
+            Some(Kept::Nothing) | None if self.hosts.keeper() == CredentialKeeper::Nobody => {
+                format!("; if a login is needed, --docker-logins shows {host} that of your Docker client")
+            }
             Some(Kept::Nothing) | None => {
                 format!("; if a login is needed, keep one for {host} with `cooper credential set {host}`")
             }

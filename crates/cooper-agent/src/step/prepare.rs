@@ -198,7 +198,7 @@ impl Attempt<'_> {
         let fetch = Box::pin(git::fetch(egress, credentials, request, listener, &self.stop));
         let (fetched, ()) = tokio::join!(fetch, self.show_lines(shown));
         let Snapshot { commit, branch, reference, archive, digest, size, dockerfile, definition, files, .. } =
-            fetched.map_err(|error| Fault::of_git(&error))?;
+            fetched.map_err(|error| Fault::of_git(&error, |host| credentials.way_out(&order.source, host)))?;
         let tag = reference.and_then(|name| name.strip_prefix("refs/tags/").map(str::to_owned));
         Ok(Packed {
             archive,
@@ -248,7 +248,11 @@ impl Attempt<'_> {
             }
         };
         let (fetched, ()) = tokio::join!(fetch, self.show_lines(shown));
-        fetched.map(Packed::of).map_err(|error| Fault::of_remote(&error, is_own))
+        fetched.map(Packed::of).map_err(|error| {
+            // The server's own registry is asked with what the run may do there.
+            let way_out = |host: &str| (!is_own).then(|| credentials.way_out(&order.source, host));
+            Fault::of_remote(&error, is_own, way_out)
+        })
     }
 
     /// A context that the server has is read like any other source, so that all that follows is the same.
@@ -263,7 +267,7 @@ impl Attempt<'_> {
         };
         match read {
             Ok(snapshot) => Ok((scratch, Packed::of(snapshot))),
-            Err(error) => Err(Fault::of_remote(&error, false).ended),
+            Err(error) => Err(Fault::of_remote(&error, false, |_| None).ended),
         }
     }
 
@@ -347,15 +351,32 @@ struct Fault {
 }
 
 impl Fault {
-    fn of_git(error: &GitError) -> Self {
+    /// `way_out` is what can be done about a host that wants a credential.
+    fn of_git(error: &GitError, way_out: impl Fn(&str) -> String) -> Self {
+        let line = error.line();
+        let line = match error {
+            GitError::CredentialsNeeded { host, .. } | GitError::CredentialsRefused { host, .. } => {
+                format!("{line}, or {}", way_out(host))
+            }
+            GitError::RepositoryNotFound { host, .. } => format!("{line}: if so, {}", way_out(host)),
+            _ => line,
+        };
         let cancelled = matches!(error, GitError::Cancelled);
-        Self::new(error.line(), error.is_transient(), cancelled, error.is_fetchers_own())
+        Self::new(line, error.is_transient(), cancelled, error.is_fetchers_own())
     }
 
     /// `is_own` says whether it was the server's own registry, whose absence is the machinery's trouble.
-    fn of_remote(error: &RemoteError, is_own: bool) -> Self {
+    fn of_remote(error: &RemoteError, is_own: bool, way_out: impl Fn(&str) -> Option<String>) -> Self {
+        let line = error.line();
+        let line = match error {
+            RemoteError::Unauthorized { host, .. } => match way_out(host) {
+                Some(way_out) => format!("{line}; {way_out}"),
+                None => line,
+            },
+            _ => line,
+        };
         let (cancelled, may_pass) = (matches!(error, RemoteError::Cancelled), error.is_transient());
-        Self::new(error.line(), may_pass, cancelled, error.is_fetchers_own() || (is_own && may_pass))
+        Self::new(line, may_pass, cancelled, error.is_fetchers_own() || (is_own && may_pass))
     }
 
     fn new(line: String, may_pass: bool, cancelled: bool, lost: bool) -> Self {
@@ -373,6 +394,21 @@ mod tests {
     use cooper_types::ContextId;
 
     use super::*;
+
+    #[test]
+    fn a_source_that_wants_a_credential_says_where_one_is_given() {
+        let (host, url) = ("git.example".to_owned(), "https://git.example/a.git".to_owned());
+        let way_out = |host: &str| format!("log in to {host}");
+        let line = |error: GitError| Fault::of_git(&error, way_out).line;
+        let needed = line(GitError::CredentialsNeeded { host: host.clone(), url: url.clone() });
+        assert!(needed.ends_with("check the URL, or log in to git.example"), "{needed}");
+        let gone = line(GitError::RepositoryNotFound { host: host.clone(), url: url.clone() });
+        assert!(gone.ends_with("whether it is private: if so, log in to git.example"), "{gone}");
+        assert!(!line(GitError::Empty { url: url.clone() }).contains("log in"));
+        let error = RemoteError::Unauthorized { what: url, host, shown: false };
+        assert!(Fault::of_remote(&error, false, |host| Some(way_out(host))).line.ends_with("; log in to git.example"));
+        assert!(Fault::of_remote(&error, true, |_| None).line.ends_with("wants a credential"));
+    }
 
     #[test]
     fn a_host_does_not_get_a_secret_into_the_record_by_a_name() {

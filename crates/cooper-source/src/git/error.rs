@@ -1,4 +1,5 @@
-//! Why a source can't be fetched: each error names the object, and tells the user's mistake from a passing trouble.
+//! Why a source can't be fetched: each error names the object, and tells the user's mistake from a passing trouble. Where
+//! credentials are given is nothing that is known here: whoever asked says it.
 
 use std::fmt;
 use std::io;
@@ -16,17 +17,15 @@ pub enum GitError {
     #[error(transparent)]
     Egress(#[from] EgressError),
     /// The server wants to know who asks.
-    #[error(
-        "`{host}` asks for credentials for `{url}`; check the URL, or store some with `cooper credential set {host}`"
-    )]
+    #[error("`{host}` asks for credentials for `{url}`; check the URL")]
     CredentialsNeeded {
         /// The host.
         host: String,
         /// The repository.
         url: String,
     },
-    /// The server does not take the credentials that are stored.
-    #[error("`{host}` refuses the stored credentials for `{url}`; replace them with `cooper credential set {host}`")]
+    /// The server does not take the credentials that it was shown.
+    #[error("`{host}` refuses the stored credentials for `{url}`; check the URL")]
     CredentialsRefused {
         /// The host.
         host: String,
@@ -43,10 +42,10 @@ pub enum GitError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// There is no such repository, or the server says so to strangers.
-    #[error(
-        "repository `{url}` was not found; check the URL, and if it is private, store credentials with `cooper credential set`"
-    )]
+    #[error("repository `{url}` was not found; check the URL, and whether it is private")]
     RepositoryNotFound {
+        /// The host.
+        host: String,
         /// The repository.
         url: String,
     },

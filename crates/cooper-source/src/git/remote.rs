@@ -233,7 +233,10 @@ fn judged(url: &RepositoryUrl, response: EgressResponse) -> Result<EgressRespons
                 false => GitError::CredentialsNeeded { host, url: text },
             })
         }
-        StatusCode::NOT_FOUND | StatusCode::GONE => Err(GitError::RepositoryNotFound { url: text }),
+        StatusCode::NOT_FOUND | StatusCode::GONE => {
+            let host = credential_host(response.url()).unwrap_or(host);
+            Err(GitError::RepositoryNotFound { host, url: text })
+        }
         status if status.is_success() || status.is_redirection() => Err(GitError::NotGit { url: text }),
         status => Err(GitError::Status { host, status: status.as_u16() }),
     }

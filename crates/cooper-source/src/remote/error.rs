@@ -33,7 +33,7 @@ pub enum RemoteError {
         said: String,
     },
     /// The host wants a credential, and there is none, or not the right one.
-    #[error("can't fetch {what}: `{host}` {}; store one with `cooper credential set {host}`", wants(*.shown))]
+    #[error("can't fetch {what}: `{host}` {}", wants(*.shown))]
     Unauthorized {
         /// What was asked for.
         what: String,

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cooper_server::{CacheBudget, DiskSettings, LocalAgent, SecretSettings, Settings};
+use cooper_server::{CacheBudget, CredentialKeeper, DiskSettings, LocalAgent, SecretSettings, Settings};
 use cooper_types::AgentName;
 
 use super::{Flags, Key, Layers, LogFormat, docker_host, read_file, secrets, value};
@@ -67,6 +67,7 @@ pub(crate) fn resolve_local(
                     slots: 1,
                     disk,
                     steps,
+                    credentials: CredentialKeeper::DockerClient,
                 }),
                 anonymous_pull: false,
                 blob_grace: Settings::DEFAULT_BLOB_GRACE,
