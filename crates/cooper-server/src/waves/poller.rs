@@ -46,6 +46,9 @@ const TROUBLES: u32 = 4;
 const RANGE: u32 = 6;
 /// A tag that is not answered for is asked for less and less often, up to so many times doubled.
 const MAX_DOUBLINGS: u32 = 5;
+/// However often it was not: it is asked for again within this time, or within what one that is answered for has, if that is
+/// longer. An outage costs no more, once it is over.
+const LONGEST: Duration = Duration::from_secs(3600);
 
 /// Runs until cancelled.
 pub(crate) async fn run(core: Arc<Core>, every: Duration, shutdown: CancellationToken) {
@@ -222,11 +225,11 @@ async fn ask(
     let credentials = Followers { core, image };
     let names = (name, &image.repository, &image.tag);
     let asked = watch(&core.egress, &credentials, names, tag.etag.as_deref());
-    let longer = every * 2_u32.pow(tag.failures.min(MAX_DOUBLINGS));
+    let (usual, longer) = ((every, every * RANGE), after_failures(every, tag.failures));
     let mut is_there = true;
-    let (answer, wait) = match tokio::time::timeout(PATIENCE, asked).await {
-        Ok(Ok(Watched::Same)) => (RemoteAnswer::Same, every),
-        Ok(Ok(Watched::Is { digest, etag })) => (RemoteAnswer::Is { digest, etag }, every),
+    let (answer, (least, most)) = match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Ok(Watched::Same)) => (RemoteAnswer::Same, usual),
+        Ok(Ok(Watched::Is { digest, etag })) => (RemoteAnswer::Is { digest, etag }, usual),
         Ok(Err(WatchError::Busy { pause, .. })) => {
             let until = core.clock.now().after(pause.unwrap_or(BUSY));
             host.pause(until);
@@ -260,12 +263,19 @@ async fn ask(
         host.pause(core.clock.now().after(BUSY));
         tracing::warn!(registry = %name, "registry is not there for any of its tags; it is left alone for some minutes");
     }
-    let next = core.clock.now().after(wait + random(wait, RANGE - 1));
+    let next = core.clock.now().after(least + random(most.saturating_sub(least), 1));
     if core.waves.remote_answer(image, answer, next).await? {
         tracing::info!(%image, "base image of another registry has moved");
         core.waves_wake.notify_one();
     }
     Ok(())
+}
+
+/// When a tag is asked for again that is not answered for, at the earliest and at the latest; so often it was not before.
+fn after_failures(every: Duration, before: u32) -> (Duration, Duration) {
+    let most = (every * RANGE).max(LONGEST);
+    let least = (every * 2_u32.pow(before.min(MAX_DOUBLINGS))).min(most / 2);
+    (least, (least * RANGE).min(most))
 }
 
 /// A time up to so many times another one.

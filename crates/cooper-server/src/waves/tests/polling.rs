@@ -175,20 +175,42 @@ async fn a_registry_that_wants_fewer_questions_is_left_alone_and_no_other() {
 }
 
 #[tokio::test]
-async fn what_is_missing_is_asked_for_less_and_less_often() {
+async fn what_is_missing_is_asked_for_less_and_less_often_and_within_the_hour() {
     let (world, registry) = (World::new().await, Registry::start().await);
     registry.says("1", Says::Missing);
     stands_on(&world, "watcher", &registry, "1", "one").await;
     let mut poller = Poller::new(Arc::clone(&world.core), EVERY);
-    for doublings in 0..4_u32 {
+    for times in [1, 2, 3, 3, 3, 3, 3, 3] {
         poll(&mut poller).await;
         assert_eq!(registry.asked().len(), 1);
-        let wait = EVERY * 2_u32.pow(doublings);
-        world.clock.advance(wait - Duration::from_secs(1));
+        world.clock.advance(EVERY * times - Duration::from_secs(1));
         poll(&mut poller).await;
-        assert_eq!(registry.asked(), [], "{doublings}");
-        world.clock.advance(wait * 5 + Duration::from_secs(1));
+        assert_eq!(registry.asked(), [], "{times}");
+        world.clock.advance(EVERY * (6 - times) + Duration::from_secs(1));
     }
+}
+
+#[tokio::test]
+async fn an_outage_costs_an_hour_after_its_end_and_no_more() {
+    let world = World::new().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let host = listener.local_addr().expect("an address").to_string();
+    drop(listener);
+    let away = Registry { host, ..Registry::default() };
+    stands_on(&world, "watcher", &away, "1", "one").await;
+    // An operator who wants tags looked at often has no shorter bound, and one who wants it seldom a longer one.
+    for every in [Duration::from_secs(60), EVERY, EVERY * 3] {
+        let mut poller = Poller::new(Arc::clone(&world.core), every);
+        let longest = (every * 6).max(Duration::from_secs(3600));
+        for _ in 0..10 {
+            let due = world.core.waves.due_remote_tags(10, &[]).await.expect("store");
+            assert_eq!(due.len(), 1, "{every:?}");
+            poll(&mut poller).await;
+            world.clock.advance(longest);
+        }
+    }
+    let due = world.core.waves.due_remote_tags(10, &[]).await.expect("store");
+    assert!(due[0].failures >= 30, "it was never answered for: {}", due[0].failures);
 }
 
 #[tokio::test]
