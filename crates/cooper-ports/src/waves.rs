@@ -225,6 +225,15 @@ pub enum RemoteAnswer {
     Later,
 }
 
+/// What stands on images.
+#[derive(Clone, Debug, Default)]
+pub struct BaseGraph {
+    /// The tasks.
+    pub graph: Graph,
+    /// The keys of those that can't be read, and why.
+    pub unreadable: Vec<(String, StoreError)>,
+}
+
 /// A credential that may be shown to a registry for tasks that follow a tag.
 #[derive(Clone, PartialEq, Eq)]
 pub struct FollowersCredential {
@@ -242,8 +251,9 @@ pub trait WaveStore: Send + Sync {
     /// Waits until a tag may have moved that somebody stands on. What is told may have been looked at already.
     async fn base_moved(&self);
 
-    /// The tasks that stand on images, however far, with what their last runs stood on and made.
-    async fn base_graph(&self, images: &[ImageTag]) -> Result<Graph, StoreError>;
+    /// The tasks that stand on images, however far, with what their last runs stood on and made. One that can't be read keeps no
+    /// other from being there.
+    async fn base_graph(&self, images: &[ImageTag]) -> Result<BaseGraph, StoreError>;
 
     /// Tasks that base images start and of which no run says yet what they stand on, so many at most.
     async fn unbuilt_tasks(&self, limit: u32) -> Result<Vec<TaskName>, StoreError>;

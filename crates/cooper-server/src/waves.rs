@@ -20,7 +20,9 @@ use std::time::Duration;
 use cooper_engine::wave::{self, Apart, Change, ImageTag, Member, MemberState, Pauses, WaveEvent, WavePhase};
 use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::store_error::StoreError;
-use cooper_ports::waves::{BaseChange, ChangedBy, EndedMember, NewRefusal, OpenWave, SaveWave, StoredWave, WaveHead};
+use cooper_ports::waves::{
+    BaseChange, BaseGraph, ChangedBy, EndedMember, NewRefusal, OpenWave, SaveWave, StoredWave, WaveHead,
+};
 use cooper_types::{TaskName, Timestamp, WaveId};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant as Moment;
@@ -239,7 +241,14 @@ impl Waves {
     async fn planned(&mut self, by: Option<ChangedBy>, changes: Vec<BaseChange>) -> Result<OpenWave, StoreError> {
         let apart = self.apart(by).await?;
         let images: Vec<_> = changes.iter().map(|change| change.image.clone()).collect();
-        let graph = self.core.waves.base_graph(&images).await?;
+        let BaseGraph { graph, unreadable } = self.core.waves.base_graph(&images).await?;
+        for (task, error) in unreadable {
+            tracing::error!(
+                task,
+                error = chain(&error),
+                "task can't be read; it is in no wave until its row is mended"
+            );
+        }
         let wanted: Vec<Change> =
             changes.iter().map(|change| Change { image: change.image.clone(), to: Some(change.to.clone()) }).collect();
         let (plan, apart) = off_the_loop(move || (wave::plan(&graph, &wanted, &apart), apart)).await;

@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cooper_engine::wave::{Cut, Graph, ImageTag, Moved, PlannedMember, Wave, WaveEvent, WavePhase};
+use cooper_engine::wave::{Cut, ImageTag, Moved, PlannedMember, Wave, WaveEvent, WavePhase};
 use cooper_ports::store_error::StoreError;
 use cooper_ports::waves::{
-    BaseChange, ChangedBy, EndedMember, FollowersCredential, OpenWave, Refusal, RemoteAnswer, RemoteTag, SaveWave,
-    StoredWave, TaskBases, WaveHead, WaveStore, WaveSummary,
+    BaseChange, BaseGraph, ChangedBy, EndedMember, FollowersCredential, OpenWave, Refusal, RemoteAnswer, RemoteTag,
+    SaveWave, StoredWave, TaskBases, WaveHead, WaveStore, WaveSummary,
 };
 use cooper_types::{
     Digest, PrincipalName, RegistryId, RegistryName, RepositoryName, RunId, SourceHost, Tag, TaskName, Timestamp,
@@ -50,7 +50,7 @@ impl WaveStore for Store {
         self.bases_moved().notified().await;
     }
 
-    async fn base_graph(&self, images: &[ImageTag]) -> Result<Graph, StoreError> {
+    async fn base_graph(&self, images: &[ImageTag]) -> Result<BaseGraph, StoreError> {
         let mut tx = self.readers().begin().await.during(READ)?;
         edges::graph(&mut tx, self.registry_id(), images).await
     }

@@ -165,7 +165,7 @@ pub(super) async fn impact(
     let own = image.clone().in_registry_by_default(&core.registry);
     let images: BTreeSet<ImageTag> = [own, image].map(|image| ImageTag::of(image, &core.registry).0).into();
     let asked: Vec<ImageTag> = images.iter().cloned().collect();
-    let graph = core.waves.base_graph(&asked).await?;
+    let graph = core.waves.base_graph(&asked).await?.graph;
     let changes: Vec<Change> = asked.into_iter().map(|image| Change { image, to: None }).collect();
     let plan = off_the_loop(move || wave::plan(&graph, &changes, &Apart::default())).await;
     let mut unknown = core.waves.unbuilt_tasks(UNKNOWN + 1).await?;

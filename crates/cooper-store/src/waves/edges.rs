@@ -4,7 +4,7 @@ use cooper_engine::run::{Run, RunStatus};
 use cooper_engine::task::{BaseImageTrigger, ImageUpdate};
 use cooper_engine::wave::{Base, BaseKind, Dependent, Graph, ImageTag};
 use cooper_ports::store_error::StoreError;
-use cooper_ports::waves::{MovedBase, TaskBases};
+use cooper_ports::waves::{BaseGraph, MovedBase, TaskBases};
 use cooper_spec::plan::Work;
 use cooper_types::{Digest, RegistryId, RegistryName, RepositoryName, RunId, Tag, TaskName, Timestamp};
 use serde::Deserialize;
@@ -189,7 +189,7 @@ pub(super) async fn graph(
     tx: &mut SqliteConnection,
     registry: RegistryId,
     images: &[ImageTag],
-) -> Result<Graph, StoreError> {
+) -> Result<BaseGraph, StoreError> {
     let of = |image: &ImageTag| {
         let registry = image.registry.as_ref().map_or("", |registry| registry.as_str());
         serde_json::json!([registry, image.repository, image.tag])
@@ -201,12 +201,17 @@ pub(super) async fn graph(
         .fetch_all(&mut *tx)
         .await
         .during(READ)?;
-    let mut tasks = std::collections::BTreeMap::new();
+    let (mut tasks, mut unreadable) = (std::collections::BTreeMap::new(), Vec::new());
     for row in rows {
-        let Head { name, enabled, base_image } =
-            serde_json::from_str(row.try_get("head").during(READ)?).stored(READ)?;
-        let task = Dependent { name, enabled, trigger: base_image, bases: Vec::new(), makes: Vec::new() };
-        tasks.insert(row.try_get::<String, _>("task").during(READ)?, task);
+        let key: String = row.try_get("task").during(READ)?;
+        match serde_json::from_str(row.try_get("head").during(READ)?).stored(READ) {
+            Ok(Head { name, enabled, base_image }) => {
+                let task = Dependent { name, enabled, trigger: base_image, bases: Vec::new(), makes: Vec::new() };
+                tasks.insert(key, task);
+            }
+            // Another release's, say: the others are not kept up by it.
+            Err(error) => unreadable.push((key, error)),
+        }
     }
     let keys = serde_json::json!(tasks.keys().collect::<Vec<_>>()).to_string();
     let rows = sqlx::query(
@@ -239,7 +244,7 @@ pub(super) async fn graph(
         let Some(task) = tasks.get_mut(row.try_get::<&str, _>("task").during(READ)?) else { continue };
         task.makes.push(image(&row)?);
     }
-    Ok(Graph { tasks: tasks.into_values().collect() })
+    Ok(BaseGraph { graph: Graph { tasks: tasks.into_values().collect() }, unreadable })
 }
 
 /// Tasks that base images start and of which no run says yet what they stand on.

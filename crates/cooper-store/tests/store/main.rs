@@ -19,4 +19,5 @@ mod secrets;
 mod simulation;
 mod sources;
 mod tasks;
+mod waves;
 mod writer;
