@@ -243,6 +243,8 @@ pub struct FollowersCredential {
     pub sealed: Vec<u8>,
     /// The key of the task that it is kept with, if it is.
     pub task: Option<String>,
+    /// The tasks for which it may be shown.
+    pub followers: Vec<TaskName>,
 }
 
 /// Keeps the graph of base images and the waves.
@@ -316,12 +318,15 @@ pub trait WaveStore: Send + Sync {
     /// Has tags of a repository of other registries asked for soon: the one that is named, or all of them.
     async fn bring_forward(&self, repository: &RepositoryName, tag: Option<&Tag>) -> Result<u64, StoreError>;
 
-    /// What may be shown to a registry for the tasks that follow a tag: a task's own comes before what its principal may use.
-    async fn followers_credential(
+    /// What may be shown to a registry for the tasks that follow a tag: tasks' own come before what their principals may use.
+    async fn followers_credentials(
         &self,
         image: &ImageTag,
         host: &SourceHost,
-    ) -> Result<Option<FollowersCredential>, StoreError>;
+    ) -> Result<Vec<FollowersCredential>, StoreError>;
+
+    /// Writes down what did not start tasks.
+    async fn write_refusals(&self, refusals: Vec<NewRefusal>) -> Result<(), StoreError>;
 
     /// What did not start a task lately, the newest first.
     async fn list_refusals(&self, task: &TaskName, limit: u32) -> Result<Vec<Refusal>, StoreError>;

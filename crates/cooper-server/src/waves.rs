@@ -4,6 +4,7 @@
 //! a wave that has not changed and a member that is not to be tried just now, is lost without harm. So a crash, a second
 //! server and a lost wake-up cost a moment. What a wave does is `cooper_engine::wave`'s to say.
 
+mod followers;
 pub(crate) mod news;
 pub(crate) mod poller;
 mod shares;

@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use cooper_engine::wave::{Cut, ImageTag, Moved, PlannedMember, Wave, WaveEvent, WavePhase};
 use cooper_ports::store_error::StoreError;
 use cooper_ports::waves::{
-    BaseChange, BaseGraph, ChangedBy, EndedMember, FollowersCredential, OpenWave, Refusal, RemoteAnswer, RemoteTag,
-    SaveWave, StoredWave, TaskBases, WaveHead, WaveStore, WaveSummary,
+    BaseChange, BaseGraph, ChangedBy, EndedMember, FollowersCredential, NewRefusal, OpenWave, Refusal, RemoteAnswer,
+    RemoteTag, SaveWave, StoredWave, TaskBases, WaveHead, WaveStore, WaveSummary,
 };
 use cooper_types::{
     Digest, PrincipalName, RegistryId, RegistryName, RepositoryName, RunId, SourceHost, Tag, TaskName, Timestamp,
@@ -206,13 +206,18 @@ impl WaveStore for Store {
             .await
     }
 
-    async fn followers_credential(
+    async fn followers_credentials(
         &self,
         image: &ImageTag,
         host: &SourceHost,
-    ) -> Result<Option<FollowersCredential>, StoreError> {
+    ) -> Result<Vec<FollowersCredential>, StoreError> {
         let mut tx = self.readers().acquire().await.during(READ)?;
-        remote::credential(&mut tx, self.registry_id(), image, host).await
+        remote::credentials(&mut tx, self.registry_id(), image, host).await
+    }
+
+    async fn write_refusals(&self, refusals: Vec<NewRefusal>) -> Result<(), StoreError> {
+        let (registry, clock) = (self.registry_id(), self.clock().clone());
+        self.write(async move |mut tx| refusals::write(&mut tx, registry, clock.now(), &refusals).await).await
     }
 
     async fn list_refusals(&self, task: &TaskName, limit: u32) -> Result<Vec<Refusal>, StoreError> {

@@ -9,13 +9,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use cooper_engine::wave::ImageTag;
 use cooper_ports::store_error::StoreError;
 use cooper_ports::waves::{RemoteAnswer, RemoteTag};
-use cooper_source::git::{CredentialSource, GitCredential};
 use cooper_source::{RemoteError, WatchError, Watched, watch};
-use cooper_types::{RegistryName, SecretString, SourceHost, Timestamp};
+use cooper_types::{RegistryName, Timestamp};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use rand::RngExt as _;
@@ -23,8 +20,8 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant as Moment;
 use tokio_util::sync::CancellationToken;
 
+use super::followers::{Followers, Refused};
 use crate::core::Core;
-use crate::orders::{credential_purpose, task_credential_purpose};
 use crate::problem::chain;
 
 /// How often it looks whether a tag is due.
@@ -72,6 +69,7 @@ type Landed = Result<(Id, Result<(), StoreError>), JoinError>;
 pub(super) struct Poller {
     core: Arc<Core>,
     every: Duration,
+    refused: Arc<Refused>,
     /// Until when hosts are left alone. A restart asks them once more.
     pauses: BTreeMap<RegistryName, Arc<Host>>,
     /// The hosts that are being asked: a slow one keeps no other waiting.
@@ -120,6 +118,7 @@ impl Poller {
         Self {
             core,
             every,
+            refused: Arc::default(),
             pauses: BTreeMap::new(),
             asked: BTreeSet::new(),
             flights: JoinSet::new(),
@@ -151,9 +150,10 @@ impl Poller {
         for (name, tags) in hosts.into_iter().take(HOSTS_AT_ONCE - self.asked.len()) {
             self.asked.insert(name.clone());
             let host = Arc::clone(self.pauses.entry(name.clone()).or_default());
-            let (core, every) = (Arc::clone(&self.core), self.every);
+            let (core, every, refused) = (Arc::clone(&self.core), self.every, Arc::clone(&self.refused));
             let of = name.clone();
-            let flight = self.flights.spawn(async move { ask_host(&core, (&of, &host), tags, every).await });
+            let flight =
+                self.flights.spawn(async move { ask_host(&core, (&of, &host), tags, (every, &refused)).await });
             self.of_flight.insert(flight.id(), name);
         }
         Ok(())
@@ -195,10 +195,10 @@ async fn ask_host(
     core: &Core,
     host: (&RegistryName, &Host),
     tags: Vec<RemoteTag>,
-    every: Duration,
+    how: (Duration, &Refused),
 ) -> Result<(), StoreError> {
     let asks: Vec<BoxFuture<'_, Result<(), StoreError>>> =
-        tags.into_iter().map(|tag| -> BoxFuture<'_, _> { Box::pin(ask(core, host, tag, every)) }).collect();
+        tags.into_iter().map(|tag| -> BoxFuture<'_, _> { Box::pin(ask(core, host, tag, how)) }).collect();
     let mut asked = futures::stream::iter(asks).buffer_unordered(ASKED_AT_ONCE);
     let mut result = Ok(());
     while let Some(one) = asked.next().await {
@@ -212,7 +212,7 @@ async fn ask(
     core: &Core,
     (name, host): (&RegistryName, &Host),
     tag: RemoteTag,
-    every: Duration,
+    (every, refused): (Duration, &Refused),
 ) -> Result<(), StoreError> {
     let image = &tag.image;
     if host.until().is_none_or(|until| until <= core.clock.now()) {
@@ -222,12 +222,21 @@ async fn ask(
         let next = until.after(random(SPACING * BATCH, 1));
         return core.waves.remote_answer(image, RemoteAnswer::Later, next).await.map(drop);
     }
-    let credentials = Followers { core, image };
+    let followers = Followers::new(core, image, refused);
     let names = (name, &image.repository, &image.tag);
-    let asked = watch(&core.egress, &credentials, names, tag.etag.as_deref());
+    let asked = loop {
+        let asked = watch(&core.egress, &followers, names, tag.etag.as_deref());
+        let asked = tokio::time::timeout(PATIENCE, asked).await;
+        let Ok(Err(WatchError::Remote(error))) = &asked else { break asked };
+        let is_paused = host.until().is_some_and(|until| core.clock.now() < until);
+        if !followers.go_on_after(error).await? || is_paused {
+            break asked;
+        }
+        tokio::time::sleep_until(host.turn()).await;
+    };
     let (usual, longer) = ((every, every * RANGE), after_failures(every, tag.failures));
     let mut is_there = true;
-    let (answer, (least, most)) = match tokio::time::timeout(PATIENCE, asked).await {
+    let (answer, (least, most)) = match asked {
         Ok(Ok(Watched::Same)) => (RemoteAnswer::Same, usual),
         Ok(Ok(Watched::Is { digest, etag })) => (RemoteAnswer::Is { digest, etag }, usual),
         Ok(Err(WatchError::Busy { pause, .. })) => {
@@ -281,25 +290,4 @@ fn after_failures(every: Duration, before: u32) -> (Duration, Duration) {
 /// A time up to so many times another one.
 fn random(time: Duration, times: u32) -> Duration {
     time.mul_f64(rand::rng().random_range(0.0..=f64::from(times)))
-}
-
-/// What the tasks that follow an image may show to its registry.
-struct Followers<'a> {
-    core: &'a Core,
-    image: &'a ImageTag,
-}
-
-#[async_trait]
-impl CredentialSource for Followers<'_> {
-    async fn for_host(&self, host: &str) -> Result<Option<GitCredential>, Box<dyn std::error::Error + Send + Sync>> {
-        let host = SourceHost::parse(host)?;
-        let Some(found) = self.core.waves.followers_credential(self.image, &host).await? else { return Ok(None) };
-        let purpose = match &found.task {
-            Some(task) => task_credential_purpose(task, &host),
-            None => credential_purpose(&host),
-        };
-        let value = self.core.key.unseal(&purpose, &found.sealed)?;
-        let password = SecretString::new(String::from_utf8(value.expose().to_vec())?);
-        Ok(Some(GitCredential { username: found.username, password }))
-    }
 }

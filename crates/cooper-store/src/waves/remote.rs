@@ -3,12 +3,12 @@
 use cooper_engine::wave::ImageTag;
 use cooper_ports::store_error::StoreError;
 use cooper_ports::waves::{FollowersCredential, RemoteAnswer, RemoteTag};
-use cooper_types::{RegistryId, RegistryName, RepositoryName, SourceHost, Tag, Timestamp};
+use cooper_types::{RegistryId, RegistryName, RepositoryName, SourceHost, Tag, TaskName, Timestamp};
 use sqlx::{Row, SqliteConnection};
 
 use super::edges::image;
 use super::{READ, WRITE};
-use crate::sql_error::During;
+use crate::sql_error::{During, Stored};
 
 /// However often others say that a tag has moved, it is asked for at most so often, in microseconds.
 const SPACING: i64 = 10_000_000;
@@ -146,39 +146,49 @@ pub(super) async fn bring_forward(
     Ok(brought.rows_affected())
 }
 
-pub(super) async fn credential(
+pub(super) async fn credentials(
     tx: &mut SqliteConnection,
     registry: RegistryId,
     image: &ImageTag,
     host: &SourceHost,
-) -> Result<Option<FollowersCredential>, StoreError> {
+) -> Result<Vec<FollowersCredential>, StoreError> {
     let (name, repository, tag) = key(image);
-    let row = sqlx::query(
-        "SELECT c.username, c.sealed, t.task AS of_task, 0 AS rank, t.task AS task FROM base_edges e
+    let rows = sqlx::query(
+        "SELECT DISTINCT c.username, c.sealed, t.task AS of_task, 0 AS rank, t.task AS task FROM base_edges e
          JOIN tasks t ON t.registry_id = e.registry_id AND t.task = e.task
          JOIN task_credentials c ON c.registry_id = t.registry_id AND c.task = t.task AND c.host = ?5
          WHERE e.registry_id = ?1 AND e.registry = ?2 AND e.repository = ?3 AND e.tag = ?4
          UNION ALL
-         SELECT c.username, c.sealed, NULL, 1, t.task FROM base_edges e
+         SELECT DISTINCT c.username, c.sealed, NULL, 1, t.task FROM base_edges e
          JOIN tasks t ON t.registry_id = e.registry_id AND t.task = e.task
          JOIN source_credentials c ON c.registry_id = t.registry_id AND c.host = ?5
          WHERE e.registry_id = ?1 AND e.registry = ?2 AND e.repository = ?3 AND e.tag = ?4
            AND (c.everybody = 1 OR EXISTS (SELECT 1 FROM source_credential_principals p
                 WHERE p.registry_id = c.registry_id AND p.host = c.host AND p.principal = t.principal))
-         ORDER BY rank, task LIMIT 1",
+         ORDER BY rank, task LIMIT 4096",
     )
     .bind(registry.0)
     .bind(name)
     .bind(repository)
     .bind(tag)
     .bind(host.as_str())
-    .fetch_optional(tx)
+    .fetch_all(tx)
     .await
     .during(READ)?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some(FollowersCredential {
-        username: row.try_get("username").during(READ)?,
-        sealed: row.try_get("sealed").during(READ)?,
-        task: row.try_get("of_task").during(READ)?,
-    }))
+    let mut found: Vec<FollowersCredential> = Vec::new();
+    for row in rows {
+        let task: Option<String> = row.try_get("of_task").during(READ)?;
+        let follower = TaskName::parse(row.try_get("task").during(READ)?).stored(READ)?;
+        match found.last_mut().filter(|last| last.task.is_none() && task.is_none()) {
+            // A host has one that is no task's own.
+            Some(shared) => shared.followers.push(follower),
+            None => found.push(FollowersCredential {
+                username: row.try_get("username").during(READ)?,
+                sealed: row.try_get("sealed").during(READ)?,
+                task,
+                followers: vec![follower],
+            }),
+        }
+    }
+    Ok(found)
 }

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use axum::extract::Request;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use cooper_e2e::{Follows, Trap};
+use cooper_types::{SecretBytes, SourceHost};
 use tokio::sync::{Barrier, Notify};
 
 use super::super::poller::Poller;
@@ -21,6 +24,8 @@ struct Registry {
     host: String,
     asked: Mutex<Vec<(String, Option<String>)>>,
     tags: Mutex<BTreeMap<String, Says>>,
+    /// Whether everybody gets a token.
+    is_open: AtomicBool,
     free: Notify,
 }
 
@@ -29,6 +34,8 @@ enum Says {
     Is(Digest, &'static str),
     Busy(&'static str),
     Missing,
+    /// Answers to those alone who have a token.
+    ToThoseLoggedIn(Digest),
     /// Answers when so many are asked for at a time.
     Together(Digest, Arc<Barrier>),
     /// Answers when it is set free.
@@ -45,13 +52,32 @@ impl Registry {
             let registry = Arc::clone(&shared);
             let shown = request.headers().get("if-none-match").map(|text| text.to_str().expect("text").to_owned());
             let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-            async move { registry.answer(&method, &path, shown).await }
+            let login = request.headers().get("authorization").map(|text| text.to_str().expect("text").to_owned());
+            async move {
+                match path.as_str() {
+                    "/token" => registry.log_in(login),
+                    _ => registry.answer(&method, &path, shown, login).await,
+                }
+            }
         };
         tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
         registry
     }
 
-    async fn answer(&self, method: &Method, path: &str, shown: Option<String>) -> Response {
+    /// A token for whoever shows a right password, or nothing where everybody may see its images.
+    fn log_in(&self, login: Option<String>) -> Response {
+        self.asked.lock().expect("not poisoned").push(("token".to_owned(), login.clone()));
+        let may = match &login {
+            Some(login) => *login == basic("right"),
+            None => self.is_open.load(Ordering::Relaxed),
+        };
+        match may {
+            true => axum::Json(serde_json::json!({"token": "t"})).into_response(),
+            false => StatusCode::UNAUTHORIZED.into_response(),
+        }
+    }
+
+    async fn answer(&self, method: &Method, path: &str, shown: Option<String>, login: Option<String>) -> Response {
         let tag = path.strip_prefix("/v2/base/manifests/").unwrap_or_default().to_owned();
         assert_eq!(method, Method::HEAD);
         self.asked.lock().expect("not poisoned").push((tag.clone(), shown.clone()));
@@ -65,6 +91,11 @@ impl Registry {
             Says::Together(digest, barrier) => {
                 barrier.wait().await;
                 is(&digest)
+            }
+            Says::ToThoseLoggedIn(digest) if login.as_deref() == Some("Bearer t") => is(&digest),
+            Says::ToThoseLoggedIn(_) => {
+                let challenge = format!("Bearer realm=\"http://{}/token\"", self.host);
+                (StatusCode::UNAUTHORIZED, [("www-authenticate", challenge)]).into_response()
             }
             Says::Slowly(digest) => {
                 self.free.notified().await;
@@ -81,6 +112,11 @@ impl Registry {
     fn asked(&self) -> Vec<(String, Option<String>)> {
         std::mem::take(&mut *self.asked.lock().expect("not poisoned"))
     }
+}
+
+/// What somebody shows who has this password.
+fn basic(password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("ann:{password}")))
 }
 
 fn digest(content: &str) -> Digest {
@@ -172,6 +208,62 @@ async fn a_registry_that_wants_fewer_questions_is_left_alone_and_no_other() {
     world.clock.advance(Duration::from_secs(1 + 128));
     poll(&mut poller).await;
     assert_eq!(registry.asked().len(), 6);
+}
+
+/// Has a task keep a credential for a registry.
+async fn keeps(world: &World, task: &str, registry: &Registry, password: &str) {
+    let task = tasks::find(&world.core, task).await;
+    let host = SourceHost::parse(&registry.host).expect("a host");
+    let purpose = crate::orders::task_credential_purpose(&task.name.key(), &host);
+    let sealed = world.core.key.seal(&purpose, &SecretBytes::new(password.as_bytes().to_vec()));
+    assert!(world.core.tasks.put_task_credential(&task, &host, "ann".to_owned(), sealed).await.expect("store"));
+}
+
+#[tokio::test]
+async fn a_credential_that_is_refused_stands_in_nobody_elses_way() {
+    let (world, registry) = (World::new().await, Registry::start().await);
+    for tag in ["closed", "open"] {
+        registry.says(tag, Says::ToThoseLoggedIn(digest("one")));
+    }
+    for task in ["a-wrong", "b-wrong", "c-right"] {
+        stands_on(&world, task, &registry, "closed", "one").await;
+        keeps(&world, task, &registry, if task == "c-right" { "right" } else { "wrong" }).await;
+    }
+    let mut poller = Poller::new(Arc::clone(&world.core), EVERY);
+    let tokens = |asked: Vec<(String, Option<String>)>| -> Vec<Option<String>> {
+        asked.into_iter().filter(|(path, _)| path == "token").map(|(_, login)| login).collect()
+    };
+    let refusals = async |task: &str| world.core.waves.list_refusals(&name(task), 10).await.expect("store");
+    poll(&mut poller).await;
+    let (right, wrong) = (Some(basic("right")), Some(basic("wrong")));
+    assert_eq!(tokens(registry.asked()), [wrong.clone(), wrong.clone(), right.clone()]);
+    for task in ["a-wrong", "b-wrong"] {
+        let said = refusals(task).await;
+        let [said] = &said[..] else { panic!("{task}: {said:?}") };
+        assert!(
+            said.rule.contains("the task's own, is of no use: ") && said.rule.contains("does not"),
+            "{}",
+            said.rule
+        );
+    }
+    assert_eq!(refusals("c-right").await, []);
+    // The one that was taken is the first that is shown; the others are told once.
+    registry.says("closed", Says::ToThoseLoggedIn(digest("two")));
+    world.clock.advance(EVERY * 6);
+    poll(&mut poller).await;
+    assert_eq!(tokens(registry.asked()), [right]);
+    assert_eq!(refusals("a-wrong").await.len(), 1);
+    world.pass().await;
+    assert_eq!(world.waves().await, ["w1 running a-wrong=running b-wrong=running c-right=running"]);
+    // What everybody may see is seen by those who keep nothing.
+    registry.is_open.store(true, Ordering::Relaxed);
+    stands_on(&world, "a-open", &registry, "open", "one").await;
+    keeps(&world, "a-open", &registry, "wrong").await;
+    stands_on(&world, "b-open", &registry, "open", "one").await;
+    registry.says("closed", Says::Missing);
+    poll(&mut poller).await;
+    assert_eq!(tokens(registry.asked()), [wrong, None]);
+    assert_eq!((refusals("a-open").await.len(), refusals("b-open").await), (1, Vec::new()));
 }
 
 #[tokio::test]
