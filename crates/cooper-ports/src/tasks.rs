@@ -183,8 +183,8 @@ pub trait TaskStore: Send + Sync {
     /// The instants that have come by `until`, the earliest first.
     async fn due_timers(&self, until: Timestamp, limit: u32) -> Result<Vec<Instant>, StoreError>;
 
-    /// When the next timer of all fires.
-    async fn next_timer(&self) -> Result<Option<Timestamp>, StoreError>;
+    /// When a timer fires next after some instant.
+    async fn next_timer(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError>;
 
     /// Moves a timer on without a run, and writes down why; tells whether it stood before that instant.
     async fn pass_instant(&self, firing: &Firing, why_not: &str) -> Result<bool, StoreError>;

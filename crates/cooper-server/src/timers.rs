@@ -81,6 +81,8 @@ struct Timers {
     of_principal: BTreeMap<PrincipalName, usize>,
     /// Timers that could not fire, and until when they are let be.
     held: BTreeMap<Key, Moment>,
+    /// Timers with which the store failed, and when it did last: what comes while nothing can be written was missed.
+    failed: BTreeMap<Key, Timestamp>,
     /// Tasks of their own: they hold connections of the store, for which this loop waits, too.
     flights: JoinSet<Result<Done, StoreError>>,
     of_flight: HashMap<Id, (Key, PrincipalName)>,
@@ -98,6 +100,7 @@ impl Timers {
             in_flight: BTreeSet::new(),
             of_principal: BTreeMap::new(),
             held: BTreeMap::new(),
+            failed: BTreeMap::new(),
             flights: JoinSet::new(),
             of_flight: HashMap::new(),
         }
@@ -139,16 +142,12 @@ impl Timers {
             !self.in_flight.contains(&key) && !self.held.contains_key(&key)
         };
         self.queue = due.into_iter().filter(is_new).collect();
-        // What is held is due, too.
-        if let Some(until) = self.held.values().min() {
-            let wait = until.saturating_duration_since(moment);
-            return Ok(Some(now.after(wait.max(PAUSE))));
-        }
-        match self.core.tasks.next_timer().await? {
-            // On its way: it has a new instant when it lands.
-            Some(next) if next <= now => Ok(Some(now.after(PAUSE))),
-            next => Ok(next),
-        }
+        let next = self.core.tasks.next_timer(now).await?;
+        // What is held is due, too, and what comes in the meantime does not wait for it.
+        let held = self.held.values().min().map(|until| now.after(until.saturating_duration_since(moment).max(PAUSE)));
+        // On its way: it has a new instant when it lands.
+        let moves = (!self.in_flight.is_empty()).then(|| now.after(PAUSE));
+        Ok([next, held, moves].into_iter().flatten().min())
     }
 
     /// Fires what has come, as much at a time as may be.
@@ -167,7 +166,8 @@ impl Timers {
             *of_one += 1;
             let (key, principal) = (key(&instant), instant.principal.clone());
             self.in_flight.insert(key.clone());
-            let (core, watched) = (Arc::clone(&self.core), self.watched);
+            let failed = self.failed.get(&key).copied();
+            let (core, watched) = (Arc::clone(&self.core), failed.map_or(self.watched, |at| at.max(self.watched)));
             let flight = self.flights.spawn(async move { fire(&core, instant, watched, now).await });
             self.of_flight.insert(flight.id(), (key, principal));
         }
@@ -192,15 +192,15 @@ impl Timers {
             }
         }
         match done {
-            Ok(Done::Yes) => {}
+            Ok(Done::Yes) => drop(self.failed.remove(&key)),
             Ok(Done::Later) => {
                 self.held.insert(key, Moment::now() + RETRY);
             }
             Err(error) => {
                 let (task, timer) = &key;
                 tracing::error!(task, timer = %timer, error = chain(&error), "timer can't be fired; trying again");
-                // What comes while nothing can be written was missed.
-                self.watched = self.core.wall_clock.now();
+                // Of this timer alone: it may be its task that can't be read.
+                self.failed.insert(key.clone(), self.core.wall_clock.now());
                 self.held.insert(key, Moment::now() + RETRY);
             }
         }

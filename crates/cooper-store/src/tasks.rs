@@ -209,8 +209,8 @@ impl TaskStore for Store {
         timers::due(self, until, limit).await
     }
 
-    async fn next_timer(&self) -> Result<Option<Timestamp>, StoreError> {
-        timers::next(self).await
+    async fn next_timer(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        timers::next(self, after).await
     }
 
     async fn pass_instant(&self, firing: &Firing, why_not: &str) -> Result<bool, StoreError> {

@@ -71,7 +71,7 @@ impl World {
         let mut timers = Timers::new(Arc::clone(&self.core));
         timers.watched = self.watched;
         timers.settle().await;
-        let next = self.core.tasks.next_timer().await.expect("store");
+        let next = self.core.tasks.next_timer(Timestamp::from_micros(0)).await.expect("store");
         next.map(|next| next.since(self.clock.now()).as_secs())
     }
 
@@ -283,6 +283,34 @@ async fn what_passes_while_the_machine_sleeps_was_missed() {
     timers.read_at = Moment::now();
     timers.settle().await;
     assert_eq!(world.fired().await, all(&[("each", 25)]));
+}
+
+#[tokio::test]
+async fn a_timer_that_can_not_be_fired_makes_no_other_late_and_none_missed() {
+    let world = World::new().await;
+    world.put("bad", STEPS, &[("each", timer("*/5 * * * *", CatchUp::Skip))]).await;
+    world.put("good", STEPS, &[("other", timer("*/5 * * * *", CatchUp::Skip))]).await;
+    let mut timers = Timers::new(Arc::clone(&world.core));
+    world.clock.advance(MINUTE * 5 - MINUTE / 2 - Duration::from_secs(2));
+    let key = ("bad".to_owned(), TimerName::parse("each").expect("valid"));
+    // What is held waits for long, and the next instant is in two seconds.
+    timers.held.insert(key.clone(), Moment::now() + Duration::from_secs(3600));
+    let next = timers.read(world.clock.now()).await.expect("store").expect("there is one");
+    assert_eq!(next.since(world.clock.now()), Duration::from_secs(2));
+    // Three minutes in which a source is away, say, and then the store fails with one of them.
+    world.clock.advance(MINUTE * 3);
+    let why = StoreError::corrupt("read a task", std::io::Error::other("it has no name"));
+    let flight = timers.flights.spawn(async move { Err(why) });
+    timers.of_flight.insert(flight.id(), (key.clone(), testing::principal("ann")));
+    let landed = timers.flights.join_next_with_id().await.expect("one is on its way");
+    timers.landed(landed);
+    assert!(timers.held.remove(&key).is_some(), "it is let be");
+    timers.looked = (world.clock.now(), Moment::now());
+    timers.read_at = Moment::now();
+    timers.settle().await;
+    assert_eq!(world.fired().await, all(&[("other", 5)]));
+    assert!(world.why_not("bad").await[0].contains("no server could run it"), "{:?}", world.why_not("bad").await);
+    assert!(timers.failed.is_empty(), "it has been dealt with");
 }
 
 #[tokio::test]

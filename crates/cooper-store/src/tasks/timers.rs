@@ -20,8 +20,9 @@ const KEPT: i64 = 30 * 24 * 3600 * 1_000_000;
 /// The longest reason why an instant set off no run, in characters.
 const MAX_WHY_NOT: usize = 1000;
 
-/// The timers that are due, from an index alone; a task's name as it is written comes from its state.
-const DUE: &str = "SELECT t.task, t.timer, t.next, json_extract(k.state, '$.name') AS name, k.principal
+/// The timers that are due, from an index alone; a task's name as it is written comes from its state, if that says it.
+const DUE: &str =
+    "SELECT t.task, t.timer, t.next, coalesce(json_extract(k.state, '$.name'), t.task) AS name, k.principal
      FROM task_timers t INDEXED BY task_timers_by_next
      CROSS JOIN tasks k ON k.registry_id = t.registry_id AND k.task = t.task
      WHERE t.registry_id = ?1 AND t.next IS NOT NULL AND t.next <= ?2 ORDER BY t.next LIMIT ?3";
@@ -45,12 +46,13 @@ pub(super) async fn due(store: &Store, until: Timestamp, limit: u32) -> Result<V
     instants.collect()
 }
 
-pub(super) async fn next(store: &Store) -> Result<Option<Timestamp>, StoreError> {
+pub(super) async fn next(store: &Store, after: Timestamp) -> Result<Option<Timestamp>, StoreError> {
     let next: Option<i64> = sqlx::query_scalar(
         "SELECT min(next) FROM task_timers INDEXED BY task_timers_by_next
-         WHERE registry_id = ?1 AND next IS NOT NULL",
+         WHERE registry_id = ?1 AND next IS NOT NULL AND next > ?2",
     )
     .bind(store.registry_id().0)
+    .bind(after.as_micros())
     .fetch_one(store.readers())
     .await
     .during(READ)?;

@@ -139,7 +139,7 @@ async fn an_instant_sets_off_one_run_however_many_ask_and_however_often() {
     }
     assert_eq!((accepted, moved), (1, 7));
     assert_eq!(fixture.count("SELECT count(*) FROM runs").await, 1);
-    assert_eq!(store.next_timer().await.unwrap(), firing.next);
+    assert_eq!(store.next_timer(Timestamp::from_micros(0)).await.unwrap(), firing.next);
     assert!(!store.pass_instant(&firing, "no").await.unwrap());
     drop(store);
     fixture.reopen().await;
@@ -156,6 +156,31 @@ async fn an_instant_sets_off_one_run_however_many_ask_and_however_often() {
 }
 
 #[tokio::test]
+async fn a_task_that_can_not_be_read_keeps_no_other_timer_from_being_due() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    for name in ["good", "bad"] {
+        store.put_task(put(task(name, store.clock().now()), None)).await.unwrap();
+    }
+    fixture
+        .store
+        .write(async move |mut tx| {
+            sqlx::query("UPDATE tasks SET state = '{}' WHERE task = 'bad'").execute(&mut *tx).await.unwrap();
+            Ok::<_, cooper_ports::store_error::StoreError>(())
+        })
+        .await
+        .unwrap();
+    fixture.clock.advance(Duration::from_secs(60));
+    let due = store.due_timers(store.clock().now(), 10).await.unwrap();
+    let mut tasks: Vec<_> = due.iter().map(|instant| instant.task.as_str()).collect();
+    tasks.sort_unstable();
+    assert_eq!(tasks, ["bad", "good"]);
+    // Whoever waits for what comes next is not told of what has come.
+    assert!(store.next_timer(store.clock().now()).await.unwrap().is_none_or(|next| next > store.clock().now()));
+    assert_eq!(store.next_timer(Timestamp::from_micros(0)).await.unwrap(), Some(due[0].at));
+}
+
+#[tokio::test]
 async fn a_refused_run_leaves_its_instant_due() {
     let fixture = Fixture::new().await;
     let clock = fixture.clock.clone();
@@ -165,7 +190,7 @@ async fn a_refused_run_leaves_its_instant_due() {
     // Its context does not exist.
     let error = store.accept_firing(request(&firing.instant), firing.clone()).await.unwrap_err();
     assert!(matches!(error, AcceptError::UnknownContext(_)), "{error}");
-    assert_eq!(store.next_timer().await.unwrap(), Some(firing.instant.at));
+    assert_eq!(store.next_timer(Timestamp::from_micros(0)).await.unwrap(), Some(firing.instant.at));
 }
 
 #[tokio::test]
