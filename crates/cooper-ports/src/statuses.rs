@@ -10,7 +10,7 @@ use cooper_types::{RunId, SourceHost, TaskName, Timestamp};
 use crate::store_error::StoreError;
 
 /// A run that its forge is to be told of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DueStatus {
     /// The run.
     pub run: RunId,
@@ -18,6 +18,8 @@ pub struct DueStatus {
     pub want: i64,
     /// How often it was tried.
     pub tries: u32,
+    /// The forge's host, as the repository's URL names it.
+    pub host: String,
 }
 
 /// How far telling of a run is.
@@ -51,8 +53,13 @@ pub struct TaskToken {
 /// Keeps what is to be told.
 #[async_trait]
 pub trait StatusStore: Send + Sync {
-    /// What is to be told by now, the oldest first.
-    async fn due_statuses(&self, until: Timestamp, limit: u32) -> Result<Vec<DueStatus>, StoreError>;
+    /// What is to be told by now, the oldest first: so many of one host at most, and nothing of some hosts.
+    async fn due_statuses(
+        &self,
+        until: Timestamp,
+        of_a_host: u32,
+        without: &[String],
+    ) -> Result<Vec<DueStatus>, StoreError>;
 
     /// When the next is to be told.
     async fn next_status(&self) -> Result<Option<Timestamp>, StoreError>;

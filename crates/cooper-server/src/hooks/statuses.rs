@@ -3,6 +3,7 @@
 //! What is to be told is in the store. A forge that is away is asked again, later and later; what it refuses is written down
 //! and not repeated. The token is the one that the task keeps for the repository's host, and goes nowhere else.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use cooper_forge::api::{CommitStatus, StatusState};
 use cooper_ports::statuses::DueStatus;
 use cooper_ports::store_error::StoreError;
 use cooper_types::{TaskName, Timestamp};
-use futures::StreamExt as _;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::due;
@@ -24,46 +25,80 @@ use crate::problem::chain;
 
 /// Why nobody was told, where a task wants nobody told.
 pub(crate) const NO_TOKEN: &str = "the task keeps no token for the forge";
-/// Statuses that are read at a time.
-const BATCH: u32 = 100;
-/// Requests that are on their way at a time.
-const AT_ONCE: usize = 8;
+/// Requests that are on their way to a host at a time. No more are read of it.
+const OF_A_HOST: u32 = 4;
+/// Hosts that are told at a time.
+const HOSTS_AT_ONCE: usize = 64;
+/// How soon it looks for what has become due, while hosts are slow.
+const PERIOD: Duration = Duration::from_secs(5);
 
 /// Runs until cancelled.
 pub(crate) async fn run(core: Arc<Core>, shutdown: CancellationToken) {
     due::keep_doing(&core, &shutdown, &core.hooks.tell, "commit statuses", || pass(&core)).await;
 }
 
-/// Tells what is due, and when the next is.
+/// Tells what is due, and when the next is. A host that is slow keeps no other waiting.
 pub(super) async fn pass(core: &Arc<Core>) -> Result<Option<Timestamp>, StoreError> {
+    let mut asked: BTreeMap<String, usize> = BTreeMap::new();
+    // Tasks of their own: they hold connections of the store, for which this loop waits, too.
+    let mut flights: JoinSet<(String, Result<(), StoreError>)> = JoinSet::new();
     loop {
-        let due = core.statuses.due_statuses(core.clock.now(), BATCH).await?;
-        if due.is_empty() {
+        if asked.len() < HOSTS_AT_ONCE {
+            let without: Vec<String> = asked.keys().cloned().collect();
+            for due in core.statuses.due_statuses(core.clock.now(), OF_A_HOST, &without).await? {
+                if asked.len() >= HOSTS_AT_ONCE && !asked.contains_key(&due.host) {
+                    continue;
+                }
+                *asked.entry(due.host.clone()).or_default() += 1;
+                let core = Arc::clone(core);
+                flights.spawn(async move { (due.host.clone(), deal_with(&core, &due).await) });
+            }
+        }
+        if flights.is_empty() {
             return core.statuses.next_status().await;
         }
-        let tell = due.into_iter().map(|due| async move {
-            let told = tell(core, &due).await.unwrap_or_else(|error| {
-                // The others are not kept up by it.
-                tracing::error!(run = %due.run, error = chain(&error), "a run's status can't be dealt with");
-                Told::Later(forges::doubled(due.tries), forges::UNREADABLE.to_owned())
-            });
-            let (again, fault) = match told {
-                Told::Yes => (None, None),
-                Told::Never(why) => {
-                    tracing::warn!(run = %due.run, why, "forge is not told of a run");
-                    (None, Some(why))
+        tokio::select! {
+            Some(landed) = flights.join_next() => {
+                let (host, told) = match landed {
+                    Ok(landed) => landed,
+                    Err(error) => match error.try_into_panic() {
+                        Ok(panic) => std::panic::resume_unwind(panic),
+                        // Only a runtime that is shutting down cancels them.
+                        Err(_) => return Ok(None),
+                    },
+                };
+                told?;
+                match asked.get_mut(&host) {
+                    Some(count) if *count > 1 => *count -= 1,
+                    _ => drop(asked.remove(&host)),
                 }
-                Told::Later(wait, why) => {
-                    tracing::info!(run = %due.run, why, wait = wait.as_secs(), "forge can't be told of a run now");
-                    (Some(core.clock.now().after(wait)), Some(why))
-                }
-                Told::Nobody => (None, Some(NO_TOKEN.to_owned())),
-            };
-            core.statuses.status_tried(&due, again, fault.as_deref()).await
-        });
-        let told: Vec<Result<(), StoreError>> = futures::stream::iter(tell).buffer_unordered(AT_ONCE).collect().await;
-        told.into_iter().collect::<Result<(), _>>()?;
+            }
+            () = core.hooks.tell.notified() => {}
+            () = tokio::time::sleep(PERIOD) => {}
+        }
     }
+}
+
+/// Tells one, and writes down what became of that.
+async fn deal_with(core: &Core, due: &DueStatus) -> Result<(), StoreError> {
+    let told = tell(core, due).await.unwrap_or_else(|error| {
+        // The others are not kept up by it.
+        tracing::error!(run = %due.run, error = chain(&error), "a run's status can't be dealt with");
+        Told::Later(forges::doubled(due.tries), forges::UNREADABLE.to_owned())
+    });
+    let (again, fault) = match told {
+        Told::Yes => (None, None),
+        Told::Never(why) => {
+            tracing::warn!(run = %due.run, why, "forge is not told of a run");
+            (None, Some(why))
+        }
+        Told::Later(wait, why) => {
+            tracing::info!(run = %due.run, why, wait = wait.as_secs(), "forge can't be told of a run now");
+            (Some(core.clock.now().after(wait)), Some(why))
+        }
+        Told::Nobody => (None, Some(NO_TOKEN.to_owned())),
+    };
+    core.statuses.status_tried(due, again, fault.as_deref()).await
 }
 
 /// What became of a status.

@@ -23,25 +23,44 @@ const LIST: &str = "SELECT r.number, r.status, json_extract(r.state, '$.origin.c
      CROSS JOIN runs r ON r.registry_id = s.registry_id AND r.number = s.run_number
      WHERE s.registry_id = ?1 AND s.task = ?2 AND r.created >= ?4 ORDER BY s.run_number DESC LIMIT ?3";
 
+/// What is due, each host's first ones: a long queue for one keeps no other waiting. The host is what the repository's URL has
+/// behind its scheme and a user's name.
+const DUE: &str = "WITH due AS (
+         SELECT s.run_number, s.want, s.tries, s.due, coalesce(r.state ->> '$.origin.cause.repository', '') AS url
+         FROM commit_statuses s INDEXED BY commit_statuses_by_due
+         CROSS JOIN runs r ON r.registry_id = s.registry_id AND r.number = s.run_number
+         WHERE s.registry_id = ?1 AND s.due IS NOT NULL AND s.due <= ?2),
+     bare AS (SELECT *, CASE instr(url, '://') WHEN 0 THEN url ELSE substr(url, instr(url, '://') + 3) END AS rest FROM due),
+     named AS (SELECT *, lower(substr(rest, 1, instr(rest || '/', '/') - 1)) AS authority FROM bare),
+     hosts AS (SELECT *, substr(authority, instr(authority, '@') + 1) AS host FROM named)
+     SELECT run_number, want, tries, host FROM (
+         SELECT *, row_number() OVER (PARTITION BY host ORDER BY due, run_number) AS place FROM hosts
+         WHERE host NOT IN (SELECT value FROM json_each(?4)))
+     WHERE place <= ?3 ORDER BY due, run_number LIMIT 4096";
+
 #[async_trait]
 impl StatusStore for Store {
-    async fn due_statuses(&self, until: Timestamp, limit: u32) -> Result<Vec<DueStatus>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT run_number, want, tries FROM commit_statuses INDEXED BY commit_statuses_by_due
-             WHERE registry_id = ?1 AND due IS NOT NULL AND due <= ?2 ORDER BY due LIMIT ?3",
-        )
-        .bind(self.registry_id().0)
-        .bind(until.as_micros())
-        .bind(limit)
-        .fetch_all(self.readers())
-        .await
-        .during(READ)?;
+    async fn due_statuses(
+        &self,
+        until: Timestamp,
+        of_a_host: u32,
+        without: &[String],
+    ) -> Result<Vec<DueStatus>, StoreError> {
+        let rows = sqlx::query(DUE)
+            .bind(self.registry_id().0)
+            .bind(until.as_micros())
+            .bind(of_a_host)
+            .bind(serde_json::json!(without).to_string())
+            .fetch_all(self.readers())
+            .await
+            .during(READ)?;
         let due = rows.iter().map(|row| {
             let number: i64 = row.try_get("run_number").during(READ)?;
             Ok(DueStatus {
                 run: RunId::from_number(u64::try_from(number).stored(READ)?),
                 want: row.try_get("want").during(READ)?,
                 tries: row.try_get("tries").during(READ)?,
+                host: row.try_get("host").during(READ)?,
             })
         });
         due.collect()
@@ -65,7 +84,7 @@ impl StatusStore for Store {
         again: Option<Timestamp>,
         fault: Option<&str>,
     ) -> Result<(), StoreError> {
-        let (registry, told, fault) = (self.registry_id(), *told, fault.map(str::to_owned));
+        let (registry, told, fault) = (self.registry_id(), told.clone(), fault.map(str::to_owned));
         self.write(async move |mut tx| {
             sqlx::query(
                 "UPDATE commit_statuses SET due = ?4, tries = tries + 1, fault = ?5
