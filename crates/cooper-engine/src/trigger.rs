@@ -161,6 +161,7 @@ fn answer_push(trigger: &SourceTrigger, push: &Push) -> Result<Firing, Refusal> 
     Ok(Firing {
         kind: FiringKind::Commit { branch: branch.clone() },
         commit: after.clone(),
+        before: push.change.before().cloned(),
         definition: Definition::Commit,
         untrusted: false,
         notes,
@@ -175,6 +176,7 @@ fn answer_tag(trigger: &SourceTrigger, pushed: &TagPush) -> Result<Firing, Refus
     Ok(Firing {
         kind: FiringKind::Tag { tag: tag.clone() },
         commit: pushed.commit.as_ref().unwrap_or(after).clone(),
+        before: pushed.change.before().cloned(),
         definition: Definition::Commit,
         untrusted: false,
         notes: Vec::new(),
@@ -206,6 +208,7 @@ fn answer_pull_request(trigger: &SourceTrigger, pull: &PullRequest) -> Result<Fi
                 .flatten(),
         },
         commit,
+        before: None,
         definition: if pull.is_fork { base } else { Definition::Commit },
         untrusted: pull.is_fork,
         notes,

@@ -101,6 +101,22 @@ fn fork() -> PullRequest {
     pull
 }
 
+#[test]
+fn what_was_there_before_is_known_of_pushes_that_moved_something() {
+    let moved = RefChange::Updated { before: commit('3'), after: commit('4'), forced: true };
+    let moved = with(tag(), |tag| tag.change = moved);
+    let new = with(push(), |push| push.change = RefChange::Created { after: commit('2') });
+    for (change, before) in [
+        (SourceChange::Push(push()), Some(commit('1'))),
+        (SourceChange::Push(new), None),
+        (SourceChange::Tag(moved), Some(commit('3'))),
+        (SourceChange::Tag(tag()), None),
+        (SourceChange::PullRequest(Box::new(pull())), None),
+    ] {
+        assert_eq!(fires(&trigger(), change).before, before);
+    }
+}
+
 fn fires(trigger: &SourceTrigger, change: SourceChange) -> Firing {
     match decide(trigger, &event(change)) {
         Verdict::Fires(firing) => *firing,

@@ -70,6 +70,9 @@ pub struct SourceTriggerView {
     pub event_type: String,
     /// The commit that is built.
     pub commit_id: String,
+    /// What the branch or the tag stood at before, where the forge says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_commit_id: Option<String>,
     /// The pull request's number.
     pub pull_request_id: Option<String>,
     /// The repository.

@@ -205,7 +205,8 @@ fn a_rerun_has_the_branch_and_the_tag_of_the_event_that_it_repeats() {
         (pull, "main", ""),
     ] {
         let commit = CommitId::parse(&"a".repeat(40)).expect("valid");
-        let firing = Firing { kind, commit, definition: Definition::Commit, untrusted: true, notes: Vec::new() };
+        let firing =
+            Firing { kind, commit, before: None, definition: Definition::Commit, untrusted: true, notes: Vec::new() };
         let cause = SourceCause {
             trigger: cooper_types::TriggerName::parse("t").expect("valid"),
             provider: Provider::GitHub,

@@ -23,6 +23,9 @@ pub struct Firing {
     pub kind: FiringKind,
     /// The commit to build: the head of the push, the tag's, or the pull request's head.
     pub commit: CommitId,
+    /// What the branch or the tag stood at before, where the forge says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<CommitId>,
     /// Where the task's definition is read.
     pub definition: Definition,
     /// Whether the code is a stranger's: no secrets, no pushes, and only a pool that is marked for such work.

@@ -97,6 +97,7 @@ fn source_trigger(cause: &SourceCause) -> rest::SourceTriggerView {
         id: cause.delivery.clone(),
         event_type: firing.event_type().to_owned(),
         commit_id: firing.commit.as_str().to_owned(),
+        previous_commit_id: firing.before.as_ref().map(|commit| commit.as_str().to_owned()),
         pull_request_id: match &firing.kind {
             FiringKind::PullRequest { number, .. } => Some(number.to_string()),
             FiringKind::Commit { .. } | FiringKind::Tag { .. } => None,

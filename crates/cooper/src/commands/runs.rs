@@ -335,6 +335,10 @@ fn why_source(run: &Run, task: &str, source: &SourceTriggerView) -> String {
     let place =
         format!("of {}, which starts task {task} by its trigger {}", source.repository_url, source.trigger_name);
     let mut lines = vec![plain(&format!("Run {}: {what} {place}.", run.run_id))];
+    if let Some(before) = &source.previous_commit_id {
+        let moved = source.tag_name.as_deref().unwrap_or(branch);
+        lines.push(plain(&format!("{moved} was at {before}, and came to {}.", source.commit_id)));
+    }
     lines.push(match &source.id {
         Some(id) => plain(&format!("The hook of {} told of it, in delivery {id}.", source.provider_type)),
         None => "No hook told of it: it was found by looking at the repository.".to_owned(),
@@ -456,6 +460,33 @@ mod tests {
         assert_eq!(told(json!({})), "commit on main of https://git.example/a.git");
         assert_eq!(told(json!({"pullRequestId": "12"})), "pull request 12 into main of https://git.example/a.git");
         assert_eq!(told(json!({"branchName": null, "tagName": "v1"})), "tag v1 of https://git.example/a.git");
+    }
+
+    #[test]
+    fn a_run_of_a_push_says_what_was_there_before() {
+        let told = |more: serde_json::Value| {
+            let mut source = json!({
+                "id": "d1", "eventType": "commit", "commitId": "b".repeat(40), "pullRequestId": null, "branchName": "main",
+                "repositoryUrl": "https://git.example/app.git", "providerType": "gitea", "triggerName": "t"
+            });
+            for (key, value) in more.as_object().expect("a map") {
+                source[key] = value.clone();
+            }
+            let run = json!({
+                "runId": "ca5", "name": "ca5", "id": "/api/v1/runs/ca5", "status": "Succeeded", "runType": "AutoRun",
+                "createTime": "2026-01-31T12:00:00.000000Z", "lastUpdatedTime": "2026-01-31T12:00:00.000000Z",
+                "task": "nightly", "platform": {"os": "linux", "architecture": "amd64"}, "agentConfiguration": null,
+                "agentPoolName": null, "runErrorMessage": null, "isArchiveEnabled": false, "provisioningState": "Succeeded",
+                "pendingReason": null, "principal": "ann", "timeout": 3600, "sourceTrigger": source
+            });
+            why(&serde_json::from_value(run).expect("a run"))
+        };
+        let (before, after) = ("a".repeat(40), "b".repeat(40));
+        let line = |name: &str| format!("\n{name} was at {before}, and came to {after}.\n");
+        assert!(told(json!({"previousCommitId": before})).contains(&line("main")));
+        assert!(told(json!({"previousCommitId": before, "branchName": null, "tagName": "v1"})).contains(&line("v1")));
+        // A new branch, and what forges don't say.
+        assert!(!told(json!({})).contains("was at"));
     }
 
     #[test]
