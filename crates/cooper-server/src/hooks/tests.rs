@@ -630,7 +630,6 @@ async fn a_forge_that_does_not_answer_keeps_no_other_from_being_told() {
     // What comes then is told while they wait.
     runs_at("nightly", &forge.authority, 1).await;
     world.core.hooks.tell.notify_one();
-    let name = TaskName::parse("nightly").expect("valid");
     let told_of = async |task: &str| {
         let name = TaskName::parse(task).expect("valid");
         world.core.statuses.list_statuses(&name, Timestamp::from_micros(0), 10).await.expect("store")

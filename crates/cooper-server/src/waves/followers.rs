@@ -79,7 +79,7 @@ impl<'a> Followers<'a> {
     pub(super) async fn go_on_after(&self, error: &RemoteError) -> Result<bool, StoreError> {
         let is_known = match error {
             RemoteError::Unauthorized { .. } | RemoteError::Credential { .. } => true,
-            RemoteError::Status { status, .. } if matches!(status, 401 | 403) => true,
+            RemoteError::Status { status: 401 | 403, .. } => true,
             // Some say so of what they don't show to everybody; or it is not there.
             RemoteError::Status { status: 404, .. } => false,
             _ => return Ok(false),

@@ -30,7 +30,7 @@ async fn put(fixture: &Fixture, name: &str) {
 #[tokio::test]
 async fn a_task_that_can_not_be_read_keeps_no_other_from_its_wave() {
     let fixture = Fixture::new().await;
-    for name in ["bad", "good", "other"] {
+    for name in ["broken", "other", "sound"] {
         put(&fixture, name).await;
     }
     fixture
@@ -38,7 +38,7 @@ async fn a_task_that_can_not_be_read_keeps_no_other_from_its_wave() {
         .write(async move |mut tx| {
             for sql in [
                 "INSERT INTO task_graph (registry_id, task, run_number, started) SELECT registry_id, task, 1, 0 FROM tasks",
-                "UPDATE tasks SET state = '{\"name\": 7}' WHERE task = 'bad'",
+                "UPDATE tasks SET state = '{\"name\": 7}' WHERE task = 'broken'",
             ] {
                 sqlx::query(sql).execute(&mut *tx).await.unwrap();
             }
@@ -58,7 +58,7 @@ async fn a_task_that_can_not_be_read_keeps_no_other_from_its_wave() {
         ImageTag { registry: None, repository: RepositoryName::parse("base").unwrap(), tag: Tag::parse("1").unwrap() };
     let BaseGraph { graph, unreadable } = fixture.store.base_graph(&[image]).await.unwrap();
     let tasks: Vec<_> = graph.tasks.iter().map(|task| (task.name.as_str(), task.bases.len())).collect();
-    assert_eq!(tasks, [("good", 1), ("other", 1)]);
+    assert_eq!(tasks, [("other", 1), ("sound", 1)]);
     let [(task, StoreError::Corrupt { .. })] = &unreadable[..] else { panic!("{unreadable:?}") };
-    assert_eq!(task, "bad");
+    assert_eq!(task, "broken");
 }

@@ -324,7 +324,10 @@ mod tests {
                 "name: nightly\nstep:\n  type: FileTask\n  values:\n  - name: a\n  - name: b\n    value: [c]\n",
                 "f.yaml:7: task `nightly`: `step.values[1].value`: invalid type: a list, expected a string",
             ),
-            ("name: nightly\nstep:\n  type: Podman\n", "f.yaml:2: task `nightly`: `step`: unknown variant `Podman`"),
+            (
+                "name: nightly\nstep:\n  type: Podman\n",
+                "f.yaml:3: task `nightly`: `step.type`: unknown variant `Podman`",
+            ),
             (
                 "name: nightly\ntimers:\n  t1:\n    schedule: {}\n",
                 "f.yaml:4: task `nightly`: `timers.t1.schedule`: invalid type: a map",

@@ -29,7 +29,7 @@ async fn nothing_is_found_by_a_walk_through_what_waits_or_is_over() {
             prune::OLD,
             "SEARCH deliveries USING COVERING INDEX deliveries_by_age (registry_id=? AND waits=? AND received<?)",
         ),
-        (prune::GONE, "SEARCH h USING INDEX hooks_gone (registry_id=?)"),
+        (prune::GONE, "SEARCH h USING COVERING INDEX hooks_gone (registry_id=?)"),
         (prune::GONE, "SEARCH d USING COVERING INDEX deliveries_by_hook (registry_id=? AND hook=?)"),
         (prune::EVENTS, "SEARCH source_events USING INDEX source_events_by_end (registry_id=? AND forgotten<?)"),
         (prune::ORDERS, "SEARCH r USING COVERING INDEX runs_unfinished_of_task (registry_id=? AND task=? AND number<?"),
