@@ -346,6 +346,11 @@ impl TestServer {
         self.process.as_ref().map(Running::pid)
     }
 
+    /// Has the next start take more arguments.
+    pub fn add_arguments(&mut self, arguments: &[&str]) {
+        self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
+    }
+
     /// Starts the server again, on the same data and port.
     #[track_caller]
     pub fn restart(&mut self) {

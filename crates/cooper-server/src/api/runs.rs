@@ -75,10 +75,17 @@ pub(super) async fn rerun(
         if let Some(earlier) = repeated(&core, &token, idempotency.as_ref()).await? {
             return Ok(earlier);
         }
-        let Rerun { asked, token, origin } = rerun::asked(&core, token, id, body.value).await?;
-        let mut request = asked.accept(&core, token, idempotency)?;
-        request.run.origin = origin;
-        started(&core, request).await
+        let again = async || {
+            let Rerun { asked, token, origin } = rerun::asked(&core, token.clone(), id, body.value.clone()).await?;
+            let mut request = asked.accept(&core, token, idempotency.clone())?;
+            request.run.origin = origin;
+            started(&core, request).await
+        };
+        match again().await {
+            // What was kept went when its time had come, between the look at it and now: it is fetched, or said to be gone.
+            Err(error) if error.0.code == ProblemCode::ContextNotFound => again().await,
+            answer => answer,
+        }
     };
     created(&state.core.detached(accept).await?)
 }
