@@ -75,6 +75,14 @@ fn document(file: &str, text: &str, number: usize) -> Result<Option<Document>, F
         Fault::usage(format!("{file}{line}: task {number} is no YAML: {}", message(&error)))
     })?;
     let value = tree.value();
+    // A list would be read as the values of the fields in their order.
+    if !value.is_null() && !value.is_object() {
+        let kind = if value.is_array() { "a list" } else { "one value" };
+        let line = tree.line;
+        return Err(Fault::usage(format!(
+            "{file}:{line}: task {number}: invalid type: {kind}, expected a map of its fields"
+        )));
+    }
     let line = tree.line_of(&[Step::Key("name")]);
     let place = |name: &str| format!("{file}:{line}: task `{name}`");
     let settings = match (&value, serde_saphyr::from_str::<TaskSettings>(text)) {
