@@ -65,7 +65,7 @@ impl std::fmt::Display for Finished {
     }
 }
 
-/// Runs a program to its end, which must come before the deadline; a busy machine has [`PATIENCE`] at least.
+/// Runs a program to its end, which must come before the deadline; a busy machine has `PATIENCE` at least.
 #[track_caller]
 pub fn run_to_end(command: &mut Command, deadline: Duration) -> Finished {
     let running = Running::start(command);
@@ -146,7 +146,7 @@ impl Running {
         let _ = rustix::process::kill_process(self.pid(), signal);
     }
 
-    /// Waits for its end; a busy machine has [`PATIENCE`] at least.
+    /// Waits for its end; a busy machine has `PATIENCE` at least.
     #[track_caller]
     pub fn end(mut self, deadline: Duration) -> Finished {
         let deadline = deadline.max(PATIENCE);
@@ -168,7 +168,7 @@ impl Running {
     }
 }
 
-/// Waits until the condition holds; fails when it does not before the deadline. A busy machine has [`PATIENCE`] at least.
+/// Waits until the condition holds; fails when it does not before the deadline. A busy machine has `PATIENCE` at least.
 #[track_caller]
 pub fn wait_until(what: &str, deadline: Duration, condition: impl FnMut() -> bool) {
     let deadline = deadline.max(PATIENCE);
