@@ -127,7 +127,7 @@ impl Presence {
             match effect {
                 AgentEffect::Send(message) => self.send(message),
                 // What is never accepted has nothing to run and nothing to clean up.
-                AgentEffect::Run(..) | AgentEffect::CleanUp(_) => {}
+                AgentEffect::Run(..) | AgentEffect::Abandon(..) | AgentEffect::CleanUp(_) => {}
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The end of a placement: its steps stopped, its names and files gone.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,8 +32,8 @@ pub(crate) struct PlacementTasks {
     pub(crate) aborts: Vec<AbortHandle>,
     /// What they may have named in the engine.
     pub(crate) names: Vec<LocalName>,
-    /// Which attempts there were.
-    pub(crate) attempts: Vec<AttemptNumber>,
+    /// Which attempts there were, and what stops each by itself.
+    pub(crate) attempts: BTreeMap<AttemptNumber, CancellationToken>,
     /// What its steps share.
     pub(crate) shared: Arc<SharedPlacement>,
 }
@@ -71,7 +72,7 @@ pub(crate) async fn clean_up(
         // A dropped task is gone as soon as it next waits; one that never waits is not waited for.
         let _ = tokio::time::timeout(STOP_TIMEOUT, tasks.tracker.wait()).await;
     }
-    tasks.attempts.iter().for_each(|attempt| runner.hub.close(key, *attempt));
+    tasks.attempts.keys().for_each(|attempt| runner.hub.close(key, *attempt));
     let scope = runner.scope(key);
     let mut left = Leftovers { names: tasks.names, placements: Vec::new() };
     let closed = tokio::time::timeout(REMOVE_TIMEOUT, tasks.shared.close(&*runner.engine, &scope)).await;

@@ -141,6 +141,7 @@ impl Supervisor {
             match effect {
                 AgentEffect::Send(message) => self.send(message),
                 AgentEffect::Run(key, attempt, order) => self.start(key, attempt, order),
+                AgentEffect::Abandon(key, attempt) => self.abandon(key, attempt),
                 AgentEffect::CleanUp(key) => self.clean_up(key),
             }
         }
@@ -168,15 +169,10 @@ impl Supervisor {
     fn start(&mut self, key: PlacementKey, attempt: AttemptNumber, order: StepOrder) {
         let tasks = self.placements.entry(key).or_default();
         tasks.names.push(self.runner.local_name(key, attempt));
-        tasks.attempts.push(attempt);
-        let step = Arc::clone(&self.runner).run(
-            key,
-            attempt,
-            order,
-            Arc::clone(&tasks.shared),
-            self.said.clone(),
-            tasks.cancel.child_token(),
-        );
+        let cancel = tasks.cancel.child_token();
+        tasks.attempts.insert(attempt, cancel.clone());
+        let step =
+            Arc::clone(&self.runner).run(key, attempt, order, Arc::clone(&tasks.shared), self.said.clone(), cancel);
         let handle = self.steps.spawn(tasks.tracker.track_future(step));
         self.step_keys.insert(handle.id(), (key, attempt));
         tasks.aborts.push(handle);
@@ -199,6 +195,14 @@ impl Supervisor {
                 self.send(message);
             }
             self.apply(AgentEvent::StepEnded(key, attempt, result));
+        }
+    }
+
+    fn abandon(&self, key: PlacementKey, attempt: AttemptNumber) {
+        let tasks = self.placements.get(&key);
+        if let Some(cancel) = tasks.and_then(|tasks| tasks.attempts.get(&attempt)) {
+            tracing::warn!(run = %key.run, %attempt, "step is given up by the server: it is stopped");
+            cancel.cancel();
         }
     }
 

@@ -56,6 +56,8 @@ pub enum AgentEffect<W> {
     Send(ToServer),
     /// Start an attempt.
     Run(PlacementKey, AttemptNumber, W),
+    /// Stop an attempt: nobody waits for its result.
+    Abandon(PlacementKey, AttemptNumber),
     /// Stop all attempts of a placement, remove what it made, then report [`AgentEvent::CleanedUp`].
     CleanUp(PlacementKey),
 }
@@ -93,12 +95,11 @@ impl AgentState {
                 None => vec![AgentEffect::Send(ToServer::Stopped(key))],
             },
             AgentEvent::Received(ToAgent::ResultStored { key, attempt }) => {
-                if let Some(placement) = self.placements.get_mut(&key)
-                    && let Some(Attempt::Ended(_)) = placement.attempts.get(&attempt)
-                {
-                    placement.attempts.remove(&attempt);
+                let known = self.placements.get_mut(&key).and_then(|placement| placement.attempts.remove(&attempt));
+                match known {
+                    Some(Attempt::Running) => vec![AgentEffect::Abandon(key, attempt)],
+                    Some(Attempt::Ended(_)) | None => Vec::new(),
                 }
-                Vec::new()
             }
             AgentEvent::StepEnded(key, attempt, result) => {
                 let Some(placement) = self.placements.get_mut(&key) else { return Vec::new() };

@@ -49,7 +49,8 @@ pub enum ToAgent<W> {
         /// Which one.
         key: PlacementKey,
     },
-    /// The result of this attempt is stored: forget it.
+    /// The result of this attempt is stored: forget it, and stop what still runs of it. The server gives one itself to an
+    /// attempt that it has waited for long enough.
     ResultStored {
         /// Which placement.
         key: PlacementKey,

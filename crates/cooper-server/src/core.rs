@@ -360,6 +360,9 @@ impl Core {
                         }
                     }
                 }
+                Effect::SendResultStored { agent, key, attempt } => {
+                    (agent, ToAgent::ResultStored { key: *key, attempt: *attempt })
+                }
                 Effect::SendStop { agent, key } => (agent, ToAgent::Stop { key: *key }),
                 Effect::AttemptBegan { .. }
                 | Effect::AttemptEnded { .. }

@@ -206,6 +206,33 @@ async fn a_time_limit_and_a_stop_end_the_container_and_everything_after_it() {
 }
 
 #[tokio::test]
+async fn an_attempt_that_the_server_has_given_up_is_stopped_alone() {
+    let engine = Arc::new(ScriptedEngine::new());
+    let mut bench = Bench::start(engine.clone());
+    let mut stream = bench.stream().await;
+    stream.place(key(1)).await;
+    let gates = [Gate::new(), Gate::new()];
+    for (attempt, gate) in (1..).zip(&gates) {
+        engine.script_container(ScriptedContainer::exiting(0).waiting_at(gate));
+        stream.start(key(1), attempt, command("busybox", &[])).await;
+        soon("container", gate.arrival()).await;
+    }
+    assert_eq!(engine.containers(), 2);
+    stream.say(ToAgent::ResultStored { key: key(1), attempt: AttemptNumber(1) }).await;
+    soon("end of its container", async {
+        while engine.containers() > 1 {
+            tokio::task::yield_now().await
+        }
+    })
+    .await;
+    // Nothing more is said of it, and the other one goes on.
+    gates[1].open();
+    assert!(matches!(stream.result(key(1), 2).await, StepResult::Succeeded { .. }));
+    stream.stop(key(1)).await;
+    bench.shut_down().await;
+}
+
+#[tokio::test]
 async fn a_pull_is_no_part_of_the_time_and_its_failures_have_owners() {
     let engine = Arc::new(ScriptedEngine::new());
     let mut bench = Bench::start(engine.clone());

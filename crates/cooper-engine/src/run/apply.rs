@@ -253,6 +253,13 @@ impl Run {
             changed = true;
             self.end_early(verdict, now, policy, effects);
         }
+        // What is left of these ends no run.
+        for step in 0..self.steps.len() {
+            if self.phase == Phase::Live && self.ran_over(step, now) {
+                changed = true;
+                self.give_up(step, now, policy, effects);
+            }
+        }
         if changed { Ok(()) } else { Err(Refusal::NothingToDo) }
     }
 
@@ -262,8 +269,8 @@ impl Run {
             return false;
         }
         let expired = |placement: &Placement| placement.lease().is_some_and(|lease| lease.until <= now);
-        let late =
-            || (0..self.steps.len()).any(|step| self.never_began(step, now)) || self.overdue(now, policy).is_some();
+        let is_late = |step| self.never_began(step, now) || self.ran_over(step, now);
+        let late = || (0..self.steps.len()).any(is_late) || self.overdue(now, policy).is_some();
         self.placements.iter().any(expired) || (self.phase == Phase::Live && late())
     }
 
@@ -271,13 +278,16 @@ impl Run {
         matches!(self.steps[step].state, StepState::Running { started: None, deadline, .. } if deadline <= now)
     }
 
+    /// Whether a step's agent should have ended it by now.
+    fn ran_over(&self, step: usize, now: Timestamp) -> bool {
+        matches!(self.steps[step].state, StepState::Running { started: Some(_), deadline, .. } if deadline <= now)
+    }
+
     /// What ends a live run at this time, if anything.
     fn overdue(&self, now: Timestamp, policy: &Policy) -> Option<Verdict> {
-        let late = self.steps.iter().zip(&self.plan.steps).find(|(step, _)| match step.state {
-            StepState::Running { started: Some(_), deadline, .. } => deadline <= now,
-            _ => false,
-        });
-        if let Some((_, planned)) = late {
+        let counts = |step: &usize| self.ran_over(*step, now) && !self.plan.steps[*step].ignore_errors;
+        if let Some(late) = (0..self.steps.len()).find(counts) {
+            let planned = &self.plan.steps[late];
             let reason = format!("step {} timed out after {} s", planned.id, planned.timeout.as_secs());
             return Some(Verdict::Failed { reason });
         }

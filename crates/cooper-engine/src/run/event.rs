@@ -219,6 +219,15 @@ pub enum Effect {
         /// Index of the step.
         step: usize,
     },
+    /// Let an agent forget an attempt, and stop what runs of it.
+    SendResultStored {
+        /// Who.
+        agent: AgentRef,
+        /// Of what.
+        key: PlacementKey,
+        /// Which.
+        attempt: AttemptNumber,
+    },
     /// Let an agent stop and clean up.
     SendStop {
         /// Who.

@@ -32,7 +32,14 @@ impl Run {
                     effects.push(Effect::SendOffer { agent: agent.clone(), key, placement: index });
                 }
                 (Placement::Accepted(_) | Placement::Running(_), Some(report)) => {
-                    for (step, attempt) in self.live_attempts_of(index) {
+                    let live: Vec<_> = self.live_attempts_of(index).collect();
+                    for attempt in report.attempts.iter().copied() {
+                        // An agent hears of an attempt when it is live, and not before.
+                        if live.iter().all(|(_, other)| *other != attempt) {
+                            effects.push(Effect::SendResultStored { agent: agent.clone(), key, attempt });
+                        }
+                    }
+                    for (step, attempt) in live {
                         if !report.attempts.contains(&attempt) {
                             effects.push(Effect::SendStart { agent: agent.clone(), key, attempt, step });
                         }

@@ -203,7 +203,7 @@ impl Run {
                 self.step_failed(step, attempt, started, exit_code, reason, now, policy, effects);
             }
             StepResult::TimedOut => {
-                let reason = format!("timed out after {} s", planned.timeout.as_secs());
+                let reason = timed_out(planned);
                 self.step_failed(step, attempt, started, None, reason, now, policy, effects);
             }
             StepResult::Lost { reason } => self.lose(planned.placement, &reason, now, policy, effects),
@@ -262,7 +262,7 @@ impl Run {
     }
 
     /// The user's work failed: that ends the run, unless the file says that it does not matter.
-    #[expect(clippy::too_many_arguments, reason = "what a failure is made of, told by its two callers")]
+    #[expect(clippy::too_many_arguments, reason = "what a failure is made of, told by its callers")]
     fn step_failed(
         &mut self,
         step: usize,
@@ -289,6 +289,19 @@ impl Run {
         } else {
             self.end_early(verdict, now, policy, effects);
         }
+    }
+
+    /// Fails a step whose errors don't matter and whose agent does not end it. Others of its placement may begin now: the
+    /// agent is to stop it before.
+    pub(super) fn give_up(&mut self, step: usize, now: Timestamp, policy: &Policy, effects: &mut Vec<Effect>) {
+        let planned = &self.plan.steps[step];
+        let StepState::Running { attempt, released, started, .. } = self.steps[step].state else { return };
+        if let Some(lease) = self.placements[planned.placement].lease() {
+            let key = PlacementKey { run: self.id, fence: lease.fence };
+            effects.push(Effect::SendResultStored { agent: lease.agent.clone(), key, attempt });
+        }
+        let reason = timed_out(planned);
+        self.step_failed(step, attempt, started.unwrap_or(released), None, reason, now, policy, effects);
     }
 
     /// Decides the run before its steps are through: nothing new starts, agents are told to stop.
@@ -377,6 +390,10 @@ impl Run {
             .zip(&self.plan.steps)
             .any(|(step, planned)| planned.placement == placement && step.state.live_attempt().is_some())
     }
+}
+
+fn timed_out(planned: &PlannedStep) -> String {
+    format!("timed out after {} s", planned.timeout.as_secs())
 }
 
 /// A failure's reason; where it tells of an image that is pinned, with what can be done about that.

@@ -62,6 +62,21 @@ fn a_result_is_said_again_until_it_is_stored() {
 }
 
 #[test]
+fn an_attempt_whose_result_the_server_has_is_stopped_and_forgotten() {
+    let mut agent = AgentState::new(1);
+    offer(&mut agent, 1);
+    start(&mut agent, 1, 1);
+    start(&mut agent, 1, 2);
+    let stored = || AgentEvent::Received(ToAgent::ResultStored { key: key(1), attempt: AttemptNumber(1) });
+    assert_eq!(agent.apply::<&str>(stored()), [AgentEffect::Abandon(key(1), AttemptNumber(1))]);
+    assert_eq!(agent.apply::<&str>(stored()), []);
+    assert_eq!(agent.apply::<&str>(AgentEvent::StepEnded(key(1), AttemptNumber(1), failed())), []);
+    assert_eq!(start(&mut agent, 1, 1), []);
+    let held = vec![Held { key: key(1), attempts: vec![AttemptNumber(2)] }];
+    assert_eq!(agent.apply::<&str>(AgentEvent::ReportDue), [AgentEffect::Send(ToServer::Holding(held))]);
+}
+
+#[test]
 fn a_stop_cleans_up_once_and_is_always_answered() {
     let mut agent = AgentState::new(1);
     let stopped = |fence| AgentEffect::Send(ToServer::Stopped(key(fence)));

@@ -1,11 +1,15 @@
 //! Rules of a run's life that are worth a story of their own.
 
-use cooper_engine::message::StepResult;
-use cooper_engine::run::{Effect, PendingReason, Phase, Placement, Refusal, RunEvent, RunStatus, StepState, Verdict};
+use cooper_engine::message::{Held, PlacementKey, StepResult};
+use cooper_engine::run::{
+    Effect, PendingReason, Phase, Placement, Policy, Refusal, RunEvent, RunStatus, StepState, Verdict,
+};
 use cooper_spec::plan::Work;
 use cooper_types::{ImageRef, RunId, Scope, Scopes};
 
-use super::fixture::{agent, at, build, by, does, live, plan, push, refuses, run_of, succeeds, taken};
+use super::fixture::{
+    agent, at, build, by, carefree, command, does, live, plan, push, refuses, run_of, succeeds, taken,
+};
 
 #[test]
 fn a_quick_build_goes_from_its_offer_to_its_tags() {
@@ -126,6 +130,36 @@ fn a_step_that_its_agent_never_ends_has_timed_out() {
     does(&mut run, 641, RunEvent::Stopped { fence });
     assert_eq!(run.status(), RunStatus::Failed);
     assert_eq!(run.error_message().as_deref(), Some("step s0 timed out after 600 s"));
+}
+
+#[test]
+fn a_step_that_its_agent_never_ends_fails_alone_where_its_errors_do_not_matter() {
+    let mut run = run_of(plan(1, &[carefree(0, &[]), command(0, &[0])]));
+    let agent = agent("a", 1);
+    let fence = taken(&mut run, 0, 0, &agent);
+    let attempt = live(&run, 0);
+    does(&mut run, 10, RunEvent::StepStarted { fence, attempt });
+    for seconds in (15..=635).step_by(10) {
+        does(&mut run, seconds, RunEvent::Renewed { fence });
+    }
+    assert!(!run.is_due(at(639), &Policy::DEFAULT) && run.is_due(at(640), &Policy::DEFAULT));
+    let effects = does(&mut run, 640, RunEvent::Tick);
+    let line = "Step ID: s0 encountered an error: timed out after 600 s, but is set to ignore errors. Continuing...";
+    assert!(effects.contains(&Effect::LogLine(line.to_owned())), "{effects:?}");
+    assert!(matches!(run.steps[0].state, StepState::Failed { ignored: true, .. }), "{:?}", run.steps[0]);
+
+    // What its container still does is over before the next one's begins, and so is what the agent says of it.
+    let key = PlacementKey { run: run.id, fence };
+    let stopped = Effect::SendResultStored { agent: agent.clone(), key, attempt };
+    let told = effects.iter().position(|effect| *effect == stopped).expect("the agent is told");
+    let next = effects.iter().position(|effect| matches!(effect, Effect::SendStart { step: 1, .. }));
+    assert!(next.is_some_and(|next| told < next), "{effects:?}");
+    let late = RunEvent::StepEnded { fence, attempt, result: StepResult::TimedOut };
+    assert_eq!(refuses(&mut run, 641, late), Refusal::StaleAttempt(attempt));
+    let held = [Held { key, attempts: vec![attempt, live(&run, 1)] }];
+    assert_eq!(run.remind(&agent, &held), [stopped], "the message may have been lost");
+    succeeds(&mut run, 642, 1);
+    assert_eq!(run.status(), RunStatus::Succeeded);
 }
 
 #[test]

@@ -142,6 +142,13 @@ impl Watched {
                 let lease = self.run.placements[self.run.plan.steps[*step].placement].lease();
                 assert!(lease.is_some_and(|lease| lease.agent == *agent && lease.fence == key.fence));
             }
+            Effect::SendResultStored { agent, key, attempt } => {
+                let lives = self.run.steps.iter().any(|step| step.state.live_attempt() == Some(*attempt));
+                assert!(!lives, "attempt {attempt} is live and given up");
+                let lease = |placement: &Placement| placement.lease().cloned();
+                let held = before.placements.iter().filter_map(lease).find(|lease| lease.fence == key.fence);
+                assert!(held.is_some_and(|lease| lease.agent == *agent), "it is told to another agent");
+            }
             Effect::SendStop { key, .. } => assert!(key.fence <= self.run.last_fence),
             Effect::SendOffer { agent, key, placement } => {
                 assert!(key.fence > before.last_fence);
@@ -185,8 +192,11 @@ impl Watched {
     /// Whatever an agent says that it holds, it is told to stop exactly what is not its own, and to start what is live.
     fn reminders_fit(&self) {
         let key = |fence| PlacementKey { run: self.run.id, fence: Fence(fence) };
-        let held: Vec<Held> =
-            (0..=self.run.last_fence.0 + 1).map(|fence| Held { key: key(fence), attempts: Vec::new() }).collect();
+        let held = |attempts: Vec<AttemptNumber>| -> Vec<Held> {
+            let fences = 0..=self.run.last_fence.0 + 1;
+            fences.map(|fence| Held { key: key(fence), attempts: attempts.clone() }).collect()
+        };
+        let (none, all) = (held(Vec::new()), held((0..=self.run.last_attempt.0 + 1).map(AttemptNumber).collect()));
         for lease in self.run.placements.iter().filter_map(Placement::lease) {
             let own = |key: &PlacementKey| {
                 self.run.placements.iter().any(|placement| match placement {
@@ -196,11 +206,19 @@ impl Watched {
                     _ => false,
                 })
             };
-            for effect in self.run.remind(&lease.agent, &held).iter().chain(&self.run.remind(&lease.agent, &[])) {
-                match effect {
+            for effect in [&none[..], &all, &[]].iter().flat_map(|held| self.run.remind(&lease.agent, held)) {
+                match &effect {
                     Effect::SendStop { key, .. } => assert!(!own(key), "a live placement is stopped"),
                     Effect::SendStart { key, attempt, step, .. } => {
                         assert!(own(key) && self.live.get(step) == Some(attempt));
+                    }
+                    Effect::SendResultStored { key, attempt, .. } => {
+                        let is_there = |step: &usize| {
+                            let placement = &self.run.placements[self.run.plan.steps[*step].placement];
+                            placement.lease().is_some_and(|lease| lease.fence == key.fence)
+                        };
+                        let lives = self.live.iter().any(|(step, live)| live == attempt && is_there(step));
+                        assert!(own(key) && !lives, "a live attempt is given up");
                     }
                     Effect::SendOffer { key, .. } => assert!(own(key)),
                     other => panic!("a reminder changes nothing, and says {other:?}"),

@@ -216,6 +216,7 @@ impl World {
             match effect {
                 AgentEffect::Send(message) => self.send_up(agent, Up::Say(message)),
                 AgentEffect::Run(key, attempt, order) => self.run_step(agent, key, attempt, order),
+                AgentEffect::Abandon(key, attempt) => drop(self.machines[agent].jobs.remove(&(key, attempt))),
                 AgentEffect::CleanUp(key) => {
                     let incarnation = self.machines[agent].incarnation;
                     let later = self.random.millis(5, 2_000);

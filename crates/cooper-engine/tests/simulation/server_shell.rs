@@ -139,6 +139,9 @@ impl World {
                     let work = Order::of(run, *step, *attempt);
                     (agent, ToAgent::StartStep { key: *key, attempt: *attempt, work })
                 }
+                Effect::SendResultStored { agent, key, attempt } => {
+                    (agent, ToAgent::ResultStored { key: *key, attempt: *attempt })
+                }
                 Effect::SendStop { agent, key } => (agent, ToAgent::Stop { key: *key }),
                 _ => continue,
             };

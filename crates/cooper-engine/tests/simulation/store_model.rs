@@ -152,6 +152,7 @@ impl Store {
             | Effect::KeepTexts(_)
             | Effect::SendOffer { .. }
             | Effect::SendStart { .. }
+            | Effect::SendResultStored { .. }
             | Effect::SendStop { .. } => {}
         }
     }

@@ -201,6 +201,11 @@ impl ScriptedEngine {
         self.state().placements.keys().cloned().collect()
     }
 
+    /// How many containers there are, detached and kept ones included.
+    pub fn containers(&self) -> usize {
+        self.state().placements.values().map(Opened::containers).sum()
+    }
+
     /// Takes the engine down or brings it back: while it is down, everything fails as unreachable.
     pub fn set_down(&self, down: bool) {
         self.state().down = down;

@@ -145,7 +145,10 @@ impl Change<'_> {
             Effect::LogLine(line) => self.log(NewFrame::service(self.now, &line)).await?,
             Effect::LogGap(reason) => self.log(NewFrame::gap(self.now, None, &reason)).await?,
             Effect::Finished => self.finished().await?,
-            Effect::SendOffer { .. } | Effect::SendStart { .. } | Effect::SendStop { .. } => self.send.push(effect),
+            Effect::SendOffer { .. }
+            | Effect::SendStart { .. }
+            | Effect::SendResultStored { .. }
+            | Effect::SendStop { .. } => self.send.push(effect),
         }
         Ok(())
     }

@@ -72,6 +72,10 @@ impl Opened {
         Self { request, archives: BTreeMap::new(), containers: 0, stop: CancellationToken::new() }
     }
 
+    pub(super) fn containers(&self) -> usize {
+        self.containers
+    }
+
     pub(super) fn owner(&self) -> &crate::engine::EngineOwner {
         &self.request.scope.owner
     }
