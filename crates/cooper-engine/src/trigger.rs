@@ -15,7 +15,7 @@ pub mod repository;
 mod skip_ci;
 mod verdict;
 
-use event::{ChangedFiles, PullRequest, PullRequestAction, Push, SourceChange, SourceEvent, TagPush};
+use event::{ChangedFiles, HeadOwner, PullRequest, PullRequestAction, Push, SourceChange, SourceEvent, TagPush};
 use filter::{NameFilter, PathFilter};
 use name::CommitId;
 use repository::RepositoryUrl;
@@ -187,7 +187,8 @@ fn answer_pull_request(trigger: &SourceTrigger, pull: &PullRequest) -> Result<Fi
     let number = pull.number;
     let what = format!("pull request {number}");
     let commit = asked(pull)?.clone();
-    if pull.is_fork {
+    let is_stranger = pull.head_owner.is_stranger();
+    if is_stranger {
         check_fork(trigger.forks, &what, pull)?;
     }
     if pull.draft && !trigger.drafts {
@@ -195,34 +196,47 @@ fn answer_pull_request(trigger: &SourceTrigger, pull: &PullRequest) -> Result<Fi
     }
     // Most forges send no commit's message with a pull request: its title stands for it.
     check_skip(trigger, Some(pull.message.as_deref().unwrap_or(&pull.title)), &what)?;
-    let notes = check_paths(trigger, &pull.files)?;
+    let mut notes = check_paths(trigger, &pull.files)?;
+    notes.extend(unknown(&pull.head_owner).map(|unknown| format!("it counts as a fork's: {unknown}")));
     let base = Definition::Base { branch: pull.base.branch.clone(), commit: pull.base.commit.clone() };
     Ok(Firing {
         kind: FiringKind::PullRequest {
             number,
             head: pull.head.branch.clone(),
             base: pull.base.branch.clone(),
-            fork: pull
-                .is_fork
+            fork: is_stranger
                 .then(|| pull.head.repository.as_ref().map(|repository| repository.name.clone()))
                 .flatten(),
         },
         commit,
         before: None,
-        definition: if pull.is_fork { base } else { Definition::Commit },
-        untrusted: pull.is_fork,
+        definition: if is_stranger { base } else { Definition::Commit },
+        untrusted: is_stranger,
         notes,
     })
 }
 
 fn check_fork(rule: ForkRule, what: &str, pull: &PullRequest) -> Result<(), Refusal> {
-    let fork = pull.head.repository.as_ref().map_or("one that is gone", |repository| repository.name.as_str());
+    let whose = match (unknown(&pull.head_owner), &pull.head.repository) {
+        (Some(unknown), _) => format!("may come from a fork ({unknown})"),
+        (None, Some(fork)) => format!("comes from a fork ({})", fork.name),
+        (None, None) => "comes from a fork (one that is gone)".to_owned(),
+    };
     let why = match rule {
         ForkRule::Untrusted { pool_is_marked: true } => return Ok(()),
         ForkRule::Untrusted { pool_is_marked: false } => "the task's pool is not marked for untrusted work",
         ForkRule::Refuse => "the task runs no pull requests of forks",
     };
-    Err(Refusal::new(Rule::Fork, format!("{what} comes from a fork ({fork}), and {why}")))
+    Err(Refusal::new(Rule::Fork, format!("{what} {whose}, and {why}")))
+}
+
+/// Why it is not known whose a pull request is, where it is not.
+fn unknown(owner: &HeadOwner) -> Option<String> {
+    match owner {
+        HeadOwner::Base | HeadOwner::Fork => None,
+        HeadOwner::Unsaid => Some("the forge does not say".to_owned()),
+        HeadOwner::Unconfirmed { why } => Some(format!("the forge does not say, and {why}")),
+    }
 }
 
 fn check_branch(trigger: &SourceTrigger, branch: &str) -> Result<(), Refusal> {

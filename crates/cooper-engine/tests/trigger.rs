@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use cooper_engine::trigger::event::{
-    ChangedFiles, FileChange, PullRequest, PullRequestAction, PullRequestSide, Push, RefChange, SourceChange,
-    SourceEvent, TagPush,
+    ChangedFiles, FileChange, HeadOwner, PullRequest, PullRequestAction, PullRequestSide, Push, RefChange,
+    SourceChange, SourceEvent, TagPush,
 };
 use cooper_engine::trigger::filter::{NameFilter, PathFilter};
 use cooper_engine::trigger::name::{CommitId, RefName};
@@ -86,7 +86,7 @@ fn pull() -> PullRequest {
         draft: false,
         head: side("faster", '2'),
         base: side("main", '1'),
-        is_fork: false,
+        head_owner: HeadOwner::Base,
         title: "Faster".to_owned(),
         message: None,
         author: None,
@@ -96,7 +96,7 @@ fn pull() -> PullRequest {
 
 fn fork() -> PullRequest {
     let mut pull = pull();
-    pull.is_fork = true;
+    pull.head_owner = HeadOwner::Fork;
     pull.head.repository = Some(repository("ann/app"));
     pull
 }
@@ -181,6 +181,15 @@ fn each_rule_says_no_in_words() {
     refuses(&plain, &fork_event, Rule::Fork, text);
     let text = "pull request 7 comes from a fork (ann/app), and the task's pool is not marked for untrusted work";
     refuses(&only(|t| t.forks = ForkRule::Untrusted { pool_is_marked: false }), &fork_event, Rule::Fork, text);
+    let unsaid = asked(|pull| pull.head_owner = HeadOwner::Unsaid);
+    let text =
+        "pull request 7 may come from a fork (the forge does not say), and the task runs no pull requests of forks";
+    refuses(&plain, &unsaid, Rule::Fork, text);
+    let why = "no branch is at it".to_owned();
+    let unconfirmed = asked(|pull| pull.head_owner = HeadOwner::Unconfirmed { why });
+    let text = "pull request 7 may come from a fork (the forge does not say, and no branch is at it), and the task runs no \
+                pull requests of forks";
+    refuses(&plain, &unconfirmed, Rule::Fork, text);
 
     refuses(&plain, &pushed(|push| push.branch = name("dev")), Rule::Branch, "branch dev is not one of `main`");
     refuses(&plain, &asked(|pull| pull.base.branch = name("dev")), Rule::Branch, "branch dev is not one of `main`");
@@ -235,6 +244,23 @@ fn what_fires_says_what_to_build() {
 }
 
 #[test]
+fn what_nobody_calls_the_repositorys_own_is_a_strangers() {
+    let marked = with(trigger(), |t| t.forks = ForkRule::Untrusted { pool_is_marked: true });
+    let unsaid = with(pull(), |pull| {
+        pull.head_owner = HeadOwner::Unsaid;
+        pull.head.repository = None;
+    });
+    let firing = fires(&marked, SourceChange::PullRequest(Box::new(unsaid.clone())));
+    assert!(firing.untrusted);
+    assert_eq!(firing.notes, ["it counts as a fork's: the forge does not say"]);
+    // So is what was kept before the owner was.
+    let mut kept = serde_json::to_value(PullRequest { head_owner: HeadOwner::Base, ..unsaid.clone() }).unwrap();
+    kept.as_object_mut().unwrap().remove("head_owner").unwrap();
+    kept["is_fork"] = serde_json::json!(false);
+    assert_eq!(serde_json::from_value::<PullRequest>(kept).unwrap(), unsaid);
+}
+
+#[test]
 fn switches_let_drafts_and_skipped_ones_through() {
     let open = with(trigger(), |t| {
         t.drafts = true;
@@ -286,6 +312,11 @@ fn any_event() -> impl Strategy<Value = SourceEvent> {
         Just(PullRequestAction::Ready),
         Just(PullRequestAction::Other { name: "closed".to_owned() }),
     ];
+    let stranger = prop_oneof![
+        Just(HeadOwner::Fork),
+        Just(HeadOwner::Unsaid),
+        Just(HeadOwner::Unconfirmed { why: "no branch is at it".to_owned() }),
+    ];
     let change = prop_oneof![
         (branch(), any_change(), any_files(), message()).prop_map(|(branch, change, files, message)| {
             SourceChange::Push(Push { branch, change, files, message, pusher: None })
@@ -293,10 +324,10 @@ fn any_event() -> impl Strategy<Value = SourceEvent> {
         (branch(), any_change(), message()).prop_map(|(tag, change, message)| {
             SourceChange::Tag(TagPush { tag, change, commit: None, message, pusher: None })
         }),
-        (branch(), action, any_files(), message(), any::<[bool; 3]>()).prop_map(
-            |(base, action, files, message, flags)| {
+        (branch(), action, any_files(), message(), any::<[bool; 3]>(), stranger).prop_map(
+            |(base, action, files, message, flags, stranger)| {
                 let [draft, is_fork, has_commit] = flags;
-                let mut pull = if is_fork { fork() } else { pull() };
+                let mut pull = if is_fork { PullRequest { head_owner: stranger, ..fork() } } else { pull() };
                 pull.base.branch = base;
                 if !has_commit {
                     pull.head.commit = None;
@@ -363,11 +394,12 @@ proptest! {
             }
             SourceChange::PullRequest(pull) => {
                 prop_assert!(trigger.pull_requests && (trigger.drafts || !pull.draft));
-                prop_assert_eq!(firing.untrusted, pull.is_fork);
+                let is_stranger = pull.head_owner != HeadOwner::Base;
+                prop_assert_eq!(firing.untrusted, is_stranger);
                 // A stranger's code never chooses what is run, and never runs where it is not allowed.
-                prop_assert_eq!(pull.is_fork, matches!(firing.definition, Definition::Base { .. }));
+                prop_assert_eq!(is_stranger, matches!(firing.definition, Definition::Base { .. }));
                 let allowed = trigger.forks == ForkRule::Untrusted { pool_is_marked: true };
-                prop_assert!(!pull.is_fork || allowed);
+                prop_assert!(!is_stranger || allowed);
             }
             SourceChange::Ping | SourceChange::Other { .. } => prop_assert!(false, "{firing:?}"),
         }

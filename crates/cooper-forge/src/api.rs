@@ -1,4 +1,4 @@
-//! What forges take: commit statuses, webhooks; and what they are asked: deliveries and references.
+//! What forges take: commit statuses, webhooks; and what they are asked: open pull requests.
 //!
 //! Owns each forge's REST interface for these, and what its errors mean. Where a request may go is the [`Outgoing`] port's:
 //! every request, octocrab's too, goes through what is passed in.
@@ -88,39 +88,6 @@ pub struct Hook {
     pub url: String,
     /// Whether it is in use: forges switch off hooks that fail for long.
     pub active: bool,
-}
-
-/// A delivery as the forge remembers it (GitHub alone).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PastDelivery {
-    /// What the forge calls it, for a redelivery.
-    pub id: u64,
-    /// The delivery id that was, or should have been, received.
-    pub delivery: String,
-    /// The event's name.
-    pub event: String,
-    /// What was answered; 0 for nothing.
-    pub status_code: u16,
-    /// Whether it was a redelivery.
-    pub redelivery: bool,
-}
-
-/// A branch or a tag.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reference {
-    /// Its full name, `refs/heads/…` or `refs/tags/…`.
-    pub name: String,
-    /// What it points at; of an annotated tag the commit, except at GitHub and Bitbucket Server, where it is the tag's object.
-    pub commit: CommitId,
-}
-
-/// Branches and tags, as many as are listed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct References {
-    /// The references.
-    pub list: Vec<Reference>,
-    /// Whether there are more than were listed: then one that is missing is not known to be gone.
-    pub truncated: bool,
 }
 
 /// A repository's forge, with a token.
@@ -229,31 +196,10 @@ impl ForgeApi {
         Ok(())
     }
 
-    /// A hook's last hundred deliveries, the newest first: what failed there was missed here.
-    pub async fn deliveries(&self, hook: &str) -> Result<Vec<PastDelivery>, ForgeError> {
-        match self.rest.provider() {
-            Provider::GitHub => github::deliveries(&self.rest, hook).await,
-            _ => Err(self.rest.unsupported("list of deliveries")),
-        }
-    }
-
     /// The open pull requests, as a hook would tell of each, to find what no delivery told of; nothing if they are more than
     /// a thousand.
     pub async fn pull_requests(&self) -> Result<Option<Vec<SourceEvent>>, ForgeError> {
         pulls::open(&self.rest).await
-    }
-
-    /// The branches and tags, to find what no delivery told of.
-    pub async fn references(&self) -> Result<References, ForgeError> {
-        match self.rest.provider() {
-            Provider::GitHub => github::references(&self.rest).await,
-            Provider::GitLab => gitlab::references(&self.rest).await,
-            Provider::Gitea => gitea::references(&self.rest).await,
-            Provider::BitbucketCloud => bitbucket_cloud::references(&self.rest).await,
-            Provider::BitbucketServer => bitbucket_server::references(&self.rest).await,
-            Provider::AzureDevops => azure::references(&self.rest).await,
-            Provider::Generic => Err(self.rest.unsupported("list of references")),
-        }
     }
 }
 

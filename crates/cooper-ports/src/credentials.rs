@@ -1,6 +1,6 @@
 //! Credentials for the hosts of sources and registries: one for each host, for the runs of some principals.
 //!
-//! A secret comes sealed and leaves sealed: the store never sees one, and gives it to live attempts alone.
+//! A secret comes sealed and leaves sealed: the store never sees one, and gives it to live attempts, and to the server for a principal's own tasks.
 
 use std::collections::BTreeSet;
 
@@ -104,4 +104,11 @@ pub trait SourceCredentialStore: Send + Sync {
         attempt: AttemptNumber,
         host: &SourceHost,
     ) -> Result<HostCredential, SecretsError>;
+
+    /// What is kept for a host and a principal's runs may use: to ask there what has to be known before there is a run.
+    async fn credential_of(
+        &self,
+        principal: &PrincipalName,
+        host: &SourceHost,
+    ) -> Result<Option<SealedCredential>, StoreError>;
 }

@@ -7,6 +7,7 @@
 mod body;
 mod due;
 mod forges;
+mod git;
 pub(crate) mod missed;
 mod receive;
 pub(crate) mod registering;
@@ -17,6 +18,7 @@ pub(crate) mod statuses;
 pub(crate) mod supersede;
 #[cfg(test)]
 mod tests;
+mod whose;
 mod work;
 
 use cooper_engine::trigger::provider::Provider;

@@ -255,7 +255,7 @@ pub async fn fetch(
     result
 }
 
-/// A branch or a tag of a repository.
+/// A reference of a repository, such as a branch or a tag.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ListedReference {
     /// Its full name.
@@ -266,18 +266,19 @@ pub struct ListedReference {
     pub peeled: Option<String>,
 }
 
-/// The branches and tags of a repository, without fetching anything.
+/// The references of a repository whose full names begin with one of these, without fetching anything.
 pub async fn references(
     egress: &Egress,
     credentials: &dyn CredentialSource,
     url: &RepositoryUrl,
+    prefixes: &[&str],
 ) -> Result<Vec<ListedReference>, GitError> {
     /// Bytes of the list, and of what a server says beside it.
     const LIST: u64 = 64 << 20;
     let access = Access::new(egress, credentials, LIST);
     let mut remote = Remote::discover(&access, url).await?;
-    let prefixes = ["refs/heads/", "refs/tags/"];
-    let references = remote.peeled_references(&prefixes.map(str::to_owned)).await?;
+    let asked: Vec<String> = prefixes.iter().map(ToString::to_string).collect();
+    let references = remote.peeled_references(&asked).await?;
     let listed = references.into_iter().filter(|one| prefixes.iter().any(|prefix| one.name.starts_with(prefix)));
     let listed = listed.map(|RemoteRef { name, id, peeled, .. }| ListedReference {
         name,

@@ -81,7 +81,7 @@ async fn no_repository_leads_inside() {
     };
     trap.try_way("git fetch", Follows::Redirects, "--allow-source", fetch).await;
     let references = async |host: &str| {
-        let listed = git::references(&egress, &NoCredentials, &source(host).url).await;
+        let listed = git::references(&egress, &NoCredentials, &source(host).url, &["refs/heads/"]).await;
         listed.err().map(|error| error.line()).unwrap()
     };
     trap.try_way("git references", Follows::Redirects, "--allow-source", references).await;
@@ -160,7 +160,7 @@ async fn no_second_answer_leads_inside() {
         })
     };
     let references = async |host: &str| {
-        let listed = git::references(&egress, &NoCredentials, &source(host).url).await;
+        let listed = git::references(&egress, &NoCredentials, &source(host).url, &["refs/heads/"]).await;
         listed.err().map(|error| error.line()).unwrap()
     };
     trap.try_later("git references", "--allow-source", advertised, references).await;

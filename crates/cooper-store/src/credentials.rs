@@ -140,6 +140,34 @@ impl SourceCredentialStore for Store {
             task: None,
         }))
     }
+
+    async fn credential_of(
+        &self,
+        principal: &PrincipalName,
+        host: &SourceHost,
+    ) -> Result<Option<SealedCredential>, StoreError> {
+        let row = sqlx::query(
+            "SELECT username, sealed FROM source_credentials c
+             WHERE registry_id = ?1 AND host = ?2 AND (everybody = 1 OR EXISTS (
+                 SELECT 1 FROM source_credential_principals p
+                 WHERE p.registry_id = c.registry_id AND p.host = c.host AND p.principal = ?3))",
+        )
+        .bind(self.registry_id().0)
+        .bind(host.as_str())
+        .bind(principal.as_str())
+        .fetch_optional(self.readers())
+        .await
+        .during(READ)?;
+        row.map(|row| {
+            Ok(SealedCredential {
+                username: row.try_get("username").during(READ)?,
+                sealed: row.try_get("sealed").during(READ)?,
+                principal: principal.clone(),
+                task: None,
+            })
+        })
+        .transpose()
+    }
 }
 
 /// What the run's task has for a host, if the task is still the same principal's.

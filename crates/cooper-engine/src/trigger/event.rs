@@ -184,8 +184,9 @@ pub struct PullRequest {
     pub head: PullRequestSide,
     /// Where it is to be merged.
     pub base: PullRequestSide,
-    /// Whether the head is in another repository than the base, or in one that is gone.
-    pub is_fork: bool,
+    /// Whose the head is. What was kept before there was such a field is nobody's until that is known.
+    #[serde(default)]
+    pub head_owner: HeadOwner,
     /// Its title.
     pub title: String,
     /// The head commit's message, if the forge sends it.
@@ -194,6 +195,36 @@ pub struct PullRequest {
     pub author: Option<String>,
     /// The files that differ.
     pub files: ChangedFiles,
+}
+
+/// Whose code the head of a pull request is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadOwner {
+    /// The base's repository's.
+    Base,
+    /// Another repository's, or that of one that is gone: a stranger's.
+    Fork,
+    /// The forge does not say: a stranger's, until a branch of the base's repository is found at its commit.
+    #[default]
+    Unsaid,
+    /// The forge does not say, and no such branch was found: a stranger's.
+    Unconfirmed {
+        /// Why it was not, as a clause for people.
+        why: String,
+    },
+}
+
+impl HeadOwner {
+    /// Whose it is where that is said.
+    pub fn of(is_fork: bool) -> Self {
+        if is_fork { Self::Fork } else { Self::Base }
+    }
+
+    /// Whether it has to be treated as a stranger's.
+    pub fn is_stranger(&self) -> bool {
+        *self != Self::Base
+    }
 }
 
 /// What happened to a pull request.
@@ -219,7 +250,7 @@ pub enum PullRequestAction {
 /// One side of a pull request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PullRequestSide {
-    /// The repository; nothing if it is gone.
+    /// The repository; nothing if it is gone, or if the forge does not say which it is.
     pub repository: Option<EventRepository>,
     /// The branch.
     pub branch: RefName,

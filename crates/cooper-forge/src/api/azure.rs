@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 
 use super::error::{ForgeError, Operation};
 use super::place::encoded;
-use super::rest::{MAX_PAGES, Rest};
-use super::{CommitStatus, Hook, NewHook, References, StatusState, cut};
+use super::rest::Rest;
+use super::{CommitStatus, Hook, NewHook, StatusState, cut};
 
 pub(super) const VERSION: &str = "api-version=7.1";
-/// The form of what hooks send: the one that names a pull request's fork.
-pub(super) const RESOURCE_VERSION: &str = "1.0";
+/// The form of what hooks send: one that names a pull request's fork.
+const RESOURCE_VERSION: &str = "1.0";
 /// The events of a hook, each a subscription of its own.
 const PUSH: &str = "git.push";
 const PULL_REQUESTS: [&str; 2] = ["git.pullrequest.created", "git.pullrequest.updated"];
@@ -99,45 +99,4 @@ pub(super) async fn hooks(rest: &Rest) -> Result<Vec<Hook>, ForgeError> {
 pub(super) async fn delete_hook(rest: &Rest, id: &str) -> Result<(), ForgeError> {
     let path = format!("/_apis/hooks/subscriptions/{}?{VERSION}", encoded(id));
     rest.ask(Operation::ChangeHooks, Method::DELETE, &path, None).await.map(drop)
-}
-
-pub(super) async fn references(rest: &Rest) -> Result<References, ForgeError> {
-    let operation = Operation::ReadReferences;
-    let mut references = References::default();
-    for filter in ["heads/", "tags/&peelTags=true"] {
-        let first = format!("{}/refs?filter={filter}&$top=1000&{VERSION}", repository(rest));
-        let mut path = first.clone();
-        for page in 1.. {
-            let (value, headers) = rest.ask(operation, Method::GET, &path, None).await?;
-            let list = value["value"].as_array().ok_or_else(|| rest.strange(operation, "there is no `value`"))?;
-            for value in list {
-                let peeled = value["peeledObjectId"].is_string();
-                let commit = if peeled { "/peeledObjectId" } else { "/objectId" };
-                rest.add_reference(&mut references, value, ("", "/name"), commit)?;
-            }
-            let next = headers.get("x-ms-continuationtoken").and_then(|value| value.to_str().ok());
-            let Some(next) = next else { break };
-            if page == MAX_PAGES {
-                references.truncated = true;
-                break;
-            }
-            path = format!("{first}&continuationToken={}", encoded(next));
-        }
-    }
-    Ok(references)
-}
-
-/// Listed pull requests of which it is known whether they come from a fork. A list may leave that out: then one is the
-/// repository's own whose commit a branch of the repository is at, and of others nobody knows.
-pub(super) async fn with_known_forks(rest: &Rest, mut items: Vec<Value>) -> Result<Vec<Value>, ForgeError> {
-    let is_said = |item: &Value| item["forkSource"].is_object();
-    if items.iter().all(is_said) {
-        return Ok(items);
-    }
-    let own = references(rest).await?.list;
-    items.retain(|item| {
-        let (name, commit) = (&item["sourceRefName"], &item["lastMergeSourceCommit"]["commitId"]);
-        is_said(item) || own.iter().any(|own| *name == own.name.as_str() && *commit == own.commit.as_str())
-    });
-    Ok(items)
 }

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use super::error::{ForgeError, Operation};
 use super::place::encoded;
 use super::rest::{MAX_PAGES, Rest};
-use super::{CommitStatus, Hook, NewHook, References, StatusState, cut};
+use super::{CommitStatus, Hook, NewHook, StatusState, cut};
 
 /// The longest key of a status.
 const KEY: usize = 40;
@@ -64,8 +64,8 @@ pub(super) async fn create_hook(rest: &Rest, hook: &NewHook) -> Result<Vec<Strin
     Ok(vec![rest.text(Operation::ChangeHooks, &made, "/uuid")?])
 }
 
-/// All values of a list; whether there are more.
-async fn values(rest: &Rest, operation: Operation, path: &str) -> Result<(Vec<Value>, bool), ForgeError> {
+/// All values of a list, to the last page that is read.
+async fn values(rest: &Rest, operation: Operation, path: &str) -> Result<Vec<Value>, ForgeError> {
     let mut all = Vec::new();
     for page in 1..=MAX_PAGES {
         let (value, _) = rest.ask(operation, Method::GET, &format!("{path}?pagelen=100&page={page}"), None).await?;
@@ -75,28 +75,18 @@ async fn values(rest: &Rest, operation: Operation, path: &str) -> Result<(Vec<Va
         all.extend(items.iter().cloned());
         // The address of the next page is not followed: it could lead anywhere with the token.
         if value["next"].is_null() {
-            return Ok((all, false));
+            return Ok(all);
         }
     }
-    Ok((all, true))
+    Ok(all)
 }
 
 pub(super) async fn hooks(rest: &Rest) -> Result<Vec<Hook>, ForgeError> {
-    let (list, _) = values(rest, Operation::ReadHooks, &format!("{}/hooks", repository(rest))).await?;
+    let list = values(rest, Operation::ReadHooks, &format!("{}/hooks", repository(rest))).await?;
     list.iter().map(|hook| rest.hook(hook, "/uuid", &["/url"], hook["active"].as_bool().unwrap_or(true))).collect()
 }
 
 pub(super) async fn delete_hook(rest: &Rest, id: &str) -> Result<(), ForgeError> {
     let path = format!("{}/hooks/{}", repository(rest), encoded(id));
     rest.ask(Operation::ChangeHooks, Method::DELETE, &path, None).await.map(drop)
-}
-
-pub(super) async fn references(rest: &Rest) -> Result<References, ForgeError> {
-    let (list, truncated) = values(rest, Operation::ReadReferences, &format!("{}/refs", repository(rest))).await?;
-    let mut references = References { truncated, ..References::default() };
-    for value in &list {
-        let prefix = if value["type"] == "tag" { "refs/tags/" } else { "refs/heads/" };
-        rest.add_reference(&mut references, value, (prefix, "/name"), "/target/hash")?;
-    }
-    Ok(references)
 }

@@ -8,7 +8,7 @@ use super::bitbucket_cloud::key;
 use super::error::{ForgeError, Operation};
 use super::place::encoded;
 use super::rest::{MAX_PAGES, Rest};
-use super::{CommitStatus, Hook, NewHook, References, StatusState, cut};
+use super::{CommitStatus, Hook, NewHook, StatusState, cut};
 
 fn repository(rest: &Rest) -> String {
     let (project, slug) = (encoded(rest.place().owner()), encoded(rest.place().repository()));
@@ -53,8 +53,8 @@ pub(super) async fn create_hook(rest: &Rest, hook: &NewHook) -> Result<Vec<Strin
     Ok(vec![rest.text(Operation::ChangeHooks, &made, "/id")?])
 }
 
-/// All values of a list; whether there are more.
-async fn values(rest: &Rest, operation: Operation, path: &str) -> Result<(Vec<Value>, bool), ForgeError> {
+/// All values of a list, to the last page that is read.
+async fn values(rest: &Rest, operation: Operation, path: &str) -> Result<Vec<Value>, ForgeError> {
     let mut all = Vec::new();
     let mut start = 0;
     for _ in 0..MAX_PAGES {
@@ -65,32 +65,18 @@ async fn values(rest: &Rest, operation: Operation, path: &str) -> Result<(Vec<Va
         all.extend(items.iter().cloned());
         match value["nextPageStart"].as_u64() {
             Some(next) if value["isLastPage"] != true && next > start => start = next,
-            _ => return Ok((all, false)),
+            _ => return Ok(all),
         }
     }
-    Ok((all, true))
+    Ok(all)
 }
 
 pub(super) async fn hooks(rest: &Rest) -> Result<Vec<Hook>, ForgeError> {
-    let (list, _) = values(rest, Operation::ReadHooks, &format!("{}/webhooks", repository(rest))).await?;
+    let list = values(rest, Operation::ReadHooks, &format!("{}/webhooks", repository(rest))).await?;
     list.iter().map(|hook| rest.hook(hook, "/id", &["/url"], hook["active"].as_bool().unwrap_or(true))).collect()
 }
 
 pub(super) async fn delete_hook(rest: &Rest, id: &str) -> Result<(), ForgeError> {
     let path = format!("{}/webhooks/{}", repository(rest), encoded(id));
     rest.ask(Operation::ChangeHooks, Method::DELETE, &path, None).await.map(drop)
-}
-
-pub(super) async fn references(rest: &Rest) -> Result<References, ForgeError> {
-    let mut references = References::default();
-    for kind in ["branches", "tags"] {
-        let path = format!("{}/{kind}", repository(rest));
-        let (list, more) = values(rest, Operation::ReadReferences, &path).await?;
-        references.truncated |= more;
-        for value in &list {
-            // Its ids are full names.
-            rest.add_reference(&mut references, value, ("", "/id"), "/latestCommit")?;
-        }
-    }
-    Ok(references)
 }

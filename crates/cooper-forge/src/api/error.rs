@@ -14,10 +14,8 @@ pub enum Operation {
     SetStatus,
     /// To register or remove a hook.
     ChangeHooks,
-    /// To list hooks or their deliveries.
+    /// To list hooks.
     ReadHooks,
-    /// To list branches and tags.
-    ReadReferences,
     /// To list pull requests.
     ReadPullRequests,
 }
@@ -186,7 +184,6 @@ impl fmt::Display for Operation {
             Self::SetStatus => "set a commit's status",
             Self::ChangeHooks => "change webhooks",
             Self::ReadHooks => "list webhooks",
-            Self::ReadReferences => "list branches and tags",
             Self::ReadPullRequests => "list pull requests",
         })
     }
@@ -207,28 +204,26 @@ impl fmt::Display for RetryAt {
 
 /// What a token must be allowed to do.
 pub(super) fn needs(provider: Provider, operation: Operation) -> &'static str {
-    use Operation::{ChangeHooks, ReadHooks, ReadPullRequests, ReadReferences, SetStatus};
+    use Operation::{ChangeHooks, ReadHooks, ReadPullRequests, SetStatus};
     match (provider, operation) {
         (Provider::GitHub, SetStatus) => "`repo:status`, or of a fine-grained token Commit statuses: write",
         (Provider::GitHub, ChangeHooks) => "`admin:repo_hook`, or of a fine-grained token Webhooks: write",
         (Provider::GitHub, ReadHooks) => "`read:repo_hook`, or of a fine-grained token Webhooks: read",
-        (Provider::GitHub, ReadReferences) => "`repo`, or of a fine-grained token Contents: read",
         (Provider::GitHub, ReadPullRequests) => "`repo`, or of a fine-grained token Pull requests: read",
         (Provider::GitLab, SetStatus) => "the scope `api` and the role Developer",
         (Provider::GitLab, ChangeHooks | ReadHooks) => "the scope `api` and the role Maintainer",
-        (Provider::GitLab, ReadReferences | ReadPullRequests) => "the scope `read_api` and the role Reporter",
+        (Provider::GitLab, ReadPullRequests) => "the scope `read_api` and the role Reporter",
         (Provider::Gitea, SetStatus) => "the scope `write:repository` and write access",
         (Provider::Gitea, ChangeHooks | ReadHooks) => "the scope `write:repository` and admin access",
-        (Provider::Gitea, ReadReferences | ReadPullRequests) => "the scope `read:repository`",
+        (Provider::Gitea, ReadPullRequests) => "the scope `read:repository`",
         (Provider::BitbucketCloud, SetStatus) => "the permission Repositories: write",
         (Provider::BitbucketCloud, ChangeHooks | ReadHooks) => "the permissions Webhooks: read and write",
-        (Provider::BitbucketCloud, ReadReferences) => "the permission Repositories: read",
         (Provider::BitbucketCloud, ReadPullRequests) => "the permission Pull requests: read",
-        (Provider::BitbucketServer, SetStatus | ReadReferences | ReadPullRequests) => "the permission Repository read",
+        (Provider::BitbucketServer, SetStatus | ReadPullRequests) => "the permission Repository read",
         (Provider::BitbucketServer, ChangeHooks | ReadHooks) => "the permission Repository admin",
         (Provider::AzureDevops, SetStatus) => "the scope Code (status)",
         (Provider::AzureDevops, ChangeHooks | ReadHooks) => "the scope Code (read) and leave to edit subscriptions",
-        (Provider::AzureDevops, ReadReferences | ReadPullRequests) => "the scope Code (read)",
+        (Provider::AzureDevops, ReadPullRequests) => "the scope Code (read)",
         (Provider::Generic, _) => "nothing",
     }
 }

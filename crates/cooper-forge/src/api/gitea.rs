@@ -2,12 +2,12 @@
 
 use cooper_engine::trigger::name::CommitId;
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::error::{ForgeError, Operation};
 use super::place::encoded;
 use super::rest::Rest;
-use super::{CommitStatus, Hook, NewHook, References, cut};
+use super::{CommitStatus, Hook, NewHook, cut};
 
 /// How many are asked for on a page. An operator may have set less: so an empty page is the end, not a short one.
 const PAGE: usize = 50;
@@ -50,7 +50,7 @@ pub(super) async fn create_hook(rest: &Rest, hook: &NewHook) -> Result<Vec<Strin
 
 pub(super) async fn hooks(rest: &Rest) -> Result<Vec<Hook>, ForgeError> {
     let path = format!("{}/hooks?limit={PAGE}", repository(rest));
-    let (list, _) = rest.pages(Operation::ReadHooks, &path, 1).await?;
+    let list = rest.pages(Operation::ReadHooks, &path, 1).await?;
     list.iter()
         .map(|hook| rest.hook(hook, "/id", &["/config/url", "/url"], hook["active"].as_bool().unwrap_or(true)))
         .collect()
@@ -59,17 +59,4 @@ pub(super) async fn hooks(rest: &Rest) -> Result<Vec<Hook>, ForgeError> {
 pub(super) async fn delete_hook(rest: &Rest, id: &str) -> Result<(), ForgeError> {
     let path = format!("{}/hooks/{}", repository(rest), encoded(id));
     rest.ask(Operation::ChangeHooks, Method::DELETE, &path, None).await.map(drop)
-}
-
-pub(super) async fn references(rest: &Rest) -> Result<References, ForgeError> {
-    let mut references = References::default();
-    for (kind, prefix, commit) in [("branches", "refs/heads/", "/commit/id"), ("tags", "refs/tags/", "/commit/sha")] {
-        let path = format!("{}/{kind}?limit={PAGE}", repository(rest));
-        let (list, more): (Vec<Value>, bool) = rest.pages(Operation::ReadReferences, &path, 1).await?;
-        references.truncated |= more;
-        for value in &list {
-            rest.add_reference(&mut references, value, (prefix, "/name"), commit)?;
-        }
-    }
-    Ok(references)
 }

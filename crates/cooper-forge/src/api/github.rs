@@ -15,7 +15,7 @@ use tower::BoxError;
 use super::error::{ForgeError, Operation};
 use super::place::encoded;
 use super::rest::Rest;
-use super::{CommitStatus, Hook, NewHook, PastDelivery, References, StatusState, cut};
+use super::{CommitStatus, Hook, NewHook, StatusState, cut};
 
 /// How many are on a page.
 const PAGE: u8 = 100;
@@ -133,41 +133,6 @@ fn hook_id(rest: &Rest, operation: Operation, id: &str) -> Result<HookId, ForgeE
 /// Read by ourselves: octocrab's model takes no number where GitHub writes one (`insecure_ssl`).
 pub(super) async fn hooks(rest: &Rest) -> Result<Vec<Hook>, ForgeError> {
     let path = format!("{}/hooks?per_page={PAGE}", repository(rest));
-    let (list, _) = rest.pages(Operation::ReadHooks, &path, PAGE.into()).await?;
+    let list = rest.pages(Operation::ReadHooks, &path, PAGE.into()).await?;
     list.iter().map(|hook| rest.hook(hook, "/id", &["/config/url"], hook["active"].as_bool().unwrap_or(true))).collect()
-}
-
-pub(super) async fn deliveries(rest: &Rest, hook: &str) -> Result<Vec<PastDelivery>, ForgeError> {
-    const OPERATION: Operation = Operation::ReadHooks;
-    let client = client(rest, OPERATION);
-    let repository = client.repos(rest.place().owner(), rest.place().repository());
-    let hooks = repository.hooks();
-    let deliveries = hooks.deliveries(hook_id(rest, OPERATION, hook)?);
-    let page = deliveries.list().per_page(PAGE).send().await;
-    let page = page.map_err(|error| error_of(rest, OPERATION, error))?;
-    let read = |past: octocrab::models::hooks::Delivery| PastDelivery {
-        id: past.id.into_inner(),
-        delivery: past.guid,
-        event: past
-            .event
-            .and_then(|event| serde_json::to_value(event).ok()?.as_str().map(str::to_owned))
-            .unwrap_or_default(),
-        status_code: u16::try_from(past.status_code).unwrap_or_default(),
-        redelivery: past.redelivery,
-    };
-    Ok(page.items.into_iter().map(read).collect())
-}
-
-/// Read by ourselves: octocrab knows branches and tags, each without the other's names.
-pub(super) async fn references(rest: &Rest) -> Result<References, ForgeError> {
-    let mut references = References::default();
-    for kind in ["heads", "tags"] {
-        let path = format!("{}/git/matching-refs/{kind}/?per_page={PAGE}", repository(rest));
-        let (list, more) = rest.pages(Operation::ReadReferences, &path, PAGE.into()).await?;
-        references.truncated |= more;
-        for value in &list {
-            rest.add_reference(&mut references, value, ("", "/ref"), "/object/sha")?;
-        }
-    }
-    Ok(references)
 }

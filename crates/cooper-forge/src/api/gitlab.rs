@@ -7,7 +7,7 @@ use serde_json::json;
 use super::error::{ForgeError, Operation};
 use super::place::encoded;
 use super::rest::Rest;
-use super::{CommitStatus, Hook, NewHook, References, StatusState, cut};
+use super::{CommitStatus, Hook, NewHook, StatusState, cut};
 
 /// How many are on a page.
 const PAGE: usize = 100;
@@ -53,7 +53,7 @@ pub(super) async fn create_hook(rest: &Rest, hook: &NewHook) -> Result<Vec<Strin
 
 pub(super) async fn hooks(rest: &Rest) -> Result<Vec<Hook>, ForgeError> {
     let path = format!("{}/hooks?per_page={PAGE}", project(rest));
-    let (list, _) = rest.pages(Operation::ReadHooks, &path, PAGE).await?;
+    let list = rest.pages(Operation::ReadHooks, &path, PAGE).await?;
     let active = |hook: &serde_json::Value| hook["alert_status"].as_str().is_none_or(|status| status == "executable");
     list.iter().map(|hook| rest.hook(hook, "/id", &["/url"], active(hook))).collect()
 }
@@ -61,17 +61,4 @@ pub(super) async fn hooks(rest: &Rest) -> Result<Vec<Hook>, ForgeError> {
 pub(super) async fn delete_hook(rest: &Rest, id: &str) -> Result<(), ForgeError> {
     let path = format!("{}/hooks/{}", project(rest), encoded(id));
     rest.ask(Operation::ChangeHooks, Method::DELETE, &path, None).await.map(drop)
-}
-
-pub(super) async fn references(rest: &Rest) -> Result<References, ForgeError> {
-    let mut references = References::default();
-    for (kind, prefix) in [("branches", "refs/heads/"), ("tags", "refs/tags/")] {
-        let path = format!("{}/repository/{kind}?per_page={PAGE}", project(rest));
-        let (list, more) = rest.pages(Operation::ReadReferences, &path, PAGE).await?;
-        references.truncated |= more;
-        for value in &list {
-            rest.add_reference(&mut references, value, (prefix, "/name"), "/commit/id")?;
-        }
-    }
-    Ok(references)
 }

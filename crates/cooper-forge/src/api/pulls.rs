@@ -24,10 +24,6 @@ pub(super) async fn open(rest: &Rest) -> Result<Option<Vec<SourceEvent>>, ForgeE
     for page in 1..=PAGES {
         let (value, _) = rest.ask(OPERATION, Method::GET, &path(rest, page, start)?, None).await?;
         let (items, next) = items(rest, value)?;
-        let items = match rest.provider() {
-            Provider::AzureDevops => azure::with_known_forks(rest, items).await?,
-            _ => items,
-        };
         // One that can't be read keeps nobody from the others: no hook could tell of it either.
         found.extend(items.into_iter().filter_map(|item| read(rest, item)));
         match next {
@@ -128,9 +124,7 @@ fn read(rest: &Rest, mut item: Value) -> Option<SourceEvent> {
                 let repository = item["repository"].as_object_mut()?;
                 repository.insert("remoteUrl".to_owned(), json!(rest.place().repository_url()));
             }
-            let version = azure::RESOURCE_VERSION;
-            let kind = "git.pullrequest.updated";
-            (None, json!({"eventType": kind, "id": "listed", "resource": item, "resourceVersion": version}))
+            (None, json!({"eventType": "git.pullrequest.updated", "id": "listed", "resource": item}))
         }
         Provider::Generic => return None,
     };

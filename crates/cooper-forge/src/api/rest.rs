@@ -6,7 +6,6 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use cooper_engine::trigger::name::CommitId;
 use cooper_engine::trigger::provider::Provider;
 use cooper_ports::outgoing::{Outgoing, OutgoingRequest};
 use cooper_types::{SecretString, Timestamp};
@@ -14,11 +13,11 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, 
 use http::{Method, Request, Response, StatusCode};
 use serde_json::Value;
 
+use super::Hook;
 use super::error::{ForgeError, Operation, RetryAt, needs};
 use super::place::ForgePlace;
-use super::{Hook, Reference, References};
 
-/// The largest answer: a page of a hundred hooks or references is far smaller.
+/// The largest answer: a page of a hundred hooks is far smaller.
 const BODY_LIMIT: usize = 4 << 20;
 /// How long a forge may take.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -145,14 +144,8 @@ impl Rest {
         }
     }
 
-    /// The values of a list with numbered pages; whether there are more. A page with fewer than `full`
-    /// is the last one.
-    pub(super) async fn pages(
-        &self,
-        operation: Operation,
-        path: &str,
-        full: usize,
-    ) -> Result<(Vec<Value>, bool), ForgeError> {
+    /// The values of a list with numbered pages, to the last one that is read. A page with fewer than `full` is the last one.
+    pub(super) async fn pages(&self, operation: Operation, path: &str, full: usize) -> Result<Vec<Value>, ForgeError> {
         let mut all = Vec::new();
         for page in 1..=MAX_PAGES {
             let (value, _) = self.ask(operation, Method::GET, &format!("{path}&page={page}"), None).await?;
@@ -160,10 +153,10 @@ impl Rest {
             let last = items.len() < full;
             all.extend(items);
             if last {
-                return Ok((all, false));
+                return Ok(all);
             }
         }
-        Ok((all, true))
+        Ok(all)
     }
 
     /// A text of an answer, at a JSON pointer.
@@ -180,21 +173,6 @@ impl Rest {
     pub(super) fn hook(&self, value: &Value, id: &str, urls: &[&str], active: bool) -> Result<Hook, ForgeError> {
         let url = urls.iter().find_map(|pointer| value.pointer(pointer).and_then(Value::as_str));
         Ok(Hook { id: self.text(Operation::ReadHooks, value, id)?, url: url.unwrap_or_default().to_owned(), active })
-    }
-
-    /// Adds a reference with the name after this prefix.
-    pub(super) fn add_reference(
-        &self,
-        references: &mut References,
-        value: &Value,
-        (prefix, name): (&str, &str),
-        commit: &str,
-    ) -> Result<(), ForgeError> {
-        let name = self.text(Operation::ReadReferences, value, name)?;
-        let commit = CommitId::parse(&self.text(Operation::ReadReferences, value, commit)?)
-            .map_err(|error| self.strange(Operation::ReadReferences, error))?;
-        references.list.push(Reference { name: format!("{prefix}{name}"), commit });
-        Ok(())
     }
 }
 

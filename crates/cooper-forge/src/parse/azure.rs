@@ -1,7 +1,8 @@
 //! The events of Azure DevOps' service hooks.
 
 use cooper_engine::trigger::event::{
-    ChangedFiles, PullRequest, PullRequestAction, PullRequestSide, Push, RefChange, SourceChange, SourceEvent, TagPush,
+    ChangedFiles, HeadOwner, PullRequest, PullRequestAction, PullRequestSide, Push, RefChange, SourceChange,
+    SourceEvent, TagPush,
 };
 use cooper_engine::trigger::repository::EventRepository;
 use serde_json::Value;
@@ -9,9 +10,6 @@ use serde_json::Value;
 use super::error::ParseError;
 use super::node::{Node, cut_text};
 use super::{Delivery, DeliveryId, MAX_EVENTS, Named, Request, other, other_action};
-
-/// The form of a pull request's resource that names its fork where there is one: the one that hooks are registered with.
-const KNOWN_VERSION: &str = "1.0";
 
 pub(super) fn delivery(request: &Request<'_>, value: &Value) -> Result<Delivery, ParseError> {
     let event = request.node("event", value).needed_text("eventType")?;
@@ -89,13 +87,10 @@ fn pull_request(root: &Node<'_>, action: PullRequestAction) -> Result<SourceEven
     let pull = root.needed_part("resource")?;
     let whole = repository(&pull.needed_part("repository")?)?;
     let fork = pull.part("forkSource");
-    // Other forms of the resource may leave the field out: then nobody knows, and the code is a stranger's.
-    let is_fork = pull.has("forkSource") || root.text("resourceVersion")? != Some(KNOWN_VERSION);
-    let head_repository = match &fork {
-        None => (!is_fork).then(|| whole.clone()),
-        // Nobody needs a fork's name to refuse it.
-        Some(fork) => fork.part("repository").and_then(|part| repository(&part).ok()),
-    };
+    // It says of no pull request that it is the repository's own, and nothing that is public promises that each fork is named.
+    let head_owner = if pull.has("forkSource") { HeadOwner::Fork } else { HeadOwner::Unsaid };
+    // Nobody needs a fork's name to refuse it.
+    let head_repository = fork.and_then(|fork| repository(&fork.part("repository")?).ok());
     let change = PullRequest {
         number: pull.number("pullRequestId")?,
         action,
@@ -110,7 +105,7 @@ fn pull_request(root: &Node<'_>, action: PullRequestAction) -> Result<SourceEven
             branch: pull.branch("targetRefName")?,
             commit: pull.object("lastMergeTargetCommit.commitId")?,
         },
-        is_fork,
+        head_owner,
         title: pull.label("title").unwrap_or_default(),
         message: None,
         author: pull.label("createdBy.uniqueName").or_else(|| pull.label("createdBy.displayName")),

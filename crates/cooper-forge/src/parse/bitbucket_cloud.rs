@@ -1,7 +1,8 @@
 //! Bitbucket Cloud's events.
 
 use cooper_engine::trigger::event::{
-    ChangedFiles, PullRequest, PullRequestAction, PullRequestSide, Push, RefChange, SourceChange, SourceEvent, TagPush,
+    ChangedFiles, HeadOwner, PullRequest, PullRequestAction, PullRequestSide, Push, RefChange, SourceChange,
+    SourceEvent, TagPush,
 };
 use cooper_engine::trigger::repository::{EventRepository, RepositoryUrl};
 use serde_json::Value;
@@ -106,7 +107,7 @@ fn pull_request(root: &Node<'_>, action: PullRequestAction) -> Result<SourceEven
             branch: base.branch("branch.name")?,
             commit: base.object("commit.hash")?,
         },
-        is_fork,
+        head_owner: HeadOwner::of(is_fork),
         title: pull.label("title").unwrap_or_default(),
         message: None,
         author: root.label("actor.nickname").or_else(|| root.label("actor.display_name")),

@@ -1,7 +1,8 @@
 //! The events of Bitbucket Server and Data Center.
 
 use cooper_engine::trigger::event::{
-    ChangedFiles, PullRequest, PullRequestAction, PullRequestSide, Push, RefChange, SourceChange, SourceEvent, TagPush,
+    ChangedFiles, HeadOwner, PullRequest, PullRequestAction, PullRequestSide, Push, RefChange, SourceChange,
+    SourceEvent, TagPush,
 };
 use cooper_engine::trigger::repository::EventRepository;
 use serde_json::Value;
@@ -104,7 +105,7 @@ fn pull_request(root: &Node<'_>, action: PullRequestAction) -> Result<SourceEven
             branch: base.branch("id")?,
             commit: base.object("latestCommit")?,
         },
-        is_fork,
+        head_owner: HeadOwner::of(is_fork),
         title: pull.label("title").unwrap_or_default(),
         message: None,
         author: root.label("actor.name").or_else(|| root.label("actor.displayName")),

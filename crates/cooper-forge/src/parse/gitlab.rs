@@ -1,7 +1,8 @@
 //! GitLab's events.
 
 use cooper_engine::trigger::event::{
-    ChangedFiles, PullRequest, PullRequestAction, PullRequestSide, Push, RefChange, SourceChange, SourceEvent, TagPush,
+    ChangedFiles, HeadOwner, PullRequest, PullRequestAction, PullRequestSide, Push, RefChange, SourceChange,
+    SourceEvent, TagPush,
 };
 use cooper_engine::trigger::repository::EventRepository;
 use serde_json::Value;
@@ -117,7 +118,7 @@ fn merge_request(root: &Node<'_>) -> Result<SourceEvent, ParseError> {
             commit: Some(merge.commit("last_commit.id")?),
         },
         base: PullRequestSide { repository: Some(base.clone()), branch: merge.branch("target_branch")?, commit: None },
-        is_fork,
+        head_owner: HeadOwner::of(is_fork),
         title: merge.label("title").unwrap_or_default(),
         message: merge.message("last_commit.message"),
         author: root.label("user.username"),

@@ -1,7 +1,8 @@
 //! GitHub's events, and Gitea's and Forgejo's, which are made like them.
 
 use cooper_engine::trigger::event::{
-    ChangedFiles, PullRequest, PullRequestAction, PullRequestSide, Push, RefChange, SourceChange, SourceEvent, TagPush,
+    ChangedFiles, HeadOwner, PullRequest, PullRequestAction, PullRequestSide, Push, RefChange, SourceChange,
+    SourceEvent, TagPush,
 };
 use cooper_engine::trigger::provider::Provider;
 use cooper_engine::trigger::repository::EventRepository;
@@ -146,7 +147,7 @@ fn pull_request(provider: Provider, root: &Node<'_>) -> Result<SourceEvent, Pars
             branch: base.branch("ref")?,
             commit: base.object("sha")?,
         },
-        is_fork,
+        head_owner: HeadOwner::of(is_fork),
         title: pull.label("title").unwrap_or_default(),
         message: None,
         author: root.label("sender.login").or_else(|| pull.label("user.login")),

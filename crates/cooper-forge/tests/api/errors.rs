@@ -160,7 +160,7 @@ async fn no_request_goes_where_the_operator_has_not_allowed_it() {
     for (provider, place) in PLACES {
         for allow in [&[][..], &["10.0.0.0/8"]] {
             let api = server.api_within(provider, place, allow);
-            let error = api.references().await.unwrap_err();
+            let error = api.hooks().await.unwrap_err();
             assert!(matches!(error, ForgeError::Outgoing { .. }) && !error.is_retryable(), "{provider}: {error:?}");
             let error = api.set_status(&CommitId::parse(SHA).unwrap(), &status(StatusState::Error)).await.unwrap_err();
             assert!(format!("{error:?}").contains("Refused"), "{provider}: {error:?}");
@@ -181,7 +181,7 @@ async fn redirects_lead_neither_a_status_nor_the_token_away() {
     }
     assert_eq!(other.count(), 0);
     // What only reads is followed, without the token.
-    server.api(Provider::GitHub, "acme/shop").references().await.unwrap();
+    server.api(Provider::GitHub, "acme/shop").hooks().await.unwrap();
     assert_eq!(other.last().header("authorization"), "");
 }
 

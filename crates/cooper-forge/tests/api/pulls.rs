@@ -1,6 +1,6 @@
 //! Open pull requests as each forge lists them: what its hook sends of one is what its list has of it.
 
-use cooper_engine::trigger::event::{PullRequest, PullRequestAction, SourceChange};
+use cooper_engine::trigger::event::{HeadOwner, PullRequest, PullRequestAction, SourceChange};
 
 use super::*;
 
@@ -59,48 +59,27 @@ async fn open_pull_requests_are_listed_as_hooks_tell_of_them() {
     for (provider, place) in PLACES {
         // What can't be read keeps nobody from the rest.
         let list: Vec<Value> = list(provider).into_iter().chain([json!({"odd": 1})]).collect();
-        let branch =
-            json!({"name": list[0]["sourceRefName"], "objectId": list[0]["lastMergeSourceCommit"]["commitId"]});
         let server = FakeForge::start(move |asked| match provider {
             Provider::Gitea if !asked.path.ends_with("page=1") => Said::json(200, &json!([])),
             Provider::GitHub | Provider::GitLab | Provider::Gitea => Said::json(200, &json!(list)),
             Provider::BitbucketCloud => Said::json(200, &json!({"values": list})),
             Provider::BitbucketServer => Said::json(200, &json!({"values": list, "isLastPage": true})),
-            _ if asked.path.contains("/refs?filter=heads/") => Said::json(200, &json!({"value": [branch]})),
-            _ if asked.path.contains("/refs?") => Said::json(200, &json!({"value": []})),
             _ => Said::json(200, &json!({"value": list})),
         })
         .await;
         let found = server.api(provider, place).pull_requests().await;
         let found = found.unwrap_or_else(|error| panic!("{provider}: {error}")).expect("not too many");
         let [own, fork] = pulls(&found)[..] else { panic!("{provider}: {found:?}") };
-        for (pull, is_fork) in [(own, false), (fork, true)] {
-            assert_eq!(pull.is_fork, is_fork, "{provider}");
+        // It may leave out that there is a fork.
+        let owner = if provider == Provider::AzureDevops { HeadOwner::Unsaid } else { HeadOwner::Base };
+        for (pull, owner) in [(own, owner), (fork, HeadOwner::Fork)] {
+            assert_eq!(pull.head_owner, owner, "{provider}");
             assert_eq!(pull.action, PullRequestAction::Synchronized, "{provider}");
             assert!(pull.head.commit.is_some(), "{provider}");
         }
         let asked = server.last();
         assert!(asked.method == "GET" && asked.header("authorization").len() > 5, "{provider}: {asked:?}");
     }
-}
-
-#[tokio::test]
-async fn whose_fork_is_not_said_is_left_out_unless_a_branch_is_there() {
-    // The same name at another commit: a fork's branch may be called like one of ours.
-    let own = item(("azure-devops/pull-request-created", "/resource"));
-    let mut other = own.clone();
-    other["pullRequestId"] = json!(99);
-    other["lastMergeSourceCommit"]["commitId"] = json!("9".repeat(40));
-    let branch = json!({"name": own["sourceRefName"], "objectId": own["lastMergeSourceCommit"]["commitId"]});
-    let server = FakeForge::start(move |asked| match asked.path.as_str() {
-        path if path.contains("/refs?filter=heads/") => Said::json(200, &json!({"value": [branch]})),
-        path if path.contains("/refs?") => Said::json(200, &json!({"value": []})),
-        _ => Said::json(200, &json!({"value": [own, other]})),
-    })
-    .await;
-    let found = server.api(Provider::AzureDevops, "acme/shop/_git/app").pull_requests().await.unwrap().unwrap();
-    let found: Vec<_> = pulls(&found).iter().map(|pull| (pull.number == 99, pull.is_fork)).collect();
-    assert_eq!(found, [(false, false)]);
 }
 
 #[tokio::test]

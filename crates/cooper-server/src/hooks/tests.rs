@@ -5,6 +5,7 @@ mod inside;
 mod missing;
 mod page;
 mod registering;
+mod whose;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -220,28 +221,28 @@ const REPOSITORY: &str = "https://git.example/team/app.git";
 async fn what_each_forge_sends_starts_its_task_once() {
     let world = World::new().await;
     for (name, context, provider, sent) in [
-        ("github", "https://github.com/acme/shop.git", Provider::GitHub, ["push", "tag", "pull-request-opened"]),
-        ("gitlab", "https://gitlab.example/team/app.git", Provider::GitLab, ["push", "tag", "merge-request-open"]),
-        ("gitea", "http://git.example:3000/team/app.git", Provider::Gitea, ["push", "tag", "pull-request-opened"]),
+        ("github", "https://github.com/acme/shop.git", Provider::GitHub, &["push", "tag", "pull-request-opened"][..]),
+        ("gitlab", "https://gitlab.example/team/app.git", Provider::GitLab, &["push", "tag", "merge-request-open"][..]),
+        ("gitea", "http://git.example:3000/team/app.git", Provider::Gitea, &["push", "tag", "pull-request-opened"][..]),
         (
             "bb-cloud",
             "https://bitbucket.org/acme/shop.git",
             Provider::BitbucketCloud,
-            ["push", "pull-request-created", "pull-request-updated-fork"],
+            &["push", "pull-request-created", "pull-request-updated-fork"][..],
         ),
         (
             "bb-server",
             "https://bitbucket.example/scm/shop/app.git",
             Provider::BitbucketServer,
-            ["refs-changed", "pull-request-opened", "pull-request-updated-fork"],
+            &["refs-changed", "pull-request-opened", "pull-request-updated-fork"][..],
         ),
         (
             "azure",
             "https://dev.azure.com/acme/My%20Shop/_git/app",
             Provider::AzureDevops,
-            ["push", "pull-request-created", "pull-request-fork"],
+            &["push", "pull-request-fork"][..],
         ),
-        ("generic", REPOSITORY, Provider::Generic, ["push", "tag", "push-from-a-shell"]),
+        ("generic", REPOSITORY, Provider::Generic, &["push", "tag", "push-from-a-shell"][..]),
     ] {
         let before = world.runs().await.len();
         let hook = world.task(name, context, json!({"provider": provider.as_str(), "skipCi": false})).await;
@@ -256,7 +257,7 @@ async fn what_each_forge_sends_starts_its_task_once() {
         }
         world.pass().await;
         let deliveries = world.hooks(name).await.deliveries;
-        assert_eq!(deliveries.len(), 3, "{name}");
+        assert_eq!(deliveries.len(), sent.len(), "{name}");
         let mut started = 0;
         for delivery in &deliveries {
             let outcomes = delivery.outcomes.as_ref().expect("worked off");

@@ -16,7 +16,9 @@ use cooper_ports::store_error::StoreError;
 use cooper_types::{PoolName, RunId, TaskName, Timestamp};
 use futures::FutureExt as _;
 
+use super::git::Unlisted;
 use super::rooms::{MANY_PATTERNS, Side};
+use super::whose;
 use crate::core::Core;
 use crate::problem::chain;
 use crate::stored_tasks::{self, For, Given, NotAsked, TRIED_FOR};
@@ -115,7 +117,7 @@ async fn work_off(
     // A task that is gone has taken its hooks and deliveries with it.
     let Some(record) = core.tasks.find_task(&pending.task).await? else { return Ok(Done::Yes) };
     let mut pending = pending;
-    let events = match std::mem::replace(&mut pending.events, Ok(Vec::new())) {
+    let mut events = match std::mem::replace(&mut pending.events, Ok(Vec::new())) {
         Ok(events) => events,
         Err(why) => {
             tracing::error!(task = %pending.task, delivery = pending.delivery, why, "kept delivery can't be read");
@@ -125,6 +127,13 @@ async fn work_off(
             return Ok(Done::Yes);
         }
     };
+    if let Err(Unlisted { is_passing, why }) = whose::find_out(core, &record.task, &mut events).await {
+        if is_passing && core.clock.now().since(since) < TRIED_FOR {
+            tracing::warn!(task = %pending.task, delivery = pending.delivery, why, "whose a pull request is can't be found out now; trying again");
+            return Ok(Done::Later);
+        }
+        whose::give_up(&mut events, &why);
+    }
     let pools = match record.task.sources.values().any(|settings| settings.fork_pool.is_some()) {
         true => core.agent_store.list_pools().await?,
         false => Vec::new(),

@@ -160,7 +160,7 @@ async fn branches_and_tags_are_listed_without_a_fetch() {
     let second = repository.commit_files(&[("src/b.txt", "b\n")]);
     let list = async |name: &str, credentials: &dyn CredentialSource| {
         let source = GitSource::parse(&world.server.url(name)).unwrap();
-        let list = references(&world.egress, credentials, &source.url).await?;
+        let list = references(&world.egress, credentials, &source.url, &["refs/heads/", "refs/tags/"]).await?;
         Ok::<_, GitError>(list.into_iter().collect::<std::collections::BTreeSet<_>>())
     };
     let of = |name: &str, id: &String, peeled: Option<&String>| ListedReference {
@@ -177,6 +177,12 @@ async fn branches_and_tags_are_listed_without_a_fetch() {
     assert_eq!(list("app.git", &NoCredentials).await.unwrap(), expect);
     world.server.behave("app.git", &[Behaviour::OldProtocol]);
     assert_eq!(list("app.git", &NoCredentials).await.unwrap(), expect, "by the older protocol too");
+    for behaviour in [&[][..], &[Behaviour::OldProtocol]] {
+        world.server.behave("app.git", behaviour);
+        let source = GitSource::parse(&world.server.url("app.git")).unwrap();
+        let one = references(&world.egress, &NoCredentials, &source.url, &["refs/heads/topic"]).await.unwrap();
+        assert_eq!(one, [of("refs/heads/topic/a", &first, None)], "{behaviour:?}");
+    }
     world.server.behave("app.git", &[Behaviour::Password("git", "secret")]);
     assert!(list("app.git", &NoCredentials).await.is_err());
     assert!(list("none.git", &NoCredentials).await.is_err());

@@ -163,6 +163,14 @@ async fn credentials_are_for_live_attempts_of_whom_they_are_for() {
         "the newer one is in the older one's place"
     );
 
+    let kept = async |of: &str, text: &str| {
+        let found = store.credential_of(&principal(of), &host(text)).await.unwrap();
+        found.map(|found| (String::from_utf8(found.sealed).unwrap(), found.username))
+    };
+    let of = |sealed: &str| Some((sealed.to_owned(), "bot".to_owned()));
+    assert_eq!((kept("alice", "git.example").await, kept("bob", "git.example").await), (of("one"), None));
+    assert_eq!(kept("bob", "other.example:8443").await, of("two"));
+
     let (alice, bob) = (fixture.start_of(from_git("alice")).await, fixture.start_of(from_git("bob")).await);
     let given = async |of: Started, text: &str| {
         let found = store.credential_for(of.run, of.attempt, &host(text)).await.unwrap();

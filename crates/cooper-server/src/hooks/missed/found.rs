@@ -2,23 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use async_trait::async_trait;
 use cooper_engine::task::Task;
-use cooper_engine::trigger::event::{ChangedFiles, Push, RefChange, SourceChange, SourceEvent, TagPush};
+use cooper_engine::trigger::event::{ChangedFiles, HeadOwner, Push, RefChange, SourceChange, SourceEvent, TagPush};
 use cooper_engine::trigger::name::{CommitId, RefName};
 use cooper_engine::trigger::provider::Provider;
 use cooper_engine::trigger::repository::{EventRepository, RepositoryUrl};
 use cooper_forge::api::ForgeError;
 use cooper_ports::references::{Reference, ReferenceKind};
 use cooper_ports::store_error::StoreError;
-use cooper_source::git::{CredentialSource, GitCredential, GitError, ListedReference};
+use cooper_source::git::ListedReference;
 use cooper_spec::source::RemoteSource;
-use cooper_types::{SecretString, SourceHost, TaskName};
 
 use super::{Look, MOST, listens};
 use crate::core::Core;
-use crate::hooks::forges;
-use crate::orders::task_credential_purpose;
+use crate::hooks::git::{self, Shown, Unlisted};
+use crate::hooks::{forges, whose};
 use crate::problem::chain;
 
 /// What is there.
@@ -49,22 +47,8 @@ impl Look {
         let Some(RemoteSource::Git(context)) = &task.source else {
             return Err("the task's context is no Git repository any more".to_owned());
         };
-        let credentials = TaskCredentials { core, task: &task.name };
-        let listed = cooper_source::git::references(&core.egress, &credentials, &context.url);
-        self.wait(task, &context.url.host(), listed).await?.map_err(|error| {
-            tracing::info!(task = %task.name, error = chain(&error), "task's repository can't be looked at");
-            // Looks show what the task itself keeps, and nothing that its principal has.
-            let mend = |host: &str| format!("`cooper task credential add --name {} --login-server {host}`", task.name);
-            match &error {
-                GitError::CredentialsNeeded { host, .. } => {
-                    format!("`{host}` asks for a login, and the task keeps none: {} sets one", mend(host))
-                }
-                GitError::CredentialsRefused { host, .. } => {
-                    format!("`{host}` does not take the task's login: {} sets another", mend(host))
-                }
-                error => error.told(),
-            }
-        })
+        let listed = git::list(core, task, &context.url, Shown::Tasks, &["refs/heads/", "refs/tags/"]);
+        self.wait(task, &context.url.host(), listed).await?.map_err(|unlisted| unlisted.why)
     }
 
     /// The open pull requests, or why they can't be looked at; nothing where there is nobody to ask, or no token to do it with.
@@ -91,7 +75,7 @@ impl Look {
                     continue;
                 }
             };
-            let listed = match self.wait(task, &url.host(), api.pull_requests()).await {
+            let mut listed = match self.wait(task, &url.host(), api.pull_requests()).await {
                 Ok(Ok(Some(listed))) => listed,
                 Ok(Ok(None)) => {
                     return Ok(Some(Err("it has too many open pull requests to be looked at".to_owned())));
@@ -105,8 +89,19 @@ impl Look {
                 }
                 Err(why) => return Ok(Some(Err(why))),
             };
+            if whose::unknown(&mut listed).next().is_some() {
+                let branches = git::list(core, task, url, Shown::Tasks, &["refs/heads/"]);
+                match self.wait(task, &url.host(), branches).await {
+                    Ok(Ok(branches)) => whose::unknown(&mut listed).for_each(|pull| whose::settle(pull, &branches)),
+                    Ok(Err(Unlisted { why, .. })) | Err(why) => return Ok(Some(Err(why))),
+                }
+            }
             let of = |event: SourceEvent| {
                 let SourceChange::PullRequest(pull) = &event.change else { return None };
+                // Its branch may have moved between the two lists: another look will know more.
+                if matches!(pull.head_owner, HeadOwner::Unconfirmed { .. }) {
+                    return None;
+                }
                 let (reference, at) = (Reference::PullRequest(pull.number), pull.head.commit.clone()?);
                 // It was asked of this repository.
                 let event = SourceEvent { repository: Some(repository.clone()), ..event };
@@ -165,21 +160,4 @@ fn repository(task: &Task) -> Option<EventRepository> {
     let url = task.source.as_ref()?.repository()?;
     let url = RepositoryUrl::parse(&url.to_string()).ok()?;
     Some(EventRepository { name: url.path().to_owned(), urls: vec![url], any_case: true })
-}
-
-/// What a task keeps for its repository's host, which is shown to that host alone.
-struct TaskCredentials<'a> {
-    core: &'a Core,
-    task: &'a TaskName,
-}
-
-#[async_trait]
-impl CredentialSource for TaskCredentials<'_> {
-    async fn for_host(&self, host: &str) -> Result<Option<GitCredential>, Box<dyn std::error::Error + Send + Sync>> {
-        let host = SourceHost::parse(host)?;
-        let Some(token) = self.core.statuses.task_token(self.task, &host).await? else { return Ok(None) };
-        let value = self.core.key.unseal(&task_credential_purpose(&self.task.key(), &host), &token.sealed)?;
-        let password = SecretString::new(String::from_utf8(value.expose().to_vec())?);
-        Ok(Some(GitCredential { username: token.username, password }))
-    }
 }

@@ -10,19 +10,19 @@ use url::Url;
 use super::*;
 
 /// What names a host in a URL: its address in the usual form, and its port.
-fn authority(host: &str) -> String {
+pub(super) fn authority(host: &str) -> String {
     let url = Url::parse(&format!("http://{host}/")).expect("a URL");
     format!("{}:{}", url.host_str().expect("a host"), url.port_or_known_default().expect("a port"))
 }
 
 /// A world beside a trap, whose tasks have names of their own.
-struct Beside {
-    world: World,
+pub(super) struct Beside {
+    pub(super) world: World,
     tasks: AtomicUsize,
 }
 
 impl Beside {
-    async fn new(trap: &Trap) -> Self {
+    pub(super) async fn new(trap: &Trap) -> Self {
         let data = tempfile::tempdir().expect("temp dir");
         let clock = Arc::new(ManualClock::new(Timestamp::from_micros(START)));
         let (core, store) = testing::core_beside(trap, data.path(), Some(clock.clone())).await;
@@ -40,12 +40,21 @@ impl Beside {
         assert_eq!(status, StatusCode::OK, "{text}");
         (name, hook)
     }
+
+    /// A task for pull requests of an Azure DevOps at this host, with nothing that it could be shown.
+    pub(super) async fn azure_task(&self, host: &str) -> (String, Known) {
+        let name = format!("nightly-{}", self.tasks.fetch_add(1, Ordering::Relaxed));
+        let context = format!("http://{host}/acme/shop/_git/app");
+        let trigger = json!({"provider": "azure-devops", "events": ["pullrequest"]});
+        let hook = self.world.task(&name, &context, trigger).await;
+        (name, hook)
+    }
 }
 
 const EVENTS: [&str; 3] = ["commit", "pullrequest", "tag"];
 
 /// What an owner is told; where a name leads is not among it.
-fn told(host: &str, told: Option<String>) -> String {
+pub(super) fn told(host: &str, told: Option<String>) -> String {
     let told = told.unwrap_or_default();
     // A redirect says itself where it leads.
     if host.contains("localhost") && !host.starts_with("open.") {

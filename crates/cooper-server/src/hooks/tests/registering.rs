@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 
 use axum::Json;
 use axum::extract::State;
@@ -21,6 +21,9 @@ struct Kept {
     /// What it answers to everything, if that is not 0.
     refuses: AtomicU16,
     asked: AtomicUsize,
+    /// Whether Git wants a login.
+    is_private: AtomicBool,
+    /// What was shown for one.
     tokens: Mutex<BTreeSet<String>>,
     /// Its open pull requests.
     pulls: Mutex<Vec<Value>>,
@@ -57,6 +60,16 @@ impl Forge {
         *self.kept.references.lock().expect("no panic") = references.to_vec();
     }
 
+    /// Has Git ask for a login from now on.
+    pub(super) fn close(&self) {
+        self.kept.is_private.store(true, Ordering::SeqCst);
+    }
+
+    /// What it was shown.
+    pub(super) fn shown(&self) -> BTreeSet<String> {
+        self.kept.tokens.lock().expect("no panic").clone()
+    }
+
     pub(super) fn asked(&self) -> usize {
         self.kept.asked.load(Ordering::SeqCst)
     }
@@ -87,12 +100,18 @@ async fn answer(
     }
     let mut hooks = kept.hooks.lock().expect("no panic");
     let path = uri.path();
-    if path == "/acme/shop.git/info/refs" {
+    if path.ends_with("/info/refs") {
+        if kept.is_private.load(Ordering::SeqCst) && shown.is_empty() {
+            return (StatusCode::UNAUTHORIZED, [("www-authenticate", "Basic realm=\"git\"")]).into_response();
+        }
         let references = kept.references.lock().expect("no panic").clone();
         return advertised(&references);
     }
     if (&method, path) == (&Method::GET, "/api/v3/repos/acme/shop/pulls") {
         return Json(kept.pulls.lock().expect("no panic").clone()).into_response();
+    }
+    if path == "/acme/shop/_apis/git/repositories/app/pullrequests" {
+        return Json(json!({"value": kept.pulls.lock().expect("no panic").clone()})).into_response();
     }
     match (method, path.to_ascii_lowercase().strip_prefix("/api/v3/repos/acme/shop/hooks")) {
         (Method::GET, Some("")) => Json(hooks.clone()).into_response(),

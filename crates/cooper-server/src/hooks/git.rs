@@ -1,0 +1,89 @@
+//! A task's repository as Git lists it: which branches and tags it has, and what it says to whom it does not let in.
+//!
+//! What the task itself keeps for the repository's host is shown to that host. What its principal's runs may use is shown
+//! only where a run is about to do the same.
+
+use async_trait::async_trait;
+use cooper_engine::task::Task;
+use cooper_source::git::{CredentialSource, GitCredential, GitError, ListedReference};
+use cooper_spec::source::RepositoryUrl;
+use cooper_types::{SecretString, SourceHost};
+
+use crate::core::Core;
+use crate::orders::{credential_purpose, task_credential_purpose};
+use crate::problem::chain;
+
+/// Whose credentials a repository's host is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// The task's own.
+    Tasks,
+    /// Those that a run of the task would be given.
+    Runs,
+}
+
+/// Why a repository can't be listed.
+pub(super) struct Unlisted {
+    /// Whether it may be listed in a moment, without anybody changing anything.
+    pub(super) is_passing: bool,
+    /// Why, in words for the task's owner.
+    pub(super) why: String,
+}
+
+/// The references whose names begin with one of these.
+pub(super) async fn list(
+    core: &Core,
+    task: &Task,
+    url: &RepositoryUrl,
+    shown: Shown,
+    prefixes: &[&str],
+) -> Result<Vec<ListedReference>, Unlisted> {
+    let credentials = Credentials { core, task, shown };
+    let listed = cooper_source::git::references(&core.egress, &credentials, url, prefixes).await;
+    listed.map_err(|error| {
+        tracing::info!(task = %task.name, error = chain(&error), "task's repository can't be looked at");
+        let mend = |host: &str| format!("`cooper task credential add --name {} --login-server {host}`", task.name);
+        let why = match &error {
+            GitError::CredentialsNeeded { host, .. } => {
+                format!("`{host}` asks for a login, and the task keeps none: {} sets one", mend(host))
+            }
+            GitError::CredentialsRefused { host, .. } => {
+                format!("`{host}` does not take the task's login: {} sets another", mend(host))
+            }
+            error => error.told(),
+        };
+        Unlisted { is_passing: error.is_transient() || error.is_fetchers_own(), why }
+    })
+}
+
+/// What a repository's host is shown, and nobody else.
+struct Credentials<'a> {
+    core: &'a Core,
+    task: &'a Task,
+    shown: Shown,
+}
+
+#[async_trait]
+impl CredentialSource for Credentials<'_> {
+    async fn for_host(&self, host: &str) -> Result<Option<GitCredential>, Box<dyn std::error::Error + Send + Sync>> {
+        let Self { core, task, shown } = self;
+        let host = SourceHost::parse(host)?;
+        let (username, sealed, purpose) = match core.statuses.task_token(&task.name, &host).await? {
+            Some(token) => (token.username, token.sealed, task_credential_purpose(&task.name.key(), &host)),
+            None if *shown == Shown::Tasks => return Ok(None),
+            None => match core.credentials.credential_of(&task.principal, &host).await? {
+                Some(kept) => {
+                    tracing::info!(
+                        task = %task.name, host = %host, principal = %task.principal,
+                        "credential shown to learn whose a pull request is"
+                    );
+                    (kept.username, kept.sealed, credential_purpose(&host))
+                }
+                None => return Ok(None),
+            },
+        };
+        let value = core.key.unseal(&purpose, &sealed)?;
+        let password = SecretString::new(String::from_utf8(value.expose().to_vec())?);
+        Ok(Some(GitCredential { username, password }))
+    }
+}
