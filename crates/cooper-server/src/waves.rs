@@ -4,8 +4,10 @@
 //! a wave that has not changed and a member that is not to be tried just now, is lost without harm. So a crash, a second
 //! server and a lost wake-up cost a moment. What a wave does is `cooper_engine::wave`'s to say.
 
+mod flights;
 mod followers;
 pub(crate) mod news;
+mod opening;
 pub(crate) mod poller;
 mod shares;
 mod steer;
@@ -18,43 +20,28 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cooper_engine::wave::{self, Apart, Change, ImageTag, Member, MemberState, Pauses, WaveEvent, WavePhase};
+use cooper_engine::wave::{Pauses, WaveEvent, WavePhase};
 use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::store_error::StoreError;
-use cooper_ports::waves::{
-    BaseChange, BaseGraph, ChangedBy, EndedMember, NewRefusal, OpenWave, SaveWave, StoredWave, WaveHead,
-};
-use cooper_types::{TaskName, Timestamp, WaveId};
+use cooper_ports::waves::{EndedMember, SaveWave, StoredWave, WaveHead};
+use cooper_types::{Timestamp, WaveId};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant as Moment;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
 use crate::problem::chain;
-use crate::tasks::off_the_loop;
-use shares::{ASKED_AT_ONCE, Next, Owner, Queues, Turns};
-use turn::{Asked, Outcome, Ready, Turn};
+use flights::taken;
+use shares::{Owner, Turns};
+use turn::{Outcome, Ready, Turn};
 
 pub(crate) use steer::{retry, steer, unknown};
 pub(crate) use why::{Waits, reasons};
 
 /// The longest sleep: what a lost wake-up costs.
 const PERIOD: Duration = Duration::from_secs(2);
-/// Moved tags that are looked at together.
-const BATCH: u32 = 1000;
-/// Who takes longer to be asked for keeps nobody else from being.
-const SLOW: Duration = Duration::from_secs(1);
-/// How long a request stands that there was no room for. After that it is asked for anew: rights and tasks change.
-const STANDS: Duration = Duration::from_secs(10);
-/// Runs that wait for an agent for so long take no room any more: others may have one. So many of them may do that.
+/// Runs that wait for an agent for so long take no room any more: others may have one.
 const AGENTLESS: Duration = Duration::from_secs(600);
-const MAX_AGENTLESS: usize = 1000;
-/// How long a member is let be whose task is busy, at first and at the most.
-const BUSY: Duration = Duration::from_secs(2);
-const LONGEST_BUSY: Duration = Duration::from_secs(30);
-/// How long one is let be that can't be asked for or accepted, at first and at the most.
-const RETRY: Duration = Duration::from_secs(5);
-const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 /// Runs until cancelled.
 pub(crate) async fn run(core: Arc<Core>, shutdown: CancellationToken) {
@@ -198,101 +185,6 @@ impl Waves {
         self.held.retain(|_, held| held.waits_for.as_ref().is_none_or(|task| !tasks.contains(task)));
     }
 
-    /// Opens waves for the tags that have moved: one for all that nobody's run moved, and one for each task or wave that did.
-    /// Tells the waves for whose pushes that was not possible: they don't go on before.
-    async fn open(&mut self) -> Result<BTreeSet<WaveId>, StoreError> {
-        let mut unplanned = BTreeSet::new();
-        loop {
-            let changes = self.core.waves.base_changes(BATCH).await?;
-            let mut is_all = changes.len() < BATCH as usize;
-            let mut groups: BTreeMap<Option<ChangedBy>, Vec<BaseChange>> = BTreeMap::new();
-            for change in changes {
-                let by = change.by.clone().filter(|by| by.task.is_some());
-                groups.entry(by).or_default().push(change);
-            }
-            for (by, changes) in groups {
-                let (of, images) = (by.as_ref().and_then(|by| by.wave), shown(&changes));
-                if let Err(error) = self.open_one(by, changes).await {
-                    is_all = true;
-                    unplanned.extend(of);
-                    tracing::error!(
-                        images,
-                        error = chain(&error),
-                        "no wave can be planned for moved tags; trying again"
-                    );
-                }
-            }
-            if is_all {
-                return Ok(unplanned);
-            }
-        }
-    }
-
-    async fn open_one(&mut self, by: Option<ChangedBy>, changes: Vec<BaseChange>) -> Result<(), StoreError> {
-        let open = self.planned(by, changes).await?;
-        let (images, cuts, members) = (shown(&open.changes), open.cuts.len(), open.members.len());
-        if let Some(wave) = self.core.waves.open_wave(open).await? {
-            failpoint::pass(Failpoint::WaveOpened);
-            tracing::info!(wave = %wave, images, members, cuts, "wave opened");
-        }
-        Ok(())
-    }
-
-    /// Plans for changes that have the same cause.
-    async fn planned(&mut self, by: Option<ChangedBy>, changes: Vec<BaseChange>) -> Result<OpenWave, StoreError> {
-        let apart = self.apart(by).await?;
-        let images: Vec<_> = changes.iter().map(|change| change.image.clone()).collect();
-        let BaseGraph { graph, unreadable } = self.core.waves.base_graph(&images).await?;
-        for (task, error) in unreadable {
-            tracing::error!(
-                task,
-                error = chain(&error),
-                "task can't be read; it is in no wave until its row is mended"
-            );
-        }
-        let wanted: Vec<Change> =
-            changes.iter().map(|change| Change { image: change.image.clone(), to: Some(change.to.clone()) }).collect();
-        let (plan, apart) = off_the_loop(move || (wave::plan(&graph, &wanted, &apart), apart)).await;
-        let became = |image: &ImageTag| {
-            let to = changes.iter().find(|change| change.image == *image).map(|change| change.to.to_string());
-            format!("base image {image} became {}", to.unwrap_or_default())
-        };
-        let refused = plan.refused.iter().filter(|refused| refused.direct).map(|refused| NewRefusal {
-            task: refused.task.clone(),
-            event: became(&refused.image),
-            rule: refused.rule.as_str().to_owned(),
-        });
-        // Those whose turn would have come now. What is cut further on is told when that moves.
-        let cut = plan.cuts.iter().filter(|cut| images.contains(&cut.image)).map(|cut| NewRefusal {
-            task: cut.task.clone(),
-            event: became(&cut.image),
-            rule: "a run of its own led to that: tasks that stand on each other are built once each".to_owned(),
-        });
-        Ok(OpenWave {
-            refusals: refused.chain(cut).collect(),
-            cuts: plan.cuts,
-            members: plan.members,
-            origins: apart.origins,
-            changes,
-        })
-    }
-
-    /// Which tasks stand apart from what somebody's pushes set off.
-    async fn apart(&mut self, by: Option<ChangedBy>) -> Result<Apart, StoreError> {
-        let Some(ChangedBy { task: Some(task), wave }) = by else { return Ok(Apart::default()) };
-        let alone = Apart { origins: BTreeSet::from([task.key()]), ..Apart::default() };
-        let Some(id) = wave else { return Ok(alone) };
-        let heads = self.core.waves.open_waves(AGENTLESS).await?;
-        let generation = heads.iter().find(|head| head.id == id).map(|head| head.generation);
-        if let Some(known) = self.known.get(&id).filter(|known| Some(known.generation) == generation) {
-            let built = self.core.waves.built_since(id).await?;
-            return Ok(known.wave.apart(&task, &built));
-        }
-        let Some(found) = self.core.waves.find_wave(id).await? else { return Ok(alone) };
-        let built = self.core.waves.built_since(id).await?;
-        Ok(found.wave.apart(&task, &built))
-    }
-
     /// Changes a wave by events, those that are refused left out. If somebody else was faster, the next look begins anew.
     async fn change(&mut self, id: WaveId, events: Vec<WaveEvent>) -> Result<(), StoreError> {
         let stored = match self.known.remove(&id) {
@@ -362,185 +254,4 @@ impl Waves {
             }
         }
     }
-
-    /// How many more runs may go on. Those of paused and cancelled waves that go on still use the agents as others do; whoever
-    /// only waits there takes no room.
-    fn room(&self) -> usize {
-        let agentless: usize = self.heads.iter().map(|head| head.agentless.len()).sum();
-        if agentless >= MAX_AGENTLESS {
-            return 0;
-        }
-        let running = taken(&self.heads);
-        let places = self.in_flight.values().filter(|flight| flight.has_place).count();
-        self.core.wave_concurrency.saturating_sub(running + places)
-    }
-
-    /// Has members begin, as many as there is room for.
-    fn send_off(&mut self) {
-        let (now, moment) = (self.core.clock.now(), Moment::now());
-        let mut room = self.room();
-        let Self { ready, known, pauses, .. } = self;
-        let stands = |since: Moment| moment.duration_since(since) < STANDS;
-        ready.retain(|ready| {
-            let Turn { wave, task, .. } = &ready.turn;
-            stands(ready.since) && known.contains_key(wave) && !pauses.holds(task)
-        });
-        while room > 0 {
-            let Some(ready) = self.ready.pop_front() else { break };
-            if self.in_flight.contains_key(&ready.turn.task.key()) {
-                continue;
-            }
-            room -= 1;
-            self.fly(ready.turn.clone(), true, turn::accept(Arc::clone(&self.core), ready));
-        }
-        let is_slow = |flight: &&Flight| !flight.has_place && moment.duration_since(flight.since) >= SLOW;
-        let asked = self.in_flight.values().filter(|flight| !flight.has_place).count();
-        let quick = asked - self.in_flight.values().filter(is_slow).count();
-        let mut left = room.saturating_sub(quick).min(ASKED_AT_ONCE.saturating_sub(asked));
-        if left == 0 {
-            return;
-        }
-        let mut queues = self.queues(now);
-        while left > 0 {
-            let Some(Next { wave, owner, member }) = queues.next(&mut self.turns) else { return };
-            let Some(known) = self.known.get(&wave).and_then(|known| known.wave.members.get(member)) else { continue };
-            let task = known.task.clone();
-            if self.in_flight.contains_key(&task.key()) {
-                continue;
-            }
-            queues.is_asked(wave, &owner);
-            left -= 1;
-            let first = self.held.get(&(wave, member)).map_or(now, |held| held.first);
-            let turn = Turn { wave, member, task, owner, tried_for: now.since(first) };
-            self.fly(turn.clone(), false, turn::ask(Arc::clone(&self.core), turn));
-        }
-    }
-
-    /// The members that may be tried now, and what runs or is on its way.
-    fn queues(&self, now: Timestamp) -> Queues {
-        // A task may wait in several waves: where one of them has its run asked for, the others look what comes of that.
-        let is_ready: BTreeSet<&TaskName> = self.ready.iter().map(|ready| &ready.turn.task).collect();
-        let mut queues = Queues::default();
-        for (id, stored) in &self.known {
-            let owner = |member: &Member| stored.owners.get(&member.task.key()).cloned();
-            let may = |member: &usize| {
-                let is_held = self.held.get(&(*id, *member)).is_some_and(|held| held.until > now);
-                !is_held && !is_ready.contains(&stored.wave.members[*member].task)
-            };
-            for place in stored.wave.ready(&self.pauses).into_iter().filter(may) {
-                queues.waits(*id, owner(&stored.wave.members[place]), place);
-            }
-            let runs = |member: &&Member| matches!(member.state, MemberState::Running { .. });
-            // Those that take no room count for nobody, or whose they are would get no place any more.
-            let head = self.heads.iter().find(|head| head.id == *id);
-            let agentless: BTreeSet<usize> = head.into_iter().flat_map(|head| head.agentless.iter().copied()).collect();
-            let members = stored.wave.members.iter().enumerate().filter(|(place, _)| !agentless.contains(place));
-            for member in members.map(|(_, member)| member).filter(runs) {
-                queues.runs(*id, &owner(member));
-            }
-        }
-        for flight in self.in_flight.values() {
-            match flight.has_place {
-                true => queues.runs(flight.wave, &flight.owner),
-                false => queues.is_asked(flight.wave, &flight.owner),
-            }
-        }
-        queues
-    }
-
-    fn fly(
-        &mut self,
-        turn: Turn,
-        has_place: bool,
-        outcome: impl Future<Output = Result<Outcome, StoreError>> + Send + 'static,
-    ) {
-        self.in_flight.insert(
-            turn.task.key(),
-            Flight { wave: turn.wave, owner: turn.owner.clone(), since: Moment::now(), has_place },
-        );
-        let flight = self.flights.spawn(outcome);
-        self.of_flight.insert(flight.id(), turn);
-    }
-
-    /// Takes in what has landed by now: one look is enough for all of them.
-    async fn all_landed(&mut self, first: Landed) {
-        let mut landed = Some(first);
-        while let Some(one) = landed {
-            self.landed(one).await;
-            landed = self.flights.try_join_next_with_id();
-        }
-    }
-
-    /// Takes in what became of a member that was on its way.
-    async fn landed(&mut self, landed: Landed) {
-        let (id, outcome) = match landed {
-            Ok((id, outcome)) => (id, outcome),
-            Err(error) => {
-                tracing::error!(error = chain(&error), "a member's turn in a wave broke off; trying again");
-                (error.id(), Ok(Outcome::Asked(Asked::NotYet("its turn broke off".to_owned()))))
-            }
-        };
-        let Some(turn) = self.of_flight.remove(&id) else { return };
-        self.in_flight.remove(&turn.task.key());
-        let key = (turn.wave, turn.member);
-        match outcome {
-            Ok(Outcome::Asked(Asked::Ready(ready))) => self.ready.push_back(*ready),
-            Ok(Outcome::Asked(Asked::Event(event))) => {
-                self.held.remove(&key);
-                if let Err(error) = self.change(turn.wave, vec![event]).await {
-                    tracing::error!(wave = %turn.wave, error = chain(&error), "wave can't be changed; trying again");
-                }
-            }
-            Ok(Outcome::Asked(Asked::Busy { maker, why })) => {
-                self.core.wave_waits.note(key, why);
-                let now = self.core.clock.now();
-                let waits = self.held.get(&key).map_or(0, |held| held.waits);
-                let until = now.after(BUSY.saturating_mul(1 << waits.min(8)).min(LONGEST_BUSY));
-                // What it waits for is no trouble: that begins to count when it is over.
-                let held = Held { until, waits: waits + 1, waits_for: maker, ..Held::new(now) };
-                self.held.insert(key, held);
-            }
-            Ok(Outcome::Asked(Asked::NotYet(why))) => self.hold(key, &why),
-            Ok(Outcome::Started(run)) => {
-                self.held.remove(&key);
-                if let Some(stored) = self.known.get_mut(&turn.wave) {
-                    let started = WaveEvent::Started { member: turn.member, run };
-                    match stored.wave.apply(started, self.core.clock.now()) {
-                        // It is in the rows: the transaction that accepted the run changed the wave.
-                        Ok(_) => stored.generation += 1,
-                        // It was read after that.
-                        Err(_) => drop(self.known.remove(&turn.wave)),
-                    }
-                }
-            }
-            // Somebody else has changed the wave.
-            Ok(Outcome::Stale) => drop(self.known.remove(&turn.wave)),
-            Err(error) => {
-                tracing::error!(wave = %turn.wave, task = %turn.task, error = chain(&error), "member of a wave can't begin; trying again");
-                self.hold(key, "the server has a trouble of its own, which its log tells");
-            }
-        }
-    }
-
-    /// Lets a member be for a time that grows.
-    fn hold(&mut self, key: (WaveId, usize), why: &str) {
-        self.core.wave_waits.note(key, format!("it is tried again: {why}"));
-        let now = self.core.clock.now();
-        let held = self.held.entry(key).or_insert_with(|| Held::new(now));
-        let pause = RETRY.saturating_mul(1 << held.tries.min(8)).min(LONGEST_RETRY);
-        held.tries += 1;
-        (held.waits, held.waits_for) = (0, None);
-        held.until = now.after(pause);
-    }
-}
-
-/// How many runs of waves take room.
-fn taken(heads: &[WaveHead]) -> usize {
-    heads.iter().map(|head| head.running.saturating_sub(head.agentless.len())).sum()
-}
-
-/// The images that changed, for the log.
-fn shown(changes: &[BaseChange]) -> String {
-    let images: BTreeSet<String> = changes.iter().map(|change| change.image.to_string()).collect();
-    images.into_iter().collect::<Vec<_>>().join(" ")
 }

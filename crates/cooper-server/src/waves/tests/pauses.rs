@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use cooper_engine::wave::MemberState;
+
 use super::chains::{make, two_levels};
 use super::*;
 
