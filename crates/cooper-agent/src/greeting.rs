@@ -7,11 +7,11 @@ use std::sync::Arc;
 use cooper_api::agent::{SpokenByAgent, TAKES_IMAGES, wire};
 use cooper_ports::agents::DiskSpace;
 use cooper_ports::engine::EngineDescription;
-use cooper_types::Platform;
+use cooper_types::{Leave, Platform};
 use tokio::sync::watch;
 
 use crate::error::AgentError;
-use crate::settings::AgentSettings;
+use crate::settings::{AgentSettings, StepPolicy};
 
 /// Makes greetings of what is known now.
 pub(crate) struct Greeting {
@@ -58,7 +58,7 @@ impl Greeting {
             incarnation: incarnation.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             slots: settings.slots,
-            capabilities: vec![TAKES_IMAGES.to_owned()],
+            capabilities: std::iter::once(TAKES_IMAGES.to_owned()).chain(allowed(&settings.steps)).collect(),
             ..wire::Hello::default()
         }
     }
@@ -110,6 +110,12 @@ fn own_platform() -> Option<Platform> {
     Platform::parse(&format!("linux/{architecture}")).ok()
 }
 
+/// What steps that need an operator's leave have here.
+fn allowed(policy: &StepPolicy) -> impl Iterator<Item = String> {
+    let networks = policy.networks.iter().map(|name| Leave::Network(name.clone()));
+    policy.privileged.then_some(Leave::Privileged).into_iter().chain(networks).map(|leave| leave.capability())
+}
+
 #[cfg(test)]
 mod tests {
     use cooper_ports::engine::EngineOwner;
@@ -137,6 +143,8 @@ mod tests {
                 EngineOwner::new("test"),
             );
             settings.platforms = wanted.iter().map(|text| platform(text)).collect();
+            settings.steps.privileged = true;
+            settings.steps.networks = ["lan".to_owned()].into();
             let disk = watch::Sender::new(Some(DiskSpace { free: 5, total: 7 })).subscribe();
             Greeting::new(&settings, watch::Sender::new(Arc::new(engine.clone())).subscribe(), disk, "1")
         };
@@ -144,6 +152,7 @@ mod tests {
             let hello = greeting(wanted).expect("a greeting").hello();
             assert_eq!(hello.native_platforms, native, "{wanted:?}");
             assert_eq!(hello.emulated_platforms, emulated, "{wanted:?}");
+            assert_eq!(hello.capabilities, [TAKES_IMAGES, "allows:privileged", "allows:network=lan"]);
             assert_eq!((hello.disk_free_bytes, hello.disk_total_bytes), (Some(5), Some(7)));
         };
         check(&[], &["linux/amd64"], &["linux/386", "linux/arm64"]);

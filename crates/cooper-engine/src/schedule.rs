@@ -9,7 +9,7 @@ mod tests;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use cooper_types::{AgentName, Platform, PoolName, RunId, Timestamp};
+use cooper_types::{AgentName, Leave, Platform, PoolName, RunId, Timestamp};
 
 use crate::run::{AgentRef, PendingReason, Phase, Placement, Policy, Run};
 
@@ -35,6 +35,8 @@ pub struct AgentView {
     pub unavailable: bool,
     /// It knows what to do with images that other agents left in a registry for a run. Older ones don't.
     pub takes_images: bool,
+    /// What its operator allows.
+    pub allows: BTreeSet<Leave>,
 }
 
 /// A placement that waits.
@@ -50,6 +52,8 @@ pub struct WaitingView {
     pub platform: Platform,
     /// Whether its steps take images that other placements of the run leave.
     pub takes_images: bool,
+    /// What its steps have only where an agent's operator allows it.
+    pub leave: BTreeSet<Leave>,
     /// The higher goes first.
     pub priority: i32,
     /// When the run was accepted: the older goes first.
@@ -122,6 +126,7 @@ pub fn waiting<'a>(runs: impl IntoIterator<Item = &'a Run>, now: Timestamp, poli
                 pool: run.pool.clone(),
                 platform: run.plan.placements[index].platform.clone(),
                 takes_images: run.plan.takes_images(index),
+                leave: run.plan.leave(index),
                 priority: run.priority(),
                 created: run.created,
                 avoid,
@@ -174,6 +179,9 @@ impl<F: Fn(RunId) -> Option<Limit>> Limits<'_, F> {
 /// Of a task with a limit, no more runs are with agents than that: `limit_of` is nothing for runs without one and for those
 /// that an agent has had, which `begun` counts. A run that no agent can take takes no other's place.
 ///
+/// What an operator has to allow is asked of those who do: of no other while one of them is connected, busy or not. Where none
+/// does, an agent refuses the step and says what its operator can do, which helps more than to wait.
+///
 /// The work grows with the number of placements and with that of agents, not with their product.
 pub fn schedule(
     mut waiting: Vec<WaitingView>,
@@ -204,20 +212,23 @@ pub fn schedule(
     decisions
 }
 
+/// What placements ask of an agent: pool, platform, whether they take images of others, and what has to be allowed.
+type Asked<'a> = (&'a PoolName, &'a Platform, bool, &'a BTreeSet<Leave>);
+
 /// The agents, arranged by what is asked of them.
 struct Choice<'a> {
     agents: &'a [AgentView],
     /// How many placements each agent holds, offers of this look included.
     held: Vec<u32>,
     classes: Vec<Class>,
-    index: BTreeMap<(&'a PoolName, &'a Platform, bool), usize>,
+    index: BTreeMap<Asked<'a>, usize>,
     /// Where each agent is in the list.
     positions: BTreeMap<&'a AgentName, usize>,
     /// For each agent, the classes that it is a candidate of, and whether it is one by emulation.
     memberships: Vec<Vec<(usize, bool)>>,
 }
 
-/// All placements of one pool and platform that take images of others, or that take none.
+/// All placements that ask the same.
 struct Class {
     native: Candidates,
     emulated: Candidates,
@@ -273,17 +284,18 @@ impl<'a> Choice<'a> {
 
     /// The class of a placement, made when it is first asked for.
     fn class(&mut self, view: &'a WaitingView) -> usize {
-        let WaitingView { pool, platform, takes_images, .. } = view;
-        if let Some(class) = self.index.get(&(pool, platform, *takes_images)) {
+        let WaitingView { pool, platform, takes_images, leave, .. } = view;
+        if let Some(class) = self.index.get(&(pool, platform, *takes_images, leave)) {
             return *class;
         }
         let number = self.classes.len();
         let (native, emulated) = (Candidates::default(), Candidates::default());
         let barred = self.barred(view);
         let mut class = Class { native, emulated, slots: 0, held: 0, ahead: 0, barred };
-        let able = |agent: &AgentView| {
-            agent.pool == *pool && !agent.draining && agent.can_do(platform) && agent.knows(*takes_images)
-        };
+        let is_one = |agent: &AgentView| agent.pool == *pool && agent.can_do(platform) && agent.knows(*takes_images);
+        let is_allowed = self.agents.iter().any(|agent| is_one(agent) && agent.allows.is_superset(leave));
+        let able =
+            |agent: &AgentView| is_one(agent) && !agent.draining && (!is_allowed || agent.allows.is_superset(leave));
         // Who would decline is asked where there is nobody else, and says why.
         let all_unavailable = !self.agents.iter().any(|agent| able(agent) && !agent.unavailable);
         for (index, agent) in self.agents.iter().enumerate() {
@@ -299,7 +311,7 @@ impl<'a> Choice<'a> {
             }
         }
         self.classes.push(class);
-        self.index.insert((pool, platform, *takes_images), number);
+        self.index.insert((pool, platform, *takes_images, leave), number);
         number
     }
 
@@ -345,7 +357,7 @@ impl<'a> Choice<'a> {
 
     /// What keeps all agents from a class, whatever their load.
     fn barred(&self, view: &WaitingView) -> Option<PendingReason> {
-        let WaitingView { pool, platform, takes_images, .. } = view;
+        let WaitingView { pool, platform, takes_images, leave, .. } = view;
         let own: Vec<&AgentView> = self.agents.iter().filter(|agent| agent.pool == *pool).collect();
         if own.is_empty() {
             return Some(match self.agents.is_empty() && *pool == PoolName::default_pool() {
@@ -363,8 +375,10 @@ impl<'a> Choice<'a> {
         if new.is_empty() {
             return Some(PendingReason::AgentsTooOld { agents: names(&able) });
         }
-        let draining = new.iter().all(|agent| agent.draining);
-        draining.then(|| PendingReason::AllDraining { agents: names(&new) })
+        let allowing: Vec<&AgentView> = new.iter().copied().filter(|agent| agent.allows.is_superset(leave)).collect();
+        let asked = if allowing.is_empty() { new } else { allowing };
+        let draining = asked.iter().all(|agent| agent.draining);
+        draining.then(|| PendingReason::AllDraining { agents: names(&asked) })
     }
 }
 

@@ -12,6 +12,7 @@ mod pins;
 mod push;
 mod rest;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 pub use command::{CommandImage, CommandWork, Mount};
@@ -22,7 +23,7 @@ pub use pins::{Pins, with_digest};
 pub use push::{IndexPart, PushWork, PushedFrom, PushedName};
 pub use rest::Rest;
 
-use cooper_types::{ContextId, Digest, ImageRef, Platform, StepId};
+use cooper_types::{ContextId, Digest, ImageRef, Leave, Platform, StepId};
 use serde::{Deserialize, Serialize};
 
 use crate::source::{RemoteSource, SourcePin};
@@ -325,6 +326,25 @@ impl Plan {
             Work::Push(push) => push.names.iter().any(|name| !matches!(name.from, PushedFrom::Built(_))),
             Work::Prepare(_) | Work::Command(_) => false,
         })
+    }
+
+    /// What the steps of a placement have only where the agent's operator allows it.
+    pub fn leave(&self, placement: usize) -> BTreeSet<Leave> {
+        let environment = self.placements[placement].environment.as_ref();
+        let networks = environment.map_or(&[][..], |environment| &environment.networks);
+        let of_step = |work: &CommandWork| {
+            let machine =
+                work.network.as_deref() == Some("host") && !networks.iter().any(|network| network.name == "host");
+            [work.privileged.then_some(Leave::Privileged), machine.then(|| Leave::Network("host".to_owned()))]
+        };
+        let commands =
+            self.steps.iter().filter(|step| step.placement == placement).filter_map(|step| match &step.work {
+                Work::Command(command) => Some(command),
+                Work::Prepare(_) | Work::Build(_) | Work::Push(_) => None,
+            });
+        let external = networks.iter().filter(|network| network.external);
+        let external = external.map(|network| Leave::Network(network.name.clone()));
+        commands.flat_map(of_step).flatten().chain(external).collect()
     }
 
     /// Every place that a step of the plan writes to: pushed images, and what stages leave for other placements.

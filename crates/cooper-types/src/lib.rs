@@ -6,6 +6,7 @@
 mod digest;
 mod ids;
 mod image_ref;
+mod leave;
 mod parsed;
 mod platform;
 mod repository;
@@ -23,6 +24,7 @@ pub use ids::{
     PrincipalName, RegistryId, SecretName, StepId, TimerName, TokenId, TriggerName, VolumeName, WebhookName,
 };
 pub use image_ref::{ImageRef, ImageRefError, RegistryName};
+pub use leave::Leave;
 pub use platform::{Platform, PlatformError};
 pub use repository::{RepositoryName, RepositoryNameError, Tag, TagError};
 pub use run_id::{RunId, RunIdError};

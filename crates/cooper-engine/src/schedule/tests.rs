@@ -13,6 +13,7 @@ fn agent(name: &str, native: &str, emulated: &[&str], slots: u32) -> AgentView {
         draining: false,
         unavailable: false,
         takes_images: true,
+        allows: [].into(),
     }
 }
 
@@ -23,6 +24,7 @@ fn waits(number: u64, platform: &str, avoid: Option<&str>) -> WaitingView {
         pool: PoolName::default_pool(),
         platform: Platform::parse(platform).expect("valid"),
         takes_images: false,
+        leave: [].into(),
         priority: 0,
         created: Timestamp::from_micros(number.cast_signed()),
         avoid: avoid.map(|name| AgentName::parse(name).expect("valid")),
@@ -168,6 +170,30 @@ fn pools_do_not_mix_and_drained_agents_get_nothing() {
     check(vec![wants(&gpu, "linux/amd64")], &agents, &[draining]);
     agents[1].pool = PoolName::default_pool();
     check(vec![waits(1, "linux/amd64", None), waits(2, "linux/amd64", None)], &agents, &["ca1 -> a", "ca2 -> a"]);
+}
+
+#[test]
+fn what_an_operator_has_to_allow_is_asked_of_those_who_do() {
+    let mut agents = [agent("free", "linux/amd64", &[], 9), agent("granting", "linux/amd64", &[], 1)];
+    agents[1].allows = [Leave::Privileged, Leave::Network("lan".to_owned())].into();
+    let wants = |number, leave: &[Leave]| WaitingView {
+        leave: leave.iter().cloned().collect(),
+        ..waits(number, "linux/amd64", None)
+    };
+    let privileged = [Leave::Privileged];
+    let busy = "ca2 waits: all agents that could take it are busy (1 of 1 slots in use, it is the next)";
+    check(
+        vec![wants(1, &privileged), wants(2, &privileged), wants(3, &[])],
+        &agents,
+        &["ca1 -> granting", busy, "ca3 -> free"],
+    );
+    agents[1].draining = true;
+    let draining = "ca1 waits: all agents that could take it are being drained (granting); `cooper agent drain NAME \
+                    --undo` ends that";
+    check(vec![wants(1, &privileged)], &agents, &[draining]);
+    // Nobody allows all that is asked: whoever takes it says so.
+    check(vec![wants(1, &[Leave::Privileged, Leave::Network("host".to_owned())])], &agents, &["ca1 -> free"]);
+    check(vec![wants(1, &privileged)], &agents[..1], &["ca1 -> free"]);
 }
 
 #[test]

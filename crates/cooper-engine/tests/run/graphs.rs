@@ -93,6 +93,7 @@ fn placements_that_wait_for_each_other_share_one_slot() {
         draining: false,
         unavailable: false,
         takes_images: true,
+        allows: [].into(),
     };
     for second in 1..20 {
         let waiting = schedule::waiting(&runs, at(second), &Policy::DEFAULT);

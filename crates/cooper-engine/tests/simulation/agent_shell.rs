@@ -82,6 +82,7 @@ impl Machine {
             draining: false,
             unavailable: false,
             takes_images: true,
+            allows: [].into(),
         }
     }
 

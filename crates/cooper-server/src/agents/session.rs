@@ -14,7 +14,7 @@ use cooper_ports::agents::{AgentDescription, DiskSpace};
 use cooper_ports::logs::{AppendError, NewFrame, Stream};
 use cooper_ports::registry::CredentialVerifier as _;
 use cooper_ports::runs::ApplyError;
-use cooper_types::{AgentName, AttemptNumber, Platform, PoolName, RunId, Timestamp, TokenId};
+use cooper_types::{AgentName, AttemptNumber, Leave, Platform, PoolName, RunId, Timestamp, TokenId};
 use tonic::Status;
 
 use super::Says;
@@ -48,7 +48,8 @@ impl Greeting {
         let AgentDescription { pool, native, emulated, slots, capabilities, .. } = self.description.clone();
         let takes_images = capabilities.iter().any(|capability| capability == TAKES_IMAGES);
         let agent = self.agent.clone();
-        AgentView { agent, pool, native, emulated, slots, draining, unavailable: false, takes_images }
+        let allows = capabilities.iter().filter_map(|capability| Leave::of_capability(capability)).collect();
+        AgentView { agent, pool, native, emulated, slots, draining, unavailable: false, takes_images, allows }
     }
 }
 

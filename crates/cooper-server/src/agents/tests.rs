@@ -331,6 +331,7 @@ async fn an_agent_that_does_not_read_loses_its_stream() {
         draining: false,
         unavailable: false,
         takes_images: true,
+        allows: [].into(),
     };
     let token = TokenId::parse("aaaa").expect("valid");
     let newcomer =

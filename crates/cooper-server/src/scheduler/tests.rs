@@ -91,6 +91,7 @@ fn agent_with(slots: u32) -> AgentView {
         draining: false,
         unavailable: false,
         takes_images: true,
+        allows: [].into(),
     }
 }
 

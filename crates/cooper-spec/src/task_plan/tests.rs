@@ -85,6 +85,23 @@ fn what_a_command_says_reaches_the_agent() {
 }
 
 #[test]
+fn what_an_operator_has_to_allow_is_told_for_each_placement() {
+    let leave = |text: &str| planned(text).plan.leave(0).iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(leave("steps:\n- cmd: img\n- build: .\n"), [""; 0]);
+    assert_eq!(
+        leave("steps:\n- cmd: img\n  privileged: true\n- cmd: img\n  network: host\n"),
+        ["`privileged`", "network `host`"]
+    );
+    let networks = "networks:\n- name: lan\n  skipCreation: true\n- name: own\nsteps:\n- cmd: img\n  network: own\n";
+    assert_eq!(leave(networks), ["network `lan`"]);
+    assert_eq!(
+        leave("networks:\n- name: host\nsteps:\n- cmd: img\n  network: host\n"),
+        [""; 0],
+        "the run's own of that name"
+    );
+}
+
+#[test]
 fn steps_share_a_namespace_where_nobody_can_tell() {
     let alone = "steps:\n  - cmd: busybox true\n  - build: -t a .\n  - cmd: busybox true\n";
     let planned_alone = planned(alone);

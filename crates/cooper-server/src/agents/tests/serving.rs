@@ -115,6 +115,7 @@ fn a_silent_process_makes_room() {
         draining: false,
         unavailable: false,
         takes_images: true,
+        allows: [].into(),
     };
     let (owner, token) = (principal("builders"), TokenId::parse("aaaa").expect("valid"));
     let newcomer = Newcomer { serial: 1, view, principal: owner.clone(), token, outdated: false };
