@@ -23,19 +23,11 @@ const LIST: &str = "SELECT r.number, r.status, json_extract(r.state, '$.origin.c
      CROSS JOIN runs r ON r.registry_id = s.registry_id AND r.number = s.run_number
      WHERE s.registry_id = ?1 AND s.task = ?2 AND r.created >= ?4 ORDER BY s.run_number DESC LIMIT ?3";
 
-/// What is due, each host's first ones: a long queue for one keeps no other waiting. The host is what the repository's URL has
-/// behind its scheme and a user's name.
-const DUE: &str = "WITH due AS (
-         SELECT s.run_number, s.want, s.tries, s.due, coalesce(r.state ->> '$.origin.cause.repository', '') AS url
-         FROM commit_statuses s INDEXED BY commit_statuses_by_due
-         CROSS JOIN runs r ON r.registry_id = s.registry_id AND r.number = s.run_number
-         WHERE s.registry_id = ?1 AND s.due IS NOT NULL AND s.due <= ?2),
-     bare AS (SELECT *, CASE instr(url, '://') WHEN 0 THEN url ELSE substr(url, instr(url, '://') + 3) END AS rest FROM due),
-     named AS (SELECT *, lower(substr(rest, 1, instr(rest || '/', '/') - 1)) AS authority FROM bare),
-     hosts AS (SELECT *, substr(authority, instr(authority, '@') + 1) AS host FROM named)
-     SELECT run_number, want, tries, host FROM (
-         SELECT *, row_number() OVER (PARTITION BY host ORDER BY due, run_number) AS place FROM hosts
-         WHERE host NOT IN (SELECT value FROM json_each(?4)))
+/// What is due, each host's first ones: a long queue for one keeps no other waiting.
+const DUE: &str = "SELECT run_number, want, tries, host FROM (
+         SELECT *, row_number() OVER (PARTITION BY host ORDER BY due, run_number) AS place
+         FROM commit_statuses INDEXED BY commit_statuses_by_due
+         WHERE registry_id = ?1 AND due IS NOT NULL AND due <= ?2 AND host NOT IN (SELECT value FROM json_each(?4)))
      WHERE place <= ?3 ORDER BY due, run_number LIMIT 4096";
 
 #[async_trait]
@@ -180,21 +172,30 @@ pub(crate) async fn begin(
     now: Timestamp,
     run: &Run,
 ) -> Result<(), StoreError> {
-    match &run.origin.cause {
-        Cause::Source(cause) if cause.provider != Provider::Generic => {}
-        _ => return Ok(()),
+    let Cause::Source(cause) = &run.origin.cause else { return Ok(()) };
+    if cause.provider == Provider::Generic {
+        return Ok(());
     }
     sqlx::query(
-        "INSERT INTO commit_statuses (registry_id, run_number, task, want, due, tries) VALUES (?1, ?2, ?4, 1, ?3, 0)",
+        "INSERT INTO commit_statuses (registry_id, run_number, task, host, want, due, tries)
+         VALUES (?1, ?2, ?4, ?5, 1, ?3, 0)",
     )
     .bind(registry.0)
     .bind(run_number(run.id))
     .bind(now.as_micros())
     .bind(run.origin.task.as_ref().map(|task| task.name.key()))
+    .bind(host(&cause.repository))
     .execute(tx)
     .await
     .map(drop)
     .during(WRITE)
+}
+
+/// What a repository's URL has behind its scheme and a user's name.
+fn host(repository: &str) -> String {
+    let bare = repository.split_once("://").map_or(repository, |(_, rest)| rest);
+    let authority = bare.split('/').next().unwrap_or_default();
+    authority.rsplit('@').next().unwrap_or_default().to_ascii_lowercase()
 }
 
 /// Writes down that there is something new to tell: the run has ended.
