@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cooper_engine::message::BaseImage;
-use cooper_engine::run::{Effect, KeptRequest, NewRun, Policy, Refusal, Run, RunEvent, RunStatus};
+use cooper_engine::run::{Effect, KeptRequest, NewRun, PendingReason, Policy, Refusal, Run, RunEvent, RunStatus};
 use cooper_spec::quick_build::PlanError;
 use cooper_spec::task_request::{KeptTexts, TextDigest};
 use cooper_types::{
@@ -226,6 +226,17 @@ pub struct Applied {
     pub log_end: Option<LogEnd>,
 }
 
+/// Why a placement waits.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    /// Its run.
+    pub run: RunId,
+    /// Its place in the run's plan.
+    pub placement: usize,
+    /// What it waits for.
+    pub reason: PendingReason,
+}
+
 /// Why an event changed nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
@@ -421,6 +432,11 @@ pub trait RunStore: Send + Sync {
     /// Applies an event at the store's time. State, log lines, live attempts, published tags, records and the end of
     /// secrets are durable when this returns; what is to be sent to agents is returned.
     async fn apply_event(&self, run: RunId, event: RunEvent, policy: &Policy) -> Result<Applied, ApplyError>;
+
+    /// Writes down why placements wait, as [`RunEvent::Explained`] does for one, in one change for all: a long queue has much
+    /// to tell, and nothing else comes of it. Returns the runs that it changed, with the generations of their states; what
+    /// waits no more is passed over.
+    async fn explain_runs(&self, reasons: Vec<Explanation>, policy: &Policy) -> Result<Vec<(u64, Run)>, StoreError>;
 
     /// A run.
     async fn find_run(&self, run: RunId) -> Result<Option<RunRecord>, StoreError>;

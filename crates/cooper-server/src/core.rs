@@ -23,9 +23,10 @@ use cooper_ports::logs::LogStore;
 use cooper_ports::outbox::{Outbox, WebhookStore};
 use cooper_ports::references::ReferenceStore;
 use cooper_ports::registrations::RegistrationStore;
-use cooper_ports::runs::{Applied, ApplyError, RunStore, SecretKind};
+use cooper_ports::runs::{Applied, ApplyError, Explanation, RunStore, SecretKind};
 use cooper_ports::secrets::SecretStore;
 use cooper_ports::statuses::StatusStore;
+use cooper_ports::store_error::StoreError;
 use cooper_ports::tasks::TaskStore;
 use cooper_ports::waves::WaveStore;
 use cooper_registry::SigningKey;
@@ -265,11 +266,24 @@ impl Core {
         Ok(applied)
     }
 
+    /// Writes down why placements wait, and tells whom it concerns.
+    pub(crate) async fn explain(&self, reasons: Vec<Explanation>) -> Result<(), StoreError> {
+        let explained = self.runs.explain_runs(reasons, &self.policy).await;
+        if explained.is_err() {
+            self.refused_writes.store(true, Ordering::Relaxed);
+        }
+        for (generation, run) in explained? {
+            self.announce(run.id);
+            self.tell_scheduler(generation, &run);
+        }
+        Ok(())
+    }
+
     /// Applies an event and wakes whom it concerns. Nothing is sent yet.
     async fn store_event(&self, run: RunId, event: RunEvent) -> Result<Applied, ApplyError> {
-        // The scheduler caused the one itself. The other would be offered again at once, to the same agent, for as long
-        // as that declines: it waits for the scheduler's next look.
-        let quiet = matches!(event, RunEvent::Explained { .. } | RunEvent::Declined { .. });
+        // It would be offered again at once, to the same agent, for as long as that declines: it waits for the scheduler's
+        // next look.
+        let quiet = matches!(event, RunEvent::Declined { .. });
         let pushed = matches!(
             event,
             RunEvent::StepEnded { result: StepResult::Succeeded { output: StepOutput::Pushed { .. } }, .. }

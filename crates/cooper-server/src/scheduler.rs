@@ -16,7 +16,7 @@ use std::time::Duration;
 use cooper_engine::run::{PendingReason, Placement, Refusal, Run, RunEvent};
 use cooper_engine::schedule::{self, Decision, WaitingView};
 use cooper_ports::failpoint::{self, Failpoint};
-use cooper_ports::runs::ApplyError;
+use cooper_ports::runs::{ApplyError, Explanation};
 use cooper_ports::store_error::StoreError;
 use cooper_types::{RunId, Timestamp};
 use futures::StreamExt as _;
@@ -124,7 +124,7 @@ impl Scheduler {
         first.truncate(EXPLANATIONS);
         anew.truncate(EXPLANATIONS);
         first.append(&mut anew);
-        apply_all(core, first).await;
+        explain(core, first).await;
         Ok(())
     }
 
@@ -140,31 +140,27 @@ impl Scheduler {
         let waits = self.offer(core, waiting, now).await;
         let (mut first, _) = self.explanations(waits);
         first.truncate(AT_ONCE);
-        apply_all(core, first).await;
+        explain(core, first).await;
     }
 
     /// What is to be written of why placements wait: the first reason of some, and another one of others.
-    fn explanations(&self, waits: Vec<(RunId, usize, PendingReason)>) -> (Events, Events) {
+    fn explanations(&self, waits: Vec<Explanation>) -> (Vec<Explanation>, Vec<Explanation>) {
         let (mut first, mut anew) = (Vec::new(), Vec::new());
-        for (run, placement, reason) in waits {
-            let before = self.queue.get(run).and_then(|run| run.placements.get(placement));
+        for explanation in waits {
+            let Explanation { run, placement, reason } = &explanation;
+            let before = self.queue.get(*run).and_then(|run| run.placements.get(*placement));
             let explanations = match before {
                 Some(Placement::Waiting { reason: PendingReason::New }) => &mut first,
-                Some(Placement::Waiting { reason: old }) if *old != reason => &mut anew,
+                Some(Placement::Waiting { reason: old }) if old != reason => &mut anew,
                 _ => continue,
             };
-            explanations.push((run, RunEvent::Explained { placement, reason }));
+            explanations.push(explanation);
         }
         (first, anew)
     }
 
     /// Offers these placements to agents, and returns why the others wait.
-    async fn offer(
-        &mut self,
-        core: &Core,
-        waiting: Vec<WaitingView>,
-        now: Timestamp,
-    ) -> Vec<(RunId, usize, PendingReason)> {
+    async fn offer(&mut self, core: &Core, waiting: Vec<WaitingView>, now: Timestamp) -> Vec<Explanation> {
         if waiting.is_empty() {
             return Vec::new();
         }
@@ -178,7 +174,7 @@ impl Scheduler {
                 }
                 // Its turn is when offers have been answered.
                 Decision::Offer { .. } => {}
-                Decision::Wait { run, placement, reason } => waits.push((run, placement, reason)),
+                Decision::Wait { run, placement, reason } => waits.push(Explanation { run, placement, reason }),
             }
         }
         apply_all(core, offers).await;
@@ -189,6 +185,17 @@ impl Scheduler {
 /// Applies events of different runs beside each other, so that they share commits.
 async fn apply_all(core: &Core, events: Events) {
     futures::stream::iter(events).for_each_concurrent(AT_ONCE, |(run, event)| apply(core, run, event)).await;
+}
+
+/// Writes down why placements wait, some with each change: others want to write in between.
+async fn explain(core: &Core, mut reasons: Vec<Explanation>) {
+    while !reasons.is_empty() {
+        let later = reasons.split_off(reasons.len().min(AT_ONCE));
+        if let Err(error) = core.explain(std::mem::replace(&mut reasons, later)).await {
+            tracing::error!(error = chain(&error), "why runs wait can't be written; trying again");
+            return;
+        }
+    }
 }
 
 async fn apply(core: &Core, run: RunId, event: RunEvent) {

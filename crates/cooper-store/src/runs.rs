@@ -3,6 +3,7 @@
 mod accept;
 mod apply;
 mod expire;
+mod explain;
 mod record;
 mod request;
 mod unfinished;
@@ -14,8 +15,8 @@ use async_trait::async_trait;
 use cooper_engine::run::{Policy, Run, RunEvent, RunStatus};
 use cooper_ports::hooks::SourceFiring;
 use cooper_ports::runs::{
-    AcceptError, AcceptRun, Accepted, Applied, ApplyError, Expired, RunQuery, RunRecord, RunStore, SealedSecret,
-    SecretKind, SecretsError, StoredRequest, UnfinishedChanges,
+    AcceptError, AcceptRun, Accepted, Applied, ApplyError, Expired, Explanation, RunQuery, RunRecord, RunStore,
+    SealedSecret, SecretKind, SecretsError, StoredRequest, UnfinishedChanges,
 };
 use cooper_ports::store_error::StoreError;
 use cooper_ports::tasks::Firing;
@@ -116,6 +117,11 @@ impl RunStore for Store {
             self.something_queued();
         }
         Ok(applied)
+    }
+
+    async fn explain_runs(&self, reasons: Vec<Explanation>, policy: &Policy) -> Result<Vec<(u64, Run)>, StoreError> {
+        let (registry, clock, policy) = (self.registry_id(), self.clock().clone(), *policy);
+        self.write(async move |mut tx| explain::explain(&mut tx, registry, clock.now(), reasons, &policy).await).await
     }
 
     async fn find_run(&self, run: RunId) -> Result<Option<RunRecord>, StoreError> {

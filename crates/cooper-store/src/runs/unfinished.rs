@@ -18,7 +18,7 @@ pub(super) const GENERATIONS: &str = "SELECT group_concat(number || ' ' || gener
      FROM runs INDEXED BY runs_unfinished WHERE registry_id = ?1 AND finished IS NULL";
 
 /// Some runs, states and all.
-const STATES: &str = "SELECT number, generation, state FROM runs
+pub(super) const STATES: &str = "SELECT number, generation, state FROM runs
      WHERE registry_id = ?1 AND number IN (SELECT value FROM json_each(?2)) ORDER BY number";
 
 /// How many runs are read at once: bounds what is in memory as text.

@@ -80,7 +80,7 @@ async fn keep(fixture: &Fixture, digit: char, delivery: &str, size: usize) -> Ke
     fixture.store.keep_delivery(&hook(digit), delivery, events(size)).await.unwrap()
 }
 
-async fn edit(fixture: &Fixture, sql: &'static str) {
+pub(crate) async fn edit(fixture: &Fixture, sql: &'static str) {
     let edited = fixture.store.write(async move |mut tx| {
         sqlx::query(sql).execute(&mut *tx).await.unwrap();
         Ok::<_, StoreError>(())

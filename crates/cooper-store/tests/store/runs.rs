@@ -4,18 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cooper_engine::message::{BaseImage, StepOutput, StepResult};
-use cooper_engine::run::{Asked, AskedTask, Effect, PendingReason, Phase, Refusal, RunEvent, RunStatus, TaskSource};
+use cooper_engine::run::{
+    Asked, AskedTask, Effect, PendingReason, Phase, Policy, Refusal, RunEvent, RunStatus, TaskSource,
+};
 use cooper_ports::blobs::UploadId;
 use cooper_ports::clock::Clock;
 use cooper_ports::contexts::ContextStore;
 use cooper_ports::registry::{AttemptRef, RegistryStore, Upload, Writer};
 use cooper_ports::runs::{
-    AcceptError, AcceptRun, ApplyError, RunQuery, RunStore, RunType, SealedSecret, SecretKind, SecretsError,
+    AcceptError, AcceptRun, ApplyError, Explanation, RunQuery, RunStore, RunType, SealedSecret, SecretKind,
+    SecretsError,
 };
 use cooper_spec::task_request::{Fetched, TaskRequest, TaskText};
 use cooper_types::{AgentName, AttemptNumber, Digest, Fence, IdempotencyKey, Platform, RunId, StepId};
 
 use crate::fixture::{Fixture, Started, agent, build_of, context, principal, quick_build, upload};
+use crate::hooks::edit;
 use crate::pushes::app;
 
 fn keyed(key: &str, content: &str) -> AcceptRun {
@@ -321,6 +325,31 @@ async fn an_agent_is_shown_what_it_holds_and_nothing_else() {
     assert_eq!(held().await, []);
     assert_eq!(fixture.store.count_unfinished().await.unwrap(), [(RunStatus::Queued, 1)]);
     fixture.store.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn why_many_runs_wait_is_written_in_one_change() {
+    let fixture = Fixture::new().await;
+    let mut runs = Vec::new();
+    for _ in 0..4 {
+        runs.push(fixture.accept().await.run.id);
+    }
+    fixture.apply(runs[1], RunEvent::CancelRequested { by: principal("alice") }).await.unwrap();
+    fixture.apply(runs[2], RunEvent::Explained { placement: 0, reason: PendingReason::NoAgent }).await.unwrap();
+    edit(&fixture, "UPDATE runs SET state = '{}' WHERE number = 4").await;
+    let (before, nobody) = (fixture.store.writer_counts().changes, RunId::from_number(99));
+    let told = |run: RunId| Explanation { run, placement: 0, reason: PendingReason::NoAgent };
+    let reasons = runs.iter().copied().chain([nobody]).map(told).collect();
+    let explained = fixture.store.explain_runs(reasons, &Policy::DEFAULT).await.unwrap();
+    let explained: Vec<_> = explained.into_iter().map(|(generation, run)| (run.id, generation)).collect();
+    // One has ended, one has been told, one can't be read, and one is nobody's.
+    assert_eq!(explained, [(runs[0], 2)]);
+    assert_eq!(fixture.store.writer_counts().changes, before + 1);
+    let found = fixture.store.unfinished_changes(&BTreeMap::new()).await.unwrap();
+    let first = found.changed.iter().find(|(_, run)| run.id == runs[0]).unwrap();
+    assert_eq!((first.0, first.1.pending_reason()), (2, Some(&PendingReason::NoAgent)));
+    let again = fixture.store.explain_runs(vec![told(runs[0])], &Policy::DEFAULT).await.unwrap();
+    assert!(again.is_empty(), "it has been told");
 }
 
 #[tokio::test]
