@@ -15,7 +15,7 @@ use crate::checkpoint::{Checkpoints, WAL_LIMIT};
 use crate::clock::{StoreClock, WallClock};
 use crate::lock::{DataLock, LockError, private, sync_directory};
 use crate::migrations::{MIGRATIONS, MigrationError, migrate};
-use crate::writer::{Tx, Writer, WriterCounts};
+use crate::writer::{Patience, Tx, Writer, WriterCounts};
 
 /// How many queries may read at once. Reads are short; more connections would only compete for two cores.
 const READERS: u32 = 4;
@@ -175,7 +175,7 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        self.inner.writer.run(change).await
+        self.inner.writer.run(Patience::Patient, change).await
     }
 
     /// [`Store::write`] for a small change that somebody outside waits for with little patience: it takes turns with all that
@@ -187,7 +187,7 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        self.inner.writer.run_soon(change).await
+        self.inner.writer.run(Patience::Impatient, change).await
     }
 
     /// Wakes whoever sends what goes out: a change was committed that may have queued something.

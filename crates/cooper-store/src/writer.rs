@@ -71,9 +71,18 @@ pub struct WriterCounts {
 /// A handle to the writer; clones share it.
 #[derive(Clone)]
 pub(crate) struct Writer {
-    queue: mpsc::Sender<Message>,
-    impatient: mpsc::Sender<Box<dyn Change>>,
+    patient: mpsc::Sender<Message>,
+    impatient: mpsc::Sender<Message>,
     counters: Arc<Counters>,
+}
+
+/// How long whoever asks for a change likes to wait: which queue it stands in.
+#[derive(Clone, Copy)]
+pub(crate) enum Patience {
+    /// Behind all that waits.
+    Patient,
+    /// Somebody outside waits. It takes turns with the patient ones; between the two there is no order.
+    Impatient,
 }
 
 #[derive(Default)]
@@ -148,21 +157,21 @@ impl Writer {
         clock: Arc<dyn Clock>,
         lock: DataLock,
     ) -> Self {
-        let (queue, patient) = mpsc::channel(QUEUE);
+        let (patient, patients) = mpsc::channel(QUEUE);
         let (impatient, impatients) = mpsc::channel(QUEUE);
         let counters = Arc::new(Counters::default());
         let connection = Arc::new(Mutex::new(connection));
-        let inbox = Inbox { patient, impatient: impatients, patient_next: false };
+        let inbox = Inbox { patient: patients, impatient: impatients, patient_next: false };
         let task = Task { connection, checkpoints, inbox, clock, counters: counters.clone(), written: 0, lock };
         tokio::spawn(task.run());
-        Self { queue, impatient, counters }
+        Self { patient, impatient, counters }
     }
 
     /// Runs `change` in a transaction and returns its result once that is durable.
     ///
     /// An error of the change rolls back what it did and nothing else. If the caller is dropped after the change was
     /// queued, the change runs all the same.
-    pub(crate) async fn run<T, E, F, Fut>(&self, change: F) -> Result<T, E>
+    pub(crate) async fn run<T, E, F, Fut>(&self, patience: Patience, change: F) -> Result<T, E>
     where
         F: FnOnce(Tx) -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
@@ -170,29 +179,18 @@ impl Writer {
         E: From<StoreError> + Send + 'static,
     {
         let (caller, receiver) = oneshot::channel();
-        let change = Message::Change(Box::new(Queued { change, caller }));
-        self.queue.send(change).await.map_err(|_| StoreError::Closed)?;
-        receiver.await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
-    }
-
-    /// [`Writer::run`] for a small change that somebody waits for with little patience.
-    pub(crate) async fn run_soon<T, E, F, Fut>(&self, change: F) -> Result<T, E>
-    where
-        F: FnOnce(Tx) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
-        E: From<StoreError> + Send + 'static,
-    {
-        let (caller, receiver) = oneshot::channel();
-        let change = Box::new(Queued { change, caller });
-        self.impatient.send(change).await.map_err(|_| StoreError::Closed)?;
+        let queue = match patience {
+            Patience::Patient => &self.patient,
+            Patience::Impatient => &self.impatient,
+        };
+        queue.send(Message::Change(Box::new(Queued { change, caller }))).await.map_err(|_| StoreError::Closed)?;
         receiver.await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
     }
 
     /// Lets queued changes finish, takes no more, and closes the connection.
     pub(crate) async fn close(&self) -> Result<(), StoreError> {
         let (sender, receiver) = oneshot::channel();
-        if self.queue.send(Message::Close(sender)).await.is_err() {
+        if self.patient.send(Message::Close(sender)).await.is_err() {
             return Ok(());
         }
         receiver.await.unwrap_or(Ok(()))
@@ -210,7 +208,7 @@ impl Writer {
 /// What waits for the writer.
 struct Inbox {
     patient: mpsc::Receiver<Message>,
-    impatient: mpsc::Receiver<Box<dyn Change>>,
+    impatient: mpsc::Receiver<Message>,
     /// Whose turn it is where something waits in both.
     patient_next: bool,
 }
@@ -218,43 +216,29 @@ struct Inbox {
 impl Inbox {
     /// Waits for the next one, and ends when both queues are closed and empty.
     async fn next(&mut self) -> Option<Message> {
-        match self.patient_next {
-            true => tokio::select! {
-                biased;
-                Some(message) = self.patient.recv() => Some(self.patient(message)),
-                Some(change) = self.impatient.recv() => Some(self.impatient(change)),
-                else => None,
-            },
-            false => tokio::select! {
-                biased;
-                Some(change) = self.impatient.recv() => Some(self.impatient(change)),
-                Some(message) = self.patient.recv() => Some(self.patient(message)),
-                else => None,
-            },
-        }
+        let (first, second) = match self.patient_next {
+            true => (&mut self.patient, &mut self.impatient),
+            false => (&mut self.impatient, &mut self.patient),
+        };
+        let (message, was_first) = tokio::select! {
+            biased;
+            Some(message) = first.recv() => (message, true),
+            Some(message) = second.recv() => (message, false),
+            else => return None,
+        };
+        self.patient_next ^= was_first;
+        Some(message)
     }
 
     /// The next one, if one is there.
     fn next_now(&mut self) -> Option<Message> {
-        if self.patient_next
-            && let Ok(message) = self.patient.try_recv()
-        {
-            return Some(self.patient(message));
-        }
-        match self.impatient.try_recv() {
-            Ok(change) => Some(self.impatient(change)),
-            Err(_) => self.patient.try_recv().ok().map(|message| self.patient(message)),
-        }
-    }
-
-    fn patient(&mut self, message: Message) -> Message {
-        self.patient_next = false;
-        message
-    }
-
-    fn impatient(&mut self, change: Box<dyn Change>) -> Message {
-        self.patient_next = true;
-        Message::Change(change)
+        let (first, second) = match self.patient_next {
+            true => (&mut self.patient, &mut self.impatient),
+            false => (&mut self.impatient, &mut self.patient),
+        };
+        let Ok(message) = first.try_recv() else { return second.try_recv().ok() };
+        self.patient_next = !self.patient_next;
+        Some(message)
     }
 
     /// Takes no more. What is there stays.

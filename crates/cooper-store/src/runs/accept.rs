@@ -8,15 +8,12 @@ use cooper_ports::runs::{AcceptError, AcceptRun, Accepted, RunRecord, RunType, S
 use cooper_ports::store_error::StoreError;
 use cooper_ports::tasks::{Firing, Instant};
 use cooper_ports::waves::MemberRun;
-use cooper_types::{ContextId, Digest, IdempotencyKey, PrincipalName, RegistryId, RunId, Timestamp};
+use cooper_types::{ContextId, Digest, IdempotencyKey, PoolName, PrincipalName, RegistryId, RunId, Timestamp};
 use sqlx::{Row, SqliteConnection};
 
 use super::apply::log_written;
 use super::record;
-use crate::access::ensure_principal;
-use crate::agents;
 use crate::contexts::{self, run_number};
-use crate::events;
 use crate::logs::append::{Author, append};
 use crate::outbox;
 use crate::sql_error::{During, Stored};
@@ -50,9 +47,9 @@ pub(super) async fn accept(
     {
         return Ok(Accepted { record, repeated: true });
     }
-    ensure_principal(tx, registry, principal, now).await?;
+    let (id, mark) = begin(tx, registry, now, principal, &request.run.pool).await?;
     // An engine's caches are shared by all that it builds.
-    match (agents::pool_mark(tx, registry, &request.run.pool).await?, request.run.origin.untrusted) {
+    match (mark, request.run.origin.untrusted) {
         (None, _) => return Err(AcceptError::UnknownPool(request.run.pool)),
         (Some(false), true) => return Err(AcceptError::PoolNotForStrangers(request.run.pool)),
         (Some(true), false) => return Err(AcceptError::PoolForStrangers(request.run.pool)),
@@ -65,7 +62,6 @@ pub(super) async fn accept(
         (Some(context), None) => Some(check_context(tx, registry, context, principal, now).await?),
         (Some(context), Some(run)) => Some(context_of(tx, registry, context, run, principal).await?),
     };
-    let id = next_id(tx, registry).await?;
     let AcceptedRun { run, texts, notes, kept_texts } = request.run.accept(id, now)?;
     if let Some(Occasion::Timer(firing)) = &occasion
         && !timers::moved(tx, registry, now, firing, Ok(id)).await?
@@ -103,7 +99,6 @@ pub(super) async fn accept(
     if let Some(notice) = notice {
         outbox::queue_update_notice(tx, registry, now, &run, &notice).await?;
     }
-    events::insert(tx, registry, "run.accepted", &serde_json::json!({ "run": id }), now).await?;
     let record = RunRecord {
         run,
         run_type: request.run_type,
@@ -181,14 +176,30 @@ async fn context_of(
     Ok((size, Digest::parse(row.try_get("digest").during(ACCEPT)?).stored(ACCEPT)?))
 }
 
-async fn next_id(tx: &mut SqliteConnection, registry: RegistryId) -> Result<RunId, StoreError> {
-    let number: i64 =
-        sqlx::query_scalar("UPDATE registries SET run_counter = run_counter + 1 WHERE id = ?1 RETURNING run_counter")
-            .bind(registry.0)
-            .fetch_one(tx)
-            .await
-            .during(ACCEPT)?;
-    record::run_id(number)
+/// Makes sure that the principal is there, and gives the run its number, which a refusal rolls back; and tells whether the
+/// pool is one for strangers, if it is there.
+async fn begin(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    now: Timestamp,
+    principal: &PrincipalName,
+    pool: &PoolName,
+) -> Result<(RunId, Option<bool>), StoreError> {
+    // One call for both statements: each is a journey to SQLite's thread and back.
+    let row = sqlx::query(
+        "INSERT INTO principals (registry_id, name, created) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING;
+         UPDATE registries SET run_counter = run_counter + 1 WHERE id = ?1
+         RETURNING run_counter, (SELECT untrusted FROM pools WHERE registry_id = ?1 AND name = ?4) AS untrusted",
+    )
+    .bind(registry.0)
+    .bind(principal.as_str())
+    .bind(now.as_micros())
+    .bind(pool.as_str())
+    .fetch_one(tx)
+    .await
+    .during(ACCEPT)?;
+    let number = record::run_id(row.try_get("run_counter").during(ACCEPT)?)?;
+    Ok((number, row.try_get("untrusted").during(ACCEPT)?))
 }
 
 async fn insert(

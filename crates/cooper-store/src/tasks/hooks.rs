@@ -3,7 +3,7 @@
 mod deliveries;
 mod prune;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use cooper_engine::task::Task;
@@ -234,29 +234,29 @@ pub(crate) async fn fired(
     firing: &SourceFiring,
     run: RunId,
 ) -> Result<(), AcceptError> {
-    for key in std::iter::once(&firing.key).chain(&firing.also) {
-        if let Some(run) = known(tx, registry, &firing.task, key).await? {
-            return Err(AcceptError::EventKnown { run });
+    let keys: BTreeSet<&String> = std::iter::once(&firing.key).chain(&firing.also).collect();
+    let written = sqlx::query(
+        "INSERT INTO source_events (registry_id, task, event, run_number, delivery)
+         SELECT t.registry_id, t.task, k.value, ?4, coalesce(?5, (SELECT max(number) FROM deliveries), 0)
+         FROM tasks t CROSS JOIN json_each(?3) k WHERE t.registry_id = ?1 AND t.task = ?2
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(registry.0)
+    .bind(firing.task.key())
+    .bind(serde_json::json!(keys).to_string())
+    .bind(run_number(run))
+    .bind(firing.delivery.as_ref().map(|delivery| delivery.first))
+    .execute(&mut *tx)
+    .await
+    .during(ACCEPT)?;
+    if written.rows_affected() != keys.len() as u64 {
+        // What was written goes with the transaction.
+        for key in std::iter::once(&firing.key).chain(&firing.also) {
+            if let Some(earlier) = known(tx, registry, &firing.task, key).await?.filter(|earlier| *earlier != run) {
+                return Err(AcceptError::EventKnown { run: earlier });
+            }
         }
-    }
-    for key in std::iter::once(&firing.key).chain(&firing.also) {
-        // The task may be gone: then the key is nobody's, and the run goes with the transaction.
-        let written = sqlx::query(
-            "INSERT INTO source_events (registry_id, task, event, run_number, delivery)
-             SELECT registry_id, task, ?3, ?4, coalesce(?5, (SELECT max(number) FROM deliveries), 0) FROM tasks
-             WHERE registry_id = ?1 AND task = ?2",
-        )
-        .bind(registry.0)
-        .bind(firing.task.key())
-        .bind(key)
-        .bind(run_number(run))
-        .bind(firing.delivery.as_ref().map(|delivery| delivery.first))
-        .execute(&mut *tx)
-        .await
-        .during(ACCEPT)?;
-        if written.rows_affected() == 0 {
-            return Err(AcceptError::TaskGone(firing.task.clone()));
-        }
+        return Err(AcceptError::TaskGone(firing.task.clone()));
     }
     if let Some(FiringDelivery { number, what, last_after: Some(before), .. }) = &firing.delivery {
         let mut outcomes = before.clone();

@@ -88,11 +88,13 @@ struct New {
 impl New {
     /// Writes it, if nothing has its id and there is room; with the number under which it came first, if it is sent again.
     async fn insert(&self, tx: &mut SqliteConnection, first: Option<i64>) -> Result<bool, StoreError> {
+        // One call for both statements: each is a journey to SQLite's thread and back.
         let kept = sqlx::query(
             "INSERT INTO deliveries (registry_id, hook, delivery, received, events, waits, first)
              SELECT registry_id, id, ?3, ?4, ?5, 1, ?7 FROM hooks
              WHERE registry_id = ?1 AND id = ?2 AND gone = 0 AND waiting < ?6
-             ON CONFLICT DO NOTHING",
+             ON CONFLICT DO NOTHING;
+             UPDATE hooks SET waiting = waiting + 1 WHERE registry_id = ?1 AND id = ?2 AND changes() > 0",
         )
         .bind(self.registry.0)
         .bind(&self.hook)
@@ -101,19 +103,10 @@ impl New {
         .bind(&self.events)
         .bind(self.most)
         .bind(first)
-        .execute(&mut *tx)
+        .execute(tx)
         .await
         .during(DELIVER)?;
-        if kept.rows_affected() == 0 {
-            return Ok(false);
-        }
-        sqlx::query("UPDATE hooks SET waiting = waiting + 1 WHERE registry_id = ?1 AND id = ?2")
-            .bind(self.registry.0)
-            .bind(&self.hook)
-            .execute(tx)
-            .await
-            .during(DELIVER)?;
-        Ok(true)
+        Ok(kept.rows_affected() > 0)
     }
 
     /// Why it was not written. One that has led to less than it may waits again, behind what came since.
@@ -213,23 +206,17 @@ pub(super) async fn finish(
     outcomes: &[EventOutcome],
 ) -> Result<(), StoreError> {
     let outcomes = serde_json::to_string(outcomes).stored(DELIVER)?;
-    let row = sqlx::query(
-        "UPDATE deliveries SET events = NULL, outcomes = ?2, waits = 0 WHERE number = ?1 AND events IS NOT NULL
-         RETURNING registry_id, hook",
+    sqlx::query(
+        "UPDATE hooks SET waiting = max(waiting - 1, 0)
+         WHERE (registry_id, id) = (SELECT registry_id, hook FROM deliveries WHERE number = ?1 AND events IS NOT NULL);
+         UPDATE deliveries SET events = NULL, outcomes = ?2, waits = 0 WHERE number = ?1 AND events IS NOT NULL",
     )
     .bind(number)
     .bind(outcomes)
-    .fetch_optional(&mut *tx)
+    .execute(tx)
     .await
-    .during(DELIVER)?;
-    let Some(row) = row else { return Ok(()) };
-    sqlx::query("UPDATE hooks SET waiting = max(waiting - 1, 0) WHERE registry_id = ?1 AND id = ?2")
-        .bind(row.try_get::<i64, _>("registry_id").during(DELIVER)?)
-        .bind(row.try_get::<&str, _>("hook").during(DELIVER)?)
-        .execute(tx)
-        .await
-        .map(drop)
-        .during(DELIVER)
+    .map(drop)
+    .during(DELIVER)
 }
 
 pub(super) async fn list(store: &Store, task: &TaskName, limit: u32) -> Result<Vec<DeliveryRecord>, StoreError> {
