@@ -27,6 +27,8 @@ const SENDERS: usize = 16;
 const LATEST: Duration = Duration::from_secs(60);
 /// How long a delivery is sent again for.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a server counts as one that starts, from the end of the one before.
+const START: Duration = Duration::from_secs(5);
 /// How often the server is killed.
 const KILLS: u32 = 2;
 
@@ -52,6 +54,11 @@ impl Pace {
     fn at(self, number: usize) -> Duration {
         Duration::from_secs_f64(number as f64 / f64::from(self.per_second))
     }
+
+    /// When the server is killed, after the first delivery.
+    fn kills(self) -> impl Iterator<Item = Duration> {
+        (1..=KILLS).map(move |kill| self.at((self.all() * kill / (KILLS + 1)) as usize))
+    }
 }
 
 /// A delivery that was answered.
@@ -61,6 +68,8 @@ struct Sent {
     at: i64,
     /// How long the answer took, where the first one came.
     answer: Option<Duration>,
+    /// Whether the server had been killed a moment before: it reads what it finds, beside the answers.
+    is_after_a_start: bool,
 }
 
 /// Sends the deliveries, and shows how they were answered and what became of them. The server lives on.
@@ -91,8 +100,10 @@ pub(super) fn measure(
     })?;
     let again = sent.iter().filter(|sent| sent.answer.is_none()).count();
     report.line(format_args!("  each delivery has one run; {again} had to be sent again"));
-    let answers = sent.iter().filter_map(|sent| sent.answer);
-    report.line(format_args!("{}", Times::of(answers).shares("delivery to answer, ms")));
+    let answers = |is_told: fn(&&Sent) -> bool| Times::of(sent.iter().filter(is_told).filter_map(|sent| sent.answer));
+    report.line(format_args!("{}", answers(|_| true).shares("delivery to answer, ms")));
+    report.line(format_args!("{}", answers(|sent| !sent.is_after_a_start).shares("of a server that is up, ms")));
+    report.line(format_args!("{}", answers(|sent| sent.is_after_a_start).shares("of one that starts, ms")));
     let delays = sent.iter().filter(|sent| sent.answer.is_some()).filter_map(|sent| {
         let (_, queued) = runs.get(&commit(sent.number))?;
         u64::try_from((queued - sent.at).rem_euclid(DAY_MICROS)).ok().map(Duration::from_micros)
@@ -133,8 +144,8 @@ fn send(
     let sent: anyhow::Result<Vec<Vec<Sent>>> = thread::scope(|scope| {
         let senders: Vec<_> =
             (0..SENDERS).map(|sender| scope.spawn(move || send_some(access, hooks, pace, sender, start))).collect();
-        for kill in 1..=KILLS {
-            wait_for(start + pace.at((pace.all() * kill / (KILLS + 1)) as usize));
+        for kill in pace.kills() {
+            wait_for(start + kill);
             server.kill(product, &["--no-agent"])?;
         }
         senders.into_iter().map(|sender| sender.join().unwrap_or_else(|_| bail!("a sender panicked"))).collect()
@@ -160,7 +171,10 @@ fn send_some(access: &Access, hooks: &[Hook], pace: Pace, sender: usize, start: 
             connection = None;
             wait_for(Instant::now() + Duration::from_millis(100));
         }
-        sent.push(Sent { number, at, answer: (tries == 0).then(|| begun.elapsed()) });
+        let answer = (tries == 0).then(|| begun.elapsed());
+        let after = begun.saturating_duration_since(start);
+        let is_after_a_start = pace.kills().any(|kill| (kill..kill + START).contains(&after));
+        sent.push(Sent { number, at, answer, is_after_a_start });
     }
     Ok(sent)
 }
