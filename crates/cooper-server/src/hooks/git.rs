@@ -1,7 +1,7 @@
 //! A task's repository as Git lists it: which branches and tags it has, and what it says to whom it does not let in.
 //!
-//! What the task itself keeps for the repository's host is shown to that host. What its principal's runs may use is shown
-//! only where a run is about to do the same.
+//! The repository's host is shown what a run of the task would show it: what the task itself keeps, else what its principal's
+//! runs may use. A repository whose runs succeed can be looked at.
 
 use async_trait::async_trait;
 use cooper_engine::task::Task;
@@ -12,15 +12,6 @@ use cooper_types::{SecretString, SourceHost};
 use crate::core::Core;
 use crate::orders::{credential_purpose, task_credential_purpose};
 use crate::problem::chain;
-
-/// Whose credentials a repository's host is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shown {
-    /// The task's own.
-    Tasks,
-    /// Those that a run of the task would be given.
-    Runs,
-}
 
 /// Why a repository can't be listed.
 pub(super) struct Unlisted {
@@ -35,17 +26,19 @@ pub(super) async fn list(
     core: &Core,
     task: &Task,
     url: &RepositoryUrl,
-    shown: Shown,
     prefixes: &[&str],
 ) -> Result<Vec<ListedReference>, Unlisted> {
-    let credentials = Credentials { core, task, shown };
+    let credentials = Credentials { core, task };
     let listed = cooper_source::git::references(&core.egress, &credentials, url, prefixes).await;
     listed.map_err(|error| {
         tracing::info!(task = %task.name, error = chain(&error), "task's repository can't be looked at");
         let mend = |host: &str| format!("`cooper task credential add --name {} --login-server {host}`", task.name);
         let why = match &error {
             GitError::CredentialsNeeded { host, .. } => {
-                format!("`{host}` asks for a login, and the task keeps none: {} sets one", mend(host))
+                format!(
+                    "`{host}` asks for a login, and there is none that the task's runs may use: {} sets one",
+                    mend(host)
+                )
             }
             GitError::CredentialsRefused { host, .. } => {
                 format!("`{host}` does not take the task's login: {} sets another", mend(host))
@@ -60,22 +53,20 @@ pub(super) async fn list(
 struct Credentials<'a> {
     core: &'a Core,
     task: &'a Task,
-    shown: Shown,
 }
 
 #[async_trait]
 impl CredentialSource for Credentials<'_> {
     async fn for_host(&self, host: &str) -> Result<Option<GitCredential>, Box<dyn std::error::Error + Send + Sync>> {
-        let Self { core, task, shown } = self;
+        let Self { core, task } = self;
         let host = SourceHost::parse(host)?;
         let (username, sealed, purpose) = match core.statuses.task_token(&task.name, &host).await? {
             Some(token) => (token.username, token.sealed, task_credential_purpose(&task.name.key(), &host)),
-            None if *shown == Shown::Tasks => return Ok(None),
             None => match core.credentials.credential_of(&task.principal, &host).await? {
                 Some(kept) => {
                     tracing::info!(
                         task = %task.name, host = %host, principal = %task.principal,
-                        "credential shown to learn whose a pull request is"
+                        "credential shown to look at a task's repository"
                     );
                     (kept.username, kept.sealed, credential_purpose(&host))
                 }

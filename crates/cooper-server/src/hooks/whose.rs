@@ -8,7 +8,7 @@ use cooper_engine::task::Task;
 use cooper_engine::trigger::event::{HeadOwner, PullRequest, SourceChange, SourceEvent};
 use cooper_source::git::ListedReference;
 
-use super::git::{self, Shown, Unlisted};
+use super::git::{self, Unlisted};
 use crate::core::Core;
 
 /// How long the repository may take to answer: the task's next deliveries wait for it.
@@ -32,7 +32,7 @@ pub(super) async fn find_out(core: &Core, task: &Task, events: &mut [SourceEvent
         None => Err(Unlisted { is_passing: false, why: "the task's context is no Git repository any more".to_owned() }),
         Some(url) => {
             let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
-            let listed = git::list(core, task, url, Shown::Runs, &prefixes);
+            let listed = git::list(core, task, url, &prefixes);
             tokio::time::timeout(TIME, listed).await.unwrap_or_else(|_| {
                 let why = format!("`{}` did not answer within {} s", url.host(), TIME.as_secs());
                 Err(Unlisted { is_passing: true, why })

@@ -15,7 +15,7 @@ use cooper_spec::source::RemoteSource;
 
 use super::{Look, MOST, listens};
 use crate::core::Core;
-use crate::hooks::git::{self, Shown, Unlisted};
+use crate::hooks::git::{self, Unlisted};
 use crate::hooks::{forges, whose};
 use crate::problem::chain;
 
@@ -47,7 +47,7 @@ impl Look {
         let Some(RemoteSource::Git(context)) = &task.source else {
             return Err("the task's context is no Git repository any more".to_owned());
         };
-        let listed = git::list(core, task, &context.url, Shown::Tasks, &["refs/heads/", "refs/tags/"]);
+        let listed = git::list(core, task, &context.url, &["refs/heads/", "refs/tags/"]);
         self.wait(task, &context.url.host(), listed).await?.map_err(|unlisted| unlisted.why)
     }
 
@@ -90,7 +90,7 @@ impl Look {
                 Err(why) => return Ok(Some(Err(why))),
             };
             if whose::unknown(&mut listed).next().is_some() {
-                let branches = git::list(core, task, url, Shown::Tasks, &["refs/heads/"]);
+                let branches = git::list(core, task, url, &["refs/heads/"]);
                 match self.wait(task, &url.host(), branches).await {
                     Ok(Ok(branches)) => whose::unknown(&mut listed).for_each(|pull| whose::settle(pull, &branches)),
                     Ok(Err(Unlisted { why, .. })) | Err(why) => return Ok(Some(Err(why))),

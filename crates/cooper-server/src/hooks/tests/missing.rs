@@ -86,6 +86,27 @@ async fn a_repository_is_looked_at_as_git_tells_of_it() {
 }
 
 #[tokio::test]
+async fn a_look_shows_the_repository_what_the_runs_of_the_task_would_show() {
+    let (world, forge) = (World::new().await, Forge::start().await);
+    let context = format!("http://{}/acme/shop.git", forge.authority);
+    world.task("nightly", &context, json!({"provider": "github", "events": ["commit"]})).await;
+    forge.point(&[("refs/heads/main", 'a')]);
+    forge.close();
+    let look = async || {
+        let waits = look_all(&world, true).await;
+        (waits, world.hooks("nightly").await.looks.remove(0).fault.unwrap_or_default())
+    };
+    let (waits, fault) = look().await;
+    assert!(!waits && fault.contains("there is none that the task's runs may use"), "{fault}");
+    world.keep_credential(&forge, "bens", "ben").await;
+    assert_eq!(look().await, (false, fault), "what is for others is shown to nobody");
+    world.keep_credential(&forge, "anns", "ann").await;
+    assert_eq!(look().await, (false, String::new()));
+    forge.point(&[("refs/heads/main", 'b')]);
+    assert_eq!(look().await, (true, String::new()));
+}
+
+#[tokio::test]
 async fn what_a_delivery_deals_with_during_a_look_stays_dealt_with() {
     let world = World::new().await;
     world.task("nightly", REPOSITORY, json!({})).await;

@@ -43,6 +43,16 @@ impl World {
         settle(&self.core).await
     }
 
+    /// Keeps a credential for the forge that the runs of somebody may use.
+    pub(super) async fn keep_credential(&self, forge: &Forge, password: &str, usable_by: &str) {
+        let host = SourceHost::parse(&forge.authority).expect("valid");
+        let sealed = self.core.key.seal(&credential_purpose(&host), &SecretBytes::new(password.as_bytes().to_vec()));
+        let usable_by = UsableBy::Principals([testing::principal(usable_by)].into());
+        let set_by = testing::principal("admin");
+        let new = NewSourceCredential { host, username: "git".to_owned(), sealed, usable_by, set_by };
+        self.core.credentials.put_credential(new).await.expect("store");
+    }
+
     /// Why the last delivery started nothing.
     async fn refusal(&self, task: &str) -> String {
         let newest = self.hooks(task).await.deliveries.remove(0);
@@ -90,18 +100,10 @@ async fn who_is_asked_whose_it_is_is_shown_what_the_run_would_show() {
     let why = world.refusal("nightly").await;
     let way_out = format!("`cooper task credential add --name nightly --login-server {}` sets one", forge.authority);
     assert!(why.contains(&way_out), "{why}");
-    let host = SourceHost::parse(&forge.authority).expect("valid");
-    let keep = async |password: &str, usable_by: &str| {
-        let sealed = world.core.key.seal(&credential_purpose(&host), &SecretBytes::new(password.as_bytes().to_vec()));
-        let usable_by = UsableBy::Principals([testing::principal(usable_by)].into());
-        let set_by = testing::principal("admin");
-        let new = NewSourceCredential { host: host.clone(), username: "git".to_owned(), sealed, usable_by, set_by };
-        world.core.credentials.put_credential(new).await.expect("store");
-    };
     let basic = |password: &str| format!("Basic {}", STANDARD.encode(format!("git:{password}")));
-    keep("bens", "ben").await;
+    world.keep_credential(&forge, "bens", "ben").await;
     assert_eq!(tell("others", 2).await, 0, "what is for others is shown to nobody");
-    keep("anns", "ann").await;
+    world.keep_credential(&forge, "anns", "ann").await;
     assert_eq!(tell("principals", 3).await, 1);
     world.give_token("nightly", &forge).await;
     assert_eq!(tell("tasks", 4).await, 2);
