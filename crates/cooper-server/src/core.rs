@@ -359,9 +359,14 @@ impl Core {
                         Ok(work) => (agent, ToAgent::StartStep { key: *key, attempt: *attempt, work }),
                         Err(orders::OrderError::Over) => continue,
                         Err(error) => {
-                            let (may_pass, is_users) = (error.may_pass(), error.is_users());
+                            let (may_pass, is_users, is_soon) = (error.may_pass(), error.is_users(), error.is_soon());
                             let error = chain(&error);
-                            tracing::error!(run = %run.id, attempt = %attempt, error, "step can't be started");
+                            match is_soon {
+                                true => tracing::info!(run = %run.id, attempt = %attempt, error, "step waits"),
+                                false => {
+                                    tracing::error!(run = %run.id, attempt = %attempt, error, "step can't be started")
+                                }
+                            }
                             if !may_pass {
                                 let reason = format!("the server can't start the step: {error}");
                                 let result = match is_users {

@@ -74,6 +74,11 @@ impl OrderError {
         matches!(self, Self::NoImage)
     }
 
+    /// Whether it is on its way: nothing is wrong.
+    pub(crate) fn is_soon(&self) -> bool {
+        matches!(self, Self::OwnImage(AcrImageError::Making))
+    }
+
     /// Whether the same order may be made later. Agents' reports ask for it again.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
