@@ -152,12 +152,18 @@ fn written(host: &str) -> String {
 fn way_out(keeper: CredentialKeeper, known: Option<&Kept>, source: &RemoteSource, host: &str) -> String {
     match (keeper, source) {
         (CredentialKeeper::Server, _) => match known {
-            Some(Kept::Given(_)) => format!("replace it with `cooper credential set {host}`"),
+            Some(Kept::Given(_)) => format!(
+                "replace it with `cooper credential set {host}`, or, where the task keeps its own, with `cooper task \
+                 credential update --login-server {host}`"
+            ),
             Some(Kept::ForOthers) => format!(
                 "have an administrator allow this run the one that is kept: `cooper credential set {host} --principal …`"
             ),
             Some(Kept::Own(_) | Kept::Nothing | Kept::NothingOwn) | None => {
-                format!("store one with `cooper credential set {host}`")
+                format!(
+                    "store one with `cooper credential set {host}`, or for a task alone with `cooper task credential add \
+                     --login-server {host}`"
+                )
             }
         },
         // There is no server that could keep one, and a Docker client has logins for registries alone.
@@ -200,6 +206,8 @@ mod tests {
             let text = way_out(keeper, known.as_ref(), source, "git.example");
             assert!(text.contains(expect), "{text}");
             assert_eq!(text.contains("cooper credential"), keeper == CredentialKeeper::Server, "{text}");
+            let is_tasks = keeper == CredentialKeeper::Server && expect != "--principal";
+            assert_eq!(text.contains("cooper task credential"), is_tasks, "{text}");
         };
         let given =
             || Kept::Given(RegistryCredential { username: String::new(), password: SecretString::new("p".to_owned()) });
