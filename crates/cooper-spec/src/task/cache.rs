@@ -1,18 +1,51 @@
-//! `cache: enabled`: the name under which a build's cache is kept (contract §1.12).
+//! `cache: enabled`: whether a build's cache is kept, and under which name (contract §1.12).
 
-use cooper_types::{ImageRef, RegistryName, Tag};
+use cooper_types::{ImageRef, Platform, RegistryName, Tag};
+
+use super::fields::{Fields, Report, Told, clip};
+use super::model::{Cache, TaskWork};
+use super::read::Shared;
 
 /// What a run without a task is called in the name.
 const QUICK: &str = "quickrun";
 
+/// What `cache` of a step comes to.
+pub(super) fn of_step(
+    fields: &Fields<'_>,
+    work: Option<&TaskWork>,
+    platforms: &[Platform],
+    id: &Told<String>,
+    shared: &Shared<'_>,
+    report: &mut Report<'_>,
+) -> Cache {
+    let told = fields.choice("cache", report);
+    let (Some(told), Some(TaskWork::Build(line))) = (told, work) else { return Cache::Disabled };
+    if told.value == "disabled" {
+        return Cache::Disabled;
+    }
+    let run = &shared.inputs.run;
+    if platforms.first().unwrap_or(&run.platform).os() == "windows" {
+        report.warn(told.at, "`cache` has no effect on Windows", "builds there have the engine's cache alone");
+        return Cache::Disabled;
+    }
+    match name(&line.images, &run.registry, &run.task_name, &id.value) {
+        Ok(Some(name)) => Cache::Enabled(Some(name)),
+        Ok(None) => {
+            let message = format!("the cache of step `{}` has no name", clip(&id.value));
+            report.warn(told.at, message, "give the image a tag with `-t`: the cache is kept beside it");
+            Cache::Enabled(None)
+        }
+        Err(tag) => {
+            let message = format!("the cache's tag `{}` is not one", clip(&tag));
+            report.warn(told.at, message, "the build goes on without; give the step a shorter id");
+            Cache::Enabled(None)
+        }
+    }
+}
+
 /// `HOST/PATH:cache_TASK_STEP`, from the first tag that names a registry, or else the first tag in the run's registry. None
 /// if there are no tags; an error is the tag that would be too long.
-pub(super) fn name(
-    images: &[ImageRef],
-    registry: &RegistryName,
-    task: &str,
-    step: &str,
-) -> Result<Option<ImageRef>, String> {
+fn name(images: &[ImageRef], registry: &RegistryName, task: &str, step: &str) -> Result<Option<ImageRef>, String> {
     let named = images.iter().find(|image| image.registry.is_some()).or(images.first());
     let Some(image) = named else { return Ok(None) };
     let task = if task.is_empty() { QUICK } else { task };

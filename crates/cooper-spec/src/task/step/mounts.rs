@@ -1,0 +1,53 @@
+//! Where a step mounts the task's volumes.
+
+use crate::task::fields::{Fields, Report, clip};
+use crate::task::model::VolumeMount;
+use crate::task::nearest::nearest;
+use crate::task::paths;
+use crate::task::read::Shared;
+
+pub(super) fn read(
+    fields: &Fields<'_>,
+    kind: &str,
+    windows: bool,
+    shared: &Shared<'_>,
+    report: &mut Report<'_>,
+) -> Vec<VolumeMount> {
+    let mut mounts: Vec<VolumeMount> = Vec::new();
+    if kind == "push" && fields.node("volumeMounts").is_some() {
+        report.fault(
+            fields.at("volumeMounts"),
+            "a push step has `volumeMounts`",
+            "a push runs nothing that could read them",
+        );
+        return mounts;
+    }
+    for fields in fields.maps("volumeMounts", report) {
+        let (Some(name), Some(path)) = (fields.text("name", report), fields.text("mountPath", report)) else {
+            report.fault(fields.at, "a mount needs `name` and `mountPath`", "name a volume and a directory");
+            continue;
+        };
+        let Some(volume) = shared.volumes.iter().position(|volume| *volume == name.value) else {
+            let message = format!("volume `{}` is not declared", clip(&name.value));
+            let help = match nearest(&name.value, shared.volumes.iter().map(String::as_str)) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "declare it under `volumes`".to_owned(),
+            };
+            report.fault(name.at, message, help);
+            continue;
+        };
+        let Some(mount_path) = paths::mount_path(&path.value, windows) else {
+            let message = format!("mountPath `{}` is not one", clip(&path.value));
+            let example = if windows { r"c:\keys" } else { "/run/keys" };
+            report.fault(path.at, message, format!("write the absolute path of a directory, such as {example}"));
+            continue;
+        };
+        if mounts.iter().any(|before| paths::same(&before.mount_path, &mount_path, windows)) {
+            let message = format!("mountPath `{}` is there twice", clip(&path.value));
+            report.fault(path.at, message, "give each mount a directory of its own");
+            continue;
+        }
+        mounts.push(VolumeMount { volume, mount_path });
+    }
+    mounts
+}
