@@ -131,10 +131,13 @@ async fn make(
 ) -> Result<DockerPlacement, PlacementError> {
     let PlacementRequest { scope, volumes, networks, shared_network, registry } = request;
     let os = engine.current().description.native.os();
-    if os != "linux" && (shared_network || volumes::any_secret(&volumes)) {
-        let engine = format!("{} on {os}", engine.current().description.name);
-        let missing = "shared networks and volumes in memory: use networks, and hand secrets over by `env`".to_owned();
-        return Err(EngineError::Unsupported { engine, missing }.into());
+    let engine_name = || format!("{} on {os}", engine.current().description.name);
+    if os != "linux" && volumes::any_secret(&volumes) {
+        return Err(PlacementError::SecretVolumes { engine: engine_name() });
+    }
+    if os != "linux" && shared_network {
+        let missing = "network namespaces that containers share: use networks".to_owned();
+        return Err(EngineError::Unsupported { engine: engine_name(), missing }.into());
     }
     let volumes = Volumes::create(engine, &scope, volumes);
     let networks = create_networks(engine, &scope, networks);

@@ -13,7 +13,7 @@ mod places;
 mod steps;
 mod texts;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cooper_types::{ContextId, Platform, RegistryName, Scopes, SecretString};
 
@@ -68,7 +68,8 @@ pub fn plan(request: &TaskPlanRequest<'_>) -> Result<PlannedTask, TaskPlanError>
     let networks: Vec<Vec<Network>> =
         placements.iter().map(|platform| networks(&loaded.task, &placements, platform)).collect();
     let placements = placements.into_iter().zip(networks).map(|(platform, networks)| {
-        let environment = Environment { context: request.context.cloned(), networks, volumes: volumes.clone() };
+        let volumes = mounted(&loaded.task, &crossing, &platform, &volumes);
+        let environment = Environment { context: request.context.cloned(), networks, volumes };
         PlannedPlacement { platform, environment: Some(environment) }
     });
     let plan = Plan { placements: placements.collect(), steps };
@@ -154,6 +155,14 @@ fn volumes(task: &Task, texts: &mut texts::Texts) -> Vec<SecretVolume> {
         volume.files.iter().map(file).collect::<Vec<(String, Text)>>()
     };
     task.volumes.iter().map(|volume| SecretVolume { name: volume.name.clone(), files: files(volume, texts) }).collect()
+}
+
+/// The volumes that steps of a placement mount: not every engine can make one.
+fn mounted(task: &Task, crossing: &Crossing<'_>, platform: &Platform, volumes: &[SecretVolume]) -> Vec<SecretVolume> {
+    let is_there = |(index, _): &(usize, &task::TaskStep)| crossing.platforms(*index).contains(platform);
+    let steps = task.steps.iter().enumerate().filter(is_there);
+    let mounted: BTreeSet<usize> = steps.flat_map(|(_, step)| &step.volume_mounts).map(|mount| mount.volume).collect();
+    mounted.into_iter().map(|volume| volumes[volume].clone()).collect()
 }
 
 /// The networks of a placement; none where nothing can tell whether steps have namespaces of their own.

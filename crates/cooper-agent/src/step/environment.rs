@@ -106,6 +106,7 @@ impl Attempt<'_> {
             }
             error @ (PlacementError::NetworkMissing { .. }
             | PlacementError::Network { .. }
+            | PlacementError::SecretVolumes { .. }
             | PlacementError::SecretName { .. }) => Ended::failed(&error),
         }
     }

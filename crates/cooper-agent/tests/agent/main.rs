@@ -7,6 +7,7 @@ mod commands;
 mod driven;
 mod lives;
 mod logs;
+mod openings;
 mod real_engine;
 mod real_tasks;
 mod server;

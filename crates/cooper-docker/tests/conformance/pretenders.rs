@@ -1,10 +1,15 @@
 //! Engines that are not there, not Docker's, broken or hostile: each is one clear error, soon, and never a panic.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use bytes::Bytes;
 use cooper_docker::{DockerEngine, EngineSocket};
-use cooper_ports::engine::{BuildError, BuildRequest, ContainerEngine, EngineError, EngineFeature};
+use cooper_ports::engine::{
+    BuildError, BuildRequest, ContainerEngine, EngineError, EngineFeature, NetworkOrigin, NetworkRequest,
+    PlacementError, PlacementRequest, VolumeContent, VolumeRequest,
+};
+use cooper_types::{NetworkName, VolumeName};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{Either, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -20,6 +25,8 @@ use crate::context::Context;
 
 const DOCKER: &str = r#"{"Version":"20.10.24","ApiVersion":"1.41","MinAPIVersion":"1.12","Os":"linux","Arch":"amd64",
     "Components":[{"Name":"Engine","Version":"20.10.24"}]}"#;
+const WINDOWS: &str = r#"{"Version":"25.0.3","ApiVersion":"1.44","MinAPIVersion":"1.24","Os":"windows","Arch":"amd64",
+    "Components":[{"Name":"Engine","Version":"25.0.3"}]}"#;
 const PODMAN: &str = r#"{"Version":"4.3.1","ApiVersion":"1.41","MinAPIVersion":"1.24","Os":"linux","Arch":"amd64",
     "Components":[{"Name":"Podman Engine","Version":"4.3.1"}]}"#;
 
@@ -51,6 +58,8 @@ struct Pretender {
     version: &'static str,
     on_session: OnSession,
     on_build: OnBuild,
+    /// How it answers the making of a network.
+    on_network: (StatusCode, &'static str),
 }
 
 struct Running {
@@ -70,7 +79,8 @@ fn socket(path: &Path) -> EngineSocket {
 
 impl Pretender {
     fn docker(on_build: OnBuild) -> Self {
-        Self { version: DOCKER, on_session: OnSession::Silence, on_build }
+        let on_network = (StatusCode::NOT_FOUND, r#"{"message":"page not found"}"#);
+        Self { version: DOCKER, on_session: OnSession::Silence, on_build, on_network }
     }
 
     fn start(self) -> Running {
@@ -98,6 +108,10 @@ impl Pretender {
         let path = request.uri().path().to_owned();
         if request.method() == Method::GET && path.ends_with("/version") {
             return plain(StatusCode::OK, self.version);
+        }
+        if path.ends_with("/networks/create") {
+            let (status, text) = self.on_network;
+            return plain(status, text);
         }
         if path.ends_with("/session") {
             if matches!(self.on_session, OnSession::NotFound) {
@@ -200,11 +214,12 @@ async fn an_engine_that_goes_away_fails_pings_and_builds() {
 #[tokio::test]
 async fn podman_and_engines_without_sessions_are_told_what_they_lack() {
     let done = OnBuild::Lines(Vec::new());
-    let podman = Pretender { version: PODMAN, on_session: OnSession::NotFound, on_build: done.clone() };
+    let docker = Pretender::docker(done);
+    let podman = Pretender { version: PODMAN, on_session: OnSession::NotFound, ..docker.clone() };
     let running = podman.clone().start();
     let engine = DockerEngine::connect(running.socket()).await.expect("it says what it is");
     assert!(!engine.describe().features.contains(&EngineFeature::BuildKit));
-    let old = Pretender { version: DOCKER, on_session: OnSession::NotFound, on_build: done };
+    let old = Pretender { on_session: OnSession::NotFound, ..docker };
     for (pretender, name) in [(podman, "Podman 4.3.1"), (old, "Docker Engine 20.10.24")] {
         let BuildError::Machinery(error @ EngineError::Unsupported { .. }) = build(pretender).await else {
             panic!("{name} is not told");
@@ -242,7 +257,7 @@ async fn answers_that_make_no_sense_are_the_machinerys_fault() {
 async fn a_session_that_closes_does_not_hang_the_build() {
     let error = r#"{"error":"no active session for x: context deadline exceeded"}"#;
     let on_build = OnBuild::Lines(vec![Bytes::from(format!("{error}\n"))]);
-    let error = build(Pretender { version: DOCKER, on_session: OnSession::Close, on_build }).await;
+    let error = build(Pretender { on_session: OnSession::Close, ..Pretender::docker(on_build) }).await;
     assert!(matches!(error, BuildError::Machinery(EngineError::Refused { .. })), "{error:?}");
 }
 
@@ -261,4 +276,49 @@ async fn a_build_is_cancelled_even_where_the_engine_does_not_listen() {
     cancel.cancel();
     let built = soon("the end of the build", build).await.expect("it does not panic");
     assert!(matches!(built, Err(BuildError::Cancelled)), "{built:?}");
+}
+
+/// What the opening of a placement on the pretender ends with.
+async fn opening(pretender: Pretender, change: impl FnOnce(&mut PlacementRequest)) -> PlacementError {
+    let running = pretender.start();
+    let engine = DockerEngine::connect(running.socket()).await.expect("it says what it is");
+    let bench = ScriptedBench::start().await;
+    let mut request = PlacementRequest { volumes: Vec::new(), shared_network: false, ..bench.placement() };
+    change(&mut request);
+    let opened = soon("the end of the opening", engine.open_placement(request, CancellationToken::new())).await;
+    opened.err().expect("nothing was opened")
+}
+
+#[tokio::test]
+async fn volumes_of_secrets_on_windows_are_the_users_to_leave_out() {
+    let windows = || Pretender { version: WINDOWS, ..Pretender::docker(OnBuild::Lines(Vec::new())) };
+    let secret = |request: &mut PlacementRequest| {
+        let name = VolumeName::parse("secret-keys").expect("a name");
+        request.volumes = vec![VolumeRequest { name, content: VolumeContent::Secret(BTreeMap::new()) }];
+    };
+    let error = opening(windows(), secret).await;
+    assert!(matches!(error, PlacementError::SecretVolumes { .. }), "{error:?}");
+    assert!(error.to_string().starts_with("Docker Engine on windows has no volumes in memory"), "{error}");
+    let error = opening(windows(), |request| request.shared_network = true).await;
+    assert!(matches!(error, PlacementError::Machinery(EngineError::Unsupported { .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_network_that_is_not_made_is_the_users_fault_or_the_machines() {
+    let network = |request: &mut PlacementRequest| {
+        let origin = NetworkOrigin::Made { driver: Some("x".to_owned()), ipv6: false };
+        request.networks = vec![NetworkRequest { name: NetworkName::parse("corp").expect("a name"), origin }];
+    };
+    let answer = |status: StatusCode, text: &'static str| Pretender {
+        on_network: (status, text),
+        ..Pretender::docker(OnBuild::Lines(Vec::new()))
+    };
+    let no_driver = answer(StatusCode::NOT_FOUND, r#"{"message":"plugin \"x\" not found"}"#);
+    let error = opening(no_driver, network).await;
+    assert_eq!(error.to_string(), r#"network `corp` can't be made: plugin "x" not found"#);
+    let full = r#"{"message":"could not find an available, non-overlapping IPv4 address pool among the defaults"}"#;
+    let error = opening(answer(StatusCode::BAD_REQUEST, full), network).await;
+    let PlacementError::Machinery(error @ EngineError::Unsupported { .. }) = error else { panic!("{error:?}") };
+    let text = error.to_string();
+    assert!(text.contains("room for another network") && text.contains("`default-address-pools`"), "{text}");
 }

@@ -163,6 +163,12 @@ pub enum PlacementError {
         /// What was given.
         file: String,
     },
+    /// Volumes of secrets, and an engine that has none in memory.
+    #[error("{engine} has no volumes in memory for the task's `volumes`: hand secrets over by `env`")]
+    SecretVolumes {
+        /// Its name and platform.
+        engine: String,
+    },
     /// The engine failed.
     #[error("placement's environment could not be made")]
     Machinery(#[from] EngineError),

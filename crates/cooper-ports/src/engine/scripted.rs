@@ -41,6 +41,8 @@ struct State {
     pushes: VecDeque<ScriptedPush>,
     pulls: VecDeque<ScriptedPull>,
     containers: VecDeque<ScriptedContainer>,
+    /// How the next openings fail.
+    openings: VecDeque<PlacementError>,
     calls: Vec<EngineCall>,
     names: BTreeMap<String, Digest>,
     /// What was pulled or put there, by reference.
@@ -146,6 +148,7 @@ impl ScriptedEngine {
             pushes: VecDeque::new(),
             pulls: VecDeque::new(),
             containers: VecDeque::new(),
+            openings: VecDeque::new(),
             calls: Vec::new(),
             names: BTreeMap::new(),
             images: BTreeMap::new(),
@@ -189,6 +192,11 @@ impl ScriptedEngine {
     /// Says what the next container that has no script yet does.
     pub fn script_container(&self, container: ScriptedContainer) {
         self.state().containers.push_back(container);
+    }
+
+    /// Says how the next opening of a placement fails that has no script yet.
+    pub fn script_opening(&self, error: impl Into<PlacementError>) {
+        self.state().openings.push_back(error.into());
     }
 
     /// Puts an image there, as if it had been pulled.
@@ -417,6 +425,9 @@ impl ContainerEngine for ScriptedEngine {
         let mut state = self.called(EngineCall::OpenPlacement(Box::new(request.clone())))?;
         if cancel.is_cancelled() {
             return Err(PlacementError::Cancelled);
+        }
+        if let Some(error) = state.openings.pop_front() {
+            return Err(error);
         }
         state.placements.insert(scope.label(), Opened::new(request));
         Ok(Box::new(ScriptedPlacement { state: Arc::clone(&self.state), scope }))

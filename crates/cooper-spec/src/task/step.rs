@@ -82,6 +82,10 @@ pub(super) fn read(
         report.warn(fields.at("timeout"), message, format!("its run ends after at most {LONGEST_RUN} s"));
     }
     let cache = cache::of_step(fields, work.as_ref(), &platforms, id, shared, report);
+    let default = std::slice::from_ref(&shared.inputs.run.platform);
+    let mut runs_on = if platforms.is_empty() { default } else { &platforms }.iter();
+    let on_windows = runs_on.find(|platform| platform.os() == "windows");
+    let volume_mounts = mounts::read(fields, kind, on_windows, shared, report);
     let directory = directory.as_deref().or(shared.working_directory.as_deref());
     Some(TaskStep {
         after,
@@ -111,7 +115,7 @@ pub(super) fn read(
         env,
         expose: ports::exposed(fields, report),
         ports: ports::published(fields, report),
-        volume_mounts: mounts::read(fields, kind, windows, shared, report),
+        volume_mounts,
         working_directory: paths::working_directory(directory, windows),
         disable_working_directory_override: !override_directory,
         pull: fields.flag("pull", report),

@@ -48,17 +48,9 @@ pub(super) fn relative_to(folder: &str, path: &str) -> String {
 }
 
 /// The volume and the file in it that a path of the step's container names.
-pub(super) fn mounted_file<'t>(
-    task: &'t Task,
-    step: &TaskStep,
-    path: &str,
-    windows: bool,
-) -> Option<(&'t str, &'t str)> {
-    let slashed = |text: &str| if windows { text.replace('\\', "/") } else { text.to_owned() };
-    let path = slashed(path);
+pub(super) fn mounted_file<'t>(task: &'t Task, step: &TaskStep, path: &str) -> Option<(&'t str, &'t str)> {
     step.volume_mounts.iter().find_map(|mount| {
-        let folder = slashed(&mount.mount_path);
-        let file = path.strip_prefix(folder.trim_end_matches('/'))?.strip_prefix('/')?;
+        let file = path.strip_prefix(&mount.mount_path)?.strip_prefix('/')?;
         let volume = &task.volumes[mount.volume];
         let (file, _) = volume.files.get_key_value(file)?;
         Some((volume.name.as_str(), file.as_str()))

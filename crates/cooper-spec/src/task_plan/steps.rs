@@ -325,7 +325,7 @@ impl Planner<'_> {
         for secret in &line.secrets {
             match &secret.source {
                 BuildSecretSource::File(path) => {
-                    let file = places::mounted_file(self.task, step, path, self.is_windows(step));
+                    let file = places::mounted_file(self.task, step, path);
                     let file = file.map(|(volume, file)| SecretFile {
                         id: secret.id.clone(),
                         volume: volume.to_owned(),

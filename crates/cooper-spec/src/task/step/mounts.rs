@@ -1,15 +1,18 @@
 //! Where a step mounts the task's volumes.
 
+use cooper_types::Platform;
+
 use crate::task::fields::{Fields, Report, clip};
 use crate::task::model::VolumeMount;
 use crate::task::nearest::nearest;
 use crate::task::paths;
 use crate::task::read::Shared;
 
+/// Reads `volumeMounts`; `windows` is the platform of Windows that the step is for, if it is for one.
 pub(super) fn read(
     fields: &Fields<'_>,
     kind: &str,
-    windows: bool,
+    windows: Option<&Platform>,
     shared: &Shared<'_>,
     report: &mut Report<'_>,
 ) -> Vec<VolumeMount> {
@@ -22,7 +25,17 @@ pub(super) fn read(
         );
         return mounts;
     }
-    for fields in fields.maps("volumeMounts", report) {
+    let wanted = fields.maps("volumeMounts", report);
+    if let Some(platform) = windows.filter(|_| !wanted.is_empty()) {
+        let message = format!("a step on {platform} has `volumeMounts`");
+        report.fault(
+            fields.at("volumeMounts"),
+            message,
+            "engines on Windows have no volumes in memory: hand secrets over by `env`",
+        );
+        return mounts;
+    }
+    for fields in wanted {
         let (Some(name), Some(path)) = (fields.text("name", report), fields.text("mountPath", report)) else {
             report.fault(fields.at, "a mount needs `name` and `mountPath`", "name a volume and a directory");
             continue;
@@ -36,13 +49,12 @@ pub(super) fn read(
             report.fault(name.at, message, help);
             continue;
         };
-        let Some(mount_path) = paths::mount_path(&path.value, windows) else {
+        let Some(mount_path) = paths::mount_path(&path.value) else {
             let message = format!("mountPath `{}` is not one", clip(&path.value));
-            let example = if windows { r"c:\keys" } else { "/run/keys" };
-            report.fault(path.at, message, format!("write the absolute path of a directory, such as {example}"));
+            report.fault(path.at, message, "write the absolute path of a directory, such as /run/keys");
             continue;
         };
-        if mounts.iter().any(|before| paths::same(&before.mount_path, &mount_path, windows)) {
+        if mounts.iter().any(|before| before.mount_path == mount_path) {
             let message = format!("mountPath `{}` is there twice", clip(&path.value));
             report.fault(path.at, message, "give each mount a directory of its own");
             continue;

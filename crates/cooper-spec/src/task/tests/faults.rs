@@ -310,6 +310,14 @@ fn secrets_networks_and_volumes() {
             "mountPath `/a/` is there twice",
         ),
         ("- push: [x]\n  volumeMounts: [{name: keys, mountPath: /a}]\n", "a push step has `volumeMounts`"),
+        (
+            "- cmd: x\n  platform: windows/amd64\n  volumeMounts: [{name: keys, mountPath: 'c:\\a'}]\n",
+            "a step on windows/amd64 has `volumeMounts`; engines on Windows have no volumes in memory",
+        ),
+        (
+            "- build: .\n  platforms: [linux/amd64, windows/amd64]\n  volumeMounts: [{name: keys, mountPath: /a}]\n",
+            "a step on windows/amd64 has `volumeMounts`",
+        ),
     ] {
         check(&format!("{volume}{mounts}"), expected);
     }
