@@ -86,6 +86,13 @@ pub(super) fn read(
     let mut runs_on = if platforms.is_empty() { default } else { &platforms }.iter();
     let on_windows = runs_on.find(|platform| platform.os() == "windows");
     let volume_mounts = mounts::read(fields, kind, on_windows, shared, report);
+    let network = match fields.text("network", report) {
+        Some(told) if kind == "cmd" => network(&told, shared, report),
+        _ => shared.network.clone(),
+    };
+    if kind == "cmd" {
+        ports::without_effect(fields, &network, shared, report);
+    }
     let directory = directory.as_deref().or(shared.working_directory.as_deref());
     Some(TaskStep {
         after,
@@ -101,10 +108,7 @@ pub(super) fn read(
         detach: fields.flag("detach", report),
         privileged: fields.flag("privileged", report),
         user: fields.text("user", report).map(|told| unquoted(&told.value, windows)),
-        network: match fields.text("network", report) {
-            Some(told) if kind == "cmd" => network(&told, shared, report),
-            _ => shared.network.clone(),
-        },
+        network,
         isolation: isolation.map(|text| match text {
             "process" => Isolation::Process,
             "hyperv" => Isolation::Hyperv,

@@ -94,12 +94,16 @@ fn network(
     let declared = |name: &str| environment.networks.iter().any(|network| network.name == name);
     let on = match order.network.as_deref() {
         None if environment.networks.is_empty() => return Ok(ContainerNetwork::Shared),
-        Some("none") if !declared("none") => return Ok(ContainerNetwork::None),
+        Some("none") if !declared("none") => {
+            notes.extend(without_ports(order, "nothing reaches a container on network `none`"));
+            return Ok(ContainerNetwork::None);
+        }
         Some("host") if !declared("host") => {
-            return match policy.networks.contains("host") {
-                true => Ok(ContainerNetwork::Host),
-                false => Err(placement::network_refused("host")),
-            };
+            if !policy.networks.contains("host") {
+                return Err(placement::network_refused("host"));
+            }
+            notes.extend(without_ports(order, "on network `host` a container's ports are the machine's own"));
+            return Ok(ContainerNetwork::Host);
         }
         None => NetworkChoice::Default,
         Some(name) if declared(name) => NetworkChoice::Placement(network_name(name)?),
@@ -124,6 +128,11 @@ fn network(
         Vec::new()
     };
     Ok(ContainerNetwork::Own(OwnNetwork { on, aliases: vec![step.to_string()], ports, expose: order.expose.clone() }))
+}
+
+/// Lines for what is said of ports beside a network that has none to open.
+fn without_ports(order: &CommandOrder, why: &str) -> impl Iterator<Item = String> {
+    order.ports.iter().chain(&order.expose).map(move |text| format!("port {text} has no effect: {why}"))
 }
 
 fn network_name(name: &str) -> Result<NetworkName, String> {

@@ -1,6 +1,8 @@
 //! The ports of a step's container: those that its network sees, and those of the agent's machine.
 
 use crate::task::fields::{Fields, Report, clip};
+use crate::task::model::StepNetwork;
+use crate::task::read::Shared;
 
 /// How many ports one entry of `expose` names.
 const MOST_EXPOSED: u16 = 4096;
@@ -17,6 +19,22 @@ pub(super) fn exposed(fields: &Fields<'_>, report: &mut Report<'_>) -> Vec<Strin
 pub(super) fn published(fields: &Fields<'_>, report: &mut Report<'_>) -> Vec<String> {
     let help = "write \"PORT:PORT\", ADDRESS:PORT:PORT/udp, or ranges of the same length, of at most 256 ports";
     ports(fields, "ports", is_published, help, report)
+}
+
+/// Tells of ports beside a network that has none to open.
+pub(super) fn without_effect(fields: &Fields<'_>, network: &StepNetwork, shared: &Shared<'_>, report: &mut Report<'_>) {
+    let StepNetwork::Named(network) = network else { return };
+    let help = match network.as_str() {
+        _ if shared.networks.contains(network) => return,
+        "none" => "nothing reaches a container there",
+        "host" => "a container's ports are the machine's own there",
+        _ => return,
+    };
+    for name in ["ports", "expose"] {
+        if fields.node(name).is_some() {
+            report.warn(fields.at(name), format!("`{name}` has no effect on network `{network}`"), help);
+        }
+    }
 }
 
 fn ports(

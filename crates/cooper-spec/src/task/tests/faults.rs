@@ -437,6 +437,14 @@ fn what_has_no_effect_is_told() {
             "- cmd: a\n  network: host\n",
             "network `host` is the machine's own; an agent gives it where its operator lists it",
         ),
+        (
+            "- cmd: a\n  network: host\n  ports: [80]\n",
+            "`ports` has no effect on network `host`; a container's ports are the machine's own there",
+        ),
+        (
+            "- cmd: a\n  network: none\n  expose: [80]\n",
+            "`expose` has no effect on network `none`; nothing reaches a container there",
+        ),
         ("- cmd: a\n  timeout: 30000\n", "step `acb_step_0` may take 30000 s; its run ends after at most 28800 s"),
         ("- build: .\n  cache: enabled\n", "the cache of step `acb_step_0` has no name"),
         ("- cmd: a\n  env: [FOO]\n", "entry `FOO` of env has no value; it is left out"),
@@ -467,6 +475,7 @@ fn what_has_no_effect_is_told() {
         "- cmd: a touch /tmp/x\n- cmd: b cat /tmp/x\n  platform: linux/arm64\n",
         "- id: db\n  cmd: a\n  detach: true\n  platform: linux/arm64\n- cmd: b db-dump\n",
         "- id: web\n  cmd: a\n  detach: true\n  platform: linux/arm64\n- cmd: curl https://h/web web/x ./web\n",
+        "- cmd: a\n  network: none\n- cmd: b\n  network: bridge\n  ports: [80]\n",
         "- cmd: a set -o pipefail\n- cmd: b set -o pipefail\n  platform: linux/arm64\n",
     ] {
         assert_eq!(warnings(&format!("steps:\n{text}")), [""; 0], "{text}");

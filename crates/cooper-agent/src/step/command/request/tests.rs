@@ -136,6 +136,24 @@ fn ports_have_every_form_and_need_leave() {
 }
 
 #[test]
+fn ports_beside_a_network_without_any_are_told() {
+    let notes = |network: &str, ports: &[&str], expose: &[&str]| {
+        let mut order = order();
+        order.network = Some(network.into());
+        order.ports = ports.iter().map(|text| (*text).to_owned()).collect();
+        order.expose = expose.iter().map(|text| (*text).to_owned()).collect();
+        let policy = StepPolicy { networks: ["host".to_owned()].into(), ..StepPolicy::default() };
+        made(&order, &["run"], &policy).expect("valid").notes
+    };
+    let told = "port 8080:80 has no effect: on network `host` a container's ports are the machine's own";
+    assert_eq!(notes("host", &["8080:80"], &[]), [told]);
+    let told = ["80", "53/udp"]
+        .map(|port| format!("port {port} has no effect: nothing reaches a container on network `none`"));
+    assert_eq!(notes("none", &["80"], &["53/udp"]), told);
+    assert!(notes("host", &[], &[]).is_empty() && notes("none", &[], &[]).is_empty());
+}
+
+#[test]
 fn processors_are_decimal_numbers() {
     for (text, nano) in
         [("1", 1_000_000_000), ("0.5", 500_000_000), (".25", 250_000_000), ("1.000000001", 1_000_000_001)]
