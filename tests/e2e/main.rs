@@ -32,6 +32,7 @@ mod registry_in_steps;
 mod remote_agent;
 mod rerun;
 mod restart;
+mod run_sources;
 mod runs;
 mod secrets;
 mod sources;

@@ -284,6 +284,7 @@ impl Task {
     ) -> TaskRequest {
         TaskRequest {
             file,
+            fallbacks: Vec::new(),
             values,
             set: replaced(set, &overrides.set, |value| &value.name),
             alias_files: BTreeMap::new(),

@@ -264,6 +264,7 @@ mod tests {
         let text = format!("version: v1.1.0\nalias:\n  src: ['{url}']\nsteps:\n  - cmd: $tool true\n");
         TaskRequest {
             file: TaskText::Given { name: "acr-task.yaml".to_owned(), text },
+            fallbacks: Vec::new(),
             values: None,
             set: Vec::new(),
             alias_files: BTreeMap::new(),

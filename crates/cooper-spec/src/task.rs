@@ -47,5 +47,8 @@ pub use model::{
 };
 pub use schema::schema;
 
+/// What a task file is called where nobody names one; the first that is there counts.
+pub const DEFAULT_FILES: [&str; 2] = ["acr-task.yaml", "acb.yaml"];
+
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,9 @@ use crate::template::RunVariables;
 pub struct TaskRequest {
     /// The task file.
     pub file: TaskText,
+    /// Where the task file of a source may be besides, where nobody named one: of those that are there the first counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fallbacks: Vec<String>,
     /// The values file.
     pub values: Option<TaskText>,
     /// `--set` and `--set-secret` in their order.
@@ -104,6 +107,9 @@ pub enum SecretVersion {
 /// Something that a request names is not there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MissingText {
+    /// The task file that nobody named.
+    #[error("the source has no task file: none of its files is {}; name one relative to the source's folder with -f", .0.join(" or "))]
+    TaskFile(Vec<String>),
     /// A file of the source.
     #[error("the source has no file `{0}`; name it relative to the source's folder, with `/` between its parts")]
     File(String),
@@ -144,6 +150,23 @@ impl TaskRequest {
         texts.filter_map(TaskText::path).map(str::to_owned).collect()
     }
 
+    /// Where in the source the task file is, if it is there.
+    pub fn file_in_source(&self, is_there: impl Fn(&str) -> bool) -> Option<&str> {
+        let paths = self.file.path().into_iter().chain(self.fallbacks.iter().map(String::as_str));
+        paths.into_iter().find(|path| is_there(path))
+    }
+
+    fn task_file(&self, fetched: &Fetched) -> Result<NamedText, MissingText> {
+        match (self.file_in_source(|path| fetched.files.contains_key(path)), self.file.path()) {
+            (Some(path), _) => TaskText::InSource(path.to_owned()).read(fetched),
+            (None, Some(path)) if !self.fallbacks.is_empty() => {
+                let tried = std::iter::once(path).chain(self.fallbacks.iter().map(String::as_str));
+                Err(MissingText::TaskFile(tried.map(|path| format!("`{path}`")).collect()))
+            }
+            (None, _) => self.file.read(fetched),
+        }
+    }
+
     /// Whether the task file is planned from what came with the request alone.
     pub fn is_whole(&self) -> bool {
         self.files_of_source().is_empty()
@@ -166,7 +189,7 @@ impl TaskRequest {
         alias_sources.extend(self.alias_files.clone());
         alias_sources.extend(fetched.urls.clone());
         Ok(TaskInputs {
-            file: self.file.read(fetched)?,
+            file: self.task_file(fetched)?,
             values: self.values.as_ref().map(|values| values.read(fetched)).transpose()?,
             set: set.collect::<Result<_, MissingText>>()?,
             alias_sources,
@@ -185,4 +208,38 @@ pub fn alias_urls(sources: &[AliasSource]) -> impl Iterator<Item = &str> {
         AliasSource::Url(url) => Some(url.as_str()),
         AliasSource::File(_) => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A request for the task file of a source in which these files are.
+    fn asked(file: &str, fallbacks: &[&str], there: &[&str]) -> Result<String, String> {
+        let request = TaskRequest {
+            file: TaskText::InSource(file.to_owned()),
+            fallbacks: fallbacks.iter().map(|path| (*path).to_owned()).collect(),
+            values: None,
+            set: Vec::new(),
+            alias_files: BTreeMap::new(),
+            platform: Platform::LINUX_AMD64,
+            working_directory: None,
+        };
+        let json = serde_json::to_string(&request).expect("json");
+        assert_eq!(serde_json::from_str::<TaskRequest>(&json).expect("its own form"), request);
+        assert_eq!(json.contains("fallbacks"), !fallbacks.is_empty(), "earlier ones know nothing of them: {json}");
+        let files = there.iter().map(|path| ((*path).to_owned(), format!("# {path}")));
+        let fetched = Fetched { files: files.collect(), ..Fetched::default() };
+        request.task_file(&fetched).map(|file| file.name).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_first_of_the_default_names_counts_where_none_is_named() {
+        assert_eq!(asked("a", &["b"], &["b", "a"]).as_deref(), Ok("a"));
+        assert_eq!(asked("a", &["b"], &["b"]).as_deref(), Ok("b"));
+        let none = asked("a", &["b"], &["c"]).expect_err("it is not there");
+        assert!(none.contains("none of its files is `a` or `b`; name one"), "{none}");
+        let named = asked("a", &[], &["b"]).expect_err("it is not there");
+        assert!(named.contains("the source has no file `a`"), "{named}");
+    }
 }

@@ -172,11 +172,11 @@ fn without_pushes(plan: &Plan) -> Result<Plan, TaskError> {
 
 /// The plan of a run whose source is to be fetched, from where it is found: that alone.
 pub(super) fn prepare(request: &TaskRequest, location: &RemoteSource) -> Plan {
-    let values = request.values.as_ref().and_then(|values| values.path());
+    let values = request.values.as_ref().and_then(|values| values.path()).map(str::to_owned);
     let work = Work::Prepare(PrepareWork {
         source: location.clone(),
         dockerfile: None,
-        files: values.map(str::to_owned).into_iter().collect(),
+        files: values.into_iter().chain(request.fallbacks.iter().cloned()).collect(),
         task_file: request.file.path().map(str::to_owned),
         definition: None,
     });
@@ -285,6 +285,7 @@ mod tests {
         let text = format!("version: v1.1.0\nsteps:\n{steps}");
         let request = TaskRequest {
             file: TaskText::Given { name: "acr-task.yaml".to_owned(), text },
+            fallbacks: Vec::new(),
             values: None,
             set: Vec::new(),
             alias_files: Default::default(),

@@ -29,6 +29,7 @@ fn id(text: &str) -> StepId {
 fn task(text: &str, source: TaskSource, replay: Option<Replay>) -> NewRun {
     let request = TaskRequest {
         file: TaskText::Given { name: "acr-task.yaml".to_owned(), text: text.to_owned() },
+        fallbacks: Vec::new(),
         values: None,
         set: Vec::new(),
         alias_files: Default::default(),

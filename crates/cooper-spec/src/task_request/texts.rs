@@ -166,6 +166,7 @@ mod tests {
         let given = |name: &str, text: &str| TaskText::Given { name: name.to_owned(), text: text.to_owned() };
         let request = TaskRequest {
             file: given("acr-task.yaml", "steps: []"),
+            fallbacks: Vec::new(),
             values: Some(given("values.yaml", "a: b")),
             set: Vec::new(),
             alias_files: BTreeMap::from([("aliases.yaml".to_owned(), "c: d".to_owned())]),

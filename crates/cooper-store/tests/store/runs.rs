@@ -420,6 +420,7 @@ async fn texts_of_requests_are_dropped_when_their_time_is_over() {
     let accept = async || {
         let request = TaskRequest {
             file: TaskText::Given { name: "acr-task.yaml".to_owned(), text: text.to_owned() },
+            fallbacks: Vec::new(),
             values: None,
             set: Vec::new(),
             alias_files: BTreeMap::new(),

@@ -12,6 +12,7 @@ use cooper_api::rest::{
 use cooper_client::Client;
 use cooper_source::PackOptions;
 use cooper_spec::source::{RemoteSource, SourceLocation};
+use cooper_spec::task::DEFAULT_FILES;
 use cooper_types::Platform;
 
 use crate::azure::AzureFlags;
@@ -24,9 +25,6 @@ use crate::local::{self, LocalArgs};
 use crate::output;
 use crate::started::{WaitFlags, Whose, new_key, see_through};
 use crate::task::{LocalTask, read_values, show_faults, show_warnings};
-
-/// What a task file is called where nothing is said.
-const DEFAULT_FILES: [&str; 2] = ["acr-task.yaml", "acb.yaml"];
 
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
@@ -91,7 +89,7 @@ impl Place {
 /// The task, where this machine has it.
 enum Task {
     Here(LocalTask),
-    InSource { file: String, values: Option<String> },
+    InSource { file: Option<String>, values: Option<String> },
 }
 
 impl RunArgs {
@@ -240,7 +238,7 @@ fn task(args: &RunArgs, place: &Place, common: &TaskRunCommon) -> Result<Task, S
         && args.file.as_deref() != Some("-")
     {
         let in_source = |path: &str| dockerfile_in_source(Some(Path::new(path)));
-        let file = in_source(args.file.as_deref().unwrap_or(DEFAULT_FILES[0]))?;
+        let file = args.file.as_deref().map(in_source).transpose()?;
         let values = args.values.as_deref().map(in_source).transpose()?;
         return Ok(Task::InSource { file, values });
     }

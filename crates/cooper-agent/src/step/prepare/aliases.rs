@@ -76,6 +76,7 @@ mod tests {
     fn aliases_are_named_by_what_the_source_is() {
         let request = TaskRequest {
             file: TaskText::InSource("acr-task.yaml".to_owned()),
+            fallbacks: Vec::new(),
             values: Some(TaskText::InSource("v.yaml".to_owned())),
             set: vec![RequestedValue { name: "key".to_owned(), value: None }],
             alias_files: BTreeMap::from([("sent.yaml".to_owned(), String::new())]),

@@ -122,6 +122,7 @@ fn messages_for_agents_survive_the_wire() {
             task: task_file.map(|file| TaskOrder {
                 request: TaskRequest {
                     file: TaskText::InSource(file.to_owned()),
+                    fallbacks: vec!["acb.yaml".to_owned()],
                     values: Some(TaskText::Given { name: "-".to_owned(), text: "a: b".to_owned() }),
                     set: vec![RequestedValue { name: "k".to_owned(), value: None }],
                     alias_files: BTreeMap::from([("a".to_owned(), "b: c".to_owned())]),

@@ -40,8 +40,10 @@ pub struct EncodedTaskRunRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FileTaskRunRequest {
-    /// The task file's path inside the source's folder.
-    pub task_file_path: String,
+    /// The task file's path inside the source's folder; `acr-task.yaml` if absent, or `acb.yaml` if that is not there: an
+    /// extension of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_file_path: Option<String>,
     /// The values file's path inside the source's folder.
     #[serde(default)]
     pub values_file_path: Option<String>,
@@ -134,7 +136,7 @@ mod tests {
         let file =
             r#"{"type":"FileTaskRunRequest","taskFilePath":"acb.yaml","sourceLocation":"https://git.example/a.git"}"#;
         let RunRequest::FileTaskRunRequest(request) = serde_json::from_str(file).expect("valid") else { panic!() };
-        assert_eq!(request.task_file_path, "acb.yaml");
+        assert_eq!(request.task_file_path.as_deref(), Some("acb.yaml"));
         let text = serde_json::to_string(&RunRequest::FileTaskRunRequest(request.clone())).expect("json");
         let again: RunRequest = serde_json::from_str(&text).expect("valid");
         assert_eq!(again, RunRequest::FileTaskRunRequest(request));

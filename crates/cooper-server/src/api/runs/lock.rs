@@ -62,7 +62,8 @@ pub(super) fn lockfile(record: &RunRecord, stored: Option<&StoredRequest>, with_
 
 /// What a task file's run was planned from.
 fn add_task(lockfile: &mut Lockfile, task: &TaskRequest, digests: &[TextDigest]) {
-    let (file, values) = (task.file.path(), task.values.as_ref().and_then(TaskText::path));
+    let is_there = |path: &str| digests.iter().any(|text| text.role == TextRole::Source && text.name == path);
+    let (file, values) = (task.file_in_source(is_there), task.values.as_ref().and_then(TaskText::path));
     for TextDigest { role, name, digest } in digests {
         let text = LockedText { name: name.clone(), digest: digest.to_string() };
         let is_read = |path: Option<&str>| *role == TextRole::Source && path == Some(name.as_str());
@@ -70,6 +71,8 @@ fn add_task(lockfile: &mut Lockfile, task: &TaskRequest, digests: &[TextDigest])
             lockfile.task_file = Some(text);
         } else if *role == TextRole::ValuesFile || is_read(values) {
             lockfile.values_file = Some(text);
+        } else if *role == TextRole::Source && task.fallbacks.contains(name) {
+            // It was looked for and not taken.
         } else if !(*role == TextRole::Source && lockfile.alias_files.iter().any(|other| other.name == *name)) {
             // What came with the request comes before what the source has under the same name.
             lockfile.alias_files.push(text);

@@ -10,6 +10,7 @@ use cooper_engine::task::Origin;
 use cooper_ports::access::Token;
 use cooper_ports::runs::{RunType, SealedSecret, SecretKind};
 use cooper_spec::source::{RemoteSource, SourceLocation};
+use cooper_spec::task::DEFAULT_FILES;
 use cooper_spec::task_request::{Fetched, RequestedValue, TaskRequest, TaskText, set_secret_name};
 use cooper_types::{ContextId, SecretBytes, SecretString};
 
@@ -18,8 +19,6 @@ use crate::core::Core;
 use crate::problem::{ApiError, ApiResult, chain};
 use crate::tasks;
 
-/// What a task file is called that came without a name.
-const UNNAMED: &str = "acr-task.yaml";
 /// What a values file is called that came without a name.
 const UNNAMED_VALUES: &str = "values.yaml";
 /// The largest text that comes with a request, in bytes, and the largest that all of them may have together.
@@ -44,7 +43,7 @@ pub(super) async fn encoded(core: &Arc<Core>, token: &Token, request: EncodedTas
     if request.files.len() > MAX_ITEMS {
         return Err(invalid(format!("files: {} are given, at most {MAX_ITEMS} are allowed", request.files.len())));
     }
-    let name = request.task_file_path.unwrap_or_else(|| UNNAMED.to_owned());
+    let name = request.task_file_path.unwrap_or_else(|| DEFAULT_FILES[0].to_owned());
     let file = TaskText::Given { name, text: request.encoded_task_content.0 };
     let values_name = request.values_file_path.unwrap_or_else(|| UNNAMED_VALUES.to_owned());
     let values = request.encoded_values_content.map(|text| TaskText::Given { name: values_name, text: text.0 });
@@ -61,18 +60,22 @@ pub(super) async fn encoded(core: &Arc<Core>, token: &Token, request: EncodedTas
 
 /// A task file that lies in the source.
 pub(super) fn file(core: &Arc<Core>, _token: &Token, request: FileTaskRunRequest) -> ApiResult<AskedRun> {
-    let file = TaskText::InSource(request.task_file_path.clone());
+    let (path, fallbacks) = match request.task_file_path {
+        Some(path) => (path, Vec::new()),
+        None => (DEFAULT_FILES[0].to_owned(), DEFAULT_FILES[1..].iter().map(|name| (*name).to_owned()).collect()),
+    };
+    let file = TaskText::InSource(path.clone());
     let values = request.values_file_path.map(TaskText::InSource);
     let (asked, place, _, secrets) = common(core, request.common, file, values, BTreeMap::new())?;
     let (timeout, pool, task) = asked;
+    let task = TaskRequest { fallbacks, ..task };
     let source = match place {
         Place::Remote(source) => TaskSource::Remote(source),
         Place::Context(context) => TaskSource::Remote(RemoteSource::Uploaded(context)),
         Place::Nothing => {
             return Err(invalid(format!(
-                "taskFilePath `{}` lies in no source: name one as sourceLocation, or send the file itself as \
-                 encodedTaskContent of an EncodedTaskRunRequest",
-                request.task_file_path
+                "taskFilePath `{path}` lies in no source: name one as sourceLocation, or send the file itself as \
+                 encodedTaskContent of an EncodedTaskRunRequest"
             )));
         }
     };
@@ -141,7 +144,8 @@ fn common(
         }
     }
     let working_directory = common.working_directory;
-    let task = TaskRequest { file, values, set, alias_files, platform, working_directory };
+    let fallbacks = Vec::new();
+    let task = TaskRequest { file, fallbacks, values, set, alias_files, platform, working_directory };
     Ok(((common.timeout, common.agent_pool_name, task), place, clear, secrets))
 }
 

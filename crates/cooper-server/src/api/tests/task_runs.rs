@@ -79,6 +79,19 @@ async fn a_task_in_a_repository_waits_for_its_source() {
         (Some("acb.yaml"), &["v.yaml".to_owned()][..])
     );
     assert_eq!(prepare.dockerfile, None, "everything goes into the workspace");
+
+    // Where no task file is named, each of the usual names is looked for.
+    let body = r#"{"type":"FileTaskRunRequest","sourceLocation":"https://git.example/app.git"}"#;
+    let response = fixture.call("POST", "/api/v1/runs", Some(token.expose()), Some(body)).await;
+    assert_eq!(response.status(), StatusCode::CREATED);
+    let bytes = response.into_body().collect().await.expect("body").to_bytes();
+    let view: rest::Run = serde_json::from_slice(&bytes).expect("a run");
+    let run = fixture.core.runs.find_run(view.run_id).await.expect("store").expect("run").run;
+    let Work::Prepare(prepare) = &run.plan.steps[0].work else { panic!("a source") };
+    assert_eq!(
+        (prepare.task_file.as_deref(), prepare.files.as_slice()),
+        (Some("acr-task.yaml"), &["acb.yaml".to_owned()][..])
+    );
 }
 
 #[tokio::test]
