@@ -18,6 +18,7 @@ mod emulation;
 mod examples;
 mod forks;
 mod git_source;
+mod given_networks;
 mod granted;
 mod hooks;
 mod local;
