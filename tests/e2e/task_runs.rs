@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cooper_e2e::{Context, Engine, GitRepository, GitServer, ServerOptions, TestServer, wait_until};
+use cooper_e2e::{Context, Engine, GitRepository, GitServer, ServerOptions, TestServer, unique, wait_until};
 use serde_json::Value;
 
 /// A server whose registry has the image that steps run in.
@@ -136,6 +136,31 @@ fn two_runs_of_one_file_at_once_never_meet() {
     let owner = format!("dev.cooperage.owner={}", server.agent_owner());
     let services = || engine.held(&[&owner, "dev.cooperage.step=service"]);
     wait_until("the services are gone", Duration::from_secs(30), || services().is_empty());
+}
+
+#[test]
+fn a_cache_is_kept_beside_the_image_and_the_log_says_which() {
+    let server = server();
+    let word = unique();
+    let task = "version: v1.1.0\nsteps:\n  - id: image\n    build: -t $Registry/cached:1 --build-arg \
+                BASE=$Registry/base/busybox:1 .\n    cache: enabled\n  - push: [$Registry/cached:1]\n";
+    let context = Context::new(&format!("ARG BASE\nFROM $BASE\nRUN echo {word}\n")).file("acr-task.yaml", task);
+    let host = server.authority().replace("127.0.0.1", "localhost");
+    let own = format!("{host}/cached:cache_quickrun_image");
+    for is_first in [true, false] {
+        let log = server.cooper(&["run", &context.display()]).ok().stdout;
+        let line = log.lines().find(|line| line.starts_with("cache: ")).unwrap_or_else(|| panic!("{log}"));
+        let written = format!("cache: kept in the registry as {own}, all stages of it; ");
+        let inline = format!("cache: inline in the image, and read from {own}, {host}/cached:1; ");
+        assert!(line.starts_with(&written) || line.starts_with(&inline), "{log}");
+        // The second one finds what the first one has pushed, and does nothing again.
+        assert!(log.contains(&format!("importing cache manifest from {host}/cached:1\n")), "{log}");
+        assert_eq!(log.contains(&format!("{host}/cached:1: not found")), is_first, "{log}");
+        let is_done = log.lines().any(|line| line.ends_with(&word) && !line.contains("RUN"));
+        assert_eq!(is_done, is_first, "{log}");
+        let kept = server.registry("/v2/cached/manifests/cache_quickrun_image").status;
+        assert_eq!(kept == 200, line.starts_with(&written), "{kept}: {log}");
+    }
 }
 
 #[test]

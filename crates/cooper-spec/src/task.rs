@@ -36,6 +36,7 @@ mod yaml;
 
 pub use alias::{ACR_CLI, is_acr_cli};
 pub use build_line::{BuildContext, BuildLine, BuildSecret, BuildSecretSource};
+pub(crate) use cache::of_platform as cache_of_platform;
 pub use cmd_line::CmdLine;
 pub use fault::{Fault, Faults, Place};
 pub use image_alias::{ImageAlias, ImageAliasError};

@@ -28,16 +28,23 @@ pub(super) fn of_step(
         report.warn(told.at, "`cache` has no effect on Windows", "builds there have the engine's cache alone");
         return Cache::Disabled;
     }
+    let mut is_none = |tag: String| {
+        let message = format!("the cache's tag `{}` is not one", clip(&tag));
+        report.warn(told.at, message, "the build goes on without; give the step a shorter id");
+    };
     match name(&line.images, &run.registry, &run.task_name, &id.value) {
-        Ok(Some(name)) => Cache::Enabled(Some(name)),
+        Ok(Some(name)) => {
+            let several = platforms.iter().filter(|_| platforms.len() > 1);
+            several.filter_map(|platform| of_platform(&name, platform).err()).for_each(is_none);
+            Cache::Enabled(Some(name))
+        }
         Ok(None) => {
             let message = format!("the cache of step `{}` has no name", clip(&id.value));
             report.warn(told.at, message, "give the image a tag with `-t`: the cache is kept beside it");
             Cache::Enabled(None)
         }
         Err(tag) => {
-            let message = format!("the cache's tag `{}` is not one", clip(&tag));
-            report.warn(told.at, message, "the build goes on without; give the step a shorter id");
+            is_none(tag);
             Cache::Enabled(None)
         }
     }
@@ -53,6 +60,15 @@ fn name(images: &[ImageRef], registry: &RegistryName, task: &str, step: &str) ->
     let tag = Tag::parse(&text).map_err(|_| text)?;
     let registry = image.registry.clone().unwrap_or_else(|| registry.clone());
     Ok(Some(ImageRef { registry: Some(registry), repository: image.repository.clone(), tag: Some(tag), digest: None }))
+}
+
+/// The name of the cache of one of a build's platforms: of one name, each would overwrite the others'. An error is the tag
+/// that would be too long.
+pub(crate) fn of_platform(name: &ImageRef, platform: &Platform) -> Result<ImageRef, String> {
+    let tag = name.tag.as_ref().map(Tag::as_str).unwrap_or_default();
+    let text = format!("{tag}_{}", platform.to_string().replace('/', "-"));
+    let tag = Tag::parse(&text).map_err(|_| text)?;
+    Ok(ImageRef { tag: Some(tag), ..name.clone() })
 }
 
 #[cfg(test)]

@@ -301,9 +301,8 @@ impl Planner<'_> {
             network: line.network.clone(),
             add_hosts: line.add_hosts.iter().map(|(name, address)| format!("{name}:{address}")).collect(),
             cache: match &step.cache {
-                // Of one name, each platform's build would overwrite the others' cache.
                 Cache::Enabled(Some(name)) if self.crossing.platforms(node.step).len() > 1 => {
-                    cache_of(name, self.platform(node))
+                    task::cache_of_platform(name, self.platform(node)).ok()
                 }
                 Cache::Enabled(name) => name.clone(),
                 Cache::Disabled => None,
@@ -389,12 +388,6 @@ impl Planner<'_> {
         places::in_workspace(&step.working_directory, path, self.is_windows(step))
             .ok_or_else(|| TaskPlanError::OutsideWorkspace { step: step.id.clone(), path: path.to_owned() })
     }
-}
-
-/// The name of the cache of one platform's build; none if that is too long.
-fn cache_of(name: &ImageRef, platform: &Platform) -> Option<ImageRef> {
-    let tag = format!("{}_{}", name.tag.as_ref()?, platform.to_string().replace('/', "-"));
-    Some(ImageRef { tag: Some(Tag::parse(&tag).ok()?), ..name.clone() })
 }
 
 /// Refuses secrets in what everybody sees: names, images, times, switches.

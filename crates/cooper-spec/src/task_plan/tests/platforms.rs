@@ -71,6 +71,30 @@ fn a_build_for_several_platforms_is_a_step_for_each_and_the_push_an_index() {
 }
 
 #[test]
+fn each_platform_has_a_cache_of_its_own_where_its_name_is_short_enough() {
+    let of = |id: &str, more: &str| {
+        let text = format!("steps:\n  - id: {id}\n    build: -t app:v1 .\n    {more}\n");
+        let planned = planned(&text);
+        let caches = (0..planned.plan.steps.len()).map(|index| build(&planned, index).cache.as_ref());
+        let caches: Vec<Option<String>> = caches.map(|cache| cache.map(ToString::to_string)).collect();
+        (caches, planned.warnings.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let named = |tag: &str| Some(format!("localhost:5000/app:{tag}"));
+    assert_eq!(of("image", "cache: disabled").0, [None]);
+    assert_eq!(of("image", "cache: enabled"), (vec![named("cache_quickrun_image")], Vec::new()));
+    let both = format!("cache: Enabled\n    {BOTH}");
+    let own = ["linux-amd64", "linux-arm64"].map(|part| named(&format!("cache_quickrun_image_{part}")));
+    assert_eq!(of("image", &both), (own.to_vec(), Vec::new()));
+    // With a platform's name it is too long, and without it is not.
+    let long = "i".repeat(105);
+    assert!(of(&long, "cache: enabled").0[0].is_some());
+    let (caches, warnings) = of(&long, &both);
+    assert_eq!((caches, warnings.len()), (vec![None, None], 2), "{warnings:?}");
+    assert!(warnings[0].contains("the cache's tag `cache_quickrun_iii"), "{warnings:?}");
+    assert!(warnings[0].ends_with("the build goes on without; give the step a shorter id"), "{warnings:?}");
+}
+
+#[test]
 fn without_a_push_nothing_is_staged() {
     let planned = planned(&format!("steps:\n  - id: a\n    build: -t app .\n    {BOTH}\n"));
     assert_eq!(shown(&planned.plan), ["a-linux-amd64@linux/amd64 <-", "a-linux-arm64@linux/arm64 <-"]);
