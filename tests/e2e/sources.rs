@@ -4,13 +4,8 @@ use std::fs::File;
 use std::io::{Seek as _, Write as _};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use cooper_e2e::{
-    Answer, Archive, Context, FileServer, GitRepository, GitServer, ServerOptions, TestServer, request, run_to_end,
-};
+use cooper_e2e::{Archive, Context, FileServer, GitRepository, GitServer, ServerOptions, TestServer, run_to_end};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 const DOCKERFILE: &str = "ARG BASE\nFROM $BASE\nCOPY which /which\nRUN test \"$(cat /which)\" = right\n";
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -43,7 +38,7 @@ fn sources_besides_folders_and_repositories_are_built() {
     let failed = server.cooper(&[&flags[..], &["--no-push", &missing]].concat()).expect(1);
     failed.error_names(&["/none", "answers 404: no such archive"]);
 
-    push_artifact(&server, &[("Dockerfile", DOCKERFILE), ("which", "right")]);
+    server.push_artifact("context/app", "v1", &[("Dockerfile", DOCKERFILE), ("which", "right")]);
     let source = format!("oci://{registry}/context/app:v1");
     let run = server.cooper(&[&flags[..], &["-t", "app:oci", &source]].concat()).ok().json();
     assert_eq!(run["sourceLocation"], source);
@@ -136,42 +131,4 @@ fn upload(server: &TestServer, archive: &[u8]) -> String {
     let uploaded = server.ask("PUT", created["uploadUrl"].as_str().unwrap(), &[], archive).unwrap();
     assert_eq!(uploaded.status, 201, "{}", uploaded.body);
     created["contextId"].as_str().unwrap().to_owned()
-}
-
-/// Puts these files into the registry as `oras push` does.
-fn push_artifact(server: &TestServer, files: &[(&str, &str)]) {
-    let credential = format!("Authorization: Basic {}", STANDARD.encode(format!("tester:{}", server.token())));
-    let send = |method: &str, path: &str, kind: &str, body: &[u8]| -> Answer {
-        let kind = format!("Content-Type: {kind}");
-        request(server.authority(), method, path, &[&credential, &kind], body).expect("the registry answers")
-    };
-    let put = |bytes: &[u8]| {
-        let digest = sha256(bytes);
-        let path = format!("/v2/context/app/blobs/uploads/?digest={digest}");
-        let answer = send("POST", &path, "application/octet-stream", bytes);
-        assert_eq!(answer.status, 201, "{}", answer.body);
-        digest
-    };
-    let kind = "application/vnd.oci.image.manifest.v1+json";
-    let layers: Vec<Value> = files
-        .iter()
-        .map(|(name, text)| {
-            serde_json::json!({
-                "mediaType": "application/vnd.oci.image.layer.v1.tar",
-                "digest": put(text.as_bytes()),
-                "size": text.len(),
-                "annotations": { "org.opencontainers.image.title": name },
-            })
-        })
-        .collect();
-    let config =
-        serde_json::json!({ "mediaType": "application/vnd.oci.empty.v1+json", "digest": put(b"{}"), "size": 2 });
-    let manifest = serde_json::json!({ "schemaVersion": 2, "mediaType": kind, "config": config, "layers": layers });
-    let answer = send("PUT", "/v2/context/app/manifests/v1", kind, manifest.to_string().as_bytes());
-    assert_eq!(answer.status, 201, "{}", answer.body);
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
 }

@@ -4,6 +4,7 @@
 //! of its crates. The tests themselves are in `e2e/`.
 
 mod archive;
+mod artifact;
 mod chance;
 mod context;
 mod emulation;
