@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use cooper_e2e::{Context, TestServer, request, unique, wait_until};
+use cooper_e2e::{Context, Running, TestServer, request, unique, wait_until};
 use serde_json::Value;
 
 #[test]
@@ -71,4 +71,18 @@ fn a_running_log_is_followed_live() {
     let stored = server.cooper(&["logs", &id]).ok().stdout;
     assert_eq!(followed.stdout, stored, "the follower saw what is stored, once and in order");
     server.expect_quiet_log();
+}
+
+#[test]
+fn a_terminal_is_painted_on_unless_it_is_not_to_be() {
+    let server = TestServer::start();
+    let base = server.base_image();
+    let cmd = format!("{base} echo shown");
+    for (more, is_painted) in [(&[][..], true), (&["--no-format"], false)] {
+        let mut command = server.command(&[&["run", "--cmd", &cmd, "/dev/null"], more].concat());
+        command.env_remove("NO_COLOR").env("TERM", "xterm");
+        let shown = Running::on_terminal(&command).end(Duration::from_secs(120)).ok().stdout;
+        assert!(shown.contains("shown"), "{shown}");
+        assert_eq!(shown.contains("\x1b["), is_painted, "{shown:?}");
+    }
 }

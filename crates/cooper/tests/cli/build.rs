@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use super::server::{LOG, Server, TOKEN};
 use super::{Cooper, Ended};
 
-async fn logged_in(server: &Server) -> Cooper {
+pub(super) async fn logged_in(server: &Server) -> Cooper {
     let cooper = Cooper::new();
     cooper.write("token", &format!("{TOKEN}\n"));
     let ended = cooper.run(["login", &server.url, "--token-file", "token"]).await;
@@ -66,7 +66,7 @@ async fn a_build_sends_the_folder_and_shows_the_log() {
 
     let context = server.script.context.lock().expect("lock").clone();
     assert_eq!(context.get("main.c").map(String::as_str), Some("int main;\n"));
-    let request = server.script.request.lock().expect("lock").take().expect("a request");
+    let request = server.asked_build();
     assert_eq!(
         (request.image_names.as_slice(), request.docker_file_path.as_str()),
         (&["app:v1".to_owned()][..], "Dockerfile")
@@ -85,7 +85,7 @@ async fn a_dockerfile_outside_the_folder_is_sent_along() {
     let cooper = logged_in(&server).await;
     cooper.write("other/my.dockerfile", "FROM scratch\n");
     cooper.run(["build", "-t", "app", "-f", "other/my.dockerfile", "src"]).await.succeeds();
-    let request = server.script.request.lock().expect("lock").take().expect("a request");
+    let request = server.asked_build();
     let context = server.script.context.lock().expect("lock").clone();
     assert_eq!(context.get(&request.docker_file_path).map(String::as_str), Some("FROM scratch\n"), "{context:?}");
 }

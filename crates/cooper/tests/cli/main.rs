@@ -4,6 +4,7 @@
 mod build;
 mod help;
 mod purge;
+mod run;
 mod server;
 mod task;
 mod usage;

@@ -33,7 +33,7 @@ pub(crate) struct Script {
     pub(crate) hangs: bool,
     /// Names and contents of the files of the context.
     pub(crate) context: Mutex<BTreeMap<String, String>>,
-    pub(crate) request: Mutex<Option<DockerBuildRequest>>,
+    pub(crate) request: Mutex<Option<RunRequest>>,
     pub(crate) cancelled: Notify,
     pub(crate) followed: Notify,
 }
@@ -69,6 +69,17 @@ impl Server {
         let url = format!("http://{}", listener.local_addr().expect("address"));
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { url, script }
+    }
+
+    /// The request that came last.
+    pub(crate) fn asked(&self) -> RunRequest {
+        self.script.request.lock().expect("lock").take().expect("a request")
+    }
+
+    /// The same, which is for a build.
+    pub(crate) fn asked_build(&self) -> DockerBuildRequest {
+        let RunRequest::DockerBuildRequest(request) = self.asked() else { panic!("a build is asked for") };
+        request
     }
 }
 
@@ -122,10 +133,10 @@ async fn upload(State(script): State<Arc<Script>>, body: Bytes) -> Response {
 
 async fn create_run(State(script): State<Arc<Script>>, headers: HeaderMap, body: Bytes) -> Response {
     assert!(headers.contains_key("idempotency-key"));
-    let RunRequest::DockerBuildRequest(request) = serde_json::from_slice(&body).expect("a request") else {
-        panic!("only builds are asked for here");
-    };
-    if request.image_names.iter().any(|name| name.contains(' ')) {
+    let request: RunRequest = serde_json::from_slice(&body).expect("a request");
+    if let RunRequest::DockerBuildRequest(build) = &request
+        && build.image_names.iter().any(|name| name.contains(' '))
+    {
         return problem(ProblemCode::InvalidReference, "image name `a b` is not valid");
     }
     *script.request.lock().expect("lock") = Some(request);
