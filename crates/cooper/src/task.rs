@@ -161,9 +161,7 @@ fn stand_in_for_secrets(inputs: &mut TaskInputs) -> Result<(), task::Faults> {
 
 /// A text without the values of secrets.
 pub(crate) fn masked(text: &str, inputs: &TaskInputs) -> String {
-    let of_set = inputs.set.iter().filter(|set| set.secret).map(|set| set.value.as_str());
-    let secrets = inputs.secrets.values().map(SecretString::expose).chain(of_set);
-    secrets.filter(|secret| !secret.is_empty()).fold(text.to_owned(), |text, secret| text.replace(secret, MASK))
+    inputs.masked().into_iter().fold(text.to_owned(), |text, secret| text.replace(secret, MASK))
 }
 
 /// JSON without the values of secrets.

@@ -42,6 +42,20 @@ pub struct TaskInputs {
     pub environment: Vec<String>,
 }
 
+/// The shortest value of a secret that is looked for in what is told: a shorter one would be found everywhere.
+const SHORTEST_MASKED: usize = 3;
+
+impl TaskInputs {
+    /// The values of secrets that must not be seen in what is told of the file, the longest first.
+    pub fn masked(&self) -> Vec<&str> {
+        let of_set = self.set.iter().filter(|set| set.secret).map(|set| set.value.as_str());
+        let mut values: Vec<&str> = self.secrets.values().map(SecretString::expose).chain(of_set).collect();
+        values.retain(|value| value.len() >= SHORTEST_MASKED);
+        values.sort_by_key(|value| std::cmp::Reverse(value.len()));
+        values
+    }
+}
+
 /// A value from the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetValue {

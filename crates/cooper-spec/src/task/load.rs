@@ -199,11 +199,7 @@ fn parse(lines: &Lines<'_>) -> Result<Document, Faults> {
 /// Faults as they may be told: without the values of secrets.
 fn told(faults: Vec<Fault>, inputs: &TaskInputs) -> Faults {
     let mut told = Faults::new(faults);
-    let of_set = inputs.set.iter().filter(|set| set.secret).map(|set| set.value.as_str());
-    let mut secrets: Vec<&str> = inputs.secrets.values().map(SecretString::expose).chain(of_set).collect();
-    // Below that, a value would be found everywhere.
-    secrets.retain(|secret| secret.len() >= 3);
-    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    let secrets = inputs.masked();
     for fault in &mut told.faults {
         for secret in &secrets {
             mask(&mut fault.message, secret);

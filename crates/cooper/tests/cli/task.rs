@@ -36,6 +36,19 @@ async fn lint_says_what_a_file_means() {
 }
 
 #[tokio::test]
+async fn what_is_shorter_than_a_word_is_masked_nowhere() {
+    let cooper = written("steps:\n- cmd: img {{.Values.long}} {{.Values.short}}\n");
+    let flags = ["--set-secret", "short=st", "--set-secret", "long=first", "--output", "json"];
+    for command in ["lint", "graph", "render"] {
+        let ended = cooper.run([&[command, "task.yaml"], &flags[..]].concat()).await;
+        ended.succeeds();
+        assert!(!ended.stdout.contains("first"), "{ended:?}");
+        let id = if command == "render" { "img *** st" } else { "\"acb_step_0\"" };
+        assert!(ended.stdout.contains(id), "{ended:?}");
+    }
+}
+
+#[tokio::test]
 async fn faults_go_to_stderr_with_their_lines_and_end_with_2() {
     let cooper = written("steps:\n- cmd: img -v\n  wehn: [x]\n- cmd: -v /:/host img\n  when: [nope]\n");
     for command in ["lint", "graph"] {
