@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use cooper_e2e::{Context, Engine, Pause, RemoteAgent, ServerOptions, TestServer, is_final, wait_until};
+use cooper_e2e::{
+    Context, Engine, GitRepository, GitServer, Pause, RemoteAgent, ServerOptions, TestServer, is_final, wait_until,
+};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -22,7 +24,12 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let options = ServerOptions { arguments: vec!["--no-agent".into()], ..Default::default() };
+        Self::with(&[])
+    }
+
+    fn with(arguments: &[&str]) -> Self {
+        let arguments = ["--no-agent"].iter().chain(arguments).map(|text| (*text).to_owned()).collect();
+        let options = ServerOptions { arguments, ..Default::default() };
         let server = TestServer::with(options);
         let agent = |name: &str| RemoteAgent::start(&server, name, &server.url(), None, &[]);
         let agents = [agent("one"), agent("two")];
@@ -103,6 +110,49 @@ fn killed_between_tries_and_nobodys_retries_are_spent() {
     assert!(log.contains("loss 1 of 3") && !log.contains("loss 2 of 3"), "{log}");
     // The one that was killed comes back, and clears what its last life has left.
     assert_ne!(pair.agents[holder].held_in(&pair.engine, &pair.server, &run), [""; 0]);
+    pair.agents[holder].launch();
+    pair.is_gone(&run);
+}
+
+#[test]
+fn a_steps_own_context_is_fetched_again_with_its_placement() {
+    let root = tempfile::TempDir::new().unwrap();
+    let repository = GitRepository::new(root.path(), "app.git");
+    let git = GitServer::start(root.path());
+    let commit = |which: &str| {
+        let dockerfile = "ARG BASE\nFROM $BASE\nCOPY which /which\n";
+        repository.commit_files(&[("Dockerfile", dockerfile), ("which", which)])
+    };
+    let first = commit("first");
+    let mut pair = Pair::with(&["--allow-source", "127.0.0.1"]);
+    let mut pause = Pause::new();
+    let task = format!(
+        "version: v1.1.0\nsteps:\n- id: image\n  build: -t $Registry/own:1 --build-arg BASE=$Registry/base/busybox:1 \
+         {}#main\n- id: show\n  cmd: $Registry/own:1 sh -c 'echo which is $(cat /which); {}'\n",
+        git.url("app.git"),
+        pause.script()
+    );
+    let run = pair.begin(&task);
+    pause.begins();
+    wait_until("the image's file is told", END, || {
+        pair.server.cooper(&["logs", &run]).ok().stdout.lines().any(|line| line == "which is first")
+    });
+    let second = commit("second");
+    let holder = pair.holder(&run, 1);
+    pair.agents[holder].crash();
+    pause.end();
+    let (record, log) = pair.end(&run);
+    assert_eq!(record["status"], "Succeeded", "{record:#}\n{log}");
+    let attempts = [&record["steps"][0]["attempts"], &record["steps"][1]["attempts"]];
+    assert_eq!(attempts, [2, 2], "{record:#}\n{log}");
+    // The branch has moved: the image is the new commit's, and so is what is on record.
+    let told: Vec<&str> = log.lines().filter(|line| line.starts_with("which is ")).collect();
+    assert_eq!(told, ["which is first", "which is second"], "{log}");
+    for commit in [&first, &second] {
+        assert!(log.contains(&format!("#main at commit {commit}\n")), "{log}");
+    }
+    let lock = pair.server.cooper(&["runs", "lock", &run]).ok().json();
+    assert_eq!(lock["steps"][0]["context"]["commit"], second, "{lock:#}");
     pair.agents[holder].launch();
     pair.is_gone(&run);
 }
