@@ -91,7 +91,7 @@ pub(super) struct ListFlags {
     #[arg(long, value_name = "TYPE")]
     run_type: Option<RunType>,
     /// Only runs that wrote this image, such as `app`, `app:v1` or `app@sha256:…`
-    #[arg(long, value_name = "IMAGE")]
+    #[arg(long, short = 't', value_name = "IMAGE")]
     image: Option<String>,
     /// How many at most
     #[arg(long, visible_alias = "last", value_name = "N", default_value_t = ListRunsQuery::DEFAULT_TOP,

@@ -8,6 +8,8 @@ mod hooks;
 mod notifications;
 mod runs;
 mod source;
+#[cfg(test)]
+mod tests;
 mod timer;
 mod what;
 mod yaml;
@@ -19,6 +21,7 @@ use cooper_api::rest::{
 use cooper_types::TaskName;
 
 use super::runs::short_time;
+use crate::azure::AzureScope;
 use crate::cli::OutputForm;
 use crate::connection::ServerArgs;
 use crate::environment::Environment;
@@ -32,6 +35,8 @@ pub(crate) struct TaskArgs {
     command: TaskCommand,
     #[command(flatten)]
     server: ServerArgs,
+    #[command(flatten)]
+    azure: AzureScope,
 }
 
 /// What `update --help` says of taking away.
@@ -50,7 +55,13 @@ enum TaskCommand {
     #[command(after_help = UPDATE_HELP)]
     Update(Box<define::UpdateArgs>),
     /// Show a task, without the values of its secrets
-    Show(NamedOutput),
+    Show {
+        #[command(flatten)]
+        named: NamedOutput,
+        /// Those are shown to nobody
+        #[arg(long, hide = true)]
+        with_secure_properties: bool,
+    },
     /// List the tasks
     List {
         /// The form of the list
@@ -145,12 +156,20 @@ fn task_name(text: &str) -> Result<TaskName, Fault> {
 
 pub(crate) async fn run(args: &TaskArgs, environment: &Environment) -> Result<Exit, Stop> {
     let server = &args.server;
+    for warning in args.azure.warnings() {
+        output::warning(&warning);
+    }
     match &args.command {
         TaskCommand::Create(args) => define::create(args, server, environment).await,
         TaskCommand::Update(args) => define::update(args, server, environment).await,
-        TaskCommand::Show(args) => {
-            let name = args.name.get()?;
-            show(&server.connect(environment)?.get_task(&name).await?, args.output)?;
+        TaskCommand::Show { with_secure_properties: true, .. } => {
+            Err(Fault::usage("--with-secure-properties: the values of a task's secrets are shown to nobody")
+                .with_hint("without it, `show` says which there are")
+                .into())
+        }
+        TaskCommand::Show { named, .. } => {
+            let name = named.name.get()?;
+            show(&server.connect(environment)?.get_task(&name).await?, named.output)?;
             Ok(Exit::Success)
         }
         TaskCommand::List { output } => {
@@ -382,32 +401,4 @@ fn describe(task: &TaskView) -> String {
     field("Created", task.creation_date.to_string());
     field("Updated", task.last_updated_time.to_string());
     lines.join("\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_endpoint_is_shown_by_its_host() {
-        let shown = |uri: Option<&str>, payload| {
-            endpoint(&BaseImageTriggerSettings {
-                update_trigger_endpoint: uri.map(str::to_owned),
-                update_trigger_payload_type: payload,
-                ..BaseImageTriggerSettings::default()
-            })
-        };
-        let (whole, token) = (Some(UpdatePayloadType::Default), Some(UpdatePayloadType::Token));
-        for (uri, expect) in [
-            ("https://chat.example:8443/t0ken", "https://chat.example:8443/…"),
-            ("https://chat.example?key=t0ken", "https://chat.example/…"),
-            ("http://chat.example/", "http://chat.example"),
-            ("https://ann:t0ken@chat.example", "https://chat.example/…"),
-        ] {
-            assert_eq!(shown(Some(uri), whole).as_deref(), Some(expect), "{uri}");
-        }
-        assert_eq!(shown(Some("https://a.example"), token).as_deref(), Some("https://a.example, a token alone"));
-        assert!(shown(None, whole).expect("there is one").starts_with("there is one"));
-        assert_eq!(shown(None, None), None);
-    }
 }

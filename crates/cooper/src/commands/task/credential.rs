@@ -59,6 +59,9 @@ struct SetArgs {
     /// Read the password or token from standard input
     #[arg(long)]
     password_stdin: bool,
+    /// There are no managed identities
+    #[arg(long, value_name = "ID", hide = true)]
+    use_identity: Option<String>,
 }
 
 pub(super) async fn run(args: &CredentialArgs, server: &ServerArgs, environment: &Environment) -> Result<Exit, Stop> {
@@ -86,6 +89,11 @@ pub(super) async fn run(args: &CredentialArgs, server: &ServerArgs, environment:
 }
 
 async fn put(set: &SetArgs, exists: bool, server: &ServerArgs, environment: &Environment) -> Result<Exit, Stop> {
+    if set.use_identity.is_some() {
+        return Err(Fault::usage("--use-identity: there are no managed identities here")
+            .with_hint("keep a user name and a token of the registry's")
+            .into());
+    }
     let (task, host): (_, SourceHost) = (set.name.get()?, host(&set.login_server)?);
     let client = server.connect(environment)?;
     let found = client.get_task(&task).await?.credentials.iter().any(|one| one.login_server == host);

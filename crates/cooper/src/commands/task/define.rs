@@ -1,6 +1,6 @@
 //! `cooper task create` and `update`: what flags say of a task.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use cooper_api::rest::{EncodedStepSettings, SetTaskCredential, StepSettings, TaskSettings, TaskView, TimerSettings};
@@ -10,7 +10,7 @@ use cooper_types::{Platform, SourceHost, TaskName, TimerName};
 use super::source::tell_hooks;
 use super::what::{WhatArgs, said};
 use super::{NameArgs, show};
-use crate::azure::AzureFlags;
+use crate::azure::AzureRunFlags;
 use crate::cli::OutputForm;
 use crate::connection::ServerArgs;
 use crate::environment::Environment;
@@ -29,11 +29,17 @@ pub(super) struct CreateArgs {
     /// repeated. Other names are t1, t2 and so on where none is given
     #[arg(long, value_name = "SCHEDULE")]
     schedule: Vec<String>,
+    /// There are no managed identities
+    #[arg(long, value_name = "ID", num_args = 0.., hide = true)]
+    assign_identity: Option<Vec<String>>,
+    /// There are no tasks of the registry's own
+    #[arg(long, hide = true)]
+    is_system_task: bool,
     /// The form of the answer
     #[arg(long, short, value_enum, default_value_t)]
     output: OutputForm,
     #[command(flatten)]
-    azure: AzureFlags,
+    azure: AzureRunFlags,
 }
 
 #[derive(Args, Debug)]
@@ -46,12 +52,13 @@ pub(super) struct UpdateArgs {
     #[arg(long, short, value_enum, default_value_t)]
     output: OutputForm,
     #[command(flatten)]
-    azure: AzureFlags,
+    azure: AzureRunFlags,
 }
 
 pub(super) async fn create(args: &CreateArgs, server: &ServerArgs, environment: &Environment) -> Result<Exit, Stop> {
     let name = args.name.get()?;
     warn(&args.azure);
+    refuse_what_is_azures(args)?;
     args.what.expect_no_empty_list()?;
     let step = args.what.step_of_new(environment)?;
     if let StepSettings::EncodedTask(step) = &step
@@ -111,10 +118,24 @@ pub(super) async fn update(args: &UpdateArgs, server: &ServerArgs, environment: 
     Ok(Exit::Success)
 }
 
-fn warn(azure: &AzureFlags) {
+fn warn(azure: &AzureRunFlags) {
     for warning in azure.warnings() {
         output::warning(&warning);
     }
+}
+
+/// Refuses what makes another task in Azure, and would be missed by what comes after it in a script.
+fn refuse_what_is_azures(args: &CreateArgs) -> Result<(), Fault> {
+    if args.assign_identity.is_some() {
+        return Err(Fault::usage("--assign-identity: there are no managed identities here").with_hint(
+            "a task acts as who makes it; what it shows other registries is kept with `cooper task credential add`",
+        ));
+    }
+    if args.is_system_task {
+        return Err(Fault::usage("--is-system-task: there are no tasks of the registry's own here")
+            .with_hint("leave it out, and name a context and a file"));
+    }
+    Ok(())
 }
 
 /// Whether nothing is wrong with a task file that becomes part of a task; what is, is shown.
@@ -162,20 +183,47 @@ async fn keep_token(
     }
 }
 
-/// The timers of `--schedule`.
+/// The timers of `--schedule`: one without a name has that of its place, or the next that is free.
 fn timers(schedules: &[String]) -> Result<BTreeMap<TimerName, Option<TimerSettings>>, Fault> {
+    let parts = |text: &'_ String| match text.split_once(':') {
+        Some((name, schedule)) => (Some(name.trim().to_owned()), schedule.trim().to_owned()),
+        None => (None, text.trim().to_owned()),
+    };
+    let parts: Vec<_> = schedules.iter().map(parts).collect();
+    let mut taken: BTreeSet<String> = parts.iter().filter_map(|(name, _)| name.clone()).collect();
     let mut timers = BTreeMap::new();
-    for (index, text) in schedules.iter().enumerate() {
-        let (name, schedule) = match text.split_once(':') {
-            Some((name, schedule)) => (name.trim().to_owned(), schedule.trim()),
-            None => (format!("t{}", index + 1), text.trim()),
-        };
+    for (index, (name, schedule)) in parts.into_iter().enumerate() {
+        let free = || (index + 1..).map(|number| format!("t{number}")).find(|name| !taken.contains(name));
+        let name = name.or_else(free).expect("there is a number that is free");
+        taken.insert(name.clone());
         let name = TimerName::parse(&name).map_err(|error| Fault::usage(format!("--schedule: {error}")))?;
-        let schedule = schedule.to_owned();
         let timer = TimerSettings { schedule, time_zone: None, catch_up: None, status: None };
         if timers.insert(name.clone(), Some(timer)).is_some() {
             return Err(Fault::usage(format!("--schedule: timer `{name}` is given twice")));
         }
     }
     Ok(timers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schedule_without_a_name_takes_one_that_is_free() {
+        let names = |schedules: &[&str]| {
+            let schedules: Vec<String> = schedules.iter().map(|text| format!("{text}0 2 * * *")).collect();
+            timers(&schedules).map(|timers| timers.into_keys().map(|name| name.to_string()).collect::<Vec<_>>())
+        };
+        for (schedules, expect) in [
+            (&["", ""][..], &["t1", "t2"][..]),
+            (&["t2:", ""], &["t2", "t3"]),
+            (&["", "t1:"], &["t1", "t2"]),
+            (&["", "t2:", "", "t3:"], &["t1", "t2", "t3", "t4"]),
+            (&["nightly : ", ""], &["nightly", "t2"]),
+        ] {
+            assert_eq!(names(schedules).expect("sound"), expect, "{schedules:?}");
+        }
+        assert!(names(&["a:", "a:"]).expect_err("twice").message.contains("`a` is given twice"));
+    }
 }

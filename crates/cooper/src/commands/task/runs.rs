@@ -6,7 +6,7 @@ use cooper_types::RunId;
 
 use super::NameArgs;
 use super::what::{arguments, values};
-use crate::azure::AzureFlags;
+use crate::azure::{AzureRunFlags, boolean};
 use crate::cli::OutputForm;
 use crate::commands::logs::{self as log, run_id};
 use crate::commands::runs as all_runs;
@@ -45,10 +45,13 @@ pub(super) struct RunArgs {
     /// The pool whose agents may take this run
     #[arg(long, value_name = "POOL")]
     agent_pool: Option<String>,
+    /// An endpoint's token is the id of the event that it is told of
+    #[arg(long, value_name = "TOKEN", hide = true)]
+    update_trigger_token: Option<String>,
     #[command(flatten)]
     wait: WaitFlags,
     #[command(flatten)]
-    azure: AzureFlags,
+    azure: AzureRunFlags,
 }
 
 #[derive(Args, Debug)]
@@ -58,9 +61,15 @@ pub(super) struct LogsArgs {
     /// The run's id, such as ca1 [default: the newest run of the task, or of all]
     #[arg(long, value_name = "RUN")]
     run_id: Option<String>,
+    /// The newest run that wrote this image, such as `app`, `app:v1` or `app@sha256:…`
+    #[arg(long, short = 't', value_name = "IMAGE", conflicts_with = "run_id")]
+    image: Option<String>,
     /// Go on until the run ends
     #[arg(long)]
     follow: bool,
+    /// A log is shown as it is in any case
+    #[arg(long, hide = true)]
+    no_format: bool,
 }
 
 #[derive(Args, Debug)]
@@ -85,7 +94,7 @@ pub(super) struct UpdateRunArgs {
     #[command(flatten)]
     run: RunIdArgs,
     /// `false` keeps the run from the clean-up of old runs, `true` ends that
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", required = true)]
+    #[arg(long, value_name = "BOOL", value_parser = boolean(), num_args = 0..=1, default_missing_value = "true", required = true)]
     no_archive: Option<bool>,
     /// The form of the answer
     #[arg(long, short, value_enum, default_value_t)]
@@ -117,6 +126,11 @@ pub(super) async fn run(args: &RunArgs, server: &ServerArgs, environment: &Envir
     for warning in args.azure.warnings() {
         output::warning(&warning);
     }
+    if args.update_trigger_token.is_some() {
+        return Err(Fault::usage("--update-trigger-token: a run by hand tells the task's endpoint nothing")
+            .with_hint("it is told of runs that base images set off, each with a token of the event's own")
+            .into());
+    }
     let request = TaskRunRequest {
         context_path: args.context.clone(),
         file: args.file.clone(),
@@ -137,10 +151,12 @@ pub(super) async fn logs(args: &LogsArgs, server: &ServerArgs, environment: &Env
         Some(run) => run_id(run)?,
         None => {
             let task_name = args.name.find()?;
-            let query = ListRunsQuery { task_name: task_name.clone(), top: Some(1), ..ListRunsQuery::default() };
+            let image = args.image.clone();
+            let query = ListRunsQuery { task_name, image, top: Some(1), ..ListRunsQuery::default() };
             let Some(run) = client.list_runs(&query).await?.value.pop() else {
-                let of = task_name.map(|name| format!(" of task `{name}`")).unwrap_or_default();
-                return Err(Fault::usage(format!("there is no run{of}")).into());
+                let of = query.task_name.map(|name| format!(" of task `{name}`")).unwrap_or_default();
+                let wrote = query.image.map(|image| format!(" that wrote `{image}`")).unwrap_or_default();
+                return Err(Fault::usage(format!("there is no run{of}{wrote}")).into());
             };
             output::note(&format!("Run {} is the newest.", run.run_id));
             run.run_id

@@ -12,6 +12,7 @@ use cooper_types::{TaskName, TriggerName};
 
 use super::plain;
 use super::what::said;
+use crate::azure::boolean;
 use crate::fault::Fault;
 use crate::output;
 
@@ -23,13 +24,13 @@ const DEFAULT_NAME: &str = "defaultSourceTriggerName";
 #[command(next_help_heading = "Source trigger")]
 pub(super) struct SourceArgs {
     /// Whether pushed commits start it [default: true where the context is a branch of a Git repository]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", value_parser = boolean(), num_args = 0..=1, default_missing_value = "true")]
     commit_trigger_enabled: Option<bool>,
     /// Whether pull requests start it [default: false]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", value_parser = boolean(), num_args = 0..=1, default_missing_value = "true")]
     pull_request_trigger_enabled: Option<bool>,
     /// Whether tags start it [default: false]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", value_parser = boolean(), num_args = 0..=1, default_missing_value = "true")]
     tag_trigger_enabled: Option<bool>,
     /// The trigger's name [default: defaultSourceTriggerName]
     #[arg(long, value_name = "NAME")]
@@ -52,17 +53,17 @@ pub(super) struct SourceArgs {
     #[arg(long, value_name = "PATTERN")]
     exclude_path: Vec<String>,
     /// Whether drafts of pull requests count [default: false]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", value_parser = boolean(), num_args = 0..=1, default_missing_value = "true")]
     drafts: Option<bool>,
     /// Whether [skip ci] in a commit's message is honoured [default: true]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", value_parser = boolean(), num_args = 0..=1, default_missing_value = "true")]
     skip_ci: Option<bool>,
     /// The pool for pull requests of forks, which run without secrets and pushes: one that was made with `cooper pool create
     /// --untrusted`. Without it, they start nothing
     #[arg(long, value_name = "POOL")]
     fork_pool: Option<String>,
     /// Whether a new commit of a pull request ends the runs of its earlier ones [default: false]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", value_parser = boolean(), num_args = 0..=1, default_missing_value = "true")]
     cancel_superseded: Option<bool>,
 }
 

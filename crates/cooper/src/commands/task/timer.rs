@@ -7,6 +7,7 @@ use cooper_api::rest::{CatchUp, ListTimersQuery, TaskSettings, TaskStatus, Timer
 use cooper_types::{TaskName, TimerName};
 
 use super::{NameArgs, task_name};
+use crate::azure::boolean;
 use crate::cli::OutputForm;
 use crate::commands::runs::short_time;
 use crate::connection::ServerArgs;
@@ -75,7 +76,7 @@ struct ChangeArgs {
     #[arg(long, value_name = "SCHEDULE")]
     schedule: Option<String>,
     /// Whether it fires at all [default: true]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", value_parser = boolean(), num_args = 0..=1, default_missing_value = "true")]
     enabled: Option<bool>,
     /// The time zone of the schedule, such as Europe/Berlin [default: UTC]
     #[arg(long, value_name = "ZONE")]

@@ -14,14 +14,16 @@ use cooper_spec::source::{RemoteSource, SourceLocation};
 use cooper_types::SourceHost;
 
 use super::source::SourceArgs;
+use crate::azure::boolean;
 use crate::build::argument;
 use crate::environment::Environment;
 use crate::fault::{Fault, chain};
 use crate::task::{LocalTask, read_file, read_values};
 
 /// Endings of files that are task files; everything else is a Dockerfile, as in az.
-const TASK_FILES: [&str; 16] =
-    ["yaml", "yml", "toml", "json", "sh", "bash", "zsh", "ps1", "ps", "cmd", "bat", "ts", "js", "php", "py", "rb"];
+const TASK_FILES: [&str; 17] = [
+    "yaml", "yml", "toml", "json", "sh", "bash", "zsh", "ps1", "ps", "cmd", "bat", "ts", "js", "php", "py", "rb", "lua",
+];
 
 /// Whether triggers start a task, in any letter case.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -57,10 +59,10 @@ pub(super) struct WhatArgs {
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
     /// Build without pushing
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", value_parser = boolean(), num_args = 0..=1, default_missing_value = "true")]
     no_push: Option<bool>,
     /// Build without a cache
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", value_parser = boolean(), num_args = 0..=1, default_missing_value = "true")]
     no_cache: Option<bool>,
     /// A value for templates; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
@@ -112,7 +114,7 @@ pub(super) struct WhatArgs {
 #[derive(Args, Debug)]
 struct BaseImageArgs {
     /// Whether a new image under a tag that its builds stand on starts it [default: true]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", value_parser = boolean(), num_args = 0..=1, default_missing_value = "true")]
     base_image_trigger_enabled: Option<bool>,
     /// What the trigger is called [default: defaultBaseimageTriggerName]
     #[arg(long, value_name = "NAME")]
@@ -121,7 +123,7 @@ struct BaseImageArgs {
     #[arg(long, value_enum, ignore_case = true, value_name = "TYPE")]
     base_image_trigger_type: Option<Follows>,
     /// Whether it follows the images of cmd steps too [default: false]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", value_parser = boolean(), num_args = 0..=1, default_missing_value = "true")]
     base_image_trigger_steps: Option<bool>,
     /// The address that is told of the runs that base images set off; none if it is empty
     #[arg(long, value_name = "URL")]
