@@ -1,5 +1,8 @@
-//! Stored tasks: made, changed, shown, deleted and run. What a request says of a task stands in `settings`.
+//! Stored tasks: made, changed, shown, deleted and run. What a request says of a task stands in `settings`, what its runs show
+//! others in `credentials`, and what started it or did not in `fired`.
 
+mod credentials;
+mod fired;
 pub(super) mod notifications;
 mod settings;
 
@@ -11,34 +14,30 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use cooper_api::problem::ProblemCode;
 use cooper_api::rest::{
-    API_PREFIX, FiredView, ListTasksQuery, ListTimersQuery, Moment, RefusalList, RefusalView, ReplaceTaskQuery,
-    SetTaskCredential, TaskList, TaskRunRequest, TaskSettings, TaskView, TimerList, TimerView, UpdateTriggerSecret,
+    API_PREFIX, ListTasksQuery, Moment, ReplaceTaskQuery, TaskList, TaskRunRequest, TaskSettings, TaskView,
 };
-use cooper_engine::task::{Cause, Task, TaskChange, TaskEndpoint, TaskSecret};
+use cooper_engine::task::{Cause, Task, TaskEndpoint, TaskSecret};
 use cooper_ports::access::Token;
-use cooper_ports::hooks::{EventOutcome, NewHook, Outcome};
-use cooper_ports::references::LookWay;
+use cooper_ports::hooks::NewHook;
 use cooper_ports::runs::{Accepted, SealedSecret};
 use cooper_ports::tasks::{PutTask, PutTaskError, TaskRecord};
-use cooper_ports::waves::Refusal;
-use cooper_types::{PrincipalName, SecretBytes, SecretString, SourceHost, TaskName};
+use cooper_types::{PrincipalName, SecretBytes, SecretString, TaskName};
+
+pub(super) use credentials::{delete_credential, renew_update_trigger_secret, set_credential, update_trigger_secret};
+pub(super) use fired::{refusals, timers};
 
 use super::hooks;
 use super::runs::{created, idempotency_key, invalid};
-use super::{ApiState, Caller, JsonBody, PathId, PathIds, Query};
+use super::{ApiState, Caller, JsonBody, PathId, Query};
 use crate::access::random_text;
 use crate::core::Core;
-use crate::orders::{task_credential_purpose, task_secret_purpose};
+use crate::orders::task_secret_purpose;
 use crate::outbox::endpoint::Endpoint;
-use crate::problem::{ApiError, ApiResult, chain};
+use crate::problem::{ApiError, ApiResult};
 use crate::stored_tasks::{self, For, Given, kept_as};
 
-/// The longest user name or password, in bytes: they go in a header.
-const MAX_CREDENTIAL: usize = 4096;
 /// The length of an endpoint's secret: 5 bits each.
 const SECRET_LENGTH: usize = 52;
-/// What became of so many instants is told of each timer.
-const FIRED: u32 = 16;
 
 /// `GET /tasks`
 pub(super) async fn list(
@@ -236,149 +235,6 @@ pub(super) async fn run(
     created(&state.core.detached(accept).await?)
 }
 
-/// `GET /tasks/{id}/timers`
-pub(super) async fn timers(
-    State(state): State<ApiState>,
-    PathId(name): PathId<TaskName>,
-    Query(query): Query<ListTimersQuery>,
-) -> ApiResult<Json<TimerList>> {
-    let count = query.count.unwrap_or(1);
-    if count == 0 || count > ListTimersQuery::MAX_COUNT {
-        return Err(invalid(format!("count is {count}; it must be 1 to {}", ListTimersQuery::MAX_COUNT)));
-    }
-    let record = find(&state.core, &name).await?;
-    let fired = state.core.tasks.list_fired(&name, FIRED).await?;
-    let timers = record.task.timers.iter().map(|(name, timer)| {
-        let next = std::iter::successors(record.next.get(name).copied(), |last| timer.schedule.next_after(*last));
-        let last = fired.iter().filter(|fired| fired.timer == *name).map(|fired| FiredView {
-            schedule_occurrence: fired.instant,
-            run_id: fired.outcome.as_ref().ok().copied(),
-            why_not: fired.outcome.as_ref().err().cloned(),
-        });
-        TimerView {
-            name: name.clone(),
-            settings: settings::timer_view(timer),
-            next: next.take(count as usize).map(Moment).collect(),
-            last: last.collect(),
-        }
-    });
-    let task_status = settings::status(record.task.enabled);
-    Ok(Json(TimerList { value: timers.collect(), task_status }))
-}
-
-/// `GET /tasks/{id}/refusals`: of base images, of timers, of what forges told of, and of looks for what they did not tell of.
-pub(super) async fn refusals(
-    State(state): State<ApiState>,
-    PathId(name): PathId<TaskName>,
-) -> ApiResult<Json<RefusalList>> {
-    let core = &state.core;
-    let record = find(core, &name).await?;
-    let noted = core.waves.list_refusals(&name, FIRED).await?.into_iter();
-    let mut all: Vec<RefusalView> =
-        noted.map(|Refusal { at, event, rule }| RefusalView { time: at, event, rule }).collect();
-    let fired = core.tasks.list_fired(&name, FIRED).await?.into_iter();
-    all.extend(fired.filter_map(|fired| {
-        let rule = fired.outcome.err()?;
-        let event = format!("timer {} was due at {}", fired.timer, fired.instant);
-        Some(RefusalView { time: fired.at, event, rule })
-    }));
-    for delivery in core.hook_store.list_deliveries(&name, FIRED).await? {
-        for EventOutcome { what, outcome } in delivery.outcomes.into_iter().flatten() {
-            let rule = match outcome {
-                Outcome::Refused(refusal) => refusal.text,
-                Outcome::Failed(why) => why,
-                Outcome::Started(_) | Outcome::Known(_) => continue,
-            };
-            all.push(RefusalView { time: delivery.received, event: what, rule });
-        }
-    }
-    all.extend(hooks::looks(core, &record).await?.into_iter().filter_map(|(way, look)| {
-        let event = match way {
-            LookWay::Git => "the repository was to be looked at for what no webhook told of",
-            LookWay::Forge => "the forge was to be asked for pull requests that no webhook told of",
-        };
-        let rule = format!("{}; it is tried again at {}", look.fault?, look.next);
-        Some(RefusalView { time: look.at, event: event.to_owned(), rule })
-    }));
-    all.sort_by_key(|refusal| std::cmp::Reverse(refusal.time));
-    all.truncate(FIRED as usize);
-    Ok(Json(RefusalList { value: all }))
-}
-
-/// `PUT /tasks/{id}/credentials/{host}`
-pub(super) async fn set_credential(
-    State(state): State<ApiState>,
-    Extension(Caller(token)): Extension<Caller>,
-    PathIds(name, host): PathIds<TaskName, SourceHost>,
-    body: JsonBody<SetTaskCredential>,
-) -> ApiResult<Json<TaskView>> {
-    let SetTaskCredential { username, password } = body.value;
-    if username.len() > MAX_CREDENTIAL || username.chars().any(|c| c.is_control() || c == ':') {
-        return Err(invalid("the user name is too long, or holds a `:` or a control character".to_owned()));
-    }
-    if password.is_empty() || password.len() > MAX_CREDENTIAL || password.chars().any(char::is_control) {
-        return Err(invalid("the password is empty, too long, or holds a control character".to_owned()));
-    }
-    let core = state.core;
-    core.clone()
-        .detached(async move {
-            let task = find(&core, &name).await?.task;
-            owned(&task, &token)?;
-            let purpose = task_credential_purpose(&name.key(), &host);
-            let sealed = core.key.seal(&purpose, &SecretBytes::new(password.into_bytes()));
-            if !core.tasks.put_task_credential(&task, &host, username, sealed).await? {
-                return Err(unknown(&name));
-            }
-            core.hooks.register.notify_one();
-            tracing::info!(task = %name, host = %host, by = %token.principal, "credential of a task set");
-            Ok(Json(settings::view(&core, &find(&core, &name).await?, &token)))
-        })
-        .await
-}
-
-/// `GET /tasks/{id}/update-trigger-secret`
-pub(super) async fn update_trigger_secret(
-    State(state): State<ApiState>,
-    Extension(Caller(token)): Extension<Caller>,
-    PathId(name): PathId<TaskName>,
-) -> ApiResult<Json<UpdateTriggerSecret>> {
-    let task = find(&state.core, &name).await?.task;
-    owned(&task, &token)?;
-    Ok(Json(UpdateTriggerSecret { secret: endpoint_of(&state.core, &task)?.secret }))
-}
-
-/// `POST /tasks/{id}/update-trigger-secret`
-pub(super) async fn renew_update_trigger_secret(
-    State(state): State<ApiState>,
-    Extension(Caller(token)): Extension<Caller>,
-    PathId(name): PathId<TaskName>,
-) -> ApiResult<Json<UpdateTriggerSecret>> {
-    let core = state.core;
-    core.clone()
-        .detached(async move {
-            let earlier = find(&core, &name).await?.task;
-            owned(&earlier, &token)?;
-            let endpoint = Endpoint { secret: random_text(SECRET_LENGTH), ..endpoint_of(&core, &earlier)? };
-            let mut task = earlier.changed(TaskChange::default(), core.clock.now())?;
-            task.base_image.endpoint = Some(endpoint.kept(&core.key, &task.name));
-            put(&core, &token, task, BTreeMap::new(), Some(earlier.generation)).await?;
-            Ok(Json(UpdateTriggerSecret { secret: endpoint.secret }))
-        })
-        .await
-}
-
-fn endpoint_of(core: &Core, task: &Task) -> ApiResult<Endpoint> {
-    let hint = format!("`cooper task update {} --update-trigger-endpoint URL` sets one", task.name);
-    match Endpoint::of_task(&core.key, task) {
-        Ok(Some(endpoint)) => Ok(endpoint),
-        Ok(None) => {
-            let what = format!("endpoint of task `{}` for updates of base images", task.name);
-            Err(ApiError::not_found(what).with_hint(hint))
-        }
-        Err(error) => Err(ApiError::new(ProblemCode::Conflict, chain(&error)).with_hint(hint)),
-    }
-}
-
 /// Seals the endpoint that a task is given. One that was there before keeps its secret, whatever its address is now.
 fn seal_endpoint(core: &Core, task: &mut Task, earlier: Option<&Task>) {
     let Some(TaskEndpoint::Plain(uri)) = &task.base_image.endpoint else { return };
@@ -392,26 +248,6 @@ fn seal_endpoint(core: &Core, task: &mut Task, earlier: Option<&Task>) {
             Some(endpoint.kept(&core.key, &task.name))
         }
     };
-}
-
-/// `DELETE /tasks/{id}/credentials/{host}`
-pub(super) async fn delete_credential(
-    State(state): State<ApiState>,
-    Extension(Caller(token)): Extension<Caller>,
-    PathIds(name, host): PathIds<TaskName, SourceHost>,
-) -> ApiResult<StatusCode> {
-    let core = state.core;
-    core.clone()
-        .detached(async move {
-            let task = find(&core, &name).await?.task;
-            owned(&task, &token)?;
-            if !core.tasks.delete_task_credential(&task, &host).await? {
-                return Err(ApiError::not_found(format!("credential of task `{name}` for `{host}`")));
-            }
-            tracing::info!(task = %name, host = %host, by = %token.principal, "credential of a task deleted");
-            Ok(StatusCode::NO_CONTENT)
-        })
-        .await
 }
 
 pub(super) async fn find(core: &Core, name: &TaskName) -> ApiResult<TaskRecord> {

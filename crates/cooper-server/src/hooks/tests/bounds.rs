@@ -12,6 +12,7 @@ use cooper_ports::store_error::StoreError;
 use cooper_types::{PrincipalName, RunId, TaskName, TokenId};
 
 use super::super::work::{Turn, turn};
+use super::missing::{listed, look_at};
 use super::*;
 use crate::access::Access;
 

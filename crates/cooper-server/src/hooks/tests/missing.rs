@@ -1,4 +1,4 @@
-//! Tags and pull requests that no delivery told of.
+//! Branches, tags and pull requests that no delivery told of.
 
 use cooper_api::rest::{LookKind, LookView};
 use cooper_engine::trigger::FiringKind;
@@ -8,6 +8,54 @@ use serde_json::Value;
 
 use super::registering::Forge;
 use super::*;
+
+pub(super) fn listed(name: &str, at: char, peeled: Option<char>) -> ListedReference {
+    let id = |digit: char| digit.to_string().repeat(40);
+    ListedReference { name: name.to_owned(), id: id(at), peeled: peeled.map(id) }
+}
+
+/// Looks at what is in the repository of the task `nightly`, and tells whether something waits for the next look.
+pub(super) async fn look_at(world: &World, kind: ReferenceKind, list: Vec<ListedReference>) -> bool {
+    let name = TaskName::parse("nightly").expect("valid");
+    let task = world.core.tasks.find_task(&name).await.expect("store").expect("a task").task;
+    let found = missed::listed(&task, kind, &list).expect("not too many");
+    let look = missed::Look::new(Settings::DEFAULT_SOURCE_POLL, false);
+    look.compare(&world.core, &task, kind, found).await.expect("store").waits
+}
+
+#[tokio::test]
+async fn a_push_that_no_delivery_told_of_is_found_at_the_second_look() {
+    let world = World::new().await;
+    let hook = world.task("nightly", REPOSITORY, json!({"branches": ["main"]})).await;
+    let look = async |branches: &[(&str, char)]| {
+        let list = branches.iter().map(|(branch, at)| listed(&format!("refs/heads/{branch}"), *at, None)).collect();
+        (look_at(&world, ReferenceKind::Branches, list).await, world.runs().await.len())
+    };
+    let deliver = async |delivery: &str, at: char, message: &str| {
+        let mut body = push(REPOSITORY, delivery, "main", at);
+        body["message"] = json!(message);
+        let (headers, body) = world.generic(&hook, &body);
+        world.take(&hook, &headers, &body).await;
+        world.pass().await;
+    };
+    assert_eq!(look(&[("main", 'a'), ("topic", 'a')]).await, (false, 0), "what was there is no push");
+    assert_eq!(look(&[("main", 'b'), ("topic", 'b')]).await, (true, 0), "its delivery may be on its way");
+    assert_eq!(look(&[("main", 'b'), ("topic", 'b')]).await, (false, 1));
+    assert_eq!(look(&[("main", 'b'), ("topic", 'b'), ("other", 'b')]).await, (false, 1));
+    let Cause::Source(cause) = &world.runs().await[0].origin.cause else { panic!("it is an event's") };
+    assert_eq!((cause.delivery.as_ref(), cause.firing.commit.as_str()), (None, &*"b".repeat(40)));
+    // What deliveries told of, and what a rule said no to.
+    assert_eq!(look(&[("main", 'c')]).await, (true, 1));
+    deliver("late", 'c', "x").await;
+    assert_eq!(look(&[("main", 'c')]).await, (false, 2));
+    deliver("skipped", 'd', "x [skip ci]").await;
+    for _ in 0..2 {
+        assert_eq!(look(&[("main", 'd')]).await, (false, 2));
+    }
+    // A delivery that comes after all makes no second run.
+    deliver("very-late", 'b', "x").await;
+    assert_eq!(world.runs().await.len(), 2);
+}
 
 /// Looks everywhere, and tells whether something waits.
 async fn look_all(world: &World, pulls: bool) -> bool {
