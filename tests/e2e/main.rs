@@ -16,6 +16,7 @@ mod dispatch;
 mod doctor;
 mod emulation;
 mod examples;
+mod exported;
 mod forks;
 mod git_source;
 mod given_networks;

@@ -130,6 +130,11 @@ pub(super) async fn replace(
                 }
             }
             seal_endpoint(&core, &mut task, earlier.as_ref().map(|earlier| &earlier.task));
+            if let Some(record) = &earlier
+                && is_as_it_was(&core, record, &task, &given, &token).await?
+            {
+                return Ok(Json(settings::view(&core, record, &token)));
+            }
             let replaces = earlier.map(|earlier| earlier.task.generation);
             if query.dry_run {
                 let (put, _) = to_put(&core, task, given, replaces)?;
@@ -295,6 +300,38 @@ fn same_name(name: &TaskName, settings: &TaskSettings) -> ApiResult<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether a task is there already as it is to be, the values of its secrets included. That a value is the same is told to
+/// nobody who could not have the task show it anyway: others could ask until they have found it.
+async fn is_as_it_was(
+    core: &Core,
+    record: &TaskRecord,
+    task: &Task,
+    given: &BTreeMap<TaskSecret, SecretString>,
+    token: &Token,
+) -> ApiResult<bool> {
+    let earlier = &record.task;
+    let is_same = Task { updated: earlier.updated, generation: earlier.generation, ..task.clone() } == *earlier;
+    let all = task.secrets();
+    let gives = given.keys().any(|secret| all.contains(secret));
+    if !is_same || !gives {
+        return Ok(is_same);
+    }
+    if may_show(record, token, true).is_err() {
+        return Ok(false);
+    }
+    let kept = core.tasks.task_secrets(earlier).await?;
+    for (secret, value) in given {
+        let (kind, name) = kept_as(secret);
+        let Some(kept) = kept.iter().find(|kept| kept.kind == kind && kept.name == name) else { return Ok(false) };
+        // One that can't be read any more is given anew.
+        let opened = core.key.unseal(&task_secret_purpose(&task.name, kind, &name), &kept.sealed);
+        if !opened.is_ok_and(|opened| opened.expose() == value.expose().as_bytes()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Keeps a task with the secrets that were given for it.
