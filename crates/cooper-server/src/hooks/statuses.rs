@@ -10,6 +10,7 @@ use std::time::Duration;
 use cooper_engine::run::{Run, RunStatus};
 use cooper_engine::task::{Cause, SourceCause};
 use cooper_engine::trigger::FiringKind;
+use cooper_engine::trigger::provider::Provider;
 use cooper_forge::api::{CommitStatus, StatusState};
 use cooper_ports::statuses::DueStatus;
 use cooper_ports::store_error::StoreError;
@@ -125,8 +126,18 @@ async fn tell(core: &Core, due: &DueStatus) -> Result<Told, StoreError> {
     Ok(match forges::ask(core, due.tries, api.set_status(&cause.firing.commit, &status)).await {
         Ok(()) => Told::Yes,
         Err(Refusal::Later(wait, why)) => Told::Later(wait, why),
+        Err(Refusal::Never(why)) if is_tags_own(cause) => Told::Never(format!(
+            "{why}; if the tag is an annotated one: {} tells its own object's id, and only commits have statuses",
+            cause.provider
+        )),
         Err(Refusal::Never(why)) => Told::Never(why),
     })
+}
+
+/// Whether what an event names may be an annotated tag's own object: some forges do not tell its commit.
+fn is_tags_own(cause: &SourceCause) -> bool {
+    let tells_objects = matches!(cause.provider, Provider::AzureDevops | Provider::BitbucketServer);
+    tells_objects && matches!(cause.firing.kind, FiringKind::Tag { .. })
 }
 
 /// What a forge is told of a run that stands so.

@@ -105,3 +105,37 @@ async fn a_status_is_due_at_acceptance_and_at_the_end_and_needs_a_token() {
     assert_eq!((view.status, view.reason, view.attempts), (DeliveryStatus::Waiting, None, 0));
     assert_eq!(due().await.iter().map(|due| (due.run, due.want)).collect::<Vec<_>>(), [(run, 3)]);
 }
+
+#[tokio::test]
+async fn a_tag_whose_own_object_is_told_may_have_no_status_and_that_is_said() {
+    let (world, forge) = (World::new().await, super::registering::Forge::start().await);
+    let place = format!("http://{}", forge.authority);
+    let trigger = json!({"provider": "bitbucket-server", "events": ["tag", "commit"]});
+    let hook = world.task("nightly", &format!("{place}/scm/shop/app.git"), trigger).await;
+    world.give_token("nightly", &forge).await;
+    let (headers, body) = fixture("bitbucket-server/refs-changed");
+    let body = String::from_utf8(body).expect("text").replace("https://bitbucket.example", &place).into_bytes();
+    world.take(&hook, &signed(&hook, headers, &body, world.clock.now()), &body).await;
+    world.pass().await;
+    // It knows neither the commit nor the tag's object.
+    statuses::pass(&world.core).await.expect("store");
+    let name = TaskName::parse("nightly").expect("valid");
+    let told = world.core.statuses.list_statuses(&name, Timestamp::from_micros(0), 10).await.expect("store");
+    let mut of_tags = 0;
+    for one in &told {
+        let fault = one.fault.as_deref().expect("it was refused");
+        assert!(fault.contains("404") && one.due.is_none(), "{fault}");
+        let Cause::Source(cause) =
+            &world.core.runs.find_run(one.run).await.expect("store").expect("a run").run.origin.cause
+        else {
+            panic!("it is an event's")
+        };
+        let is_tag = cause.firing.event_type() == "tag";
+        of_tags += u32::from(is_tag);
+        assert_eq!(
+            fault.contains("if the tag is an annotated one: bitbucket-server tells its own object's id"),
+            is_tag
+        );
+    }
+    assert!(of_tags > 0 && told.len() as u32 > of_tags, "{told:?}");
+}
