@@ -22,11 +22,19 @@ pub(super) struct TimerArgs {
     command: TimerCommand,
 }
 
+/// What `add --help` and `update --help` say of time zones.
+const CLOCKS_HELP: &str = "\
+When the clocks of the time zone change: a time that is left out fires once, at the moment of
+the change; a time that comes twice fires the first time; a schedule for every hour fires in
+each hour that passes.";
+
 #[derive(Debug, Subcommand)]
 enum TimerCommand {
     /// Make a timer
+    #[command(after_help = CLOCKS_HELP)]
     Add(ChangeArgs),
     /// Change a timer: what is not named stays as it is
+    #[command(after_help = CLOCKS_HELP)]
     Update(ChangeArgs),
     /// List a task's timers
     List {
