@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use cooper_e2e::{Context, Finished, ServerOptions, TestServer, request, wait_until};
+use cooper_e2e::{Context, Finished, ServerOptions, TestServer, repository_path, request, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -112,6 +112,73 @@ fn a_step_purges_by_the_servers_own_program() {
     let path = "/v2/cooperage/acr-cli/blobs/uploads/";
     let header = format!("Authorization: Basic {}", STANDARD.encode(format!("tester:{}", server.token())));
     assert_eq!(request(server.authority(), "POST", path, &[&header], b"").unwrap().status, 403);
+}
+
+/// The example's nightly task, for images of any age.
+fn nightly_task() -> Context {
+    let text = std::fs::read_to_string(repository_path("examples/stored-tasks.yaml")).unwrap();
+    let task = text.split("---\n").find(|part| part.contains("name: nightly-purge")).unwrap();
+    assert_eq!(task.matches("--ago 30d --keep 5").count(), 2, "{task}");
+    Context::empty().file("tasks.yaml", task.replace("--ago 30d --keep 5", "--ago 0d --keep 1"))
+}
+
+#[test]
+fn the_examples_nightly_task_looks_and_then_purges_as_who_made_it() {
+    let server = server();
+    push(&server, 3);
+    let (folder, left) = (nightly_task(), ["dev-3", "v1", "v2", "v3"]);
+    let file = folder.join("tasks.yaml").display().to_string();
+    let rights = ["--scope", "run", "--scope", "read", "--scope"];
+    let token = |name: &str, scope: &str| {
+        let arguments = [&["token", "create", name], &rights[..], &[scope]].concat();
+        let token = Context::empty().file("token", server.cooper(&arguments).ok().stdout.trim());
+        (token.join("token").display().to_string(), token)
+    };
+    // Whoever may not delete has a task that does not.
+    let (guest, _kept) = token("guest", "repository:*:pull,push");
+    server.cooper(&["task", "apply", "-f", &file, "--yes", "--token-file", &guest]).ok();
+    let refused = server.cooper(&["task", "run", "nightly-purge", "--token-file", &guest]);
+    assert_eq!(refused.code, Some(1), "{refused}");
+    assert!(refused.stdout.contains("does not allow to delete team/app"), "{refused}");
+    assert_eq!(tags(&server).len(), 6);
+    server.cooper(&["task", "delete", "nightly-purge", "--yes"]).ok();
+
+    let (deleter, _kept) = token("deleter", "repository:team/*:pull,delete");
+    server.cooper(&["task", "apply", "-f", &file, "--yes", "--token-file", &deleter]).ok();
+    // By its timer, whoever looks on.
+    let every_minute = ["--timer-name", "night", "--schedule", "* * * * *"];
+    server.cooper(&[&["task", "timer", "update", "-n", "nightly-purge"], &every_minute[..]].concat()).ok();
+    let runs = || server.cooper(&["task", "list-runs", "-n", "nightly-purge", "--output", "json"]).ok().json();
+    let has_ended = |run: &serde_json::Value| run["task"] == "nightly-purge" && run["finishTime"].is_string();
+    let purged = |run: &serde_json::Value| has_ended(run) && run["timerTrigger"].is_object();
+    wait_until("the timer's run has ended", Duration::from_secs(300), || runs().as_array().unwrap().iter().any(purged));
+    let runs = runs();
+    let first = runs.as_array().unwrap().iter().rfind(|run| purged(run)).unwrap();
+    assert_eq!(first["status"], "Succeeded", "{first}");
+    let log = server.cooper(&["logs", first["runId"].as_str().unwrap()]).ok().stdout;
+    let (look, purge) = (log.find("Number of tags to be deleted: 2"), log.find("Number of deleted tags: 2"));
+    assert!(look.is_some() && look < purge, "{log}");
+    assert_eq!(tags(&server), left);
+}
+
+#[test]
+fn a_purge_that_is_refused_says_how_far_it_came() {
+    let server = server();
+    let context = Context::new("FROM scratch\nCOPY file /file\n").file("file", "content\n");
+    for name in ["a/app:dev-1", "b/app:dev-1", "c/app:dev-1"] {
+        server.build(&["-t", name], &context);
+    }
+    let scopes =
+        ["--scope", "repository:*:pull", "--scope", "repository:a/app:delete", "--scope", "repository:c/app:delete"];
+    let token = server.cooper(&[&["token", "create", "some"], &scopes[..]].concat()).ok().stdout;
+    let folder = Context::empty().file("token", token.trim());
+    let token = folder.join("token").display().to_string();
+    let refused = purge(&server, &["--filter", ".*:^dev-", "--token-file", &token]);
+    assert_ne!(refused.code, Some(0), "{refused}");
+    assert!(refused.stderr.contains("Purged: a/app\n"), "{refused}");
+    assert!(refused.stderr.contains("Not purged: b/app, c/app\n"), "{refused}");
+    let is_there = |name: &str| server.registry(&format!("/v2/{name}/manifests/dev-1")).status == 200;
+    assert_eq!(["a/app", "b/app", "c/app"].map(is_there), [false, true, true]);
 }
 
 /// Hands connections on to a server.
