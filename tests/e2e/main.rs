@@ -38,6 +38,7 @@ mod run_sources;
 mod runs;
 mod secrets;
 mod sources;
+mod tag_order;
 mod task_faults;
 mod task_runs;
 mod tasks;
