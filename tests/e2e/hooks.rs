@@ -208,12 +208,30 @@ fn what_nobody_told_of_is_found_by_looking_and_why_not_is_told() {
     assert!(!world.task(&["why-not", "quiet"]).ok().stdout.contains("503"));
 }
 
+/// A `post-receive` that sends what Gitea sends of a push.
+const SENDS_AS_GITEA: &str = r#"#!/bin/sh
+while read -r before after ref; do
+  body=$(mktemp)
+  printf '{"ref":"%s","before":"%s","after":"%s","total_commits":1,' "$ref" "$before" "$after" >"$body"
+  printf '"commits":[{"id":"%s","message":"files","added":["Dockerfile"],"removed":[],"modified":[]}],' "$after" >>"$body"
+  printf '"head_commit":{"id":"%s","message":"files"},"pusher":{"login":"bob"},' "$after" >>"$body"
+  printf '"repository":{"full_name":"team/app","clone_url":"%s"}}' "@URL@" >>"$body"
+  digits=$(openssl dgst -sha256 -hmac "@SECRET@" -r <"$body" | cut -d ' ' -f 1)
+  curl --silent --show-error --fail --output /dev/null --header 'Content-Type: application/json' \
+    --header 'X-Gitea-Event: push' --header "X-Gitea-Delivery: $after" --header "X-Gitea-Signature: $digits" \
+    --data-binary "@$body" "@HOOK@"
+  rm -f "$body"
+done
+"#;
+
 #[test]
 fn a_forge_is_told_how_its_run_stands() {
     let root = TempDir::new().unwrap();
     let team = root.path().join("team");
     fs::create_dir(&team).unwrap();
     let repository = GitRepository::new(&team, "app.git");
+    repository.git(["config", "http.receivepack", "true"]);
+    let developer = GitRepository::new(root.path(), "developer.git");
     let git = GitServer::start(root.path());
     // The same host is the forge: it has no hooks, and takes what it is told.
     let answer =
@@ -222,7 +240,7 @@ fn a_forge_is_told_how_its_run_stands() {
     let arguments =
         ["--allow-source", "127.0.0.1", "--public-url", "https://ci.example.org/"].map(str::to_owned).to_vec();
     let server = TestServer::with(ServerOptions { arguments, ..ServerOptions::default() });
-    let commit = repository.commit_files(&[("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n")]);
+    let commit = developer.commit_files(&[("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n")]);
     let url = git.url("team/app.git");
     let create = ["task", "create", "--output", "json", "told1", "-f", "Dockerfile", "-t", "told:{{.Run.Branch}}"];
     let forge = ["-c", &*format!("{url}#main"), "--forge", "gitea", "--git-access-token", "f0rge-t0ken"];
@@ -245,22 +263,15 @@ fn a_forge_is_told_how_its_run_stands() {
     let path = hook["path"].as_str().unwrap();
     assert!(registered.len() == 1 && registered[0].body.contains(&format!("https://ci.example.org{path}")));
 
-    let body = serde_json::json!({
-        "ref": "refs/heads/main", "before": "0".repeat(40), "after": commit, "total_commits": 1,
-        "commits": [{"id": commit, "message": "files", "added": ["Dockerfile"], "removed": [], "modified": []}],
-        "head_commit": {"id": commit, "message": "files"},
-        "repository": {"full_name": "team/app", "clone_url": url, "html_url": url.trim_end_matches(".git")},
-        "pusher": {"login": "bob"}
-    });
-    let body = body.to_string().into_bytes();
-    let mut mac = Hmac::<Sha256>::new_from_slice(hook["secret"].as_str().unwrap().as_bytes()).unwrap();
-    mac.update(&body);
-    let digits: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-    let signature = format!("X-Gitea-Signature: {digits}");
-    let headers = ["Content-Type: application/json", "X-Gitea-Event: push", "X-Gitea-Delivery: d1", &*signature];
-    let authority = server.url().trim_start_matches("http://").to_owned();
-    let answer = request(&authority, "POST", hook["path"].as_str().unwrap(), &headers, &body).unwrap();
-    assert_eq!(answer.status, 202, "{}", answer.body);
+    // What it sends by itself when somebody pushes.
+    let script = SENDS_AS_GITEA
+        .replace("@HOOK@", &format!("{}{path}", server.url()))
+        .replace("@URL@", &url)
+        .replace("@SECRET@", hook["secret"].as_str().unwrap());
+    let file = team.join("app.git/hooks/post-receive");
+    fs::write(&file, script).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    developer.git(["push", "-q", &url, "HEAD:refs/heads/main"]);
 
     let told = || -> Vec<Value> {
         let told = posts(&format!("/api/v1/repos/team/app/statuses/{commit}"));
@@ -272,6 +283,7 @@ fn a_forge_is_told_how_its_run_stands() {
     let last = told.last().unwrap();
     assert_eq!((&last["context"], &told[0]["state"]), (&"cooper/told1".into(), &"pending".into()));
     // Whoever sees the status follows its link, in a browser that has no token.
+    let authority = server.authority().to_owned();
     let link = last["target_url"].as_str().unwrap();
     let path = link.strip_prefix("https://ci.example.org").unwrap();
     let page = request(&authority, "GET", path, &["Accept: text/html"], b"").unwrap();

@@ -27,6 +27,7 @@ mod network_modes;
 mod packaging;
 mod platforms;
 mod pools;
+mod pull_requests;
 mod purge;
 mod quick_build;
 mod registries;
