@@ -11,10 +11,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cooper_e2e::{Follows, Trap};
 use cooper_types::{SecretBytes, SourceHost};
+use serde_json::json;
 use tokio::sync::{Barrier, Notify};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
 use super::super::poller::Poller;
 use super::*;
+use crate::api::{ApiState, router};
 
 const EVERY: Duration = Duration::from_secs(600);
 
@@ -343,4 +347,51 @@ async fn what_a_build_found_elsewhere_is_no_change_until_the_registry_is_seen_to
     assert_eq!(registry.asked().len(), 1, "sooner than it was due");
     world.pass().await;
     assert_eq!(world.waves().await, ["w1 running earlier=running"]);
+}
+
+#[tokio::test]
+async fn what_each_registry_sends_of_a_push_has_the_tag_asked_for_at_once() {
+    let (world, registry) = (World::new().await, Registry::start().await);
+    for tag in ["1", "2", "3", "4"] {
+        registry.says(tag, Says::Is(digest("one"), "e1"));
+        stands_on(&world, &format!("on-tag-{tag}"), &registry, tag, "one").await;
+    }
+    let mut poller = Poller::new(Arc::clone(&world.core), EVERY);
+    poll(&mut poller).await;
+    assert_eq!(registry.asked().len(), 4);
+    let router = router(ApiState { core: Arc::clone(&world.core), shutdown: CancellationToken::new() });
+    let post = async |path: String, media_type: &str, body: &serde_json::Value| {
+        let request =
+            Request::post(path).header("content-type", media_type).body(axum::body::Body::from(body.to_string()));
+        router.clone().oneshot(request.expect("a request")).await.expect("infallible").status()
+    };
+    let hook = || format!("/hooks/registry/{}", world.core.key.registry_hook());
+    let distribution = "application/vnd.docker.distribution.events.v2+json";
+    let acr = json!({"id": "1", "action": "push", "target": {"repository": "base", "tag": "2", "digest": "sha256:0"}});
+    let harbor = json!({"type": "PUSH_ARTIFACT", "occur_at": 1, "operator": "ann", "event_data": {
+        "resources": [{"digest": "sha256:0", "tag": "3", "resource_url": "h.example/base:3"}],
+        "repository": {"name": "base", "namespace": "", "repo_full_name": "base", "repo_type": "private"}}});
+    let hub = json!({"callback_url": "https://registry.hub.docker.com/x", "push_data": {"pusher": "ann", "tag": "4"},
+        "repository": {"name": "base", "namespace": "", "repo_name": "base"}});
+    let events = json!({"events": [{"id": "1", "action": "push", "target": {"repository": "base", "tag": "1"},
+        "request": {"host": registry.host, "method": "PUT"}}]});
+    for (tag, media_type, body) in [
+        ("1", distribution, &events),
+        ("2", "application/json; charset=utf-8", &acr),
+        ("3", "application/json", &harbor),
+        ("4", "application/json", &hub),
+    ] {
+        world.clock.advance(Duration::from_secs(11));
+        poll(&mut poller).await;
+        assert_eq!(registry.asked(), [], "none is due by itself");
+        assert_eq!(post("/hooks/registry/guessed".to_owned(), media_type, body).await, StatusCode::NOT_FOUND);
+        poll(&mut poller).await;
+        assert_eq!(registry.asked(), [], "whoever does not know the hook brings nothing forward");
+        assert_eq!(post(hook(), media_type, body).await, StatusCode::ACCEPTED, "{tag}");
+        poll(&mut poller).await;
+        assert_eq!(registry.asked(), [(tag.to_owned(), Some("e1".to_owned()))]);
+    }
+    assert_eq!(post(hook(), "application/json", &json!("push")).await, StatusCode::ACCEPTED);
+    poll(&mut poller).await;
+    assert_eq!(registry.asked(), []);
 }
