@@ -1,5 +1,6 @@
 //! The agents' service over a real store and a stream in memory, with an agent that says what the test tells it to.
 
+mod orders;
 mod serving;
 mod silence;
 mod sources;

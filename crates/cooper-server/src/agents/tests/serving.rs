@@ -17,7 +17,7 @@ fn greeting(change: impl FnOnce(&mut wire::Hello)) -> agent_message::Message {
     agent_message::Message::Hello(greeting)
 }
 
-async fn api(core: &Arc<Core>, method: &str, path: &str, body: &str) -> (StatusCode, String) {
+pub(super) async fn api(core: &Arc<Core>, method: &str, path: &str, body: &str) -> (StatusCode, String) {
     let admin = token(core, "root", &["admin"]).await;
     let request = axum::http::Request::builder()
         .method(method)
