@@ -1,5 +1,7 @@
 //! The OpenAPI document, made from the table of routes and the wire types' schemas: neither can drift from it.
 
+mod stored_task;
+
 use utoipa::ToSchema;
 use utoipa::openapi::path::{OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::RequestBodyBuilder;
@@ -12,6 +14,8 @@ use utoipa::openapi::{
 
 use crate::problem::{PROBLEM_MEDIA_TYPE, Problem};
 use crate::rest;
+
+pub use stored_task::stored_task_schema;
 
 const BEARER: &str = "bearer";
 const BASIC: &str = "basic";

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
     acr, agent, backup, build, completions, config, credential, doctor, graph, impact, lint, login, logout, logs, pool,
-    purge, render, repository, restore, run, runs, secret, serve, task, token, wave, webhook,
+    purge, render, repository, restore, run, runs, schema, secret, serve, task, token, wave, webhook,
 };
 use crate::exit::EXIT_CODES_HELP;
 
@@ -93,8 +93,8 @@ pub(crate) enum Command {
     /// Print a completion script for a shell
     #[command(after_help = completions::INSTALL_HELP)]
     Completions(completions::CompletionsArgs),
-    /// Print the JSON Schema of task files, for editors
-    Schema,
+    /// Print the JSON Schema of task files or of stored tasks, for editors
+    Schema(schema::SchemaArgs),
     /// Print the OpenAPI document of the server's API
     Openapi,
     /// Print the version

@@ -22,7 +22,7 @@ pub(crate) mod repository;
 pub(crate) mod restore;
 pub(crate) mod run;
 pub(crate) mod runs;
-mod schema;
+pub(crate) mod schema;
 pub(crate) mod secret;
 pub(crate) mod serve;
 pub(crate) mod task;
@@ -78,7 +78,7 @@ pub(crate) fn run(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
         Command::Lint(args) => lint::run(&args),
         Command::Render(args) => render::run(&args),
         Command::Graph(args) => graph::run(&args),
-        Command::Schema => schema::run(),
+        Command::Schema(args) => schema::run(&args),
         Command::Openapi => openapi::run(),
         Command::Version => version::run(),
     }

@@ -6,7 +6,11 @@ use crate::report::Report;
 use crate::workspace::Workspace;
 
 /// The files, and the command of the product that prints each.
-const FILES: &[(&str, &str)] = &[("schemas/openapi.json", "openapi"), ("schemas/acr-task.schema.json", "schema")];
+const FILES: &[(&str, &[&str])] = &[
+    ("schemas/openapi.json", &["openapi"]),
+    ("schemas/acr-task.schema.json", &["schema"]),
+    ("schemas/stored-task.schema.json", &["schema", "--stored-tasks"]),
+];
 
 /// Writes every generated file.
 pub(crate) fn write(workspace: &Workspace, report: &Report) -> anyhow::Result<()> {
@@ -31,8 +35,10 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<()> {
 }
 
 /// The JSON that a command of the product prints.
-fn printed(workspace: &Workspace, command: &str) -> anyhow::Result<String> {
-    let mut cargo = workspace.cargo(["run", "--quiet", "--locked", "--package", "cooper", "--", command]);
+fn printed(workspace: &Workspace, arguments: &[&str]) -> anyhow::Result<String> {
+    let mut cargo = workspace.cargo(["run", "--quiet", "--locked", "--package", "cooper", "--"]);
+    cargo.args(arguments);
+    let command = arguments.join(" ");
     let started = || format!("start `cooper {command}`");
     let output = cargo.stderr(std::process::Stdio::inherit()).output().with_context(started)?;
     if !output.status.success() {
