@@ -138,6 +138,14 @@ fn a_task_file_a_credential_and_a_limit() {
     add("update").ok();
     let listed = world.task(&["credential", "list", "limited"]).ok().stdout;
     assert!(listed.contains(&host) && !listed.contains("g1t-t0ken"), "{listed}");
+    // What is not named stays as it is.
+    let update = |more: &[&str]| {
+        let update = ["credential", "update", "limited", "--login-server", &host, "-p", "g1t-t0ken"];
+        world.task(&[&update[..], more].concat()).ok();
+        world.task(&["credential", "list", "limited"]).ok().stdout
+    };
+    assert!(update(&["-u", "robot"]).contains(" robot "));
+    assert!(update(&[]).contains(" robot "));
 
     let mut pause = Pause::new();
     let script = format!("pause={}", pause.script());

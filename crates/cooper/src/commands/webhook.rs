@@ -156,6 +156,10 @@ enum StatusArg {
 }
 
 impl NameArgs {
+    fn is_missing(&self) -> bool {
+        self.webhook.is_none() && self.name.is_none()
+    }
+
     fn get(&self) -> Result<WebhookName, Fault> {
         let text = self.webhook.as_deref().or(self.name.as_deref());
         let hint = "name it, such as `deploy` or `--name deploy`";
@@ -197,8 +201,15 @@ pub(crate) async fn run(args: &WebhookArgs, environment: &Environment) -> Result
     let server = &args.server;
     match &args.command {
         WebhookCommand::Create(create) => {
+            let name = create.name.get().map_err(|fault| match &create.actions[..] {
+                [_, .., last] if create.name.is_missing() => {
+                    Fault::usage(format!("no webhook is named: `{last}` was taken for an action"))
+                        .with_hint("write the name before --actions, or with --name")
+                }
+                _ => fault,
+            })?;
             let settings = WebhookSettings {
-                name: Some(create.name.get()?),
+                name: Some(name),
                 service_uri: Some(create.uri.clone()),
                 actions: Some(create.actions.clone()),
                 ..create.settings.settings()?

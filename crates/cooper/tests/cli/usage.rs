@@ -18,6 +18,9 @@ async fn wrong_arguments_end_with_2() {
     cooper.run(["build", "--platform", "linux/mips", "."]).await.fails_with(2, &["platform `linux/mips`"]);
     cooper.run(["runs", "list", "--status", "Done"]).await.fails_with(2, &["Done", "Queued, Started, Running"]);
     cooper.run(["runs", "show", "xx"]).await.fails_with(2, &["run id `xx`"]);
+    cooper.run(["task", "timer", "next", "-n", "nightly"]).await.fails_with(2, &["`cooper task timer next NAME`"]);
+    let swallowed = ["webhook", "create", "--uri", "https://a.example", "--actions", "push", "deploy5"];
+    cooper.run(swallowed).await.fails_with(2, &["no webhook is named", "`deploy5` was taken for an action"]);
     cooper.run(["token", "create", "dev", "--scope", "root"]).await.fails_with(2, &["scope `root`"]);
     cooper.run(["token", "revoke", "NOT AN ID"]).await.fails_with(2, &["token id `NOT AN ID`"]);
 }

@@ -105,9 +105,20 @@ pub(super) async fn export(args: &ExportArgs, server: &ServerArgs, environment: 
             _ => None,
         };
         let task = whole.as_ref().unwrap_or(task);
-        output::data(format!("---\n{}", yaml::document(&value(&task.settings)?)).as_bytes())?;
+        output::data(format!("---\n{}{}", left_out(task), yaml::document(&value(&task.settings)?)).as_bytes())?;
     }
     Ok(Exit::Success)
+}
+
+/// What an export does not hold: whoever applies it owns what comes of it, and keeps credentials and secrets anew.
+fn left_out(task: &TaskView) -> String {
+    let mut line = format!("# {}'s", task.principal);
+    let hosts: Vec<String> = task.credentials.iter().map(|one| one.login_server.to_string()).collect();
+    if !hosts.is_empty() {
+        line.push_str(&format!(", who keeps credentials for {}", hosts.join(", ")));
+    }
+    line.push('\n');
+    line
 }
 
 async fn compare(client: &Client, document: Document) -> Result<Change, Stop> {

@@ -50,9 +50,9 @@ struct SetArgs {
     /// The registry or Git host, such as registry.example:5000 or github.com
     #[arg(long, value_name = "HOST[:PORT]")]
     login_server: String,
-    /// The user name; many forges take any with a token
-    #[arg(long, short, value_name = "NAME", default_value = "git")]
-    username: String,
+    /// The user name; many forges take any with a token [default: git; in an update the one that is kept]
+    #[arg(long, short, value_name = "NAME")]
+    username: Option<String>,
     /// The password or token; others on this machine may see it here, so better pipe it to --password-stdin
     #[arg(long, short, value_name = "PASSWORD", conflicts_with = "password_stdin")]
     password: Option<String>,
@@ -96,9 +96,9 @@ async fn put(set: &SetArgs, exists: bool, server: &ServerArgs, environment: &Env
     }
     let (task, host): (_, SourceHost) = (set.name.get()?, host(&set.login_server)?);
     let client = server.connect(environment)?;
-    let found = client.get_task(&task).await?.credentials.iter().any(|one| one.login_server == host);
-    if found != exists {
-        let fault = match found {
+    let kept = client.get_task(&task).await?.credentials.into_iter().find(|one| one.login_server == host);
+    if kept.is_some() != exists {
+        let fault = match kept.is_some() {
             true => Fault::usage(format!("task `{task}` has a credential for {host}"))
                 .with_hint("replace it with `cooper task credential update`"),
             false => Fault::usage(format!("task `{task}` has no credential for {host}"))
@@ -110,7 +110,8 @@ async fn put(set: &SetArgs, exists: bool, server: &ServerArgs, environment: &Env
         Some(password) => password.clone(),
         None => password(set.password_stdin)?,
     };
-    let request = SetTaskCredential { username: set.username.clone(), password };
+    let username = set.username.clone().or(kept.map(|kept| kept.username)).unwrap_or_else(|| "git".to_owned());
+    let request = SetTaskCredential { username, password };
     let kept = client.set_task_credential(&task, &host, &request).await?;
     output::note(&format!("Credential of task {task} for {host} is kept."));
     super::source::tell_hooks(&kept, client.server());

@@ -78,6 +78,14 @@ pub(super) async fn create(args: &CreateArgs, server: &ServerArgs, environment: 
         task = with_secrets(kept, task);
     }
     output::note(&format!("Task {name} is made."));
+    if let Some(StepSettings::Docker(step)) = &task.settings.step
+        && step.is_push_enabled != Some(false)
+        && step.image_names.as_ref().is_none_or(Vec::is_empty)
+    {
+        output::warning(
+            "no image is named: its runs build and push nothing; `cooper task update --image NAME` names one",
+        );
+    }
     if args.output == OutputForm::Text {
         tell_hooks(&task, client.server());
     }

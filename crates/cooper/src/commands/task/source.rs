@@ -227,6 +227,17 @@ pub(super) fn describe(settings: &SourceTriggerSettings) -> String {
 /// Says where a token is kept for nothing.
 pub(super) fn tell_hooks(task: &TaskView, server: &ServerUrl) {
     let name = task.settings.name.as_ref().map(TaskName::as_str).unwrap_or_default();
+    let is_deaf = |settings: &SourceTriggerSettings| {
+        let waits = settings.events.iter().flatten().any(|event| *event == SourceEventType::PullRequest);
+        waits && settings.provider.as_deref() == Some("generic")
+    };
+    for (trigger, _) in
+        task.settings.source_triggers.iter().filter(|(_, settings)| settings.as_ref().is_some_and(is_deaf))
+    {
+        output::warning(&plain(&format!(
+            "trigger {trigger} waits for pull requests, of which generic webhooks tell nothing: say what kind of forge it is with --forge"
+        )));
+    }
     for hook in &task.hooks {
         if hook.secret.is_some() {
             match hook.setup {

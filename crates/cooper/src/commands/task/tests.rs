@@ -81,6 +81,12 @@ fn what_is_azures_alone_is_refused_with_a_way_out() {
         (format!("{create} --assign-identity"), "no managed identities", "cooper task credential add"),
         (format!("{create} --assign-identity a b"), "no managed identities", "cooper task credential add"),
         (format!("{create} --is-system-task"), "no tasks of the registry's own", "leave it out"),
+        (format!("{create} --set a=b"), "mean nothing for a Dockerfile", "--set, --set-secret and --values are for"),
+        (
+            "create -n nightly -c https://git.example/a.git -f acb.yaml -t a:b".to_owned(),
+            "mean nothing for a task file",
+            "--image, --arg",
+        ),
         ("show -n nightly --with-secure-properties".to_owned(), "shown to nobody", "`show` says which"),
         (
             "run -n nightly --update-trigger-token t".to_owned(),

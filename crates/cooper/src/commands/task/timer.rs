@@ -64,8 +64,7 @@ enum TimerCommand {
         #[arg(long, value_name = "NAME")]
         timer_name: Option<String>,
         /// How many times
-        #[arg(long, short = 'n', value_name = "N", default_value_t = 5,
-              value_parser = clap::value_parser!(u32).range(1..=i64::from(ListTimersQuery::MAX_COUNT)))]
+        #[arg(long, short = 'n', value_name = "N", default_value_t = 5, value_parser = count)]
         count: u32,
         /// The form of the list
         #[arg(long, short, value_enum, default_value_t)]
@@ -136,6 +135,16 @@ pub(super) async fn run(args: &TimerArgs, server: &ServerArgs, environment: &Env
             next(&task_name(text)?, only.as_ref(), *count, *output, server, environment).await
         }
     }
+}
+
+/// How many instants are shown; in other commands `-n` is the task's name.
+fn count(text: &str) -> Result<u32, String> {
+    let most = ListTimersQuery::MAX_COUNT;
+    text.parse().ok().filter(|count| (1..=most).contains(count)).ok_or_else(|| {
+        format!(
+            "it is no number from 1 to {most}; the task is named as in `cooper task timer next NAME` or with --name"
+        )
+    })
 }
 
 fn timer_of(text: &str) -> Result<TimerName, Fault> {

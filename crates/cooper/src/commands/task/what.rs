@@ -217,13 +217,47 @@ impl WhatArgs {
                 .with_hint("name a Git repository with --context, or /dev/null for a task without files")
         })?;
         let nowhere = context == "/dev/null";
-        match (&self.file, &self.cmd) {
-            (None, None) => Err(Fault::usage("neither a file nor a command is named")
-                .with_hint("name the Dockerfile or task file with --file, or a command with --cmd")),
-            (_, Some(_)) => self.encoded(Some(context)),
-            (Some(_), None) if nowhere => self.encoded(Some(context)),
-            (Some(file), None) if is_task_file(file) => self.file_task(Some(context), Some(file)),
-            (Some(file), None) => self.docker(Some(context), Some(file), environment),
+        let step = match (&self.file, &self.cmd) {
+            (None, None) => {
+                return Err(Fault::usage("neither a file nor a command is named")
+                    .with_hint("name the Dockerfile or task file with --file, or a command with --cmd"));
+            }
+            (_, Some(_)) => self.encoded(Some(context))?,
+            (Some(_), None) if nowhere => self.encoded(Some(context))?,
+            (Some(file), None) if is_task_file(file) => self.file_task(Some(context), Some(file))?,
+            (Some(file), None) => self.docker(Some(context), Some(file), environment)?,
+        };
+        self.expect_fitting(&step)?;
+        Ok(step)
+    }
+
+    fn says_docker(&self) -> bool {
+        !self.image.is_empty()
+            || !self.arg.is_empty()
+            || !self.secret_arg.is_empty()
+            || self.target.is_some()
+            || self.no_push.is_some()
+            || self.no_cache.is_some()
+    }
+
+    fn says_values(&self) -> bool {
+        !self.set.is_empty() || !self.set_secret.is_empty() || self.values.is_some()
+    }
+
+    /// Refuses flags that the step has no use for.
+    fn expect_fitting(&self, step: &StepSettings) -> Result<(), Fault> {
+        let (kind, flags, is_fitting) = match step {
+            StepSettings::Docker(_) => ("a Dockerfile", "--set, --set-secret and --values are", !self.says_values()),
+            StepSettings::FileTask(_) | StepSettings::EncodedTask(_) => (
+                "a task file or a command",
+                "--image, --arg, --secret-arg, --target, --no-push and --no-cache are",
+                !self.says_docker(),
+            ),
+        };
+        match is_fitting {
+            true => Ok(()),
+            false => Err(Fault::usage(format!("flags are given that mean nothing for {kind}"))
+                .with_hint(format!("leave them out: {flags} for the other kind of step"))),
         }
     }
 
@@ -233,14 +267,11 @@ impl WhatArgs {
         earlier: &TaskSettings,
         environment: &Environment,
     ) -> Result<Option<StepSettings>, Fault> {
-        let says_docker = !self.image.is_empty()
-            || !self.arg.is_empty()
-            || !self.secret_arg.is_empty()
-            || self.target.is_some()
-            || self.no_push.is_some()
-            || self.no_cache.is_some();
-        let says_values = !self.set.is_empty() || !self.set_secret.is_empty() || self.values.is_some();
-        let says = says_docker || says_values || self.context.is_some() || self.file.is_some() || self.cmd.is_some();
+        let says = self.says_docker()
+            || self.says_values()
+            || self.context.is_some()
+            || self.file.is_some()
+            || self.cmd.is_some();
         if !says {
             return Ok(None);
         }
@@ -259,14 +290,8 @@ impl WhatArgs {
             (None, None, Some(StepSettings::FileTask(_))) => self.file_task(context, None)?,
             (None, None, Some(StepSettings::Docker(_)) | None) => self.docker(context, None, environment)?,
         };
-        let fits = match &step {
-            StepSettings::Docker(_) => !says_values,
-            StepSettings::FileTask(_) | StepSettings::EncodedTask(_) => !says_docker,
-        };
-        match fits {
-            true => Ok(Some(step)),
-            false => Err(Fault::usage("flags of a Dockerfile and of a task file are given together")),
-        }
+        self.expect_fitting(&step)?;
+        Ok(Some(step))
     }
 
     fn docker(
