@@ -1,6 +1,8 @@
 //! Networks of the agent's engine that its operator lets steps use: they are attached to, and left as they were.
 
-use cooper_e2e::{Context, Engine, Finished, ServerOptions, TestServer, unique};
+use std::time::Duration;
+
+use cooper_e2e::{Context, Engine, Finished, ServerOptions, TestServer, unique, wait_until};
 
 /// A network that the operator has made. It is gone with the test.
 struct Given {
@@ -56,7 +58,11 @@ fn steps_are_attached_by_their_names_and_the_network_stays() {
     let log = run(&server, &given.name, steps).ok().stdout;
     assert!(log.contains("\nof the service\n"), "{log}");
     assert!(log.lines().any(|line| line.starts_with(&subnet)), "no route to {subnet}:\n{log}");
-    assert_eq!((given.shown("{{.Id}}"), given.shown("{{len .Containers}}")), (before, "0".to_owned()));
+    // The service is stopped when the run has ended.
+    wait_until("nothing of the run is in the network", Duration::from_secs(60), || {
+        given.shown("{{len .Containers}}") == "0"
+    });
+    assert_eq!(given.shown("{{.Id}}"), before);
     server.expect_quiet_log();
 }
 

@@ -146,6 +146,7 @@ fn a_task_file_a_credential_and_a_limit() {
     };
     assert!(update(&["-u", "robot"]).contains(" robot "));
     assert!(update(&[]).contains(" robot "));
+    assert!(update(&["-u", "git"]).contains(" git "), "the only user that the repository's host knows");
 
     let mut pause = Pause::new();
     let script = format!("pause={}", pause.script());
