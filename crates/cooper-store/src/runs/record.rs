@@ -226,10 +226,7 @@ mod tests {
             (super::super::GENERATION, "USING COVERING INDEX runs_unfinished "),
             (super::super::COUNTING, "USING COVERING INDEX runs_unfinished "),
             (super::super::unfinished::GENERATIONS, "USING COVERING INDEX runs_unfinished "),
-            (
-                super::super::explain::SAVE,
-                "SEARCH runs USING INDEX sqlite_autoindex_runs_1 (registry_id=? AND number=?)",
-            ),
+            (super::super::explain::SAVE, "SEARCH runs USING COVERING INDEX runs_listing (registry_id=? AND number=?)"),
             (super::super::request::DROP_TEXTS, "USING INDEX run_requests_by_end (registry_id=? AND ended"),
         ] {
             let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
