@@ -9,5 +9,5 @@ WITH urls AS (
 UPDATE commit_statuses SET host = substr(n.authority, instr(n.authority, '@') + 1)
 FROM named n WHERE n.registry_id = commit_statuses.registry_id AND n.number = commit_statuses.run_number;
 
--- Where a push or a deletion is told of, the run's row is what its acceptance left.
+-- Nothing reads that a run was accepted: its row says so. It is written no more.
 DELETE FROM events WHERE kind = 'run.accepted';
