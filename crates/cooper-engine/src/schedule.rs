@@ -15,6 +15,8 @@ use crate::run::{AgentRef, PendingReason, Phase, Placement, Policy, Run};
 
 /// How many agents a reason names.
 const FEW: usize = 8;
+/// No leave at all.
+static NOTHING: BTreeSet<Leave> = BTreeSet::new();
 
 /// A connected agent, as the server sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -218,6 +220,8 @@ type Asked<'a> = (&'a PoolName, &'a Platform, bool, &'a BTreeSet<Leave>);
 /// The agents, arranged by what is asked of them.
 struct Choice<'a> {
     agents: &'a [AgentView],
+    /// All that any of them allows.
+    allowed: BTreeSet<&'a Leave>,
     /// How many placements each agent holds, offers of this look included.
     held: Vec<u32>,
     classes: Vec<Class>,
@@ -279,12 +283,23 @@ impl<'a> Choice<'a> {
         let held = agents.iter().map(|view| load.get(&view.agent).copied().unwrap_or(0)).collect();
         let memberships = vec![Vec::new(); agents.len()];
         let positions = agents.iter().enumerate().map(|(index, view)| (&view.agent.name, index)).collect();
-        Self { agents, held, classes: Vec::new(), index: BTreeMap::new(), positions, memberships }
+        let allowed = agents.iter().flat_map(|view| &view.allows).collect();
+        Self { agents, allowed, held, classes: Vec::new(), index: BTreeMap::new(), positions, memberships }
+    }
+
+    /// What of a placement's leave can decide who is asked: what nobody allows is asked of nobody. Users name networks as
+    /// they like, and a class for each name would cost as much as all agents.
+    fn leave(&self, view: &'a WaitingView) -> &'a BTreeSet<Leave> {
+        match view.leave.iter().all(|leave| self.allowed.contains(leave)) {
+            true => &view.leave,
+            false => &NOTHING,
+        }
     }
 
     /// The class of a placement, made when it is first asked for.
     fn class(&mut self, view: &'a WaitingView) -> usize {
-        let WaitingView { pool, platform, takes_images, leave, .. } = view;
+        let WaitingView { pool, platform, takes_images, .. } = view;
+        let leave = self.leave(view);
         if let Some(class) = self.index.get(&(pool, platform, *takes_images, leave)) {
             return *class;
         }
@@ -356,8 +371,9 @@ impl<'a> Choice<'a> {
     }
 
     /// What keeps all agents from a class, whatever their load.
-    fn barred(&self, view: &WaitingView) -> Option<PendingReason> {
-        let WaitingView { pool, platform, takes_images, leave, .. } = view;
+    fn barred(&self, view: &'a WaitingView) -> Option<PendingReason> {
+        let WaitingView { pool, platform, takes_images, .. } = view;
+        let leave = self.leave(view);
         let own: Vec<&AgentView> = self.agents.iter().filter(|agent| agent.pool == *pool).collect();
         if own.is_empty() {
             return Some(match self.agents.is_empty() && *pool == PoolName::default_pool() {

@@ -197,6 +197,21 @@ fn what_an_operator_has_to_allow_is_asked_of_those_who_do() {
 }
 
 #[test]
+fn what_nobody_allows_makes_no_class_of_its_own() {
+    let mut agents = [agent("free", "linux/amd64", &[], 9), agent("granting", "linux/amd64", &[], 9)];
+    agents[1].allows = [Leave::Privileged].into();
+    let wants = |number: u64, leave: Leave| WaitingView { leave: [leave].into(), ..waits(number, "linux/amd64", None) };
+    let load = BTreeMap::new();
+    let named: Vec<WaitingView> = (1..100).map(|number| wants(number, Leave::Network(format!("n{number}")))).collect();
+    let (plain, privileged) = (waits(100, "linux/amd64", None), wants(101, Leave::Privileged));
+    let mut choice = Choice::new(&agents, &load);
+    let of_plain = choice.class(&plain);
+    assert!(named.iter().all(|view| choice.class(view) == of_plain));
+    assert_ne!(choice.class(&privileged), of_plain);
+    assert_eq!(choice.classes.len(), 2);
+}
+
+#[test]
 fn agents_that_know_nothing_of_others_images_are_not_offered_work_with_them() {
     let mut agents = [agent("new", "linux/amd64", &["linux/arm64"], 1), agent("old", "linux/amd64", &[], 9)];
     agents[1].takes_images = false;
