@@ -1,5 +1,9 @@
 //! What an engine is: read once, when it is connected.
 
+mod narrow;
+
+pub(crate) use narrow::{Machine, NarrowCode};
+
 use std::collections::BTreeSet;
 
 use bollard::models::{SystemInfo, SystemVersion};
@@ -70,12 +74,22 @@ pub(crate) async fn platforms(wire: &EngineWire) -> Result<BTreeSet<Platform>, E
     let answer = control(wire, OPERATION).await?.list_workers(request).await;
     let answer = answer.map_err(|status| EngineError::Broken { operation: OPERATION, source: status.into() })?;
     let workers = answer.into_inner().record;
-    let platforms = workers.iter().flat_map(|worker| &worker.platforms).filter_map(|platform| {
+    let names = workers.iter().flat_map(|worker| &worker.platforms).map(|platform| {
         let variant = if platform.variant.is_empty() { String::new() } else { format!("/{}", platform.variant) };
-        // What is not known here (riscv64, s390x, variants of amd64) is not offered.
-        Platform::parse(&format!("{}/{}{variant}", platform.os, platform.architecture)).ok()
+        format!("{}/{}{variant}", platform.os, platform.architecture)
     });
-    Ok(platforms.collect())
+    Ok(known(names))
+}
+
+/// Those of the names that are known here: riscv64, s390x and variants of amd64 are not offered.
+fn known(names: impl Iterator<Item = String>) -> BTreeSet<Platform> {
+    let mut platforms: BTreeSet<Platform> = names.filter_map(|name| Platform::parse(&name).ok()).collect();
+    // One platform by two names, and an older one that runs wherever it does: engines list two of the three, each its own.
+    let arm = ["linux/arm", "linux/arm/v7", "linux/arm/v6"].map(Platform::parse);
+    if arm[..2].iter().flatten().any(|name| platforms.contains(name)) {
+        platforms.extend(arm.into_iter().flatten());
+    }
+    platforms
 }
 
 /// A client of BuildKit's own interface, on a connection that ends with it.
@@ -126,6 +140,21 @@ mod tests {
         check(version("27.0.0", "windows", "Engine"), "1.46", 0);
         check(version("dev", "linux", "Engine"), "1.41", 1);
         assert!(describe(&version("27.0.0", "plan9", "Engine"), "1.46").is_err());
+    }
+
+    #[test]
+    fn platforms_are_offered_by_all_their_names() {
+        let check = |names: &[&str], expect: &[&str]| {
+            let platforms = known(names.iter().map(|name| (*name).to_owned()));
+            assert_eq!(platforms.iter().map(Platform::to_string).collect::<Vec<_>>(), expect, "{names:?}");
+        };
+        check(&["linux/amd64", "linux/amd64/v2", "linux/riscv64", "linux/386"], &["linux/386", "linux/amd64"]);
+        // The emulation of arm: as 20.10 lists it, as later ones do, and as they do with containerd's store.
+        for names in [["linux/arm/v7", "linux/arm/v6"], ["linux/arm", "linux/arm/v6"], ["linux/arm", "linux/amd64"]] {
+            let amd64 = names.iter().filter(|name| name.ends_with("amd64"));
+            check(&names, &amd64.copied().chain(["linux/arm", "linux/arm/v6", "linux/arm/v7"]).collect::<Vec<_>>());
+        }
+        check(&["linux/arm/v6"], &["linux/arm/v6"]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
-use crate::describe;
+use crate::describe::{self, Machine, NarrowCode};
 use crate::helper::HelperImages;
 use crate::housekeeping::Removals;
 use crate::placement::SharedNetworks;
@@ -50,6 +50,8 @@ pub(crate) struct Connected {
     pub(crate) patient: Docker,
     pub(crate) wire: EngineWire,
     pub(crate) description: Arc<EngineDescription>,
+    /// What the builder does not list, where that had to be found out.
+    narrow: Option<NarrowCode>,
 }
 
 impl DockerEngine {
@@ -85,7 +87,7 @@ impl DockerEngine {
 }
 
 impl Connected {
-    async fn new(socket: &EngineSocket, before: Option<&EngineDescription>) -> Result<Self, EngineError> {
+    async fn new(socket: &EngineSocket, before: Option<&Self>) -> Result<Self, EngineError> {
         const OPERATION: &str = "say its version";
         // bollard's own errors about sockets name neither the path nor the cause.
         drop(tokio::net::UnixStream::connect(socket.path()).await.map_err(|error| socket.unreachable(error))?);
@@ -106,34 +108,45 @@ impl Connected {
         let mut description = describe::describe(&version, &api_version)?;
         if description.features.contains(&EngineFeature::BuildKit) {
             match limited("list the platforms of its builder", PING, describe::platforms(&wire)).await {
-                Ok(mut platforms) => {
-                    platforms.remove(&description.native);
-                    description.emulated = platforms;
-                }
+                Ok(platforms) => description.emulated = platforms,
                 // A builder that is busy for a moment has not lost what it could do.
-                Err(error) => match before.filter(|before| before.native == description.native) {
-                    Some(before) => description.emulated.clone_from(&before.emulated),
+                Err(error) => match before.filter(|before| before.description.native == description.native) {
+                    Some(before) => description.emulated.clone_from(&before.description.emulated),
                     None => tracing::warn!(%error, "only the engine's own platform is offered"),
                 },
             }
         }
+        let mut narrow = None;
         // Older engines have no such store.
         if description.features.contains(&EngineFeature::Heredoc) {
             const STORE: &str = "say how it stores images";
             let info = async { docker.info().await.map_err(|error| engine_error(socket, STORE, error)) };
-            let has_store = match limited(STORE, PING, info).await {
-                Ok(info) => describe::has_containerd_store(&info),
+            let info = limited(STORE, PING, info).await;
+            // No more of it than counts: what is held while the builder is asked makes this future large.
+            match info.map(|info| describe::has_containerd_store(&info).then(|| Machine::of(info))) {
+                Ok(Some(machine)) => {
+                    description.features.insert(EngineFeature::RegistryCache);
+                    let known = before.and_then(|before| before.narrow.as_ref());
+                    narrow = Box::pin(NarrowCode::of(&wire, &description, machine, known)).await;
+                }
+                Ok(None) => {}
                 Err(error) => {
                     tracing::debug!(%error, "engine is taken for one that has what it had");
-                    before.is_some_and(|before| before.features.contains(&EngineFeature::RegistryCache))
+                    if let Some(before) = before
+                        && before.description.features.contains(&EngineFeature::RegistryCache)
+                    {
+                        description.features.insert(EngineFeature::RegistryCache);
+                        narrow.clone_from(&before.narrow);
+                    }
                 }
-            };
-            if has_store {
-                description.features.insert(EngineFeature::RegistryCache);
             }
         }
+        if let Some(found) = &narrow {
+            description.emulated.extend(found.platforms());
+        }
+        description.emulated.remove(&description.native);
         let patient = docker.clone().with_timeout(PATIENCE);
-        Ok(Self { docker, patient, wire, description: Arc::new(description) })
+        Ok(Self { docker, patient, wire, description: Arc::new(description), narrow })
     }
 }
 
@@ -144,7 +157,7 @@ impl ContainerEngine for DockerEngine {
     }
 
     async fn refresh(&self) -> Result<Arc<EngineDescription>, EngineError> {
-        let before = self.describe();
+        let before = self.current();
         let connected = Arc::new(Connected::new(&self.0.socket, Some(&before)).await?);
         *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&connected);
         Ok(Arc::clone(&connected.description))
