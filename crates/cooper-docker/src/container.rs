@@ -11,7 +11,7 @@ use bollard::models::HostConfig;
 use bollard::query_parameters::{CreateContainerOptionsBuilder, WaitContainerOptionsBuilder};
 use cooper_ports::engine::{
     ContainerEnd, ContainerError, ContainerEvent, ContainerFailure, ContainerNetwork, ContainerRequest, EngineError,
-    NetworkChoice, OwnNetwork, PublishedPort,
+    LocalImage, NetworkChoice, OwnNetwork, PublishedPort,
 };
 use futures::StreamExt as _;
 use tokio::io::AsyncRead;
@@ -22,6 +22,7 @@ use crate::attach::{self, Output};
 use crate::engine::{Connected, engine_error};
 use crate::helper::{self, Helper, StartError};
 use crate::placement::Room;
+use crate::pull;
 pub(crate) use leaving::Leaving;
 use leaving::Remains;
 use request::Network;
@@ -146,13 +147,37 @@ async fn start(
     }
     // Requests that make or start something are never dropped half-way: what they make could not be found again.
     let refused = |operation| move |error| failure::refusal(request, room.engine.socket(), operation, error);
-    docker.create_container(Some(options.build()), body).await.map_err(refused(CREATE))?;
+    if let Err(error) = docker.create_container(Some(options.build()), body).await {
+        return Err(missing_for_its_platform(room, current, request, refused(CREATE)(error)).await);
+    }
     stop.check()?;
     let (output, _) = attach::attach(wire, name, request.terminal, false).await?;
     stop.check()?;
     docker.start_container(name, None).await.map_err(refused(START))?;
     holds(room, current, request).await?;
     Ok(Running { output, helper })
+}
+
+/// The error of a container that was not created. Docker Engine 26 with containerd's image store says that there is no such
+/// image of one that is for another platform, too.
+async fn missing_for_its_platform(
+    room: &Room,
+    current: &Connected,
+    request: &ContainerRequest,
+    error: ContainerError,
+) -> ContainerError {
+    let (ContainerError::Failed(ContainerFailure::ImageMissing { image }), Some(wanted)) = (&error, &request.platform)
+    else {
+        return error;
+    };
+    match pull::find(&current.docker, room.engine.socket(), image.as_str()).await {
+        Ok(Some(LocalImage { platform: Some(platform), .. })) if platform != *wanted => {
+            let (image, wanted) = (image.clone(), wanted.clone());
+            ContainerFailure::WrongPlatform { image, wanted, message: platform.to_string() }.into()
+        }
+        Ok(_) => error,
+        Err(error) => error.into(),
+    }
 }
 
 /// Fails if what holds the memory of the container's volumes has ended: an engine mounts them anew then, empty. Asked once

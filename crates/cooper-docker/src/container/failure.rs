@@ -37,11 +37,11 @@ fn sort(request: &ContainerRequest, message: &str) -> Option<ContainerFailure> {
         return Some(ContainerFailure::ImageMissing { image: image() });
     }
     if let Some(wanted) = request.platform.clone()
-        && (message.contains("does not match the specified platform") || message.contains("no match for platform"))
+        && ["does not match the specified platform", "does not provide the specified platform", "no match for platform"]
+            .iter()
+            .any(|text| message.contains(text))
     {
-        // `image with reference X was found but does not match the specified platform: wanted A, actual: B`
-        let message = message.rsplit_once("actual: ").map_or(message, |(_, actual)| actual);
-        return Some(ContainerFailure::WrongPlatform { image: image(), wanted, message: message.to_owned() });
+        return Some(ContainerFailure::WrongPlatform { image: image(), wanted, message: its_platform(message) });
     }
     if message.contains("no command specified") || message.starts_with("No command specified") {
         return Some(ContainerFailure::NoCommand);
@@ -79,6 +79,16 @@ fn sort(request: &ContainerRequest, message: &str) -> Option<ContainerFailure> {
         return Some(ContainerFailure::CommandMissing { command });
     }
     Some(ContainerFailure::NotExecutable { command, message: why.to_owned() })
+}
+
+/// What the image is for, where the engine says that, else all that it says.
+///
+/// `image with reference X was found but does not match the specified platform: wanted A, actual: B`, and since 23 `…was
+/// found but its platform (B) does not match the specified platform (A)`.
+fn its_platform(message: &str) -> String {
+    let late = || message.split_once("its platform (")?.1.split_once(") does not").map(|(platform, _)| platform);
+    let platform = message.rsplit_once("actual: ").map(|(_, platform)| platform).or_else(late);
+    platform.unwrap_or(message).to_owned()
 }
 
 /// `Bind for 0.0.0.0:8080 failed: port is already allocated`, `listen tcp4 0.0.0.0:8080: bind: address already in use`.
@@ -142,6 +152,17 @@ mod tests {
             "image with reference sha256:12 was found but does not match the specified platform: wanted linux/arm64, \
              actual: linux/amd64",
             &format!("user: image {} is not for linux/arm64: linux/amd64", Digest::sha256(b"image")),
+        );
+        check(
+            404,
+            "image with reference sha256:12 was found but its platform (linux/amd64) does not match the specified platform \
+             (linux/arm64)",
+            &format!("user: image {} is not for linux/arm64: linux/amd64", Digest::sha256(b"image")),
+        );
+        check(
+            404,
+            "image with reference sha256:12 was found but does not provide the specified platform (linux/arm64)",
+            &format!("user: image {} is not for linux/arm64: image with reference", Digest::sha256(b"image")),
         );
         check(
             500,
