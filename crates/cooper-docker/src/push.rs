@@ -122,7 +122,7 @@ impl Target<'_> {
             }
             if let Some(Aux { digest: Some(digest), size }) = line.aux {
                 let digest = Digest::parse(&digest).map_err(|error| self.broken(error))?;
-                pushed = Some(PushedImage { digest, size: size.unwrap_or(0) });
+                pushed = Some(PushedImage { digest, size });
             }
             if let Some(status) = line.status {
                 let count = |number: Option<i64>| number.and_then(|number| u64::try_from(number).ok());
@@ -149,7 +149,7 @@ impl Target<'_> {
             (name == self.repository).then(|| Digest::parse(digest).ok())?
         };
         match image.repo_digests.iter().flatten().find_map(of_repository) {
-            Some(digest) => Ok(PushedImage { digest, size: 0 }),
+            Some(digest) => Ok(PushedImage { digest, size: None }),
             None => Err(self.broken("the answer ended without a digest")),
         }
     }

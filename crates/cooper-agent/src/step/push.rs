@@ -51,7 +51,8 @@ impl Attempt<'_> {
             };
             failpoint::pass(Failpoint::ImagePushed);
             let repository = format!("{registry}/{}", target.repository);
-            self.log.service(&format!("pushed {repository}@{}, {}", pushed.digest, size(pushed.size))).await;
+            let length = pushed.size.map(|bytes| format!(", {}", size(bytes))).unwrap_or_default();
+            self.log.service(&format!("pushed {repository}@{}{length}", pushed.digest)).await;
             manifests.push(PushedManifest {
                 registry: target.registry.filter(|_| !is_ours),
                 repository: target.repository,

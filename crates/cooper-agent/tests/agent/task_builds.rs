@@ -277,7 +277,7 @@ async fn a_push_outside_has_the_users_tag_and_three_tries() {
     };
     engine.script_push(ScriptedPush::ending(Ok(cooper_ports::engine::PushedImage {
         digest: Digest::sha256(b"m"),
-        size: 1,
+        size: Some(1),
     })));
     refused();
     refused();
@@ -291,7 +291,7 @@ async fn a_push_outside_has_the_users_tag_and_three_tries() {
     assert_eq!(log.matches("tried again").count(), 2, "{log}");
     engine.script_push(ScriptedPush::ending(Ok(cooper_ports::engine::PushedImage {
         digest: Digest::sha256(b"m"),
-        size: 1,
+        size: Some(1),
     })));
     (0..3).for_each(|_| refused());
     stream.start(key(1), 3, order).await;

@@ -293,7 +293,7 @@ pub(crate) async fn a_pulled_image_is_there(bench: Arc<Bench>) {
     let request = pull_of(&bench, "team/tool:1");
     assert_eq!(bench.engine.find_image(&request.reference).await.expect("it looks"), None);
     let digest = Digest::sha256(b"a manifest");
-    bench.next_push(|| ScriptedPush::ending(Ok(PushedImage { digest: digest.clone(), size: 1 })));
+    bench.next_push(|| ScriptedPush::ending(Ok(PushedImage { digest: digest.clone(), size: Some(1) })));
     let pushed = bench.push(image.clone(), &request.reference.to_string()).await.expect("it is pushed");
     bench.next_pull(|| ScriptedPull::ending(Ok(PulledImage { image: image.clone(), digest })));
     let (sink, mut events) = mpsc::channel(64);

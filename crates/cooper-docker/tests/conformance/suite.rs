@@ -95,7 +95,7 @@ pub(crate) async fn bases_are_resolved_to_digests(bench: Arc<Bench>) {
     let base = format!("{}/base/shell:1", bench.registry.address());
     let tool = format!("{}/base/tool:2", bench.registry.address());
     // The fake's registry stays empty: it makes the digests up.
-    let pushed = |image: &Digest| PushedImage { digest: Digest::sha256(image.as_str().as_bytes()), size: 1 };
+    let pushed = |image: &Digest| PushedImage { digest: Digest::sha256(image.as_str().as_bytes()), size: Some(1) };
     let (shell, _) = bench.build(bench.request(Context::shell("FROM scratch\nCOPY bin /bin\n"))).await;
     let shell = shell.expect("it builds").image;
     bench.next_push(|| ScriptedPush::ending(Ok(pushed(&shell))));
@@ -242,7 +242,9 @@ pub(crate) async fn a_push_gives_the_manifests_digest(bench: Arc<Bench>) {
     let first = bench.push(image.clone(), &reference).await.expect("it is pushed");
     let second = bench.push(image, &reference).await.expect("it is pushed again");
     assert_eq!(first, second);
-    assert!(first.size > 0);
+    // With containerd's store, not every engine tells it.
+    let tells = !bench.engine.describe().features.contains(&EngineFeature::RegistryCache);
+    assert!(first.size.map_or(!tells, |size| size > 0), "{first:?}");
     if bench.is_real() {
         assert_eq!(bench.registry.tag("team/app:staged.ca1.1"), Some(first.digest));
     }
@@ -269,7 +271,7 @@ pub(crate) async fn a_cancelled_push_ends_without_its_registry(bench: Arc<Bench>
     let image = built.expect("it builds").image;
     let gate = Gate::new();
     bench.next_push(|| {
-        ScriptedPush::ending(Ok(PushedImage { digest: Digest::sha256(b"never"), size: 1 })).waiting_at(&gate)
+        ScriptedPush::ending(Ok(PushedImage { digest: Digest::sha256(b"never"), size: Some(1) })).waiting_at(&gate)
     });
     bench.registry.hold();
     let cancel = CancellationToken::new();

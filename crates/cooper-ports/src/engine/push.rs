@@ -33,8 +33,8 @@ pub struct PushEvent {
 pub struct PushedImage {
     /// Digest of the manifest that the registry took.
     pub digest: Digest,
-    /// The manifest's length in bytes.
-    pub size: u64,
+    /// The manifest's length in bytes, where the engine tells it.
+    pub size: Option<u64>,
 }
 
 /// Why a push did not succeed.

@@ -373,7 +373,7 @@ impl ContainerEngine for ScriptedEngine {
                 return Err(PushError::ImageMissing { image });
             }
             let digest = Digest::sha256(image.as_str().as_bytes());
-            state.pushes.pop_front().unwrap_or_else(|| ScriptedPush::ending(Ok(PushedImage { digest, size: 1 })))
+            state.pushes.pop_front().unwrap_or_else(|| ScriptedPush::ending(Ok(PushedImage { digest, size: Some(1) })))
         };
         if !play(script.events, script.gate, &sink, &cancel).await {
             return Err(PushError::Cancelled);

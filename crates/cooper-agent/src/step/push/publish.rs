@@ -40,7 +40,7 @@ impl Attempt<'_> {
             published = publish(&egress, around.logins.as_ref(), place, what, &target.staging_tag) => published,
         };
         match published {
-            Ok(published) => Ok(PushedImage { digest: published.digest, size: published.size }),
+            Ok(published) => Ok(PushedImage { digest: published.digest, size: Some(published.size) }),
             // What the run may write in the server's own registry was settled when it was accepted.
             Err(error) if is_ours || error.is_own() => Err(Ended::lost("push failed", &error)),
             Err(error) if error.is_refusal() => {
