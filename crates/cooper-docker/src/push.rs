@@ -199,7 +199,8 @@ impl Refusal {
             "429 Too Many Requests",
             "toomanyrequests",
         ];
-        const UNAUTHORIZED: [&str; 4] = ["unauthorized", "denied", "no basic auth credentials", "401 Unauthorized"];
+        const UNAUTHORIZED: [&str; 5] =
+            ["unauthorized", "denied", "no basic auth credentials", "401 Unauthorized", "403 Forbidden"];
         // A refusal of the registry's own starts with its code; a name in it must not make it something else.
         if UNAUTHORIZED.into_iter().any(|text| message.starts_with(text)) {
             Self::Unauthorized
@@ -248,6 +249,12 @@ mod tests {
         );
         check("received unexpected HTTP status: 503 Service Unavailable", Refusal::Unreachable);
         check("error parsing HTTP 403 response body: requested access is denied", Refusal::Unauthorized);
+        // All that engines with containerd's store tell.
+        check(
+            "failed commit on ref \"manifest-sha256:12\": unexpected status from PUT request to \
+             http://127.0.0.1:1/v2/app/manifests/1: 403 Forbidden",
+            Refusal::Unauthorized,
+        );
         check("manifest invalid: no", Refusal::Other);
         check("", Refusal::Other);
     }
