@@ -6,6 +6,7 @@
 
 mod engine;
 mod packages;
+mod second_engine;
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use anyhow::{Context, bail};
 
 pub(crate) use engine::EngineAddress;
 use engine::{Ping, StartedEngine};
+pub(crate) use second_engine::SecondEngine;
 
 use crate::command::{Interrupt, Log};
 use crate::report::Report;
@@ -38,6 +40,7 @@ const IPTABLES: Program = Program { name: "iptables", package: "iptables" };
 const NSENTER: Program = Program { name: "nsenter", package: "util-linux" };
 const PODMAN: Program = Program { name: "podman", package: "podman" };
 const QEMU: Program = Program { name: "qemu-aarch64-static", package: "qemu-user-static" };
+const SETPRIV: Program = Program { name: "setpriv", package: "util-linux" };
 const SKOPEO: Program = Program { name: "skopeo", package: "skopeo" };
 const SYSTEMD: Program = Program { name: "systemd-analyze", package: "systemd" };
 const TC: Program = Program { name: "tc", package: "iproute2" };
@@ -56,7 +59,9 @@ impl Need {
     fn programs(self) -> &'static [Program] {
         match self {
             Self::Quickstart => &[BUSYBOX],
-            Self::Tests => &[BUSYBOX, FAKETIME, GIT, IP, IPTABLES, NSENTER, PODMAN, QEMU, SKOPEO, SYSTEMD, TC, UNSHARE],
+            Self::Tests => {
+                &[BUSYBOX, FAKETIME, GIT, IP, IPTABLES, NSENTER, PODMAN, QEMU, SETPRIV, SKOPEO, SYSTEMD, TC, UNSHARE]
+            }
         }
     }
 }

@@ -1,16 +1,19 @@
 //! `cargo xtask test`: every test of the workspace, on a machine that has what they need.
 
 use std::io::{BufRead, BufReader};
-use std::process::{ChildStdout, Stdio};
+use std::path::PathBuf;
+use std::process::{ChildStdout, Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, bail};
 
 use crate::command::{Interrupt, run_visibly};
-use crate::provision::{Need, provision};
+use crate::provision::{Need, SecondEngine, provision};
 use crate::report::Report;
 use crate::workspace::Workspace;
 
+/// The package that speaks to engines.
+const ENGINES: &str = "cooper-docker";
 /// How many tests of one program run at a time at most: all wait for one container engine and one disk, and more of them
 /// would only wait longer.
 const AT_ONCE: usize = 4;
@@ -32,8 +35,63 @@ pub(crate) fn run(workspace: &Workspace, report: &Report, options: &Options) -> 
     let machine = provision(workspace, report, &interrupt, Need::Tests)?;
     report.line(format_args!("  container engine {} at {}", machine.version, machine.engine));
     let result = cargo_test(workspace, report, &interrupt, options);
+    let newer = if options.is_about_engines() && interrupt.check().is_ok() {
+        on_second_engine(workspace, report, &interrupt, options)
+    } else {
+        Ok(())
+    };
     let stopped = machine.stop_engine(report);
-    result.and(stopped)
+    result.and(newer).and(stopped)
+}
+
+impl Options {
+    /// Whether all tests of the adapter to engines are among those that are asked for.
+    fn is_about_engines(&self) -> bool {
+        self.arguments.is_empty() && (self.package.is_empty() || self.package.iter().any(|name| name == ENGINES))
+    }
+
+    /// Cargo's words for the packages.
+    fn selection(&self) -> Vec<&str> {
+        if self.package.is_empty() {
+            return vec!["--workspace"];
+        }
+        self.package.iter().flat_map(|package| ["--package", package.as_str()]).collect()
+    }
+}
+
+/// The adapter's conformance suite once more, on a newer engine that keeps its images in containerd's store.
+fn on_second_engine(
+    workspace: &Workspace,
+    report: &Report,
+    interrupt: &Interrupt,
+    options: &Options,
+) -> anyhow::Result<()> {
+    let program = conformance(workspace, options)?;
+    let engine = SecondEngine::start(workspace, report, interrupt)?;
+    report.line(format_args!("  second container engine {} at {}", engine.version, engine.address));
+    let folder = workspace.path("crates").join(ENGINES);
+    let mut command = engine.command(&program);
+    command.current_dir(&folder).env("CARGO_MANIFEST_DIR", &folder);
+    // What runs on the scripted engine and on pretenders has run.
+    for other in ["on_script", "pretenders"] {
+        command.args(["--skip", other]);
+    }
+    let result = run_tests(&mut command, report, interrupt).map(drop);
+    let stopped = report.step("stopped the second container engine", || engine.stop());
+    result.context("on a newer engine with containerd's image store").and(stopped)
+}
+
+/// The suite's program, as it was built for the tests before.
+fn conformance(workspace: &Workspace, options: &Options) -> anyhow::Result<PathBuf> {
+    let mut command =
+        workspace.cargo(["test", "--locked", "--no-run", "--message-format=json", "--test", "conformance"]);
+    let output = command.args(options.selection()).stderr(Stdio::inherit()).output().context("start `cargo test`")?;
+    let found = String::from_utf8_lossy(&output.stdout).lines().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let is_it = message.get("target")?.get("name")? == "conformance";
+        is_it.then(|| message.get("executable")?.as_str().map(PathBuf::from))?
+    });
+    found.context("cargo says nothing of the conformance suite's program")
 }
 
 fn cargo_test(workspace: &Workspace, report: &Report, interrupt: &Interrupt, options: &Options) -> anyhow::Result<()> {
@@ -42,17 +100,20 @@ fn cargo_test(workspace: &Workspace, report: &Report, interrupt: &Interrupt, opt
     run_visibly(&mut workspace.cargo(["build", "--locked", "--package", "cooper-agent", "--example", "dispatch"]))?;
 
     let mut command = workspace.cargo(["test", "--locked", "--no-fail-fast"]);
-    if options.package.is_empty() {
-        command.arg("--workspace");
+    command.args(options.selection()).args(&options.arguments);
+    let totals = run_tests(&mut command, report, interrupt)?;
+    if totals.passed == 0 && options.arguments.is_empty() {
+        bail!("no test ran");
     }
-    for package in &options.package {
-        command.args(["--package", package]);
-    }
+    Ok(())
+}
+
+/// Runs tests, and fails if one of them does.
+fn run_tests(command: &mut Command, report: &Report, interrupt: &Interrupt) -> anyhow::Result<Totals> {
     let at_once = thread::available_parallelism().map_or(1, usize::from).min(AT_ONCE);
     command.env("RUST_TEST_THREADS", at_once.to_string());
-    command.args(&options.arguments).stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = command.spawn().context("start `cargo test`")?;
-    let output = child.stdout.take().context("cargo test has no output")?;
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start the tests")?;
+    let output = child.stdout.take().context("the tests have no output")?;
     let (status, totals) = thread::scope(|scope| {
         let totals = scope.spawn(|| count(output, report));
         let status = interrupt.wait_for(&mut child);
@@ -67,10 +128,7 @@ fn cargo_test(workspace: &Workspace, report: &Report, interrupt: &Interrupt, opt
     if totals.ignored > 0 {
         bail!("{} tests were ignored: nothing is skipped silently here", totals.ignored);
     }
-    if totals.passed == 0 && options.arguments.is_empty() {
-        bail!("no test ran");
-    }
-    Ok(())
+    Ok(totals)
 }
 
 /// The sums over all test binaries.

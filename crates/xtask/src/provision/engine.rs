@@ -153,8 +153,13 @@ pub(super) enum StartedEngine {
 impl StartedEngine {
     /// Starts `dockerd`, detached from the terminal.
     pub(super) fn by_hand(log: &Path, pid_file: &Path) -> anyhow::Result<Self> {
+        Self::by_command(&mut Command::new("dockerd"), log, pid_file)
+    }
+
+    /// Starts an engine by a command that becomes it, detached from the terminal.
+    pub(super) fn by_command(command: &mut Command, log: &Path, pid_file: &Path) -> anyhow::Result<Self> {
         let out = File::create(log).with_context(|| format!("make the log {}", log.display()))?;
-        let process = Command::new("dockerd")
+        let process = command
             .stdin(Stdio::null())
             .stdout(out.try_clone().context("share the engine's log")?)
             .stderr(out)
@@ -176,6 +181,14 @@ impl StartedEngine {
     /// Takes over a process that the package started.
     pub(super) fn by_package(pid: i32) -> Self {
         Self::Foreign(pid)
+    }
+
+    /// Its process id, where it is a child of ours.
+    pub(super) fn pid(&self) -> Option<u32> {
+        match self {
+            Self::Child { process, .. } => Some(process.id()),
+            Self::Service | Self::Foreign(_) => None,
+        }
     }
 
     /// Fails when the engine has ended by itself.
