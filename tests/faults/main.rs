@@ -16,3 +16,4 @@ mod server_killed;
 mod soak;
 mod task_chaos;
 mod task_killed;
+mod timer_killed;

@@ -33,6 +33,8 @@ pub enum Failpoint {
     TagsPublished,
     /// A delivery of a forge is durable, and the forge is not answered.
     DeliveryKept,
+    /// An instant of a timer has come, and its run is not accepted.
+    InstantTaken,
     /// The receiver of an event has answered, no row says so.
     EventTaken,
     /// A wave is opened, none of its members has begun.
@@ -51,7 +53,7 @@ pub enum Failpoint {
 
 impl Failpoint {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::StoreOpened,
         Self::LeaseExtended,
         Self::WriterBeforeCommit,
@@ -64,6 +66,7 @@ impl Failpoint {
         Self::EventStored,
         Self::TagsPublished,
         Self::DeliveryKept,
+        Self::InstantTaken,
         Self::EventTaken,
         Self::WaveOpened,
         Self::WaveSaved,
@@ -88,6 +91,7 @@ impl Failpoint {
             Self::EventStored => "event-stored",
             Self::TagsPublished => "tags-published",
             Self::DeliveryKept => "delivery-kept",
+            Self::InstantTaken => "instant-taken",
             Self::EventTaken => "event-taken",
             Self::WaveOpened => "wave-opened",
             Self::WaveSaved => "wave-saved",

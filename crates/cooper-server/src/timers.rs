@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cooper_engine::task::{Cause, GRACE};
+use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::runs::AcceptError;
 use cooper_ports::store_error::StoreError;
 use cooper_ports::tasks::{Firing, Instant};
@@ -240,6 +241,7 @@ async fn fire(core: &Arc<Core>, instant: Instant, watched: Timestamp, now: Times
         }
         Err(NotAsked::AtAll(why)) => return pass_by(core, &firing, &why).await,
     };
+    failpoint::pass(Failpoint::InstantTaken);
     match stored_tasks::accept(core, request, For::Instant(firing.clone())).await {
         Ok(_) => Ok(Done::Yes),
         // Another server was faster. Or the clock was set back and the instant has come before: the timer goes on.
