@@ -21,8 +21,7 @@ const KEPT: i64 = 30 * 24 * 3600 * 1_000_000;
 const MAX_WHY_NOT: usize = 1000;
 
 /// The timers that are due, from an index alone; a task's name as it is written comes from its state, if that says it.
-const DUE: &str =
-    "SELECT t.task, t.timer, t.next, coalesce(json_extract(k.state, '$.name'), t.task) AS name, k.principal
+const DUE: &str = "SELECT t.task, t.timer, t.next, CAST(json_extract(k.state, '$.name') AS TEXT) AS name, k.principal
      FROM task_timers t INDEXED BY task_timers_by_next
      CROSS JOIN tasks k ON k.registry_id = t.registry_id AND k.task = t.task
      WHERE t.registry_id = ?1 AND t.next IS NOT NULL AND t.next <= ?2 ORDER BY t.next LIMIT ?3";
@@ -36,8 +35,14 @@ pub(super) async fn due(store: &Store, until: Timestamp, limit: u32) -> Result<V
         .await
         .during(READ)?;
     let instants = rows.iter().map(|row| {
+        let written: Option<&str> = row.try_get("name").during(READ)?;
+        // A state that can't be read keeps no other timer from being due.
+        let task = match written.map(TaskName::parse) {
+            Some(Ok(name)) => name,
+            Some(Err(_)) | None => TaskName::parse(row.try_get("task").during(READ)?).stored(READ)?,
+        };
         Ok(Instant {
-            task: TaskName::parse(row.try_get("name").during(READ)?).stored(READ)?,
+            task,
             timer: TimerName::parse(row.try_get("timer").during(READ)?).stored(READ)?,
             at: Timestamp::from_micros(row.try_get("next").during(READ)?),
             principal: PrincipalName::parse(row.try_get("principal").during(READ)?).stored(READ)?,

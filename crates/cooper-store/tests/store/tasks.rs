@@ -159,13 +159,17 @@ async fn an_instant_sets_off_one_run_however_many_ask_and_however_often() {
 async fn a_task_that_can_not_be_read_keeps_no_other_timer_from_being_due() {
     let fixture = Fixture::new().await;
     let store = &fixture.store;
-    for name in ["sound", "broken"] {
+    for name in ["Sound", "Broken", "nameless", "oddly"] {
         store.put_task(put(task(name, store.clock().now()), None)).await.unwrap();
     }
     fixture
         .store
         .write(async move |mut tx| {
-            sqlx::query("UPDATE tasks SET state = '{}' WHERE task = 'broken'").execute(&mut *tx).await.unwrap();
+            let states = [("broken", "{}"), ("nameless", r#"{"name": 7}"#), ("oddly", r#"{"name": "a b"}"#)];
+            for (task, state) in states {
+                let write = sqlx::query("UPDATE tasks SET state = ?2 WHERE task = ?1").bind(task).bind(state);
+                write.execute(&mut *tx).await.unwrap();
+            }
             Ok::<_, cooper_ports::store_error::StoreError>(())
         })
         .await
@@ -174,7 +178,11 @@ async fn a_task_that_can_not_be_read_keeps_no_other_timer_from_being_due() {
     let due = store.due_timers(store.clock().now(), 10).await.unwrap();
     let mut tasks: Vec<_> = due.iter().map(|instant| instant.task.as_str()).collect();
     tasks.sort_unstable();
-    assert_eq!(tasks, ["broken", "sound"]);
+    assert_eq!(
+        tasks,
+        ["Sound", "broken", "nameless", "oddly"],
+        "by what it is known as, where it does not say its name"
+    );
     // Whoever waits for what comes next is not told of what has come.
     assert!(store.next_timer(store.clock().now()).await.unwrap().is_none_or(|next| next > store.clock().now()));
     assert_eq!(store.next_timer(Timestamp::from_micros(0)).await.unwrap(), Some(due[0].at));
