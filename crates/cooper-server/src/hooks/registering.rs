@@ -164,23 +164,24 @@ async fn register(core: &Core, due: &DueRegistration) -> Result<RegistrationTrie
 }
 
 async fn remove(core: &Core, due: &DueRegistration) -> Result<RegistrationTried, StoreError> {
-    let given_up = |why: String| {
-        let (task, repository) = (&due.task, &due.repository);
-        tracing::warn!(task = %task, repository, why, "hook can't be removed at its forge: remove it there by hand");
-        Ok(RegistrationTried::Forgotten)
-    };
     if is_still_there(core, due).await? {
         return Ok(RegistrationTried::Forgotten);
     }
-    let api = match removal_api(core, due) {
-        Ok(api) => api,
-        Err(why) => return given_up(why),
-    };
-    match forges::ask(core, due.tries, api.remove_hooks(is_own(&due.hook))).await {
-        Ok(()) => Ok(RegistrationTried::Forgotten),
-        Err(Refusal::Later(wait, why)) => Ok(RegistrationTried::Again { at: core.clock.now().after(wait), fault: why }),
-        Err(Refusal::Never(why)) => given_up(why),
-    }
+    Ok(match removed(core, due).await {
+        Ok(()) => RegistrationTried::Forgotten,
+        Err(Refusal::Later(wait, why)) => RegistrationTried::Again { at: core.clock.now().after(wait), fault: why },
+        Err(Refusal::Never(why)) => {
+            let (task, repository) = (&due.task, &due.repository);
+            tracing::warn!(task = %task, repository, why, "hook can't be removed at its forge: remove it there by hand");
+            RegistrationTried::Forgotten
+        }
+    })
+}
+
+/// Has a forge remove a hook.
+pub(super) async fn removed(core: &Core, due: &DueRegistration) -> Result<(), Refusal> {
+    let api = removal_api(core, due).map_err(Refusal::Never)?;
+    forges::ask(core, due.tries, api.remove_hooks(is_own(&due.hook))).await
 }
 
 /// Whether the same hook is to be at the same place, under another spelling of the repository's URL.

@@ -1,13 +1,16 @@
 //! Forges and repositories that are, or lead to, where the server may not go.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cooper_api::rest::LookKind;
 use cooper_e2e::{FileServer, Follows, Trap};
+use cooper_ports::registrations::RegistrationTried;
 use cooper_types::TaskName;
 use url::Url;
 
 use super::*;
+use crate::hooks::forges::Refusal;
 
 /// What names a host in a URL: its address in the usual form, and its port.
 pub(super) fn authority(host: &str) -> String {
@@ -76,6 +79,40 @@ async fn no_forge_leads_inside_when_hooks_are_registered() {
     trap.try_way("registration", Follows::Redirects, "--allow-source", register).await;
     let has_no_hooks = |_: &str, head: &str| head.starts_with("GET ").then(|| FileServer::answer("200 OK", &[], b"[]"));
     trap.try_later("the hook itself", "--allow-source", has_no_hooks, register).await;
+}
+
+#[tokio::test]
+async fn no_forge_leads_inside_when_hooks_are_removed() {
+    let trap = Trap::start();
+    let beside = Beside::new(&trap).await;
+    let (core, own) = (&beside.world.core, Arc::new(Mutex::new(String::new())));
+    let remove = async |host: &str| {
+        let (task, hook) = beside.task(host, &EVENTS).await;
+        own.lock().expect("no panic").clone_from(&hook.id);
+        // As if the forge had it.
+        let [due] = &core.registrations.due_registrations(core.clock.now(), 10).await.expect("store")[..] else {
+            panic!("{host}: one is to be registered")
+        };
+        let registered = RegistrationTried::Registered { address: core.public_url.clone() };
+        core.registrations.registration_tried(due, registered).await.expect("store");
+        let (status, text) = beside.world.call("DELETE", &format!("/api/v1/tasks/{task}"), None).await;
+        assert_eq!(status, StatusCode::NO_CONTENT, "{text}");
+        let [due] = &core.registrations.due_registrations(core.clock.now(), 10).await.expect("store")[..] else {
+            panic!("{host}: one is to be removed")
+        };
+        let refused = crate::hooks::registering::removed(core, due).await;
+        let Err(Refusal::Never(why)) = refused else { panic!("{host}: it is no use to try again") };
+        core.registrations.registration_tried(due, RegistrationTried::Forgotten).await.expect("store");
+        told(host, Some(why))
+    };
+    trap.try_way("removal", Follows::Redirects, "--allow-source", remove).await;
+    let listed = Arc::clone(&own);
+    let has_the_hook = move |_: &str, head: &str| {
+        let url = format!("https://ci.example/hooks/{}", listed.lock().expect("no panic"));
+        let hooks = json!([{"id": 7, "active": true, "config": {"url": url}}]).to_string();
+        head.starts_with("GET ").then(|| FileServer::answer("200 OK", &[], hooks.as_bytes()))
+    };
+    trap.try_later("the removal itself", "--allow-source", has_the_hook, remove).await;
 }
 
 #[tokio::test]
