@@ -135,9 +135,10 @@ async fn a_repository_is_looked_at_as_git_tells_of_it() {
 
 #[tokio::test]
 async fn a_look_shows_the_repository_what_the_runs_of_the_task_would_show() {
-    let (world, forge) = (World::new().await, Forge::start().await);
+    let (mut world, forge) = (World::new().await, Forge::start().await);
     let context = format!("http://{}/acme/shop.git", forge.authority);
     world.task("nightly", &context, json!({"provider": "github", "events": ["commit"]})).await;
+    world.token = testing::token(&world.core, "root", &["admin"]).await.expose().to_owned();
     forge.point(&[("refs/heads/main", 'a')]);
     forge.close();
     let look = async || {
@@ -152,6 +153,19 @@ async fn a_look_shows_the_repository_what_the_runs_of_the_task_would_show() {
     assert_eq!(look().await, (false, String::new()));
     forge.point(&[("refs/heads/main", 'b')]);
     assert_eq!(look().await, (true, String::new()));
+    // Whose task it is may start nothing any more: no run would show it, and neither does a look.
+    let tokens = world.core.access.store();
+    let all = tokens.list_tokens().await.expect("store");
+    for token in all.iter().filter(|token| token.principal == testing::principal("ann")) {
+        tokens.revoke_token(&token.id).await.expect("revoked");
+    }
+    testing::token(&world.core, "ann", &["read"]).await;
+    let before = forge.asked();
+    let (waits, fault) = look().await;
+    assert!(!waits && fault.contains("no token of ann may start the task's runs"), "{fault}");
+    assert!(forge.asked() > before, "the repository was asked");
+    testing::token(&world.core, "ann", &["run"]).await;
+    assert_eq!(look().await.1, "");
 }
 
 #[tokio::test]
