@@ -118,7 +118,8 @@ fn allowed(policy: &StepPolicy) -> impl Iterator<Item = String> {
 
 #[cfg(test)]
 mod tests {
-    use cooper_ports::engine::EngineOwner;
+    use cooper_api::agent::MAX_CAPABILITIES;
+    use cooper_ports::engine::{EngineFeature, EngineOwner};
     use cooper_types::{AgentName, SecretString};
 
     use super::*;
@@ -160,5 +161,28 @@ mod tests {
         check(&["linux/amd64"], &["linux/amd64"], &[]);
         let error = greeting(&["linux/amd64", "windows/amd64"]).err().expect("no Windows");
         assert!(error.to_string().contains("can't run windows/amd64, only linux/amd64, linux/386"), "{error}");
+    }
+
+    #[test]
+    fn a_server_hears_of_all_that_an_operator_may_allow() {
+        let name = AgentName::parse("a").expect("name");
+        let (token, owner) = (SecretString::new("t".into()), EngineOwner::new("test"));
+        let mut settings = AgentSettings::new(name, 1, "/nonexistent".into(), token, owner);
+        settings.steps.privileged = true;
+        settings.steps.networks = (0..Leave::MAX_NETWORKS).map(|number| format!("net{number}")).collect();
+        let engine = EngineDescription {
+            name: "Engine".into(),
+            version: "1".into(),
+            api_version: "1.41".into(),
+            native: Platform::parse("linux/amd64").expect("valid"),
+            emulated: BTreeSet::new(),
+            features: EngineFeature::ALL.into(),
+        };
+        let (engine, disk) = (watch::Sender::new(Arc::new(engine)), watch::Sender::new(None));
+        let greeting = Greeting::new(&settings, engine.subscribe(), disk.subscribe(), "1");
+        let capabilities = greeting.expect("a greeting").hello().capabilities;
+        assert!(capabilities.contains(&"allows:network=net0".to_owned()));
+        assert_eq!(capabilities.len(), EngineFeature::ALL.len() + 2 + Leave::MAX_NETWORKS);
+        assert!(capabilities.len() <= MAX_CAPABILITIES, "{}", capabilities.len());
     }
 }

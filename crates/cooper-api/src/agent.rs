@@ -19,7 +19,7 @@ pub mod wire {
 }
 
 pub use convert::{ProtocolError, attempt_message, read_agent_message, read_server_message, to_agent, to_server};
-pub use handshake::{Agreed, HandshakeError, SpokenByAgent, SpokenByServer, TAKES_IMAGES};
+pub use handshake::{Agreed, HandshakeError, MAX_CAPABILITIES, SpokenByAgent, SpokenByServer, TAKES_IMAGES};
 pub use work::{
     BuildContextOrder, BuildOrder, CacheOrder, CommandImageOrder, CommandOrder, EnvironmentOrder, PrepareOrder,
     PushFrom, PushOrder, PushTarget, RegistryAccess, StepOrder, StepWork, TaskOrder, VolumeOrder,

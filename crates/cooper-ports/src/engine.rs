@@ -82,6 +82,9 @@ pub enum EngineFeature {
 }
 
 impl EngineFeature {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::BuildKit, Self::Heredoc, Self::CopyLink, Self::RunNetwork, Self::RegistryCache];
+
     /// The name that agents say; it never changes.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -17,6 +17,10 @@ pub enum Leave {
 }
 
 impl Leave {
+    /// The most networks that an agent may allow. It tells of each in its greeting, which has room for so many things, and what
+    /// the server does not hear of is given to nobody.
+    pub const MAX_NETWORKS: usize = 48;
+
     /// What an agent says that allows this.
     pub fn capability(&self) -> String {
         match self {

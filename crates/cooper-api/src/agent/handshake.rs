@@ -10,6 +10,9 @@ use super::PROTOCOL_VERSION;
 /// indexes. Agents older than it would take such names for names in registries.
 pub const TAKES_IMAGES: &str = "takes-images";
 
+/// The most capabilities that a server hears of an agent: what its engine can do, and what its operator allows.
+pub const MAX_CAPABILITIES: usize = 64;
+
 /// The versions that a server speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpokenByServer {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use cooper_api::agent::wire::{self, agent_message, server_message};
 use cooper_api::agent::{
-    Agreed, HandshakeError, SpokenByAgent, SpokenByServer, TAKES_IMAGES, attempt_message, read_agent_message, to_agent,
+    Agreed, HandshakeError, MAX_CAPABILITIES, SpokenByAgent, SpokenByServer, TAKES_IMAGES, attempt_message,
+    read_agent_message, to_agent,
 };
 use cooper_engine::message::{Held, PlacementKey, StepOutput, StepResult, ToAgent, ToServer};
 use cooper_engine::run::{AgentRef, Host, Placement, Refusal, Run, RunEvent};
@@ -31,8 +32,7 @@ const MAX_UNHEARD: u32 = 24;
 /// The most slots that an agent may claim.
 const MAX_SLOTS: u32 = 1024;
 
-/// The most capabilities that an agent may name, and the longest of its texts, in characters.
-const MAX_CAPABILITIES: usize = 64;
+/// The longest of an agent's texts, in characters.
 const MAX_TEXT: usize = 128;
 
 /// What an agent's greeting says.

@@ -66,7 +66,7 @@ pub(crate) struct ServeArgs {
     /// Let steps have ports of this machine
     #[arg(long)]
     allow_ports: bool,
-    /// Let steps use this network of the engine, which is not made for them; host is the machine's own; repeatable
+    /// Let steps use this network of the engine, which is not made for them; host is the machine's own; repeatable, up to 48
     #[arg(long, value_name = "NAME")]
     allow_network: Vec<String>,
     /// The memory that each step's container may take, swap included, such as 4GiB [default: unlimited]

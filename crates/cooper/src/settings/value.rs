@@ -10,7 +10,7 @@ use cooper_server::{CacheBudget, MinFree, TlsName};
 use cooper_source::Cidr;
 use cooper_spec::dockerfile::{FrontendRule, FrontendRules};
 use cooper_spec::task::ImageAlias;
-use cooper_types::{AgentName, NetworkName, Platform};
+use cooper_types::{AgentName, Leave, NetworkName, Platform};
 
 use super::LogFormat;
 
@@ -139,7 +139,13 @@ pub(super) fn network_names(text: &str) -> Result<BTreeSet<String>, String> {
         return Ok(BTreeSet::new());
     }
     let parts = text.split([',', ' ']).filter(|part| !part.is_empty());
-    parts.map(|part| NetworkName::parse(part).map(|name| name.to_string()).map_err(|error| error.to_string())).collect()
+    let names =
+        parts.map(|part| NetworkName::parse(part).map(|name| name.to_string()).map_err(|error| error.to_string()));
+    let names = names.collect::<Result<BTreeSet<_>, _>>()?;
+    match names.len() <= Leave::MAX_NETWORKS {
+        true => Ok(names),
+        false => Err(format!("{} networks are listed; at most {} may be allowed", names.len(), Leave::MAX_NETWORKS)),
+    }
 }
 
 /// The least memory that an engine gives a container.
@@ -296,6 +302,9 @@ mod tests {
         for (text, way_out) in [("10.0.0.0", "10.0.0.0/32"), ("fd00::", "fd00::/128"), ("0.0.0.0", "0.0.0.0/32")] {
             assert!(networks(text).expect_err(text).contains(way_out), "{text}");
         }
+        let names = |count: usize| (0..count).map(|number| format!("net{number}")).collect::<Vec<_>>().join(" ");
+        assert_eq!(network_names(&names(48)).map(|all| all.len()), Ok(48));
+        assert!(network_names(&names(49)).expect_err("too many").contains("49 networks are listed; at most 48"));
         assert_eq!((step_memory("Unlimited"), step_memory("1GiB")), (Ok(None), Ok(Some(1 << 30))));
         assert!(step_memory("1MiB").is_err() && step_memory("lots").is_err());
         assert!(step_pids("0").is_err() && step_pids("-1").is_err() && step_pids("1").is_ok());
