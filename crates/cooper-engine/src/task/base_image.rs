@@ -99,13 +99,19 @@ impl Default for BaseImageTrigger {
 
 impl BaseImageTrigger {
     /// What keeps the change of a base from starting the task.
-    pub fn rule(&self, kind: BaseKind) -> Option<Rule> {
-        match kind {
-            _ if !self.enabled => Some(Rule::TriggerDisabled),
+    pub fn rules(&self, kind: BaseKind) -> impl Iterator<Item = Rule> + use<> {
+        let disabled = (!self.enabled).then_some(Rule::TriggerDisabled);
+        let unfollowed = match kind {
             BaseKind::Buildtime if self.follows == Follows::Runtime => Some(Rule::RuntimeOnly),
             BaseKind::Step if !self.steps => Some(Rule::NotSteps),
             BaseKind::Runtime | BaseKind::Buildtime | BaseKind::Step => None,
-        }
+        };
+        disabled.into_iter().chain(unfollowed)
+    }
+
+    /// Whether the change of a base starts the task.
+    pub fn is_started_by(&self, kind: BaseKind) -> bool {
+        self.rules(kind).next().is_none()
     }
 
     /// With a change.

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cooper_types::{Digest, TaskName};
-use serde::{Deserialize, Serialize};
 
 use super::{BaseKind, Cut, ImageTag};
 use crate::task::BaseImageTrigger;
@@ -86,13 +85,12 @@ pub struct Refused {
     pub image: ImageTag,
     /// Whether that is what changes now; a member makes it otherwise.
     pub direct: bool,
-    /// What says no.
-    pub rule: Rule,
+    /// What says no: each would do alone.
+    pub rules: BTreeSet<Rule>,
 }
 
 /// What keeps a change from starting a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
     /// No trigger starts it.
     TaskDisabled,
@@ -102,6 +100,13 @@ pub enum Rule {
     RuntimeOnly,
     /// It does not follow the images of its steps.
     NotSteps,
+}
+
+impl Refused {
+    /// What says no, in words.
+    pub fn why(&self) -> String {
+        self.rules.iter().map(|rule| rule.as_str()).collect::<Vec<_>>().join("; and ")
+    }
 }
 
 impl Rule {
@@ -119,7 +124,8 @@ impl Rule {
 /// An edge from an image to a task that stands on it: the task, and what keeps it from following.
 struct Edge<'a> {
     task: usize,
-    rule: Option<Rule>,
+    /// In lists of their own: an edge that is followed has none, and there are many.
+    rules: Vec<Rule>,
     digest: &'a Digest,
 }
 
@@ -145,7 +151,7 @@ pub fn plan(graph: &Graph, changes: &[Change], apart: &Apart) -> Plan {
     let mut edges: BTreeMap<&ImageTag, Vec<Edge<'_>>> = BTreeMap::new();
     for (index, task) in tasks.iter().enumerate() {
         for base in &task.bases {
-            let edge = Edge { task: index, rule: task.rule(base.kind), digest: &base.digest };
+            let edge = Edge { task: index, rules: task.rules(base.kind), digest: &base.digest };
             edges.entry(&base.image).or_default().push(edge);
         }
     }
@@ -163,7 +169,7 @@ pub fn plan(graph: &Graph, changes: &[Change], apart: &Apart) -> Plan {
                 }
                 None if parts[task] == Part::None => {}
                 None => drop(roots.entry(task).or_default().insert(&change.image)),
-                Some(rule) => walk.refused.push((task, &change.image, true, rule)),
+                Some(rules) => walk.refused.push((task, &change.image, true, rules)),
             }
         }
     }
@@ -212,11 +218,11 @@ pub fn plan(graph: &Graph, changes: &[Change], apart: &Apart) -> Plan {
     plan.cuts = cuts.into_iter().map(cut).collect();
     plan.cuts.sort();
     plan.cuts.dedup();
-    let told = |(task, image, direct, rule): (usize, &ImageTag, bool, Rule)| Refused {
+    let told = |(task, image, direct, rules): (usize, &ImageTag, bool, BTreeSet<Rule>)| Refused {
         task: tasks[task].name.clone(),
         image: image.clone(),
         direct,
-        rule,
+        rules,
     };
     plan.refused = refused.into_iter().map(told).collect();
     plan.refused
@@ -227,18 +233,19 @@ pub fn plan(graph: &Graph, changes: &[Change], apart: &Apart) -> Plan {
 
 impl Dependent {
     /// What keeps a change of a base from starting it.
-    pub fn rule(&self, kind: BaseKind) -> Option<Rule> {
-        if !self.enabled { Some(Rule::TaskDisabled) } else { self.trigger.rule(kind) }
+    fn rules(&self, kind: BaseKind) -> Vec<Rule> {
+        (!self.enabled).then_some(Rule::TaskDisabled).into_iter().chain(self.trigger.rules(kind)).collect()
     }
 }
 
-/// Each task of some edges once: started by any of them, or refused by the first.
-fn verdicts(edges: &[&Edge<'_>]) -> BTreeMap<usize, Option<Rule>> {
-    let mut verdicts: BTreeMap<usize, Option<Rule>> = BTreeMap::new();
+/// Each task of some edges once: started by any of them, or refused by all.
+fn verdicts(edges: &[&Edge<'_>]) -> BTreeMap<usize, Option<BTreeSet<Rule>>> {
+    let mut verdicts: BTreeMap<usize, Option<BTreeSet<Rule>>> = BTreeMap::new();
     for edge in edges {
-        let verdict = verdicts.entry(edge.task).or_insert(edge.rule);
-        if edge.rule.is_none() {
-            *verdict = None;
+        let verdict = verdicts.entry(edge.task).or_insert_with(|| Some(BTreeSet::new()));
+        match verdict {
+            Some(rules) if !edge.rules.is_empty() => rules.extend(&edge.rules),
+            _ => *verdict = None,
         }
     }
     verdicts
@@ -255,7 +262,7 @@ struct Walk<'a> {
     /// In the order in which they were done.
     order: Vec<usize>,
     cuts: Vec<(usize, &'a ImageTag, usize)>,
-    refused: Vec<(usize, &'a ImageTag, bool, Rule)>,
+    refused: Vec<(usize, &'a ImageTag, bool, BTreeSet<Rule>)>,
 }
 
 /// What a task has to do with a plan.
@@ -329,7 +336,7 @@ impl<'a> Walk<'a> {
             for (dependent, rule) in verdicts(&edges) {
                 match rule {
                     None => dependents.push((dependent, image)),
-                    Some(rule) => self.refused.push((dependent, image, false, rule)),
+                    Some(rules) => self.refused.push((dependent, image, false, rules)),
                 }
             }
         }

@@ -122,6 +122,7 @@ fn rules_say_no() {
     };
     let tasks = vec![
         with("off", BaseKind::Runtime, &|task| task.enabled = false),
+        with("both", BaseKind::Buildtime, &|task| (task.enabled, task.trigger.enabled) = (false, false)),
         with("no-trigger", BaseKind::Runtime, &|task| task.trigger.enabled = false),
         with("stage", BaseKind::Buildtime, &|_| {}),
         with("all", BaseKind::Buildtime, &|task| task.trigger.follows = Follows::All),
@@ -131,14 +132,18 @@ fn rules_say_no() {
     ];
     let plan = planned(tasks, &[change("base")]);
     assert_eq!(shown(&plan), ["all@0<", "steps@0<"]);
-    let refused: Vec<(&str, Rule)> = plan.refused.iter().map(|one| (&one.task.as_str()[5..], one.rule)).collect();
+    let refused: Vec<(&str, Vec<Rule>)> =
+        plan.refused.iter().map(|one| (&one.task.as_str()[5..], one.rules.iter().copied().collect())).collect();
     let expected = [
-        ("no-trigger", Rule::TriggerDisabled),
-        ("off", Rule::TaskDisabled),
-        ("stage", Rule::RuntimeOnly),
-        ("step", Rule::NotSteps),
+        ("both", vec![Rule::TaskDisabled, Rule::TriggerDisabled, Rule::RuntimeOnly]),
+        ("no-trigger", vec![Rule::TriggerDisabled]),
+        ("off", vec![Rule::TaskDisabled]),
+        ("stage", vec![Rule::RuntimeOnly]),
+        ("step", vec![Rule::NotSteps]),
     ];
     assert_eq!(refused, expected);
+    let said = plan.refused[0].why();
+    assert!(said.starts_with("the task is disabled; and its base image trigger is disabled; and "), "{said}");
     assert!(plan.refused.iter().all(|one| one.direct));
 }
 

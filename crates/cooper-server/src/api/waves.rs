@@ -181,7 +181,7 @@ pub(super) async fn impact(
     let refusal = |refused: &wave::Refused| ImpactRefusal {
         task: refused.task.clone(),
         image: refused.image.to_string(),
-        rule: refused.rule.as_str().to_owned(),
+        rule: refused.why(),
     };
     Ok(Json(ImpactView {
         images: images.iter().map(ToString::to_string).collect(),

@@ -78,7 +78,7 @@ impl Waves {
         let refused = plan.refused.iter().filter(|refused| refused.direct).map(|refused| NewRefusal {
             task: refused.task.clone(),
             event: became(&refused.image),
-            rule: refused.rule.as_str().to_owned(),
+            rule: refused.why(),
         });
         // Those whose turn would have come now. What is cut further on is told when that moves.
         let cut = plan.cuts.iter().filter(|cut| images.contains(&cut.image)).map(|cut| NewRefusal {

@@ -88,7 +88,7 @@ async fn asked(core: &Arc<Core>, turn: &Turn) -> Result<Asked, StoreError> {
         return Ok(Asked::Busy { maker: Some(maker), why });
     }
     let mut images: Vec<ImageUpdate> = Vec::new();
-    for moved in bases.moved.into_iter().filter(|moved| task.base_image.rule(moved.kind).is_none()) {
+    for moved in bases.moved.into_iter().filter(|moved| task.base_image.is_started_by(moved.kind)) {
         if !images.contains(&moved.update) {
             images.push(moved.update);
         }

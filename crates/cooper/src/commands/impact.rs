@@ -43,8 +43,9 @@ fn show(impact: &ImpactView) -> Result<(), Stop> {
         let names: Vec<&str> = impact.unknown.iter().map(TaskName::as_str).collect();
         let more = if impact.unknown_more { " and others" } else { "" };
         output::note(&format!(
-            "Not known yet: {}{more}. What a task stands on is known when a run of it has succeeded: its Dockerfile alone \
-             does not tell.",
+            "Not known yet: {}{more}. What a task stands on is known when a run of it has succeeded that built what its base \
+             images would have built: its Dockerfile alone does not tell, nor do runs of tags, pull requests and other branches, \
+             or with other arguments. `cooper task run` makes such a run.",
             names.join(", ")
         ));
     }
