@@ -53,4 +53,12 @@ fn what_one_server_exports_is_the_same_task_on_another() {
     let other_value = other.cooper(&["task", "apply", "-f", &file, "--dry-run"]).ok();
     assert!(other_value.stdout.contains("values of secrets are set"), "{other_value}");
     assert!(!other.cooper(&["task", "export"]).ok().stdout.contains("s3cret-value"));
+
+    // What is wrong with one task keeps nobody from being told of the others; and nothing is changed.
+    let wrong = exported.replace("cpu: 2", "cpu: 0");
+    let wrongs = wrong.matches("cpu: 0").count();
+    let folder = Context::empty().file("tasks.yaml", wrong);
+    let file = folder.join("tasks.yaml").display().to_string();
+    let refused = other.cooper(&["task", "apply", "-f", &file, "--yes"]);
+    assert_eq!((refused.stderr.matches("cpu is 0").count(), wrongs > 1), (wrongs, true), "{refused}");
 }

@@ -48,9 +48,15 @@ pub(super) async fn apply(args: &ApplyArgs, server: &ServerArgs, environment: &E
     let documents = documents::read(&args.file, &read_or_stdin(&args.file, "file of tasks")?)?;
     let client = server.connect(environment)?;
     // All are looked at before one is changed: a file with a fault changes nothing.
-    let mut changes = Vec::with_capacity(documents.len());
+    let (mut changes, mut faults) = (Vec::with_capacity(documents.len()), Vec::new());
     for document in documents {
-        changes.push(compare(&client, document).await?);
+        match compare(&client, document).await? {
+            Ok(change) => changes.push(change),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    if !faults.is_empty() {
+        return Err(Stop::Faults(faults));
     }
     let all = changes.len();
     changes.retain(|change| !change.diff.is_empty());
@@ -121,7 +127,8 @@ fn left_out(task: &TaskView) -> String {
     line
 }
 
-async fn compare(client: &Client, document: Document) -> Result<Change, Stop> {
+/// What a document changes, or what the server finds wrong with it.
+async fn compare(client: &Client, document: Document) -> Result<Result<Change, Fault>, Stop> {
     let Document { name, settings, place } = document;
     let before = match client.get_task(&name).await {
         Ok(task) => Some(task),
@@ -130,14 +137,19 @@ async fn compare(client: &Client, document: Document) -> Result<Change, Stop> {
     };
     // The server says what the document comes to, with all defaults.
     let query = ReplaceTaskQuery { dry_run: true, ..ReplaceTaskQuery::default() };
-    let after = client.replace_task(&name, &settings, query).await.map_err(|error| {
-        let is_of_task = matches!(error, ClientError::Refused { .. });
-        let fault = Fault::from(error);
-        match is_of_task {
-            true => Fault { message: format!("{place}: {}", fault.message), ..fault },
-            false => fault,
+    let after = match client.replace_task(&name, &settings, query).await {
+        Ok(after) => after,
+        Err(error) => {
+            // Whoever may do nothing at all is told so once.
+            let is_of_task =
+                matches!(&error, ClientError::Refused { problem } if matches!(problem.status, 400 | 402..500));
+            let fault = Fault::from(error);
+            return match is_of_task {
+                true => Ok(Err(Fault { message: format!("{place}: {}", fault.message), ..fault })),
+                false => Err(fault.into()),
+            };
         }
-    })?;
+    };
     let earlier = match &before {
         Some(task) => yaml::document(&value(&task.settings)?),
         None => String::new(),
@@ -148,7 +160,7 @@ async fn compare(client: &Client, document: Document) -> Result<Change, Stop> {
     if gives_secrets(&settings) && !is_same {
         diff.push("~ values of secrets are set".to_owned());
     }
-    Ok(Change { name, settings, before, diff })
+    Ok(Ok(Change { name, settings, before, diff }))
 }
 
 fn value(settings: &TaskSettings) -> Result<serde_json::Value, Fault> {
@@ -175,7 +187,8 @@ fn agreed(input_is_taken: bool) -> Result<bool, Fault> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// The lines that are in one text alone, in the order of the second: `-` before those of the first, `+` before the others.
+/// The lines that are in one text alone, in the order of the second: `-` before those of the first, `+` before the others. What
+/// they are parts of stands above them.
 fn difference(before: &str, after: &str) -> Vec<String> {
     let (one, two): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
     // The longest common part of what is left from each pair of lines on.
@@ -190,19 +203,45 @@ fn difference(before: &str, after: &str) -> Vec<String> {
         }
     }
     let (mut i, mut j) = (0, 0);
-    let mut lines = Vec::new();
+    let (mut lines, mut around) = (Vec::new(), Vec::new());
+    // What is on the way to a line, as far as it is not there yet.
+    let mut lead = |all: &[&str], line: usize, mark: char, lines: &mut Vec<String>| {
+        let parents = parents(all, line);
+        let known = around.iter().zip(&parents).take_while(|(one, other)| one == other).count();
+        lines.extend(parents.iter().skip(known).map(|parent| format!("  {parent}")));
+        lines.push(format!("{mark} {}", all[line]));
+        around = parents;
+        around.push(all[line].to_owned());
+    };
     while i < one.len() || j < two.len() {
         if i < one.len() && j < two.len() && one[i] == two[j] {
             (i, j) = (i + 1, j + 1);
         } else if j == two.len() || (i < one.len() && common[(i + 1) * width + j] >= common[i * width + j + 1]) {
-            lines.push(format!("- {}", one[i]));
+            lead(&one, i, '-', &mut lines);
             i += 1;
         } else {
-            lines.push(format!("+ {}", two[j]));
+            lead(&two, j, '+', &mut lines);
             j += 1;
         }
     }
     lines
+}
+
+/// The lines that a line is a part of, by how far they are indented; the outermost first.
+fn parents(all: &[&str], line: usize) -> Vec<String> {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let (mut parents, mut within) = (Vec::new(), indent(all[line]));
+    for earlier in all[..line].iter().rev().filter(|earlier| !earlier.trim().is_empty()) {
+        if within == 0 {
+            break;
+        }
+        if indent(earlier) < within {
+            within = indent(earlier);
+            parents.push((*earlier).to_owned());
+        }
+    }
+    parents.reverse();
+    parents
 }
 
 #[cfg(test)]
@@ -215,6 +254,30 @@ mod tests {
         assert_eq!(difference("a\nb\n", "a\nB\nc\n"), ["- b", "+ B", "+ c"]);
         assert_eq!(difference("a\n", "a\n"), [""; 0]);
         assert_eq!(difference("", "a\n"), ["+ a"]);
+    }
+
+    #[test]
+    fn a_changed_line_stands_below_what_it_is_a_part_of() {
+        let text = |schedule: &str, zone: &str| {
+            format!("timers:\n  t1:\n    schedule: {schedule}\n  t2:\n    schedule: c\n    zone: {zone}\ncpu: 1\n")
+        };
+        assert_eq!(
+            difference(&text("a", "u"), &text("b", "v")),
+            [
+                "  timers:",
+                "    t1:",
+                "-     schedule: a",
+                "+     schedule: b",
+                "    t2:",
+                "-     zone: u",
+                "+     zone: v"
+            ]
+        );
+        let more = "timers:\n  t1:\n    schedule: a\n    zone: u\n";
+        assert_eq!(
+            difference("cpu: 1\n", &format!("cpu: 1\n{more}")),
+            more.lines().map(|line| format!("+ {line}")).collect::<Vec<_>>()
+        );
     }
 
     #[test]
