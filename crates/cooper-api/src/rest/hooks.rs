@@ -274,6 +274,10 @@ pub struct DeliveryView {
     #[serde(with = "rfc3339")]
     #[schema(value_type = String, format = DateTime)]
     pub received: Timestamp,
+    /// When it came again, of the last few that did since the server's start.
+    #[serde(default, with = "rfc3339_option", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub again: Option<Timestamp>,
     /// What each of its events led to; `null` while it waits.
     pub outcomes: Option<Vec<EventOutcomeView>>,
 }

@@ -79,7 +79,7 @@ pub(super) async fn list(
     let deliveries = core.hook_store.list_deliveries(&name, DELIVERIES).await?;
     Ok(Json(HookList {
         value: record.hooks.iter().map(seen).collect(),
-        deliveries: deliveries.into_iter().map(delivery_view).collect(),
+        deliveries: deliveries.into_iter().map(|delivery| delivery_view(core, delivery)).collect(),
         looks: looks(core, &record).await?.into_iter().map(look_view).collect(),
     }))
 }
@@ -160,7 +160,10 @@ pub(super) fn tell_secrets(views: &mut [HookView], made: &[(NewHook, SecretStrin
 /// How the last looks at a task's repository went, as far as it is looked at now.
 pub(super) async fn looks(core: &Core, record: &TaskRecord) -> ApiResult<Vec<(LookWay, LookRecord)>> {
     let looks = core.references.looks(&record.task.name).await?;
-    Ok(looks.into_iter().filter(|(way, _)| hooks::missed::is_looked_at(record, *way)).collect())
+    let now = core.clock.now();
+    let looks = looks.into_iter().filter(|(way, _)| hooks::missed::is_looked_at(record, *way));
+    let looks = looks.map(|(way, look)| (way, LookRecord { next: core.hooks.next_look(way, look.next, now), ..look }));
+    Ok(looks.collect())
 }
 
 fn look_view((way, look): (LookWay, LookRecord)) -> LookView {
@@ -186,7 +189,7 @@ fn registration_view(record: &RegistrationRecord) -> RegistrationView {
     }
 }
 
-fn delivery_view(record: DeliveryRecord) -> DeliveryView {
+fn delivery_view(core: &Core, record: DeliveryRecord) -> DeliveryView {
     let outcome = |EventOutcome { what, outcome }: EventOutcome| {
         let blank = EventOutcomeView { event: what, run_id: None, known_run_id: None, rule: None, why_not: None };
         match outcome {
@@ -199,6 +202,7 @@ fn delivery_view(record: DeliveryRecord) -> DeliveryView {
         }
     };
     DeliveryView {
+        again: core.hooks.seen(&record.hook).again(&record.delivery),
         id: record.delivery,
         hook: record.hook,
         received: record.received,

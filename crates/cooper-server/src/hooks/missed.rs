@@ -87,6 +87,9 @@ pub(crate) async fn run(core: Arc<Core>, period: Duration, shutdown: Cancellatio
     loop {
         let now = Instant::now();
         let wake = if waiting.is_empty() { next } else { next.min(now + SOON) };
+        // Forges are asked at one of the looks at everything.
+        let at = |look: Instant| core.clock.now().after(look.duration_since(now));
+        core.hooks.plan_looks(at(next), at(next.max(next_pulls)));
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep_until(wake) => {}

@@ -69,6 +69,7 @@ pub(crate) async fn receive(core: &Arc<Core>, text: &str, headers: HeaderMap, bo
     // To its end, also where the forge hangs up: it is worked off as soon as it is kept. What it took is given back then.
     let keep = {
         let (core, id, name, whose) = (Arc::clone(core), id.clone(), name.clone(), whose);
+        let delivery = delivery.clone();
         async move {
             let kept = core.hook_store.keep_delivery(&id, delivery.as_str(), events).await?;
             failpoint::pass(Failpoint::DeliveryKept);
@@ -88,7 +89,7 @@ pub(crate) async fn receive(core: &Arc<Core>, text: &str, headers: HeaderMap, bo
         }
         KeptDelivery::Repeated => {
             core.metrics.received("repeated");
-            core.hooks.note(&id, now, |seen| seen.repeated += 1);
+            core.hooks.note(&id, now, |seen| seen.came_again(delivery.to_string(), now));
             Ok(DeliveryAnswer { status: ReceiptStatus::Repeated, detail: None })
         }
         KeptDelivery::Full => {

@@ -1,11 +1,11 @@
 //! What is known of hooks beside the store: what came and left nothing there, for whom something came, whose runs may have
 //! been superseded. All of it may be lost: the store is looked at as well.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use cooper_ports::references::Reference;
+use cooper_ports::references::{LookWay, Reference};
 use cooper_types::{HookId, PrincipalName, RunId, TaskName, Timestamp};
 use tokio::sync::Notify;
 
@@ -13,6 +13,9 @@ use super::rooms::Rooms;
 
 /// The most hooks of which something is remembered; who came longest ago is forgotten first.
 const MOST: usize = 10_000;
+
+/// So many deliveries of a hook that came again are remembered by name.
+const AGAIN: usize = 8;
 
 /// What is known of hooks beside the store.
 #[derive(Debug, Default)]
@@ -30,6 +33,8 @@ pub(crate) struct Hooks {
     seen: Mutex<BTreeMap<HookId, Seen>>,
     came: Mutex<BTreeMap<String, (TaskName, PrincipalName)>>,
     superseding: Mutex<BTreeSet<RunId>>,
+    /// When all repositories are looked at next, and all forges asked for pull requests; nothing while nobody does.
+    planned: Mutex<Option<(Timestamp, Timestamp)>>,
     /// Since when something that was found by looking is tried.
     trying: Mutex<BTreeMap<(String, Reference), Timestamp>>,
 }
@@ -41,6 +46,8 @@ pub(crate) struct Seen {
     pub(crate) kept: u64,
     /// How many came again that were kept already.
     pub(crate) repeated: u64,
+    /// The last of those, and when they did.
+    pub(crate) again: VecDeque<(String, Timestamp)>,
     /// How many were signed, and none of the task's triggers listens to what they told.
     pub(crate) passed_over: u64,
     /// How many were not believed or not understood.
@@ -49,6 +56,23 @@ pub(crate) struct Seen {
     pub(crate) last: Option<Timestamp>,
     /// Why the last one that was passed over or refused was.
     pub(crate) why: Option<(Timestamp, String)>,
+}
+
+impl Seen {
+    /// Notes that a delivery came again.
+    pub(super) fn came_again(&mut self, delivery: String, at: Timestamp) {
+        self.repeated += 1;
+        self.again.retain(|(other, _)| *other != delivery);
+        self.again.push_back((delivery, at));
+        if self.again.len() > AGAIN {
+            self.again.pop_front();
+        }
+    }
+
+    /// When a delivery came again, if it is remembered that it did.
+    pub(crate) fn again(&self, delivery: &str) -> Option<Timestamp> {
+        self.again.iter().find(|(other, _)| other == delivery).map(|(_, at)| *at)
+    }
 }
 
 impl Hooks {
@@ -68,6 +92,24 @@ impl Hooks {
         let seen = all.entry(hook.clone()).or_default();
         seen.last = Some(at);
         change(seen);
+    }
+
+    /// Says when all repositories are looked at next, and all forges asked.
+    pub(super) fn plan_looks(&self, references: Timestamp, pulls: Timestamp) {
+        *held(&self.planned) = Some((references, pulls));
+    }
+
+    /// When the next look is of which was said before that it would be `said`: what was said may be an earlier server's.
+    pub(crate) fn next_look(&self, way: LookWay, said: Timestamp, now: Timestamp) -> Timestamp {
+        let planned = held(&self.planned).map(|(references, pulls)| match way {
+            LookWay::Git => references,
+            LookWay::Forge => pulls,
+        });
+        match planned {
+            Some(planned) if said < now => planned,
+            Some(planned) => said.min(planned),
+            None => said,
+        }
     }
 
     /// Says that a delivery waits for a task, and whose it is.
@@ -133,5 +175,26 @@ mod tests {
             hooks.note(&id(number), at, |seen| seen.kept += 1);
         }
         assert_eq!((hooks.seen(&id(0)).kept, hooks.seen(&id(1)).kept, hooks.seen(&id(MOST)).kept), (0, 1, 1));
+    }
+
+    #[test]
+    fn the_next_look_is_this_servers() {
+        let (hooks, at) = (Hooks::default(), |second: i64| Timestamp::from_micros(second * 1_000_000));
+        let next = |way, said| hooks.next_look(way, at(said), at(100));
+        assert_eq!((next(LookWay::Git, 50), next(LookWay::Git, 700)), (at(50), at(700)), "nobody looks");
+        hooks.plan_looks(at(130), at(160));
+        for (way, planned) in [(LookWay::Git, 130), (LookWay::Forge, 160)] {
+            assert_eq!([50, 700, 110].map(|said| next(way, said)), [at(planned), at(planned), at(110)], "{way:?}");
+        }
+    }
+
+    #[test]
+    fn few_of_those_that_came_again_are_remembered() {
+        let (mut seen, at) = (Seen::default(), Timestamp::from_micros);
+        for number in 0..100_i64 {
+            seen.came_again(format!("d{}", number / 2), at(number));
+        }
+        assert_eq!((seen.repeated, seen.again.len()), (100, AGAIN));
+        assert_eq!((seen.again("d49"), seen.again("d42"), seen.again("d41")), (Some(at(99)), Some(at(85)), None));
     }
 }

@@ -1,6 +1,7 @@
 //! Deliveries over the router and a real store: what each kind of forge sends, who is believed, and what starts once.
 
 mod bounds;
+mod explained;
 mod forks;
 mod inside;
 mod missing;

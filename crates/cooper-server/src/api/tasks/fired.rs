@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use cooper_api::rest::{FiredView, ListTimersQuery, Moment, RefusalList, RefusalView, TimerList, TimerView};
+use cooper_engine::task::{Task, Timer};
 use cooper_ports::hooks::{EventOutcome, Outcome};
 use cooper_ports::references::LookWay;
 use cooper_ports::waves::Refusal;
@@ -44,6 +45,24 @@ pub(in crate::api) async fn timers(
     Ok(Json(TimerList { value: timers.collect(), task_status }))
 }
 
+/// Timers that stand before no instant.
+fn stopped_timers(task: &Task) -> Option<RefusalView> {
+    let names = |stopped: &dyn Fn(&Timer) -> bool| {
+        let names = task.timers.iter().filter(|(_, timer)| stopped(timer)).map(|(name, _)| name.as_str());
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let (stopped, rule) = match task.enabled {
+        false => (names(&|_| true), format!("the task is disabled: `cooper task enable {}`", task.name)),
+        true => {
+            let stopped = names(&|timer| !timer.enabled);
+            let way_out = format!("cooper task timer update --name {} --timer-name NAME --enabled true", task.name);
+            (stopped, format!("disabled: `{way_out}`"))
+        }
+    };
+    let event = format!("instants of timer {stopped}");
+    (!stopped.is_empty()).then_some(RefusalView { time: task.updated, event, rule })
+}
+
 /// `GET /tasks/{id}/refusals`: of base images, of timers, of what forges told of, and of looks for what they did not tell of.
 pub(in crate::api) async fn refusals(
     State(state): State<ApiState>,
@@ -78,6 +97,18 @@ pub(in crate::api) async fn refusals(
         let rule = format!("{}; it is tried again at {}", look.fault?, look.next);
         Some(RefusalView { time: look.at, event: event.to_owned(), rule })
     }));
+    all.extend(record.hooks.iter().filter_map(|hook| {
+        let seen = core.hooks.seen(&hook.id);
+        let (time, rule) = seen.why?;
+        // Nothing but a counter is kept of them.
+        let (provider, passed_over, refused) = (hook.provider, seen.passed_over, seen.refused);
+        let event = format!(
+            "of what came to the hook of {provider} since the server's start, {passed_over} were passed over and {refused} \
+             refused; the last of these"
+        );
+        Some(RefusalView { time, event, rule })
+    }));
+    all.extend(stopped_timers(&record.task));
     all.sort_by_key(|refusal| std::cmp::Reverse(refusal.time));
     all.truncate(FIRED as usize);
     Ok(Json(RefusalList { value: all }))

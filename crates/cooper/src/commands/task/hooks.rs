@@ -129,7 +129,8 @@ fn registered(view: &RegistrationView) -> String {
 
 fn rows(delivery: &DeliveryView) -> Vec<[String; 4]> {
     let row = |event: String, led_to: String| {
-        [short_time(delivery.received), plain(&delivery.id), plain(&event), plain(&led_to)]
+        let again = delivery.again.map(|at| format!(" (came again {})", short_time(at))).unwrap_or_default();
+        [short_time(delivery.received), plain(&format!("{}{again}", delivery.id)), plain(&event), plain(&led_to)]
     };
     match &delivery.outcomes {
         None => vec![row(String::new(), "waits".to_owned())],
