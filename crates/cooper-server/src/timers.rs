@@ -231,7 +231,7 @@ async fn fire(core: &Arc<Core>, instant: Instant, watched: Timestamp, now: Times
         let why = format!("{MAX_WAITING} runs of earlier instants of the timer still wait to be begun");
         return pass_by(core, &firing, &why).await;
     }
-    let cause = Cause::Timer { timer: instant.timer.clone(), occurrence: instant.at };
+    let cause = Cause::Timer { timer: instant.timer.clone(), occurrence: instant.at, missed: passed.missed };
     let waited = now.since(instant.at);
     let request = match stored_tasks::request_for_trigger(core, task, Given::default(), cause, waited).await {
         Ok(request) => request,

@@ -411,6 +411,9 @@ pub struct TimerTrigger {
     #[serde(with = "rfc3339")]
     #[schema(value_type = String, format = DateTime)]
     pub schedule_occurrence: Timestamp,
+    /// Whether no server could run it then: the run makes up for that instant and the missed ones after it. Ours.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_catch_up: bool,
 }
 
 #[cfg(test)]

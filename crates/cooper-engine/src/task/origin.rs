@@ -75,6 +75,9 @@ pub enum Cause {
         timer: TimerName,
         /// The instant that it stands for.
         occurrence: Timestamp,
+        /// Whether that, and what came after it, was missed: no server could run it then, and it is made up for once.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        missed: bool,
     },
     /// Images that its task stands on.
     BaseImage {

@@ -52,9 +52,11 @@ pub(crate) fn run_view(record: &RunRecord) -> rest::Run {
             .as_ref()
             .map(|replay| rest::RerunView { failed: replay.done.is_some(), fresh: replay.fresh }),
         timer_trigger: match &run.origin.cause {
-            Cause::Timer { timer, occurrence } => {
-                Some(rest::TimerTrigger { timer_trigger_name: timer.clone(), schedule_occurrence: *occurrence })
-            }
+            Cause::Timer { timer, occurrence, missed } => Some(rest::TimerTrigger {
+                timer_trigger_name: timer.clone(),
+                schedule_occurrence: *occurrence,
+                is_catch_up: *missed,
+            }),
             Cause::Manual | Cause::For { .. } | Cause::BaseImage { .. } | Cause::Source(_) => None,
         },
         source_trigger: match &run.origin.cause {

@@ -100,7 +100,7 @@ impl World {
         runs.reverse();
         let minute = |at: Timestamp| at.since(Timestamp::from_micros(START)).as_secs().div_ceil(60);
         let fired = runs.iter().filter_map(|run| match &run.origin.cause {
-            Cause::Timer { timer, occurrence } => Some((timer.to_string(), minute(*occurrence))),
+            Cause::Timer { timer, occurrence, .. } => Some((timer.to_string(), minute(*occurrence))),
             Cause::Manual | Cause::For { .. } | Cause::BaseImage { .. } | Cause::Source(_) => None,
         });
         fired.collect()

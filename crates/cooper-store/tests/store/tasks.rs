@@ -102,7 +102,7 @@ async fn secrets_are_those_that_the_task_names() {
 fn request(instant: &Instant) -> AcceptRun {
     let mut request = quick_build("alice", "source");
     let made = task(instant.task.as_str(), instant.at);
-    let cause = Cause::Timer { timer: instant.timer.clone(), occurrence: instant.at };
+    let cause = Cause::Timer { timer: instant.timer.clone(), occurrence: instant.at, missed: false };
     request.run.origin = Origin { cause, task: Some(made.of_run()), ..Origin::default() };
     request
 }

@@ -26,7 +26,11 @@ pub(super) fn why(run: &Run) -> String {
                 0..60 => String::new(),
                 _ => format!(", {} late", output::duration(late)),
             };
-            format!("timer {name} of task {task} fired for {instant}{late}")
+            let made_up = match timer.is_catch_up {
+                true => ": no server could run it then, and it makes up for that and for what was missed after it",
+                false => "",
+            };
+            format!("timer {name} of task {task} fired for {instant}{late}{made_up}")
         }
         (Some(task), None, Some(by)) => format!("{by} asked for a run of {}'s task {task} at {created}", run.principal),
         (Some(task), None, None) => format!("{} asked for a run of task {task} at {created}", run.principal),
@@ -125,6 +129,30 @@ mod tests {
         assert!(run(json!({"failed": false, "fresh": true})).contains("with --fresh: "));
         // As an older server tells it.
         assert!(run(json!(null)).contains("with the source and the images that it had"));
+    }
+
+    #[test]
+    fn a_run_that_makes_up_for_a_missed_instant_says_so() {
+        let told = |catch_up: bool| {
+            let timer = json!({
+                "timerTriggerName": "nightly", "scheduleOccurrence": "2026-01-31T12:00:00.000000Z", "isCatchUp": catch_up
+            });
+            let run = json!({
+                "runId": "ca5", "name": "ca5", "id": "/api/v1/runs/ca5", "status": "Succeeded", "runType": "AutoRun",
+                "createTime": "2026-01-31T14:00:00.000000Z", "lastUpdatedTime": "2026-01-31T14:00:00.000000Z",
+                "task": "purge", "platform": {"os": "linux", "architecture": "amd64"}, "agentConfiguration": null,
+                "agentPoolName": null, "runErrorMessage": null, "isArchiveEnabled": false, "provisioningState": "Succeeded",
+                "pendingReason": null, "principal": "ann", "timeout": 3600, "timerTrigger": timer
+            });
+            why(&serde_json::from_value(run).expect("a run"))
+        };
+        let late = "Run ca5: timer nightly of task purge fired for 2026-01-31T12:00:00Z, 2h00m late";
+        let (made_up, slow) = (told(true), told(false));
+        assert!(
+            made_up.starts_with(&format!("{late}: no server could run it then, and it makes up for that")),
+            "{made_up}"
+        );
+        assert!(slow.starts_with(&format!("{late}.")), "{slow}");
     }
 
     #[test]
