@@ -201,9 +201,12 @@ impl Core {
             Egress::new(EgressOptions { policy, listed_by, names, extra_roots, ..EgressOptions::default() })
         };
         Self {
-            egress: egress(&parts.allowed_sources, "--allow-source"),
-            webhook_egress: egress(&[&parts.allowed_sources[..], &parts.allowed_webhooks].concat(), "--allow-webhook"),
-            endpoint_egress: egress(&parts.allowed_webhooks, "--allow-webhook"),
+            egress: egress(&parts.allowed_sources, "cooper serve --allow-source"),
+            webhook_egress: egress(
+                &[&parts.allowed_sources[..], &parts.allowed_webhooks].concat(),
+                "cooper serve --allow-webhook",
+            ),
+            endpoint_egress: egress(&parts.allowed_webhooks, "cooper serve --allow-webhook"),
             image_aliases: parts.image_aliases,
             frontends: parts.frontends,
             plannings: Plannings::default(),

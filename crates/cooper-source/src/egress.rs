@@ -52,7 +52,7 @@ impl Default for EgressOptions {
     fn default() -> Self {
         Self {
             policy: EgressPolicy::default(),
-            listed_by: "--allow-source",
+            listed_by: "cooper serve --allow-source",
             names: None,
             extra_roots: None,
             connect_timeout: Duration::from_secs(20),
