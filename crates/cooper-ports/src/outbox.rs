@@ -238,7 +238,8 @@ pub trait Outbox: Send + Sync {
     /// Writes down what a try came to, and tells what the delivery is now; nothing where the try is no longer the newest.
     async fn tried(&self, tried: Tried) -> Result<Option<Delivery>, StoreError>;
 
-    /// Makes due what somebody was trying: nobody does any more.
+    /// For a server that starts: makes due what somebody was trying, for nobody does any more, and what waits for a target that
+    /// was not reached. Tells how many were being tried.
     async fn release(&self) -> Result<u64, StoreError>;
 
     /// Gives up what waits behind too many others or for too long, forgets what ended long ago, and tells of how many it gave up. It

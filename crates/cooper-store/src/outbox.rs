@@ -70,6 +70,7 @@ impl Outbox for Store {
                 .execute(&mut *tx)
                 .await
                 .during(WRITE)?;
+            targets::bring_forward(&mut tx, registry, now).await?;
             // The second condition is for the index.
             let trying: Vec<i64> = sqlx::query_scalar(
                 "SELECT seq FROM outbox INDEXED BY outbox_waiting

@@ -267,6 +267,37 @@ async fn what_a_server_that_died_was_sending_is_sent_again() {
 }
 
 #[tokio::test]
+async fn what_was_not_reached_is_tried_at_once_by_a_server_that_may_reach_it() {
+    let (data, clock) =
+        (tempfile::tempdir().expect("temp dir"), Arc::new(ManualClock::new(Timestamp::from_micros(START))));
+    let (core, store) = testing::core_of(data.path(), clock.clone(), |_, _| {}).await;
+    let mut world = World { core, store, clock, flights: Flights::default(), data };
+    let (receiver, uri) = Receiver::start(Vec::new()).await;
+    let (busy, busy_uri) = Receiver::start(vec![status(503)]).await;
+    world.put("hook", &uri, true).await;
+    let event = world.ping("hook").await;
+    world.turn().await;
+    assert!(world.last_said("hook").await.contains("cooper serve --allow-webhook"));
+    let restarted = async |world: World| {
+        let World { store, clock, data, .. } = world;
+        store.close().await.expect("closed");
+        let world = World::open(data, clock).await;
+        world.core.outbox.release().await.expect("store");
+        world
+    };
+    let mut world = restarted(world).await;
+    world.turn().await;
+    assert_eq!((receiver.ids(), world.states("hook").await), (vec![event], vec![("delivered", 2)]));
+    // One that has answered has the pause that it asked for.
+    world.put("busy", &busy_uri, true).await;
+    world.ping("busy").await;
+    world.turn().await;
+    let mut world = restarted(world).await;
+    world.turn().await;
+    assert_eq!((busy.ids().len(), world.states("busy").await), (1, vec![("due", 1)]));
+}
+
+#[tokio::test]
 async fn nothing_goes_to_private_places_or_after_redirects() {
     let (trap, data) = (Trap::start(), tempfile::tempdir().expect("temp dir"));
     let clock = Arc::new(ManualClock::new(Timestamp::from_micros(START)));

@@ -112,6 +112,30 @@ pub(super) async fn refresh(tx: &mut SqliteConnection, registry: RegistryId, tar
     .during(WRITE)
 }
 
+/// Ends the pauses of targets that were not reached: an operator may allow now what kept them from that.
+pub(super) async fn bring_forward(
+    tx: &mut SqliteConnection,
+    registry: RegistryId,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let targets: Vec<String> = sqlx::query_scalar(
+        "UPDATE outbox SET at = ?2 WHERE seq IN (
+             SELECT o.seq FROM outbox_targets t INDEXED BY outbox_next
+             CROSS JOIN outbox o ON o.seq = t.seq AND o.state = 'due' AND o.last_at IS NOT NULL AND o.last_status IS NULL
+             WHERE t.registry_id = ?1 AND (t.failures > 0) = 1 AND t.seq IS NOT NULL AND t.at > ?2)
+         RETURNING target",
+    )
+    .bind(registry.0)
+    .bind(now.as_micros())
+    .fetch_all(&mut *tx)
+    .await
+    .during(WRITE)?;
+    for target in targets {
+        refresh(tx, registry, &target).await?;
+    }
+    Ok(())
+}
+
 /// How a target stands.
 pub(super) async fn standing(
     tx: &mut SqliteConnection,
