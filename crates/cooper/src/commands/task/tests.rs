@@ -75,7 +75,7 @@ fn what_az_writes_is_read() {
 }
 
 #[test]
-fn what_is_azures_alone_is_refused_with_a_way_out() {
+fn what_can_not_be_is_refused_with_a_way_out() {
     let create = "create -n nightly -c https://git.example/a.git -f Dockerfile";
     for (line, message, hint) in [
         (format!("{create} --assign-identity"), "no managed identities", "cooper task credential add"),
@@ -86,6 +86,16 @@ fn what_is_azures_alone_is_refused_with_a_way_out() {
             "create -n nightly -c https://git.example/a.git -f acb.yaml -t a:b".to_owned(),
             "mean nothing for a task file",
             "--image, --arg",
+        ),
+        (
+            "create -n nightly -c /dev/null -f Dockerfile".to_owned(),
+            "`/dev/null` holds no Dockerfile",
+            "with --context",
+        ),
+        (
+            "create -n nightly -c /dev/null -f build -t a:b".to_owned(),
+            "nothing that `build` could build",
+            "with --context",
         ),
         ("show -n nightly --with-secure-properties".to_owned(), "shown to nobody", "`show` says which"),
         (

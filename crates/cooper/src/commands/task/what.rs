@@ -223,6 +223,9 @@ impl WhatArgs {
                     .with_hint("name the Dockerfile or task file with --file, or a command with --cmd"));
             }
             (_, Some(_)) => self.encoded(Some(context))?,
+            (Some(file), None) if nowhere && (self.says_docker() || is_dockerfile(file)) => {
+                return Err(nothing_to_build(file));
+            }
             (Some(_), None) if nowhere => self.encoded(Some(context))?,
             (Some(file), None) if is_task_file(file) => self.file_task(Some(context), Some(file))?,
             (Some(file), None) => self.docker(Some(context), Some(file), environment)?,
@@ -283,6 +286,9 @@ impl WhatArgs {
         let nowhere = context.as_ref().map_or_else(stays_nowhere, |context| context == "/dev/null");
         let step = match (&self.file, &self.cmd, &earlier.step) {
             (_, Some(_), _) => self.encoded(context)?,
+            (Some(file), None, _) if nowhere && (self.says_docker() || is_dockerfile(file)) => {
+                return Err(nothing_to_build(file));
+            }
             (Some(_), None, _) if nowhere => self.encoded(context)?,
             (Some(file), None, _) if is_task_file(file) => self.file_task(context, Some(file))?,
             (Some(file), None, _) => self.docker(context, Some(file), environment)?,
@@ -367,6 +373,19 @@ impl WhatArgs {
         let host = SourceHost::parse(&source.url.host()).map_err(|error| Fault::usage(chain(&error)))?;
         Ok(Some((host, SetTaskCredential { username: "git".to_owned(), password: token.clone() })))
     }
+}
+
+/// Whether a file is called as Dockerfiles are.
+fn is_dockerfile(file: &str) -> bool {
+    let name = file.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
+    name.starts_with("dockerfile") || name.ends_with(".dockerfile")
+}
+
+fn nothing_to_build(file: &str) -> Fault {
+    Fault::usage(format!("context `/dev/null` holds no Dockerfile, and nothing that `{file}` could build")).with_hint(
+        "name the Git repository, archive or artifact that holds it with --context; with /dev/null, --file is a task file of \
+         this machine",
+    )
 }
 
 fn is_task_file(file: &str) -> bool {
