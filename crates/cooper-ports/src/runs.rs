@@ -372,6 +372,13 @@ pub struct RunQuery {
     pub limit: u32,
 }
 
+impl RunQuery {
+    /// The newest of all runs.
+    pub fn newest(limit: u32) -> Self {
+        Self { statuses: Vec::new(), run_type: None, task: None, principal: None, image: None, before: None, limit }
+    }
+}
+
 /// How the unfinished runs differ from what somebody knows. A generation grows with each change of a run.
 #[derive(Clone, Debug, Default)]
 pub struct UnfinishedChanges {

@@ -89,15 +89,7 @@ pub(super) async fn everywhere(core: &Core) -> Result<(), StoreError> {
     let mut before = None;
     let mut seen: BTreeSet<(String, u64)> = BTreeSet::new();
     loop {
-        let query = RunQuery {
-            statuses: statuses.clone(),
-            run_type: None,
-            task: None,
-            principal: None,
-            image: None,
-            before,
-            limit: PAGE,
-        };
+        let query = RunQuery { statuses: statuses.clone(), before, ..RunQuery::newest(PAGE) };
         let page = core.runs.list_runs(&query).await?;
         let Some(last) = page.last() else { return Ok(()) };
         before = Some(last.run.id);

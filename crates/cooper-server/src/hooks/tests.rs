@@ -141,15 +141,7 @@ impl World {
 
     /// The runs, oldest first.
     async fn runs(&self) -> Vec<Run> {
-        let query = RunQuery {
-            statuses: vec![],
-            run_type: None,
-            task: None,
-            principal: None,
-            image: None,
-            before: None,
-            limit: 1000,
-        };
+        let query = RunQuery::newest(1000);
         let records = self.core.runs.list_runs(&query).await.expect("store");
         records.into_iter().rev().map(|record| record.run).collect()
     }

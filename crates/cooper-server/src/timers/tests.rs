@@ -86,15 +86,7 @@ impl World {
 
     /// The instants for which there are runs, as minutes after the first midnight; oldest first.
     async fn fired(&self) -> Vec<(String, u64)> {
-        let query = RunQuery {
-            statuses: vec![],
-            run_type: None,
-            task: None,
-            principal: None,
-            image: None,
-            before: None,
-            limit: 1000,
-        };
+        let query = RunQuery::newest(1000);
         let mut runs: Vec<Run> =
             self.core.runs.list_runs(&query).await.expect("store").into_iter().map(|record| record.run).collect();
         runs.reverse();
@@ -137,13 +129,10 @@ async fn each_instant_sets_off_one_run() {
     fired.sort();
     assert_eq!(fired, all(&[("each", 1), ("each", 2), ("each", 3), ("other", 2)]));
     let query = RunQuery {
-        statuses: vec![],
         run_type: Some(RunType::AutoRun),
         task: Some(name("NIGHTLY")),
         principal: Some(testing::principal("ann")),
-        image: None,
-        before: None,
-        limit: 10,
+        ..RunQuery::newest(10)
     };
     let runs = world.core.runs.list_runs(&query).await.expect("store");
     assert_eq!(runs.len(), 4);

@@ -32,15 +32,7 @@ fn secret(kind: SecretKind, name: &str) -> SealedSecret {
 }
 
 pub(crate) fn query() -> RunQuery {
-    RunQuery {
-        statuses: Vec::new(),
-        run_type: None,
-        task: None,
-        principal: None,
-        image: None,
-        before: None,
-        limit: 100,
-    }
+    RunQuery::newest(100)
 }
 
 pub(crate) fn built() -> StepResult {

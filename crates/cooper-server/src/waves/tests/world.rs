@@ -172,15 +172,7 @@ impl World {
     }
 
     pub(super) async fn count(&self) -> usize {
-        let query = RunQuery {
-            statuses: Vec::new(),
-            run_type: None,
-            task: None,
-            principal: None,
-            image: None,
-            before: None,
-            limit: 1000,
-        };
+        let query = RunQuery::newest(1000);
         self.core.runs.list_runs(&query).await.expect("store").len()
     }
 }
