@@ -55,19 +55,18 @@ impl World {
         (hook["path"].as_str().unwrap().to_owned(), hook["secret"].as_str().unwrap().to_owned())
     }
 
-    /// Has the Git server tell a hook of pushes.
-    fn install(&self, path: &str, secret: &str) {
+    /// Has the Git server tell hooks of pushes: each a path and a secret.
+    fn install(&self, hooks: &[&(String, String)]) {
         let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/webhooks.md");
         let page = fs::read_to_string(page).unwrap();
         let (_, rest) = page.split_once("```sh\n").unwrap();
         let (script, _) = rest.split_once("```").unwrap();
-        let script = script
-            .replace("https://cooper.example.org/hooks/ID", &format!("{}{path}", self.server.url()))
-            .replace("https://git.example.org/team/app.git", &self.url());
+        let script = script.replace("https://git.example.org/team/app.git", &self.url());
         let file = self.bare.join("hooks/post-receive");
         fs::write(&file, script).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
-        fs::write(self.bare.join("cooper-secret"), secret).unwrap();
+        let line = |(path, secret): &&(String, String)| format!("{}{path} {secret}\n", self.server.url());
+        fs::write(self.bare.join("cooper-hooks"), hooks.iter().map(line).collect::<String>()).unwrap();
     }
 
     fn push(&self, to: &str) {
@@ -109,12 +108,27 @@ impl World {
 }
 
 #[test]
+fn a_push_starts_each_task_of_the_repository() {
+    let world = World::with(&["--no-agent"]);
+    let source = format!("{}#main", world.url());
+    let hooks = ["first", "second"].map(|name| world.create(&[name, "-c", &source, "-f", "Dockerfile", "-t", "a:b"]));
+    world.install(&[&hooks[0], &hooks[1]]);
+    world.developer.commit_files(&[("Dockerfile", "FROM scratch\n")]);
+    world.push("refs/heads/main");
+    for name in ["first", "second"] {
+        wait_until("the push has set off a run", Duration::from_secs(60), || world.runs(name).len() == 1);
+    }
+    world.server.expect_quiet_log();
+}
+
+#[test]
 fn a_push_starts_its_task_once_and_nobody_elses() {
     let world = World::new();
     let source = format!("{}#main:app", world.url());
     let names = ["-t", "app:{{.Run.Branch}}{{.Run.GitTag}}", "--path", "app", "--tag-trigger-enabled"];
-    let (path, secret) = world.create(&[&["pushed", "-c", &source, "-f", "Dockerfile"], &names[..]].concat());
-    world.install(&path, &secret);
+    let hook = world.create(&[&["pushed", "-c", &source, "-f", "Dockerfile"], &names[..]].concat());
+    let (path, secret) = hook.clone();
+    world.install(&[&hook]);
     let first = world.developer.commit_files(&[("app/Dockerfile", "FROM scratch\nCOPY a /a\n"), ("app/a", "1")]);
     world.push("refs/heads/main");
     let run = world.run_of("pushed", &first);
@@ -141,7 +155,7 @@ fn a_push_starts_its_task_once_and_nobody_elses() {
         deliveries.len() == 3 && deliveries.iter().all(|delivery| !delivery["outcomes"].is_null())
     };
     wait_until("three deliveries are worked off", Duration::from_secs(30), settled);
-    fs::write(world.bare.join("cooper-secret"), "guessed").unwrap();
+    world.install(&[&(path.clone(), "guessed".to_owned())]);
     let refused = world.tell_again(&format!("{} {first} refs/heads/main\n", "0".repeat(40)));
     assert!(refused.contains("was not told"), "{refused}");
     let hooks = world.hooks("pushed");
@@ -155,7 +169,7 @@ fn a_push_starts_its_task_once_and_nobody_elses() {
 
     // A tag, under the secret that takes the first one's place.
     let rotated = world.task(&["hooks", "pushed", "--rotate-secret", "generic", "--output", "json"]).ok().json();
-    fs::write(world.bare.join("cooper-secret"), rotated["secret"].as_str().unwrap()).unwrap();
+    world.install(&[&(path, rotated["secret"].as_str().unwrap().to_owned())]);
     let tagged = world.developer.git(["rev-parse", "HEAD"]);
     world.push("refs/tags/v1");
     let run = world.run_of("pushed", &tagged);

@@ -17,15 +17,13 @@ use http::{HeaderMap, HeaderName};
 
 const SECRET: &str = "a secret with 'quotes' and $signs";
 
-/// The one script of the page, for this hook.
-fn script(hook: &str) -> String {
+/// The one script of the page.
+fn script() -> String {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/webhooks.md");
     let page = std::fs::read_to_string(page).unwrap();
     let (_, rest) = page.split_once("```sh\n").unwrap();
     let (script, _) = rest.split_once("```").unwrap();
-    let placed = script.replace("https://cooper.example.org/hooks/ID", hook);
-    assert_ne!(placed, script);
-    placed
+    script.to_owned()
 }
 
 fn git(folder: &Path, arguments: &[&str]) -> String {
@@ -72,18 +70,21 @@ fn a_push_is_told_signed_and_understood() {
     git(scratch.path(), &["init", "--quiet", "--bare", "app.git"]);
     git(scratch.path(), &["init", "--quiet", "work"]);
     git(&work, &["remote", "add", "origin", bare.to_str().unwrap()]);
-    std::fs::write(bare.join("cooper-secret"), SECRET).unwrap();
+    // Two tasks listen, and the file's last line has no end.
+    std::fs::write(bare.join("cooper-hooks"), format!("{hook} {SECRET}\n{hook} {SECRET}")).unwrap();
     let script_path = bare.join("hooks/post-receive");
-    std::fs::write(&script_path, script(&hook)).unwrap();
+    std::fs::write(&script_path, script()).unwrap();
     std::fs::set_permissions(&script_path, PermissionsExt::from_mode(0o755)).unwrap();
 
     let push = |arguments: &[&str]| -> (SourceEvent, String) {
         let mut all = vec!["push", "--quiet", "origin"];
         all.extend_from_slice(arguments);
         let (headers, body) = std::thread::scope(|scope| {
-            let taken = scope.spawn(|| accept_one(&listener));
+            let taken = scope.spawn(|| (accept_one(&listener), accept_one(&listener)));
             git(&work, &all);
-            taken.join().unwrap()
+            let (one, other) = taken.join().unwrap();
+            assert_eq!(one.1, other.1, "each is told the same");
+            one
         });
         let seconds: i64 = headers["cooper-timestamp"].to_str().unwrap().parse().unwrap();
         let now = Timestamp::from_micros((seconds + 1) * 1_000_000);
