@@ -35,6 +35,7 @@ mod registry_in_steps;
 mod remote_agent;
 mod rerun;
 mod restart;
+mod retention;
 mod run_sources;
 mod runs;
 mod secrets;
