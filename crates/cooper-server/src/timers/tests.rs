@@ -1,5 +1,7 @@
 //! Timers over a real store and a clock that stands still: what fires, once, and what does not.
 
+mod unreadable;
+
 use std::collections::BTreeMap;
 
 use cooper_engine::run::Run;
