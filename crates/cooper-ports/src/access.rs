@@ -86,6 +86,9 @@ pub trait AccessStore: Send + Sync {
     /// All tokens, newest first, revoked and expired ones too.
     async fn list_tokens(&self) -> Result<Vec<Token>, StoreError>;
 
+    /// A principal's tokens, newest first, revoked and expired ones too.
+    async fn tokens_of(&self, principal: &PrincipalName) -> Result<Vec<Token>, StoreError>;
+
     /// Ends a token at once. A second time changes nothing.
     async fn revoke_token(&self, id: &TokenId) -> Result<Token, RevokeTokenError>;
 }

@@ -70,8 +70,8 @@ pub struct PendingDelivery {
     pub number: i64,
     /// The number under which it came first; the same if it was not sent again.
     pub first: i64,
-    /// Whose it is.
-    pub task: TaskName,
+    /// Whose it is, as the task is now.
+    pub task: Task,
     /// Who sent it.
     pub provider: Provider,
     /// The sender's id for it.
@@ -200,8 +200,8 @@ pub trait HookStore: Send + Sync {
     /// The last deliveries to a task's hooks, the newest first.
     async fn list_deliveries(&self, task: &TaskName, limit: u32) -> Result<Vec<DeliveryRecord>, StoreError>;
 
-    /// The run that an event of a task has set off.
-    async fn run_of_event(&self, task: &TaskName, key: &str) -> Result<Option<RunId>, StoreError>;
+    /// The run that an event of a task has set off, under the first of these keys that is known.
+    async fn run_of_event(&self, task: &TaskName, keys: &[String]) -> Result<Option<RunId>, StoreError>;
 
     /// The runs that events of a task have set off whose keys begin like this, the oldest first.
     async fn runs_of_events(&self, task: &TaskName, prefix: &str) -> Result<Vec<RunOfEvent>, StoreError>;

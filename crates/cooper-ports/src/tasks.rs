@@ -148,7 +148,10 @@ pub trait TaskStore: Send + Sync {
     /// What [`put_task`](Self::put_task) would answer; nothing is kept.
     async fn try_task(&self, put: PutTask) -> Result<TaskRecord, PutTaskError>;
 
-    /// A task, by its name in any letter case.
+    /// What a task is, by its name in any letter case.
+    async fn task(&self, name: &TaskName) -> Result<Option<Task>, StoreError>;
+
+    /// A task with everything that is kept of it, by its name in any letter case.
     async fn find_task(&self, name: &TaskName) -> Result<Option<TaskRecord>, StoreError>;
 
     /// The tasks after `after`, by name, at most `limit`. Where they are large it may be fewer than there are, but never none.

@@ -98,12 +98,11 @@ async fn seal_endpoints(core: &Core) -> Result<(), StoreError> {
         let Some(last) = names.last() else { return Ok(()) };
         after = Some(last.clone());
         for name in names {
-            let Some(record) = core.tasks.find_task(&name).await? else { continue };
-            let task = &record.task;
+            let Some(task) = core.tasks.task(&name).await? else { continue };
             if let Some(TaskEndpoint::Plain(_)) = &task.base_image.endpoint
-                && let Ok(Some(endpoint)) = Endpoint::of_task(&core.key, task)
+                && let Ok(Some(endpoint)) = Endpoint::of_task(&core.key, &task)
             {
-                core.tasks.seal_endpoint(task, &endpoint.kept(&core.key, &task.name)).await?;
+                core.tasks.seal_endpoint(&task, &endpoint.kept(&core.key, &task.name)).await?;
             }
         }
     }

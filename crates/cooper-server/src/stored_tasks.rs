@@ -180,8 +180,8 @@ pub(crate) async fn accept(core: &Core, request: AcceptRun, stands_for: For) -> 
 /// The newest token of the task's principal that works, with what a run of the task may do of it.
 async fn speaker(core: &Core, task: &Task, limit: Option<&Scopes>) -> ApiResult<Token> {
     let now = core.clock.now();
-    let tokens = core.access.store().list_tokens().await?;
-    let mut own = tokens.into_iter().filter(|token| token.principal == task.principal && token.is_active(now));
+    let tokens = core.access.store().tokens_of(&task.principal).await?;
+    let mut own = tokens.into_iter().filter(|token| token.is_active(now));
     let (name, principal) = (&task.name, &task.principal);
     let Some(newest) = own.next() else {
         let detail = format!("task `{name}` is {principal}'s, who has no token that works: its runs can do nothing");

@@ -218,8 +218,7 @@ fn key(instant: &Instant) -> Key {
 /// Fires one instant, or moves on from it.
 async fn fire(core: &Arc<Core>, instant: Instant, watched: Timestamp, now: Timestamp) -> Result<Done, StoreError> {
     // A task that is gone has taken its timers with it.
-    let Some(record) = core.tasks.find_task(&instant.task).await? else { return Ok(Done::Yes) };
-    let task = &record.task;
+    let Some(task) = core.tasks.task(&instant.task).await? else { return Ok(Done::Yes) };
     let Some(timer) = task.timers.get(&instant.timer) else { return Ok(Done::Yes) };
     let passed = timer.passed(instant.at, watched, now);
     let firing = Firing { instant: instant.clone(), next: passed.next };
@@ -233,7 +232,7 @@ async fn fire(core: &Arc<Core>, instant: Instant, watched: Timestamp, now: Times
     }
     let cause = Cause::Timer { timer: instant.timer.clone(), occurrence: instant.at, missed: passed.missed };
     let waited = now.since(instant.at);
-    let request = match stored_tasks::request_for_trigger(core, task, Given::default(), cause, waited).await {
+    let request = match stored_tasks::request_for_trigger(core, &task, Given::default(), cause, waited).await {
         Ok(request) => request,
         Err(NotAsked::Yet(why)) => {
             tracing::warn!(task = %task.name, timer = %instant.timer, why, "timer's run can't be asked for now; trying again");

@@ -70,6 +70,19 @@ impl AccessStore for Store {
         rows.iter().map(token).collect()
     }
 
+    async fn tokens_of(&self, principal: &PrincipalName) -> Result<Vec<Token>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT id, principal, secret_hash, scopes, created, expires, revoked FROM tokens
+             WHERE registry_id = ?1 AND principal = ?2 ORDER BY created DESC, id",
+        )
+        .bind(self.registry_id().0)
+        .bind(principal.as_str())
+        .fetch_all(self.readers())
+        .await
+        .during("list tokens")?;
+        rows.iter().map(token).collect()
+    }
+
     async fn revoke_token(&self, id: &TokenId) -> Result<Token, RevokeTokenError> {
         let (registry, id, now) = (self.registry_id(), id.clone(), self.clock().now());
         self.write(async move |mut tx| {

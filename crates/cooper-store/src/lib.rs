@@ -7,6 +7,7 @@
 mod access;
 mod agents;
 mod backup;
+mod batch;
 mod checkpoint;
 mod clock;
 mod contexts;

@@ -60,6 +60,11 @@ impl TaskStore for Store {
         }
     }
 
+    async fn task(&self, name: &TaskName) -> Result<Option<Task>, StoreError> {
+        let mut reader = self.readers().acquire().await.during(READ)?;
+        find(&mut reader, self.registry_id(), &name.key()).await
+    }
+
     async fn find_task(&self, name: &TaskName) -> Result<Option<TaskRecord>, StoreError> {
         let mut tx = self.readers().begin().await.during(READ)?;
         Ok(list(&mut tx, self.registry_id(), &Which::Named(name)).await?.pop())

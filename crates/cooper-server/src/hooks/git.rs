@@ -72,8 +72,8 @@ impl Credentials<'_> {
     /// Whether the task's runs would begin.
     async fn may_run(&self) -> Result<bool, StoreError> {
         let (task, now) = (self.task, self.core.clock.now());
-        let tokens = self.core.access.store().list_tokens().await?;
-        let mut own = tokens.iter().filter(|token| token.principal == task.principal && token.is_active(now));
+        let tokens = self.core.access.store().tokens_of(&task.principal).await?;
+        let mut own = tokens.iter().filter(|token| token.is_active(now));
         Ok(own.any(|token| task.scopes.within(&token.scopes).run()))
     }
 }

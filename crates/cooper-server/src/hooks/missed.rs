@@ -240,8 +240,8 @@ impl Look {
     /// Looks at a task's repository, and tells whether something has to wait for the next look. A repository that can't be
     /// looked at is left for the next time.
     async fn look_at(&self, core: &Arc<Core>, name: &TaskName) -> Result<bool, StoreError> {
-        let Some(record) = core.tasks.find_task(name).await? else { return Ok(false) };
-        let task = &record.task;
+        let Some(task) = core.tasks.task(name).await? else { return Ok(false) };
+        let task = &task;
         let seen = core.references.seen_references(&task.name).await?;
         let (wanted, unwanted): (Vec<_>, Vec<_>) =
             ReferenceKind::ALL.into_iter().partition(|kind| listens(task, *kind, None));

@@ -114,49 +114,47 @@ async fn work_off(
     since: Timestamp,
     progress: &mut Progress,
 ) -> Result<Done, StoreError> {
-    // A task that is gone has taken its hooks and deliveries with it.
-    let Some(record) = core.tasks.find_task(&pending.task).await? else { return Ok(Done::Yes) };
-    let mut pending = pending;
-    let mut events = match std::mem::replace(&mut pending.events, Ok(Vec::new())) {
+    let PendingDelivery { number, first, task, provider, delivery, events, .. } = pending;
+    let mut events = match events {
         Ok(events) => events,
         Err(why) => {
-            tracing::error!(task = %pending.task, delivery = pending.delivery, why, "kept delivery can't be read");
+            tracing::error!(task = %task.name, delivery, why, "kept delivery can't be read");
             let outcome = Outcome::Failed("it can't be read back".to_owned());
             let outcomes = vec![EventOutcome { what: "delivery".to_owned(), outcome }];
-            core.hook_store.finish_delivery(pending.number, outcomes).await?;
+            core.hook_store.finish_delivery(number, outcomes).await?;
             return Ok(Done::Yes);
         }
     };
-    if let Err(Unlisted { is_passing, why }) = whose::find_out(core, &record.task, &mut events).await {
+    if let Err(Unlisted { is_passing, why }) = whose::find_out(core, &task, &mut events).await {
         if is_passing && core.clock.now().since(since) < TRIED_FOR {
-            tracing::warn!(task = %pending.task, delivery = pending.delivery, why, "whose a pull request is can't be found out now; trying again");
+            tracing::warn!(task = %task.name, delivery, why, "whose a pull request is can't be found out now; trying again");
             return Ok(Done::Later);
         }
         whose::give_up(&mut events, &why);
     }
-    let pools = match record.task.sources.values().any(|settings| settings.fork_pool.is_some()) {
+    let pools = match task.sources.values().any(|settings| settings.fork_pool.is_some()) {
         true => core.agent_store.list_pools().await?,
         false => Vec::new(),
     };
     let marked = pools.into_iter().filter(|record| record.pool.untrusted).map(|record| record.pool.name).collect();
-    let asked = ask(core, record.task, pending.provider, events, marked).await;
-    let (task, events, answers) = match asked {
+    let name = task.name.clone();
+    let (task, events, answers) = match ask(core, task, provider, events, marked).await {
         Ok(asked) => asked,
         Err(error) => {
-            tracing::error!(task = %pending.task, delivery = pending.delivery, %error, "the rules of a task panicked");
+            tracing::error!(task = %name, delivery, %error, "the rules of a task panicked");
             let outcome = Outcome::Failed("the task's rules can't be asked".to_owned());
             let outcomes = vec![EventOutcome { what: "delivery".to_owned(), outcome }];
-            core.hook_store.finish_delivery(pending.number, outcomes).await?;
+            core.hook_store.finish_delivery(number, outcomes).await?;
             return Ok(Done::Yes);
         }
     };
     let last = events.len().saturating_sub(1);
-    let is_again = pending.first < pending.number;
+    let is_again = first < number;
     for (index, (event, answer)) in events.iter().zip(answers).enumerate() {
         let what = event.what();
         progress.at = Some((what.clone(), last - index));
         let answer = match answer {
-            Ok(fired) if is_again => not_newer(core, &pending, fired).await?,
+            Ok(fired) if is_again => not_newer(core, &name, first, fired).await?,
             answer => answer,
         };
         let outcome = match answer {
@@ -164,17 +162,17 @@ async fn work_off(
             Ok(fired) => {
                 let is_last = index == last;
                 let told = FiringDelivery {
-                    number: pending.number,
-                    first: pending.first,
+                    number,
+                    first,
                     what: what.clone(),
                     last_after: is_last.then(|| progress.outcomes.clone()),
                 };
-                let told = Told { delivery: Some((told, pending.delivery.clone())), at: since };
-                match start(core, &task, pending.provider, *fired, told).await? {
+                let told = Told { delivery: Some((told, delivery.clone())), at: since };
+                match start(core, &task, provider, *fired, told).await? {
                     Started::Run(_) if is_last => return Ok(Done::Yes),
                     Started::Run(run) => Outcome::Started(run),
                     // An earlier try at this very delivery may have come so far.
-                    Started::Known(run) if !is_again && is_told_by(core, run, &pending.delivery).await? => {
+                    Started::Known(run) if !is_again && is_told_by(core, run, &delivery).await? => {
                         Outcome::Started(run)
                     }
                     Started::Known(run) => Outcome::Known(run),
@@ -189,14 +187,14 @@ async fn work_off(
             && is_dealt_with(&outcome)
             && let Some((reference, commit)) = reference(&event.change)
         {
-            core.references.reference_dealt_with(&pending.task, &reference, &commit).await?;
+            core.references.reference_dealt_with(&name, &reference, &commit).await?;
         }
         if let Outcome::Failed(why) = &outcome {
-            tracing::warn!(task = %pending.task, delivery = pending.delivery, what, why, "event started no run");
+            tracing::warn!(task = %name, delivery, what, why, "event started no run");
         }
         progress.outcomes.push(EventOutcome { what, outcome });
     }
-    core.hook_store.finish_delivery(pending.number, progress.outcomes.clone()).await?;
+    core.hook_store.finish_delivery(number, progress.outcomes.clone()).await?;
     Ok(Done::Yes)
 }
 
@@ -234,14 +232,15 @@ fn reference(change: &SourceChange) -> Option<(Reference, CommitId)> {
 /// the older one would move the tags back.
 async fn not_newer(
     core: &Core,
-    pending: &PendingDelivery,
+    task: &TaskName,
+    first: i64,
     fired: Box<Fired>,
 ) -> Result<Result<Box<Fired>, Refusal>, StoreError> {
-    if known(core, &pending.task, &fired).await?.is_some() {
+    if known(core, task, &fired).await?.is_some() {
         return Ok(Ok(fired));
     }
-    let runs = core.hook_store.runs_of_events(&pending.task, &fired.firing.kind.keys()).await?;
-    Ok(match runs.iter().rfind(|event| event.delivery > pending.first) {
+    let runs = core.hook_store.runs_of_events(task, &fired.firing.kind.keys()).await?;
+    Ok(match runs.iter().rfind(|event| event.delivery > first) {
         None => Ok(fired),
         Some(newer) => {
             let run = newer.run;
@@ -279,12 +278,8 @@ async fn ask(
 
 /// The run that an event has set off, under whatever key.
 pub(super) async fn known(core: &Core, task: &TaskName, fired: &Fired) -> Result<Option<RunId>, StoreError> {
-    for key in fired.keys() {
-        if let Some(run) = core.hook_store.run_of_event(task, &key).await? {
-            return Ok(Some(run));
-        }
-    }
-    Ok(None)
+    let keys: Vec<String> = fired.keys().collect();
+    core.hook_store.run_of_event(task, &keys).await
 }
 
 /// How it is known that something happened.

@@ -79,9 +79,9 @@ async fn endpoint(core: &Core, claimed: &Claimed) -> Result<Option<Endpoint>, St
     match (&claimed.target, &claimed.sealed) {
         (Target::UpdateTrigger(task), _) => {
             let name = TaskName::parse(task).map_err(|error| error.to_string())?;
-            let found = core.tasks.find_task(&name).await.map_err(|error| chain(&error))?;
+            let found = core.tasks.task(&name).await.map_err(|error| chain(&error))?;
             match found {
-                Some(record) => Endpoint::of_task(&core.key, &record.task).map_err(|error| chain(&error)),
+                Some(task) => Endpoint::of_task(&core.key, &task).map_err(|error| chain(&error)),
                 None => Ok(None),
             }
         }

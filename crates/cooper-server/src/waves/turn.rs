@@ -73,8 +73,7 @@ pub(super) async fn ask(core: Arc<Core>, turn: Turn) -> Result<Outcome, StoreErr
 async fn asked(core: &Arc<Core>, turn: &Turn) -> Result<Asked, StoreError> {
     let Turn { wave, member, task: name, owner: _, tried_for } = turn.clone();
     let gone = |reason: &str| Ok(Asked::Event(WaveEvent::Gone { member, reason: reason.to_owned() }));
-    let Some(record) = core.tasks.find_task(&name).await? else { return gone("the task is deleted") };
-    let task = &record.task;
+    let Some(task) = core.tasks.task(&name).await? else { return gone("the task is deleted") };
     if !task.enabled {
         return gone("the task is disabled");
     }
@@ -100,9 +99,9 @@ async fn asked(core: &Arc<Core>, turn: &Turn) -> Result<Asked, StoreError> {
         return Ok(Asked::Busy { maker: None, why: format!("run {run} of its task goes on") });
     }
     let cause = Cause::BaseImage { wave, images };
-    match stored_tasks::request_for_trigger(core, task, Given::default(), cause, tried_for).await {
+    match stored_tasks::request_for_trigger(core, &task, Given::default(), cause, tried_for).await {
         Ok(request) => {
-            let stands_for = MemberRun { wave, member, compared: bases.said_by, notice: Endpoint::notice(task) };
+            let stands_for = MemberRun { wave, member, compared: bases.said_by, notice: Endpoint::notice(&task) };
             Ok(Asked::Ready(Box::new(Ready { turn: turn.clone(), since: Moment::now(), request, stands_for })))
         }
         Err(NotAsked::Yet(why)) => {

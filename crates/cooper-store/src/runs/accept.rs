@@ -13,6 +13,7 @@ use sqlx::{Row, SqliteConnection};
 
 use super::apply::log_written;
 use super::record;
+use crate::batch::Batch;
 use crate::contexts::{self, run_number};
 use crate::logs::append::{Author, append};
 use crate::outbox;
@@ -62,6 +63,7 @@ pub(super) async fn accept(
         (Some(context), None) => Some(check_context(tx, registry, context, principal, now).await?),
         (Some(context), Some(run)) => Some(context_of(tx, registry, context, run, principal).await?),
     };
+    let mut batch = Batch::new();
     let AcceptedRun { run, texts, notes, kept_texts } = request.run.accept(id, now)?;
     if let Some(Occasion::Timer(firing)) = &occasion
         && !timers::moved(tx, registry, now, firing, Ok(id)).await?
@@ -70,7 +72,7 @@ pub(super) async fn accept(
         return Err(AcceptError::TimerMoved { task, timer });
     }
     if let Some(Occasion::Event(event)) = &occasion {
-        hooks::fired(tx, registry, event, id).await?;
+        hooks::fired(tx, &mut batch, registry, event, id).await?;
     }
     let mut notice = None;
     if let Some(Occasion::Member(member)) = occasion {
@@ -80,9 +82,10 @@ pub(super) async fn accept(
         }
         notice = member.notice;
     }
-    insert(tx, registry, &run, context, request.run_type, request.idempotency.as_ref()).await?;
-    statuses::begin(tx, registry, now, &run).await?;
-    super::request::insert(tx, registry, id, &request.run.kept_request(), &kept_texts, uploaded.as_ref()).await?;
+    insert(&mut batch, registry, &run, context, request.run_type, request.idempotency.as_ref())?;
+    statuses::begin(&mut batch, registry, now, &run);
+    super::request::insert(&mut batch, registry, id, &request.run.kept_request(), &kept_texts, uploaded.as_ref())?;
+    batch.execute(tx).await.during(ACCEPT)?;
     for secret in &request.secrets {
         insert_secret(tx, registry, id, secret).await?;
     }
@@ -202,8 +205,8 @@ async fn begin(
     Ok((number, row.try_get("untrusted").during(ACCEPT)?))
 }
 
-async fn insert(
-    tx: &mut SqliteConnection,
+fn insert(
+    batch: &mut Batch,
     registry: RegistryId,
     run: &Run,
     context: Option<&ContextId>,
@@ -211,30 +214,30 @@ async fn insert(
     idempotency: Option<&(IdempotencyKey, Digest)>,
 ) -> Result<(), StoreError> {
     let platforms: Vec<String> = run.plan.placements.iter().map(|placement| placement.platform.to_string()).collect();
-    sqlx::query(
-        "INSERT INTO runs (registry_id, number, status, run_type, principal, platform, context_id, state, generation,
-                           created, updated, idempotency_key, request_hash, pool, task, keep_run, keep_log)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1, ?9, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
-    )
-    .bind(registry.0)
-    .bind(run_number(run.id))
-    .bind(run.status().as_str())
-    .bind(run_type.as_str())
-    .bind(run.principal.as_str())
-    .bind(platforms.join(","))
-    .bind(context.map(ContextId::as_str))
-    .bind(serde_json::to_string(run).stored(ACCEPT)?)
-    .bind(run.created.as_micros())
-    .bind(idempotency.map(|(key, _)| key.as_str()))
-    .bind(idempotency.map(|(_, hash)| hash.as_str()))
-    .bind(run.pool.as_str())
-    .bind(run.origin.task.as_ref().map(|task| task.name.key()))
-    .bind(run.origin.task.as_ref().map(|task| i64::from(task.retention.runs) * DAY))
-    .bind(run.origin.task.as_ref().map(|task| i64::from(task.retention.logs) * DAY))
-    .execute(tx)
-    .await
-    .map(drop)
-    .during(ACCEPT)
+    let state = serde_json::to_string(run).stored(ACCEPT)?;
+    let task = run.origin.task.as_ref();
+    let columns = "runs (registry_id, number, status, run_type, principal, platform, context_id, state, generation,
+                         created, updated, idempotency_key, request_hash, pool, task, keep_run, keep_log)";
+    batch.insert(columns, |row| {
+        row.push_bind(registry.0)
+            .push_bind(run_number(run.id))
+            .push_bind(run.status().as_str())
+            .push_bind(run_type.as_str())
+            .push_bind(run.principal.as_str())
+            .push_bind(platforms.join(","))
+            .push_bind(context.map(ContextId::as_str))
+            .push_bind(state)
+            .push_bind(1)
+            .push_bind(run.created.as_micros())
+            .push_bind(run.created.as_micros())
+            .push_bind(idempotency.map(|(key, _)| key.as_str()))
+            .push_bind(idempotency.map(|(_, hash)| hash.as_str()))
+            .push_bind(run.pool.as_str())
+            .push_bind(task.map(|task| task.name.key()))
+            .push_bind(task.map(|task| i64::from(task.retention.runs) * DAY))
+            .push_bind(task.map(|task| i64::from(task.retention.logs) * DAY));
+    });
+    Ok(())
 }
 
 pub(super) async fn insert_secret(

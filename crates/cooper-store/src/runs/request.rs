@@ -8,6 +8,7 @@ use cooper_types::{ContextId, Digest, RegistryId, RunId, Timestamp};
 use serde::Deserialize;
 use sqlx::{Row, SqliteConnection};
 
+use crate::batch::Batch;
 use crate::contexts::run_number;
 use crate::sql_error::{During, Stored};
 
@@ -24,8 +25,8 @@ struct Form {
 }
 
 /// Keeps the request of a run, in the transaction that accepts it.
-pub(super) async fn insert(
-    tx: &mut SqliteConnection,
+pub(super) fn insert(
+    batch: &mut Batch,
     registry: RegistryId,
     run: RunId,
     request: &KeptRequest,
@@ -36,21 +37,18 @@ pub(super) async fn insert(
     let digests = serde_json::to_string(&texts.digests()).stored(WRITE)?;
     let texts = (!texts.0.is_empty()).then(|| serde_json::to_string(texts)).transpose().stored(WRITE)?;
     let size = context.map(|(size, _)| i64::try_from(*size)).transpose().stored(WRITE)?;
-    sqlx::query(
-        "INSERT INTO run_requests (registry_id, run_number, request, texts, context_digest, context_size, digests)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-    )
-    .bind(registry.0)
-    .bind(run_number(run))
-    .bind(serde_json::to_string(request).stored(WRITE)?)
-    .bind(texts)
-    .bind(context.map(|(_, digest)| digest.as_str()))
-    .bind(size)
-    .bind(digests)
-    .execute(tx)
-    .await
-    .map(drop)
-    .during(WRITE)
+    let request = serde_json::to_string(request).stored(WRITE)?;
+    let columns = "run_requests (registry_id, run_number, request, texts, context_digest, context_size, digests)";
+    batch.insert(columns, |row| {
+        row.push_bind(registry.0)
+            .push_bind(run_number(run))
+            .push_bind(request)
+            .push_bind(texts)
+            .push_bind(context.map(|(_, digest)| digest.as_str()))
+            .push_bind(size)
+            .push_bind(digests);
+    });
+    Ok(())
 }
 
 /// Keeps what the planning of a prepared source read. A run of an older release has no request that it belongs to.

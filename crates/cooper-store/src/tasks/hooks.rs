@@ -20,12 +20,17 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
 use crate::Store;
+use crate::batch::Batch;
 use crate::contexts::run_number;
 use crate::sql_error::{During, Stored};
 
 const WRITE: &str = "write hook";
 const READ: &str = "read hooks";
 const ACCEPT: &str = "write source event";
+
+/// The run of an event that has several keys.
+const KNOWN: &str = "SELECT s.run_number FROM json_each(?3) k
+     CROSS JOIN source_events s ON s.registry_id = ?1 AND s.task = ?2 AND s.event = k.value ORDER BY k.key LIMIT 1";
 
 /// The runs of events whose keys begin with a text, by the order of their keys: not by the index that has their order.
 const OF_EVENTS: &str = "SELECT s.run_number AS run, s.delivery, EXISTS (
@@ -108,9 +113,9 @@ impl HookStore for Store {
         deliveries::list(self, task, limit).await
     }
 
-    async fn run_of_event(&self, task: &TaskName, key: &str) -> Result<Option<RunId>, StoreError> {
+    async fn run_of_event(&self, task: &TaskName, keys: &[String]) -> Result<Option<RunId>, StoreError> {
         let mut reader = self.readers().acquire().await.during(READ)?;
-        known(&mut reader, self.registry_id(), task, key).await
+        known(&mut reader, self.registry_id(), task, keys).await
     }
 
     async fn runs_of_events(&self, task: &TaskName, prefix: &str) -> Result<Vec<RunOfEvent>, StoreError> {
@@ -213,23 +218,23 @@ async fn known(
     tx: &mut SqliteConnection,
     registry: RegistryId,
     task: &TaskName,
-    key: &str,
+    keys: &[String],
 ) -> Result<Option<RunId>, StoreError> {
-    let run: Option<i64> =
-        sqlx::query_scalar("SELECT run_number FROM source_events WHERE registry_id = ?1 AND task = ?2 AND event = ?3")
-            .bind(registry.0)
-            .bind(task.key())
-            .bind(key)
-            .fetch_optional(tx)
-            .await
-            .during(READ)?;
+    let run: Option<i64> = sqlx::query_scalar(KNOWN)
+        .bind(registry.0)
+        .bind(task.key())
+        .bind(serde_json::json!(keys).to_string())
+        .fetch_optional(tx)
+        .await
+        .during(READ)?;
     run.map(|number| u64::try_from(number).map(RunId::from_number).stored(READ)).transpose()
 }
 
-/// Writes down that an event has set off a run, and ends the delivery whose last it was. An event that has set off another
-/// run is refused.
+/// Writes down that an event has set off a run, and in the batch that the delivery whose last it was has ended. An event
+/// that has set off another run is refused.
 pub(crate) async fn fired(
     tx: &mut SqliteConnection,
+    batch: &mut Batch,
     registry: RegistryId,
     firing: &SourceFiring,
     run: RunId,
@@ -252,7 +257,9 @@ pub(crate) async fn fired(
     if written.rows_affected() != keys.len() as u64 {
         // What was written goes with the transaction.
         for key in std::iter::once(&firing.key).chain(&firing.also) {
-            if let Some(earlier) = known(tx, registry, &firing.task, key).await?.filter(|earlier| *earlier != run) {
+            if let Some(earlier) =
+                known(tx, registry, &firing.task, std::slice::from_ref(key)).await?.filter(|earlier| *earlier != run)
+            {
                 return Err(AcceptError::EventKnown { run: earlier });
             }
         }
@@ -261,7 +268,7 @@ pub(crate) async fn fired(
     if let Some(FiringDelivery { number, what, last_after: Some(before), .. }) = &firing.delivery {
         let mut outcomes = before.clone();
         outcomes.push(EventOutcome { what: what.clone(), outcome: Outcome::Started(run) });
-        deliveries::finish(tx, *number, &outcomes).await?;
+        deliveries::finished(batch, *number, &outcomes)?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use cooper_types::{RegistryId, RunId, SourceHost, TaskName, Timestamp};
 use sqlx::{Row, SqliteConnection};
 
 use crate::Store;
+use crate::batch::Batch;
 use crate::contexts::run_number;
 use crate::sql_error::{During, Stored, UnknownValue};
 
@@ -166,29 +167,20 @@ impl StatusStore for Store {
 }
 
 /// Writes down that a run's forge is to be told of it, if an event of one that takes statuses has set it off.
-pub(crate) async fn begin(
-    tx: &mut SqliteConnection,
-    registry: RegistryId,
-    now: Timestamp,
-    run: &Run,
-) -> Result<(), StoreError> {
-    let Cause::Source(cause) = &run.origin.cause else { return Ok(()) };
+pub(crate) fn begin(batch: &mut Batch, registry: RegistryId, now: Timestamp, run: &Run) {
+    let Cause::Source(cause) = &run.origin.cause else { return };
     if cause.provider == Provider::Generic {
-        return Ok(());
+        return;
     }
-    sqlx::query(
-        "INSERT INTO commit_statuses (registry_id, run_number, task, host, want, due, tries)
-         VALUES (?1, ?2, ?4, ?5, 1, ?3, 0)",
-    )
-    .bind(registry.0)
-    .bind(run_number(run.id))
-    .bind(now.as_micros())
-    .bind(run.origin.task.as_ref().map(|task| task.name.key()))
-    .bind(host(&cause.repository))
-    .execute(tx)
-    .await
-    .map(drop)
-    .during(WRITE)
+    batch.insert("commit_statuses (registry_id, run_number, task, host, want, due, tries)", |row| {
+        row.push_bind(registry.0)
+            .push_bind(run_number(run.id))
+            .push_bind(run.origin.task.as_ref().map(|task| task.name.key()))
+            .push_bind(host(&cause.repository))
+            .push_bind(1)
+            .push_bind(now.as_micros())
+            .push_bind(0);
+    });
 }
 
 /// What a repository's URL has behind its scheme and a user's name.

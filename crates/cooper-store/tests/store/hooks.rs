@@ -238,8 +238,9 @@ async fn an_event_is_known_for_a_month_longer_than_its_run() {
         RunOfEvent { run: goes_on, delivery: 0, unfinished: true },
     ];
     assert_eq!(of_pull, expect);
-    let known =
-        async |fixture: &Fixture| fixture.store.run_of_event(&task.name, "pull-request:1:main:a").await.unwrap();
+    let known = async |fixture: &Fixture| {
+        fixture.store.run_of_event(&task.name, &["pull-request:1:main:a".to_owned()]).await.unwrap()
+    };
     let day = Duration::from_secs(24 * 3600);
     fixture.clock.advance(day * 11);
     assert_eq!(fixture.store.expire_runs(1).await.unwrap(), Expired { runs: 1, logs: 0 });

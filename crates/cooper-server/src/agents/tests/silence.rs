@@ -36,6 +36,10 @@ impl AccessStore for Slow {
         self.store.list_tokens().await
     }
 
+    async fn tokens_of(&self, principal: &PrincipalName) -> Result<Vec<Token>, StoreError> {
+        self.store.tokens_of(principal).await
+    }
+
     async fn revoke_token(&self, id: &TokenId) -> Result<Token, RevokeTokenError> {
         self.store.revoke_token(id).await
     }

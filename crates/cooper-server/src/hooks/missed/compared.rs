@@ -36,9 +36,9 @@ impl Look {
         found: Found,
     ) -> Result<Compared, StoreError> {
         // It may have been changed while its repository was asked: then it is another one's turn.
-        let record = core.tasks.find_task(&task.name).await?;
+        let now = core.tasks.task(&task.name).await?;
         let is_same = |now: &Task| (now.created, now.generation) == (task.created, task.generation);
-        if record.is_none_or(|record| !is_same(&record.task)) {
+        if now.is_none_or(|now| !is_same(&now)) {
             return Ok(Compared::default());
         }
         let seen = core.references.seen_references(&task.name).await?;

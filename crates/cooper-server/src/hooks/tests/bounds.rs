@@ -83,11 +83,11 @@ impl HookStore for Odd {
         self.store.list_deliveries(task, limit).await
     }
 
-    async fn run_of_event(&self, task: &TaskName, key: &str) -> Result<Option<RunId>, StoreError> {
+    async fn run_of_event(&self, task: &TaskName, keys: &[String]) -> Result<Option<RunId>, StoreError> {
         assert!(!self.panics.load(Ordering::Relaxed), "as a test wants it");
-        match self.forgets.load(Ordering::Relaxed) || key.contains(BROKEN_BRANCH) {
+        match self.forgets.load(Ordering::Relaxed) || keys.iter().any(|key| key.contains(BROKEN_BRANCH)) {
             true => Err(StoreError::Closed),
-            false => self.store.run_of_event(task, key).await,
+            false => self.store.run_of_event(task, keys).await,
         }
     }
 
@@ -111,9 +111,13 @@ impl AccessStore for Odd {
     }
 
     async fn list_tokens(&self) -> Result<Vec<Token>, StoreError> {
+        self.access.list_tokens().await
+    }
+
+    async fn tokens_of(&self, principal: &PrincipalName) -> Result<Vec<Token>, StoreError> {
         match self.has_no_tokens.load(Ordering::Relaxed) {
             true => Err(StoreError::Closed),
-            false => self.access.list_tokens().await,
+            false => self.access.tokens_of(principal).await,
         }
     }
 

@@ -24,11 +24,15 @@ impl TaskStore for Torn {
         self.store.try_task(put).await
     }
 
-    async fn find_task(&self, name: &TaskName) -> Result<Option<TaskRecord>, StoreError> {
+    async fn task(&self, name: &TaskName) -> Result<Option<Task>, StoreError> {
         match *name == self.torn {
             true => Err(StoreError::Newer { operation: "read tasks" }),
-            false => self.store.find_task(name).await,
+            false => self.store.task(name).await,
         }
+    }
+
+    async fn find_task(&self, name: &TaskName) -> Result<Option<TaskRecord>, StoreError> {
+        self.store.find_task(name).await
     }
 
     async fn list_tasks(&self, after: Option<&TaskName>, limit: u32) -> Result<Vec<TaskRecord>, StoreError> {

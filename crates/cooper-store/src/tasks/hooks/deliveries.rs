@@ -1,5 +1,6 @@
 //! Deliveries: kept when they come, found when it is their turn, and what they led to.
 
+use cooper_engine::task::Task;
 use cooper_engine::trigger::event::SourceEvent;
 use cooper_ports::hooks::{DeliveryRecord, EventOutcome, KeptDelivery, Outcome, PendingDelivery};
 use cooper_ports::store_error::StoreError;
@@ -9,6 +10,7 @@ use sqlx::{Row, SqliteConnection};
 
 use super::{READ, provider};
 use crate::Store;
+use crate::batch::Batch;
 use crate::sql_error::{During, Stored};
 
 const DELIVER: &str = "write delivery";
@@ -31,9 +33,12 @@ pub(super) const WAITING: &str = "WITH RECURSIVE waiting (hook) AS (
      CROSS JOIN hooks h ON h.registry_id = ?1 AND h.id = waiting.hook AND h.gone = 0
      CROSS JOIN tasks t ON t.registry_id = h.registry_id AND t.task = h.task";
 
-/// The oldest delivery that waits for any of a task's hooks.
-pub(super) const NEXT: &str = "SELECT d.number, coalesce(d.first, d.number) AS first, d.delivery, d.received, d.events, h.provider FROM deliveries d
+/// The oldest delivery that waits for any of a task's hooks, and the task.
+pub(super) const NEXT: &str =
+    "SELECT d.number, coalesce(d.first, d.number) AS first, d.delivery, d.received, d.events, h.provider, t.state
+     FROM deliveries d
      CROSS JOIN hooks h ON h.registry_id = d.registry_id AND h.id = d.hook
+     CROSS JOIN tasks t ON t.registry_id = h.registry_id AND t.task = h.task
      WHERE d.number = (
          SELECT min((
              SELECT w.number FROM deliveries w INDEXED BY deliveries_by_turn
@@ -166,7 +171,9 @@ pub(super) async fn next(
             .await
             .during(READ)?;
         let Some(row) = row else { return Ok(None) };
-        if let Ok(pending) = pending(task, &row) {
+        // A task that can't be read is another release's, and so are its deliveries: they wait for that.
+        let state: Task = serde_json::from_str(row.try_get("state").during(READ)?).stored(READ)?;
+        if let Ok(pending) = pending(state, &row) {
             return Ok(Some(pending));
         }
         // Those behind it are not kept up by it.
@@ -176,11 +183,11 @@ pub(super) async fn next(
     }
 }
 
-fn pending(task: &TaskName, row: &SqliteRow) -> Result<PendingDelivery, StoreError> {
+fn pending(task: Task, row: &SqliteRow) -> Result<PendingDelivery, StoreError> {
     Ok(PendingDelivery {
         number: row.try_get("number").during(READ)?,
         first: row.try_get("first").during(READ)?,
-        task: task.clone(),
+        task,
         provider: provider(row)?,
         delivery: row.try_get("delivery").during(READ)?,
         received: Timestamp::from_micros(row.try_get("received").during(READ)?),
@@ -205,18 +212,26 @@ pub(super) async fn finish(
     number: i64,
     outcomes: &[EventOutcome],
 ) -> Result<(), StoreError> {
+    let mut batch = Batch::new();
+    finished(&mut batch, number, outcomes)?;
+    batch.execute(tx).await.during(DELIVER)
+}
+
+/// [`finish`] among other statements.
+pub(super) fn finished(batch: &mut Batch, number: i64, outcomes: &[EventOutcome]) -> Result<(), StoreError> {
     let outcomes = serde_json::to_string(outcomes).stored(DELIVER)?;
-    sqlx::query(
-        "UPDATE hooks SET waiting = max(waiting - 1, 0)
-         WHERE (registry_id, id) = (SELECT registry_id, hook FROM deliveries WHERE number = ?1 AND events IS NOT NULL);
-         UPDATE deliveries SET events = NULL, outcomes = ?2, waits = 0 WHERE number = ?1 AND events IS NOT NULL",
-    )
-    .bind(number)
-    .bind(outcomes)
-    .execute(tx)
-    .await
-    .map(drop)
-    .during(DELIVER)
+    batch
+        .statement("UPDATE hooks SET waiting = max(waiting - 1, 0) WHERE (registry_id, id) = ")
+        .text("(SELECT registry_id, hook FROM deliveries WHERE number = ")
+        .value(number)
+        .text(" AND events IS NOT NULL)");
+    batch
+        .statement("UPDATE deliveries SET events = NULL, outcomes = ")
+        .value(outcomes)
+        .text(", waits = 0 WHERE number = ")
+        .value(number)
+        .text(" AND events IS NOT NULL");
+    Ok(())
 }
 
 pub(super) async fn list(store: &Store, task: &TaskName, limit: u32) -> Result<Vec<DeliveryRecord>, StoreError> {

@@ -3,7 +3,7 @@
 use cooper_types::RegistryName;
 use sqlx::Row;
 
-use super::super::{OF_EVENTS, prune};
+use super::super::{KNOWN, OF_EVENTS, prune};
 use super::{LIST, NEXT, WAITING};
 use crate::{Store, StoreOptions};
 
@@ -16,6 +16,8 @@ async fn nothing_is_found_by_a_walk_through_what_waits_or_is_over() {
         (WAITING, "SEARCH d USING COVERING INDEX deliveries_by_turn (registry_id=? AND waits=? AND hook>?)"),
         (NEXT, "SEARCH w USING COVERING INDEX deliveries_by_turn (registry_id=? AND waits=? AND hook=? AND number>?)"),
         (NEXT, "SEARCH o USING COVERING INDEX hooks_by_task (registry_id=? AND task=? AND gone=?)"),
+        (NEXT, "SEARCH t USING INDEX sqlite_autoindex_tasks_1 (registry_id=? AND task=?)"),
+        (KNOWN, "SEARCH s USING PRIMARY KEY (registry_id=? AND task=? AND event=?)"),
         (OF_EVENTS, "SEARCH s USING PRIMARY KEY (registry_id=? AND task=? AND event>? AND event<?)"),
         (OF_EVENTS, "SEARCH r USING COVERING INDEX runs_unfinished_of_task (registry_id=? AND task=? AND number=?"),
         (LIST, "SEARCH h USING COVERING INDEX hooks_by_task (registry_id=? AND task=? AND gone=?)"),
