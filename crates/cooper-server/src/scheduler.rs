@@ -31,6 +31,8 @@ use queue::Queue;
 const PERIOD: Duration = Duration::from_secs(1);
 /// Events that are on the way to the store at a time: they share commits.
 const AT_ONCE: usize = 64;
+/// Runs that are told why they wait in one change: others wait for its end.
+const TOLD_AT_ONCE: usize = 16;
 /// Offers that are about to be answered at a time. More would not get agents to work sooner: their answers would wait behind
 /// each other in the server until the offers have ended.
 const MAX_OFFERS: usize = 128;
@@ -190,7 +192,7 @@ async fn apply_all(core: &Core, events: Events) {
 /// Writes down why placements wait, some with each change: others want to write in between.
 async fn explain(core: &Core, mut reasons: Vec<Explanation>) {
     while !reasons.is_empty() {
-        let later = reasons.split_off(reasons.len().min(AT_ONCE));
+        let later = reasons.split_off(reasons.len().min(TOLD_AT_ONCE));
         if let Err(error) = core.explain(std::mem::replace(&mut reasons, later)).await {
             tracing::error!(error = chain(&error), "why runs wait can't be written; trying again");
             return;

@@ -3,8 +3,14 @@
 //! Left to itself SQLite copies in the middle of a commit, with two syncs of the disk, and whoever waits for that commit
 //! waits for the copy. Here a connection of its own copies while the writer goes on; what came meanwhile is little, and
 //! the writer copies that itself, so that the log begins anew.
+//!
+//! SQLite syncs the database only with the copy that comes to the log's end: that is the writer's. What was copied before
+//! it is synced here, beside the writer, so that the writer's sync has little to do.
 
-use std::path::PathBuf;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sqlx::SqliteConnection;
 use tokio::task::JoinHandle;
@@ -24,6 +30,9 @@ const COPY: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 pub(crate) struct Checkpoints {
     /// The file of the write-ahead log.
     wal: PathBuf,
+    /// The database's file. It stays open as long as any connection of the writer: a process that closes a file loses all
+    /// its locks of it.
+    database: Arc<File>,
     /// The connection that copies, while it does not.
     idle: Option<SqliteConnection>,
     copying: Option<JoinHandle<SqliteConnection>>,
@@ -36,9 +45,13 @@ pub(crate) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// `connection` is one beside the writer's, `wal` the file of the write-ahead log.
-    pub(crate) fn new(connection: SqliteConnection, wal: PathBuf) -> Self {
-        Self { wal, idle: Some(connection), copying: None, changes: 0, length: 0, limit: WAL_LIMIT }
+    /// `connection` is one beside the writer's, `path` the database's file.
+    pub(crate) fn new(connection: SqliteConnection, path: &Path) -> io::Result<Self> {
+        let database = Arc::new(OpenOptions::new().write(true).open(path)?);
+        let mut wal = path.as_os_str().to_owned();
+        wal.push("-wal");
+        let (idle, wal) = (Some(connection), wal.into());
+        Ok(Self { wal, database, idle, copying: None, changes: 0, length: 0, limit: WAL_LIMIT })
     }
 
     /// Looks after a group of changes on the writer's connection, between two transactions.
@@ -70,9 +83,12 @@ impl Checkpoints {
     fn begin(&mut self, length: u64) {
         let Some(mut connection) = self.idle.take() else { return };
         (self.changes, self.length) = (0, length);
+        let database = Arc::clone(&self.database);
         self.copying = Some(tokio::spawn(async move {
             // A copy that fails, on a full disk for instance, loses nothing: the log stays, and the next one tries again.
             let _ = sqlx::query(COPY).execute(&mut connection).await;
+            // Nor does a sync that fails: SQLite's own decides.
+            let _ = tokio::task::spawn_blocking(move || database.sync_data()).await;
             connection
         }));
     }

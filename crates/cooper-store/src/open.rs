@@ -114,7 +114,7 @@ impl Store {
             .await
             .map_err(failed)?;
         let copying = connect.synchronous(SqliteSynchronous::Full).connect().await.map_err(failed)?;
-        let checkpoints = Checkpoints::new(copying, directory.join("cooper.db-wal"));
+        let checkpoints = Checkpoints::new(copying, &path).map_err(|source| failed(source.into()))?;
         let writer = Writer::start(connection, checkpoints, clock.clone(), lock);
         let registry_name = options.registry_name;
         Ok(Self {
@@ -178,7 +178,7 @@ impl Store {
         self.inner.writer.run(Patience::Patient, change).await
     }
 
-    /// [`Store::write`] for a small change that somebody outside waits for with little patience: it takes turns with all that
+    /// [`Store::write`] for a small change that somebody outside waits for with little patience: it goes before what
     /// waits in [`Store::write`], and does not stand behind it. The two keep no order between each other.
     pub async fn write_soon<T, E, F, Fut>(&self, change: F) -> Result<T, E>
     where

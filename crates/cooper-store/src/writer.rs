@@ -5,8 +5,8 @@
 //! change that fails is rolled back alone, and an answer always means durable. A caller that goes away tears nothing:
 //! its change runs to the end or has not begun.
 //!
-//! What somebody outside waits for with little patience has a queue of its own. The two take turns, so that neither waits
-//! for all of the other.
+//! What somebody outside waits for with little patience has a queue of its own. A group lets in what is there of it first,
+//! and then what is patient for as long as a commit takes: neither waits for all of the other.
 //!
 //! This module knows no table.
 
@@ -30,10 +30,12 @@ use crate::sql_error::{During, commit_error};
 
 /// How many changes may wait. Beyond it callers wait for a place, which pushes back on what feeds them.
 const QUEUE: usize = 256;
-/// How many changes share a commit at most, and how long after the end of its first one another is let in: bounds how long
-/// the first of them waits for the last.
+/// How many changes share a commit at most, and how many of them may be impatient.
 const GROUP: usize = 64;
-const OPEN: Duration = Duration::from_millis(8);
+const IMPATIENT: usize = GROUP / 2;
+/// How much time of a group is for patient changes, at least and at most: as much as the last commit took. So nobody waits
+/// much longer for them than the disk makes everybody wait, and they have a good part of the time. One that was let in ends.
+const OPEN: (Duration, Duration) = (Duration::from_millis(3), Duration::from_millis(8));
 
 /// A change that was kept is merged into the transaction, and the next one begins. Statements that follow each other go in
 /// one call: each call is a journey to SQLite's thread and back, and takes longer than what it does there.
@@ -81,7 +83,7 @@ pub(crate) struct Writer {
 pub(crate) enum Patience {
     /// Behind all that waits.
     Patient,
-    /// Somebody outside waits. It takes turns with the patient ones; between the two there is no order.
+    /// Somebody outside waits. It goes before the patient ones that have not begun; between the two there is no order.
     Impatient,
 }
 
@@ -161,8 +163,9 @@ impl Writer {
         let (impatient, impatients) = mpsc::channel(QUEUE);
         let counters = Arc::new(Counters::default());
         let connection = Arc::new(Mutex::new(connection));
-        let inbox = Inbox { patient: patients, impatient: impatients, patient_next: false };
-        let task = Task { connection, checkpoints, inbox, clock, counters: counters.clone(), written: 0, lock };
+        let inbox = Inbox { patient: patients, impatient: impatients };
+        let (counted, synced) = (counters.clone(), OPEN.1);
+        let task = Task { connection, checkpoints, inbox, clock, counters: counted, written: 0, synced, lock };
         tokio::spawn(task.run());
         Self { patient, impatient, counters }
     }
@@ -209,36 +212,38 @@ impl Writer {
 struct Inbox {
     patient: mpsc::Receiver<Message>,
     impatient: mpsc::Receiver<Message>,
-    /// Whose turn it is where something waits in both.
-    patient_next: bool,
+}
+
+/// What a group has let in so far.
+#[derive(Default)]
+struct LetIn {
+    impatient: usize,
+    /// The time that patient ones took.
+    patient: Duration,
 }
 
 impl Inbox {
     /// Waits for the next one, and ends when both queues are closed and empty.
-    async fn next(&mut self) -> Option<Message> {
-        let (first, second) = match self.patient_next {
-            true => (&mut self.patient, &mut self.impatient),
-            false => (&mut self.impatient, &mut self.patient),
-        };
-        let (message, was_first) = tokio::select! {
+    async fn next(&mut self) -> Option<(Message, Patience)> {
+        tokio::select! {
             biased;
-            Some(message) = first.recv() => (message, true),
-            Some(message) = second.recv() => (message, false),
-            else => return None,
-        };
-        self.patient_next ^= was_first;
-        Some(message)
+            Some(message) = self.impatient.recv() => Some((message, Patience::Impatient)),
+            Some(message) = self.patient.recv() => Some((message, Patience::Patient)),
+            else => None,
+        }
     }
 
-    /// The next one, if one is there.
-    fn next_now(&mut self) -> Option<Message> {
-        let (first, second) = match self.patient_next {
-            true => (&mut self.patient, &mut self.impatient),
-            false => (&mut self.impatient, &mut self.patient),
-        };
-        let Ok(message) = first.try_recv() else { return second.try_recv().ok() };
-        self.patient_next = !self.patient_next;
-        Some(message)
+    /// The next one for a group, if one is there and the group has room for it; patient ones have `time`.
+    fn next_now(&mut self, let_in: &LetIn, time: Duration) -> Option<(Message, Patience)> {
+        if let_in.impatient < IMPATIENT
+            && let Ok(message) = self.impatient.try_recv()
+        {
+            return Some((message, Patience::Impatient));
+        }
+        if let_in.patient > time {
+            return None;
+        }
+        self.patient.try_recv().ok().map(|message| (message, Patience::Patient))
     }
 
     /// Takes no more. What is there stays.
@@ -258,17 +263,19 @@ struct Task {
     counters: Arc<Counters>,
     /// SQLite's count of changed rows after the last commit.
     written: i64,
+    /// How long the last commit took.
+    synced: Duration,
     lock: DataLock,
 }
 
 impl Task {
     async fn run(mut self) {
         let mut closers = Vec::new();
-        while let Some(message) = self.inbox.next().await {
+        while let Some((message, patience)) = self.inbox.next().await {
             match message {
                 Message::Change(first) => {
                     let before = self.counters.changes.load(Ordering::Relaxed);
-                    if let Some(closer) = self.group(first).await {
+                    if let Some(closer) = self.group(first, patience).await {
                         closers.push(closer);
                         self.inbox.close();
                     }
@@ -294,27 +301,34 @@ impl Task {
     }
 
     /// Runs one group: `first` and what is queued behind it. Returns the request to close that ended it, if one did.
-    async fn group(&mut self, first: Box<dyn Change>) -> Option<oneshot::Sender<Result<(), StoreError>>> {
+    async fn group(
+        &mut self,
+        first: Box<dyn Change>,
+        patience: Patience,
+    ) -> Option<oneshot::Sender<Result<(), StoreError>>> {
         if let Err(error) = self.begin().await {
             first.refuse(error);
             return None;
         }
         let mut closer = None;
         let mut answers = Vec::new();
-        let mut next = Some(first);
+        let mut next = Some((first, patience));
         let mut outcome = Ok(());
-        let mut opened = None;
-        while let Some(change) = next.take() {
+        let mut let_in = LetIn::default();
+        while let Some((change, patience)) = next.take() {
+            let begun = self.clock.now();
             let kept = self.change(change, &mut answers).await;
             outcome = kept.as_ref().map(|_| ()).map_err(Clone::clone);
-            let now = self.clock.now();
-            let is_over = now.since(*opened.get_or_insert(now)) > OPEN;
-            if outcome.is_err() || is_over || answers.len() == GROUP {
+            match patience {
+                Patience::Patient => let_in.patient += self.clock.now().since(begun),
+                Patience::Impatient => let_in.impatient += 1,
+            }
+            if outcome.is_err() || answers.len() == GROUP {
                 break;
             }
-            match self.inbox.next_now() {
-                Some(Message::Change(change)) => next = Some(change),
-                Some(Message::Close(sender)) => closer = Some(sender),
+            match self.inbox.next_now(&let_in, self.synced.clamp(OPEN.0, OPEN.1)) {
+                Some((Message::Change(change), patience)) => next = Some((change, patience)),
+                Some((Message::Close(sender), _)) => closer = Some(sender),
                 None => {}
             }
             // After a change that was rolled back, its savepoint is the next one's.
@@ -323,7 +337,7 @@ impl Task {
                 && let Err(error) = self.execute(NEXT_CHANGE).await.map_err(commit_error)
             {
                 outcome = Err(error.clone());
-                if let Some(change) = next.take() {
+                if let Some((change, _)) = next.take() {
                     change.refuse(error);
                 }
             }
@@ -380,12 +394,14 @@ impl Task {
             return sqlx::query("COMMIT").execute(&mut *connection).await.map(drop).map_err(commit_error);
         }
         failpoint::pass(Failpoint::WriterBeforeCommit);
+        let begun = self.clock.now();
         self.written =
             sqlx::query_scalar("UPDATE store_clock SET newest = max(newest, ?1); COMMIT; SELECT total_changes()")
-                .bind(self.clock.now().as_micros())
+                .bind(begun.as_micros())
                 .fetch_one(&mut *connection)
                 .await
                 .map_err(commit_error)?;
+        self.synced = self.clock.now().since(begun);
         failpoint::pass(Failpoint::WriterAfterCommit);
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         Ok(())

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use cooper_ports::store_error::StoreError;
 use cooper_store::Store;
+use futures::future::join_all;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -123,7 +124,7 @@ async fn a_failing_change_is_rolled_back_alone() {
 }
 
 #[tokio::test]
-async fn the_impatient_take_turns_with_the_others() {
+async fn the_impatient_go_first_and_keep_nobody_out() {
     let fixture = Fixture::new().await;
     let store = &fixture.store;
     let held = Held::begin(store).await;
@@ -141,7 +142,16 @@ async fn the_impatient_take_turns_with_the_others() {
     let (patient, impatient, held) = tokio::join!(biased; patient, impatient, held.release());
     held.unwrap();
     assert!(patient.0.is_ok() && patient.1.is_ok() && patient.2.is_ok() && impatient.0.is_ok() && impatient.1.is_ok());
-    assert_eq!(*said.lock().unwrap(), "1a2bc");
+    assert_eq!(*said.lock().unwrap(), "12abc");
+
+    // However many there are, a group has room for others.
+    let held = Held::begin(store).await;
+    said.lock().unwrap().clear();
+    let many = async { join_all((0..40).map(|_| store.write_soon(say('1')))).await };
+    let (patient, many, held) = tokio::join!(biased; store.write(say('a')), many, held.release());
+    held.unwrap();
+    assert!(patient.is_ok() && many.iter().all(Result::is_ok));
+    assert_eq!(*said.lock().unwrap(), format!("{}a{}", "1".repeat(32), "1".repeat(8)));
 }
 
 #[tokio::test]
