@@ -41,6 +41,9 @@ pub(crate) fn run(workspace: &Workspace, report: &Report, options: &Options) -> 
         Ok(())
     };
     let stopped = machine.stop_engine(report);
+    if let (Err(_), Err(error)) = (&result, &newer) {
+        report.failure(error);
+    }
     result.and(newer).and(stopped)
 }
 
@@ -67,6 +70,7 @@ fn on_second_engine(
     options: &Options,
 ) -> anyhow::Result<()> {
     let program = conformance(workspace, options)?;
+    interrupt.check()?;
     let engine = SecondEngine::start(workspace, report, interrupt)?;
     report.line(format_args!("  second container engine {} at {}", engine.version, engine.address));
     let folder = workspace.path("crates").join(ENGINES);
@@ -76,7 +80,10 @@ fn on_second_engine(
     for other in ["on_script", "pretenders"] {
         command.args(["--skip", other]);
     }
-    let result = run_tests(&mut command, report, interrupt).map(drop);
+    let result = run_tests(&mut command, report, interrupt).and_then(|totals| match totals.passed {
+        0 => bail!("no test ran"),
+        _ => Ok(()),
+    });
     let stopped = report.step("stopped the second container engine", || engine.stop());
     result.context("on a newer engine with containerd's image store").and(stopped)
 }
@@ -86,6 +93,9 @@ fn conformance(workspace: &Workspace, options: &Options) -> anyhow::Result<PathB
     let mut command =
         workspace.cargo(["test", "--locked", "--no-run", "--message-format=json", "--test", "conformance"]);
     let output = command.args(options.selection()).stderr(Stdio::inherit()).output().context("start `cargo test`")?;
+    if !output.status.success() {
+        bail!("the conformance suite can't be built: see above");
+    }
     let found = String::from_utf8_lossy(&output.stdout).lines().find_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         let is_it = message.get("target")?.get("name")? == "conformance";

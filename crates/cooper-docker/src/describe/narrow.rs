@@ -51,7 +51,8 @@ impl Machine {
 }
 
 impl NarrowCode {
-    /// What is so of an engine, from before where that was found on the same machine. None where nothing has to be found out, or nothing could be.
+    /// What is so of an engine, from before where it was found to run them on the same machine: a no may be a trouble that
+    /// passes. None where nothing has to be found out, or nothing could be.
     pub(crate) async fn of(
         wire: &EngineWire,
         engine: &EngineDescription,
@@ -59,11 +60,12 @@ impl NarrowCode {
         before: Option<&Self>,
     ) -> Option<Self> {
         let architecture = Narrow::beside(&engine.native)?;
+        let is_same = |before: &&Self| before.machine == machine && before.architecture == architecture;
+        if let Some(before) = before.filter(is_same).filter(|before| before.runs) {
+            return Some(before.clone());
+        }
         if engine.emulated.iter().any(|platform| platform.architecture() == architecture.name()) {
             return None;
-        }
-        if let Some(before) = before.filter(|before| before.machine == machine && before.architecture == architecture) {
-            return Some(before.clone());
         }
         match limited(OPERATION, LIMIT, Box::pin(runs(wire, architecture))).await {
             Ok(runs) => Some(Self { architecture, machine, runs }),
@@ -143,7 +145,7 @@ async fn runs(wire: &EngineWire, narrow: Narrow) -> Result<bool, EngineError> {
 
 /// Whether this failure says that the program does not run; anything else says nothing of it.
 fn is_verdict(message: &str) -> bool {
-    message.contains("did not complete successfully")
+    message.contains("did not complete successfully: exit code: ")
 }
 
 /// A file system of one program, and its run.
@@ -200,5 +202,6 @@ mod tests {
     fn only_its_end_says_that_a_program_does_not_run() {
         assert!(is_verdict("process \"/narrow\" did not complete successfully: exit code: 1"));
         assert!(!is_verdict("failed to solve: no space left on device"));
+        assert!(!is_verdict("process \"/narrow\" did not complete successfully: context canceled"));
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cooper_ports::engine::scripted::{Gate, ScriptedBuild, ScriptedPush};
 use cooper_ports::engine::{
-    BuildError, BuildEvent, BuildFailure, EngineFeature, LocalName, OutputStream, PushError, PushRequest, PushedImage,
-    ResolvedBase, VertexEvent,
+    BuildError, BuildEvent, BuildFailure, EngineDescription, EngineFeature, LocalName, OutputStream, PushError,
+    PushRequest, PushedImage, ResolvedBase, VertexEvent,
 };
 use cooper_types::{Digest, ImageRef, Timestamp};
 use tokio::sync::mpsc;
@@ -35,7 +35,10 @@ pub(crate) async fn it_says_what_it_is_and_answers_pings(bench: Arc<Bench>) {
     assert!(!description.emulated.contains(&description.native));
     bench.engine.ping().await.expect("it answers");
     let again = bench.engine.refresh().await.expect("it says it again");
-    assert_eq!((&again, &bench.engine.describe()), (&description, &description));
+    assert_eq!(again, bench.engine.describe());
+    // Which platforms it has may take a busy builder more than one look.
+    let same = EngineDescription { emulated: description.emulated.clone(), ..EngineDescription::clone(&again) };
+    assert_eq!(same, *description);
     assert!(again.features.contains(&EngineFeature::BuildKit), "{again:?}");
 }
 

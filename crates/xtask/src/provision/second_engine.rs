@@ -22,6 +22,9 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const SUITE: &str = "trixie";
 /// The packages that the engine consists of; its `runc` is the machine's, for that of this release needs a newer C library.
 const PACKAGES: [&str; 2] = ["docker.io", "containerd"];
+/// An engine takes the `containerd` whose socket it finds: it is to find none, and to start its own.
+const OWN_RUN: &str =
+    "ip link set lo up && mkdir -p /run/containerd && mount -t tmpfs none /run/containerd && exec dockerd \"$@\"";
 /// New installations of Docker Engine 29 and later have this store anyway.
 const SETTINGS: &str = r#"{"features":{"containerd-snapshotter":true}}"#;
 
@@ -117,7 +120,7 @@ impl Folders {
         path.extend(std::env::split_paths(&environment("PATH").unwrap_or_default()));
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", "unshare", "--net", "--mount", "sh", "-c"]);
-        command.args(["ip link set lo up && exec dockerd \"$@\"", "sh", "--config-file"]).arg(settings);
+        command.args([OWN_RUN, "sh", "--config-file"]).arg(settings);
         command.arg("--data-root").arg(&self.data).arg("--exec-root").arg(self.run.join("exec"));
         command.arg("--pidfile").arg(self.run.join("dockerd.pid"));
         command.arg("--host").arg(format!("unix://{}", self.socket().display()));
