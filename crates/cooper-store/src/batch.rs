@@ -6,7 +6,7 @@ use sqlx::{Encode, QueryBuilder, Sqlite, SqliteConnection, Type};
 
 /// Statements with their values, in their order. The first that fails ends it.
 ///
-/// Texts of the statements are the program's own; what comes from elsewhere is a value.
+/// Texts of the statements are the program's own, and hold no place for a value: each value makes its own.
 pub(crate) struct Batch(QueryBuilder<Sqlite>);
 
 impl Batch {

@@ -30,8 +30,8 @@ const COPY: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 pub(crate) struct Checkpoints {
     /// The file of the write-ahead log.
     wal: PathBuf,
-    /// The database's file. It stays open as long as any connection of the writer: a process that closes a file loses all
-    /// its locks of it.
+    /// The database's file. It stays open until the writer's connections are closed: a process that closes a file loses all
+    /// its locks of it. A runtime that is torn down may close it sooner, at the end of a process.
     database: Arc<File>,
     /// The connection that copies, while it does not.
     idle: Option<SqliteConnection>,

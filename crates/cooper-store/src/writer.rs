@@ -1,6 +1,6 @@
 //! The one writer: a task that owns the only connection that writes, and commits changes in groups.
 //!
-//! Changes are closures. A group is `BEGIN IMMEDIATE`, the queued changes in order of arrival, each under a savepoint
+//! Changes are closures. A group is `BEGIN IMMEDIATE`, the queued changes, each queue's in order of arrival, each under a savepoint
 //! of its own, and one COMMIT; only then is anybody answered. So many small changes share one sync of the disk, a
 //! change that fails is rolled back alone, and an answer always means durable. A caller that goes away tears nothing:
 //! its change runs to the end or has not begun.
@@ -30,7 +30,7 @@ use crate::sql_error::{During, commit_error};
 
 /// How many changes may wait. Beyond it callers wait for a place, which pushes back on what feeds them.
 const QUEUE: usize = 256;
-/// How many changes share a commit at most, and how many of them may be impatient.
+/// How many changes share a commit at most, and after how many impatient ones a patient one has its turn.
 const GROUP: usize = 64;
 const IMPATIENT: usize = GROUP / 2;
 /// How much time of a group is for patient changes, at least and at most: as much as the last commit took. So nobody waits
@@ -240,10 +240,11 @@ impl Inbox {
         {
             return Some((message, Patience::Impatient));
         }
-        if let_in.patient > time {
-            return None;
+        let has_time = let_in.patient <= time;
+        if has_time && let Ok(message) = self.patient.try_recv() {
+            return Some((message, Patience::Patient));
         }
-        self.patient.try_recv().ok().map(|message| (message, Patience::Patient))
+        self.impatient.try_recv().ok().map(|message| (message, Patience::Impatient))
     }
 
     /// Takes no more. What is there stays.
