@@ -140,9 +140,11 @@ async fn compare(client: &Client, document: Document) -> Result<Result<Change, F
     let after = match client.replace_task(&name, &settings, query).await {
         Ok(after) => after,
         Err(error) => {
-            // Whoever may do nothing at all is told so once.
-            let is_of_task =
-                matches!(&error, ClientError::Refused { problem } if matches!(problem.status, 400 | 402..500));
+            // Whoever may do nothing at all, or too much at once, is told so once.
+            let is_of_task = matches!(
+                &error,
+                ClientError::Refused { problem } if matches!(problem.status, 400..500) && !matches!(problem.status, 401 | 403 | 429)
+            );
             let fault = Fault::from(error);
             return match is_of_task {
                 true => Ok(Err(Fault { message: format!("{place}: {}", fault.message), ..fault })),

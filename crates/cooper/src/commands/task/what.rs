@@ -223,7 +223,7 @@ impl WhatArgs {
                     .with_hint("name the Dockerfile or task file with --file, or a command with --cmd"));
             }
             (_, Some(_)) => self.encoded(Some(context))?,
-            (Some(file), None) if nowhere && (self.says_docker() || is_dockerfile(file)) => {
+            (Some(file), None) if nowhere && self.is_docker(file) => {
                 return Err(nothing_to_build(file));
             }
             (Some(_), None) if nowhere => self.encoded(Some(context))?,
@@ -232,6 +232,11 @@ impl WhatArgs {
         };
         self.expect_fitting(&step)?;
         Ok(step)
+    }
+
+    /// Whether a local file is meant as a Dockerfile.
+    fn is_docker(&self, file: &str) -> bool {
+        !is_task_file(file) && (self.says_docker() || is_dockerfile(file))
     }
 
     fn says_docker(&self) -> bool {
@@ -286,7 +291,7 @@ impl WhatArgs {
         let nowhere = context.as_ref().map_or_else(stays_nowhere, |context| context == "/dev/null");
         let step = match (&self.file, &self.cmd, &earlier.step) {
             (_, Some(_), _) => self.encoded(context)?,
-            (Some(file), None, _) if nowhere && (self.says_docker() || is_dockerfile(file)) => {
+            (Some(file), None, _) if nowhere && self.is_docker(file) => {
                 return Err(nothing_to_build(file));
             }
             (Some(_), None, _) if nowhere => self.encoded(context)?,
