@@ -1,7 +1,11 @@
 //! The generated files under `schemas/`: written here, checked in, compared by the lint.
 
+use std::path::Path;
+use std::process::{Command, Stdio};
+
 use anyhow::{Context, bail};
 
+use crate::product::build_debug;
 use crate::report::Report;
 use crate::workspace::Workspace;
 
@@ -14,10 +18,11 @@ const FILES: &[(&str, &[&str])] = &[
 
 /// Writes every generated file.
 pub(crate) fn write(workspace: &Workspace, report: &Report) -> anyhow::Result<()> {
+    let product = build_debug(workspace)?;
     for (file, command) in FILES {
         let path = workspace.path(file);
         report.step(&format!("wrote {file}"), || {
-            std::fs::write(&path, printed(workspace, command)?).with_context(|| format!("write {}", path.display()))
+            std::fs::write(&path, printed(&product, command)?).with_context(|| format!("write {}", path.display()))
         })?;
     }
     Ok(())
@@ -25,9 +30,10 @@ pub(crate) fn write(workspace: &Workspace, report: &Report) -> anyhow::Result<()
 
 /// Fails when a generated file is not what would be generated now.
 pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<()> {
+    let product = build_debug(workspace)?;
     for (file, command) in FILES {
         let checked_in = std::fs::read_to_string(workspace.path(file)).unwrap_or_default();
-        if checked_in != printed(workspace, command)? {
+        if checked_in != printed(&product, command)? {
             bail!("{file} is not what the product generates: run `cargo xtask codegen` and commit the result");
         }
     }
@@ -35,12 +41,12 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<()> {
 }
 
 /// The JSON that a command of the product prints.
-fn printed(workspace: &Workspace, arguments: &[&str]) -> anyhow::Result<String> {
-    let mut cargo = workspace.cargo(["run", "--quiet", "--locked", "--package", "cooper", "--"]);
-    cargo.args(arguments);
+fn printed(product: &Path, arguments: &[&str]) -> anyhow::Result<String> {
+    let mut cooper = Command::new(product);
+    cooper.args(arguments);
     let command = arguments.join(" ");
     let started = || format!("start `cooper {command}`");
-    let output = cargo.stderr(std::process::Stdio::inherit()).output().with_context(started)?;
+    let output = cooper.stderr(Stdio::inherit()).output().with_context(started)?;
     if !output.status.success() {
         bail!("`cooper {command}` failed ({})", output.status);
     }

@@ -31,9 +31,21 @@ pub(crate) fn build_release(workspace: &Workspace, report: &Report, interrupt: &
     interrupt.check()
 }
 
-/// Builds the binary for development, as quietly as it goes.
-pub(crate) fn build_debug(workspace: &Workspace) -> anyhow::Result<()> {
-    run_visibly(&mut workspace.cargo(["build", "--locked", "--quiet", "--package", "cooper"]))
+/// Builds the binary for development and the scripted agents, which no test target would build, and tells where the binary is.
+///
+/// Of all packages, as the tests are: what is built for one package has other features, and all that it stands on would be
+/// compiled once more.
+pub(crate) fn build_debug(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    run_visibly(&mut workspace.cargo([
+        "build",
+        "--locked",
+        "--workspace",
+        "--bin",
+        "cooper",
+        "--example",
+        "dispatch",
+    ]))?;
+    Ok(workspace.cooper("debug"))
 }
 
 /// Fails when the engine's loopback addresses, and so the registry's name, are not this machine's.

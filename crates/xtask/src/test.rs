@@ -7,7 +7,8 @@ use std::thread;
 
 use anyhow::{Context, bail};
 
-use crate::command::{Interrupt, run_visibly};
+use crate::command::Interrupt;
+use crate::product::build_debug;
 use crate::provision::{Need, SecondEngine, provision};
 use crate::report::Report;
 use crate::workspace::Workspace;
@@ -105,9 +106,7 @@ fn conformance(workspace: &Workspace, options: &Options) -> anyhow::Result<PathB
 }
 
 fn cargo_test(workspace: &Workspace, report: &Report, interrupt: &Interrupt, options: &Options) -> anyhow::Result<()> {
-    // The end-to-end tests start the product's binary and scripted agents, which no test target of theirs would build.
-    run_visibly(&mut workspace.cargo(["build", "--locked", "--package", "cooper"]))?;
-    run_visibly(&mut workspace.cargo(["build", "--locked", "--package", "cooper-agent", "--example", "dispatch"]))?;
+    build_debug(workspace)?;
 
     let mut command = workspace.cargo(["test", "--locked", "--no-fail-fast"]);
     command.args(options.selection()).args(&options.arguments);

@@ -55,7 +55,7 @@ pub(super) fn run(workspace: &Workspace, report: &Report, amount: &Amount) -> an
     let result = require_local(&machine).and_then(|()| {
         match amount.profile {
             "release" => build_release(workspace, report, &interrupt)?,
-            _ => build_debug(workspace)?,
+            _ => drop(build_debug(workspace)?),
         }
         measure(workspace, report, &interrupt, &machine, amount)
     });

@@ -41,7 +41,7 @@ const QUICK_PACE: Pace = Pace { per_second: 50, seconds: 2 };
 pub(super) fn run(workspace: &Workspace, report: &Report, amount: &Amount, quick: bool) -> anyhow::Result<()> {
     let interrupt = Interrupt::install()?;
     match quick {
-        true => build_debug(workspace)?,
+        true => drop(build_debug(workspace)?),
         false => build_release(workspace, report, &interrupt)?,
     }
     let profile = if quick { "debug" } else { "release" };
