@@ -1,5 +1,6 @@
 //! A step's container from its creation to its removal.
 
+pub(crate) mod create;
 mod failure;
 mod leaving;
 pub(crate) mod request;
@@ -147,7 +148,7 @@ async fn start(
     }
     // Requests that make or start something are never dropped half-way: what they make could not be found again.
     let refused = |operation| move |error| failure::refusal(request, room.engine.socket(), operation, error);
-    if let Err(error) = docker.create_container(Some(options.build()), body).await {
+    if let Err(error) = Box::pin(create::create(docker, options.build(), body)).await {
         return Err(missing_for_its_platform(room, current, request, refused(CREATE)(error)).await);
     }
     stop.check()?;

@@ -15,6 +15,7 @@ use cooper_ports::engine::{
 };
 use http::StatusCode;
 
+use crate::container::create::LOST_SNAPSHOT;
 use crate::wire::one_line;
 
 pub(crate) const OPERATION: &str = "build an image";
@@ -257,6 +258,7 @@ fn is_machinery(message: &str) -> bool {
     image_vanished(message)
         || graph_broke(message)
         || [
+            LOST_SNAPSHOT,
             "no active session for ",
             "transport is closing",
             "code = Unavailable",

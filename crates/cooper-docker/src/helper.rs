@@ -18,6 +18,7 @@ use futures::TryStreamExt as _;
 use tokio::sync::Mutex;
 
 use crate::attach;
+use crate::container::create;
 use crate::engine::{Connected, DockerEngine, engine_error};
 use forward::Forwarding;
 
@@ -74,8 +75,8 @@ pub(crate) async fn create(
         let image = image.map_err(|error| bollard::errors::Error::IOError { err: std::io::Error::other(error) })?;
         let body = ContainerCreateBody { image: Some(image.clone()), ..body.clone() };
         let options = CreateContainerOptionsBuilder::default().name(name).build();
-        match engine.current().docker.create_container(Some(options), body).await {
-            Ok(created) => return Ok(created.id),
+        match Box::pin(create::create(&engine.current().docker, options, body)).await {
+            Ok(id) => return Ok(id),
             Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, message })
                 if tries == 0 && message.contains("No such image") =>
             {

@@ -9,6 +9,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::container::create::LOST_SNAPSHOT;
 use crate::engine::engine_error;
 use crate::housekeeping::Removals;
 use crate::lines::Lines;
@@ -138,7 +139,7 @@ impl Pull<'_> {
         let answer = match self.wire.post(OPERATION, &path, vec![login]).await {
             Ok(answer) => answer,
             Err(RequestError::Engine(error)) => return Err(self.machinery(error)),
-            Err(RequestError::Status(_, message)) => return Err(self.sort(&message)),
+            Err(RequestError::Status(_, message)) => return Err(refusal(self.request, &message)),
         };
         let (body, _connection) = answer.into_parts();
         let mut lines = Lines::new(body);
@@ -149,7 +150,7 @@ impl Pull<'_> {
             }
             let line: Line = serde_json::from_slice(&line).map_err(|error| self.broken(error))?;
             if let Some(error) = line.error {
-                return Err(self.sort(&error));
+                return Err(refusal(self.request, &error));
             }
             let Some(status) = line.status else { continue };
             if let Some(text) = status.strip_prefix("Digest: ") {
@@ -189,27 +190,70 @@ impl Pull<'_> {
     fn broken(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> PullError {
         self.machinery(EngineError::Broken { operation: OPERATION, source: source.into() })
     }
+}
 
-    fn sort(&self, message: &str) -> PullError {
-        let (reference, message) = (self.reference().clone(), one_line(message));
-        if message.contains("no space left on device") {
-            return self.machinery(EngineError::DiskFull { message });
+/// What the engine's text about a failed pull means.
+fn refusal(request: &PullRequest, message: &str) -> PullError {
+    let (reference, message) = (request.reference.clone(), one_line(message));
+    let has = |texts: &[&str]| texts.iter().any(|text| message.contains(text));
+    if has(&["no space left on device"]) {
+        return PullError::Machinery { reference, source: EngineError::DiskFull { message } };
+    }
+    if let Some(wanted) = request.platform.clone()
+        && has(&["no matching manifest for", "does not match the specified platform", "no match for platform"])
+    {
+        return PullError::WrongPlatform { reference, wanted, found: None };
+    }
+    match Refusal::of(&message) {
+        // Docker Hub's words for both; without a credential nobody can tell which it is.
+        _ if message.starts_with("pull access denied") => PullError::Unauthorized { reference, message },
+        Refusal::Unreachable => PullError::Unreachable { reference, message },
+        Refusal::Unauthorized => PullError::Unauthorized { reference, message },
+        Refusal::Other if has(&[LOST_SNAPSHOT]) => {
+            PullError::Machinery { reference, source: EngineError::Refused { operation: OPERATION, message } }
         }
-        let has = |texts: &[&str]| texts.iter().any(|text| message.contains(text));
-        if let Some(wanted) = self.request.platform.clone()
-            && has(&["no matching manifest for", "does not match the specified platform", "no match for platform"])
-        {
-            return PullError::WrongPlatform { reference, wanted, found: None };
+        Refusal::Other if has(&["manifest unknown", "name unknown", "not found"]) => PullError::Missing { reference },
+        Refusal::Other => PullError::Refused { reference, message },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_the_engine_are_sorted() {
+        let request = PullRequest {
+            reference: ImageRef::parse("r.io/team/app:1").expect("a reference"),
+            credential: None,
+            platform: Some(Platform::parse("linux/arm64").expect("a platform")),
+            retries: 0,
+            retry_delay: std::time::Duration::ZERO,
+        };
+        let check = |message: &str, expect: &str| {
+            let error = refusal(&request, message);
+            let text = match &error {
+                PullError::Machinery { source, .. } => format!("machinery: {source}"),
+                other => other.to_string(),
+            };
+            assert!(text.contains(expect), "{message}\n  {text}\n  {expect}");
+        };
+        check("manifest for r.io/team/app:1 not found: manifest unknown", "is not in its registry");
+        check("failed to resolve reference \"r.io/team/app:1\": r.io/team/app:1: not found", "is not in its registry");
+        check(
+            "failed to prepare extraction snapshot \"x\": parent snapshot sha256:7a does not exist: not found",
+            "machinery: container engine refused to pull an image: failed to prepare",
+        );
+        for denied in [
+            "pull access denied for x, repository does not exist or may require 'docker login'",
+            "unexpected status from HEAD request to https://r.io/v2/team/app/manifests/1: 403 Forbidden",
+            "Head \"https://r.io/v2/team/app/manifests/1\": no basic auth credentials",
+        ] {
+            check(denied, "may not be pulled, or is not there");
         }
-        match Refusal::of(&message) {
-            // Docker Hub's words for both; without a credential nobody can tell which it is.
-            _ if message.starts_with("pull access denied") => PullError::Unauthorized { reference, message },
-            Refusal::Unreachable => PullError::Unreachable { reference, message },
-            Refusal::Unauthorized => PullError::Unauthorized { reference, message },
-            Refusal::Other if has(&["manifest unknown", "name unknown", "not found"]) => {
-                PullError::Missing { reference }
-            }
-            Refusal::Other => PullError::Refused { reference, message },
-        }
+        check("Get \"https://r.io/v2/\": dial tcp: lookup r.io: no such host", "cannot be reached");
+        check("no matching manifest for linux/arm64 in the manifest list entries", "is not for linux/arm64");
+        check("write /var/lib/docker/x: no space left on device", "machinery: container engine has no space left");
+        check("filesystem layer verification failed for digest sha256:00", "could not be pulled: filesystem layer");
     }
 }

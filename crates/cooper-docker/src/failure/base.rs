@@ -2,6 +2,7 @@
 
 use cooper_ports::engine::BuildFailure;
 
+use crate::container::create::LOST_SNAPSHOT;
 use crate::trace::base_of;
 
 const UNREACHABLE: [&str; 11] = [
@@ -42,7 +43,7 @@ pub(super) fn failure(step: &str, error: &str) -> Option<BuildFailure> {
             step: None,
             message: format!("base image `{reference}` is not there for this platform: {message}"),
         })
-    } else if has("not found") {
+    } else if has("not found") && !has(LOST_SNAPSHOT) {
         Some(BuildFailure::BaseMissing { reference })
     } else {
         None

@@ -253,10 +253,15 @@ fn machinery() {
         "failed to solve with frontend dockerfile.v0: failed to build LLB: invalid request {0 0xc00333a380} for build",
         "failed to solve: failed to get edge: inconsistent graph state",
         "failed to compute cache key: flightcontrol: exceeded retry timeout",
+        "failed to solve: failed to prepare sha256:00 as x: parent snapshot sha256:7a does not exist: not found",
     ] {
         let sorted = sorted("FROM scratch", None, message);
         assert!(sorted.starts_with("machinery: "), "{sorted}");
     }
+    // Neither is the base image missing.
+    let lost = "failed to prepare sha256:00 as x: parent snapshot sha256:7a does not exist: not found";
+    let sorted = sorted("FROM r.io/f:1", Some(("[1/2] FROM r.io/f:1", lost)), &format!("failed to solve: {lost}"));
+    assert!(sorted.starts_with("machinery: "), "{sorted}");
 }
 
 #[test]
