@@ -16,7 +16,7 @@ pub(super) fn machine() -> Option<String> {
 }
 
 /// Keeps a credential for a host.
-fn keep(server: &TestServer, host: &str, password: &str, flags: &[&str]) {
+pub(super) fn keep(server: &TestServer, host: &str, password: &str, flags: &[&str]) {
     let mut input = tempfile::tempfile().unwrap();
     std::io::Write::write_all(&mut input, password.as_bytes()).unwrap();
     std::io::Seek::rewind(&mut input).unwrap();

@@ -50,6 +50,13 @@ pub(crate) fn client(channel: Channel, bearer: Bearer) -> Client {
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
 
+/// A client over the stream's channel, once there is a stream: without one there is nobody to ask. None at the agent's end.
+pub(crate) async fn current_client(channels: &watch::Receiver<Option<Channel>>, bearer: &Bearer) -> Option<Client> {
+    let mut channels = channels.clone();
+    let channel = channels.wait_for(Option::is_some).await.ok()?.clone();
+    channel.map(|channel| client(channel, bearer.clone()))
+}
+
 /// What the link tells its owner.
 #[derive(Debug)]
 pub(crate) enum LinkEvent {

@@ -16,6 +16,7 @@ pub mod hooks;
 pub mod logs;
 pub mod outbox;
 pub mod outgoing;
+pub mod outside_tags;
 pub mod references;
 pub mod registrations;
 pub mod registry;

@@ -3,6 +3,7 @@
 //! In memory only: an agent that is not connected can't be asked anything. What agents hold stands in the runs.
 
 mod credentials;
+mod outside_tags;
 mod service;
 mod session;
 mod sources;

@@ -21,6 +21,7 @@ use cooper_ports::failpoint::{self, Failpoint};
 use cooper_ports::hooks::HookStore;
 use cooper_ports::logs::LogStore;
 use cooper_ports::outbox::{Outbox, WebhookStore};
+use cooper_ports::outside_tags::OutsideTagStore;
 use cooper_ports::references::ReferenceStore;
 use cooper_ports::registrations::RegistrationStore;
 use cooper_ports::runs::{Applied, ApplyError, Explanation, RunStore, SecretKind};
@@ -68,6 +69,7 @@ pub(crate) struct Core {
     pub(crate) statuses: Arc<dyn StatusStore>,
     pub(crate) references: Arc<dyn ReferenceStore>,
     pub(crate) registrations: Arc<dyn RegistrationStore>,
+    pub(crate) outside_tags: Arc<dyn OutsideTagStore>,
     /// Where people and forges reach the server.
     pub(crate) public_url: String,
     /// Whether the operator has said so.
@@ -162,6 +164,7 @@ pub(crate) struct CoreParts {
     pub(crate) statuses: Arc<dyn StatusStore>,
     pub(crate) references: Arc<dyn ReferenceStore>,
     pub(crate) registrations: Arc<dyn RegistrationStore>,
+    pub(crate) outside_tags: Arc<dyn OutsideTagStore>,
     /// Where people and forges reach the server.
     pub(crate) public_url: String,
     /// Whether the operator has said so.
@@ -219,6 +222,7 @@ impl Core {
             statuses: parts.statuses,
             references: parts.references,
             registrations: parts.registrations,
+            outside_tags: parts.outside_tags,
             public_url: parts.public_url,
             is_public: parts.is_public,
             hooks: Hooks::default(),

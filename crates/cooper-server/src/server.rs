@@ -177,6 +177,7 @@ impl Server {
             statuses: Arc::new(store.clone()),
             references: Arc::new(store.clone()),
             registrations: Arc::new(store.clone()),
+            outside_tags: Arc::new(store.clone()),
             is_public: settings.public_url.is_some(),
             public_url: settings.public_url.clone().unwrap_or_else(|| {
                 let scheme = if settings.tls.is_some() { "https" } else { "http" };

@@ -132,6 +132,7 @@ async fn open(
         statuses: Arc::new(store.clone()),
         references: Arc::new(store.clone()),
         registrations: Arc::new(store.clone()),
+        outside_tags: Arc::new(store.clone()),
         is_public: true,
         public_url: "https://ci.example".to_owned(),
         contexts: Arc::new(store.clone()),

@@ -4,6 +4,7 @@ mod accept;
 mod apply;
 mod expire;
 mod explain;
+pub(crate) mod outside_tags;
 mod record;
 mod request;
 mod unfinished;

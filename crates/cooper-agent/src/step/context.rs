@@ -111,13 +111,11 @@ impl Attempt<'_> {
         let file = tempfile::tempfile_in(dir).map_err(FetchError::Disk)?;
         let mut file = tokio::fs::File::from_std(file);
         file.set_max_buf_size(1 << 20);
-        let mut channels = self.runner.channels.clone();
-        // Without a stream there is nobody to ask; the attempt's timeout bounds the wait.
-        let channel = channels.wait_for(Option::is_some).await.ok().and_then(|channel| channel.clone());
-        let channel = channel.ok_or_else(|| FetchError::Server(Status::cancelled("agent shuts down")))?;
+        // The attempt's timeout bounds the wait.
+        let client = link::current_client(&self.runner.channels, &self.runner.bearer).await;
+        let mut client = client.ok_or_else(|| FetchError::Server(Status::cancelled("agent shuts down")))?;
         let named = attempt_message(self.key, self.attempt);
         let request = wire::FetchContextRequest { key: named.key, attempt: named.attempt };
-        let mut client = link::client(channel, self.runner.bearer.clone());
         let answer = tokio::time::timeout(STALL, client.fetch_context(request)).await;
         let mut chunks = answer.map_err(|_| FetchError::Stalled)?.map_err(FetchError::Server)?.into_inner();
         let limit = self.runner.settings.max_archive_bytes;

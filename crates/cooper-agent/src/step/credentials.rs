@@ -134,9 +134,8 @@ impl HostCredentials {
     }
 
     async fn ask(&self, host: &str) -> Result<wire::SourceCredential, LookupError> {
-        let mut channels = self.channels.clone();
-        let channel = channels.wait_for(Option::is_some).await.ok().and_then(|channel| channel.clone());
-        let mut client = link::client(channel.ok_or(LookupError::ShutDown)?, self.bearer.clone());
+        let client = link::current_client(&self.channels, &self.bearer).await;
+        let mut client = client.ok_or(LookupError::ShutDown)?;
         let named = attempt_message(self.key, self.attempt);
         let request = wire::SourceCredentialRequest { key: named.key, attempt: named.attempt, host: host.to_owned() };
         let answer = tokio::time::timeout(ANSWER, client.get_source_credential(request)).await;

@@ -1,13 +1,15 @@
 //! A push: the image to each repository; in the embedded registry under the tag that the attempt has there for itself,
 //! elsewhere under the user's. Each image has three tries (ACR contract §3); what a step says of retries is not for it.
-//! What the repository has already, from other placements, gets its tag there (`publish`).
+//! What the repository has already, from other placements, gets its tag there (`publish`). Tags elsewhere are moved when it
+//! is the run's turn (`turn`).
 
 mod publish;
+mod turn;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cooper_api::agent::{PushFrom, PushOrder};
+use cooper_api::agent::{PushFrom, PushOrder, PushTarget};
 use cooper_engine::message::{PushedManifest, StepOutput};
 use cooper_ports::engine::{PushError, PushEvent, PushRequest, PushedImage};
 use cooper_ports::failpoint::{self, Failpoint};
@@ -16,6 +18,7 @@ use tokio::sync::mpsc;
 
 use super::{Attempt, Ended, Surroundings};
 use crate::render::size;
+use turn::Newer;
 
 /// Events of the engine that may wait for the log.
 const EVENT_QUEUE: usize = 256;
@@ -29,6 +32,11 @@ const QUIET: [&str; 3] = ["Preparing", "Waiting", "Pushing"];
 impl Attempt<'_> {
     pub(super) async fn push(&self, order: PushOrder, around: Surroundings<'_>) -> Result<StepOutput, Ended> {
         let mut manifests = Vec::with_capacity(order.targets.len());
+        let goes_out = |target: &PushTarget| target.registry.as_ref().is_some_and(|other| other != around.registry);
+        let newer = match order.targets.iter().any(goes_out) {
+            true => self.turn().await?,
+            false => Newer::new(),
+        };
         for target in order.targets {
             let registry = target.registry.as_ref().unwrap_or(around.registry);
             let is_ours = registry == around.registry;
@@ -38,6 +46,10 @@ impl Attempt<'_> {
                 tag: Some(target.staging_tag.clone()),
                 digest: None,
             };
+            if let Some(run) = newer.get(&reference.to_string()).filter(|_| !is_ours) {
+                self.log.service(&format!("{reference}: tag not moved: newer run {run} has moved it")).await;
+                continue;
+            }
             // A staging tag is nobody's business.
             let shown = if is_ours { format!("{registry}/{}", target.repository) } else { reference.to_string() };
             self.log.service(&format!("push to {shown}")).await;

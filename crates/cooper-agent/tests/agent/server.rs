@@ -1,7 +1,7 @@
 //! A server that does what a test tells it: it greets, keeps logs as the real one does, serves one context, and hands
 //! everything else to the test.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -50,6 +50,8 @@ struct State {
     snapshots: Vec<Vec<u8>>,
     /// User name and password by host.
     credentials: BTreeMap<String, (String, String)>,
+    /// What is answered to attempts that move tags of other registries.
+    claims: VecDeque<wire::TagClaim>,
     connections: Vec<AbortHandle>,
     /// The way to the agent over the newest stream.
     newest: Option<mpsc::Sender<Result<wire::ServerMessage, Status>>>,
@@ -142,6 +144,16 @@ impl TestServer {
                 let _ = newest.try_send(Ok(stored));
             }
         }
+    }
+
+    /// What the next attempt is told that moves tags of other registries.
+    pub(crate) fn answer_claim(&self, claim: wire::TagClaim) {
+        self.state().claims.push_back(claim);
+    }
+
+    /// How many of those answers nobody has had.
+    pub(crate) fn claims_left(&self) -> usize {
+        self.state().claims.len()
     }
 
     /// Refuses the next streams and contexts.
@@ -353,6 +365,12 @@ impl AgentService for TestServer {
             own: false,
         });
         Ok(Response::new(answer.unwrap_or_default()))
+    }
+
+    async fn claim_tags(&self, request: Request<wire::TagClaimRequest>) -> Result<Response<wire::TagClaim>, Status> {
+        self.authenticate(&request)?;
+        // Who was not told of any moves them all, as after an answer of a server from before.
+        self.state().claims.pop_front().map(Response::new).ok_or_else(|| Status::unimplemented("unknown method"))
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cooper_api::agent::{BuildContextOrder, BuildOrder, CacheOrder, EnvironmentOrder, StepOrder, StepWork};
+use cooper_api::agent::{BuildContextOrder, BuildOrder, CacheOrder, EnvironmentOrder, StepOrder, StepWork, wire};
 use cooper_engine::message::{StepOutput, StepResult};
 use cooper_ports::context_tree::{ContextTree, EntryKind};
 use cooper_ports::engine::scripted::{EngineCall, ScriptedBuild, ScriptedEngine, ScriptedPush};
@@ -15,7 +15,7 @@ use cooper_ports::engine::{
     ResolvedBase,
 };
 use cooper_spec::plan::Tries;
-use cooper_types::{Digest, ImageRef, RegistryName};
+use cooper_types::{Digest, ImageRef, RegistryName, Tag};
 
 use crate::bench::{Bench, archive, build_of, command_with, key, push};
 
@@ -296,6 +296,46 @@ async fn a_push_outside_has_the_users_tag_and_three_tries() {
     (0..3).for_each(|_| refused());
     stream.start(key(1), 3, order).await;
     assert!(reason(&stream.result(key(1), 3).await).contains("does not allow the push"), "it is the user's");
+    stream.stop(key(1)).await;
+    bench.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_tag_outside_is_moved_in_its_turn_and_stays_where_a_newer_run_moved_it() {
+    let engine = Arc::new(ScriptedEngine::new());
+    engine.script_build(ScriptedBuild::success("app", Vec::new()));
+    let mut bench = Bench::start(engine.clone());
+    let mut stream = bench.stream().await;
+    stream.place(key(1)).await;
+    stream.start(key(1), 1, from_workspace("", "Dockerfile", |_| {})).await;
+    stream.result(key(1), 1).await;
+    let mut order = push(Digest::sha256(b"app"), &["team/out", "team/own"]);
+    let StepWork::Push(pushes) = &mut order.work else { unreachable!("a push was asked for") };
+    for (target, tag) in pushes.targets.iter_mut().zip(["latest", "1"]) {
+        target.registry = Some(RegistryName::parse("registry.example").expect("valid"));
+        target.staging_tag = Tag::parse(tag).expect("valid");
+    }
+    let taken = wire::TagClaim { taken_by: "ca7".to_owned(), newer: Vec::new() };
+    let newer = wire::NewerTag {
+        registry: "registry.example".to_owned(),
+        repository: "team/out".to_owned(),
+        tag: "latest".to_owned(),
+        run: "ca9".to_owned(),
+    };
+    let granted = wire::TagClaim { taken_by: String::new(), newer: vec![newer] };
+    [taken.clone(), taken, granted].into_iter().for_each(|claim| bench.server.answer_claim(claim));
+    engine.script_push(ScriptedPush::ending(Ok(cooper_ports::engine::PushedImage {
+        digest: Digest::sha256(b"m"),
+        size: Some(1),
+    })));
+    stream.start(key(1), 2, order).await;
+    let result = stream.result(key(1), 2).await;
+    let StepResult::Succeeded { output: StepOutput::Pushed { manifests } } = result else { panic!("{result:?}") };
+    let moved: Vec<_> = manifests.iter().map(|one| format!("{}:{}", one.repository, one.staging_tag)).collect();
+    assert_eq!((moved, bench.server.claims_left()), (vec!["team/own:1".to_owned()], 0));
+    let log = bench.server.log("ca1", 2).text();
+    assert_eq!(log.matches("waiting for run ca7, which moves the same tag now").count(), 1, "{log}");
+    assert!(log.contains("registry.example/team/out:latest: tag not moved: newer run ca9 has moved it"), "{log}");
     stream.stop(key(1)).await;
     bench.shut_down().await;
 }

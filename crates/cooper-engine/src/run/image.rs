@@ -1,10 +1,11 @@
 //! Where the images of a run go in the embedded registry, and where they are found again.
 
-use cooper_spec::plan::{PushedName, Work};
+use cooper_spec::plan::{PushWork, PushedName, Work};
 use cooper_types::{Access, AttemptNumber, ImageRef, Tag};
 
-use super::{Run, StepState, TagTarget};
+use super::{Run, RunSource, StepState, TagTarget};
 use crate::message::{PushedManifest, StepOutput};
+use crate::task::TagOrder;
 
 impl Run {
     /// The tags that an attempt pushes images of the embedded registry under, and what each stands for: one for each
@@ -39,6 +40,47 @@ impl Run {
             });
         }
         targets
+    }
+
+    /// The tags of other registries that a push moves, each once. What a stage leaves there is the run's alone.
+    pub fn outside_tags(&self, step: usize) -> Vec<ImageRef> {
+        let Work::Push(PushWork { names, is_stage: false, .. }) = &self.plan.steps[step].work else {
+            return Vec::new();
+        };
+        let mut tags = Vec::new();
+        for PushedName { image, .. } in names {
+            let tag = Some(image.tag.clone().unwrap_or_else(Tag::latest));
+            let image = ImageRef { tag, digest: None, ..image.clone() };
+            if image.registry.as_ref() != Some(&self.registry) && !tags.contains(&image) {
+                tags.push(image);
+            }
+        }
+        tags
+    }
+
+    /// Those of them that an attempt has moved, as its agent says, where it has done its work.
+    pub fn moved_outside(&self, step: usize, attempt: AttemptNumber) -> Vec<ImageRef> {
+        let StepState::Succeeded { attempt: done, output: StepOutput::Pushed { manifests }, .. } =
+            &self.steps[step].state
+        else {
+            return Vec::new();
+        };
+        let is_moved = |image: &ImageRef| {
+            let is_it = |manifest: &PushedManifest| {
+                (&manifest.registry, &manifest.repository) == (&image.registry, &image.repository)
+                    && Some(&manifest.staging_tag) == image.tag.as_ref()
+            };
+            *done == attempt && manifests.iter().any(is_it)
+        };
+        let mut tags = self.outside_tags(step);
+        tags.retain(is_moved);
+        tags
+    }
+
+    /// How the run is put in order with others of its task that move the same tags.
+    pub fn tag_order(&self) -> Option<TagOrder> {
+        let branch = self.source.as_ref().and_then(RunSource::found).and_then(|found| found.branch.as_deref());
+        self.origin.tag_order(branch)
     }
 
     /// Where a build's cache is kept in the embedded registry, if the run may write there.

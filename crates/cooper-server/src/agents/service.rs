@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::credentials::NeededHost;
+use super::outside_tags;
 use super::session::{Greeting, HEARTBEAT_MS, Session, read_hello, version_refused};
 use super::sources::{self, PrepareAttempt};
 use super::{ConnectError, Newcomer, Speaker};
@@ -256,6 +257,14 @@ impl AgentService for AgentGateway {
         let (run, step) = self.live_step(&token.id, key, attempt).await?;
         let needed = NeededHost::new(&run, step, key, attempt, &request.host)?;
         needed.credential(&self.core).await.map(Response::new)
+    }
+
+    async fn claim_tags(&self, request: Request<wire::TagClaimRequest>) -> Result<Response<wire::TagClaim>, Status> {
+        let token = self.authenticate(&request).await?;
+        let request = request.into_inner();
+        let (key, attempt) = (read_key(request.key.as_ref())?, AttemptNumber(request.attempt));
+        let (run, step) = self.live_step(&token.id, key, attempt).await?;
+        outside_tags::claim(&self.core, &run, step, attempt).await.map(Response::new)
     }
 
     async fn fetch_context(

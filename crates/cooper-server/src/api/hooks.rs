@@ -202,7 +202,7 @@ fn delivery_view(core: &Core, record: DeliveryRecord) -> DeliveryView {
         }
     };
     DeliveryView {
-        again: core.hooks.seen(&record.hook).again(&record.delivery),
+        again: core.hooks.again(&record.hook, &record.delivery),
         id: record.delivery,
         hook: record.hook,
         received: record.received,

@@ -87,9 +87,7 @@ pub(crate) async fn run(core: Arc<Core>, period: Duration, shutdown: Cancellatio
     loop {
         let now = Instant::now();
         let wake = if waiting.is_empty() { next } else { next.min(now + SOON) };
-        // Forges are asked at one of the looks at everything.
-        let at = |look: Instant| core.clock.now().after(look.duration_since(now));
-        core.hooks.plan_looks(at(next), at(next.max(next_pulls)));
+        plan(&core, next, next_pulls);
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep_until(wake) => {}
@@ -99,6 +97,10 @@ pub(crate) async fn run(core: Arc<Core>, period: Duration, shutdown: Cancellatio
         let pulls = is_full && next_pulls <= now;
         if pulls {
             next_pulls = now + period * PULLS;
+        }
+        if is_full {
+            // A look may take long, and is not the next one meanwhile.
+            plan(&core, now + period, next_pulls);
         }
         // Between the times at which all are looked at, those in which something waits for its second look.
         let only = std::mem::take(&mut waiting);
@@ -119,6 +121,12 @@ pub(crate) async fn run(core: Arc<Core>, period: Duration, shutdown: Cancellatio
             }
         }
     }
+}
+
+/// Notes when the next look at everything is, and the next that asks forges, which is one of these.
+fn plan(core: &Core, next: Instant, next_pulls: Instant) {
+    let at = |look: Instant| core.clock.now().after(look.duration_since(Instant::now()));
+    core.hooks.plan_looks(at(next), at(next.max(next_pulls)));
 }
 
 /// Looks at all repositories, or those of some tasks, and tells in which something has to wait for the next look.

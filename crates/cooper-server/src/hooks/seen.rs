@@ -68,17 +68,19 @@ impl Seen {
             self.again.pop_front();
         }
     }
-
-    /// When a delivery came again, if it is remembered that it did.
-    pub(crate) fn again(&self, delivery: &str) -> Option<Timestamp> {
-        self.again.iter().find(|(other, _)| other == delivery).map(|(_, at)| *at)
-    }
 }
 
 impl Hooks {
     /// What came to a hook.
     pub(crate) fn seen(&self, hook: &HookId) -> Seen {
         held(&self.seen).get(hook).cloned().unwrap_or_default()
+    }
+
+    /// When a delivery of a hook came again, if it is remembered that it did.
+    pub(crate) fn again(&self, hook: &HookId, delivery: &str) -> Option<Timestamp> {
+        let all = held(&self.seen);
+        let (_, at) = all.get(hook)?.again.iter().find(|(other, _)| other == delivery)?;
+        Some(*at)
     }
 
     /// Notes what came to a hook that exists.
@@ -166,10 +168,13 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
+    fn id(number: usize) -> HookId {
+        HookId::parse(&format!("{number:032x}")).expect("valid")
+    }
+
     #[test]
     fn hooks_that_are_gone_are_forgotten_in_the_end() {
         let hooks = Hooks::default();
-        let id = |number: usize| HookId::parse(&format!("{number:032x}")).expect("valid");
         for number in 0..=MOST {
             let at = Timestamp::from_micros(i64::try_from(number).expect("small"));
             hooks.note(&id(number), at, |seen| seen.kept += 1);
@@ -190,11 +195,16 @@ mod tests {
 
     #[test]
     fn few_of_those_that_came_again_are_remembered() {
-        let (mut seen, at) = (Seen::default(), Timestamp::from_micros);
+        let (hooks, hook, at) = (Hooks::default(), id(1), Timestamp::from_micros);
         for number in 0..100_i64 {
-            seen.came_again(format!("d{}", number / 2), at(number));
+            hooks.note(&hook, at(number), |seen| seen.came_again(format!("d{}", number / 2), at(number)));
         }
+        let seen = hooks.seen(&hook);
         assert_eq!((seen.repeated, seen.again.len()), (100, AGAIN));
-        assert_eq!((seen.again("d49"), seen.again("d42"), seen.again("d41")), (Some(at(99)), Some(at(85)), None));
+        assert_eq!(
+            ["d49", "d42", "d41"].map(|delivery| hooks.again(&hook, delivery)),
+            [Some(at(99)), Some(at(85)), None]
+        );
+        assert_eq!(hooks.again(&id(2), "d49"), None);
     }
 }

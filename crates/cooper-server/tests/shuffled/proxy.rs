@@ -11,7 +11,7 @@ use cooper_api::agent::wire::agent_service_client::AgentServiceClient;
 use cooper_api::agent::wire::agent_service_server::{AgentService, AgentServiceServer};
 use cooper_api::agent::wire::{
     AgentMessage, ContextChunk, FetchContextRequest, ServerMessage, SnapshotChunk, SnapshotStored, SourceCredential,
-    SourceCredentialRequest,
+    SourceCredentialRequest, TagClaim, TagClaimRequest,
 };
 use futures::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
@@ -146,5 +146,9 @@ impl AgentService for Shuffler {
         request: Request<SourceCredentialRequest>,
     ) -> Result<Response<SourceCredential>, Status> {
         self.0.server.clone().get_source_credential(request).await
+    }
+
+    async fn claim_tags(&self, request: Request<TagClaimRequest>) -> Result<Response<TagClaim>, Status> {
+        self.0.server.clone().claim_tags(request).await
     }
 }

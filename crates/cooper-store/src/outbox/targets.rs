@@ -112,7 +112,8 @@ pub(super) async fn refresh(tx: &mut SqliteConnection, registry: RegistryId, tar
     .during(WRITE)
 }
 
-/// Ends the pauses of targets that were not reached: an operator may allow now what kept them from that.
+/// Ends the pauses of targets that were not reached, or whose first delivery has not been tried since one was given up: an
+/// operator may allow now what kept them from that.
 pub(super) async fn bring_forward(
     tx: &mut SqliteConnection,
     registry: RegistryId,
@@ -121,7 +122,7 @@ pub(super) async fn bring_forward(
     let targets: Vec<String> = sqlx::query_scalar(
         "UPDATE outbox SET at = ?2 WHERE seq IN (
              SELECT o.seq FROM outbox_targets t INDEXED BY outbox_next
-             CROSS JOIN outbox o ON o.seq = t.seq AND o.state = 'due' AND o.last_at IS NOT NULL AND o.last_status IS NULL
+             CROSS JOIN outbox o ON o.seq = t.seq AND o.state = 'due' AND o.last_status IS NULL
              WHERE t.registry_id = ?1 AND (t.failures > 0) = 1 AND t.seq IS NOT NULL AND t.at > ?2)
          RETURNING target",
     )

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use cooper_engine::message::BaseImage;
-use cooper_engine::run::{Effect, Placement, Policy, Run, RunEvent, RunSource, SealedText, TagTarget};
+use cooper_engine::run::{Effect, Placement, Policy, Run, RunEvent, SealedText, TagTarget};
 use cooper_ports::logs::{AppendError, LogEnd, NewFrame};
 use cooper_ports::registry::{AttemptRef, PromoteError, PromotedTag, StagedTarget};
 use cooper_ports::runs::{AcceptError, Applied, ApplyError, SealedSecret, SecretKind};
@@ -14,7 +14,7 @@ use cooper_types::{
 use sqlx::{Row, SqliteConnection};
 
 use super::accept::insert_secret;
-use super::request;
+use super::{outside_tags, request};
 use crate::contexts::{run_number, snapshots};
 use crate::events;
 use crate::logs::append::{Author, append, complete};
@@ -185,6 +185,10 @@ impl Change<'_> {
         .execute(&mut *self.tx)
         .await
         .during("end attempt")?;
+        if self.run.origin.task.is_some() && !self.run.outside_tags(step).is_empty() {
+            let moved = self.run.moved_outside(step, attempt);
+            outside_tags::attempt_ended(self.tx, self.registry, self.run.id, attempt, &moved).await?;
+        }
         expire_of_attempt(self.tx, self.registry, self.run.id, attempt, self.now).await?;
         if self.run.keeps_staged(step, attempt) {
             return Ok(());
@@ -201,8 +205,7 @@ impl Change<'_> {
     ) -> Result<(), ApplyError> {
         let step = self.step(step)?.clone();
         let attempt = AttemptRef { run: self.run.id, step, attempt };
-        let branch = self.run.source.as_ref().and_then(RunSource::found).and_then(|found| found.branch.as_deref());
-        let order = self.run.origin.tag_order(branch);
+        let order = self.run.tag_order();
         let targets = staged(targets);
         let promoted = promote_staged(self.tx, self.registry, &attempt, &targets, order.as_ref(), self.now).await;
         let Promotion { moved, kept } = promoted.map_err(not_pushed)?;

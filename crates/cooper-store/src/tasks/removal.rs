@@ -24,7 +24,7 @@ const WAITING: &str = "DELETE FROM deliveries WHERE number IN (
          WHERE h.registry_id = ?1 AND h.task = ?2 LIMIT ?3) RETURNING hook";
 
 /// What else there may be much of.
-const PARTS: [&str; 5] = [
+const PARTS: [&str; 6] = [
     "DELETE FROM deliveries WHERE number IN (
              SELECT d.number FROM hooks h INDEXED BY hooks_by_task
              CROSS JOIN deliveries d INDEXED BY deliveries_by_turn
@@ -38,6 +38,8 @@ const PARTS: [&str; 5] = [
              SELECT name FROM seen_references WHERE registry_id = ?1 AND task = ?2 LIMIT ?3)",
     "DELETE FROM tag_order WHERE registry_id = ?1 AND task = ?2 AND (line, repository_id, tag) IN (
              SELECT line, repository_id, tag FROM tag_order WHERE registry_id = ?1 AND task = ?2 LIMIT ?3)",
+    "DELETE FROM outside_tags WHERE registry_id = ?1 AND task = ?2 AND (image, line) IN (
+             SELECT image, line FROM outside_tags WHERE registry_id = ?1 AND task = ?2 LIMIT ?3)",
 ];
 
 /// Removes what there may be much of; tells whether the task was there.

@@ -59,12 +59,10 @@ impl Attempt<'_> {
     }
 
     async fn upload_once(&self, snapshot: &Packed) -> Result<ContextId, UploadError> {
-        let mut channels = self.runner.channels.clone();
-        // Without a stream there is nobody to ask; the attempt's timeout bounds the wait.
-        let channel = channels.wait_for(Option::is_some).await.ok().and_then(|channel| channel.clone());
-        let channel = channel.ok_or_else(|| UploadError::Server(Status::cancelled("agent shuts down")))?;
+        // The attempt's timeout bounds the wait.
+        let client = link::current_client(&self.runner.channels, &self.runner.bearer).await;
+        let mut client = client.ok_or_else(|| UploadError::Server(Status::cancelled("agent shuts down")))?;
         let (sender, chunks) = mpsc::channel(4);
-        let mut client = link::client(channel, self.runner.bearer.clone());
         let send = self.send_chunks(&snapshot.archive, sender);
         let answer = client.put_snapshot(ReceiverStream::new(chunks));
         tokio::pin!(send);

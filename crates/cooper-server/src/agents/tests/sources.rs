@@ -158,6 +158,25 @@ async fn a_build_may_log_in_where_its_bases_are() {
 }
 
 #[tokio::test]
+async fn turns_at_tags_are_the_live_attempts_alone() {
+    let fixture = Fixture::new().await;
+    let mut agent = fixture.agent("one", &token(&fixture.core, "builders", &["agent"]).await).await;
+    let stranger = token(&fixture.core, "others", &["agent"]).await;
+    let built = accept(&fixture.core, Vec::new()).await;
+    let key = fixture.offer(built, &agent.agent).await;
+    let attempt = agent.take(key).await;
+    let claim = async |token: &SecretString, attempt| {
+        let named = attempt_message(key, attempt);
+        let request = wire::TagClaimRequest { key: named.key, attempt: named.attempt };
+        fixture.client().await.claim_tags(with_token(request, Some(token))).await.map(tonic::Response::into_inner)
+    };
+    assert_eq!(claim(&stranger, attempt).await.expect_err("refused").code(), Code::PermissionDenied);
+    assert_eq!(claim(&agent.token, AttemptNumber(9)).await.expect_err("over").code(), Code::FailedPrecondition);
+    let turn = claim(&agent.token, attempt).await.expect("answered");
+    assert_eq!(turn, wire::TagClaim::default(), "a build moves nothing, and the run is no task's");
+}
+
+#[tokio::test]
 async fn an_upload_that_nobody_needs_any_more_ends() {
     let fixture = Fixture::new().await;
     let mut agent = fixture.agent("one", &token(&fixture.core, "builders", &["agent"]).await).await;

@@ -1,5 +1,5 @@
-//! What is forgotten: deliveries that are old or too many, events whose runs are long gone, and orders of tags that no run
-//! can disturb any more. Each call takes a bounded part, so that whoever else writes has a turn in between.
+//! What is forgotten: deliveries that are old or too many, events whose runs are long gone, and orders of tags, here and
+//! in other registries, that no run can disturb any more. Each call takes a bounded part, so that whoever else writes has a turn in between.
 
 use cooper_ports::store_error::StoreError;
 use cooper_types::RegistryId;
@@ -8,6 +8,7 @@ use sqlx::{Row, SqliteConnection};
 
 use super::READ;
 use crate::Store;
+use crate::runs::outside_tags;
 use crate::sql_error::During;
 
 const PRUNE: &str = "forget what came to hooks";
@@ -68,6 +69,7 @@ pub(super) async fn prune(store: &Store, limit: u32) -> Result<u64, StoreError> 
         cuts.push((row.try_get::<String, _>("hook").during(READ)?, row.try_get::<i64, _>("cut").during(READ)?));
     }
     let orders = sqlx::query(ORDERS).bind(registry.0).bind(limit).fetch_all(store.readers()).await.during(READ)?;
+    let turns = outside_tags::over(store, limit).await?;
     store
         .write(async move |mut tx| {
             let mut gone = cut_off(&mut tx, registry, cuts, limit).await?;
@@ -80,6 +82,9 @@ pub(super) async fn prune(store: &Store, limit: u32) -> Result<u64, StoreError> 
             gone += events.execute(&mut *tx).await.during(PRUNE)?.rows_affected();
             for order in &orders {
                 gone += forget_order(&mut tx, registry, order).await?;
+            }
+            for turn in &turns {
+                gone += outside_tags::forget(&mut tx, registry, turn).await?;
             }
             Ok(gone)
         })

@@ -23,7 +23,9 @@ const MUCH: &str = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FRO
      INSERT INTO seen_references (registry_id, task, name) SELECT ?1, 'nightly', 'refs/heads/' || i FROM n;
      INSERT INTO repositories (id, registry_id, name, created) VALUES (1, ?1, 'app', 0);
      WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 700)
-     INSERT INTO tag_order (registry_id, task, line, repository_id, tag, run_number) SELECT ?1, 'nightly', 'l' || i, 1, 'v1', i FROM n";
+     INSERT INTO tag_order (registry_id, task, line, repository_id, tag, run_number) SELECT ?1, 'nightly', 'l' || i, 1, 'v1', i FROM n;
+     WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 700)
+     INSERT INTO outside_tags (registry_id, task, image, line, moved_by) SELECT ?1, 'nightly', 'r.io/a:' || i, '', i FROM n";
 
 #[tokio::test]
 async fn a_task_with_much_behind_it_goes_in_parts() {
@@ -81,6 +83,7 @@ async fn a_task_with_much_behind_it_goes_in_parts() {
         "SELECT count(*) FROM source_events",
         "SELECT count(*) FROM timer_firings",
         "SELECT count(*) FROM tag_order",
+        "SELECT count(*) FROM outside_tags",
         "SELECT count(*) FROM seen_references",
     ] {
         assert_eq!(count(sql).await, 0, "{sql}");

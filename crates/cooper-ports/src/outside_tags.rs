@@ -1,0 +1,61 @@
+//! Whose turn it is at a tag of another registry, which no transaction of the server's moves: runs of one task move it one
+//! after the other, and an older one not after a newer.
+
+use async_trait::async_trait;
+use cooper_engine::task::TagOrder;
+use cooper_types::{AttemptNumber, ImageRef, RunId};
+
+use crate::store_error::StoreError;
+
+/// What an attempt wants before it pushes to other registries.
+#[derive(Clone, Debug)]
+pub struct TagClaim {
+    /// The run.
+    pub run: RunId,
+    /// Its live attempt.
+    pub attempt: AttemptNumber,
+    /// How the run is put in order with others of its task.
+    pub order: TagOrder,
+    /// All tags that it will move, each with its registry.
+    pub images: Vec<ImageRef>,
+}
+
+/// What it gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TagTurn {
+    /// It may move the tags, but for those that a newer run has moved. It has its turn until the attempt ends.
+    Granted {
+        /// Those, with the newer runs.
+        newer: Vec<(ImageRef, RunId)>,
+    },
+    /// Another run of the task moves one of them now. Nothing is kept of the claim: it is to be made again.
+    Taken {
+        /// The tag.
+        image: ImageRef,
+        /// The other run.
+        by: RunId,
+    },
+}
+
+/// Why a claim got no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// The attempt is over or was never.
+    #[error("attempt {attempt} of run {run} is over")]
+    NotLive {
+        /// The run.
+        run: RunId,
+        /// The attempt.
+        attempt: AttemptNumber,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Keeps the turns.
+#[async_trait]
+pub trait OutsideTagStore: Send + Sync {
+    /// Takes the turn at all of the tags, or at none.
+    async fn claim_tags(&self, claim: TagClaim) -> Result<TagTurn, ClaimError>;
+}
