@@ -28,11 +28,9 @@ pub enum TagTurn {
         /// Those, with the newer runs.
         newer: Vec<(ImageRef, RunId)>,
     },
-    /// Another run of the task moves one of them now. Nothing is kept of the claim: it is to be made again.
+    /// Another push of the task moves one of them now. Nothing is kept of the claim: it is to be made again.
     Taken {
-        /// The tag.
-        image: ImageRef,
-        /// The other run.
+        /// Its run.
         by: RunId,
     },
 }

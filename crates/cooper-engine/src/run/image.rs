@@ -42,7 +42,8 @@ impl Run {
         targets
     }
 
-    /// The tags of other registries that a push moves, each once. What a stage leaves there is the run's alone.
+    /// The tags of other registries that a push moves in the task's order, each once. A stage's are not among them: others of
+    /// the run name what it leaves by digest, so it has to leave it (decision 0061).
     pub fn outside_tags(&self, step: usize) -> Vec<ImageRef> {
         let Work::Push(PushWork { names, is_stage: false, .. }) = &self.plan.steps[step].work else {
             return Vec::new();

@@ -24,7 +24,7 @@ pub(super) async fn claim(
         ClaimError::Store(error) => Status::unavailable(chain(&error)),
     })?;
     Ok(match turn {
-        TagTurn::Taken { by, .. } => wire::TagClaim { taken_by: by.to_string(), newer: Vec::new() },
+        TagTurn::Taken { by } => wire::TagClaim { taken_by: by.to_string(), newer: Vec::new() },
         TagTurn::Granted { newer } => {
             let newer = newer.into_iter().map(|(image, run)| wire::NewerTag {
                 registry: image.registry.map(|registry| registry.to_string()).unwrap_or_default(),

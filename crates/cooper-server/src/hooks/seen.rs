@@ -108,7 +108,7 @@ impl Hooks {
             LookWay::Forge => pulls,
         });
         match planned {
-            Some(planned) if said < now => planned,
+            Some(planned) if said < now => planned.max(now),
             Some(planned) => said.min(planned),
             None => said,
         }

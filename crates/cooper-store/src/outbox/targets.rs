@@ -112,8 +112,8 @@ pub(super) async fn refresh(tx: &mut SqliteConnection, registry: RegistryId, tar
     .during(WRITE)
 }
 
-/// Ends the pauses of targets that were not reached, or whose first delivery has not been tried since one was given up: an
-/// operator may allow now what kept them from that.
+/// Ends the pauses of targets that were not reached, or that have given one up and not tried the next: an operator
+/// may allow now what kept them from that.
 pub(super) async fn bring_forward(
     tx: &mut SqliteConnection,
     registry: RegistryId,

@@ -17,9 +17,9 @@ const CLAIM: &str = "take a turn at a tag";
 const END: &str = "end a turn at a tag";
 const PRUNE: &str = "forget turns at tags";
 
-/// Another run of the task that moves the tag now. One whose attempt is over moves nothing any more.
+/// The run of another attempt of the task that moves the tag now. One that is over moves nothing any more.
 const TAKEN: &str = "SELECT o.moving FROM outside_tags o
-     WHERE o.registry_id = ?1 AND o.task = ?2 AND o.image = ?3 AND o.moving <> ?4 AND EXISTS (
+     WHERE o.registry_id = ?1 AND o.task = ?2 AND o.image = ?3 AND (o.moving, o.attempt) <> (?4, ?5) AND EXISTS (
          SELECT 1 FROM live_attempts l
          WHERE l.registry_id = ?1 AND l.run_number = o.moving AND l.attempt = o.attempt)
      LIMIT 1";
@@ -38,37 +38,55 @@ const OVER: &str = "SELECT o.task, o.image, o.line, o.moved_by, o.moving, o.atte
 impl OutsideTagStore for Store {
     async fn claim_tags(&self, claim: TagClaim) -> Result<TagTurn, ClaimError> {
         let registry = self.registry_id();
+        // Who waits asks often, and writes nothing as long as that is of no use.
+        let mut connection = self.readers().acquire().await.during(CLAIM).map_err(ClaimError::Store)?;
+        if let Some(by) = taken(&mut connection, registry, &claim).await? {
+            return Ok(TagTurn::Taken { by });
+        }
+        drop(connection);
         self.write(async move |mut tx| claimed(&mut tx, registry, &claim).await).await
     }
 }
 
 async fn claimed(tx: &mut SqliteConnection, registry: RegistryId, claim: &TagClaim) -> Result<TagTurn, ClaimError> {
-    let TagClaim { run, attempt, order, images } = claim;
-    if !is_live(tx, registry, *run, *attempt).await? {
-        return Err(ClaimError::NotLive { run: *run, attempt: *attempt });
-    }
     // All or nothing: who had some and waited for others would have others wait for those.
-    for image in images {
-        let taken: Option<i64> = sqlx::query_scalar(TAKEN)
-            .bind(registry.0)
-            .bind(order.task.key())
-            .bind(image.to_string())
-            .bind(run_number(*run))
-            .fetch_optional(&mut *tx)
-            .await
-            .during(CLAIM)?;
-        if let Some(by) = taken {
-            return Ok(TagTurn::Taken { image: image.clone(), by: run_id(by, CLAIM)? });
-        }
+    if let Some(by) = taken(tx, registry, claim).await? {
+        return Ok(TagTurn::Taken { by });
     }
     let mut newer = Vec::new();
-    for image in images {
-        match newer_run(tx, registry, *run, order, image).await? {
+    for image in &claim.images {
+        match newer_run(tx, registry, claim.run, &claim.order, image).await? {
             Some(by) => newer.push((image.clone(), by)),
             None => take(tx, registry, claim, image).await?,
         }
     }
     Ok(TagTurn::Granted { newer })
+}
+
+/// The run that moves one of a live attempt's tags now.
+async fn taken(
+    connection: &mut SqliteConnection,
+    registry: RegistryId,
+    claim: &TagClaim,
+) -> Result<Option<RunId>, ClaimError> {
+    if !is_live(connection, registry, claim.run, claim.attempt).await? {
+        return Err(ClaimError::NotLive { run: claim.run, attempt: claim.attempt });
+    }
+    for image in &claim.images {
+        let taken: Option<i64> = sqlx::query_scalar(TAKEN)
+            .bind(registry.0)
+            .bind(claim.order.task.key())
+            .bind(image.to_string())
+            .bind(run_number(claim.run))
+            .bind(i64::try_from(claim.attempt.0).stored(CLAIM)?)
+            .fetch_optional(&mut *connection)
+            .await
+            .during(CLAIM)?;
+        if let Some(by) = taken {
+            return Ok(Some(run_id(by, CLAIM)?));
+        }
+    }
+    Ok(None)
 }
 
 /// The newer run of the order that a tag is left to.

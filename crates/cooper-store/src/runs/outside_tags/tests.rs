@@ -43,9 +43,19 @@ impl Fixture {
     }
 
     async fn claims(&self, run: u64, line: &str, yields: bool, images: &[&str]) -> Result<TagTurn, ClaimError> {
+        self.attempt_claims((run, run), line, yields, images).await
+    }
+
+    async fn attempt_claims(
+        &self,
+        (run, attempt): (u64, u64),
+        line: &str,
+        yields: bool,
+        images: &[&str],
+    ) -> Result<TagTurn, ClaimError> {
         let order = TagOrder { task: TaskName::parse("Nightly").unwrap(), line: line.to_owned(), yields };
         let images = images.iter().map(|image| image_of(image)).collect();
-        let claim = TagClaim { run: RunId::from_number(run), attempt: AttemptNumber(run), order, images };
+        let claim = TagClaim { run: RunId::from_number(run), attempt: AttemptNumber(attempt), order, images };
         self.store.claim_tags(claim).await
     }
 
@@ -87,7 +97,7 @@ async fn runs_of_a_task_move_a_tag_one_after_the_other_and_none_takes_it_back() 
     assert_eq!(fixture.claims(2, MAIN, true, &[LATEST, OWN]).await.unwrap(), granted(&[]));
     // Asked again, as after an answer that was lost.
     assert_eq!(fixture.claims(2, MAIN, true, &[LATEST, OWN]).await.unwrap(), granted(&[]));
-    let taken = TagTurn::Taken { image: image_of(LATEST), by: RunId::from_number(2) };
+    let taken = TagTurn::Taken { by: RunId::from_number(2) };
     for (run, line) in [(1, MAIN), (4, MAIN), (4, "refs/heads/other"), (4, "")] {
         // It holds nothing meanwhile that others would wait for.
         assert_eq!(fixture.claims(run, line, true, &["r.io/x:1", LATEST]).await.unwrap(), taken, "run {run} of {line}");
@@ -108,6 +118,20 @@ async fn runs_of_a_task_move_a_tag_one_after_the_other_and_none_takes_it_back() 
     assert_eq!(fixture.claims(3, "refs/heads/other", true, &[LATEST]).await.unwrap(), granted(&[]));
     let over = fixture.claims(4, MAIN, true, &[LATEST]).await.unwrap_err();
     assert!(matches!(over, ClaimError::NotLive { .. }), "{over:?}");
+}
+
+#[tokio::test]
+async fn two_pushes_of_a_run_have_a_turn_each() {
+    let fixture = Fixture::new().await;
+    fixture.begins(7).await;
+    let second =
+        "INSERT INTO live_attempts (registry_id, run_number, step_id, attempt, fence) VALUES (1, 7, 'again', 8, 1)";
+    fixture.change(second.to_owned()).await;
+    assert_eq!(fixture.claims(7, MAIN, true, &[LATEST]).await.unwrap(), granted(&[]));
+    let taken = TagTurn::Taken { by: RunId::from_number(7) };
+    assert_eq!(fixture.attempt_claims((7, 8), MAIN, true, &[LATEST]).await.unwrap(), taken);
+    fixture.change("DELETE FROM live_attempts WHERE attempt = 7".to_owned()).await;
+    assert_eq!(fixture.attempt_claims((7, 8), MAIN, true, &[LATEST]).await.unwrap(), granted(&[]));
 }
 
 #[tokio::test]

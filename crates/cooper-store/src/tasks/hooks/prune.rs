@@ -1,5 +1,6 @@
-//! What is forgotten: deliveries that are old or too many, events whose runs are long gone, and orders of tags, here and
-//! in other registries, that no run can disturb any more. Each call takes a bounded part, so that whoever else writes has a turn in between.
+//! What is forgotten: deliveries that are old or too many, events whose runs are long gone, and orders of tags, here and in
+//! other registries, that no run can disturb any more. Each call takes a bounded part, so that whoever else writes has a
+//! turn in between.
 
 use cooper_ports::store_error::StoreError;
 use cooper_types::RegistryId;
