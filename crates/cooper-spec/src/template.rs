@@ -26,8 +26,6 @@ pub struct RunVariables {
     pub git_tag: String,
     /// `.Run.TriggeredBy`
     pub triggered_by: String,
-    /// `.Run.SharedVolume`, the workspace's volume.
-    pub shared_volume: String,
     /// `.Run.OSVersion`
     pub os_version: String,
     /// `.Run.TaskName`; empty for a quick run.
@@ -76,7 +74,6 @@ impl RunVariables {
             repository: String::new(),
             git_tag: String::new(),
             triggered_by: String::new(),
-            shared_volume: String::new(),
             os_version: String::new(),
             task_name: String::new(),
         }
@@ -99,7 +96,8 @@ impl RunVariables {
             Variable::Registry => self.registry.as_str().to_owned(),
             Variable::RegistryName => self.registry.as_str().split('.').next().unwrap_or_default().to_owned(),
             Variable::Date => date(self.created),
-            Variable::SharedVolume => self.shared_volume.clone(),
+            // No step has an engine to which a volume's name could be said.
+            Variable::SharedVolume => String::new(),
             Variable::Os => self.platform.os().to_owned(),
             Variable::Architecture => self.platform.architecture().to_owned(),
             Variable::OsVersion => self.os_version.clone(),

@@ -13,25 +13,30 @@ use super::inputs::{NamedText, SetValue, TaskInputs};
 use super::lines::Source;
 use super::yaml::{self, Kind, Node};
 
+/// What ACR's steps mount the workspace by. Here they have it already, and no engine that could mount it: the field is left
+/// out, so that who reads it is told.
+pub(super) const SHARED_VOLUME: &str = "SharedVolume";
+
 /// All that a template of this file sees.
 pub(super) fn of(inputs: &TaskInputs, secrets: &BTreeMap<String, SecretString>) -> Result<Value, Fault> {
-    let run = run(&inputs.run);
+    let mut run = run(&inputs.run);
+    let run_json = json(&Value::Map(run.clone()));
+    run.remove(SHARED_VOLUME);
     let values = values(inputs.values.as_ref(), &inputs.set)?;
     let secrets = secrets.iter().map(|(id, value)| (id.clone(), Value::String(value.expose().to_owned()))).collect();
     let build = BTreeMap::from([("ID".to_owned(), Value::String(inputs.run.id.to_string()))]);
     Ok(Value::Map(BTreeMap::from([
-        ("RunJSON".to_owned(), Value::String(shell_quoted(&json(&run)))),
+        ("RunJSON".to_owned(), Value::String(shell_quoted(&run_json))),
         ("ValuesJSON".to_owned(), Value::String(shell_quoted(&json(&values)))),
-        ("Run".to_owned(), run),
+        ("Run".to_owned(), Value::Map(run)),
         ("Build".to_owned(), Value::Map(build)),
         ("Values".to_owned(), values),
         ("Secrets".to_owned(), Value::Map(secrets)),
     ])))
 }
 
-fn run(variables: &RunVariables) -> Value {
-    let all = variables.all().into_iter().map(|(name, value)| (name.to_owned(), Value::String(value)));
-    Value::Map(all.collect())
+fn run(variables: &RunVariables) -> BTreeMap<String, Value> {
+    variables.all().into_iter().map(|(name, value)| (name.to_owned(), Value::String(value))).collect()
 }
 
 /// The values file with what was set on top of it.

@@ -2,6 +2,7 @@
 
 use crate::gotemplate::Missing;
 
+use super::data::SHARED_VOLUME;
 use super::fault::Fault;
 use super::fields::clip;
 use super::lines::Lines;
@@ -23,6 +24,11 @@ pub(super) fn warnings(lines: &Lines<'_>, missing: Vec<Missing>) -> Vec<Fault> {
 
 fn told(missing: &Missing) -> (String, String) {
     let name = format!("{}.{}", missing.of, clip(&missing.key));
+    if (missing.of.as_str(), missing.key.as_str()) == (".Run", SHARED_VOLUME) {
+        let way =
+            "every step has the workspace as its directory /workspace, and no engine that could mount it elsewhere";
+        return (format!("`{name}` renders as nothing"), way.to_owned());
+    }
     let is_not = match missing.of.as_str() {
         ".Secrets" => format!("secret `{}` is not declared", clip(&missing.key)),
         ".Run" | ".Build" | "" => format!("`{name}` is unknown"),

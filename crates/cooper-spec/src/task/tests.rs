@@ -4,6 +4,7 @@ mod faults;
 mod hostile;
 mod meaning;
 mod told;
+mod variables;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
