@@ -2,6 +2,7 @@
 
 mod faults;
 mod hostile;
+mod json;
 mod meaning;
 mod told;
 mod variables;
@@ -148,31 +149,6 @@ task.yaml:6:7: step id `a b` holds a blank; write letters, digits, `-`, `_` and 
 }
 
 #[test]
-fn json_holds_every_effective_property() {
-    let text = "env: [A=1]\nvolumes:\n- name: v\n  secret: {f: YQ==}\nsteps:\n- id: b\n  build: -t app -f D --build-arg X='a b' .\n- cmd: -t \
-                img sh -c 'echo \"x\"'\n  detach: on\n  volumeMounts: [{name: v, mountPath: /run/v}]\n- push: [app]\n  when: [b]\n";
-    let shown = task(text).to_json(&Platform::LINUX_AMD64);
-    let steps = shown["steps"].as_array().expect("steps");
-    let brief: Vec<String> =
-        steps.iter().map(|step| format!("{} {} {}", step["id"], step["type"], step["dependsOn"])).collect();
-    assert_eq!(brief, [r#""b" "build" []"#, r#""acb_step_1" "cmd" ["b"]"#, r#""acb_step_2" "push" ["b"]"#]);
-    assert_eq!(steps[0]["build"], "-t app:latest -f D --build-arg 'X=a b' .");
-    assert_eq!(steps[0]["buildOptions"]["tags"][0], "app:latest");
-    assert_eq!((&steps[0]["when"][0], &steps[0]["platforms"][0]), (&"-".into(), &"linux/amd64".into()));
-    assert_eq!(steps[1]["cmd"], r#"-t img:latest sh -c 'echo "x"'"#);
-    assert_eq!(
-        (&steps[1]["detach"], &steps[1]["retryDelay"], &steps[1]["timeout"]),
-        (&true.into(), &5.into(), &600.into())
-    );
-    assert_eq!(steps[1]["network"], "acb_default_network");
-    assert_eq!(steps[1]["env"][0], "A=1");
-    assert_eq!(steps[1]["volumeMounts"][0]["mountPath"], "/run/v");
-    assert_eq!(steps[2]["push"][0], "app:latest");
-    assert!(steps[2].get("env").is_none() && steps[2].get("cmd").is_none());
-    assert!(!shown.to_string().contains("YQ=="));
-}
-
-#[test]
 fn every_example_is_right() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/tasks");
     let mut seen = 0;
@@ -191,6 +167,15 @@ fn every_example_is_right() {
         seen += 1;
     }
     assert!(seen >= 8, "{seen} examples");
+}
+
+#[test]
+fn the_file_of_the_readme_is_right() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).expect("a text");
+    let blocks = readme.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let files: Vec<&str> = blocks.filter(|text| text.starts_with("version:")).collect();
+    assert!(!files.is_empty());
+    assert!(files.iter().all(|text| warnings(text).is_empty()));
 }
 
 #[test]

@@ -17,6 +17,13 @@ fn environments_merge() {
         ["X=a,b", "A=1", "B=2", "OPTS=a,b", "R=1", "S=2"]
     );
     assert_eq!(env("[]", "[\"A='x y'\", 'B=x y', 'C=1', 'C=2', 'D=']", &[]), ["A=x y", "B=x y", "C=2", "D="]);
+    // What stands before the image wins over everything.
+    let step = &task("env: [A=task, D=task]\nsteps:\n- cmd: -e A=flag --env B=flag -e A=last img -e A=word\n  env: [A=step, C=step]\n").steps[0];
+    let pairs: Vec<String> = step.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(
+        (pairs, cmd(step).as_str()),
+        (["C=step", "D=task", "B=flag", "A=last"].map(str::to_owned).into(), "img:latest -e|A=word")
+    );
     check("env: [FOO]\nsteps: []\n", "task.yaml:1:7: entry `FOO` of env is not NAME=VALUE");
     let mut inputs = inputs("steps: []\n");
     inputs.environment = vec!["FOO".to_owned()];
