@@ -4,6 +4,9 @@ use cooper_types::Scope;
 
 use super::*;
 use crate::timer::{Expression, Schedule, Zone};
+use crate::trigger::name::{CommitId, RefName};
+use crate::trigger::provider::Provider;
+use crate::trigger::{Definition, Firing, FiringKind};
 
 fn at(text: &str) -> Timestamp {
     let time: jiff::Timestamp = text.parse().expect("RFC 3339");
@@ -189,36 +192,68 @@ fn a_disabled_timer_has_no_next_instant() {
     assert_eq!(Timer { enabled: false, ..on }.next_after(at("2026-01-01T03:00:00Z")), None);
 }
 
+fn reference(text: &str) -> RefName {
+    RefName::parse(text).expect("valid")
+}
+
+fn pull_request() -> FiringKind {
+    FiringKind::PullRequest { number: 7, head: reference("topic"), base: reference("main"), fork: None }
+}
+
+fn source_cause(kind: FiringKind) -> Cause {
+    let commit = CommitId::parse(&"a".repeat(40)).expect("valid");
+    let firing =
+        Firing { kind, commit, before: None, definition: Definition::Commit, untrusted: true, notes: Vec::new() };
+    Cause::Source(Box::new(SourceCause {
+        trigger: cooper_types::TriggerName::parse("t").expect("valid"),
+        provider: Provider::GitHub,
+        repository: "https://git.example/app.git".to_owned(),
+        delivery: None,
+        cancel_superseded: false,
+        firing,
+    }))
+}
+
+#[test]
+fn whoever_was_not_asked_for_by_hand_leaves_a_tag_to_a_newer_run_of_its_line() {
+    let timer = TimerName::parse("t").expect("valid");
+    let timer = |missed: bool| Cause::Timer { timer: timer.clone(), occurrence: at("2026-01-01T00:00:00Z"), missed };
+    let wave = Cause::BaseImage { wave: cooper_types::WaveId::from_number(1), images: Vec::new() };
+    let task = made(docker()).expect("a task").of_run();
+    let all = "";
+    for (cause, without_branch, on_topic, yields) in [
+        (Cause::Manual, all, "refs/heads/topic", false),
+        (Cause::For { by: PrincipalName::parse("ben").expect("valid") }, all, "refs/heads/topic", false),
+        (timer(false), all, "refs/heads/topic", true),
+        (timer(true), all, "refs/heads/topic", true),
+        (wave, all, "refs/heads/topic", true),
+        // The event says it, whatever the source was found to be on.
+        (source_cause(FiringKind::Commit { branch: reference("a/b") }), "refs/heads/a/b", "refs/heads/a/b", true),
+        (source_cause(FiringKind::Tag { tag: reference("v1") }), "refs/tags/v1", "refs/tags/v1", true),
+        (source_cause(pull_request()), "pull-request/7", "pull-request/7", true),
+    ] {
+        let origin = Origin { cause, task: Some(task.clone()), ..Origin::default() };
+        for (branch, line) in [(None, without_branch), (Some("topic"), on_topic)] {
+            let expect = TagOrder { task: task.name.clone(), line: line.to_owned(), yields };
+            assert_eq!(origin.tag_order(branch), Some(expect), "{:?} on {branch:?}", origin.cause);
+        }
+        assert_eq!(Origin { task: None, ..origin }.tag_order(Some("topic")), None, "a quick run has no order");
+    }
+}
+
 #[test]
 fn a_rerun_has_the_branch_and_the_tag_of_the_event_that_it_repeats() {
-    use crate::trigger::name::{CommitId, RefName};
-    use crate::trigger::provider::Provider;
-    use crate::trigger::{Definition, Firing, FiringKind};
     use cooper_spec::template::RunVariables;
     use cooper_types::{RegistryName, RunId};
 
-    let name = |text: &str| RefName::parse(text).expect("valid");
-    let pull = FiringKind::PullRequest { number: 7, head: name("topic"), base: name("main"), fork: None };
     for (kind, branch, tag) in [
-        (FiringKind::Commit { branch: name("main") }, "main", ""),
-        (FiringKind::Tag { tag: name("v1") }, "", "v1"),
-        (pull, "main", ""),
+        (FiringKind::Commit { branch: reference("main") }, "main", ""),
+        (FiringKind::Tag { tag: reference("v1") }, "", "v1"),
+        (pull_request(), "main", ""),
     ] {
-        let commit = CommitId::parse(&"a".repeat(40)).expect("valid");
-        let firing =
-            Firing { kind, commit, before: None, definition: Definition::Commit, untrusted: true, notes: Vec::new() };
-        let cause = SourceCause {
-            trigger: cooper_types::TriggerName::parse("t").expect("valid"),
-            provider: Provider::GitHub,
-            repository: "https://git.example/app.git".to_owned(),
-            delivery: None,
-            cancel_superseded: false,
-            firing,
-        };
         let task = made(docker()).expect("a task").of_run();
         let is_pull = |kind: &FiringKind| matches!(kind, FiringKind::PullRequest { .. });
-        let first =
-            Origin { cause: Cause::Source(Box::new(cause)), task: Some(task), untrusted: true, ..Origin::default() };
+        let first = Origin { cause: source_cause(kind), task: Some(task), untrusted: true, ..Origin::default() };
         let registry = RegistryName::parse("localhost:5000").expect("valid");
         let of = |origin: &Origin| {
             let now = at("2026-01-01T00:00:00Z");
