@@ -90,8 +90,9 @@ fn a_step_purges_by_the_servers_own_program() {
     push(&server, 2);
     let task = Context::empty().file(
         "acr-task.yaml",
-        "version: v1.1.0\nsteps:\n- cmd: acr purge --filter 'team/app:^dev-' --ago 0d --dry-run\n\
-         - cmd: mcr.microsoft.com/acr/acr-cli:0.14 purge --filter 'team/app:^dev-|^v1$' --ago 0d --untagged\n",
+        "version: v1.1.0\nsteps:\n- cmd: acr version\n- cmd: acr purge --filter 'team/app:^dev-' --ago 0d --dry-run\n\
+         - cmd: mcr.microsoft.com/acr/acr-cli:0.14 purge -r $Registry -c none --verbose --filter 'team/app:^dev-|^v1$' \
+         --ago 0d --untagged\n",
     );
     // Who may not delete does not delete by a step either.
     let scopes = ["--scope", "run", "--scope", "read", "--scope", "repository:*:pull,push"];
@@ -100,6 +101,7 @@ fn a_step_purges_by_the_servers_own_program() {
     let token = folder.join("token").display().to_string();
     let refused = server.cooper(&["run", "--token-file", &token, &task.display()]);
     assert_eq!(refused.code, Some(1), "{refused}");
+    assert!(refused.stdout.lines().any(|line| line.starts_with("Version: ")), "{refused}");
     assert!(refused.stdout.contains("Number of tags to be deleted: 2"), "{refused}");
     assert!(refused.stdout.contains("does not allow to delete team/app"), "{refused}");
     assert_eq!(tags(&server), ["dev-1", "dev-2", "v1", "v2"]);
@@ -112,6 +114,30 @@ fn a_step_purges_by_the_servers_own_program() {
     let path = "/v2/cooperage/acr-cli/blobs/uploads/";
     let header = format!("Authorization: Basic {}", STANDARD.encode(format!("tester:{}", server.token())));
     assert_eq!(request(server.authority(), "POST", path, &[&header], b"").unwrap().status, 403);
+}
+
+#[test]
+fn acrs_client_purges_with_the_login_that_it_is_given() {
+    let server = server();
+    push(&server, 1);
+    let (registry, token) = (format!("localhost:{}", server.port()), server.token());
+    let acr = |login: &[&str]| {
+        let purge = ["acr", "purge", "--registry", &registry, "--filter", "team/app:^dev-", "--ago", "0d"];
+        server.cooper(&[&purge[..], login].concat())
+    };
+    for wrong in [&[][..], &["-u", "tester", "-p", "guessed"]] {
+        let refused = acr(wrong);
+        assert!(refused.code == Some(5) && refused.stdout.is_empty(), "{refused}");
+    }
+    acr(&["-u", "tester"]).expect(2).error_names(&["required"]);
+    assert_eq!(tags(&server), ["dev-1", "v1"]);
+    let purged = acr(&["-u", "tester", "-p", &token, "--config", "none", "--verbose"]).ok();
+    assert!(purged.stdout.contains(&format!("Deleted: {registry}/team/app:dev-1\n")), "{purged}");
+    assert_eq!(tags(&server), ["v1"]);
+    // A token needs no name.
+    let purge = ["acr", "purge", "-r", &registry, "-p", &token, "--untagged-only", "--filter", "team/app:none"];
+    let purged = server.cooper(&purge).ok();
+    assert_eq!(purged.stdout, "Number of deleted tags: 0\nNumber of deleted manifests: 0\n");
 }
 
 /// The example's nightly task, for images of any age.

@@ -54,20 +54,19 @@ pub(crate) async fn run(args: &AcrArgs, environment: &Environment) -> Result<Exi
     match &args.command {
         AcrCommand::Version => output::line(&format!("Version: {}", env!("CARGO_PKG_VERSION")))?,
         AcrCommand::Purge(args) => {
-            let registry = match &args.registry {
-                Some(registry) => registry.clone(),
-                None => environment.text(REGISTRY)?.ok_or_else(|| {
-                    Fault::usage("the registry is not known")
-                        .with_hint("name it with --registry, or in a step of a run")
-                })?,
-            };
+            let own = environment.text(REGISTRY)?;
+            // A step that names the run's registry means what it has without a name.
+            let is_own = args.registry.is_none() || args.registry == own;
+            let registry = args.registry.clone().or(own).ok_or_else(|| {
+                Fault::usage("the registry is not known").with_hint("name it with --registry, or in a step of a run")
+            })?;
             let login = match &args.password {
                 Some(password) => Login::Password {
                     username: args.username.clone().unwrap_or_else(|| "cooper".to_owned()),
                     password: SecretString::new(password.clone()),
                 },
                 // It is for the run's registry alone.
-                None if args.registry.is_none() => match environment.text(ACR_PASSWORD)? {
+                None if is_own => match environment.text(ACR_PASSWORD)? {
                     Some(password) => {
                         Login::Password { username: "cooper".to_owned(), password: SecretString::new(password) }
                     }
@@ -76,7 +75,7 @@ pub(crate) async fn run(args: &AcrArgs, environment: &Environment) -> Result<Exi
                 None => Login::Nobody,
             };
             // The image has nothing that looks names up, and no certificates.
-            let told = if args.registry.is_none() { environment.text(ACR_ADDRESS)? } else { None };
+            let told = if is_own { environment.text(ACR_ADDRESS)? } else { None };
             if let Some(told) = told.as_deref().filter(|told| !is_loopback(told)) {
                 return Err(Fault::usage(format!("{ACR_ADDRESS} is `{told}`, which is no address of loopback")).into());
             }
