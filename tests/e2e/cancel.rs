@@ -34,6 +34,17 @@ fn a_run_ends_when_its_time_is_up() {
     server.cooper(&["build", "-t", "slow:1", "--timeout", "3", &context.display()]).expect(4);
     assert_eq!(server.run("ca2")["status"], "Timeout");
     pause.is_ended();
+
+    // A stored task's: what it says when it is run counts, for its command as well.
+    let pause = Pause::new();
+    let command = format!("{base} {}", pause.command());
+    server.cooper(&["task", "create", "slow1", "-c", "/dev/null", "--cmd", &command, "--timeout", "3"]).ok();
+    server.cooper(&["task", "update", "slow1", "--timeout", "5"]).ok();
+    let log = server.cooper(&["task", "run", "slow1"]).expect(4).stdout;
+    assert!(log.contains("Timeout(sec): 28800"), "the step has no limit of its own: {log}");
+    let run = server.run("ca3");
+    assert_eq!((&run["status"], &run["timeout"], &run["task"]), (&"Timeout".into(), &5.into(), &"slow1".into()));
+    pause.is_ended();
 }
 
 #[test]

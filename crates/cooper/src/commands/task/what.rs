@@ -6,9 +6,9 @@ use std::path::Path;
 
 use clap::{Args, ValueEnum};
 use cooper_api::rest::{
-    BaseImageTriggerSettings, BaseImageTriggerType, DEFAULT_TIMEOUT_SECONDS, DockerStepSettings, EncodedStepSettings,
-    FileStepSettings, MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, SetTaskCredential, StepSettings, TaskSettings,
-    TaskStatus, TaskValue, UpdatePayloadType,
+    BaseImageTriggerSettings, BaseImageTriggerType, DockerStepSettings, EncodedStepSettings, FileStepSettings,
+    MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, SetTaskCredential, StepSettings, TaskSettings, TaskStatus, TaskValue,
+    UpdatePayloadType,
 };
 use cooper_spec::source::{RemoteSource, SourceLocation};
 use cooper_types::SourceHost;
@@ -346,7 +346,8 @@ impl WhatArgs {
 
     fn encoded(&self, context_path: Option<String>) -> Result<StepSettings, Fault> {
         let local = match (&self.cmd, &self.file) {
-            (Some(command), _) => Some(LocalTask::of_command(command, self.timeout.unwrap_or(DEFAULT_TIMEOUT_SECONDS))),
+            // The run's own time limit, which `update` changes alone, is the one that counts.
+            (Some(command), _) => Some(LocalTask::of_command(command, MAX_TIMEOUT_SECONDS)),
             (None, Some(file)) => Some(LocalTask::read(file, None)?),
             (None, None) => None,
         };
