@@ -1,7 +1,7 @@
 //! What `acr purge` would delete: its filters, its ages, and the choice of tags and manifests (contract §8.1).
 //!
-//! Who lists and who deletes is the caller's business. Filters are matched in linear time: there is no lookaround and no
-//! back-reference, and so no limit for the time of one.
+//! Who lists and who deletes is the caller's business. Filters have lookaround and back-references, as ACR's have; what
+//! bounds one is a number of steps for each name, not a time.
 
 mod ago;
 mod choice;
