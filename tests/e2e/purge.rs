@@ -207,6 +207,42 @@ fn a_purge_that_is_refused_says_how_far_it_came() {
     assert_eq!(["a/app", "b/app", "c/app"].map(is_there), [false, true, true]);
 }
 
+#[test]
+fn manifests_without_a_tag_go_alone_and_from_all_repositories() {
+    let server = server();
+    let context = Context::new("FROM scratch\nCOPY file /file\n").file("file", "content\n");
+    let names = ["a/app", "b/app", "c/app"];
+    let digests = names.map(|name| {
+        let run = server.build(&["-t", &format!("{name}:dev-1")], &context);
+        run["outputImages"][0]["digest"].as_str().unwrap().to_owned()
+    });
+    for name in ["a/app:dev-1", "c/app:dev-1"] {
+        server.cooper(&["repository", "untag", name]).ok();
+    }
+    let left = || [0, 1, 2].map(|at| server.registry(&format!("/v2/{}/manifests/{}", names[at], digests[at])).status);
+    assert_eq!(left(), [200; 3]);
+    // In as many pages as there are repositories, and with as much at once as there may be.
+    let purge = ["purge", "--untagged-only", "--repository-page-size", "1", "--concurrency", "99"];
+    let dry = server.cooper(&[&purge[..], &["--dry-run"]].concat()).ok();
+    let line = |did: &str, at: usize| format!("{did}: localhost:{}/{}@{}", server.port(), names[at], digests[at]);
+    for line in [line("Would delete", 0), line("Would delete", 2), "Number of manifests to be deleted: 2".to_owned()] {
+        assert!(dry.stdout.lines().any(|one| one == line), "{line}\n{dry}");
+    }
+    assert_eq!(left(), [200; 3], "a dry run deletes nothing");
+    // Those that were just pushed are not a day old.
+    let young = server.cooper(&[&purge[..], &["--ago", "1d"]].concat()).ok();
+    assert_eq!(young.stdout, "Number of deleted tags: 0\nNumber of deleted manifests: 0\n");
+    let some = server.cooper(&[&purge[..], &["--filter", "c/.*:none"]].concat()).ok();
+    assert!(some.stdout.lines().any(|one| one == line("Deleted", 2)), "{some}");
+    assert_eq!(left(), [200, 200, 404], "of the filter's repositories, whatever it says of tags");
+    let all = server.cooper(&purge).ok();
+    assert!(all.stdout.lines().any(|one| one == line("Deleted", 0)), "{all}");
+    assert!(all.stdout.ends_with("Number of deleted tags: 0\nNumber of deleted manifests: 1\n"), "{all}");
+    assert_eq!(left(), [404, 200, 404]);
+    assert_eq!(server.registry("/v2/b/app/manifests/dev-1").status, 200);
+    server.expect_quiet_log();
+}
+
 /// Hands connections on to a server.
 fn relay(listener: TcpListener, to: String) {
     std::thread::spawn(move || {

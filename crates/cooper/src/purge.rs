@@ -265,3 +265,50 @@ fn manifest_facts(manifest: ListedManifest) -> ManifestFacts {
         is_locked: manifest.is_locked,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        purge: PurgeFlags,
+    }
+
+    fn plan(line: &str) -> Result<Plan, Fault> {
+        let words = ["purge"].into_iter().chain(line.split_whitespace());
+        Line::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}")).purge.plan()
+    }
+
+    #[test]
+    fn no_more_than_32_are_deleted_at_a_time_and_one_at_least() {
+        let at_once = |flags: &str| plan(&format!("--untagged-only {flags}")).expect("a plan").at_once;
+        for (count, expect) in [(0_usize, 1), (1, 1), (5, 5), (32, 32), (33, 32), (usize::MAX, 32)] {
+            assert_eq!(at_once(&format!("--concurrency {count}")), expect, "{count}");
+        }
+        assert!((1..=MOST_AT_ONCE).contains(&at_once("")), "however many processors there are");
+    }
+
+    #[test]
+    fn what_is_purged_has_to_be_said_but_for_what_has_no_tag() {
+        for (line, expect) in [
+            ("--ago 1d", "--filter is missing"),
+            ("--untagged --ago 1d", "--filter is missing"),
+            ("-f app:.*", "--ago is missing"),
+            ("-f app:.* --ago soon", "--ago: "),
+            ("--untagged-only --ago 1.5d", "--ago: "),
+            ("--untagged-only -f app", "is not REPOSITORY-REGEX:TAG-REGEX"),
+        ] {
+            let fault = plan(line).expect_err(line);
+            assert!(fault.message.contains(expect), "{line}: {}", fault.message);
+        }
+        let whole = |line: &str| plan(line).map(|plan| (plan.filters.len(), plan.ago.is_some())).expect("a plan");
+        assert_eq!(whole("--untagged-only"), (0, false));
+        assert_eq!(whole("--untagged-only -f app:.* -f other:.* --ago 1d"), (2, true));
+        assert_eq!(whole("-f app:.* --ago 1d --repository-page-size 7"), (1, true));
+        assert!(Line::try_parse_from(["purge", "--untagged", "--untagged-only"]).is_err(), "one or the other");
+    }
+}
