@@ -179,6 +179,51 @@ fn what_a_paused_wave_held_is_built_by_the_newer_one_when_it_is_cancelled() {
     world.server.expect_quiet_log();
 }
 
+#[test]
+fn a_paused_wave_begins_nothing_more_and_ends_when_it_is_resumed() {
+    let world = World::of(&["--wave-concurrency", "1"]);
+    let command = format!("{} true", world.busybox);
+    for name in ["first", "second"] {
+        let create = ["task", "create", name, "-c", "/dev/null", "--cmd", &command];
+        world.server.cooper(&[&create[..], &["--base-image-trigger-steps", "true"]].concat()).ok();
+        world.server.cooper(&["task", "run", name, "--no-logs"]).ok();
+    }
+    // The first one's run waits for the agent until the wave is paused.
+    world.server.cooper(&["agent", "drain", "local"]).ok();
+    let manifest = world.server.registry("/v2/base/busybox/manifests/1");
+    let mut other: Value = serde_json::from_str(&manifest.body).unwrap();
+    other["annotations"] = serde_json::json!({ "number": "2" });
+    world.server.put_manifest("base/busybox", "1", manifest.header("content-type").unwrap(), &other.to_string());
+    let shown = || world.json(&["wave", "show", "w1"]);
+    let has_begun = || {
+        let waves = world.json(&["wave", "list"]);
+        waves[0]["waveId"] == "w1" && World::state(&shown(), "first") == "running"
+    };
+    wait_until("the wave has begun", WAVE, has_begun);
+    let paused = world.server.cooper(&["wave", "pause", "w1"]).ok();
+    assert!(paused.stderr.contains("Wave w1 is paused."), "{paused}");
+    world.server.cooper(&["agent", "drain", "local", "--undo"]).ok();
+    wait_until("the run that went on has ended", WAVE, || World::state(&shown(), "first") == "done");
+    let held = shown();
+    assert_eq!((&held["status"], World::state(&held, "second").as_str()), (&"Paused".into(), "waiting"), "{held}");
+    let held = world.server.cooper(&["wave", "show", "w1"]).ok().stdout;
+    assert!(held.contains("`cooper wave resume w1`"), "it says what it waits for: {held}");
+    let list = world.server.cooper(&["wave", "list"]).ok().stdout;
+    let line = list.lines().find(|line| line.starts_with("w1 ")).unwrap();
+    for part in ["Paused", "1 done", "1 waiting", "base/busybox:1"] {
+        assert!(line.contains(part), "{part}: {list}");
+    }
+    assert_eq!(world.runs("second").len(), 1, "by hand");
+
+    let resumed = world.server.cooper(&["wave", "resume", "w1"]).ok();
+    assert!(resumed.stderr.contains("Wave w1 is resumed."), "{resumed}");
+    let over = world.wave("w1");
+    assert_eq!((&over["status"], &over["counts"]), (&"Succeeded".into(), &serde_json::json!({ "done": 2 })), "{over}");
+    assert_eq!(["first", "second"].map(|task| world.runs(task).len()), [2, 2], "by hand, and once in the wave");
+    world.server.cooper(&["wave", "resume", "w1"]).expect(5).error_names(&["it is over"]);
+    world.server.expect_quiet_log();
+}
+
 /// What the endpoints of two tasks and a webhook were told of the first wave.
 fn check_told(world: &World, receiver: &EventReceiver, middle: &Value, digest: &str) {
     wait_until("all are told", WAVE, || receiver.received().len() == 3);
