@@ -1,7 +1,12 @@
 //! Tasks that are written by one server and applied to another one.
 
-use cooper_e2e::{Context, ServerOptions, TestServer, repository_path};
+use std::time::Duration;
+
+use cooper_e2e::{Context, Running, ServerOptions, TestServer, repository_path, wait_until};
 use serde_json::Value;
+
+/// How long a command may take.
+const LONG: Duration = Duration::from_secs(60);
 
 fn server() -> TestServer {
     TestServer::with(ServerOptions { arguments: vec!["--no-agent".to_owned()], ..ServerOptions::default() })
@@ -61,4 +66,48 @@ fn what_one_server_exports_is_the_same_task_on_another() {
     let file = folder.join("tasks.yaml").display().to_string();
     let refused = other.cooper(&["task", "apply", "-f", &file, "--yes"]);
     assert_eq!((refused.stderr.matches("cpu is 0").count(), wrongs > 1), (wrongs, true), "{refused}");
+}
+
+#[test]
+fn what_is_applied_is_asked_for_before() {
+    let server = server();
+    let text =
+        "name: asked1\nstep:\n  type: EncodedTask\n  taskContent: |\n    steps:\n      - cmd: busybox true\ncpu: 1\n";
+    let folder = Context::empty().file("tasks.yaml", text);
+    let file = folder.join("tasks.yaml").display().to_string();
+    let (apply, export) = (["task", "apply", "-f", &file], || server.cooper(&["task", "export"]).ok().stdout);
+
+    // A script that has not agreed is told so, and the same holds where the standard input is the file.
+    let unasked = server.cooper(&apply).expect(2);
+    unasked.error_names(&["no terminal to ask at"]);
+    assert!(unasked.stderr.contains("hint: agree to the changes with --yes"), "{unasked}");
+    assert!(unasked.stdout.contains("Task asked1 is new:"), "what it is about is shown: {unasked}");
+    let mut piped = server.command(&["task", "apply", "-f", "-"]);
+    piped.stdin(std::fs::File::open(&file).unwrap());
+    cooper_e2e::run_to_end(&mut piped, LONG).expect(2).error_names(&["no terminal to ask at"]);
+    assert_eq!(export(), "", "nothing is made");
+
+    // At a terminal it is the answer that counts.
+    let answered = |answer: &str| {
+        let mut apply = Running::on_terminal(&server.command(&apply));
+        wait_until("the question", LONG, || apply.output().0.contains("Apply? (y/N)"));
+        apply.type_text(answer);
+        apply.end(LONG).ok().stdout
+    };
+    let no = answered("\n");
+    assert!(no.contains("Nothing is changed."), "{no}");
+    assert_eq!(export(), "", "nothing is made");
+    let yes = answered("y\n");
+    assert!(yes.contains("Task asked1 is applied."), "{yes}");
+    let made = export();
+    assert!(made.contains("name: asked1"), "{made}");
+
+    // What nobody has to agree to is no question; a change is one again.
+    let same = server.cooper(&apply).ok();
+    assert!(same.stderr.contains("The task is as the file says."), "{same}");
+    let folder = Context::empty().file("tasks.yaml", text.replace("cpu: 1", "cpu: 2"));
+    let file = folder.join("tasks.yaml").display().to_string();
+    let change = server.cooper(&["task", "apply", "-f", &file]).expect(2);
+    assert!(change.stdout.contains("- cpu: 1") && change.stdout.contains("+ cpu: 2"), "{change}");
+    assert_eq!(export(), made, "nothing is changed");
 }
