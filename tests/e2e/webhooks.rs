@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cooper_e2e::{Context, EventReceiver, ReceivedEvent, ServerOptions, TestServer, wait_until};
+use cooper_e2e::{Context, EventReceiver, ReceivedEvent, ServerOptions, TestServer, run_to_end, wait_until};
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
@@ -82,7 +82,43 @@ fn what_was_accepted_before_a_kill_is_told_after_it_in_order() {
     assert!(config.contains(&uri) && config.contains("***") && !config.contains(&secret), "{config}");
     let shown = server.cooper(&["webhook", "show", "deploy", "--output", "json"]).ok();
     assert!(!shown.stdout.contains(&secret) && shown.json()["secret"].is_null(), "{shown}");
-    server.cooper(&["webhook", "update", "deploy", "--status", "disabled", "--actions", "delete"]).ok();
+
+    // Another secret, of the server's or of one's own: what is sent from then on is signed with it.
+    let signed_with = |secret: &str| {
+        let before = receiver.received().len();
+        server.cooper(&["webhook", "ping", "deploy"]).ok();
+        wait_until("the ping is there", PATIENCE, || receiver.received().len() > before);
+        check_signature(receiver.received().last().unwrap(), secret);
+    };
+    let renewed = server.cooper(&["webhook", "update", "deploy", "--new-secret"]).ok().stdout;
+    assert!(renewed.trim().len() == 52 && renewed.trim() != secret, "{renewed}");
+    signed_with(renewed.trim());
+    let folder = Context::empty().file("secret", "one-of-our-own-secrets\n");
+    let mut update = server.command(&["webhook", "update", "deploy", "--secret-stdin"]);
+    update.stdin(std::fs::File::open(folder.join("secret")).unwrap());
+    let given = run_to_end(&mut update, PATIENCE).ok();
+    assert!(given.stdout.is_empty() && !given.stderr.contains("our-own"), "who gives it knows it: {given}");
+    signed_with("one-of-our-own-secrets");
+    server.cooper(&["webhook", "update", "deploy", "--new-secret", "--secret-stdin"]).expect(2);
+
+    // Of deletions it is told instead of pushes.
+    server.cooper(&["webhook", "update", "deploy", "--actions", "delete"]).ok();
+    let before = receiver.received().len();
+    server.build(&["-t", "team/app:v3"], &Context::new("FROM scratch\nCOPY file /\n").file("file", "3"));
+    server.cooper(&["repository", "untag", "team/app:v1"]).ok();
+    server.cooper(&["repository", "delete", "team/app:v2", "--yes"]).ok();
+    wait_until("the deletion is told", PATIENCE, || receiver.received().len() > before);
+    let deleted = receiver.received().split_off(before);
+    check_signature(&deleted[0], "one-of-our-own-secrets");
+    let told = deleted[0].json();
+    assert_eq!((deleted.len(), deleted[0].header("cooper-event"), &told["action"]), (1, "delete", &"delete".into()));
+    assert_eq!(
+        (&told["target"]["repository"], &told["target"]["digest"]),
+        (&"team/app".into(), &first["target"]["digest"])
+    );
+    assert!(told["target"]["tag"].is_null() && told["request"]["method"] == "DELETE", "{told}");
+
+    server.cooper(&["webhook", "update", "deploy", "--status", "disabled"]).ok();
     let list = server.cooper(&["webhook", "list"]).ok().stdout;
     assert!(list.contains("disabled") && list.contains("no/other:latest"), "{list}");
     server.cooper(&["webhook", "delete", "deploy", "--yes"]).ok();
