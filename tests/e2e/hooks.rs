@@ -168,12 +168,30 @@ fn a_push_starts_its_task_once_and_nobody_elses() {
     assert_eq!(world.runs("pushed").len(), 1);
 
     // A tag, under the secret that takes the first one's place.
-    let rotated = world.task(&["hooks", "pushed", "--rotate-secret", "generic", "--output", "json"]).ok().json();
-    world.install(&[&(path, rotated["secret"].as_str().unwrap().to_owned())]);
+    let rotate = |more: &[&str]| {
+        let rotate = ["hooks", "pushed", "--rotate-secret", "generic", "--output", "json"];
+        let rotated = world.task(&[&rotate[..], more].concat()).ok().json();
+        (path.clone(), rotated["secret"].as_str().unwrap().to_owned())
+    };
+    let rotated = rotate(&[]);
+    world.install(&[&rotated]);
     let tagged = world.developer.git(["rev-parse", "HEAD"]);
     world.push("refs/tags/v1");
     let run = world.run_of("pushed", &tagged);
     assert_eq!((&run["sourceTrigger"]["tagName"], &run["sourceTrigger"]["eventType"]), (&"v1".into(), &"tag".into()));
+
+    // The one before is taken for a day, until none before the newest is.
+    let is_taken = |hook: &(String, String)| {
+        world.install(&[hook]);
+        let said = world.tell_again(&format!("{} {first} refs/heads/main\n", "0".repeat(40)));
+        assert!(said.is_empty() || said.contains("was not told"), "{said}");
+        said.is_empty()
+    };
+    assert_eq!([&hook, &rotated].map(is_taken), [true, true]);
+    let newest = rotate(&["--revoke-old"]);
+    assert_eq!([&hook, &rotated, &newest].map(is_taken), [false, false, true]);
+    let shown = world.task(&["hooks", "pushed"]).ok().stdout;
+    assert!(!shown.contains("the secret before is taken"), "{shown}");
     world.server.expect_quiet_log();
 }
 
@@ -311,6 +329,23 @@ fn a_forge_is_told_how_its_run_stands() {
     for path in others.into_iter().chain((guessed != path).then_some(&*guessed)) {
         assert_eq!(request(&authority, "GET", path, &[], b"").unwrap().status, 404, "{path}");
     }
+
+    // Whoever looks later sees what the forge was told, and has it told once more.
+    let listed = || server.cooper(&["task", "notifications", "told1"]).ok().stdout;
+    wait_until("it is written down that the forge has it", Duration::from_secs(60), || listed().contains("Delivered"));
+    let listed = listed();
+    let line = listed.lines().nth(1).unwrap();
+    for part in ["forge", &*format!("success of {}", &commit[..12]), "ca1", "Delivered"] {
+        assert!(line.contains(part), "{part}: {listed}");
+    }
+    let told = || posts(&format!("/api/v1/repos/team/app/statuses/{commit}"));
+    let count = told().len();
+    let again = server.cooper(&["task", "notifications", "told1", "--redeliver", "ca1"]).ok();
+    assert!(again.stderr.contains("told once more how run ca1 stands"), "{again}");
+    wait_until("the forge is told once more", Duration::from_secs(60), || told().len() > count);
+    let last: Value = serde_json::from_str(&told().last().unwrap().body).unwrap();
+    assert_eq!(last["state"], "success");
+    server.cooper(&["task", "notifications", "told1", "--redeliver", "ca9"]).expect(5).error_names(&["ca9"]);
     server.expect_quiet_log();
 }
 

@@ -98,6 +98,12 @@ fn a_task_is_made_run_changed_and_started_by_a_timer() {
     assert_eq!(failed.as_array().unwrap().len(), 1);
     let table = world.task(&["list-runs"]).ok().stdout;
     assert!(table.lines().next().unwrap().contains("TRIGGER") && table.contains("Manual"), "{table}");
+    let shown = world.task(&["show-run", "--run-id", id]).ok().stdout;
+    assert!(shown.contains(id) && shown.contains(&format!("app:Nightly-{id}")), "{shown}");
+    assert_eq!(world.task(&["show-run", id, "--output", "json"]).ok().json(), world.server.run(id));
+    let wrote = world.task(&["logs", "-t", &format!("app:Nightly-{id}")]).ok();
+    assert!(wrote.stderr.contains(&format!("Run {id} is the newest.")) && wrote.stdout == log, "{wrote}");
+    world.task(&["logs", "-t", "app:nobodys"]).expect(2).error_names(&["no run that wrote `app:nobodys`"]);
     let archived = world.task(&["update-run", "--run-id", id, "--no-archive", "false", "--output", "json"]).ok().json();
     assert_eq!(archived["isArchiveEnabled"], true);
     assert_eq!(world.server.run(id)["isArchiveEnabled"], true);
@@ -167,4 +173,84 @@ fn a_task_file_a_credential_and_a_limit() {
     let began = |id: &String| world.server.run(id)["startTime"].as_str().unwrap().to_owned();
     let ended = |id: &String| world.server.run(id)["finishTime"].as_str().unwrap().to_owned();
     assert!(ended(&ids[0]) <= began(&ids[1]), "one after the other");
+
+    // What is forgotten is shown to nobody any more.
+    let remove = || world.task(&["credential", "remove", "limited", "--login-server", &host]);
+    remove().ok();
+    assert_eq!(world.task(&["credential", "list", "limited", "--output", "json"]).ok().json(), serde_json::json!([]));
+    world.task(&["run", "limited", "--no-logs"]).expect(1).error_names(&["credential"]);
+    remove().expect(5).error_names(&[&host]);
+}
+
+#[test]
+fn what_is_said_of_a_task_is_in_its_list_its_runs_and_its_timers() {
+    let server =
+        TestServer::with(ServerOptions { arguments: vec!["--no-agent".to_owned()], ..ServerOptions::default() });
+    let task = |arguments: &[&str]| server.cooper(&[&["task"], arguments].concat());
+    let source = "https://git.example.org/team/app.git#main";
+    let create =
+        ["create", "quick", "-c", "/dev/null", "--cmd", "busybox true", "--base-image-trigger-enabled", "false"];
+    task(&[&create[..], &["--platform", "linux/arm64", "--timeout", "900", "--cpu", "4"]].concat()).ok();
+    task(&["create", "hooked", "-c", source, "-f", "Dockerfile", "-t", "app:1", "--schedule", "0 2 29 2 *"]).ok();
+    let arm = || {
+        let run = task(&["run", "quick", "--no-wait", "--output", "json"]).ok().json();
+        let platform = format!("{}/{}", run["platform"]["os"], run["platform"]["architecture"]).replace('"', "");
+        (platform, run["timeout"].as_u64().unwrap(), run["agentConfiguration"]["cpu"].as_u64().unwrap())
+    };
+    assert_eq!(arm(), ("linux/arm64".to_owned(), 900, 4));
+    task(&["update", "quick", "--platform", "linux/amd64", "--timeout", "1200", "--cpu", "1"]).ok();
+    assert_eq!(arm(), ("linux/amd64".to_owned(), 1200, 1));
+
+    let listed = |name: &str| -> Vec<String> {
+        let table = task(&["list"]).ok().stdout;
+        assert!(table.starts_with("NAME"), "{table}");
+        let line = table.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap();
+        line.split_whitespace().map(str::to_owned).collect()
+    };
+    assert_eq!(listed("quick"), ["quick", "linux/amd64", "Enabled"]);
+    assert_eq!(listed("hooked"), ["hooked", "linux/amd64", "Enabled", source, "BASE_IMAGE,SOURCE,TIMER"]);
+
+    // The year does not matter, and no other day does either: it is never that day's time while this runs.
+    let timer = |verb: &str, name: &str, more: &[&str]| {
+        task(&[&["timer", verb, "-n", "quick", "--timer-name", name], more].concat())
+    };
+    let noon = ["--schedule", "30 12 29 2 *", "--time-zone", "Asia/Kolkata", "--catch-up", "once"];
+    timer("add", "noon", &noon).ok();
+    timer("add", "noon", &noon).expect(2).error_names(&["`quick` has a timer `noon`"]);
+    timer("add", "still", &["--schedule", "0 3 29 2 *", "--enabled", "false"]).ok();
+    let next = |more: &[&str]| task(&[&["timer", "next", "quick", "-n", "2", "--output", "json"], more].concat());
+    let instants = || -> Vec<String> {
+        let next = next(&[]).ok().json();
+        let one = |one: &Value| format!("{} {}", one["timer"], &one["scheduleOccurrence"].as_str().unwrap()[4..19]);
+        next.as_array().unwrap().iter().map(one).collect()
+    };
+    assert_eq!(instants(), [r#""noon" -02-29T07:00:00"#; 2], "half past twelve in India, in UTC");
+    let settings = |name: &str| {
+        let timers = task(&["timer", "list", "quick", "--output", "json"]).ok().json();
+        let timer = timers.as_array().unwrap().iter().find(|timer| timer["name"] == name).unwrap().clone();
+        ["status", "timeZone", "catchUp"].map(|key| timer[key].as_str().unwrap().to_owned())
+    };
+    assert_eq!(settings("noon"), ["Enabled", "Asia/Kolkata", "Once"]);
+    assert_eq!(settings("still"), ["Disabled", "UTC", "Skip"]);
+    timer("update", "noon", &["--catch-up", "skip"]).ok();
+    assert_eq!(settings("noon"), ["Enabled", "Asia/Kolkata", "Skip"], "what is not named stays");
+    timer("update", "still", &["--enabled"]).ok();
+    assert_eq!(instants(), [r#""still" -02-29T03:00:00"#, r#""noon" -02-29T07:00:00"#]);
+    assert_eq!(listed("quick"), ["quick", "linux/amd64", "Enabled", "TIMER"]);
+
+    // No trigger starts a disabled task, until it is enabled.
+    task(&["disable", "quick"]).ok();
+    assert_eq!(listed("quick")[2], "Disabled");
+    let none = task(&["timer", "next", "quick"]).ok();
+    assert!(none.stdout.is_empty() && none.stderr.contains("`cooper task enable quick`"), "{none}");
+    let enabled = task(&["enable", "-n", "quick"]).ok();
+    assert!(enabled.stderr.contains("Task quick is enabled."), "{enabled}");
+    assert_eq!(listed("quick")[2], "Enabled");
+    assert_eq!(instants().len(), 2);
+
+    timer("remove", "still", &[]).ok();
+    assert_eq!(instants(), [r#""noon" -02-29T07:00:00"#; 2]);
+    next(&["--timer-name", "still"]).expect(2).error_names(&["`quick` has no timer `still`"]);
+    timer("update", "still", &["--enabled", "true"]).expect(2).error_names(&["`quick` has no timer `still`"]);
+    server.expect_quiet_log();
 }

@@ -240,6 +240,24 @@ fn check_told(world: &World, receiver: &EventReceiver, middle: &Value, digest: &
     let wave = of("wave_finished").next().unwrap().json();
     assert_eq!((&wave["wave"]["waveId"], &wave["wave"]["status"]), (&"w1".into(), &"Succeeded".into()), "{wave}");
     assert_eq!((&wave["wave"]["counts"]["done"], &wave["wave"]["changes"][0]["digest"]), (&3.into(), &digest.into()));
+
+    // It is told once more by its id, and from then on under another secret.
+    let id = notice.header("cooper-delivery");
+    let listed = || world.server.cooper(&["task", "notifications", "middle"]).ok().stdout;
+    wait_until("its answer is written down", WAVE, || listed().contains("Delivered"));
+    let line = listed().lines().find(|line| line.ends_with(id)).unwrap().to_owned();
+    for part in ["endpoint", middle["runId"].as_str().unwrap(), "Delivered", "204"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    let renewed = world.server.cooper(&["task", "update-trigger-secret", "middle", "--new-secret"]).ok().stdout;
+    assert_ne!(renewed, secret);
+    assert_eq!(world.server.cooper(&["task", "update-trigger-secret", "middle"]).ok().stdout, renewed);
+    let again = world.server.cooper(&["task", "notifications", "middle", "--redeliver", id]).ok();
+    assert!(again.stderr.contains(id), "{again}");
+    wait_until("it comes once more", WAVE, || receiver.received().len() == 4);
+    let again = receiver.received().pop().unwrap();
+    assert_eq!((again.header("cooper-delivery"), again.json()["runId"].clone()), (id, middle["runId"].clone()));
+    check_signature(&again, renewed.trim());
 }
 
 #[test]
