@@ -365,10 +365,10 @@ mod tests {
         assert_eq!(line(json!({"waitsFor": ["build", "lint"]})), "test Pending, waits for build, lint");
         assert_eq!(line(json!({"pendingReason": "no agent is connected"})), "test Pending, no agent is connected");
         let failed = json!({
-            "status": "Failed", "attempts": 2, "exitCode": 7, "reason": "container exited with code 7", "agent": "one",
+            "status": "Failed", "attempts": 2, "tries": 3, "exitCode": 7, "reason": "container exited with code 7", "agent": "one",
             "startTime": "2026-01-31T12:00:01.000000Z", "finishTime": "2026-01-31T12:00:03.500000Z"
         });
-        let expect = "test Failed on one in attempt 2, began 2026-01-31T12:00:01Z, took 2.5s, exit code 7: container exited \
+        let expect = "test Failed on one in 3 tries in attempt 2, began 2026-01-31T12:00:01Z, took 2.5s, exit code 7: container exited \
                       with code 7";
         assert_eq!(line(failed), expect);
     }

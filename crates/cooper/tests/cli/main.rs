@@ -13,6 +13,8 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
+use tokio::io::AsyncWriteExt as _;
+
 /// A command line in an environment of its own.
 struct Cooper {
     folder: tempfile::TempDir,
@@ -51,6 +53,15 @@ impl Cooper {
 
     async fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Ended {
         Ended::new(self.command(args).output().await.expect("the binary runs"))
+    }
+
+    /// Runs a command with this on its standard input.
+    async fn piped<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>, input: &str) -> Ended {
+        let mut child = self.command(args).stdin(Stdio::piped()).spawn().expect("the binary runs");
+        let mut stdin = child.stdin.take().expect("it is piped");
+        stdin.write_all(input.as_bytes()).await.expect("it reads");
+        drop(stdin);
+        Ended::new(child.wait_with_output().await.expect("it ends"))
     }
 }
 

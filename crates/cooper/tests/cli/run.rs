@@ -1,13 +1,9 @@
 //! `cooper run` against the scripted server: what is asked for, and where its texts are from.
 
-use std::process::Stdio;
-
-use cooper_api::rest::{EncodedTaskRunRequest, FileTaskRunRequest, RunRequest, RunStatus};
-use tokio::io::AsyncWriteExt as _;
+use cooper_api::rest::{EncodedTaskRunRequest, FileTaskRunRequest, RunRequest, RunStatus, TaskRunCommon};
 
 use super::build::logged_in;
 use super::server::{LOG, Server};
-use super::{Cooper, Ended};
 
 const TASK: &str = "steps:\n- cmd: busybox echo {{.Values.v}}\n";
 
@@ -19,15 +15,6 @@ fn encoded(server: &Server) -> EncodedTaskRunRequest {
 fn in_source(server: &Server) -> FileTaskRunRequest {
     let RunRequest::FileTaskRunRequest(request) = server.asked() else { panic!("the task is in the source") };
     request
-}
-
-/// Runs a command with this on its standard input.
-async fn piped(cooper: &Cooper, arguments: &[&str], input: &str) -> Ended {
-    let mut child = cooper.command(arguments).stdin(Stdio::piped()).spawn().expect("the binary runs");
-    let mut stdin = child.stdin.take().expect("it is piped");
-    stdin.write_all(input.as_bytes()).await.expect("it reads");
-    drop(stdin);
-    Ended::new(child.wait_with_output().await.expect("it ends"))
 }
 
 #[tokio::test]
@@ -68,6 +55,38 @@ async fn flags_of_az_are_taken_and_each_is_said_to_have_no_effect() {
 }
 
 #[tokio::test]
+async fn platform_time_and_pool_are_asked_for() {
+    let server = Server::start(RunStatus::Succeeded, false).await;
+    let cooper = logged_in(&server).await;
+    let source = "https://git.example/app.git";
+    let command = ["run", "--cmd", "$Registry/app:1 test 'a: b'", "/dev/null"];
+    let flags = ["--platform", "linux/arm64", "--timeout", "77", "--agent-pool", "arms"];
+    let told = |common: &TaskRunCommon| {
+        let platform = common.platform.as_ref().map(|platform| platform.to_string());
+        (platform, common.timeout, common.agent_pool_name.clone())
+    };
+    // One container works where its image says, for as long as its run.
+    let file = |timeout: u32| {
+        format!(
+            "version: v1.1.0\nsteps:\n  - cmd: \"$Registry/app:1 test 'a: b'\"\n    disableWorkingDirectoryOverride: true\n    \
+             timeout: {timeout}\n"
+        )
+    };
+    cooper.run(command).await.succeeds();
+    let asked = encoded(&server);
+    assert_eq!((told(&asked.common), asked.encoded_task_content.0), ((None, 3600, None), file(3600)));
+    cooper.run([&command[..], &flags].concat()).await.succeeds();
+    let asked = encoded(&server);
+    let all = (Some("linux/arm64".to_owned()), 77, Some("arms".to_owned()));
+    assert_eq!((told(&asked.common), asked.encoded_task_content.0), (all.clone(), file(77)));
+    cooper.run([&["run", source], &flags[..]].concat()).await.succeeds();
+    assert_eq!(told(&in_source(&server).common), all);
+    for (flag, value) in [("--timeout", "0"), ("--timeout", "28801"), ("--platform", "beos/amd64")] {
+        cooper.run([&command[..], &[flag, value]].concat()).await.fails_with(2, &[value]);
+    }
+}
+
+#[tokio::test]
 async fn a_remote_sources_task_is_where_it_says_or_has_a_usual_name() {
     let server = Server::start(RunStatus::Succeeded, false).await;
     let cooper = logged_in(&server).await;
@@ -81,7 +100,7 @@ async fn a_remote_sources_task_is_where_it_says_or_has_a_usual_name() {
     assert_eq!(asked.task_file_path.as_deref(), Some("ci/t.yaml"));
     assert_eq!(asked.values_file_path.as_deref(), Some("v.yaml"));
     // A task on the standard input is sent along, whatever the source is.
-    piped(&cooper, &["run", "-f", "-", "--set", "v=1", source], TASK).await.succeeds();
+    cooper.piped(["run", "-f", "-", "--set", "v=1", source], TASK).await.succeeds();
     let asked = encoded(&server);
     assert_eq!((asked.encoded_task_content.0.as_str(), asked.task_file_path.as_deref()), (TASK, Some("-")));
     assert_eq!(asked.common.source_location.as_deref(), Some(source));

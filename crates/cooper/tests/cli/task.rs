@@ -58,6 +58,13 @@ async fn faults_go_to_stderr_with_their_lines_and_end_with_2() {
         assert!(ended.stderr.contains("  4 | - cmd: -v /:/host img\n    |        ^^\n"), "{}", ended.stderr);
         assert!(ended.stderr.contains("error: task.yaml:5:10: step `acb_step_1` waits for `nope`"), "{}", ended.stderr);
     }
+    // What a file is after its templates has no faults but theirs.
+    let cooper = written("steps:\n- cmd: img {{fail \"not today\"}}\n");
+    for output in ["json", "text"] {
+        let ended = cooper.run(["render", "task.yaml", "--output", output]).await;
+        ended.fails_with(2, &["task.yaml:2:", "not today"]);
+        assert_eq!(ended.stdout, "");
+    }
     let cooper = written("steps:\n- cmd: img\n  wehn: [x]\n");
     let ended = cooper.run(["lint", "task.yaml"]).await;
     ended.succeeds();
@@ -93,4 +100,68 @@ async fn render_and_graph_show_the_file() {
     let ended = cooper.run(["graph", "task.yaml", "-o", "json"]).await;
     let shown: serde_json::Value = serde_json::from_str(&ended.stdout).expect("JSON");
     assert_eq!(shown["steps"][3]["dependsOn"], serde_json::json!(["b", "c"]));
+}
+
+#[tokio::test]
+async fn all_three_take_what_a_run_takes() {
+    let cooper = Cooper::new();
+    let text = "version: v1.1.0\nalias:\n  src: [own.yaml]\nsteps:\n- cmd: $tool {{.Values.a}} {{.Values.b}} $own {{.Run.Registry}} \
+                {{.Run.Architecture}}\n";
+    cooper.write("ci/task.yaml", text);
+    cooper.write("source/own.yaml", "own: of-the-source\n");
+    cooper.write("v.yaml", "a: of-the-file\nb: hidden\n");
+    let flags = [
+        ["--values", "v.yaml"],
+        ["--set", "b=set"],
+        ["--source", "source"],
+        ["--image-alias", "tool=r.io/tool:2"],
+        ["--registry-name", "reg.example"],
+        ["--platform", "linux/arm64"],
+    ];
+    let line = "r.io/tool:2 of-the-file set of-the-source reg.example arm64";
+    let mut described = Vec::new();
+    for command in ["lint", "render", "graph"] {
+        for file in ["ci/task.yaml", "-"] {
+            let all = [&[command, file, "--output", "json"], flags.as_flattened()].concat();
+            let ended = cooper.piped(&all, if file == "-" { text } else { "" }).await;
+            ended.succeeds();
+            assert_eq!(ended.stderr, "");
+            let mut shown: serde_json::Value = serde_json::from_str(&ended.stdout).expect("JSON");
+            if command == "render" {
+                assert_eq!(shown["rendered"], format!("version: v1.1.0\nsteps:\n- cmd: {line}\n"));
+                continue;
+            }
+            assert_eq!(
+                (&shown["steps"][0]["cmd"], &shown["steps"][0]["platform"]),
+                (&line.into(), &"linux/arm64".into())
+            );
+            // The one also says what it warns of.
+            shown.as_object_mut().expect("an object").remove("warnings");
+            described.push(shown);
+        }
+        // Each flag counts: without it, something is missing or not the same.
+        for left_out in 0..flags.len() {
+            let mut fewer = flags.to_vec();
+            fewer.remove(left_out);
+            let ended = cooper.run([&[command, "ci/task.yaml", "-o", "json"], fewer.as_flattened()].concat()).await;
+            assert!(!ended.stdout.contains(line), "{command} without {}: {ended:?}", flags[left_out][0]);
+        }
+    }
+    assert!(described.windows(2).all(|pair| pair[0] == pair[1]), "{described:#?}");
+}
+
+#[tokio::test]
+async fn all_three_read_every_example() {
+    let cooper = Cooper::new();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/tasks");
+    let files = std::fs::read_dir(folder).expect("examples").map(|entry| entry.expect("an entry").path());
+    let files: Vec<_> = files.filter(|path| path.extension().is_some_and(|it| it == "yaml")).collect();
+    assert!(files.len() >= 10, "{files:?}");
+    for file in files.iter().map(|path| path.to_str().expect("text")) {
+        for command in ["lint", "render", "graph"] {
+            let ended = cooper.run([command, file, "--set-secret", "user=somebody"]).await;
+            ended.succeeds();
+            assert_eq!((ended.stderr.as_str(), ended.stdout.is_empty()), ("", false), "{command} {file}");
+        }
+    }
 }
