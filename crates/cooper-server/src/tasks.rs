@@ -43,7 +43,7 @@ pub(crate) enum FetchError {
     #[error(transparent)]
     Secret(#[from] ResolveError),
     /// The version of a secret that another run had can't be had.
-    #[error("what run {run} had of it can't be had: rerun it with --fresh to take what is there now")]
+    #[error("what run {run} had of its secrets can't be had: rerun it with --fresh to take what is there now")]
     Pinned {
         /// The other run.
         run: RunId,

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use cooper_api::rest;
-use cooper_engine::run::RunEvent;
-use cooper_types::{PrincipalName, RunId};
+use cooper_engine::message::{Frontend, StepOutput, StepResult};
+use cooper_engine::run::{AgentRef, RunEvent};
+use cooper_spec::plan::Work;
+use cooper_types::{AgentName, Digest, PrincipalName, RunId};
 use http_body_util::BodyExt as _;
 
 use super::Fixture;
@@ -28,6 +30,16 @@ impl Fixture {
         let id = self.run_of("/api/v1/runs", token, TASK, None).await.run_id;
         self.cancel(id).await;
         id
+    }
+
+    /// A build of alice's with arguments, of which nothing has begun.
+    async fn build(&self, token: &str) -> RunId {
+        let context = testing::uploaded(&self.core).await;
+        let build = format!(
+            r#"{{"type":"DockerBuildRequest","sourceLocation":"{context}","dockerFilePath":"Dockerfile","isPushEnabled":false,
+                "arguments":[{{"name":"who","value":"world"}},{{"name":"key","value":"hunter22","isSecret":true}}]}}"#
+        );
+        self.run_of("/api/v1/runs", token, &build, None).await.run_id
     }
 
     async fn cancel(&self, run: RunId) {
@@ -146,6 +158,48 @@ async fn values_are_shown_to_whose_run_it_is_and_to_administrators() {
         let values = fixture.lock(id, token.expose()).await.values;
         let shown: Vec<_> = values.iter().map(|it| (it.name.as_str(), it.value.as_deref(), it.is_secret)).collect();
         assert_eq!(shown, [("key", None, true), ("who", who, false)], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn arguments_are_shown_to_the_same() {
+    let fixture = Fixture::new().await;
+    let own = testing::token(&fixture.core, "alice", &["run"]).await;
+    let id = fixture.build(own.expose()).await;
+    for (name, scopes, who) in
+        [("alice", ["read"], Some("world")), ("boss", ["admin"], Some("world")), ("other", ["run"], None)]
+    {
+        let token = testing::token(&fixture.core, name, &scopes).await;
+        let [step] = &fixture.lock(id, token.expose()).await.steps[..] else { panic!("one step") };
+        let shown = step.arguments.iter().map(|it| (it.name.as_str(), it.value.as_deref(), it.is_secret));
+        assert_eq!(shown.collect::<Vec<_>>(), [("who", who, false), ("key", None, true)], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_frontend_that_was_pulled_is_locked_and_taken_again() {
+    let fixture = Fixture::new().await;
+    let token = testing::token(&fixture.core, "alice", &["run"]).await;
+    let id = fixture.build(token.expose()).await;
+    let apply = async |event| fixture.core.apply(id, event).await.expect("applied").run;
+    let agent = AgentRef { name: AgentName::parse("one").expect("valid"), incarnation: "first".to_owned() };
+    let fence = apply(RunEvent::Offer { placement: 0, agent }).await.last_fence;
+    let attempt = apply(RunEvent::Accepted { fence, host: None }).await.last_attempt;
+    let (reference, digest) = ("r.io/frontend:1".to_owned(), Digest::sha256(b"a frontend"));
+    let frontend = Some(Frontend { reference: reference.clone(), digest: Some(digest.clone()) });
+    let output = StepOutput::Built { image: Digest::sha256(b"image"), bases: Vec::new(), frontend, context: None };
+    let result = StepResult::Succeeded { output };
+    assert!(apply(RunEvent::StepEnded { fence, attempt, result }).await.finished().is_some());
+    let locked = fixture.lock(id, token.expose()).await.steps[0].frontend.clone().expect("it is known");
+    assert_eq!((&locked.reference, locked.digest), (&reference, Some(digest.to_string())));
+
+    let path = format!("/api/v1/runs/{id}/rerun");
+    for (fresh, pinned) in [(false, vec![(reference, digest)]), (true, Vec::new())] {
+        let body = format!(r#"{{"fresh":{fresh},"arguments":[{{"name":"key","value":"hunter33"}}]}}"#);
+        let again = fixture.run_of(&path, token.expose(), &body, None).await.run_id;
+        let run = fixture.core.runs.find_run(again).await.expect("store").expect("run").run;
+        let Work::Build(build) = &run.plan.steps[0].work else { panic!("a build") };
+        assert_eq!(build.pinned, pinned, "fresh: {fresh}");
     }
 }
 

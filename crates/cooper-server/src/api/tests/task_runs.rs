@@ -1,5 +1,7 @@
 //! Task files over the API: planned as they are accepted, or refused with everything that is wrong with them.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -38,6 +40,28 @@ async fn a_task_is_planned_as_it_is_accepted_and_its_secrets_are_sealed() {
     assert!(matches!(command.arguments[2], Text::Secret(_)), "{command:?}");
     assert!(!serde_json::to_string(&run).expect("json").contains("hunter22"));
     assert_eq!(run.plan.steps[1].after, [0]);
+}
+
+#[tokio::test]
+async fn a_task_is_planned_for_the_platform_the_time_and_the_pool_that_are_asked_for() {
+    let fixture = Fixture::new().await;
+    let token = fixture.token(&["admin"]).await;
+    let pool = fixture.call("POST", "/api/v1/pools", Some(token.expose()), Some(r#"{"name":"arms"}"#)).await;
+    assert_eq!(pool.status(), StatusCode::CREATED);
+    let task =
+        "steps:\n  - cmd: busybox {{.Run.OS}} {{.Run.Architecture}}\n  - cmd: busybox\n    platform: linux/amd64\n";
+    let asked = r#","platform":{"os":"Linux","architecture":"arm64"},"timeout":77,"agentPoolName":"arms""#;
+    let response = fixture.call("POST", "/api/v1/runs", Some(token.expose()), Some(&request(task, asked))).await;
+    assert_eq!(response.status(), StatusCode::CREATED);
+    let bytes = response.into_body().collect().await.expect("body").to_bytes();
+    let view: rest::Run = serde_json::from_slice(&bytes).expect("a run");
+    assert_eq!((view.platform.to_string().as_str(), view.agent_pool_name.as_deref()), ("linux/arm64", Some("arms")));
+    let run = fixture.core.runs.find_run(view.run_id).await.expect("store").expect("run").run;
+    assert_eq!((run.timeout, run.pool.as_str()), (Duration::from_secs(77), "arms"));
+    let platforms = run.plan.steps.iter().map(|step| run.plan.placements[step.placement].platform.to_string());
+    assert_eq!(platforms.collect::<Vec<_>>(), ["linux/arm64", "linux/amd64"]);
+    let Work::Command(command) = &run.plan.steps[0].work else { panic!("a command") };
+    assert_eq!(command.arguments, ["linux", "arm64"].map(|word| Text::Plain(word.to_owned())));
 }
 
 #[tokio::test]
