@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use axum::extract::Request;
 use axum::http::{Method, StatusCode};
@@ -328,6 +329,26 @@ async fn questions_go_beside_each_other_and_a_slow_registry_keeps_no_other_waiti
     assert_eq!((quick.asked().len(), slow.asked().len()), (3, 1));
     slow.free.notify_one();
     assert_eq!(poller.one_host().await.expect("the other").as_str(), slow.host);
+}
+
+#[tokio::test]
+async fn a_host_is_asked_for_two_tags_a_second_however_often_they_are_due() {
+    let (world, registry) = (World::new().await, Registry::start().await);
+    for number in 0..3 {
+        let tag = number.to_string();
+        registry.says(&tag, Says::Is(digest("one"), "e"));
+        stands_on(&world, &format!("watcher-{number}"), &registry, &tag, "one").await;
+    }
+    let mut poller = Poller::new(Arc::clone(&world.core), EVERY);
+    let begun = Instant::now();
+    for look in 1..=2 {
+        poll(&mut poller).await;
+        assert_eq!(registry.asked().len(), 3, "look {look}");
+        world.clock.advance(EVERY * 6);
+    }
+    // However quickly it answers; and no machine is so slow that it would be sooner.
+    let spent = begun.elapsed();
+    assert!(spent >= Duration::from_millis(500) * 5, "{spent:?}");
 }
 
 #[tokio::test]
