@@ -8,6 +8,7 @@ mod missing;
 mod page;
 mod registering;
 mod telling;
+mod verified;
 mod whose;
 
 use std::path::Path;
