@@ -7,6 +7,7 @@ mod inside;
 mod missing;
 mod page;
 mod registering;
+mod reopened;
 mod telling;
 mod verified;
 mod whose;
