@@ -3,7 +3,9 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use cooper_api::agent::{PrepareOrder, PushFrom, PushOrder, PushTarget, StepOrder, StepWork};
+use cooper_api::agent::{
+    BuildContextOrder, BuildOrder, PrepareOrder, PushFrom, PushOrder, PushTarget, StepOrder, StepWork,
+};
 use cooper_e2e::{Follows, Trap};
 use cooper_engine::message::StepResult;
 use cooper_ports::engine::scripted::ScriptedEngine;
@@ -11,7 +13,7 @@ use cooper_source::Names;
 use cooper_spec::source::RemoteSource;
 use cooper_types::{Digest, Platform, RegistryName, RepositoryName, Tag};
 
-use crate::bench::{Bench, key, order};
+use crate::bench::{Bench, build, key, order};
 use crate::server::TestStream;
 
 /// An agent beside a trap, with a placement.
@@ -59,6 +61,14 @@ fn prepare(location: &str) -> StepOrder {
     order(StepWork::Prepare(prepare), &[])
 }
 
+/// A build whose context is its own alone.
+fn build_from(location: String) -> StepOrder {
+    let StepOrder { work: StepWork::Build(build), .. } = build() else { panic!("it builds") };
+    let context = BuildContextOrder::Remote { source: location, digest: None };
+    let allowed_networks = vec![Trap::OPEN.to_owned()];
+    order(StepWork::Build(BuildOrder { context, allowed_networks, ..build }), &[])
+}
+
 fn publish(host: &str, from: PushFrom) -> StepOrder {
     let target = PushTarget {
         from,
@@ -75,6 +85,13 @@ async fn no_source_leads_inside() {
     try_orders("repository", |host| prepare(&format!("http://{host}/app.git#main"))).await;
     try_orders("archive", |host| prepare(&format!("http://{host}/context.tar.gz"))).await;
     try_orders("artifact", |host| prepare(&format!("oci://{host}/a/b:v1"))).await;
+}
+
+#[tokio::test]
+async fn no_context_of_a_single_step_leads_inside() {
+    try_orders("context's repository", |host| build_from(format!("http://{host}/app.git#main"))).await;
+    try_orders("context's archive", |host| build_from(format!("http://{host}/context.tar.gz"))).await;
+    try_orders("context's artifact", |host| build_from(format!("oci://{host}/a/b:v1"))).await;
 }
 
 #[tokio::test]
