@@ -3,6 +3,7 @@
 mod bounds;
 mod explained;
 mod forks;
+mod given_up;
 mod inside;
 mod missing;
 mod page;
