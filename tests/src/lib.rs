@@ -5,6 +5,7 @@
 
 mod archive;
 mod artifact;
+mod at_rest;
 mod chance;
 mod context;
 mod emulation;
@@ -27,6 +28,7 @@ mod trap;
 mod wall_clock;
 
 pub use archive::Archive;
+pub use at_rest::expect_sealed;
 pub use chance::Chance;
 pub use context::{Context, unique};
 pub use emulation::{Emulation, EmulationTurn, amd64_program, arm64_program};

@@ -23,6 +23,7 @@ use axum::http::{Request, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cooper_api::rest::{DeliveryAnswer, DeliveryStatus, HookList, NotificationList, ReceiptStatus, TaskView};
+use cooper_e2e::expect_sealed;
 use cooper_engine::run::{Run, RunEvent, RunStatus};
 use cooper_engine::task::Cause;
 use cooper_ports::clock::{Clock as _, ManualClock};
@@ -402,10 +403,10 @@ async fn a_secret_is_replaced_with_a_day_for_the_one_before() {
     // No answer but the one that made it has a secret, and the database has none in clear.
     let (_, text) = world.call("GET", "/api/v1/tasks/nightly", None).await;
     assert!(text.contains(&hook.id) && !text.contains(&new.secret) && !text.contains("\"secret\""), "{text}");
-    let (data, secret) = (world.data.path().join("cooper.db"), new.secret.clone());
+    let is_sealed = || expect_sealed(world.data.path(), &hook.id, &[&hook.secret, &new.secret]);
+    is_sealed();
     world.store.close().await.expect("closed");
-    let bytes = std::fs::read(&data).unwrap_or_default();
-    assert!(!bytes.windows(secret.len()).any(|part| part == secret.as_bytes()));
+    is_sealed();
 }
 
 #[tokio::test]
