@@ -57,6 +57,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     migration!(33, "0033_found_by_index.sql"),
     migration!(34, "0034_hosts_of_statuses.sql"),
     migration!(35, "0035_outside_tags.sql"),
+    migration!(36, "0036_told_statuses.sql"),
 ];
 
 /// Why the schema could not be brought to this binary's version.

@@ -19,7 +19,7 @@ const WRITE: &str = "write commit status";
 
 /// The newest of a task.
 const LIST: &str = "SELECT r.number, r.status, json_extract(r.state, '$.origin.cause.firing.commit') AS commit_id,
-         coalesce(r.finished, r.created) AS since, s.due, s.tries, s.fault
+         coalesce(r.finished, r.created) AS since, s.due, s.tries, s.tried, s.fault
      FROM commit_statuses s INDEXED BY commit_statuses_by_task
      CROSS JOIN runs r ON r.registry_id = s.registry_id AND r.number = s.run_number
      WHERE s.registry_id = ?1 AND s.task = ?2 AND r.created >= ?4 ORDER BY s.run_number DESC LIMIT ?3";
@@ -78,9 +78,10 @@ impl StatusStore for Store {
         fault: Option<&str>,
     ) -> Result<(), StoreError> {
         let (registry, told, fault) = (self.registry_id(), told.clone(), fault.map(str::to_owned));
+        let now = self.clock().now();
         self.write(async move |mut tx| {
             sqlx::query(
-                "UPDATE commit_statuses SET due = ?4, tries = tries + 1, fault = ?5
+                "UPDATE commit_statuses SET due = ?4, tries = tries + 1, fault = ?5, tried = ?6
                  WHERE registry_id = ?1 AND run_number = ?2 AND want = ?3",
             )
             .bind(registry.0)
@@ -88,6 +89,7 @@ impl StatusStore for Store {
             .bind(told.want)
             .bind(again.map(Timestamp::as_micros))
             .bind(fault)
+            .bind(now.as_micros())
             .execute(&mut *tx)
             .await
             .map(drop)
@@ -134,6 +136,7 @@ impl StatusStore for Store {
         let records = rows.iter().map(|row| {
             let number: i64 = row.try_get("number").during(READ)?;
             let due: Option<i64> = row.try_get("due").during(READ)?;
+            let tried: Option<i64> = row.try_get("tried").during(READ)?;
             let status: &str = row.try_get("status").during(READ)?;
             Ok(StatusRecord {
                 run: RunId::from_number(u64::try_from(number).stored(READ)?),
@@ -142,6 +145,7 @@ impl StatusStore for Store {
                 since: Timestamp::from_micros(row.try_get("since").during(READ)?),
                 due: due.map(Timestamp::from_micros),
                 tries: row.try_get("tries").during(READ)?,
+                tried: tried.map(Timestamp::from_micros),
                 fault: row.try_get("fault").during(READ)?,
             })
         });

@@ -159,7 +159,7 @@ fn of_forge(record: StatusRecord) -> NotificationView {
         attempts: record.tries,
         redelivery: false,
         next_attempt_time: record.due,
-        last_attempt_time: None,
+        last_attempt_time: record.tried,
         last_status_code: None,
         reason: record.fault,
     }

@@ -189,7 +189,12 @@ async fn start_one(
     fired: Vec<(Provider, Fired)>,
     refusals: &mut Vec<NewRefusal>,
 ) -> Result<bool, StoreError> {
-    let what = there.event.what();
+    // What it was before is not a part of the event that is made up for it.
+    let what = match reference {
+        Reference::Branch(name) => format!("branch {name} is at {}", there.at.short()),
+        Reference::Tag(name) => format!("tag {name} is at {}", there.at.short()),
+        Reference::PullRequest(_) => there.event.what(),
+    };
     tracing::warn!(task = %task.name, what, "no delivery told of an event: found by looking");
     let at = core.hooks.tried_since(&task.name, reference, core.clock.now(), REMEMBERED);
     for (provider, fired) in fired {

@@ -125,6 +125,7 @@ async fn a_tag_whose_own_object_is_told_may_have_no_status_and_that_is_said() {
     for one in &told {
         let fault = one.fault.as_deref().expect("it was refused");
         assert!(fault.contains("404") && one.due.is_none(), "{fault}");
+        assert_eq!(one.tried, Some(world.clock.now()));
         let Cause::Source(cause) =
             &world.core.runs.find_run(one.run).await.expect("store").expect("a run").run.origin.cause
         else {

@@ -78,6 +78,10 @@ fn row(one: &NotificationView) -> [String; 8] {
         Some(next) if one.attempts > 0 => format!("{}, next {}", one.status.as_str(), short_time(next)),
         _ => one.status.as_str().to_owned(),
     };
+    let attempts = match one.last_attempt_time {
+        Some(last) => format!("{}, last {}", one.attempts, short_time(last)),
+        None => one.attempts.to_string(),
+    };
     let answer = match (one.last_status_code, &one.reason) {
         (Some(status), _) => status.to_string(),
         (None, reason) => reason.as_deref().map(plain).unwrap_or_default(),
@@ -88,7 +92,7 @@ fn row(one: &NotificationView) -> [String; 8] {
         plain(&what),
         one.run_id.to_string(),
         status,
-        one.attempts.to_string(),
+        attempts,
         answer,
         one.id.as_ref().map_or_else(|| one.run_id.to_string(), ToString::to_string),
     ]
