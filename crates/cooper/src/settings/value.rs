@@ -286,6 +286,23 @@ mod tests {
     }
 
     #[test]
+    fn looks_have_a_shortest_and_a_longest_pause() {
+        let check = |read: fn(&str) -> Result<Duration, String>, refused: [&str; 5], taken: [(&str, u64); 3]| {
+            for text in refused {
+                let said = read(text).expect_err(text);
+                assert!(said.starts_with(&format!("`{text}` is not a time from ")), "{said}");
+            }
+            for (text, seconds) in taken {
+                assert_eq!(read(text), Ok(Duration::from_secs(seconds)), "{text}");
+            }
+        };
+        check(base_image_poll, ["0", "59s", "1441m", "25h", "60"], [("60s", 60), ("1m", 60), ("24h", 86_400)]);
+        check(source_poll, ["0", "9s", "86401s", "2d", "10"], [("10s", 10), ("1m", 60), ("1d", 86_400)]);
+        let said = base_image_poll("59s").expect_err("too short");
+        assert!(said.ends_with("from 1m to 24h"), "{said}");
+    }
+
+    #[test]
     fn values_are_read_strictly() {
         assert_eq!(size("4GiB"), Ok(4 << 30));
         assert_eq!(size("10 MiB"), Ok(10 << 20));
