@@ -35,6 +35,7 @@ use flights::taken;
 use shares::{Owner, Turns};
 use turn::{Outcome, Ready, Turn};
 
+pub(crate) use opening::unread;
 pub(crate) use steer::{retry, steer, unknown};
 pub(crate) use why::{Waits, reasons};
 

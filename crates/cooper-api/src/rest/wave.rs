@@ -212,6 +212,10 @@ pub struct ImpactView {
     /// Whether there are more of those.
     #[serde(default)]
     pub unknown_more: bool,
+    /// Tasks that stand on it and that the server can't read: they would not be built, and what stands on what they make is
+    /// not known.
+    #[serde(default)]
+    pub unreadable: Vec<String>,
 }
 
 /// A task that would be built.

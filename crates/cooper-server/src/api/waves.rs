@@ -11,6 +11,7 @@ use cooper_api::rest::{
     WaveMember, WaveView,
 };
 use cooper_engine::wave::{self, Apart, Change, Cut, ImageTag, Member, Wave, WaveEvent};
+use cooper_ports::waves::BaseGraph;
 use cooper_types::{ImageRef, TaskName, WaveId};
 use http_body_util::BodyExt as _;
 
@@ -165,7 +166,8 @@ pub(super) async fn impact(
     let own = image.clone().in_registry_by_default(&core.registry);
     let images: BTreeSet<ImageTag> = [own, image].map(|image| ImageTag::of(image, &core.registry).0).into();
     let asked: Vec<ImageTag> = images.iter().cloned().collect();
-    let graph = core.waves.base_graph(&asked).await?.graph;
+    let BaseGraph { graph, unreadable } = core.waves.base_graph(&asked).await?;
+    let unreadable = waves::unread(unreadable);
     let changes: Vec<Change> = asked.into_iter().map(|image| Change { image, to: None }).collect();
     let plan = off_the_loop(move || wave::plan(&graph, &changes, &Apart::default())).await;
     let mut unknown = core.waves.unbuilt_tasks(UNKNOWN + 1).await?;
@@ -190,6 +192,7 @@ pub(super) async fn impact(
         refused: plan.refused.iter().map(refusal).collect(),
         unknown,
         unknown_more,
+        unreadable,
     }))
 }
 

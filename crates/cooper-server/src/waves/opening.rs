@@ -61,13 +61,7 @@ impl Waves {
         let apart = self.apart(by).await?;
         let images: Vec<_> = changes.iter().map(|change| change.image.clone()).collect();
         let BaseGraph { graph, unreadable } = self.core.waves.base_graph(&images).await?;
-        for (task, error) in unreadable {
-            tracing::error!(
-                task,
-                error = chain(&error),
-                "task can't be read; it is in no wave until its row is mended"
-            );
-        }
+        unread(unreadable);
         let wanted: Vec<Change> =
             changes.iter().map(|change| Change { image: change.image.clone(), to: Some(change.to.clone()) }).collect();
         let (plan, apart) = off_the_loop(move || (wave::plan(&graph, &wanted, &apart), apart)).await;
@@ -110,6 +104,15 @@ impl Waves {
         let built = self.core.waves.built_since(id).await?;
         Ok(found.wave.apart(&task, &built))
     }
+}
+
+/// Says of tasks that can't be read what that means, and gives their keys.
+pub(crate) fn unread(tasks: Vec<(String, StoreError)>) -> Vec<String> {
+    let told = tasks.into_iter().map(|(task, error)| {
+        tracing::error!(task, error = chain(&error), "task can't be read; it is in no wave until its row is mended");
+        task
+    });
+    told.collect()
 }
 
 /// The images that changed, for the log.

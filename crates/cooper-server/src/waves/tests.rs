@@ -5,6 +5,7 @@ mod notices;
 mod pauses;
 mod polling;
 mod room;
+mod unreadable;
 mod world;
 
 use std::path::Path;

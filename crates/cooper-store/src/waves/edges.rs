@@ -247,14 +247,14 @@ pub(super) async fn graph(
     Ok(BaseGraph { graph: Graph { tasks: tasks.into_values().collect() }, unreadable })
 }
 
-/// Tasks that base images start and of which no run says yet what they stand on.
+/// Tasks that base images start and of which no run says yet what they stand on. One that has no name any more goes by its key.
 pub(super) async fn unbuilt(
     tx: &mut SqliteConnection,
     registry: RegistryId,
     limit: u32,
 ) -> Result<Vec<TaskName>, StoreError> {
-    let names: Vec<String> = sqlx::query_scalar(
-        "SELECT t.state ->> '$.name' FROM tasks t WHERE t.registry_id = ?1
+    let rows = sqlx::query(
+        "SELECT t.task, CAST(t.state ->> '$.name' AS TEXT) AS name FROM tasks t WHERE t.registry_id = ?1
            AND NOT EXISTS (SELECT 1 FROM task_graph g WHERE g.registry_id = t.registry_id AND g.task = t.task)
            AND t.state ->> '$.enabled' AND coalesce(t.state ->> '$.base_image.enabled', 1)
          ORDER BY t.task LIMIT ?2",
@@ -264,7 +264,14 @@ pub(super) async fn unbuilt(
     .fetch_all(tx)
     .await
     .during(READ)?;
-    names.iter().map(|name| TaskName::parse(name).stored(READ)).collect()
+    let name = |row: &sqlx::sqlite::SqliteRow| -> Result<TaskName, StoreError> {
+        let name: Option<&str> = row.try_get("name").during(READ)?;
+        match name.and_then(|name| TaskName::parse(name).ok()) {
+            Some(name) => Ok(name),
+            None => TaskName::parse(row.try_get("task").during(READ)?).stored(READ),
+        }
+    };
+    rows.iter().map(name).collect()
 }
 
 /// The tag that a row names.

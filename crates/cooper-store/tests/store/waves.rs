@@ -33,6 +33,8 @@ async fn a_task_that_can_not_be_read_keeps_no_other_from_its_wave() {
     for name in ["broken", "other", "sound"] {
         put(&fixture, name).await;
     }
+    let unbuilt = async || fixture.store.unbuilt_tasks(10).await.unwrap();
+    assert_eq!(unbuilt().await.len(), 3);
     fixture
         .store
         .write(async move |mut tx| {
@@ -61,4 +63,16 @@ async fn a_task_that_can_not_be_read_keeps_no_other_from_its_wave() {
     assert_eq!(tasks, [("other", 1), ("sound", 1)]);
     let [(task, StoreError::Corrupt { .. })] = &unreadable[..] else { panic!("{unreadable:?}") };
     assert_eq!(task, "broken");
+    put(&fixture, "Not-Run").await;
+    assert_eq!(unbuilt().await, [TaskName::parse("Not-Run").unwrap()]);
+    fixture
+        .store
+        .write(async move |mut tx| {
+            let unnamed = "UPDATE tasks SET state = json_set(state, '$.name', 7) WHERE task = 'not-run'";
+            sqlx::query(unnamed).execute(&mut *tx).await.unwrap();
+            Ok::<_, StoreError>(())
+        })
+        .await
+        .unwrap();
+    assert_eq!(unbuilt().await, [TaskName::parse("not-run").unwrap()], "by its key");
 }
