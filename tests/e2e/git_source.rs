@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use cooper_e2e::{Finished, GitBehaviour, GitRepository, GitServer, ServerOptions, TestServer, wait_until};
+use cooper_e2e::{
+    Finished, GitBehaviour, GitRepository, GitServer, ServerOptions, TestServer, expect_sealed, wait_until,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -156,11 +158,7 @@ fn stored_credentials_open_a_repository_and_are_never_seen() {
         world.server.log(),
     ];
     assert!(places.iter().all(|text| !text.contains(SECRET)), "{places:?}");
-    for entry in std::fs::read_dir(world.server.data()).unwrap().flatten().filter(|entry| entry.path().is_file()) {
-        let bytes = std::fs::read(entry.path()).unwrap();
-        let seen = bytes.windows(SECRET.len()).any(|window| window == SECRET.as_bytes());
-        assert!(!seen, "{} holds the credential in clear", entry.path().display());
-    }
+    expect_sealed(world.server.data(), &host, &[SECRET]);
 
     world.server.cooper(&["credential", "delete", &host]).ok();
     world.server.cooper(&["credential", "delete", &host]).expect(5);

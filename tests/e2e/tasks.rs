@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cooper_e2e::{GitBehaviour, GitRepository, GitServer, Pause, ServerOptions, TestServer, wait_until};
+use cooper_e2e::{GitBehaviour, GitRepository, GitServer, Pause, ServerOptions, TestServer, expect_sealed, wait_until};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -153,6 +153,9 @@ fn a_task_file_a_credential_and_a_limit() {
     assert!(update(&["-u", "robot"]).contains(" robot "));
     assert!(update(&[]).contains(" robot "));
     assert!(update(&["-u", "git"]).contains(" git "), "the only user that the repository's host knows");
+    // Neither the database nor anything else that is written down tells them to whoever copies it.
+    let secrets = ["g1t-t0ken", "wr0ng", "hunter22"];
+    expect_sealed(world.server.data(), &host, &secrets);
 
     let mut pause = Pause::new();
     let script = format!("pause={}", pause.script());
@@ -173,6 +176,7 @@ fn a_task_file_a_credential_and_a_limit() {
     let began = |id: &String| world.server.run(id)["startTime"].as_str().unwrap().to_owned();
     let ended = |id: &String| world.server.run(id)["finishTime"].as_str().unwrap().to_owned();
     assert!(ended(&ids[0]) <= began(&ids[1]), "one after the other");
+    expect_sealed(world.server.data(), &host, &secrets);
 
     // What is forgotten is shown to nobody any more.
     let remove = || world.task(&["credential", "remove", "limited", "--login-server", &host]);

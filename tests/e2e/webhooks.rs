@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use cooper_e2e::{Context, EventReceiver, ReceivedEvent, ServerOptions, TestServer, run_to_end, wait_until};
+use cooper_e2e::{
+    Context, EventReceiver, ReceivedEvent, ServerOptions, TestServer, expect_sealed, run_to_end, wait_until,
+};
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
@@ -22,8 +24,18 @@ fn what_was_accepted_before_a_kill_is_told_after_it_in_order() {
     let mut server = TestServer::with(ServerOptions { arguments, ..ServerOptions::default() });
     let mut receiver = EventReceiver::start();
     let uri = receiver.url();
-    let make =
-        ["webhook", "create", "deploy", "--uri", &uri, "--actions", "push", "run_finished", "--headers", "X-Team=ci"];
+    let make = [
+        "webhook",
+        "create",
+        "deploy",
+        "--uri",
+        &uri,
+        "--actions",
+        "push",
+        "run_finished",
+        "--headers",
+        "X-Team=c1-and-c0",
+    ];
     let made = server.cooper(&make).ok();
     let secret = made.stdout.trim().to_owned();
     assert_eq!(secret.len(), 52, "{made}");
@@ -34,7 +46,7 @@ fn what_was_accepted_before_a_kill_is_told_after_it_in_order() {
     server.cooper(&["webhook", "ping", "deploy"]).ok();
     wait_until("the ping is there", PATIENCE, || !receiver.received().is_empty());
     let ping = &receiver.received()[0];
-    assert_eq!((ping.header("cooper-event"), ping.header("x-team")), ("ping", "ci"));
+    assert_eq!((ping.header("cooper-event"), ping.header("x-team")), ("ping", "c1-and-c0"));
     check_signature(ping, &secret);
 
     receiver.go_away();
@@ -118,6 +130,9 @@ fn what_was_accepted_before_a_kill_is_told_after_it_in_order() {
     );
     assert!(told["target"]["tag"].is_null() && told["request"]["method"] == "DELETE", "{told}");
 
+    // The address is a secret as well: those of chats need no other.
+    let secrets = [secret.as_str(), renewed.trim(), "one-of-our-own-secrets", "c1-and-c0", uri.as_str()];
+    expect_sealed(server.data(), "deploy", &secrets);
     server.cooper(&["webhook", "update", "deploy", "--status", "disabled"]).ok();
     let list = server.cooper(&["webhook", "list"]).ok().stdout;
     assert!(list.contains("disabled") && list.contains("no/other:latest"), "{list}");
