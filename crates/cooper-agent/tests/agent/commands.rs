@@ -8,10 +8,11 @@ use cooper_api::agent::{CommandImageOrder, StepOrder, VolumeOrder};
 use cooper_engine::message::{BaseImage, PlacementKey, StepOutput, StepResult, ToAgent, ToServer};
 use cooper_ports::engine::scripted::{EngineCall, Gate, ScriptedContainer, ScriptedEngine, ScriptedPull};
 use cooper_ports::engine::{
-    ContainerEvent, ContainerFailure, ContainerNetwork, EngineError, OutputStream, PullError, VolumeContent,
+    ContainerEvent, ContainerFailure, ContainerNetwork, EngineError, OutputStream, PullError, PullRequest,
+    VolumeContent,
 };
 use cooper_spec::plan::{Network, Tries};
-use cooper_types::{AttemptNumber, Digest, ImageRef, SecretBytes, StepId};
+use cooper_types::{AttemptNumber, Digest, ImageRef, Platform, SecretBytes, StepId};
 
 use crate::bench::{Bench, REGISTRY, archive, command, command_with, key, soon};
 use crate::server::TestStream;
@@ -248,7 +249,11 @@ async fn a_pull_is_no_part_of_the_time_and_its_failures_have_owners() {
     // The embedded registry: asked once in a placement or when a step says so, with the attempt's credential, and its
     // absence is not the user's.
     let ours = format!("{REGISTRY}/team/tool:1");
-    let pulling = || command_with(&ours, &[], |command, _| command.pull = true);
+    let pulling = || {
+        command_with(&ours, &[], |command, _| {
+            (command.pull, command.pull_retries, command.pull_retry_delay) = (true, 4, Duration::from_secs(7));
+        })
+    };
     for (attempt, order) in [(2, command(&ours, &[])), (3, command(&ours, &[])), (6, pulling())] {
         stream.start(key(1), attempt, order).await;
         assert!(matches!(stream.result(key(1), attempt).await, StepResult::Succeeded { .. }));
@@ -261,13 +266,18 @@ async fn a_pull_is_no_part_of_the_time_and_its_failures_have_owners() {
     let pulls: Vec<_> = calls
         .iter()
         .filter_map(|call| match call {
-            EngineCall::Pull(request) => Some((request.reference.to_string(), request.credential.is_some())),
+            EngineCall::Pull(request) => {
+                let PullRequest { reference, credential, platform, retries, retry_delay } = &**request;
+                assert_eq!(*platform, Some(Platform::LINUX_AMD64));
+                Some((reference.to_string(), credential.is_some(), *retries, retry_delay.as_secs()))
+            }
             _ => None,
         })
         .collect();
-    let ours = (ours, true);
-    let gone = ("docker.io/library/gone:latest".to_owned(), false);
-    assert_eq!(pulls, [gone, ours.clone(), ours.clone(), ours]);
+    // Its tries are the engine's business.
+    let again = (ours.clone(), true, 4, 7);
+    let gone = ("docker.io/library/gone:latest".to_owned(), false, 0, 0);
+    assert_eq!(pulls, [gone, (ours, true, 0, 0), again.clone(), again]);
 
     let (gate, before) = (Gate::new(), engine.calls().len());
     engine.script_pull(ScriptedPull::ending(Err(PullError::Cancelled)).waiting_at(&gate));

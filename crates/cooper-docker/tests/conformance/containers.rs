@@ -305,13 +305,20 @@ pub(crate) async fn a_pulled_image_is_there(bench: Arc<Bench>) {
 }
 
 pub(crate) async fn a_pull_of_a_missing_image_is_named(bench: Arc<Bench>) {
-    let request = pull_of(&bench, "no/such:image");
+    let mut request = pull_of(&bench, "no/such:image");
+    request.retries = 2;
     bench.next_pull(|| ScriptedPull::ending(Err(PullError::Missing { reference: request.reference.clone() })));
-    let (sink, _events) = mpsc::channel(64);
+    let (sink, mut events) = mpsc::channel(64);
     match bench.engine.pull(request.clone(), sink, CancellationToken::new()).await {
         Err(PullError::Missing { reference }) => assert_eq!(reference, request.reference),
         other => panic!("{other:?}"),
     }
+    let mut again = 0;
+    while let Some(event) = events.recv().await {
+        again += u32::from(event.status.starts_with("Retrying"));
+    }
+    // A script has one answer to all tries.
+    assert_eq!(again, if bench.is_real() { 2 } else { 0 });
 }
 
 pub(crate) async fn a_cancelled_pull_ends_at_once(bench: Arc<Bench>) {

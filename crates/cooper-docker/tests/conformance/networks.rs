@@ -241,3 +241,18 @@ async fn a_port_of_the_host_leads_in_and_is_one_containers() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_with_ipv6_gives_addresses_of_it() {
+    run(DockerBench::start().await, |bench: Arc<Bench>| async move {
+        let image = bench.shell().await;
+        for ipv6 in [true, false] {
+            let placement = bench.open(with_network(&bench, ipv6)).await;
+            let net = on(NetworkChoice::Placement(name("net")), &[]);
+            let addresses = script(&image, "busybox ip -6 addr show scope global");
+            let told = output_of(&*placement, in_network(addresses, net)).await;
+            assert_eq!(told.contains("inet6 fd"), ipv6, "{told}");
+        }
+    })
+    .await;
+}
