@@ -5,6 +5,7 @@
 //! longer is theirs. 100 MB of output are [`output`]'s.
 
 mod engine;
+mod goals;
 mod output;
 mod record;
 mod shape;
@@ -23,6 +24,7 @@ use crate::provision::{Need, Provisioned, provision};
 use crate::report::Report;
 use crate::workspace::{Workspace, find_program};
 use engine::{Engine, container};
+use goals::Goal;
 use record::Record;
 use shape::Shape;
 
@@ -82,6 +84,12 @@ fn measure(
     server.stop()?;
     seen.iter().for_each(|seen| seen.show(report, amount.rounds));
     said.show(report, amount);
+    // Of the binary for development the figures say nothing.
+    if amount.profile == "release" {
+        report.line("");
+        let goals = seen.iter().filter_map(Seen::goal).chain(said.goals(amount));
+        goals.for_each(|goal| report.line(format_args!("  {goal}")));
+    }
     Ok(())
 }
 
@@ -244,6 +252,17 @@ impl Drop for Bench<'_> {
 }
 
 impl Seen {
+    /// What a run takes of the loop's time.
+    fn ratio(&self) -> f64 {
+        self.ours.median().as_secs_f64() / self.theirs.median().as_secs_f64()
+    }
+
+    /// Steps that run beside others have namespaces of their own, as the loop's have: they are not expected to be quicker.
+    fn goal(&self) -> Option<Goal> {
+        let what = || format!("time of {}, against `docker run`", self.shape);
+        self.shape.is_sequence().then(|| Goal::at_most(0.5, what(), self.ratio()))
+    }
+
     fn show(&self, report: &Report, rounds: u32) {
         let each = |time: Duration| time.as_secs_f64() * 1000.0 / self.shape.steps() as f64;
         report.line(format_args!(
@@ -258,7 +277,7 @@ impl Seen {
         for (name, times) in sides.into_iter().chain([("the engine alone", &self.alone)]) {
             report.line(format_args!("  {} {:>9.1}", times.row_of(name, 40), each(times.median())));
         }
-        let ratio = self.ours.median().as_secs_f64() / self.theirs.median().as_secs_f64();
+        let ratio = self.ratio();
         let added = each(self.ours.median()) - each(self.alone.median());
         report.line(format_args!(
             "  ratio to docker run {ratio:.2}; a step takes {added:.1} ms more than the engine's own"

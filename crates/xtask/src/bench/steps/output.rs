@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
+use super::goals::Goal;
 use super::record::Record;
 use super::{Amount, Bench};
 use crate::bench::memory::{Memory, forget_peak, kilobytes, memory};
@@ -157,6 +158,28 @@ fn data_size(bench: &Bench<'_>) -> anyhow::Result<u64> {
 }
 
 impl Said {
+    /// The speed of one side against the raw attach's.
+    fn against_attach(&self, times: &Times) -> f64 {
+        self.attach.median().as_secs_f64() / times.median().as_secs_f64()
+    }
+
+    pub(super) fn goals(&self, amount: &Amount) -> [Goal; 3] {
+        let growth = self.peak.saturating_sub(self.before.now) as f64 / (amount.megabytes * 1_000_000) as f64;
+        [
+            Goal::at_least(
+                0.5,
+                "speed of output with nobody reading, against a raw attach",
+                self.against_attach(&self.unread),
+            ),
+            Goal::at_least(
+                0.5,
+                "speed of output with the log shown, against a raw attach",
+                self.against_attach(&self.read),
+            ),
+            Goal::at_most(0.1, "growth of the server's memory, against the output's size", growth),
+        ]
+    }
+
     pub(super) fn show(&self, report: &Report, amount: &Amount) {
         let megabytes = amount.megabytes;
         report.line(format_args!(
@@ -180,8 +203,8 @@ impl Said {
         }
         report.line(format_args!(
             "  speed against a raw attach: {:.2}, with the log shown {:.2}; every line was there, once, in order",
-            speed(&self.unread) / speed(&self.attach),
-            speed(&self.read) / speed(&self.attach)
+            self.against_attach(&self.unread),
+            self.against_attach(&self.read)
         ));
         report.line(format_args!(
             "  memory of `cooper serve` with its agent: {} before, {} at the peak; data directory: {} more for a run",
