@@ -1,7 +1,7 @@
 //! Runs that are run again: from what they were made from, from what there is now, or from where they failed.
 
 use cooper_e2e::{Context, GitRepository, GitServer, ServerOptions, TestServer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn steps(run: &Value) -> Vec<&str> {
     run["steps"].as_array().unwrap().iter().map(|step| step["id"].as_str().unwrap()).collect()
@@ -25,7 +25,8 @@ fn a_build_stands_on_the_bases_that_it_had() {
     let one = moving("one");
     let moving_name = busybox.replace("base/busybox", "moving");
     let app = Context::new(&format!("FROM {busybox} AS tool\nFROM {moving_name}\nRUN echo which=$(cat /which).\n"));
-    let first = server.build(&["--no-logs", "--no-cache", "-t", "app:{{.Run.ID}}"], &app);
+    let flags = ["--no-logs", "--no-cache", "-t", "app:{{.Run.ID}}", "--build-arg", "OF={{.Run.Registry}}"];
+    let first = server.build(&flags, &app);
     let a = first["runId"].as_str().unwrap();
     let two = moving("two");
     assert_ne!(one, two);
@@ -34,6 +35,8 @@ fn a_build_stands_on_the_bases_that_it_had() {
     let base = &lock["steps"][0]["bases"][0];
     assert_eq!((base["reference"].as_str(), &base["digest"]), (Some(moving_name.as_str()), &one), "{lock:#}");
     assert_eq!(lock["steps"][0]["frontend"]["reference"], "built-in");
+    let registry = busybox.split('/').next().unwrap();
+    assert_eq!(lock["steps"][0]["arguments"], json!([{ "name": "OF", "value": registry }]));
     assert!(lock["placements"][0]["engine"].as_str().unwrap().starts_with("Docker"), "{lock:#}");
     assert!(lock["context"]["digest"].as_str().unwrap().starts_with("sha256:"), "{lock:#}");
 
@@ -194,4 +197,48 @@ fn what_failed_is_repeated_with_the_images_that_it_had() {
     assert!(!log.contains("warning: not all images"), "{log}");
     let nothing = server.cooper(&["runs", "diff", a, b]).ok().stdout;
     assert_eq!(nothing, format!("Nothing moved from run {a} to run {b}.\n"));
+}
+
+#[test]
+fn secrets_have_the_version_that_the_run_had() {
+    let server = TestServer::start();
+    server.base_image();
+    let values = Context::empty().file("1", "version-1").file("2", "second-version");
+    let set = |version: &str| {
+        let file = values.join(version).display().to_string();
+        server.cooper(&["secret", "set", "token", "--from-file", &file]).ok();
+    };
+    // The value itself is masked.
+    let task = "version: v1.1.0\nsecrets:\n  - id: token\n    keyvault: cooper://token\nsteps:\n  - cmd: \
+                $Registry/base/busybox:1 sh -c 'echo length=${#TOKEN}.'\n    env: [\"TOKEN={{.Secrets.token}}\"]\n";
+    let context = Context::empty().file("acr-task.yaml", task);
+    set("1");
+    let run = server.cooper(&["run", "--no-logs", "-o", "json", &context.display()]).ok().json();
+    let a = run["runId"].as_str().unwrap();
+    let secrets = |run: &str| server.cooper(&["runs", "lock", run]).ok().json()["secrets"].clone();
+    let locked = |version: &str| json!([{ "id": "token", "provider": "the server's store", "place": "cooper://token", "version": version }]);
+    assert_eq!(secrets(a), locked("1"));
+    set("2");
+
+    let (same, log) = rerun(&server, &[a]);
+    let b = same["runId"].as_str().unwrap();
+    assert!(log.contains("length=9."), "{log}");
+    assert_eq!(secrets(b), locked("1"));
+    let nothing = server.cooper(&["runs", "diff", a, b]).ok().stdout;
+    assert_eq!(nothing, format!("Nothing moved from run {a} to run {b}.\n"));
+    let (fresh, log) = rerun(&server, &[a, "--fresh"]);
+    let c = fresh["runId"].as_str().unwrap();
+    assert!(log.contains("length=14."), "{log}");
+    let moved = server.cooper(&["runs", "diff", a, c]).ok().stdout;
+    assert_eq!(moved, "secret token: cooper://token version 1 → cooper://token version 2\n");
+
+    server.cooper(&["secret", "delete", "token/1"]).ok();
+    // A rerun of a rerun would have what that one had.
+    for run in [a, b] {
+        let refused = server.cooper(&["runs", "rerun", run]).expect(2);
+        refused.error_names(&[&format!("run {run}"), "--fresh", "`token` (cooper://token/1)", "no version 1"]);
+    }
+    assert!(rerun(&server, &[b, "--fresh"]).1.contains("length=14."));
+    assert!(rerun(&server, &[c]).1.contains("length=14."));
+    server.expect_quiet_log();
 }

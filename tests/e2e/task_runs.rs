@@ -30,8 +30,8 @@ fn left_of(engine: &Engine, server: &TestServer, run: &str) -> Vec<String> {
 fn a_failure_stops_the_run_and_is_told_step_by_step() {
     let (server, engine) = (server(), Engine::new());
     let task = format!(
-        "version: v1.1.0\nsteps:\n  - id: beside\n    cmd: {}\n    when: ['-']\n  - id: wrong\n    cmd: {}\n    when: ['-']\n  \
-         - id: after\n    cmd: {}\n",
+        "version: v1.1.0\nsteps:\n  - id: beside\n    cmd: {}\n    when: ['-']\n  - id: wrong\n    cmd: {}\n    when: ['-']\n    retries: \
+         1\n    retryDelay: 1\n  - id: after\n    cmd: {}\n",
         sh("sleep 3600"),
         sh("sleep 1; exit 7"),
         sh("true")
@@ -44,9 +44,10 @@ fn a_failure_stops_the_run_and_is_told_step_by_step() {
     let id = run["runId"].as_str().unwrap();
     let state = |id: &str, state: &str| (id.to_owned(), state.to_owned());
     assert_eq!(states(&run), [state("beside", "Canceled"), state("wrong", "Failed"), state("after", "Skipped")]);
-    assert_eq!(run["steps"][1]["exitCode"], 7);
+    assert_eq!((&run["steps"][1]["exitCode"], &run["steps"][1]["tries"]), (&7.into(), &2.into()), "{run:#}");
+    assert!(run["steps"][0]["tries"].is_null(), "{run:#}");
     let shown = server.cooper(&["runs", "show", id]).ok().stdout;
-    for part in ["beside", "wrong", "after", "exit code 7", "Canceled", "Skipped"] {
+    for part in ["beside", "wrong", "after", "in 2 tries", "exit code 7", "Canceled", "Skipped"] {
         assert!(shown.contains(part), "{shown}");
     }
     wait_until("nothing is left of the run", Duration::from_secs(30), || left_of(&engine, &server, id).is_empty());
@@ -64,8 +65,23 @@ fn a_cancel_and_a_timeout_really_stop_the_container() {
     let id = finished.json()["runId"].as_str().unwrap().to_owned();
     wait_until("the container is gone", Duration::from_secs(30), || left_of(&engine, &server, &id).is_empty());
 
-    let cmd = format!("{}/base/busybox:1 sleep 3600", server.authority().replace("127.0.0.1", "localhost"));
-    let id = server.cooper(&["run", "--no-wait", "--cmd", &cmd, "/dev/null"]).ok().stdout.trim().to_owned();
+    // The time of the whole run.
+    let forever = format!("version: v1.1.0\nsteps:\n  - cmd: {}\n", sh("echo begun; sleep 3600"));
+    let context = Context::empty().file("acr-task.yaml", &forever);
+    let timed = server.cooper(&["run", "--timeout", "5", "--no-logs", "-o", "json", &context.display()]).expect(4);
+    let run = timed.json();
+    let id = run["runId"].as_str().unwrap();
+    timed.error_names(&[&format!("run {id} timed out")]);
+    let why = "the run took longer than its timeout of 5 s";
+    assert_eq!((&run["status"], &run["runErrorMessage"]), (&"Timeout".into(), &why.into()), "{run:#}");
+    // A busy machine may not have begun it.
+    assert!(["Canceled", "Skipped"].contains(&states(&run)[0].1.as_str()), "{run:#}");
+    let log = server.cooper(&["logs", id]).ok().stdout;
+    assert!(log.contains(&format!("Run ID: {id} timed out after ")) && log.contains(why), "{log}");
+    wait_until("the container is gone", Duration::from_secs(30), || left_of(&engine, &server, id).is_empty());
+
+    let cmd = "$Registry/base/busybox:1 sleep 3600";
+    let id = server.cooper(&["run", "--no-wait", "--cmd", cmd, "/dev/null"]).ok().stdout.trim().to_owned();
     let running = || server.run(&id)["steps"][0]["status"] == "Running" && !left_of(&engine, &server, &id).is_empty();
     wait_until("the command runs", Duration::from_secs(60), running);
     server.cooper(&["runs", "cancel", &id]).ok();

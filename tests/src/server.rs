@@ -351,6 +351,12 @@ impl TestServer {
         self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
     }
 
+    /// Has the next start find another value in its environment.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.environment.retain(|(other, _)| other != name);
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Starts the server again, on the same data and port.
     #[track_caller]
     pub fn restart(&mut self) {
