@@ -37,7 +37,7 @@ pub struct StatusRecord {
     pub due: Option<Timestamp>,
     /// How often the newest was tried.
     pub tries: u32,
-    /// When the last try was.
+    /// When that was the last time.
     pub tried: Option<Timestamp>,
     /// Why the last try failed.
     pub fault: Option<String>,

@@ -18,6 +18,7 @@ use cooper_spec::plan::Tries;
 use cooper_types::{Digest, ImageRef, RegistryName, Tag};
 
 use crate::bench::{Bench, archive, build_of, command_with, key, push};
+use crate::server::TestStream;
 
 fn from_workspace(folder: &str, dockerfile: &str, change: impl FnOnce(&mut BuildOrder)) -> StepOrder {
     let mut order = build_of(dockerfile, &[]);
@@ -259,8 +260,8 @@ async fn builds_are_tried_again_too() {
     bench.shut_down().await;
 }
 
-#[tokio::test]
-async fn a_push_outside_has_the_users_tag_and_three_tries() {
+/// A placement whose engine has built `app`.
+async fn with_app() -> (Arc<ScriptedEngine>, Bench, TestStream) {
     let engine = Arc::new(ScriptedEngine::new());
     engine.script_build(ScriptedBuild::success("app", Vec::new()));
     let mut bench = Bench::start(engine.clone());
@@ -268,6 +269,12 @@ async fn a_push_outside_has_the_users_tag_and_three_tries() {
     stream.place(key(1)).await;
     stream.start(key(1), 1, from_workspace("", "Dockerfile", |_| {})).await;
     stream.result(key(1), 1).await;
+    (engine, bench, stream)
+}
+
+#[tokio::test]
+async fn a_push_outside_has_the_users_tag_and_three_tries() {
+    let (engine, bench, mut stream) = with_app().await;
     let mut order = push(Digest::sha256(b"app"), &["team/app", "team/out"]);
     let StepWork::Push(pushes) = &mut order.work else { unreachable!("a push was asked for") };
     pushes.targets[1].registry = Some(RegistryName::parse("registry.example").expect("valid"));
@@ -302,13 +309,7 @@ async fn a_push_outside_has_the_users_tag_and_three_tries() {
 
 #[tokio::test]
 async fn a_tag_outside_is_moved_in_its_turn_and_stays_where_a_newer_run_moved_it() {
-    let engine = Arc::new(ScriptedEngine::new());
-    engine.script_build(ScriptedBuild::success("app", Vec::new()));
-    let mut bench = Bench::start(engine.clone());
-    let mut stream = bench.stream().await;
-    stream.place(key(1)).await;
-    stream.start(key(1), 1, from_workspace("", "Dockerfile", |_| {})).await;
-    stream.result(key(1), 1).await;
+    let (engine, bench, mut stream) = with_app().await;
     let mut order = push(Digest::sha256(b"app"), &["team/out", "team/own"]);
     let StepWork::Push(pushes) = &mut order.work else { unreachable!("a push was asked for") };
     for (target, tag) in pushes.targets.iter_mut().zip(["latest", "1"]) {

@@ -102,7 +102,7 @@ impl StatusStore for Store {
         let (registry, task, now) = (self.registry_id(), task.key(), self.clock().now());
         self.write(async move |mut tx| {
             let again = sqlx::query(
-                "UPDATE commit_statuses SET want = want + 1, due = ?5, tries = 0, fault = NULL
+                "UPDATE commit_statuses SET want = want + 1, due = ?5, tries = 0, tried = NULL, fault = NULL
                  WHERE registry_id = ?1 AND run_number = ?2 AND task = ?3 AND EXISTS (
                      SELECT 1 FROM runs r WHERE r.registry_id = ?1 AND r.number = ?2 AND r.created >= ?4)",
             )
@@ -202,7 +202,7 @@ pub(crate) async fn ended(
     run: RunId,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE commit_statuses SET want = want + 1, due = ?3, tries = 0, fault = NULL
+        "UPDATE commit_statuses SET want = want + 1, due = ?3, tries = 0, tried = NULL, fault = NULL
          WHERE registry_id = ?1 AND run_number = ?2",
     )
     .bind(registry.0)

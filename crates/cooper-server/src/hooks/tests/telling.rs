@@ -139,4 +139,8 @@ async fn a_tag_whose_own_object_is_told_may_have_no_status_and_that_is_said() {
         );
     }
     assert!(of_tags > 0 && told.len() as u32 > of_tags, "{told:?}");
+    // What is to be told once more has not been tried yet.
+    let again = world.core.statuses.tell_again(&name, Timestamp::from_micros(0), told[0].run).await.expect("store");
+    let told = world.core.statuses.list_statuses(&name, Timestamp::from_micros(0), 10).await.expect("store");
+    assert!(again && (told[0].tries, told[0].tried) == (0, None), "{told:?}");
 }
