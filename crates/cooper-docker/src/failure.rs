@@ -5,7 +5,7 @@
 
 mod base;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 
@@ -22,8 +22,17 @@ pub(crate) const OPERATION: &str = "build an image";
 /// Enough for any Dockerfile in earnest; only looked through for here-documents.
 const MAX_DOCKERFILE: u64 = 1 << 20;
 
-/// Steps that fail of a full disk at once; the engine's word is not trusted with our memory.
-const MAX_FULL_VERTICES: usize = 64;
+/// Steps that tell of their machine at once; the engine's word is not trusted with our memory.
+const MAX_TELLING: usize = 64;
+
+/// What a step's output tells of the machine beneath it.
+#[derive(Clone, Copy, Debug)]
+enum Told {
+    /// Its disk is full.
+    DiskFull,
+    /// The runtime could not make the step's container: the step's command never began.
+    NeverBegan,
+}
 
 /// How vertices are called that read a cache from a registry.
 const CACHE: &str = "importing cache manifest from ";
@@ -39,8 +48,8 @@ pub(crate) struct Blame {
     failed: Option<(String, String)>,
     /// The id of that vertex.
     failed_id: String,
-    /// Vertices that said in their output that a disk is full.
-    out_of_space: BTreeSet<String>,
+    /// Vertices whose output tells of their machine, by id.
+    told: BTreeMap<String, Told>,
 }
 
 impl Blame {
@@ -54,7 +63,7 @@ impl Blame {
             context: request.dockerfile_tree.as_ref().unwrap_or(&request.context).clone(),
             failed: None,
             failed_id: String::new(),
-            out_of_space: BTreeSet::new(),
+            told: BTreeMap::new(),
         }
     }
 
@@ -85,13 +94,13 @@ impl Blame {
         }
     }
 
-    /// Takes note of a vertex's output, where it says that a disk is full.
+    /// Takes note of a vertex's output, where it tells of its machine.
     pub(crate) fn heard(&mut self, vertex: &str, output: &[u8]) {
-        // As the C library and Go have it, whatever their first letter's case.
-        const TEXT: &[u8] = b"o space left on device";
-        let full = || output.windows(TEXT.len()).any(|window| window == TEXT);
-        if self.out_of_space.len() < MAX_FULL_VERTICES && !self.out_of_space.contains(vertex) && full() {
-            self.out_of_space.insert(vertex.to_owned());
+        if self.told.len() < MAX_TELLING
+            && !self.told.contains_key(vertex)
+            && let Some(told) = told(output)
+        {
+            self.told.insert(vertex.to_owned(), told);
         }
     }
 
@@ -112,12 +121,19 @@ impl Blame {
     fn known(&self, message: &str) -> Option<BuildError> {
         let message = &one_line(message);
         if let Some(failure) = self.failed_step(message).or_else(|| self.missing_base()) {
-            // What a command writes goes to the engine's disk, and that it is full is nothing that a user could mend. A
-            // command that fills a file system of its own looks the same, and is rare.
-            if matches!(failure, BuildFailure::Exited { .. }) && self.out_of_space.contains(&self.failed_id) {
-                return Some(EngineError::DiskFull { message: failure.to_string() }.into());
+            if !matches!(failure, BuildFailure::Exited { .. }) {
+                return Some(failure.into());
             }
-            return Some(failure.into());
+            return Some(match self.told.get(&self.failed_id) {
+                // What a command writes goes to the engine's disk, and that it is full is nothing that a user could
+                // mend. A command that fills a file system of its own looks the same, and is rare.
+                Some(Told::DiskFull) => EngineError::DiskFull { message: failure.to_string() }.into(),
+                Some(Told::NeverBegan) => {
+                    let message = format!("{failure}, as the runtime could not make its container");
+                    EngineError::Refused { operation: OPERATION, message }.into()
+                }
+                None => failure.into(),
+            });
         }
         if message.contains("no space left on device") {
             return Some(EngineError::DiskFull { message: strip(message).to_owned() }.into());
@@ -271,6 +287,24 @@ fn is_machinery(message: &str) -> bool {
         .into_iter()
         .any(|text| message.contains(text))
         || message.ends_with("context canceled")
+}
+
+/// What a piece of a step's output tells of the machine.
+///
+/// runc's own words are in the step's output, and its exit code is the step's. It runs the hooks by which the engine
+/// gives a container its network: one that fails, as they do in an engine that is stopping, is nothing of the build's.
+fn told(output: &[u8]) -> Option<Told> {
+    let has = |text: &[u8]| output.windows(text.len()).any(|window| window == text);
+    // As the C library and Go have it, whatever their first letter's case.
+    if has(b"o space left on device") {
+        return Some(Told::DiskFull);
+    }
+    // runc 1.0: `container_linux.go:380: starting container process caused: …: error running hook #0: …`; 1.1: `unable to
+    // start container process: …`; 1.2: `… error running prestart hook #0`.
+    let never = (has(b"unable to start container process: ") || has(b"starting container process caused: "))
+        && has(b": error running ")
+        && has(b"hook #");
+    never.then_some(Told::NeverBegan)
 }
 
 /// The message without the engine's account of its own layers.

@@ -214,32 +214,59 @@ fn dockerfiles() {
     );
 }
 
+/// How a step's exit with 1 is sorted after this output of its.
+fn exited_after(output: &[&str]) -> BuildError {
+    let mut blame = blame("");
+    output.iter().for_each(|text| blame.heard("sha256:0", text.as_bytes()));
+    blame.heard("sha256:1", b"tar: x: No space left on device");
+    blame.saw(&VertexEvent {
+        id: "sha256:0".into(),
+        name: "[2/2] RUN dd".into(),
+        started: None,
+        completed: None,
+        cached: false,
+        error: Some("executor failed running [/bin/sh -c dd]: exit code: 1".into()),
+    });
+    blame.error("executor failed running [/bin/sh -c dd]: exit code: 1")
+}
+
 #[test]
 fn a_full_disk_is_nobodys_fault_but_the_machinerys() {
-    let failed = |output: &[&str]| {
-        let mut blame = blame("");
-        output.iter().for_each(|text| blame.heard("sha256:0", text.as_bytes()));
-        blame.heard("sha256:1", b"tar: x: No space left on device");
-        blame.saw(&VertexEvent {
-            id: "sha256:0".into(),
-            name: "[2/2] RUN dd".into(),
-            started: None,
-            completed: None,
-            cached: false,
-            error: Some("executor failed running [/bin/sh -c dd]: exit code: 1".into()),
-        });
-        blame.error("executor failed running [/bin/sh -c dd]: exit code: 1")
-    };
-    match failed(&["writing\n", "dd: error writing '/x': No space left on device\n"]) {
+    match exited_after(&["writing\n", "dd: error writing '/x': No space left on device\n"]) {
         BuildError::Machinery(error @ EngineError::DiskFull { .. }) => {
             let text = error.to_string();
             assert!(text.contains("RUN dd` exited with code 1") && text.contains("--cache-budget"), "{text}");
         }
         other => panic!("{other:?}"),
     }
-    assert!(matches!(failed(&["another error\n"]), BuildError::Failed(BuildFailure::Exited { code: 1, .. })));
+    assert!(matches!(exited_after(&["another error\n"]), BuildError::Failed(BuildFailure::Exited { code: 1, .. })));
     let copy = blame("").error("failed to copy files: write /var/lib/docker/x: no space left on device");
     assert!(matches!(copy, BuildError::Machinery(EngineError::DiskFull { .. })), "{copy:?}");
+}
+
+#[test]
+fn a_container_whose_network_the_engine_did_not_make_is_the_machinerys() {
+    let hook = "error running hook #0: exit status 1, stdout: , stderr: time=\"2026-11-23T03:58:48Z\" level=fatal \
+                msg=\"failed to update store for object type *libnetwork.sbState: open : no such file or directory\"";
+    for text in [
+        format!("runc run failed: unable to start container process: error during container init: {hook}\n"),
+        format!("container_linux.go:380: starting container process caused: process_linux.go:545: container init: {hook}"),
+        "runc run failed: unable to start container process: error during container init: error running prestart hook #0: \
+         exit status 1"
+            .to_owned(),
+    ] {
+        match exited_after(&[&text]) {
+            BuildError::Machinery(error @ EngineError::Refused { .. }) => {
+                let source = std::error::Error::source(&error).map(ToString::to_string);
+                let said = format!("{error} {source:?}");
+                assert!(said.contains("RUN dd` exited with code 1, as the runtime could not"), "{said}");
+            }
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+    // The command's own fault, in runc's words.
+    let none = "runc run failed: unable to start container process: exec: \"/nope\": stat /nope: no such file or directory";
+    assert!(matches!(exited_after(&[none]), BuildError::Failed(BuildFailure::Exited { code: 1, .. })));
 }
 
 #[test]
