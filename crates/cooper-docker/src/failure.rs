@@ -283,6 +283,9 @@ fn is_machinery(message: &str) -> bool {
             "error reading from server",
             "input/output error",
             "read-only file system",
+            // A step's network, which an engine that is stopping can't make any more.
+            "for object type *libnetwork.",
+            "failed to create endpoint ",
         ]
         .into_iter()
         .any(|text| message.contains(text))

@@ -265,7 +265,8 @@ fn a_container_whose_network_the_engine_did_not_make_is_the_machinerys() {
         }
     }
     // The command's own fault, in runc's words.
-    let none = "runc run failed: unable to start container process: exec: \"/nope\": stat /nope: no such file or directory";
+    let none =
+        "runc run failed: unable to start container process: exec: \"/nope\": stat /nope: no such file or directory";
     assert!(matches!(exited_after(&[none]), BuildError::Failed(BuildFailure::Exited { code: 1, .. })));
 }
 
@@ -281,6 +282,9 @@ fn machinery() {
         "failed to solve: failed to get edge: inconsistent graph state",
         "failed to compute cache key: flightcontrol: exceeded retry timeout",
         "failed to solve: failed to prepare sha256:00 as x: parent snapshot sha256:7a does not exist: not found",
+        "executor failed running [/bin/sh -c id]: failed to update store for object type *libnetwork.endpoint: open : no \
+         such file or directory",
+        "process \"/bin/sh -c id\" did not complete successfully: failed to create endpoint x on network bridge: y",
     ] {
         let sorted = sorted("FROM scratch", None, message);
         assert!(sorted.starts_with("machinery: "), "{sorted}");
