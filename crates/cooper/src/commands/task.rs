@@ -3,6 +3,7 @@
 mod apply;
 mod credential;
 mod define;
+mod difference;
 mod documents;
 mod hooks;
 mod notifications;

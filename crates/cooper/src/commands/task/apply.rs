@@ -7,6 +7,7 @@ use cooper_api::rest::{Moment, ReplaceTaskQuery, StepSettings, TaskSettings, Tas
 use cooper_client::{Client, ClientError};
 use cooper_types::TaskName;
 
+use super::difference::difference;
 use super::documents::{self, Document};
 use super::{NameArgs, yaml};
 use crate::connection::ServerArgs;
@@ -189,98 +190,9 @@ fn agreed(input_is_taken: bool) -> Result<bool, Fault> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// The lines that are in one text alone, in the order of the second: `-` before those of the first, `+` before the others. What
-/// they are parts of stands above them.
-fn difference(before: &str, after: &str) -> Vec<String> {
-    let (one, two): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
-    // The longest common part of what is left from each pair of lines on.
-    let width = two.len() + 1;
-    let mut common = vec![0_u32; (one.len() + 1) * width];
-    for i in (0..one.len()).rev() {
-        for j in (0..two.len()).rev() {
-            common[i * width + j] = match one[i] == two[j] {
-                true => common[(i + 1) * width + j + 1] + 1,
-                false => common[(i + 1) * width + j].max(common[i * width + j + 1]),
-            };
-        }
-    }
-    let (mut i, mut j) = (0, 0);
-    let (mut lines, mut around) = (Vec::new(), Vec::new());
-    // What is on the way to a line, as far as it is not there yet.
-    let mut lead = |all: &[&str], line: usize, mark: char, lines: &mut Vec<String>| {
-        let parents = parents(all, line);
-        let known = around.iter().zip(&parents).take_while(|(one, other)| one == other).count();
-        lines.extend(parents.iter().skip(known).map(|parent| format!("  {parent}")));
-        lines.push(format!("{mark} {}", all[line]));
-        around = parents;
-        around.push(all[line].to_owned());
-    };
-    while i < one.len() || j < two.len() {
-        if i < one.len() && j < two.len() && one[i] == two[j] {
-            (i, j) = (i + 1, j + 1);
-        } else if j == two.len() || (i < one.len() && common[(i + 1) * width + j] >= common[i * width + j + 1]) {
-            lead(&one, i, '-', &mut lines);
-            i += 1;
-        } else {
-            lead(&two, j, '+', &mut lines);
-            j += 1;
-        }
-    }
-    lines
-}
-
-/// The lines that a line is a part of, by how far they are indented; the outermost first.
-fn parents(all: &[&str], line: usize) -> Vec<String> {
-    let indent = |line: &str| line.len() - line.trim_start().len();
-    let (mut parents, mut within) = (Vec::new(), indent(all[line]));
-    for earlier in all[..line].iter().rev().filter(|earlier| !earlier.trim().is_empty()) {
-        if within == 0 {
-            break;
-        }
-        if indent(earlier) < within {
-            within = indent(earlier);
-            parents.push((*earlier).to_owned());
-        }
-    }
-    parents.reverse();
-    parents
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lines_differ_where_they_do() {
-        assert_eq!(difference("a\nb\nc\n", "a\nc\n"), ["- b"]);
-        assert_eq!(difference("a\nb\n", "a\nB\nc\n"), ["- b", "+ B", "+ c"]);
-        assert_eq!(difference("a\n", "a\n"), [""; 0]);
-        assert_eq!(difference("", "a\n"), ["+ a"]);
-    }
-
-    #[test]
-    fn a_changed_line_stands_below_what_it_is_a_part_of() {
-        let text = |schedule: &str, zone: &str| {
-            format!("timers:\n  t1:\n    schedule: {schedule}\n  t2:\n    schedule: c\n    zone: {zone}\ncpu: 1\n")
-        };
-        assert_eq!(
-            difference(&text("a", "u"), &text("b", "v")),
-            [
-                "  timers:",
-                "    t1:",
-                "-     schedule: a",
-                "+     schedule: b",
-                "    t2:",
-                "-     zone: u",
-                "+     zone: v"
-            ]
-        );
-        let more = "timers:\n  t1:\n    schedule: a\n    zone: u\n";
-        assert_eq!(
-            difference("cpu: 1\n", &format!("cpu: 1\n{more}")),
-            more.lines().map(|line| format!("+ {line}")).collect::<Vec<_>>()
-        );
-    }
 
     #[test]
     fn what_is_exported_is_read_again() {
