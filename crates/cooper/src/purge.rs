@@ -92,6 +92,13 @@ impl PurgeFlags {
         let plan = self.plan()?;
         let (mut repositories, now) = client.repositories(self.repository_page_size).await?;
         repositories.sort();
+        for (filter, text) in plan.filters.iter().zip(&self.filter) {
+            if !repositories.iter().any(|repository| filter.covers(repository)) {
+                output::note(&format!(
+                    "warning: filter `{text}`: no repository that you may list has such a whole name"
+                ));
+            }
+        }
         repositories.retain(|repository| match plan.filters.as_slice() {
             [] => true,
             filters => filters.iter().any(|filter| filter.covers(repository)),

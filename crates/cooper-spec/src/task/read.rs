@@ -18,7 +18,7 @@ use super::model::{DEFAULT_NETWORK, StepNetwork, Task, TaskNetwork, TaskVersion,
 use super::nearest::nearest;
 use super::order;
 use super::step;
-use super::yaml::{At, Node};
+use super::yaml::{At, Kind, Node};
 
 /// How long a step may take that says nothing.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
@@ -97,7 +97,11 @@ pub(super) fn task(
         }
     }
     if fields.node("steps").is_none() {
-        report.warn(fields.at, "the file has no steps", "a run of it does nothing and succeeds; name `steps`");
+        let way_out = match is_stored_task(root) {
+            true => "a file of stored tasks is for `cooper task apply`; a task file names `steps`",
+            false => "a run of it does nothing and succeeds; name `steps`",
+        };
+        report.warn(fields.at, "the file has no steps", way_out);
     }
     if !report.faults.is_empty() {
         return None;
@@ -105,6 +109,12 @@ pub(super) fn task(
     across::warn(&steps, &read, &inputs.run.platform, report);
     limits::check_images(&steps, fields.at("steps"), report);
     Some(Task { version, steps, networks, volumes, secrets })
+}
+
+/// Whether a file looks like one of tasks as a server stores them, rather than like what one of them runs.
+fn is_stored_task(root: &Node) -> bool {
+    let Kind::Map(entries) = &root.kind else { return false };
+    entries.iter().any(|(key, _)| matches!(&key.kind, Kind::Scalar { text, .. } if text == "step"))
 }
 
 fn version(fields: &Fields<'_>, report: &mut Report<'_>) -> Option<TaskVersion> {

@@ -29,6 +29,12 @@ pub(crate) fn run(args: &RenderArgs) -> Result<Exit, Stop> {
                 OutputForm::Json => output::json(&json!({ "rendered": text }))?,
                 OutputForm::Text => output::data(format!("{}\n", text.trim_end_matches('\n')).as_bytes())?,
             }
+            // It was asked for to see what its templates make of it, and they may make no task.
+            if let Err(faults) = task::load(&inputs) {
+                let count = faults.faults.len() + faults.more;
+                let what = if count == 1 { "1 error".to_owned() } else { format!("{count} errors") };
+                output::note(&format!("warning: this is no task that could run: `cooper lint` tells its {what}"));
+            }
             Ok(Exit::Success)
         }
         Err(faults) => {

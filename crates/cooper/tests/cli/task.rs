@@ -58,7 +58,12 @@ async fn faults_go_to_stderr_with_their_lines_and_end_with_2() {
         assert!(ended.stderr.contains("  4 | - cmd: -v /:/host img\n    |        ^^\n"), "{}", ended.stderr);
         assert!(ended.stderr.contains("error: task.yaml:5:10: step `acb_step_1` waits for `nope`"), "{}", ended.stderr);
     }
-    // What a file is after its templates has no faults but theirs.
+    // What a file is after its templates is shown whatever it says, and told of.
+    let ended = cooper.run(["render", "task.yaml"]).await;
+    ended.succeeds();
+    assert!(ended.stdout.contains("- cmd: -v /:/host img"), "{ended:?}");
+    assert!(ended.stderr.ends_with("this is no task that could run: `cooper lint` tells its 2 errors\n"), "{ended:?}");
+    // It has no faults but those of its templates.
     let cooper = written("steps:\n- cmd: img {{fail \"not today\"}}\n");
     for output in ["json", "text"] {
         let ended = cooper.run(["render", "task.yaml", "--output", output]).await;

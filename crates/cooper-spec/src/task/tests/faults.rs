@@ -485,7 +485,9 @@ fn what_has_no_effect_is_told() {
             .contains("`alias` has no effect here; write `version: v1.1.0`")
     );
     assert!(warnings("")[0].contains("the file says nothing"));
-    assert!(warnings("version: v1.0.0\n")[0].contains("the file has no steps"));
+    assert!(warnings("version: v1.0.0\n")[0].contains("the file has no steps; a run of it does nothing"));
+    let stored = warnings("name: nightly\nstep:\n  type: Docker\n");
+    assert!(stored.iter().any(|text| text.contains("a file of stored tasks is for `cooper task apply`")), "{stored:?}");
     let bash = warnings("version: v1.1.0\nsteps:\n- cmd: bash -c x\n");
     assert!(bash[0].contains("`bash` is ACR's alias of an image, and this server has none of that name"), "{bash:?}");
     assert!(warnings("version: v1.1.0\nsteps:\n- cmd: bash:3.0 -c x\n").is_empty());
