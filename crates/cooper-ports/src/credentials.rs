@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 use cooper_types::{AttemptNumber, PrincipalName, RunId, SourceHost, Timestamp};
 
-use crate::runs::SecretsError;
+use crate::runs::AttemptError;
 use crate::store_error::StoreError;
 
 /// Whose runs may use a credential.
@@ -103,7 +103,7 @@ pub trait SourceCredentialStore: Send + Sync {
         run: RunId,
         attempt: AttemptNumber,
         host: &SourceHost,
-    ) -> Result<HostCredential, SecretsError>;
+    ) -> Result<HostCredential, AttemptError>;
 
     /// What is kept for a host and a principal's runs may use: to ask there what has to be known before there is a run.
     async fn credential_of(

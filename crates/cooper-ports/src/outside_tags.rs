@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use cooper_engine::task::TagOrder;
 use cooper_types::{AttemptNumber, ImageRef, RunId};
 
-use crate::store_error::StoreError;
+use crate::runs::AttemptError;
 
 /// What an attempt wants before it pushes to other registries.
 #[derive(Clone, Debug)]
@@ -35,25 +35,9 @@ pub enum TagTurn {
     },
 }
 
-/// Why a claim got no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum ClaimError {
-    /// The attempt is over or was never.
-    #[error("attempt {attempt} of run {run} is over")]
-    NotLive {
-        /// The run.
-        run: RunId,
-        /// The attempt.
-        attempt: AttemptNumber,
-    },
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
 /// Keeps the turns.
 #[async_trait]
 pub trait OutsideTagStore: Send + Sync {
     /// Takes the turn at all of the tags, or at none.
-    async fn claim_tags(&self, claim: TagClaim) -> Result<TagTurn, ClaimError>;
+    async fn claim_tags(&self, claim: TagClaim) -> Result<TagTurn, AttemptError>;
 }

@@ -390,9 +390,9 @@ pub struct UnfinishedChanges {
     pub unreadable: Vec<(RunId, u64, StoreError)>,
 }
 
-/// Why secrets were not handed out.
+/// Why an attempt got nothing of what it asked for.
 #[derive(Debug, thiserror::Error)]
-pub enum SecretsError {
+pub enum AttemptError {
     /// The attempt is over or was never.
     #[error("attempt {attempt} of run {run} is over")]
     NotLive {
@@ -479,5 +479,5 @@ pub trait RunStore: Send + Sync {
     async fn ping(&self) -> Result<(), StoreError>;
 
     /// The secrets of a run, for a live attempt of it.
-    async fn run_secrets(&self, run: RunId, attempt: AttemptNumber) -> Result<Vec<SealedSecret>, SecretsError>;
+    async fn run_secrets(&self, run: RunId, attempt: AttemptNumber) -> Result<Vec<SealedSecret>, AttemptError>;
 }

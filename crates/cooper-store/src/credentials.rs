@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use cooper_ports::credentials::{
     HostCredential, NewSourceCredential, SealedCredential, SourceCredential, SourceCredentialStore, UsableBy,
 };
-use cooper_ports::runs::SecretsError;
+use cooper_ports::runs::AttemptError;
 use cooper_ports::store_error::StoreError;
 use cooper_types::{AttemptNumber, PrincipalName, RunId, SourceHost, Timestamp};
 use sqlx::{Row, SqliteConnection};
@@ -107,10 +107,10 @@ impl SourceCredentialStore for Store {
         run: RunId,
         attempt: AttemptNumber,
         host: &SourceHost,
-    ) -> Result<HostCredential, SecretsError> {
+    ) -> Result<HostCredential, AttemptError> {
         let mut tx = self.readers().begin().await.during(READ)?;
         if !is_live(&mut tx, self.registry_id(), run, attempt).await? {
-            return Err(SecretsError::NotLive { run, attempt });
+            return Err(AttemptError::NotLive { run, attempt });
         }
         if let Some(of_task) = of_task(&mut tx, self.registry_id().0, run, host).await? {
             return Ok(HostCredential::Usable(of_task));

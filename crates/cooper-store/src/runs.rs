@@ -16,8 +16,8 @@ use async_trait::async_trait;
 use cooper_engine::run::{Policy, Run, RunEvent, RunStatus};
 use cooper_ports::hooks::SourceFiring;
 use cooper_ports::runs::{
-    AcceptError, AcceptRun, Accepted, Applied, ApplyError, Expired, Explanation, RunQuery, RunRecord, RunStore,
-    SealedSecret, SecretKind, SecretsError, StoredRequest, UnfinishedChanges,
+    AcceptError, AcceptRun, Accepted, Applied, ApplyError, AttemptError, Expired, Explanation, RunQuery, RunRecord,
+    RunStore, SealedSecret, SecretKind, StoredRequest, UnfinishedChanges,
 };
 use cooper_ports::store_error::StoreError;
 use cooper_ports::tasks::Firing;
@@ -201,11 +201,11 @@ impl RunStore for Store {
         sqlx::query("SELECT 1 FROM registries").fetch_one(self.readers()).await.map(drop).during("answer")
     }
 
-    async fn run_secrets(&self, run: RunId, attempt: AttemptNumber) -> Result<Vec<SealedSecret>, SecretsError> {
+    async fn run_secrets(&self, run: RunId, attempt: AttemptNumber) -> Result<Vec<SealedSecret>, AttemptError> {
         const READ: &str = "read secrets";
         let mut tx = self.readers().begin().await.during(READ)?;
         if !is_live(&mut tx, self.registry_id(), run, attempt).await? {
-            return Err(SecretsError::NotLive { run, attempt });
+            return Err(AttemptError::NotLive { run, attempt });
         }
         let rows = sqlx::query(
             "SELECT kind, name, sealed FROM run_secrets WHERE registry_id = ?1 AND run_number = ?2 ORDER BY kind, name",

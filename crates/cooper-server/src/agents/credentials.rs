@@ -8,11 +8,11 @@ use cooper_api::agent::wire;
 use cooper_engine::message::PlacementKey;
 use cooper_engine::run::Run;
 use cooper_ports::credentials::HostCredential;
-use cooper_ports::runs::SecretsError;
 use cooper_spec::plan::{CommandImage, Work};
 use cooper_types::{AttemptNumber, ImageRef, RunId, SourceHost, StepId};
 use tonic::Status;
 
+use super::service::got_nothing;
 use crate::core::Core;
 use crate::orders::{credential_purpose, task_credential_purpose};
 use crate::problem::chain;
@@ -75,10 +75,7 @@ impl NeededHost {
         if untrusted {
             return Ok(wire::SourceCredential::default());
         }
-        let kept = core.credentials.credential_for(run, attempt, &host).await.map_err(|error| match error {
-            SecretsError::NotLive { .. } => Status::failed_precondition(error.to_string()),
-            SecretsError::Store(error) => Status::unavailable(chain(&error)),
-        })?;
+        let kept = core.credentials.credential_for(run, attempt, &host).await.map_err(got_nothing)?;
         let sealed = match kept {
             HostCredential::Usable(sealed) => sealed,
             HostCredential::ForOthers => {

@@ -2,12 +2,12 @@
 
 use cooper_api::agent::wire;
 use cooper_engine::run::Run;
-use cooper_ports::outside_tags::{ClaimError, TagClaim, TagTurn};
+use cooper_ports::outside_tags::{TagClaim, TagTurn};
 use cooper_types::AttemptNumber;
 use tonic::Status;
 
+use super::service::got_nothing;
 use crate::core::Core;
-use crate::problem::chain;
 
 /// The turn of a live attempt, at all that its step moves. What no task's run moves is in no order.
 pub(super) async fn claim(
@@ -19,10 +19,7 @@ pub(super) async fn claim(
     let images = run.outside_tags(step);
     let Some(order) = run.tag_order().filter(|_| !images.is_empty()) else { return Ok(wire::TagClaim::default()) };
     let claim = TagClaim { run: run.id, attempt, order, images };
-    let turn = core.outside_tags.claim_tags(claim).await.map_err(|error| match error {
-        ClaimError::NotLive { .. } => Status::failed_precondition(error.to_string()),
-        ClaimError::Store(error) => Status::unavailable(chain(&error)),
-    })?;
+    let turn = core.outside_tags.claim_tags(claim).await.map_err(got_nothing)?;
     Ok(match turn {
         TagTurn::Taken { by } => wire::TagClaim { taken_by: by.to_string(), newer: Vec::new() },
         TagTurn::Granted { newer } => {

@@ -12,6 +12,7 @@ use cooper_engine::message::PlacementKey;
 use cooper_engine::run::{Host, Placement, Run};
 use cooper_ports::access::Token;
 use cooper_ports::agents::{RegisterAgent, RegisterAgentError};
+use cooper_ports::runs::AttemptError;
 use cooper_spec::plan::{BuildContext, BuildWork, Plan, PrepareWork, Work};
 use cooper_spec::source::RemoteSource;
 use cooper_types::{AgentName, AttemptNumber, ContextId, TokenId};
@@ -378,5 +379,13 @@ pub(super) async fn read_messages(
             Some(Err(status)) => return Some(status),
             None => return None,
         }
+    }
+}
+
+/// The answer to an attempt that got nothing of what it asked for.
+pub(super) fn got_nothing(error: AttemptError) -> Status {
+    match error {
+        AttemptError::NotLive { .. } => Status::failed_precondition(error.to_string()),
+        AttemptError::Store(error) => Status::unavailable(chain(&error)),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cooper_engine::run::Run;
-use cooper_ports::runs::{SecretKind, SecretsError};
+use cooper_ports::runs::{AttemptError, SecretKind};
 use cooper_spec::plan::Text;
 use cooper_types::{AttemptNumber, SecretBytes, SecretString};
 
@@ -24,8 +24,8 @@ pub(super) struct RunSecrets {
 impl RunSecrets {
     pub(super) async fn open(core: &Core, run: &Run, attempt: AttemptNumber) -> Result<Self, OrderError> {
         let sealed = core.runs.run_secrets(run.id, attempt).await.map_err(|error| match error {
-            SecretsError::NotLive { .. } => OrderError::Over,
-            SecretsError::Store(error) => OrderError::Store(error),
+            AttemptError::NotLive { .. } => OrderError::Over,
+            AttemptError::Store(error) => OrderError::Store(error),
         })?;
         let mut secrets = Self::default();
         for secret in sealed {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use cooper_api::agent::to_agent;
 use cooper_engine::message::{PlacementKey, PreparedSource, StepResult, ToAgent};
 use cooper_engine::run::{AgentRef, PlannedRun, Run, RunEvent, RunSource, SealedText, notes};
-use cooper_ports::runs::{ApplyError, SecretKind, SecretsError};
+use cooper_ports::runs::{ApplyError, AttemptError, SecretKind};
 use cooper_ports::secrets::Asker;
 use cooper_spec::task_request::{Fetched, KeptTexts, MissingText, set_secret_name};
 use cooper_types::{AttemptNumber, SecretString};
@@ -205,8 +205,8 @@ impl Core {
         attempt: AttemptNumber,
     ) -> Result<BTreeMap<String, SecretString>, Unplanned> {
         let sealed = self.runs.run_secrets(run.id, attempt).await.map_err(|error| match error {
-            SecretsError::NotLive { .. } => Unplanned::Told("the attempt is over".to_owned()),
-            SecretsError::Store(error) => Unplanned::Later(chain(&error)),
+            AttemptError::NotLive { .. } => Unplanned::Told("the attempt is over".to_owned()),
+            AttemptError::Store(error) => Unplanned::Later(chain(&error)),
         })?;
         let mut values = BTreeMap::new();
         let prefix = set_secret_name("");

@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 use cooper_engine::task::TagOrder;
-use cooper_ports::outside_tags::{ClaimError, OutsideTagStore, TagClaim, TagTurn};
+use cooper_ports::outside_tags::{OutsideTagStore, TagClaim, TagTurn};
+use cooper_ports::runs::AttemptError;
 use cooper_ports::store_error::StoreError;
 use cooper_types::{AttemptNumber, ImageRef, RegistryId, RunId};
 use sqlx::sqlite::SqliteRow;
@@ -36,10 +37,10 @@ const OVER: &str = "SELECT o.task, o.image, o.line, o.moved_by, o.moving, o.atte
 
 #[async_trait]
 impl OutsideTagStore for Store {
-    async fn claim_tags(&self, claim: TagClaim) -> Result<TagTurn, ClaimError> {
+    async fn claim_tags(&self, claim: TagClaim) -> Result<TagTurn, AttemptError> {
         let registry = self.registry_id();
         // Who waits asks often, and writes nothing as long as that is of no use.
-        let mut connection = self.readers().acquire().await.during(CLAIM).map_err(ClaimError::Store)?;
+        let mut connection = self.readers().acquire().await.during(CLAIM).map_err(AttemptError::Store)?;
         if let Some(by) = taken(&mut connection, registry, &claim).await? {
             return Ok(TagTurn::Taken { by });
         }
@@ -48,7 +49,7 @@ impl OutsideTagStore for Store {
     }
 }
 
-async fn claimed(tx: &mut SqliteConnection, registry: RegistryId, claim: &TagClaim) -> Result<TagTurn, ClaimError> {
+async fn claimed(tx: &mut SqliteConnection, registry: RegistryId, claim: &TagClaim) -> Result<TagTurn, AttemptError> {
     // All or nothing: who had some and waited for others would have others wait for those.
     if let Some(by) = taken(tx, registry, claim).await? {
         return Ok(TagTurn::Taken { by });
@@ -68,9 +69,9 @@ async fn taken(
     connection: &mut SqliteConnection,
     registry: RegistryId,
     claim: &TagClaim,
-) -> Result<Option<RunId>, ClaimError> {
+) -> Result<Option<RunId>, AttemptError> {
     if !is_live(connection, registry, claim.run, claim.attempt).await? {
-        return Err(ClaimError::NotLive { run: claim.run, attempt: claim.attempt });
+        return Err(AttemptError::NotLive { run: claim.run, attempt: claim.attempt });
     }
     for image in &claim.images {
         let taken: Option<i64> = sqlx::query_scalar(TAKEN)

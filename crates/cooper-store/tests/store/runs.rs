@@ -12,8 +12,8 @@ use cooper_ports::clock::Clock;
 use cooper_ports::contexts::ContextStore;
 use cooper_ports::registry::{AttemptRef, RegistryStore, Upload, Writer};
 use cooper_ports::runs::{
-    AcceptError, AcceptRun, ApplyError, Explanation, RunQuery, RunStore, RunType, SealedSecret, SecretKind,
-    SecretsError,
+    AcceptError, AcceptRun, ApplyError, AttemptError, Explanation, RunQuery, RunStore, RunType, SealedSecret,
+    SecretKind,
 };
 use cooper_spec::task_request::{Fetched, TaskRequest, TaskText};
 use cooper_types::{AgentName, AttemptNumber, Digest, Fence, IdempotencyKey, Platform, RunId, StepId};
@@ -218,7 +218,7 @@ async fn the_end_takes_secrets_and_attempts_with_it() {
     let run = fixture.store.accept_run(request).await.unwrap().record.run.id;
     let fence = fixture.apply(run, RunEvent::Offer { placement: 0, agent: agent() }).await.unwrap().run.last_fence;
     let none_yet = fixture.store.run_secrets(run, AttemptNumber(1)).await.unwrap_err();
-    assert!(matches!(none_yet, SecretsError::NotLive { .. }));
+    assert!(matches!(none_yet, AttemptError::NotLive { .. }));
     let attempt = fixture.apply(run, RunEvent::Accepted { fence, host: None }).await.unwrap().run.last_attempt;
     assert_eq!(fixture.store.run_secrets(run, attempt).await.unwrap(), secrets);
     assert_eq!(format!("{:?}", secrets[0]), "SealedSecret(build npm)");
@@ -226,7 +226,7 @@ async fn the_end_takes_secrets_and_attempts_with_it() {
     let result = StepResult::Failed { exit_code: Some(2), reason: "make: no rule".to_owned() };
     let applied = fixture.apply(run, RunEvent::StepEnded { fence, attempt, result }).await.unwrap();
     assert!(matches!(applied.run.phase, Phase::Finished { .. }), "{:?}", applied.run.phase);
-    assert!(matches!(fixture.store.run_secrets(run, attempt).await.unwrap_err(), SecretsError::NotLive { .. }));
+    assert!(matches!(fixture.store.run_secrets(run, attempt).await.unwrap_err(), AttemptError::NotLive { .. }));
     for table in [
         "SELECT count(*) FROM run_secrets",
         "SELECT count(*) FROM live_attempts",

@@ -6,7 +6,7 @@ use cooper_engine::message::{PreparedSource, StepOutput, StepResult};
 use cooper_engine::run::{RunEvent, RunStatus};
 use cooper_ports::contexts::{ContextState, ContextStore, SnapshotError};
 use cooper_ports::credentials::{HostCredential, NewSourceCredential, SourceCredentialStore, UsableBy};
-use cooper_ports::runs::{AcceptRun, ApplyError, RunStore, SecretsError};
+use cooper_ports::runs::{AcceptRun, ApplyError, AttemptError, RunStore};
 use cooper_spec::plan::{BuildContext, Work};
 use cooper_spec::quick_build::BuildSource;
 use cooper_spec::source::GitSource;
@@ -185,7 +185,7 @@ async fn credentials_are_for_live_attempts_of_whom_they_are_for() {
     assert_eq!(given(bob, "other.example:8443").await, "two");
     assert_eq!(given(alice, "other.example").await, "nothing", "another port is another host");
     let over = store.credential_for(alice.run, AttemptNumber(99), &host("git.example")).await.unwrap_err();
-    assert!(matches!(over, SecretsError::NotLive { .. }));
+    assert!(matches!(over, AttemptError::NotLive { .. }));
 
     assert!(store.delete_credential(&host("git.example")).await.unwrap());
     assert!(!store.delete_credential(&host("git.example")).await.unwrap());

@@ -42,7 +42,7 @@ impl Fixture {
         .await;
     }
 
-    async fn claims(&self, run: u64, line: &str, yields: bool, images: &[&str]) -> Result<TagTurn, ClaimError> {
+    async fn claims(&self, run: u64, line: &str, yields: bool, images: &[&str]) -> Result<TagTurn, AttemptError> {
         self.attempt_claims((run, run), line, yields, images).await
     }
 
@@ -52,7 +52,7 @@ impl Fixture {
         line: &str,
         yields: bool,
         images: &[&str],
-    ) -> Result<TagTurn, ClaimError> {
+    ) -> Result<TagTurn, AttemptError> {
         let order = TagOrder { task: TaskName::parse("Nightly").unwrap(), line: line.to_owned(), yields };
         let images = images.iter().map(|image| image_of(image)).collect();
         let claim = TagClaim { run: RunId::from_number(run), attempt: AttemptNumber(attempt), order, images };
@@ -117,7 +117,7 @@ async fn runs_of_a_task_move_a_tag_one_after_the_other_and_none_takes_it_back() 
     assert_eq!(fixture.claims(3, MAIN, true, &[LATEST]).await.unwrap(), granted(&[(LATEST, 4)]));
     assert_eq!(fixture.claims(3, "refs/heads/other", true, &[LATEST]).await.unwrap(), granted(&[]));
     let over = fixture.claims(4, MAIN, true, &[LATEST]).await.unwrap_err();
-    assert!(matches!(over, ClaimError::NotLive { .. }), "{over:?}");
+    assert!(matches!(over, AttemptError::NotLive { .. }), "{over:?}");
 }
 
 #[tokio::test]
