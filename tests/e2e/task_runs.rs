@@ -54,6 +54,22 @@ fn a_failure_stops_the_run_and_is_told_step_by_step() {
 }
 
 #[test]
+fn a_file_without_steps_does_nothing_and_succeeds() {
+    let server = TestServer::start();
+    let file = Context::empty().file("empty.yaml", "version: v1.1.0\nsteps: []\n");
+    let file = file.path().join("empty.yaml").display().to_string();
+    let finished = server.cooper(&["run", "-f", &file, "--output", "json", "/dev/null"]).ok();
+    assert_eq!((&finished.json()["status"], &finished.json()["steps"]), (&"Succeeded".into(), &Value::Array(vec![])));
+    server.cooper(&["task", "create", "--name", "empty", "-f", &file, "-c", "/dev/null"]).ok();
+    server.cooper(&["task", "run", "empty"]).ok();
+    // Only what a timer sets off has a step in this one.
+    let some =
+        format!("version: v1.1.0\nsteps:\n{{{{if eq .Run.TriggeredBy \"Timer\"}}}}- cmd: {}\n{{{{end}}}}", sh("false"));
+    let context = Context::empty().file("acr-task.yaml", &some);
+    server.cooper(&["run", &context.display()]).ok();
+}
+
+#[test]
 fn a_cancel_and_a_timeout_really_stop_the_container() {
     let (server, engine) = (server(), Engine::new());
     let slow = format!("steps:\n  - id: slow\n    cmd: {}\n    timeout: 2\n", sh("echo begun; sleep 3600"));

@@ -249,8 +249,11 @@ impl Run {
     /// Whether a placement has a step that runs or could: one without waits for steps of other placements.
     ///
     /// Only one with work is offered to an agent, and takes a slot of it. Otherwise runs with several placements could hold
-    /// each other's slots, or their own, and wait for ever.
+    /// each other's slots, or their own, and wait for ever. A run without any steps is done as soon as an agent has taken it.
     pub fn has_work(&self, placement: usize) -> bool {
+        if self.steps.is_empty() {
+            return true;
+        }
         let mut own = self.steps.iter().zip(&self.plan.steps).filter(|(_, planned)| planned.placement == placement);
         own.any(|(step, planned)| match step.state {
             StepState::Running { .. } => true,

@@ -55,10 +55,10 @@ pub(super) enum Pick {
     Back(u64, u64),
 }
 
-/// One to seven steps on one to three placements; a placement may be without steps.
+/// Up to seven steps on one to three placements; a placement may be without steps.
 pub(super) fn any_plan() -> impl Strategy<Value = Plan> {
     let shape = (any::<u8>(), any::<u8>(), any::<bool>(), any::<u8>());
-    (1usize..=3, prop::collection::vec(shape, 1..=7)).prop_map(|(placements, raw)| {
+    (1usize..=3, prop::collection::vec(shape, 0..=7)).prop_map(|(placements, raw)| {
         let mut shapes: Vec<Shape> = Vec::new();
         for (index, (place, bits, pushes, more)) in raw.into_iter().enumerate() {
             let after: Vec<usize> = (0..index).filter(|earlier| bits >> earlier & 1 == 1).collect();

@@ -30,6 +30,16 @@ fn steps_that_wait_for_nothing_begin_together_and_a_diamond_joins() {
 }
 
 #[test]
+fn a_run_without_steps_is_offered_and_done_when_it_is_taken() {
+    let mut run = run_of(plan(1, &[]));
+    assert!(run.pending_reason().is_some());
+    assert_eq!(schedule::waiting([&run], at(1), &Policy::DEFAULT).len(), 1);
+    taken(&mut run, 1, 0, &agent("a", 1));
+    assert_eq!(run.status(), RunStatus::Succeeded);
+    assert_eq!(run.slots().count(), 0);
+}
+
+#[test]
 fn a_failure_stops_the_steps_beside_it_and_they_are_recorded_as_cancelled() {
     let mut run = run_of(plan(1, &[command(0, &[]), command(0, &[]), command(0, &[1])]));
     let fence = taken(&mut run, 1, 0, &agent("a", 1));
