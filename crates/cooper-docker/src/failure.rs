@@ -22,15 +22,17 @@ pub(crate) const OPERATION: &str = "build an image";
 /// Enough for any Dockerfile in earnest; only looked through for here-documents.
 const MAX_DOCKERFILE: u64 = 1 << 20;
 
-/// Steps that tell of their machine at once; the engine's word is not trusted with our memory.
-const MAX_TELLING: usize = 64;
+/// Steps whose output is looked through; the engine's word is not trusted with our memory.
+const MAX_TELLING: usize = 4096;
 
 /// What a step's output tells of the machine beneath it.
 #[derive(Clone, Copy, Debug)]
 enum Told {
+    /// Nothing: its command has said something.
+    Began,
     /// Its disk is full.
     DiskFull,
-    /// The runtime could not make the step's container: the step's command never began.
+    /// The runtime could not make the step's container, and said so first: the step's command never began.
     NeverBegan,
 }
 
@@ -48,7 +50,7 @@ pub(crate) struct Blame {
     failed: Option<(String, String)>,
     /// The id of that vertex.
     failed_id: String,
-    /// Vertices whose output tells of their machine, by id.
+    /// What vertices' output tells of their machine, by id.
     told: BTreeMap<String, Told>,
 }
 
@@ -94,13 +96,21 @@ impl Blame {
         }
     }
 
-    /// Takes note of a vertex's output, where it tells of its machine.
+    /// Takes note of what a vertex's output tells of its machine.
     pub(crate) fn heard(&mut self, vertex: &str, output: &[u8]) {
-        if self.told.len() < MAX_TELLING
-            && !self.told.contains_key(vertex)
-            && let Some(told) = told(output)
-        {
-            self.told.insert(vertex.to_owned(), told);
+        let has_room = self.told.len() < MAX_TELLING;
+        match self.told.get_mut(vertex) {
+            Some(told @ Told::Began) if is_full(output) => *told = Told::DiskFull,
+            Some(_) => {}
+            None if has_room => {
+                let told = match (never_began(output), is_full(output)) {
+                    (true, _) => Told::NeverBegan,
+                    (false, true) => Told::DiskFull,
+                    (false, false) => Told::Began,
+                };
+                self.told.insert(vertex.to_owned(), told);
+            }
+            None => {}
         }
     }
 
@@ -132,7 +142,7 @@ impl Blame {
                     let message = format!("{failure}, as the runtime could not make its container");
                     EngineError::Refused { operation: OPERATION, message }.into()
                 }
-                None => failure.into(),
+                Some(Told::Began) | None => failure.into(),
             });
         }
         if message.contains("no space left on device") {
@@ -292,22 +302,26 @@ fn is_machinery(message: &str) -> bool {
         || message.ends_with("context canceled")
 }
 
-/// What a piece of a step's output tells of the machine.
-///
-/// runc's own words are in the step's output, and its exit code is the step's. It runs the hooks by which the engine
-/// gives a container its network: one that fails, as they do in an engine that is stopping, is nothing of the build's.
-fn told(output: &[u8]) -> Option<Told> {
-    let has = |text: &[u8]| output.windows(text.len()).any(|window| window == text);
+/// Whether a step says that a disk is full.
+fn is_full(output: &[u8]) -> bool {
     // As the C library and Go have it, whatever their first letter's case.
-    if has(b"o space left on device") {
-        return Some(Told::DiskFull);
-    }
-    // runc 1.0: `container_linux.go:380: starting container process caused: …: error running hook #0: …`; 1.1: `unable to
-    // start container process: …`; 1.2: `… error running prestart hook #0`.
-    let never = (has(b"unable to start container process: ") || has(b"starting container process caused: "))
-        && has(b": error running ")
-        && has(b"hook #");
-    never.then_some(Told::NeverBegan)
+    has(output, b"o space left on device")
+}
+
+/// Whether a step's first output is runc's complaint of what is nothing of the build's.
+///
+/// runc's own words are in the step's output, and its exit code is the step's. It works in the engine's folders and runs
+/// the hooks by which the engine gives a container its network: both end under its hands when the engine stops.
+fn never_began(output: &[u8]) -> bool {
+    // Before 1.1: `container_linux.go:380: starting container process caused: …`.
+    let is_of_runc = output.starts_with(b"runc run failed: ") || has(output, b": starting container process caused: ");
+    // A program that is not in the image or is for another machine, a folder or a mount that can't be.
+    let of_the_build = [&b"exec: "[..], b"exec format error", b"chdir to cwd", b"cannot be mounted because "];
+    is_of_runc && !of_the_build.iter().any(|text| has(output, text))
+}
+
+fn has(output: &[u8], text: &[u8]) -> bool {
+    output.windows(text.len()).any(|window| window == text)
 }
 
 /// The message without the engine's account of its own layers.

@@ -251,9 +251,9 @@ fn a_container_whose_network_the_engine_did_not_make_is_the_machinerys() {
     for text in [
         format!("runc run failed: unable to start container process: error during container init: {hook}\n"),
         format!("container_linux.go:380: starting container process caused: process_linux.go:545: container init: {hook}"),
-        "runc run failed: unable to start container process: error during container init: error running prestart hook #0: \
-         exit status 1"
+        "runc run failed: unable to start container process: error during container init: error running prestart hook #0"
             .to_owned(),
+        "runc run failed: getwd: no such file or directory\n".to_owned(),
     ] {
         match exited_after(&[&text]) {
             BuildError::Machinery(error @ EngineError::Refused { .. }) => {
@@ -264,10 +264,18 @@ fn a_container_whose_network_the_engine_did_not_make_is_the_machinerys() {
             other => panic!("{text}: {other:?}"),
         }
     }
-    // The command's own fault, in runc's words.
-    let none =
-        "runc run failed: unable to start container process: exec: \"/nope\": stat /nope: no such file or directory";
-    assert!(matches!(exited_after(&[none]), BuildError::Failed(BuildFailure::Exited { code: 1, .. })));
+    // The build's own fault, in runc's words; and a command's own words, which are never the first.
+    let own = "runc run failed: unable to start container process: ";
+    for output in [
+        &[format!("{own}exec: \"/nope\": stat /nope: no such file or directory").as_str()][..],
+        &[format!("{own}exec /bin/sh: exec format error").as_str()],
+        &[format!("{own}error during container init: mkdir /x: chdir to cwd (\"/x\") set in config.json failed")
+            .as_str()],
+        &["starting a container\n", "runc run failed: getwd: no such file or directory"],
+        &["it says runc run failed: getwd: no such file or directory"],
+    ] {
+        assert!(matches!(exited_after(output), BuildError::Failed(BuildFailure::Exited { code: 1, .. })), "{output:?}");
+    }
 }
 
 #[test]
