@@ -64,6 +64,22 @@ fn a_task_file_has_its_usual_names_in_every_source() {
     server.expect_quiet_log();
 }
 
+/// A folder may be a part of something larger, into which its links lead.
+#[test]
+fn links_out_of_a_source_are_kept_as_they_are() {
+    let server = server();
+    let task = "version: v1.1.0\nsteps:\n  - cmd: $Registry/base/busybox:1 sh -c 'readlink up; readlink sub/far; readlink root'\n";
+    let folder = Context::empty().file("acr-task.yaml", task).file("sub/file", "");
+    let links = [("up", "../outside"), ("sub/far", "../../../outside"), ("root", "/workspace/../../etc")];
+    for (name, target) in links {
+        std::os::unix::fs::symlink(target, folder.join(name)).unwrap();
+    }
+    let (_, log) = run(&server, &[&folder.display()]);
+    for (_, target) in links {
+        assert!(log.contains(&format!("\n{target}\n")), "{log}");
+    }
+}
+
 /// The log of a run that succeeds with this on its standard input.
 fn piped(server: &TestServer, arguments: &[&str], input: &[u8]) -> String {
     let mut file = tempfile::tempfile().unwrap();

@@ -3,14 +3,13 @@
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io;
 use std::sync::Arc;
 
 use bollard::errors::Error;
 use bollard::models::{HostConfig, Ipam, IpamConfig, NetworkCreateRequest};
 use cooper_ports::engine::{
     ArchiveError, ArchiveStream, ContainerEnd, ContainerError, ContainerEvent, ContainerRequest, EngineError,
-    EngineOwner, NetworkOrigin, NetworkRequest, OWNER_LABEL, Placement, PlacementError, PlacementRequest,
+    EngineOwner, NetworkOrigin, NetworkRequest, NewArchive, OWNER_LABEL, Placement, PlacementError, PlacementRequest,
     PlacementScope, Reaped, RegistryForward,
 };
 use cooper_types::{NetworkName, VolumeName};
@@ -305,13 +304,8 @@ impl Placement for DockerPlacement {
         ended
     }
 
-    async fn put_archive(
-        &self,
-        volume: &VolumeName,
-        folder: &str,
-        archive: ArchiveStream<io::Error>,
-    ) -> Result<(), ArchiveError> {
-        volumes::put(&self.room.engine, self.room.door.as_ref(), volume, folder, archive).await
+    async fn put_archive(&self, volume: &VolumeName, archive: NewArchive) -> Result<(), ArchiveError> {
+        volumes::put(&self.room.engine, self.room.door.as_ref(), volume, archive).await
     }
 
     async fn get_archive(&self, volume: &VolumeName, folder: &str) -> Result<ArchiveStream<EngineError>, ArchiveError> {

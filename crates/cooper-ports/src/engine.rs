@@ -34,8 +34,8 @@ pub use error::EngineError;
 pub use logins::{LoginError, RegistryCredential, RegistryLogins};
 pub use names::{EngineOwner, LocalName, OWNER_LABEL, PLACEMENT_LABEL, PlacementScope, RUN_LABEL, STEP_LABEL};
 pub use placement::{
-    ArchiveError, ArchiveStream, Connection, Connector, NetworkOrigin, NetworkRequest, Placement, PlacementError,
-    PlacementRequest, RegistryForward, VolumeContent, VolumeRequest,
+    ArchiveError, ArchiveStream, Connection, Connector, NetworkOrigin, NetworkRequest, NewArchive, Placement,
+    PlacementError, PlacementRequest, RegistryForward, VolumeContent, VolumeRequest,
 };
 pub use pull::{LocalImage, PullError, PullEvent, PullRequest, PulledImage};
 pub use push::{PushError, PushEvent, PushRequest, PushedImage};

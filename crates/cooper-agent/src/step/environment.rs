@@ -47,7 +47,7 @@ impl Attempt<'_> {
             let volume = placement::workspace();
             let filled = tokio::select! {
                 () = self.stop.cancelled() => Err(Ended::Stopped),
-                filled = opened.put_archive(&volume, "", workspace::archive(context)) => {
+                filled = opened.put_archive(&volume, workspace::archive(context)) => {
                     filled.map_err(|error| not_archived("workspace can't be filled", &error))
                 }
             };

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use cooper_ports::context_tree::{ContextEntry, ContextTree, EntryKind};
-use cooper_ports::engine::{ArchiveStream, Placement};
+use cooper_ports::engine::{ArchiveStream, NewArchive, Placement};
 use cooper_source::{UnpackError, unpack};
 use futures::StreamExt as _;
 use tar::{Builder, EntryType, Header};
@@ -24,22 +24,27 @@ const QUEUE: usize = 8;
 const CHUNK: usize = 128 << 10;
 
 /// The archive of a context.
-pub(super) fn archive(context: ContextTree) -> ArchiveStream<io::Error> {
+pub(super) fn archive(context: ContextTree) -> NewArchive {
+    Box::new(move |within| written(context, within.to_owned()))
+}
+
+fn written(context: ContextTree, within: String) -> ArchiveStream<io::Error> {
     let (chunks, receiver) = mpsc::channel(QUEUE);
     // A receiver that is gone ends it with the next chunk.
     drop(tokio::task::spawn_blocking(move || {
         let output = io::BufWriter::with_capacity(CHUNK, Sender(chunks.clone()));
-        if let Err(error) = write(&context, output) {
+        if let Err(error) = write(&context, &within, output) {
             let _ = chunks.blocking_send(Err(error));
         }
     }));
     ReceiverStream::new(receiver).boxed()
 }
 
-fn write(context: &ContextTree, output: impl io::Write) -> io::Result<()> {
+fn write(context: &ContextTree, within: &str, output: impl io::Write) -> io::Result<()> {
     let mut archive = Builder::new(output);
     for entry in context.entries() {
         let ContextEntry { path, kind, mode, mtime_ns } = entry;
+        let path = format!("{within}{path}");
         let mut header = Header::new_gnu();
         header.set_mode(*mode);
         header.set_mtime(u64::try_from(mtime_ns / 1_000_000_000).unwrap_or(0));
@@ -55,12 +60,12 @@ fn write(context: &ContextTree, output: impl io::Write) -> io::Result<()> {
                 header.set_entry_type(EntryType::Regular);
                 header.set_size(*size);
                 let content = Content { context, at: *offset, end: offset + size };
-                archive.append_data(&mut header, path, content)?;
+                archive.append_data(&mut header, &path, content)?;
             }
             EntryKind::Symlink { target } => {
                 header.set_entry_type(EntryType::Symlink);
                 header.set_mode(0o777);
-                archive.append_link(&mut header, path, target)?;
+                archive.append_link(&mut header, &path, target)?;
             }
         }
     }
@@ -208,7 +213,7 @@ mod tests {
             entry("empty", EntryKind::File { offset: 0, size: 0 }, 0o600),
         ];
         let tree = ContextTree::new(entries, spool);
-        let parts: Vec<Bytes> = archive(tree.clone()).try_collect().await.expect("an archive");
+        let parts: Vec<Bytes> = archive(tree.clone())("").try_collect().await.expect("an archive");
         let bytes: Vec<u8> = parts.concat();
         let spool = tempfile::tempfile().expect("a file");
         let back = unpack(bytes.as_slice(), spool, &UnpackLimits::default(), &AtomicBool::new(false)).expect("valid");

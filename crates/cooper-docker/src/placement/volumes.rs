@@ -7,7 +7,7 @@ use bollard::errors::Error;
 use bollard::models::{HostConfig, Mount, MountType, MountVolumeOptions, VolumeCreateRequest};
 use bollard::query_parameters::{DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder};
 use cooper_ports::engine::{
-    ArchiveError, ArchiveStream, EngineError, PlacementError, PlacementScope, VolumeContent, VolumeRequest,
+    ArchiveError, ArchiveStream, EngineError, NewArchive, PlacementError, PlacementScope, VolumeContent, VolumeRequest,
 };
 use cooper_types::{SecretBytes, VolumeName};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -110,7 +110,9 @@ impl Volumes {
         }
         let mounts = self.on_disk.iter().map(|(name, in_engine)| mount(name, in_engine)).collect();
         let host = HostConfig { network_mode: Some("none".into()), mounts: Some(mounts), ..Default::default() };
-        let body = helper::body(labels(scope, None), host);
+        let mut body = helper::body(labels(scope, None), host);
+        // Archives are unpacked from its root on, and nothing ever runs in it.
+        body.host_config.get_or_insert_default().readonly_rootfs = Some(false);
         let container = helper::create(engine, &scope.owner, &scope.object_name("door"), body).await;
         let container = container.map_err(|error| engine_error(engine.socket(), CREATE, error))?;
         Ok(Some(Door { container, volumes: self.on_disk.keys().cloned().collect() }))
@@ -182,11 +184,13 @@ pub(super) async fn put(
     engine: &DockerEngine,
     door: Option<&Door>,
     volume: &VolumeName,
-    path: &str,
-    archive: ArchiveStream<io::Error>,
+    archive: NewArchive,
 ) -> Result<(), ArchiveError> {
-    let (container, folder) = through(door, volume, path)?;
-    let options = UploadToContainerOptionsBuilder::default().path(&folder).build();
+    let (container, folder) = through(door, volume, "")?;
+    // The engine refuses links that lead out of the folder into which it unpacks. A source may have some, and they are
+    // nobody's business before somebody follows them: it unpacks into the door's own root.
+    let options = UploadToContainerOptionsBuilder::default().path("/").build();
+    let archive = archive(folder.trim_start_matches('/'));
     // What broke in the source is told apart from what broke in the engine by asking here.
     let (broke, mut why) = tokio::sync::oneshot::channel();
     let mut broke = Some(broke);
@@ -200,7 +204,7 @@ pub(super) async fn put(
     if let Ok(source) = why.try_recv() {
         return Err(ArchiveError::Source { volume: volume.clone(), source });
     }
-    uploaded.map_err(|error| sort(engine, volume, path, PUT, error))
+    uploaded.map_err(|error| sort(engine, volume, "", PUT, error))
 }
 
 pub(super) async fn get(

@@ -104,6 +104,9 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 /// A tar archive on its way, uncompressed.
 pub type ArchiveStream<E> = BoxStream<'static, Result<Bytes, E>>;
 
+/// A tar archive that is yet to be written: it is told what the names of its entries begin with, links' targets excepted.
+pub type NewArchive = Box<dyn FnOnce(&str) -> ArchiveStream<io::Error> + Send>;
+
 /// An open placement. A value that is dropped without [`Self::close`] closes itself as far as it can; what is left goes
 /// with the next [`super::ContainerEngine::remove_placement`] or reaping.
 #[async_trait::async_trait]
@@ -120,15 +123,9 @@ pub trait Placement: Send + Sync {
         cancel: CancellationToken,
     ) -> Result<ContainerEnd, ContainerError>;
 
-    /// Unpacks an archive into a folder of a volume on disk: a path below its root, or the empty one for the root
-    /// itself. The folder must be there, and stays as it is itself. Owners, modes, times and links are the archive's;
-    /// files that are there are replaced.
-    async fn put_archive(
-        &self,
-        volume: &VolumeName,
-        folder: &str,
-        archive: ArchiveStream<io::Error>,
-    ) -> Result<(), ArchiveError>;
+    /// Unpacks an archive into the root of a volume on disk. Owners, modes, times and links are the archive's, wherever a
+    /// link leads; files that are there are replaced.
+    async fn put_archive(&self, volume: &VolumeName, archive: NewArchive) -> Result<(), ArchiveError>;
 
     /// The archive of a folder of a volume on disk, with everything below it. Its first entry is the folder itself,
     /// `./`, and the others' names start with that. What containers change meanwhile may be in it or not.

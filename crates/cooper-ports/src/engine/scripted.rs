@@ -100,7 +100,7 @@ pub enum EngineCall {
     /// A container in a placement.
     RunContainer(PlacementScope, Box<ContainerRequest>),
     /// An archive into a folder of a volume.
-    PutArchive(VolumeName, String),
+    PutArchive(VolumeName),
     /// The archive of a folder of a volume.
     GetArchive(VolumeName, String),
     /// The removal of a placement, open or not.

@@ -1,7 +1,6 @@
 //! The fake's placements: containers that do what a test says, and volumes that give back what they were given.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
@@ -14,7 +13,7 @@ use super::gate::{Gate, play};
 use super::{EngineCall, State, down, lock};
 use crate::engine::{
     ArchiveError, ArchiveStream, ContainerEnd, ContainerError, ContainerEvent, ContainerFailure, ContainerNetwork,
-    ContainerRequest, EngineError, NetworkChoice, NetworkOrigin, OwnNetwork, Placement, PlacementRequest,
+    ContainerRequest, EngineError, NetworkChoice, NetworkOrigin, NewArchive, OwnNetwork, Placement, PlacementRequest,
     PlacementScope, Reaped, VolumeContent,
 };
 
@@ -60,8 +59,8 @@ impl ScriptedContainer {
 #[derive(Debug)]
 pub(super) struct Opened {
     request: PlacementRequest,
-    /// Contents of volumes on disk, by folder.
-    archives: BTreeMap<(VolumeName, String), Bytes>,
+    /// Contents of volumes on disk.
+    archives: BTreeMap<VolumeName, Bytes>,
     /// Containers that are there, detached and kept ones included.
     containers: usize,
     stop: CancellationToken,
@@ -208,28 +207,23 @@ impl Placement for ScriptedPlacement {
         script.outcome
     }
 
-    async fn put_archive(
-        &self,
-        volume: &VolumeName,
-        folder: &str,
-        archive: ArchiveStream<io::Error>,
-    ) -> Result<(), ArchiveError> {
+    async fn put_archive(&self, volume: &VolumeName, archive: NewArchive) -> Result<(), ArchiveError> {
         let source = |source| ArchiveError::Source { volume: volume.clone(), source };
-        let parts: Vec<Bytes> = archive.try_collect().await.map_err(source)?;
+        let parts: Vec<Bytes> = archive("").try_collect().await.map_err(source)?;
         let bytes = parts.iter().fold(BytesMut::new(), |mut all, part| {
             all.extend_from_slice(part);
             all
         });
         let machinery = |source| ArchiveError::Machinery { volume: volume.clone(), source };
         let mut state = lock(&self.state);
-        state.calls.push(EngineCall::PutArchive(volume.clone(), folder.to_owned()));
+        state.calls.push(EngineCall::PutArchive(volume.clone()));
         if state.down {
             return Err(machinery(down()));
         }
         let opened = state.placements.get_mut(&self.scope.label());
         let opened = opened.ok_or_else(|| ArchiveError::VolumeMissing { volume: volume.clone() })?;
         opened.on_disk(volume)?;
-        opened.archives.insert((volume.clone(), folder.to_owned()), bytes.freeze());
+        opened.archives.insert(volume.clone(), bytes.freeze());
         Ok(())
     }
 
@@ -243,7 +237,8 @@ impl Placement for ScriptedPlacement {
         let opened = opened.ok_or_else(|| ArchiveError::VolumeMissing { volume: volume.clone() })?;
         opened.on_disk(volume)?;
         let missing = || ArchiveError::FolderMissing { volume: volume.clone(), folder: folder.to_owned() };
-        let bytes = opened.archives.get(&(volume.clone(), folder.to_owned())).cloned().ok_or_else(missing)?;
+        let root = opened.archives.get(volume).filter(|_| folder.is_empty());
+        let bytes = root.cloned().ok_or_else(missing)?;
         Ok(futures::stream::iter([Ok(bytes)]).boxed())
     }
 
