@@ -79,7 +79,10 @@ fn add_base64(value: &[u8], patterns: &mut BTreeSet<Vec<u8>>) {
 
 /// Percent-encoding with the sets of characters that are left alone in practice.
 fn add_percent(value: &[u8], patterns: &mut BTreeSet<Vec<u8>>) {
-    for plain in [&b""[..], b"-_.~", b"-_.!~*'()", b"-_.*", b"-_.~/"] {
+    // RFC 3986's own, of JavaScript (a component, a whole URI), of forms, of Python, of Go (a part of a path, a user).
+    for plain in
+        [&b""[..], b"-_.~", b"-_.!~*'()", b"-_.!~*'();,/?:@&=+$#", b"-_.*", b"-_.~/", b"-_.~$&+:=@", b"-_.~$&+,;="]
+    {
         for hex in [b"0123456789ABCDEF", b"0123456789abcdef"] {
             for space_is_plus in [false, true] {
                 let mut encoded = Vec::with_capacity(value.len() * 3);
@@ -138,4 +141,23 @@ fn add_json(text: &str, patterns: &mut BTreeSet<Vec<u8>>) {
         }
         insert(escaped.as_bytes(), patterns);
     }
+    insert(dotnet_json(text).as_bytes(), patterns);
+}
+
+/// As .NET writes it: whatever HTML or a quoted attribute could take for its own is escaped, and all that is not ASCII.
+fn dotnet_json(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            '\\' => escaped.push_str("\\\\"),
+            '\n' => escaped.push_str("\\n"),
+            '\r' => escaped.push_str("\\r"),
+            '\t' => escaped.push_str("\\t"),
+            '\u{8}' => escaped.push_str("\\b"),
+            '\u{c}' => escaped.push_str("\\f"),
+            ' '..='~' if !matches!(c, '"' | '\'' | '+' | '<' | '>' | '&' | '`') => escaped.push(c),
+            c => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| escaped.push_str(&format!("\\u{unit:04X}"))),
+        }
+    }
+    escaped
 }

@@ -148,6 +148,17 @@ fn the_usual_forms_are_masked() {
     check("p@ss/w", "p@ss/w");
     check(r#""p@ss\/w\u00f6rd + 1""#, r#""***""#);
     check(r#""p@ss/w\u00F6rd + 1""#, r#""***""#);
+    let of_go = MaskSet::new([&b"Pa$$w0rd+with&and=or/slash@x"[..]]).expect("small");
+    for form in [
+        "Pa$$w0rd+with&and=or%2Fslash%40x",
+        "Pa$$w0rd+with&and=or%2Fslash@x",
+        r"Pa$$w0rd\u002Bwith\u0026and=or/slash@x",
+        "Pa%24%24w0rd%2Bwith%26and%3Dor%2Fslash%40x",
+    ] {
+        assert_eq!(of_go.text(&format!("a {form} b")), "a *** b", "{form}");
+    }
+    let of_script = MaskSet::new([&b"abc+def/ghi=jkl&mno<pq"[..]]).expect("small");
+    assert_eq!(of_script.text("a abc+def/ghi=jkl&mno%3Cpq b"), "a *** b");
     let html = MaskSet::new(["a<b>&\u{1f511}\u{7}".as_bytes()]).expect("small");
     assert_eq!(html.text(r"x a\u003cb\u003e\u0026🔑\u0007 y"), "x *** y");
     assert_eq!(html.text(r"x a<b>&\ud83d\udd11\u0007 y"), "x *** y");
