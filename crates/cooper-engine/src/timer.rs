@@ -3,7 +3,8 @@
 //! Owns the instants. It keeps no clock and remembers nothing: whoever stores the next instant asks for the one after it.
 //!
 //! Zones and daylight saving (our extension; UTC has neither rule):
-//! * A wall time that a change of the clocks skips fires once, at the moment of the change. Several of them are one firing.
+//! * A wall time that a change of the clocks skips fires once, at the moment of the change. Several of them are one firing. An
+//!   expression for every hour has no firing for an hour that is not there.
 //! * A wall time that comes twice fires the first time. An expression for every hour fires both times: it stands for an
 //!   interval, and an hour without firings would be a hole in it.
 
@@ -31,6 +32,9 @@ impl Schedule {
         let mut next: Option<Timestamp> = None;
         for wall in self.expression.walls_from(self.zone.search_from(after)?) {
             let instants = self.zone.instants(wall)?;
+            if instants.is_skipped && self.expression.is_every_hour() {
+                continue;
+            }
             // Wall times are in order, and so are the first instants of each.
             if next.is_some_and(|next| next <= instants.first) {
                 break;

@@ -132,6 +132,12 @@ fn a_skipped_wall_time_fires_once_at_the_change() {
     assert_eq!(firings(&both, before, 3), ["2026-03-29T01:00", "2026-03-29T01:30", "2026-03-30T00:00"]);
     let hourly = schedule("0 * * * *", "Europe/Berlin");
     assert_eq!(firings(&hourly, "2026-03-29T00:00:00Z", 2), ["2026-03-29T01:00", "2026-03-29T02:00"]);
+    // No hour, no firing: neither at half past, nor at the change in its place.
+    let hourly = schedule("30 * 29 3 *", "Europe/Berlin");
+    assert_eq!(firings(&hourly, "2026-03-29T00:00:00Z", 2), ["2026-03-29T00:30", "2026-03-29T01:30"]);
+    let next_day = at("2026-03-29T22:00:00Z");
+    let day = firings(&hourly, before, 24).into_iter().filter(|time| at(&format!("{time}:00Z")) < next_day);
+    assert_eq!(day.count(), 23);
     // Half an hour, on the other side of the world.
     let howe = schedule("15 2 * * *", "Australia/Lord_Howe");
     assert_eq!(firings(&howe, "2026-10-03T00:00:00Z", 2), ["2026-10-03T15:30", "2026-10-04T15:15"]);

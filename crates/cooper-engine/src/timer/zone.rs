@@ -29,6 +29,8 @@ pub(super) struct Instants {
     pub(super) first: Timestamp,
     /// The second, if the clocks are turned back over it.
     pub(super) again: Option<Timestamp>,
+    /// Whether the time is one of an hour or more that the clocks skip.
+    pub(super) is_skipped: bool,
 }
 
 impl Zone {
@@ -65,13 +67,18 @@ impl Zone {
         let ambiguous = self.zone.to_ambiguous_timestamp(wall);
         let at = |offset: jiff::tz::Offset| offset.to_timestamp(wall).ok().map(timestamp);
         match ambiguous.offset() {
-            AmbiguousOffset::Unambiguous { offset } => Some(Instants { first: at(offset)?, again: None }),
-            AmbiguousOffset::Fold { before, after } => Some(Instants { first: at(before)?, again: at(after) }),
+            AmbiguousOffset::Unambiguous { offset } => {
+                Some(Instants { first: at(offset)?, again: None, is_skipped: false })
+            }
+            AmbiguousOffset::Fold { before, after } => {
+                Some(Instants { first: at(before)?, again: at(after), is_skipped: false })
+            }
             // By the offset after the change it lies before the change, so the change is the next one from there.
-            AmbiguousOffset::Gap { after, .. } => {
+            AmbiguousOffset::Gap { before: earlier, after } => {
+                let is_skipped = after.seconds() - earlier.seconds() >= 3600;
                 let before = after.to_timestamp(wall).ok()?.checked_sub(1.second()).ok()?;
                 let change = self.zone.following(before).next()?;
-                Some(Instants { first: timestamp(change.timestamp()), again: None })
+                Some(Instants { first: timestamp(change.timestamp()), again: None, is_skipped })
             }
         }
     }
