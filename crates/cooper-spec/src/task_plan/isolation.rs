@@ -16,12 +16,27 @@ pub(super) fn is_observable(task: &Task, placements: &[Platform]) -> bool {
             || !step.ports.is_empty()
             || !step.expose.is_empty()
             || matches!(step.network, StepNetwork::Named(_) | StepNetwork::Bridge)
+            || asks_for_itself(step)
     };
     task.steps.iter().filter(|step| is_container(step)).any(seen) || may_overlap(task)
 }
 
 fn is_container(step: &TaskStep) -> bool {
     matches!(step.work, TaskWork::Cmd(_))
+}
+
+/// Whether a command seems to ask for its own step's name, as of a host: in a shared namespace it has none.
+fn asks_for_itself(step: &TaskStep) -> bool {
+    let TaskWork::Cmd(cmd) = &step.work else { return false };
+    let id = step.id.as_str();
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let is_host = |text: &str, at: usize| {
+        let (before, after) = (&text[..at], &text[at + id.len()..]);
+        let in_url = before.ends_with("//") || before.ends_with('@');
+        let has_port = after.strip_prefix(':').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+        (in_url || has_port) && !before.ends_with(is_part) && !after.starts_with(is_part)
+    };
+    cmd.words.iter().any(|word| word.match_indices(id).any(|(at, _)| is_host(word, at)))
 }
 
 /// Whether two `cmd` steps may run at the same time: neither waits for the other.

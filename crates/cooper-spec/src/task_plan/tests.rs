@@ -290,6 +290,18 @@ fn each_platform_is_a_placement() {
 }
 
 #[test]
+fn a_step_that_asks_for_its_own_name_has_one() {
+    let network = |text: &str| command(&planned(text), 0).network.clone();
+    for words in ["wget http://web:8080/", "nc-all web:80", "curl ann@web/x"] {
+        let text = format!("steps:\n- id: web\n  cmd: img {words}\n");
+        assert_eq!(network(&text).as_deref(), Some("acb_default_network"), "{words}");
+    }
+    for words in ["npm web", "wget http://webs:80/", "sh -c 'web'", "curl http://a.web:80/", "x web:y"] {
+        assert_eq!(network(&format!("steps:\n- id: web\n  cmd: img {words}\n")), None, "{words}");
+    }
+}
+
+#[test]
 fn windows_has_its_own_paths_networks_and_isolation() {
     let windows = Platform::parse("windows/amd64").expect("valid");
     let registry = RegistryName::parse("localhost:5000").expect("valid");
