@@ -36,7 +36,9 @@ use std::fmt;
 use std::time::Duration;
 
 use cooper_spec::plan::Plan;
-use cooper_types::{AgentName, AttemptNumber, Fence, PoolName, PrincipalName, RegistryName, RunId, Scopes, Timestamp};
+use cooper_types::{
+    AgentName, AttemptNumber, Fence, Platform, PoolName, PrincipalName, RegistryName, RunId, Scopes, Timestamp,
+};
 use serde::{Deserialize, Serialize};
 
 pub use event::{Effect, Refusal, RunEvent, TagTarget};
@@ -64,6 +66,9 @@ pub struct Run {
     /// The pool whose agents may take it.
     #[serde(default = "PoolName::default_pool")]
     pub pool: PoolName,
+    /// The platform that was asked for, which steps have that name none; runs of earlier releases don't say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
     /// Where it comes from.
     #[serde(default)]
     pub origin: Origin,

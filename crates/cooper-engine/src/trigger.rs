@@ -25,6 +25,8 @@ pub use verdict::{Definition, Firing, FiringKind, Refusal, Rule, Verdict};
 /// What a task's source trigger listens to.
 #[derive(Clone, Debug)]
 pub struct SourceTrigger {
+    /// Whether the task lets anything start it.
+    pub task_enabled: bool,
     /// Whether it listens at all.
     pub enabled: bool,
     /// The repository of the task's context.
@@ -83,6 +85,9 @@ fn answer(trigger: &SourceTrigger, event: &SourceEvent) -> Result<Firing, Refusa
 
 /// Whether an event is what the trigger listens to: in its repository, of its kinds, on its branches and tags.
 pub fn hears(trigger: &SourceTrigger, event: &SourceEvent) -> Result<(), Refusal> {
+    if !trigger.task_enabled {
+        return Err(Refusal::new(Rule::Enabled, "the task is disabled, until `cooper task enable`".to_owned()));
+    }
     if !trigger.enabled {
         return Err(Refusal::new(Rule::Enabled, "the trigger is disabled".to_owned()));
     }

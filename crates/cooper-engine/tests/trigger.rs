@@ -28,6 +28,7 @@ fn repository(path: &str) -> EventRepository {
 /// Listens to everything of `main`.
 fn trigger() -> SourceTrigger {
     SourceTrigger {
+        task_enabled: true,
         enabled: true,
         repository: RepositoryUrl::parse("https://git.example/team/app").unwrap(),
         commits: true,
@@ -151,6 +152,12 @@ fn each_rule_says_no_in_words() {
     let only = |change: fn(&mut SourceTrigger)| with(trigger(), change);
     let push = pushed(|_| {});
     refuses(&only(|t| t.enabled = false), &push, Rule::Enabled, "the trigger is disabled");
+    refuses(
+        &only(|t| t.task_enabled = false),
+        &push,
+        Rule::Enabled,
+        "the task is disabled, until `cooper task enable`",
+    );
     refuses(&only(|t| t.commits = false), &push, Rule::Event, "the trigger does not listen to pushed commits");
     refuses(
         &only(|t| t.pull_requests = false),
@@ -351,6 +358,7 @@ fn any_trigger() -> impl Strategy<Value = SourceTrigger> {
     ];
     (any::<[bool; 6]>(), names(), names(), paths, forks).prop_map(|(flags, branches, tags, paths, forks)| {
         SourceTrigger {
+            task_enabled: true,
             enabled: flags[0],
             commits: flags[1],
             pull_requests: flags[2],

@@ -221,6 +221,10 @@ impl NewRun {
             scopes: self.scopes.clone(),
             registry: self.registry.clone(),
             pool: self.pool.clone(),
+            platform: Some(match &self.asked {
+                Asked::Build { build, .. } => build.platform.clone(),
+                Asked::Task(task) => task.request.platform.clone(),
+            }),
             origin: self.origin.clone(),
             plan,
             timeout: self.timeout,

@@ -54,7 +54,7 @@ pub struct SourceSettings {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceFault {
     /// The task's files come from elsewhere.
-    #[error("source trigger `{0}` needs a context that is a Git repository")]
+    #[error("source trigger `{0}` needs a context that is a Git repository: take it away, or name one")]
     NoRepository(TriggerName),
     /// The context is one commit or tag: no branch of it is meant.
     #[error(
@@ -219,7 +219,8 @@ impl Task {
         };
         let wrong = |fault| SourceFault::Filter { name: name.clone(), fault };
         Ok(SourceTrigger {
-            enabled: self.enabled && settings.enabled,
+            task_enabled: self.enabled,
+            enabled: settings.enabled,
             repository,
             commits: settings.commits,
             pull_requests: settings.pull_requests,

@@ -153,6 +153,7 @@ pub(super) fn run_of(plan: Plan) -> Run {
         scopes: Scopes::default(),
         registry: RegistryName::parse("localhost:5000").expect("valid"),
         pool: cooper_types::PoolName::default_pool(),
+        platform: None,
         origin: Default::default(),
         timeout: RUN_TIMEOUT,
         created: at(0),

@@ -70,6 +70,7 @@ fn run(id: RunId, now: Timestamp, timeout: Duration, random: &mut Random) -> Run
         scopes: Scopes::default(),
         registry: RegistryName::parse("localhost:5000").expect("valid"),
         pool: cooper_types::PoolName::default_pool(),
+        platform: None,
         origin: Default::default(),
         timeout,
         created: now,

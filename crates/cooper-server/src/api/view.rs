@@ -17,7 +17,8 @@ const DOCKER_HUB: &str = "docker.io";
 pub(crate) fn run_view(record: &RunRecord) -> rest::Run {
     let run = &record.run;
     let found = run.source.as_ref().and_then(RunSource::found);
-    let platform = run.plan.placements.first().map(|placement| rest::PlatformView::from(&placement.platform));
+    let first = || run.plan.placements.first().map(|placement| &placement.platform);
+    let platform = run.platform.as_ref().or_else(first).map(rest::PlatformView::from);
     rest::Run {
         run_id: run.id,
         name: run.id.to_string(),
