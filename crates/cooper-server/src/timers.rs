@@ -223,8 +223,12 @@ async fn fire(core: &Arc<Core>, instant: Instant, watched: Timestamp, now: Times
     let passed = timer.passed(instant.at, watched, now);
     let firing = Firing { instant: instant.clone(), next: passed.next };
     if !passed.fires {
-        let why = "missed: no server could run it at that time, and the timer's catch-up is Skip";
-        return pass_by(core, &firing, why).await;
+        let mut why = "missed: no server could run it at that time, and the timer's catch-up is Skip".to_owned();
+        if timer.schedule.next_after(instant.at) != passed.next {
+            // One line for all that were due: there may be thousands.
+            why.push_str(&format!("; so was all that was due after it until {watched}"));
+        }
+        return pass_by(core, &firing, &why).await;
     }
     if core.tasks.waiting_runs(&instant.task, &instant.timer, MAX_WAITING).await? >= MAX_WAITING {
         let why = format!("{MAX_WAITING} runs of earlier instants of the timer still wait to be begun");

@@ -14,6 +14,8 @@ use crate::problem::ApiResult;
 
 /// What became of so many instants is told of each timer.
 const FIRED: u32 = 16;
+/// How many of the newest are looked through for refusals: those that led to something stand between them.
+const LOOKED_THROUGH: u32 = 500;
 
 /// `GET /tasks/{id}/timers`
 pub(in crate::api) async fn timers(
@@ -73,13 +75,13 @@ pub(in crate::api) async fn refusals(
     let noted = core.waves.list_refusals(&name, FIRED).await?.into_iter();
     let mut all: Vec<RefusalView> =
         noted.map(|Refusal { at, event, rule }| RefusalView { time: at, event, rule }).collect();
-    let fired = core.tasks.list_fired(&name, FIRED).await?.into_iter();
+    let fired = core.tasks.list_fired(&name, LOOKED_THROUGH).await?.into_iter();
     all.extend(fired.filter_map(|fired| {
         let rule = fired.outcome.err()?;
         let event = format!("timer {} was due at {}", fired.timer, fired.instant);
         Some(RefusalView { time: fired.at, event, rule })
     }));
-    for delivery in core.hook_store.list_deliveries(&name, FIRED).await? {
+    for delivery in core.hook_store.list_deliveries(&name, LOOKED_THROUGH).await? {
         for EventOutcome { what, outcome } in delivery.outcomes.into_iter().flatten() {
             let rule = match outcome {
                 Outcome::Refused(refusal) => refusal.text,

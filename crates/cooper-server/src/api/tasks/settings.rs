@@ -81,9 +81,17 @@ pub(super) fn change(settings: TaskSettings, earlier: Option<&RemoteSource>) -> 
 /// What is different in one run.
 pub(super) fn overrides(request: TaskRunRequest) -> ApiResult<(Overrides, Secrets)> {
     let mut secrets = Secrets::new();
-    let source = request.context_path.as_deref().map(source).transpose()?;
+    let source = match request.context_path.as_deref().map(source).transpose()? {
+        Some(None) => {
+            return Err(invalid(
+                "a run of a task can't be without files: leave the context out for the task's own, or name another"
+                    .to_owned(),
+            ));
+        }
+        source => source.flatten(),
+    };
     let overrides = Overrides {
-        source: source.flatten(),
+        source,
         file: request.file,
         target: request.target,
         arguments: arguments(request.arguments, &mut secrets)?,

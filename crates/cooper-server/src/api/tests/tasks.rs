@@ -97,6 +97,9 @@ async fn a_task_is_made_changed_replaced_and_run() {
     let differs = json!({"set": []});
     let _: Value =
         fixture.ask("POST /tasks/nightly/runs", token, Some(&differs.to_string()), StatusCode::BAD_REQUEST).await;
+    let nowhere = json!({"contextPath": "/dev/null"}).to_string();
+    let problem: Value = fixture.ask("POST /tasks/nightly/runs", token, Some(&nowhere), StatusCode::BAD_REQUEST).await;
+    assert!(problem["detail"].as_str().expect("text").contains("can't be without files"), "{problem}");
     let runs: Value = fixture.ask("GET /runs?taskName=NIGHTLY", token, None, StatusCode::OK).await;
     assert_eq!(runs["value"].as_array().expect("runs").len(), 1);
     let kept = json!({"isArchiveEnabled": true}).to_string();

@@ -26,6 +26,24 @@ async fn what_leaves_nothing_but_a_counter_is_counted_with_the_last_reason() {
 }
 
 #[tokio::test]
+async fn a_refusal_is_told_whatever_came_to_something_after_it() {
+    let world = World::new().await;
+    let hook = world.task("nightly", REPOSITORY, json!({"branches": ["main"], "paths": ["src/**"]})).await;
+    let deliver = async |delivery: String, file: &str, commit: char| {
+        let mut event = push(REPOSITORY, &delivery, "main", commit);
+        event["files"] = json!([file]);
+        let (headers, body) = world.generic(&hook, &event);
+        assert_eq!(world.take(&hook, &headers, &body).await.status, ReceiptStatus::Kept);
+        world.pass().await;
+    };
+    deliver("docs".to_owned(), "README.md", 'a').await;
+    for number in 0..20 {
+        deliver(format!("code-{number}"), "src/main.rs", char::from(b'b' + number % 5)).await;
+    }
+    assert!(world.why_not("nightly").await.contains("README.md"), "{}", world.why_not("nightly").await);
+}
+
+#[tokio::test]
 async fn timers_that_stand_still_are_named_with_the_way_out() {
     let world = World::new().await;
     world.task("nightly", REPOSITORY, json!({})).await;
