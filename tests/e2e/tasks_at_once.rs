@@ -92,3 +92,55 @@ fn a_port_of_the_machine_is_the_first_ones() {
     assert_eq!(server.run(&first)["status"], "Succeeded", "{:#}", server.run(&first));
     drop(agent);
 }
+
+#[test]
+fn a_base_under_the_registrys_own_name_is_each_runs_own() {
+    let server = server();
+    let agent = RemoteAgent::start(&server, "both", &server.url(), None, &[]);
+    server.base_image();
+    let task = "version: v1.1.0\nsteps:\n\
+                - build: -t own:fixed --build-arg BASE=$Registry/base/busybox:1 --build-arg WHO={{.Values.who}} -f first .\n\
+                {{if .Values.push}}- push: ['own:fixed']\n{{end}}\
+                - cmd: $Registry/base/busybox:1 sh -c '{{.Values.pause}}'\n\
+                - build: -t spelled -f spelled .\n\
+                - build: -t filled --build-arg REGISTRY=$Registry -f filled .\n\
+                - cmd: spelled cat /who\n\
+                - cmd: filled cat /who\n";
+    let host = server.authority().replace("127.0.0.1", "localhost");
+    let context = Context::empty()
+        .file("acr-task.yaml", task)
+        .file("first", "ARG BASE\nFROM $BASE\nARG WHO\nRUN echo $WHO > /who\n")
+        .file("spelled", &format!("FROM {host}/own:fixed\n"))
+        .file("filled", "ARG REGISTRY\nFROM ${REGISTRY}/own:fixed\n");
+    for push in ["", "true"] {
+        let begin = |who: &str, pause: &Pause| {
+            let (who, pause) = (format!("who={who}"), format!("pause={}", pause.script()));
+            let push = format!("push={push}");
+            let sets = ["--set", &who, "--set", &pause, "--set", &push];
+            server
+                .cooper(&[&["run", "--no-wait"], &sets[..], &[&context.display()]].concat())
+                .ok()
+                .stdout
+                .trim()
+                .to_owned()
+        };
+        // Whoever was last to build, and to push: each run builds on what it has built itself.
+        let mut pauses = [Pause::new(), Pause::new()];
+        let runs = ["ann", "bob"].into_iter().zip(&pauses).map(|(who, pause)| {
+            let run = begin(who, pause);
+            pause.begins();
+            (who, run)
+        });
+        let runs: Vec<(&str, String)> = runs.collect();
+        pauses.iter_mut().for_each(Pause::end);
+        for (who, run) in &runs {
+            wait_until("the run ends", Duration::from_secs(120), || is_final(&server.run(run)));
+            let record = server.run(run);
+            let log = server.cooper(&["logs", run]).ok().stdout;
+            assert_eq!(record["status"], "Succeeded", "{record:#}\n{log}");
+            let said: Vec<&str> = log.lines().filter(|line| *line == "ann" || *line == "bob").collect();
+            assert_eq!(said, [*who; 2], "{log}");
+        }
+    }
+    drop(agent);
+}

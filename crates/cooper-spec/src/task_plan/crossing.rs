@@ -181,13 +181,12 @@ impl<'a> Crossing<'a> {
                     }
                 }
                 TaskWork::Build(_) => {
-                    for (name, platform) in self
-                        .images
-                        .known(index)
-                        .into_iter()
-                        .flat_map(|name| self.platforms[index].iter().map(move |platform| (name, platform)))
-                    {
-                        if let Some(Base::Elsewhere(node, image)) = self.base(index, name, platform) {
+                    let known = self.images.known(index);
+                    let bases = known.iter().flat_map(|name| {
+                        self.platforms[index].iter().filter_map(move |platform| self.base(index, name, platform))
+                    });
+                    for base in bases {
+                        if let Base::Elsewhere(node, image) = base {
                             need(node, image, step.ignore_errors);
                         }
                     }

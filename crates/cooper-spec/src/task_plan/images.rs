@@ -28,13 +28,15 @@ impl<'a> OwnImages<'a> {
         (0..step).rev().filter(move |index| self.before[step][*index]).filter(builds)
     }
 
-    /// Every name that has been built when `step` begins, as it was written; each once, those of later steps first.
-    pub(super) fn known(&self, step: usize) -> Vec<&'a ImageRef> {
-        let mut known: Vec<&ImageRef> = Vec::new();
+    /// Every name by which a Dockerfile can mean what has been built when `step` begins; each once, those of later steps first.
+    /// One that was built without a registry is meant with the embedded one's name, too.
+    pub(super) fn known(&self, step: usize) -> Vec<ImageRef> {
+        let mut known: Vec<ImageRef> = Vec::new();
         let mut names = BTreeSet::new();
         for index in (0..step).rev().filter(|index| self.before[step][*index]) {
             let TaskWork::Build(build) = &self.task.steps[index].work else { continue };
-            known.extend(build.images.iter().filter(|image| names.insert(image.to_string())));
+            let spelled = build.images.iter().flat_map(|image| [self.plain(image), image.clone().tagged_by_default()]);
+            known.extend(spelled.filter(|image| names.insert(image.to_string())));
         }
         known
     }

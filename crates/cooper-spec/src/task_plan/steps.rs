@@ -283,7 +283,7 @@ impl Planner<'_> {
         let (mut own_bases, mut staged_bases) = (Vec::new(), Vec::new());
         for image in self.images.known(node.step) {
             let name = image.to_string();
-            match self.crossing.base(node.step, image, self.platform(node)) {
+            match self.crossing.base(node.step, &image, self.platform(node)) {
                 Some(Base::Here(built)) => own_bases.push((name, self.nodes[&built])),
                 Some(Base::Elsewhere(built, image)) => {
                     staged_bases.push(StagedBase { name, image, staged_by: self.stages[&built] });

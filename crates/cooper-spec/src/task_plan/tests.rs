@@ -135,12 +135,24 @@ fn names_that_the_run_builds_are_its_own() {
     assert_eq!(command(&planned, 2).image, CommandImage::Named("busybox:latest".to_owned()));
     let known: Vec<(&str, usize)> =
         build(&planned, 3).own_bases.iter().map(|(name, step)| (name.as_str(), *step)).collect();
-    assert_eq!(known, [("localhost:5000/app:v1", 0), ("tool:latest", 0)]);
+    assert_eq!(known, [("localhost:5000/app:v1", 0), ("localhost:5000/tool:latest", 0), ("tool:latest", 0)]);
     let Work::Push(push) = &planned.plan.steps[4].work else { panic!("no push") };
     let pushed: Vec<(String, PushedFrom)> =
         push.names.iter().map(|name| (name.image.to_string(), name.from.clone())).collect();
     let name = |name: &str, step| (format!("localhost:5000/{name}"), PushedFrom::Built(step));
     assert_eq!(pushed, [name("app:v1", 0), name("tool:latest", 0), name("app:v2", 3)]);
+}
+
+#[test]
+fn a_base_is_the_runs_own_by_either_name_and_of_its_last_build() {
+    let planned = planned(
+        "steps:\n  - build: -t app .\n  - build: -t localhost:5000/app:latest --build-arg V=2 .\n  - push: [app]\n  - build: -t next .\n",
+    );
+    let known = &build(&planned, 3).own_bases;
+    assert_eq!(known, &[("localhost:5000/app:latest".to_owned(), 1), ("app:latest".to_owned(), 1)]);
+    // Docker Hub's image of that name is another one where the run never built it without a registry.
+    let planned = self::planned("steps:\n  - build: -t localhost:5000/node:1 .\n  - build: -t next .\n");
+    assert_eq!(build(&planned, 1).own_bases, [("localhost:5000/node:1".to_owned(), 0)]);
 }
 
 #[test]
