@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cooper_spec::plan::BuildArgument;
+use cooper_spec::quick_build::{BuildSource, PlanError, QuickBuild};
 use cooper_spec::source::RemoteSource;
 use cooper_spec::task_request::RequestedValue;
-use cooper_types::{Platform, PoolName, PrincipalName, Scopes, TaskName, TimerName, Timestamp, TriggerName};
+use cooper_spec::template::RunVariables;
+use cooper_types::{
+    Platform, PoolName, PrincipalName, RegistryName, RunId, Scopes, TaskName, TimerName, Timestamp, TriggerName,
+};
 
 use super::{
-    BaseImageChange, BaseImageTrigger, DockerStep, EncodedStep, FileStep, Retention, SourceFault, SourceSettings,
-    TASK_VERSION, Task, TaskStep, Timer,
+    BaseImageChange, BaseImageTrigger, DockerStep, EncodedStep, FileStep, Overrides, Retention, SourceFault,
+    SourceSettings, TASK_VERSION, Task, TaskAsked, TaskStep, Timer,
 };
 
 /// How long a run may take where nothing is said, and the most that may be said.
@@ -108,7 +112,7 @@ pub struct EncodedChange {
 }
 
 /// Why a task can't be as it is said to be, or a run of it can't be different in that way.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TaskFault {
     /// Nothing says what it does.
     #[error("the task has no step: name a Dockerfile, a task file or a command")]
@@ -159,6 +163,12 @@ pub enum TaskFault {
     /// A source trigger can't be as it is.
     #[error(transparent)]
     Source(#[from] SourceFault),
+    /// No run of its step could ever be planned.
+    #[error(transparent)]
+    Step(#[from] PlanError),
+    /// The task file's path leaves the source.
+    #[error("task file path `{0}` must be relative and stay inside the source")]
+    FilePath(String),
     /// A name that is given twice.
     #[error("{what} `{name}` is given twice")]
     Twice {
@@ -209,12 +219,15 @@ impl Task {
             updated: now,
             generation: 0,
         };
-        blank.changed(TaskChange { step: None, ..change }, now)
+        let task = blank.changed(TaskChange { step: None, ..change }, now)?;
+        task.check_step()?;
+        Ok(task)
     }
 
     /// The task with a change. What it was is not touched.
     pub fn changed(&self, change: TaskChange, now: Timestamp) -> Result<Self, TaskFault> {
         let mut task = self.clone();
+        let is_other_step = change.step.is_some();
         if let Some(step) = change.step {
             task.step = step.onto(Some(&self.step))?;
         }
@@ -248,6 +261,10 @@ impl Task {
             }
         }
         task.check(now)?;
+        // One that an earlier release took stays as it is until it is changed itself.
+        if is_other_step {
+            task.check_step()?;
+        }
         task.updated = now;
         task.generation += 1;
         Ok(task)
@@ -298,6 +315,23 @@ impl Task {
                 few("bytes of the task file", step.text.len() + step.values.as_ref().map_or(0, String::len), MAX_TEXT)
             }
         }
+    }
+
+    /// Whether a run of the step could be planned, as far as that is known before there is one: which registry is the own one,
+    /// what is in the source and who may push are not.
+    fn check_step(&self) -> Result<(), TaskFault> {
+        if let TaskStep::File(step) = &self.step {
+            let leaves = step.file.starts_with('/') || step.file.split('/').any(|part| part == "..");
+            if leaves || step.file.chars().any(char::is_control) {
+                return Err(TaskFault::FilePath(step.file.escape_debug().take(160).collect()));
+            }
+        }
+        if let TaskAsked::Build { build, source } = self.asked(&Overrides::default())? {
+            let some = RegistryName::parse("localhost").expect("a constant that is one");
+            let variables = RunVariables::quick_build(RunId::from_number(1), &some, &build.platform, self.created);
+            QuickBuild { elsewhere: true, ..build }.plan_first(&BuildSource::Remote(source), &variables, &some)?;
+        }
+        Ok(())
     }
 
     fn check_timers(&self, now: Timestamp) -> Result<(), TaskFault> {

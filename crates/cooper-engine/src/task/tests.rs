@@ -125,6 +125,41 @@ fn what_can_not_be_is_refused_by_name() {
 }
 
 #[test]
+fn a_step_of_which_no_run_could_ever_be_is_refused() {
+    let docker = |step: DockerChange| TaskChange { step: Some(StepChange::Docker(step)), ..docker() };
+    let image =
+        |name: &str| docker(DockerChange { image_names: Some(vec![name.to_owned()]), ..DockerChange::default() });
+    let file = |file: &str| {
+        let step = FileChange { file: Some(file.to_owned()), ..FileChange::default() };
+        TaskChange { step: Some(StepChange::File(step)), ..docker(DockerChange::default()) }
+    };
+    let dockerfile = |path: &str| docker(DockerChange { dockerfile: Some(path.to_owned()), ..DockerChange::default() });
+    for (change, expect) in [
+        (image("UPPER:x"), "`UPPER:x`"),
+        (image("a:{{.Run.ID"), "image name"),
+        (image("a:{{.Run.Nothing}}"), "image name"),
+        (dockerfile("/etc/passwd"), "Dockerfile path `/etc/passwd`"),
+        (file("../../etc/x.yaml"), "task file path `../../etc/x.yaml`"),
+        (file("/etc/x.yaml"), "task file path"),
+    ] {
+        let fault = made(change.clone()).expect_err(expect).to_string();
+        assert!(fault.contains(expect), "{fault}");
+        let task = made(super::tests::docker()).expect("a task");
+        assert!(task.changed(change, task.created).is_err(), "{expect}");
+    }
+    for name in ["other.example/a:1", "a:{{.Run.Branch}}", "{{.Run.Registry}}/a", "a:{{.Run.Date}}"] {
+        made(image(name)).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+    }
+    made(file("ci/acr-task.yaml")).expect("a task");
+    // One that an earlier release took can be changed, and disabled, all the same.
+    let mut old = made(super::tests::docker()).expect("a task");
+    let TaskStep::Docker(step) = &mut old.step else { panic!() };
+    step.image_names = vec!["UPPER".to_owned()];
+    let disabled = old.changed(TaskChange { enabled: Some(false), ..TaskChange::default() }, old.created);
+    assert!(!disabled.expect("changed").enabled);
+}
+
+#[test]
 fn an_empty_list_of_platforms_is_the_usual_one() {
     let arm = Platform::parse("linux/arm64").expect("valid");
     let task = made(TaskChange { platforms: Some(vec![arm.clone()]), ..docker() }).expect("a task");
