@@ -20,14 +20,14 @@ pub(super) const SHARED_VOLUME: &str = "SharedVolume";
 /// All that a template of this file sees.
 pub(super) fn of(inputs: &TaskInputs, secrets: &BTreeMap<String, SecretString>) -> Result<Value, Fault> {
     let mut run = run(&inputs.run);
-    let run_json = json(&Value::Map(run.clone()));
+    let run_json = Value::Map(run.clone()).to_json();
     run.remove(SHARED_VOLUME);
     let values = values(inputs.values.as_ref(), &inputs.set)?;
     let secrets = secrets.iter().map(|(id, value)| (id.clone(), Value::String(value.expose().to_owned()))).collect();
     let build = BTreeMap::from([("ID".to_owned(), Value::String(inputs.run.id.to_string()))]);
     Ok(Value::Map(BTreeMap::from([
         ("RunJSON".to_owned(), Value::String(shell_quoted(&run_json))),
-        ("ValuesJSON".to_owned(), Value::String(shell_quoted(&json(&values)))),
+        ("ValuesJSON".to_owned(), Value::String(shell_quoted(&values.to_json()))),
         ("Run".to_owned(), Value::Map(run)),
         ("Build".to_owned(), Value::Map(build)),
         ("Values".to_owned(), values),
@@ -88,18 +88,13 @@ pub(super) fn of_node(node: &Node) -> Value {
             let entry = |(key, value): &(Node, Node)| {
                 let name = match &key.kind {
                     Kind::Scalar { text, .. } => text.clone(),
-                    Kind::List(_) | Kind::Map(_) => json(&of_node(key)),
+                    Kind::List(_) | Kind::Map(_) => of_node(key).to_json(),
                 };
                 (name, of_node(value))
             };
             Value::Map(entries.iter().map(entry).collect())
         }
     }
-}
-
-/// Compact JSON; maps are sorted by their keys.
-fn json(value: &Value) -> String {
-    serde_json::to_string(value).unwrap_or_default()
 }
 
 /// A text as a shell takes it for one word.
@@ -134,14 +129,14 @@ mod tests {
             ),
         ];
         for (text, expected) in table {
-            assert_eq!(json(&file(text).expect(text)), expected, "{text}");
+            assert_eq!(file(text).expect(text).to_json(), expected, "{text}");
         }
         let set = |name: &str, value: &str| SetValue { name: name.to_owned(), value: value.to_owned(), secret: false };
         let both = values(
             Some(&NamedText { name: "v".to_owned(), text: "a: 1\nb: {c: 2}".to_owned() }),
             &[set("b", "5"), set("n", "x"), set("n", "y")],
         );
-        assert_eq!(json(&both.expect("values")), r#"{"a":1,"b":"5","n":"y"}"#);
+        assert_eq!(both.expect("values").to_json(), r#"{"a":1,"b":"5","n":"y"}"#);
     }
 
     #[test]
@@ -149,6 +144,18 @@ mod tests {
         let shown = |text: &str| file(text).expect_err(text).to_string();
         assert!(shown("- a\n").starts_with("values.yaml:1:1: the values are a list; "), "{}", shown("- a\n"));
         assert!(shown("a: 1\nb: [\n").starts_with("values.yaml:"), "{}", shown("a: 1\nb: [\n"));
+    }
+
+    #[test]
+    fn values_and_to_json_are_the_same_json() {
+        let text = "a: [1.0, 1e3, -0.0, 1e21, 1e-7, 1.50]\nb: '<a&b>'\nc: \"\\u2028\\t\"\n? [1.0]\n: d\n";
+        let expected = r#"{"[1]":"d","a":[1,1000,-0,1e+21,1e-7,1.5],"b":"\u003ca\u0026b\u003e","c":"\u2028\t"}"#;
+        let values = file(text).expect("values");
+        assert_eq!(values.to_json(), expected);
+        let limits = crate::gotemplate::Limits::DEFAULT;
+        let now = cooper_types::Timestamp::from_micros(0);
+        let to_json = crate::gotemplate::render("t", "{{toJson .}}", &values, now, &limits).expect("renders");
+        assert_eq!(to_json, expected);
     }
 
     #[test]

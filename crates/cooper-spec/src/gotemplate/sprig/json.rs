@@ -1,6 +1,7 @@
 //! Values as JSON, as Go's encoder writes it.
 
 use super::super::print::{self, Sink};
+use crate::gotemplate::data::Value;
 use crate::gotemplate::error::Outcome;
 use crate::gotemplate::function::{Args, Function, exact};
 use crate::gotemplate::heap::Heap;
@@ -80,25 +81,50 @@ fn number(value: f64) -> String {
 
 fn string(sink: &mut Sink<'_>, text: &str) -> Outcome<()> {
     sink.heap.charge_bytes(text.len())?;
-    sink.text.push('"');
+    sink.push(&quoted(text))
+}
+
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
     for c in text.chars() {
         match c {
-            '"' | '\\' => {
-                sink.text.push('\\');
-                sink.text.push(c);
-            }
-            '\n' => sink.text.push_str("\\n"),
-            '\r' => sink.text.push_str("\\r"),
-            '\t' => sink.text.push_str("\\t"),
-            '\u{8}' => sink.text.push_str("\\b"),
-            '\u{c}' => sink.text.push_str("\\f"),
+            '"' | '\\' => quoted.extend(['\\', c]),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            '\u{8}' => quoted.push_str("\\b"),
+            '\u{c}' => quoted.push_str("\\f"),
             // Go keeps JSON safe within HTML and JavaScript.
             '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..='\u{1f}' => {
-                sink.push(&format!("\\u{:04x}", u32::from(c)))?;
+                quoted.push_str(&format!("\\u{:04x}", u32::from(c)));
             }
-            c => sink.text.push(c),
+            c => quoted.push(c),
         }
     }
-    sink.text.push('"');
-    Ok(())
+    quoted.push('"');
+    quoted
+}
+
+impl Value {
+    /// As JSON, just as `toJson` writes it; maps are sorted by their keys. What is not finite is no JSON, and null.
+    pub fn to_json(&self) -> String {
+        match self {
+            Self::Null => "null".to_owned(),
+            Self::Bool(value) => value.to_string(),
+            Self::Int(value) => value.to_string(),
+            Self::Float(value) if value.is_finite() => number(*value),
+            Self::Float(_) => "null".to_owned(),
+            Self::String(text) => quoted(text),
+            Self::List(items) => {
+                let items: Vec<String> = items.iter().map(Self::to_json).collect();
+                format!("[{}]", items.join(","))
+            }
+            Self::Map(entries) => {
+                let entry = |(key, value): (&String, &Self)| format!("{}:{}", quoted(key), value.to_json());
+                let entries: Vec<String> = entries.iter().map(entry).collect();
+                format!("{{{}}}", entries.join(","))
+            }
+        }
+    }
 }
