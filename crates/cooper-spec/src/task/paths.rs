@@ -1,7 +1,9 @@
 //! Where steps start: relative paths stand in the workspace, and all are cleaned as Go cleans them.
 
 /// Where the workspace is in a step's container.
-const WORKSPACE: &str = "/workspace";
+pub(super) const WORKSPACE: &str = "/workspace";
+/// Where the steps' home is in a container that runs on Linux.
+pub(super) const HOME: &str = "/acb/home";
 const WORKSPACE_WINDOWS: &str = r"c:\workspace";
 
 /// A step's directory as an absolute path.

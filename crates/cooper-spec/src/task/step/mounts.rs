@@ -7,6 +7,10 @@ use crate::task::model::VolumeMount;
 use crate::task::nearest::nearest;
 use crate::task::paths;
 use crate::task::read::Shared;
+use crate::task::yaml::{Kind, Node};
+
+/// What every container of a step has mounted there already.
+const TAKEN: &[(&str, &str)] = &[(paths::WORKSPACE, "the workspace"), (paths::HOME, "the steps' home")];
 
 /// Reads `volumeMounts`; `windows` is the platform of Windows that the step is for, if it is for one.
 pub(super) fn read(
@@ -17,7 +21,8 @@ pub(super) fn read(
     report: &mut Report<'_>,
 ) -> Vec<VolumeMount> {
     let mut mounts: Vec<VolumeMount> = Vec::new();
-    if kind == "push" && fields.node("volumeMounts").is_some() {
+    let is_empty = |node: &Node| matches!(&node.kind, Kind::List(items) if items.is_empty());
+    if kind == "push" && fields.node("volumeMounts").is_some_and(|node| !is_empty(node)) {
         report.fault(
             fields.at("volumeMounts"),
             "a push step has `volumeMounts`",
@@ -54,6 +59,11 @@ pub(super) fn read(
             report.fault(path.at, message, "write the absolute path of a directory, such as /run/keys");
             continue;
         };
+        if let Some((_, what)) = TAKEN.iter().find(|(taken, _)| *taken == mount_path) {
+            let message = format!("mountPath `{}` is where {what} is mounted", clip(&path.value));
+            report.fault(path.at, message, "write another directory, such as /run/keys");
+            continue;
+        }
         if mounts.iter().any(|before| before.mount_path == mount_path) {
             let message = format!("mountPath `{}` is there twice", clip(&path.value));
             report.fault(path.at, message, "give each mount a directory of its own");

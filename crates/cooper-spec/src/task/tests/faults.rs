@@ -311,6 +311,14 @@ fn secrets_networks_and_volumes() {
         ),
         ("- push: [x]\n  volumeMounts: [{name: keys, mountPath: /a}]\n", "a push step has `volumeMounts`"),
         (
+            "- cmd: x\n  volumeMounts: [{name: keys, mountPath: /workspace/.}]\n",
+            "task.yaml:4:42: mountPath `/workspace/.` is where the workspace is mounted; write another directory",
+        ),
+        (
+            "- cmd: x\n  volumeMounts: [{name: keys, mountPath: /acb/../acb//home/}]\n",
+            "is where the steps' home is mounted",
+        ),
+        (
             "- cmd: x\n  platform: windows/amd64\n  volumeMounts: [{name: keys, mountPath: 'c:\\a'}]\n",
             "a step on windows/amd64 has `volumeMounts`; engines on Windows have no volumes in memory",
         ),
@@ -326,6 +334,11 @@ fn secrets_networks_and_volumes() {
     ));
     assert_eq!(task.volumes[0].files["a"].expose(), b"a");
     assert_eq!(task.steps[0].volume_mounts.len(), 2);
+    let none = self::task("steps:\n- push: [x]\n  volumeMounts: []\n- cmd: x\n  volumeMounts: []\n");
+    assert!(none.steps.iter().all(|step| step.volume_mounts.is_empty()));
+    let below =
+        self::task(&format!("{volume}- cmd: x\n  volumeMounts: [{{name: keys, mountPath: /workspace/keys}}]\n"));
+    assert_eq!(below.steps[0].volume_mounts[0].mount_path, "/workspace/keys");
 }
 
 #[test]
