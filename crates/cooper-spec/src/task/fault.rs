@@ -27,8 +27,10 @@ pub struct Place {
     pub column: usize,
     /// How many characters are meant; at least 1.
     pub length: usize,
-    /// The line's text.
+    /// The line's text; of a long line, a part around the place, or its beginning.
     pub text: String,
+    /// The column that the text begins at, from 1.
+    pub start: usize,
     /// Whether the line is one of the text after aliases and templates, because none of the file stands for it.
     pub rendered: bool,
 }
@@ -52,7 +54,7 @@ impl Fault {
 }
 
 impl Faults {
-    pub(super) fn new(mut faults: Vec<Fault>) -> Self {
+    pub(crate) fn new(mut faults: Vec<Fault>) -> Self {
         faults.sort_by_key(|fault| fault.place.as_ref().map(|place| (place.line, place.column)));
         let more = faults.len().saturating_sub(MAX_TOLD);
         faults.truncate(MAX_TOLD);

@@ -80,6 +80,10 @@ mod tests {
     #[test]
     fn what_is_too_much_is_told() {
         assert_eq!(task(&steps("cmd: a", STEPS)).steps.len(), STEPS);
+        // Each step waits for all above it: as much as so many can say.
+        let after = |step: usize| (0..step).map(|before| format!("s{before},")).collect::<String>();
+        let dense = (0..STEPS).map(|step| format!("- {{id: s{step}, cmd: a, when: [{}]}}\n", after(step)));
+        assert_eq!(task(&format!("steps:\n{}", dense.collect::<String>())).steps[STEPS - 1].after.len(), STEPS - 1);
         let many = |name: &str, count: usize| (1..=count).map(|n| format!("{name}{n}")).collect::<Vec<_>>();
         let tags = many(" -t a", IMAGES + 1).concat();
         let volume = many("\n    f", FILES + 1).join(": YQ==");

@@ -24,6 +24,10 @@ pub(super) struct Lines<'a> {
 const MAX_PAIRS: usize = 4 << 20;
 /// The most characters of a line that a fault shows.
 const MAX_SHOWN: usize = 400;
+/// The longest line, in bytes, whose later characters are sought: it may have a fault in each of its words.
+const MAX_SOUGHT: usize = 16 << 10;
+/// How many of them stand before what is meant, if that is far to the right.
+const BEFORE: usize = 100;
 
 impl Source {
     pub(super) fn new(name: &str, text: &str) -> Self {
@@ -93,15 +97,16 @@ impl<'a> Lines<'a> {
             }
             (None, None) => ("", Some(1), At { line: 1, column: 1, length: 1 }),
         };
-        let shown = |text: &str| text.chars().take(MAX_SHOWN).collect::<String>();
         match origin.and_then(|number| Some((number, self.source.lines.get(number - 1)?))) {
             Some((number, text)) => {
                 let (column, length) = column(line, text, at);
-                Place { file, line: number, column, length, text: shown(text), rendered: false }
+                let (text, start) = shown(text, column, length);
+                Place { file, line: number, column, length, text, start, rendered: false }
             }
             None => {
                 let (column, length) = (at.column, at.length);
-                Place { file, line: at.line, column, length, text: shown(line), rendered: true }
+                let (text, start) = shown(line, column, length);
+                Place { file, line: at.line, column, length, text, start, rendered: true }
             }
         }
     }
@@ -110,6 +115,13 @@ impl<'a> Lines<'a> {
     pub(super) fn fault(&self, at: At, message: impl Into<String>, help: Option<String>) -> Fault {
         Fault { place: Some(Box::new(self.place(at))), message: message.into(), help }
     }
+}
+
+/// What is shown of a line, and the column that it begins at: what is meant stands in it, unless the line is far too long.
+fn shown(line: &str, column: usize, length: usize) -> (String, usize) {
+    let is_near = column + length <= MAX_SHOWN || line.len() > MAX_SOUGHT;
+    let start = if is_near { 1 } else { column.saturating_sub(BEFORE).max(1) };
+    (line.chars().skip(start - 1).take(MAX_SHOWN).collect(), start)
 }
 
 /// Column and length in the file's line of what stands in the line that was made of it.

@@ -11,9 +11,8 @@ use granit_parser::{Event, Parser, ScalarStyle, Span, options};
 pub(super) const MAX_TEXT: usize = 1 << 20;
 /// How deep nodes may stand in each other.
 const MAX_DEPTH: usize = 64;
-/// How much a document may be, aliases expanded: the bytes of its texts, and some for each node.
-const MAX_WEIGHT: usize = 8 << 20;
-const NODE_WEIGHT: usize = 64;
+/// How much a document may be, aliases expanded and anchors kept: the bytes of its texts, and its nodes.
+const MOST: Weight = Weight { bytes: 8 << 20, nodes: 256 << 10 };
 const SHORTER: Option<&str> = Some("write fewer and shorter entries; put data into files of the source");
 const FLATTER: Option<&str> = Some("nothing that a task file means is that deep: take brackets and indentation away");
 const OUTSIDE: Option<&str> = Some("write the alias outside of its anchor");
@@ -32,8 +31,15 @@ pub(super) struct At {
 pub(super) struct Node {
     pub(super) at: At,
     pub(super) kind: Kind,
-    weight: usize,
+    weight: Weight,
     depth: usize,
+}
+
+/// What a node takes with all that is in it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Weight {
+    bytes: usize,
+    nodes: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -86,8 +92,16 @@ impl Node {
     }
 
     fn scalar(at: At, text: String, plain: bool) -> Self {
-        let weight = NODE_WEIGHT + text.len();
+        let weight = Weight { bytes: text.len(), nodes: 1 };
         Self { at, kind: Kind::Scalar { text, plain }, weight, depth: 0 }
+    }
+}
+
+impl Weight {
+    const COLLECTION: Self = Self { bytes: 0, nodes: 1 };
+
+    fn and(self, other: Self) -> Self {
+        Self { bytes: self.bytes + other.bytes, nodes: self.nodes + other.nodes }
     }
 }
 
@@ -109,7 +123,8 @@ pub(super) fn parse(text: &str) -> Result<Document, YamlFault> {
     }
     let mut options = options! { flow_nesting_limit: MAX_DEPTH, block_nesting_limit: MAX_DEPTH };
     options.set_emit_comments(false);
-    let mut reader = Reader { open: Vec::new(), anchors: HashMap::new(), weight: 0, root: None };
+    let mut reader =
+        Reader { open: Vec::new(), anchors: HashMap::new(), weight: Weight::default(), has_aliases: false, root: None };
     let mut documents = 0;
     for next in Parser::new_from_str_with_options(text, options) {
         let (event, span) = next.map_err(|error| {
@@ -146,7 +161,8 @@ fn at(span: &Span) -> At {
 struct Reader {
     open: Vec<Open>,
     anchors: HashMap<usize, Node>,
-    weight: usize,
+    weight: Weight,
+    has_aliases: bool,
     root: Option<Node>,
 }
 
@@ -168,13 +184,13 @@ impl Reader {
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
                 Some(Open::List { at, anchor, items }) => {
                     let depth = 1 + items.iter().map(|item| item.depth).max().unwrap_or(0);
-                    let weight = NODE_WEIGHT + items.iter().map(|item| item.weight).sum::<usize>();
+                    let weight = items.iter().map(|item| item.weight).fold(Weight::COLLECTION, Weight::and);
                     self.end(Node { at, kind: Kind::List(items), weight, depth }, anchor)
                 }
                 Some(Open::Map { at, anchor, entries, .. }) => {
                     let all = || entries.iter().flat_map(|(key, value)| [key, value]);
                     let depth = 1 + all().map(|node| node.depth).max().unwrap_or(0);
-                    let weight = NODE_WEIGHT + all().map(|node| node.weight).sum::<usize>();
+                    let weight = all().map(|node| node.weight).fold(Weight::COLLECTION, Weight::and);
                     self.end(Node { at, kind: Kind::Map(entries), weight, depth }, anchor)
                 }
                 None => Ok(()),
@@ -182,7 +198,8 @@ impl Reader {
             Event::Alias(anchor) => match self.anchors.get(&anchor) {
                 // Charged before the copy is made.
                 Some(node) => {
-                    self.weight += node.weight;
+                    self.has_aliases = true;
+                    self.weight = self.weight.and(node.weight);
                     self.check(at, node.depth)?;
                     let node = Node { at, ..node.clone() };
                     self.place(node);
@@ -198,13 +215,13 @@ impl Reader {
 
     /// A node is complete.
     fn end(&mut self, node: Node, anchor: usize) -> Result<(), YamlFault> {
-        if let Kind::Scalar { .. } = node.kind {
-            self.weight += node.weight;
-        } else {
-            self.weight += NODE_WEIGHT;
-        }
+        self.weight = self.weight.and(match node.kind {
+            Kind::Scalar { .. } => node.weight,
+            Kind::List(_) | Kind::Map(_) => Weight::COLLECTION,
+        });
         if anchor != 0 {
-            self.weight += node.weight;
+            self.has_aliases = true;
+            self.weight = self.weight.and(node.weight);
         }
         self.check(node.at, node.depth)?;
         if anchor != 0 {
@@ -226,9 +243,16 @@ impl Reader {
     }
 
     fn check(&self, at: At, depth: usize) -> Result<(), YamlFault> {
-        if self.weight > MAX_WEIGHT {
-            let message = format!("with its aliases expanded, the text is more than {} MiB", MAX_WEIGHT >> 20);
-            return Err(YamlFault { at, message, help: SHORTER });
+        let most = match self.weight {
+            Weight { bytes, .. } if bytes > MOST.bytes => Some(format!("is more than {} MiB", MOST.bytes >> 20)),
+            Weight { nodes, .. } if nodes > MOST.nodes => {
+                Some(format!("has more than {} keys, values and lists", MOST.nodes))
+            }
+            _ => None,
+        };
+        if let Some(most) = most {
+            let expanded = if self.has_aliases { "with its aliases expanded, " } else { "" };
+            return Err(YamlFault { at, message: format!("{expanded}the text {most}"), help: SHORTER });
         }
         if depth + self.open.len() > MAX_DEPTH {
             return Err(YamlFault { at, message: too_deep(), help: FLATTER });
@@ -301,7 +325,12 @@ mod tests {
             let before = format!("*a{}", level - 1);
             laughs += &format!("a{level}: &a{level} [{}]\n", vec![before; 9].join(", "));
         }
-        assert!(fault(&laughs).message.contains("8 MiB"), "{:?}", fault(&laughs));
+        let told = |text: &str| fault(text).message;
+        assert_eq!(told(&laughs), "with its aliases expanded, the text has more than 262144 keys, values and lists");
+        let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(100_000), ["*a"; 100].join(", "));
+        assert_eq!(told(&long), "with its aliases expanded, the text is more than 8 MiB");
+        let many = format!("[{}]", "a,".repeat(300_000));
+        assert_eq!(told(&many), "the text has more than 262144 keys, values and lists");
         let mut chain = "a0: &a0 [x]\n".to_owned();
         for level in 1..200 {
             chain += &format!("a{level}: &a{level} [*a{}]\n", level - 1);

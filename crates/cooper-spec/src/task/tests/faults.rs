@@ -342,6 +342,24 @@ fn secrets_networks_and_volumes() {
 }
 
 #[test]
+fn the_place_is_in_the_part_of_its_line_that_is_shown() {
+    let place = |times: usize| {
+        let text = format!("steps:\n- cmd: img\n- cmd: img\n  when: [{}nope]\n", "acb_step_0,".repeat(times));
+        let faults = load(&inputs(&text)).expect_err("a step that is not there").faults;
+        let place = *faults[0].place.clone().expect("a place");
+        assert!(place.text.chars().count() <= 400, "{}", place.text);
+        place
+    };
+    for times in [0, 30, 36, 37, 500] {
+        let place = place(times);
+        let shown: String = place.text.chars().skip(place.column - place.start).take(place.length).collect();
+        assert_eq!(shown, "nope", "{place:?}");
+    }
+    // Nobody reads such a line, and there may be thousands of faults in it.
+    assert_eq!((place(2_000).column, place(2_000).start), (22_010, 1));
+}
+
+#[test]
 fn aliases_and_templates() {
     let table = [
         ("alias:\n  directive: ab\n", "task.yaml:3:14: directive `ab` can't be one"),

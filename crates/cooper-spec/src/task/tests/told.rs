@@ -87,7 +87,7 @@ fn faults_point_at_the_word_that_is_wrong() {
         };
         let shown = |fault: &Fault| {
             let place = fault.place.as_ref().expect("a place");
-            place.text.chars().skip(place.column - 1).take(place.length).collect::<String>()
+            place.text.chars().skip(place.column - place.start).take(place.length).collect::<String>()
         };
         faults.iter().chain(&warnings).map(shown).collect()
     };
