@@ -133,6 +133,12 @@ fn a_task_in_a_repository_is_planned_from_what_is_there() {
     assert!(log.contains("\nfrom-the-alias\n"), "aliases come from the source: {log}");
     assert!(log.contains("from the source\n"), "the workspace holds the source: {log}");
     assert!(!log.contains("hunter22"), "{log}");
+    // An id of the user's is the user's, wherever the source is from.
+    let own = format!("steps:\n  - id: prepare\n    cmd: {}\n", sh("echo prepared by me"));
+    repository.commit_files(&[("own.yaml", &format!("version: v1.1.0\n{own}"))]);
+    let log = run(&["-f", "own.yaml"]).ok().stdout;
+    assert!(log.contains("\nprepared by me\n") && log.contains("Step ID: prepare marked as successful"), "{log}");
+    assert!(log.contains("Step ID: prepare-source marked as successful"), "{log}");
     run(&["-f", "missing.yaml"]).expect(1).error_names(&["`missing.yaml`"]);
 
     let missing = "version: v1.1.0\nalias:\n  src: [../outside.yaml]\nsteps:\n  - cmd: busybox\n";

@@ -376,8 +376,13 @@ impl Plan {
         self.steps.iter().position(|step| step.id == *id)
     }
 
-    /// Adds the placements and steps of another plan behind the own ones.
+    /// Adds the placements and steps of another plan behind the own ones. An id that both have is the other plan's, in which
+    /// people named it: the own step gets one that nobody has.
     pub fn append(&mut self, next: Self) {
+        let mut ids = NodeIds::beside(self.steps.iter().chain(&next.steps).map(|step| &step.id));
+        for step in self.steps.iter_mut().filter(|step| next.step_index(&step.id).is_some()) {
+            step.id = ids.of_source(&step.id);
+        }
         let (placements, steps) = (self.placements.len(), self.steps.len());
         self.placements.extend(next.placements);
         self.steps.extend(next.steps.into_iter().map(|mut step| {

@@ -226,8 +226,7 @@ impl Run {
             self.cancel_step(step, now, effects);
             return;
         }
-        let PlannedStep { placement, id, .. } = &self.plan.steps[step];
-        let (placement, id) = (*placement, id.clone());
+        let placement = self.plan.steps[step].placement;
         let is_wanted = matches!(&self.source, Some(RunSource::TaskWanted { location, .. }) if found.is_of(location));
         if !is_wanted || !matches!(self.plan.steps[step].work, Work::Prepare(_)) {
             self.lose(placement, "the agent reported a result of another kind of step", now, policy, effects);
@@ -235,6 +234,7 @@ impl Run {
         }
         let started = self.steps[step].state.began().unwrap_or(now);
         let planning = self.take_plan(step, attempt, &found, planned, effects);
+        let id = self.plan.steps[step].id.clone();
         self.succeed(step, attempt, &id, started, StepOutput::Prepared(found.recorded()), now, effects);
         match planning {
             Ok(()) => self.go_on(now, policy, effects),

@@ -251,12 +251,6 @@ impl Run {
             return Err(reason.clone());
         }
         let mut planned = planned.map_err(|error| one_line(&format!("the run can't be planned: {error}")))?;
-        if let Some(twice) = planned.plan.steps.iter().find(|next| self.plan.step_index(&next.id).is_some()) {
-            let id = &twice.id;
-            return Err(format!(
-                "the run can't be planned: step id `{id}` is the step's that fetches the source; name it otherwise"
-            ));
-        }
         effects.extend(planned.notes.into_iter().map(Effect::LogLine));
         effects.extend(self.origin.untrusted.then(|| Effect::LogLine(NOT_PUSHED.to_owned())));
         effects.extend(self.provenance.change(&mut planned.plan).into_iter().map(Effect::LogLine));
@@ -268,7 +262,15 @@ impl Run {
         self.placements
             .extend(planned.plan.placements.iter().map(|_| Placement::Waiting { reason: PendingReason::New }));
         self.steps.extend(planned.plan.steps.iter().map(|_| Step::NEW));
+        let fetched = self.plan.steps[step].id.clone();
         self.plan.append(planned.plan);
+        let renamed = &self.plan.steps[step].id;
+        if *renamed != fetched {
+            let line = format!(
+                "The step that fetched the source is `{renamed}` from here on: the file has a step `{fetched}`."
+            );
+            effects.push(Effect::LogLine(line));
+        }
         Ok(())
     }
 }

@@ -2,15 +2,15 @@
 
 use cooper_engine::message::{StepOutput, StepResult};
 use cooper_engine::run::{
-    Asked, AskedTask, KeptRequest, KeptSource, KnownVariables, NewReplay, NewRun, Replay, Run, RunEvent, RunStatus,
-    TaskSource,
+    Asked, AskedTask, Effect, KeptRequest, KeptSource, KnownVariables, NewReplay, NewRun, PlannedRun, Replay, Run,
+    RunEvent, RunStatus, TaskSource,
 };
 use cooper_spec::plan::{CommandImage, ContextPins, Pins, Plan, Work};
 use cooper_spec::source::RemoteSource;
 use cooper_spec::task_request::{Fetched, KeptTexts, TaskRequest, TaskText};
 use cooper_types::{ContextId, Digest, Platform, PoolName, RegistryName, RunId, Scope, Scopes, StepId};
 
-use super::fixture::{RUN_TIMEOUT, agent, at, by, does, fails, prepared, run_of, succeeds, taken, wanted};
+use super::fixture::{RUN_TIMEOUT, agent, at, by, does, fails, live, prepared, run_of, succeeds, taken, wanted};
 
 const BY_ID: &str = "version: v1.1.0
 steps:
@@ -113,6 +113,39 @@ fn the_step_that_fetches_a_source_is_nobodys_step() {
     let mut run = task(text, here(), None).accept(RunId::from_number(1), at(0)).expect("planned").run;
     taken(&mut run, 1, 0, &agent("a", 1));
     succeeds(&mut run, 2, 0);
+    assert_eq!(run.done_steps().0, [id("prepare")].into());
+
+    // From a repository, too: then the step that fetched it gets another one, and the log says so.
+    let source = TaskSource::Remote(RemoteSource::parse("https://git.example/app.git#main").expect("valid"));
+    let mut run = task(text, source, None).accept(RunId::from_number(1), at(0)).expect("accepted").run;
+    assert_eq!(ids(&run.plan), ["prepare"]);
+    let fence = taken(&mut run, 1, 0, &agent("a", 1));
+    let StepResult::Succeeded { output: StepOutput::Prepared(found) } = prepared("main") else { unreachable!() };
+    let planned = run.plan_task(&found, &Fetched::default()).expect("a task").expect("planned");
+    let planned = PlannedRun {
+        plan: planned.plan,
+        secrets: Vec::new(),
+        notes: Vec::new(),
+        texts: KeptTexts::default(),
+        used_secrets: Vec::new(),
+    };
+    let event = RunEvent::SourcePlanned {
+        fence,
+        attempt: live(&run, 0),
+        found: Box::new(found),
+        planned: Box::new(Ok(planned)),
+    };
+    let effects = does(&mut run, 2, event);
+    assert_eq!(ids(&run.plan), ["prepare-source", "prepare", "test"]);
+    let lines = effects.iter().filter_map(|effect| match effect {
+        Effect::LogLine(line) => Some(line.as_str()),
+        _ => None,
+    });
+    let lines: Vec<&str> = lines.collect();
+    assert!(lines.iter().any(|line| line.contains("is `prepare-source` from here on: the file has a step `prepare`")));
+    assert!(lines.iter().any(|line| line.starts_with("Step ID: prepare-source marked as successful")), "{lines:?}");
+    taken(&mut run, 3, 1, &agent("a", 1));
+    succeeds(&mut run, 4, 1);
     assert_eq!(run.done_steps().0, [id("prepare")].into());
 }
 

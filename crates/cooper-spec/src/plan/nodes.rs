@@ -38,6 +38,11 @@ impl NodeIds {
         self.next(node.as_str(), "stage")
     }
 
+    /// The id of the step that fetches the source where a step of the file has its own, such as `prepare-source`.
+    pub(crate) fn of_source(&mut self, step: &StepId) -> StepId {
+        self.next(step.as_str(), "source")
+    }
+
     /// A new id: long ones are cut, and taken ones get a number.
     fn next(&mut self, base: &str, end: &str) -> StepId {
         let ids = (1_u64..).map(|number| {

@@ -174,17 +174,14 @@ impl Change<'_> {
     }
 
     async fn attempt_ended(&mut self, step: usize, attempt: AttemptNumber) -> Result<(), StoreError> {
-        let id = self.step(step)?.clone();
-        sqlx::query(
-            "DELETE FROM live_attempts WHERE registry_id = ?1 AND run_number = ?2 AND attempt = ?3 AND step_id = ?4",
-        )
-        .bind(self.registry.0)
-        .bind(run_number(self.run.id))
-        .bind(i64::try_from(attempt.0).stored(APPLY)?)
-        .bind(id.as_str())
-        .execute(&mut *self.tx)
-        .await
-        .during("end attempt")?;
+        // The attempt's number alone says which one: the step may have got another id since it began.
+        sqlx::query("DELETE FROM live_attempts WHERE registry_id = ?1 AND run_number = ?2 AND attempt = ?3")
+            .bind(self.registry.0)
+            .bind(run_number(self.run.id))
+            .bind(i64::try_from(attempt.0).stored(APPLY)?)
+            .execute(&mut *self.tx)
+            .await
+            .during("end attempt")?;
         if self.run.origin.task.is_some() && !self.run.outside_tags(step).is_empty() {
             let moved = self.run.moved_outside(step, attempt);
             outside_tags::attempt_ended(self.tx, self.registry, self.run.id, attempt, &moved).await?;
