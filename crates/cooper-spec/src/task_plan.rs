@@ -7,6 +7,7 @@
 
 mod crossing;
 mod error;
+mod fault;
 mod images;
 mod isolation;
 mod places;
@@ -62,7 +63,7 @@ pub fn plan(request: &TaskPlanRequest<'_>) -> Result<PlannedTask, TaskPlanError>
     let mut texts = texts::Texts::new(request.inputs);
     let images = OwnImages::new(&loaded.task, request.registry);
     let crossing = Crossing::new(&loaded.task, &images, request.platform, request.scopes);
-    let steps = steps::plan(&loaded.task, &shown.task, &images, &crossing, &mut texts)?;
+    let steps = steps::plan(&loaded.task, &shown, &images, &crossing, &mut texts)?;
     let volumes = volumes(&loaded.task, &mut texts);
     let placements = crossing.placements();
     let networks: Vec<Vec<Network>> =

@@ -5,6 +5,7 @@
 mod faults;
 mod files;
 mod local;
+mod planned;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -49,9 +50,13 @@ pub(crate) struct TaskFileArgs {
     /// An image alias of the server
     #[arg(long, value_name = "NAME=IMAGE")]
     image_alias: Vec<String>,
-    /// What the registry is called, for `.Run.Registry`
-    #[arg(long, value_name = "NAME", default_value = "localhost:5000")]
-    registry_name: String,
+    // Whether it is said counts, too: it is no default value of clap's.
+    #[arg(
+        long,
+        value_name = "NAME",
+        help = "What the registry is called, for `.Run.Registry` [default: localhost:5000]"
+    )]
+    registry_name: Option<String>,
     /// What the run is for
     #[arg(long, value_name = "PLATFORM", default_value = "linux/amd64")]
     platform: String,
@@ -60,7 +65,8 @@ pub(crate) struct TaskFileArgs {
 impl TaskFileArgs {
     /// Reads everything that the flags name.
     pub(crate) fn inputs(&self) -> Result<TaskInputs, Stop> {
-        let registry = RegistryName::parse(&self.registry_name).map_err(|error| Fault::usage(error.to_string()))?;
+        let registry = self.registry_name.as_deref().unwrap_or(local::SOME_REGISTRY);
+        let registry = RegistryName::parse(registry).map_err(|error| Fault::usage(error.to_string()))?;
         let platform = Platform::parse(&self.platform).map_err(|error| Fault::usage(error.to_string()))?;
         // An example's number and time: the same file is always read the same.
         let created = Timestamp::from_micros(946_684_800_000_000);
@@ -94,6 +100,11 @@ impl TaskFileArgs {
         };
         read_alias_files(inputs, &folder)?;
         stand_in_for_secrets(inputs)
+    }
+
+    /// Looks for what a run of the file would be refused for.
+    pub(crate) fn check_plan(&self, inputs: &TaskInputs, loaded: &Loaded) -> Result<(), task::Faults> {
+        planned::check(inputs, &loaded.task, self.registry_name.is_some())
     }
 
     /// Loads the file, or shows what is wrong with it; warnings are shown in any case.

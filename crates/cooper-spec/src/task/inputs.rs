@@ -7,7 +7,7 @@ use cooper_types::SecretString;
 use crate::secret_place::SecretPlace;
 use crate::template::RunVariables;
 
-use super::fault::Fault;
+use super::fault::{Fault, Place};
 use super::model::Task;
 
 /// A text and the name that its faults are told under.
@@ -107,6 +107,8 @@ pub struct Loaded {
     pub warnings: Vec<Fault>,
     /// The text after aliases and templates. It holds the values of secrets.
     pub rendered: String,
+    /// For each step, where it says what it does. A line that a template made may show the values of secrets.
+    pub(crate) places: Vec<Place>,
 }
 
 /// A task file after aliases and templates.

@@ -58,6 +58,22 @@ impl Task {
         Value::Object(shown)
     }
 
+    /// A property of a step, but for its work and its environment, that the same step of another reading of the file does
+    /// not share.
+    pub(crate) fn other_setting(&self, other: &Self, step: usize) -> Option<&'static str> {
+        let (own, others) = (&self.steps[step], &other.steps[step]);
+        let settings = keys::STEP.keys.iter().map(|key| key.name);
+        let settings = settings.filter(|name| !["cmd", "build", "push", "env"].contains(name));
+        let differs = |name: &&str| match *name {
+            "cache" => own.cache != others.cache,
+            name => {
+                let value = |task: &Self, step: &TaskStep| task.property(step, name, &Platform::LINUX_AMD64);
+                value(self, own) != value(other, others)
+            }
+        };
+        settings.into_iter().find(differs)
+    }
+
     /// The value of a property by its name.
     fn property(&self, step: &TaskStep, name: &str, platform: &Platform) -> Option<Value> {
         let seconds = |duration: std::time::Duration| json!(duration.as_secs());
@@ -117,6 +133,7 @@ impl Task {
                 _ => return None,
             },
             "platforms" => json!(platforms),
+            "outputs" => json!(step.outputs),
             _ => return None,
         })
     }

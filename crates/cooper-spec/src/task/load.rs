@@ -9,7 +9,7 @@ use crate::gotemplate::{self, Limits, Value};
 
 use super::alias::{self, Block};
 use super::fault::{Fault, Faults};
-use super::fields::{Fields, Report};
+use super::fields::{Fields, Report, Told};
 use super::inputs::{AliasSource, Loaded, RenderedText, TaskInputs, WantedSecret};
 use super::lines::{Lines, Source};
 use super::yaml::{self, At, Document};
@@ -17,6 +17,9 @@ use super::{data, expand, keys, missing, read, version};
 
 /// Steps of work that an alias's rendering costs whatever it does: values are handed to each.
 const EACH_ALIAS: u64 = 2_000;
+
+/// What stands for a secret that can't be had. It is base64, so that volumes can be read too.
+const STAND_IN: &str = "c3RhbmQtaW4=";
 
 /// A file, rendered.
 struct Rendered<'a> {
@@ -63,16 +66,30 @@ pub fn wanted_secrets(inputs: &TaskInputs) -> Result<Vec<WantedSecret>, Faults> 
     let rendered = render(&source, inputs, &BTreeMap::new())?;
     let mut report = Report::new(&rendered.lines);
     let document = parse(&rendered.lines)?;
-    let mut secrets = Vec::new();
+    let (mut secrets, mut ids) = (Vec::new(), Vec::new());
     if let Some(root) = document.root.filter(|root| !root.is_null())
         && let Some(fields) = Fields::read(&root, &keys::TASK, &mut report)
     {
         secrets = read::secrets(&fields, &mut report);
+        let all = fields.maps("secrets", &mut Report::new(&rendered.lines));
+        ids.extend(all.iter().filter_map(|secret| secret.text("id", &mut Report::new(&rendered.lines))));
     }
-    match report.faults.is_empty() {
-        true => Ok(secrets),
-        false => Err(told(report.faults, inputs)),
+    if report.faults.is_empty() {
+        return Ok(secrets);
     }
+    Err(with_all_others(report.faults, ids, inputs))
+}
+
+/// What is wrong with the secrets of a file, and what is wrong with all else in it whatever the secrets' values are.
+fn with_all_others(of_secrets: Vec<Fault>, ids: Vec<Told<String>>, inputs: &TaskInputs) -> Faults {
+    let stand_in = |id: Told<String>| (id.value, SecretString::new(STAND_IN.to_owned()));
+    let inputs = TaskInputs { secrets: ids.into_iter().map(stand_in).collect(), ..inputs.clone() };
+    let mut faults = told(of_secrets, &inputs).faults;
+    let others = load(&inputs).err().unwrap_or_default();
+    let new: Vec<Fault> = others.faults.into_iter().filter(|fault| !faults.contains(fault)).collect();
+    faults.extend(new);
+    let all = Faults::new(faults);
+    Faults { more: all.more + others.more, warnings: others.warnings, ..all }
 }
 
 /// Loads a task file.
@@ -88,9 +105,10 @@ pub fn load(inputs: &TaskInputs) -> Result<Loaded, Faults> {
     }
     let task = read::task(document.root.as_ref(), inputs, &commands, &mut report);
     match task {
-        Some(task) if report.faults.is_empty() => {
+        Some((task, places)) if report.faults.is_empty() => {
             warnings.append(&mut report.warnings);
-            Ok(Loaded { task, warnings: told(warnings, inputs).faults, rendered: lines.text() })
+            let places = places.into_iter().map(|at| lines.place(at)).collect();
+            Ok(Loaded { task, warnings: told(warnings, inputs).faults, rendered: lines.text(), places })
         }
         _ => {
             warnings.append(&mut report.warnings);

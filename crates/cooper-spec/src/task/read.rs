@@ -42,13 +42,13 @@ pub(super) struct Shared<'i> {
     pub(super) network: StepNetwork,
 }
 
-/// Reads a whole task. There is one if the report has no faults.
+/// Reads a whole task, and where each of its steps says what it does. There is one if the report has no faults.
 pub(super) fn task(
     root: Option<&Node>,
     inputs: &TaskInputs,
     aliases: &BTreeMap<String, String>,
     report: &mut Report<'_>,
-) -> Option<Task> {
+) -> Option<(Task, Vec<At>)> {
     let nothing = Task {
         version: TaskVersion::V1_0_0,
         steps: Vec::new(),
@@ -59,7 +59,7 @@ pub(super) fn task(
     let Some(root) = root.filter(|root| !root.is_null()) else {
         let start = At { line: 1, column: 1, length: 1 };
         report.warn(start, "the file says nothing", "a run of it does nothing and succeeds; name `steps`");
-        return Some(nothing);
+        return Some((nothing, Vec::new()));
     };
     let fields = Fields::read(root, &keys::TASK, report)?;
     let version = version(&fields, report)?;
@@ -108,7 +108,8 @@ pub(super) fn task(
     }
     across::warn(&steps, &read, &inputs.run.platform, report);
     limits::check_images(&steps, fields.at("steps"), report);
-    Some(Task { version, steps, networks, volumes, secrets })
+    let places = steps.iter().zip(&read).map(|(step, fields)| step::place(step, fields)).collect();
+    Some((Task { version, steps, networks, volumes, secrets }, places))
 }
 
 /// Whether a file looks like one of tasks as a server stores them, rather than like what one of them runs.

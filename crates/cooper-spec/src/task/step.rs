@@ -15,7 +15,7 @@ use super::fields::{Fields, Report, Told, clip};
 use super::model::{Isolation, TaskStep, TaskWork};
 use super::read::{LONGEST_RUN, Shared, count, network, seconds};
 use super::words::unquoted;
-use super::yaml::At;
+use super::yaml::{At, Kind};
 use super::{cache, environment, keys, limits, paths};
 use text::Line;
 pub(super) use text::alias_of;
@@ -131,6 +131,16 @@ pub(super) fn read(
         id: StepId::parse(&id.value).ok()?,
         work: work?,
     })
+}
+
+/// Where a step says what it does: its text, the image that it pushes, or the key of several.
+pub(super) fn place(step: &TaskStep, fields: &Fields<'_>) -> At {
+    let kind = step.work.kind();
+    match fields.node(kind).map(|node| (node.at, &node.kind)) {
+        Some((_, Kind::List(items))) if items.len() == 1 => items[0].at,
+        Some((at, Kind::Scalar { .. })) => at,
+        Some((_, Kind::List(_) | Kind::Map(_))) | None => fields.at(kind),
+    }
 }
 
 /// `--isolation` of a build's text.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cooper_types::{ImageRef, Platform, Tag};
 
 use super::crossing::{Base, Crossing, Node, Pushed};
+use super::fault::StepFault;
 use super::images::OwnImages;
 use super::texts::Texts;
 use super::{TaskPlanError, isolation, places};
@@ -14,19 +15,22 @@ use crate::plan::{
 };
 use crate::source::RemoteSource;
 use crate::task::{
-    self, BuildLine, BuildSecretSource, Cache, CmdLine, DEFAULT_NETWORK, Isolation, StepNetwork, Task, TaskStep,
-    TaskWork,
+    self, BuildLine, BuildSecretSource, Cache, CmdLine, DEFAULT_NETWORK, Faults, Isolation, Loaded, StepNetwork, Task,
+    TaskStep, TaskWork,
 };
 
-/// Plans the steps of `task`; `shown` is the same file with other secrets.
+/// Plans the steps of `task`; `shown` is the same file with other secrets. All that can't be planned is told together, each
+/// at its step's place.
 pub(super) fn plan(
     task: &Task,
-    shown: &Task,
+    shown: &Loaded,
     images: &OwnImages<'_>,
     crossing: &Crossing<'_>,
     texts: &mut Texts,
 ) -> Result<Vec<PlannedStep>, TaskPlanError> {
-    if task.steps.len() != shown.steps.len() {
+    let Loaded { task: shown, places, .. } = shown;
+    let is_same = |(step, shown): (&TaskStep, &TaskStep)| step.id == shown.id && step.after == shown.after;
+    if task.steps.len() != shown.steps.len() || !task.steps.iter().zip(&shown.steps).all(is_same) {
         return Err(TaskPlanError::ShapeOfSecret);
     }
     let (placements, stages) = (crossing.placements(), crossing.stages());
@@ -44,20 +48,26 @@ pub(super) fn plan(
         stages: BTreeMap::new(),
         planned: Vec::with_capacity(task.steps.len()),
     };
-    for (index, (step, shown)) in task.steps.iter().zip(&shown.steps).enumerate() {
-        check_shown(step, shown)?;
-        for at in 0..crossing.platforms(index).len() {
-            planner.node(Node { step: index, at }, step, shown)?;
+    let mut faults = Vec::new();
+    for (index, (step, shown_step)) in task.steps.iter().zip(&shown.steps).enumerate() {
+        let nodes = || (0..crossing.platforms(index).len()).map(|at| Node { step: index, at });
+        let checked = check_shown(task, shown, index);
+        let planned = checked.and_then(|()| nodes().try_for_each(|node| planner.node(node, step, shown_step)));
+        if let Err(fault) = planned {
+            faults.push(fault.at(&step.id, &places[index]));
+            nodes().for_each(|node| planner.stand_in(node, step));
         }
-        for at in 0..crossing.platforms(index).len() {
-            let node = Node { step: index, at };
+        for node in nodes() {
             if let Some(staged) = stages.get(&node) {
                 let stage = planner.stage(node, staged.images.clone(), &[], staged.is_ignored);
                 planner.stages.insert(node, stage);
             }
         }
     }
-    Ok(planner.planned)
+    match faults.is_empty() {
+        true => Ok(planner.planned),
+        false => Err(TaskPlanError::File(Faults::new(faults))),
+    }
 }
 
 /// A build's secrets: files of the run, and texts by their ids.
@@ -81,7 +91,7 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     /// Plans a step's part for one of its platforms.
-    fn node(&mut self, node: Node, step: &TaskStep, shown: &TaskStep) -> Result<(), TaskPlanError> {
+    fn node(&mut self, node: Node, step: &TaskStep, shown: &TaskStep) -> Result<(), StepFault> {
         // Who waits for a step waits for all that became of it; for a stage waits who needs what it left.
         let waits = |parent: &usize| self.nodes.range(Node { step: *parent, at: 0 }..Node { step: parent + 1, at: 0 });
         let waits: Vec<usize> = step.after.iter().flat_map(waits).map(|(_, index)| *index).collect();
@@ -95,11 +105,13 @@ impl Planner<'_> {
                 (Work::Build(build), needed)
             }
             (TaskWork::Push(names), TaskWork::Push(_)) => {
-                let push = self.push(node, step, names, &waits)?;
+                let push = self.push(node, names, &waits)?;
                 let needed = push.names.iter().flat_map(|name| name.from.steps()).collect();
                 (Work::Push(push), needed)
             }
-            (TaskWork::Cmd(_) | TaskWork::Build(_) | TaskWork::Push(_), _) => return Err(TaskPlanError::ShapeOfSecret),
+            (TaskWork::Cmd(_) | TaskWork::Build(_) | TaskWork::Push(_), _) => {
+                return Err(StepFault::SecretIn(step.work.kind()));
+            }
         };
         let tries = Tries {
             start_delay: step.start_delay,
@@ -130,6 +142,16 @@ impl Planner<'_> {
         self.nodes.insert(node, self.planned.len());
         self.planned.push(planned);
         Ok(())
+    }
+
+    /// Puts something in the place of what can't be planned: what is wrong with the steps behind it is told, too.
+    fn stand_in(&mut self, node: Node, step: &TaskStep) {
+        if !self.nodes.contains_key(&node) {
+            let work = Work::Push(PushWork::new(Vec::new()));
+            let stand_in = PlannedStep::new(step.id.clone(), self.placement(node), Vec::new(), step.timeout, work);
+            self.nodes.insert(node, self.planned.len());
+            self.planned.push(stand_in);
+        }
     }
 
     /// Plans what leaves a node's image for other placements, when `waits` are done, and says where it is in the plan.
@@ -181,14 +203,13 @@ impl Planner<'_> {
         line: &CmdLine,
         shown: &TaskStep,
         shown_line: &CmdLine,
-    ) -> Result<CommandWork, TaskPlanError> {
+    ) -> Result<CommandWork, StepFault> {
         let wanted = self.platform(node);
         let image = match self.crossing.built_for(node.step, &line.image, wanted) {
             Some(built) => CommandImage::Built { step: self.nodes[&built] },
             None => match self.images.builders(node.step, &line.image).next() {
                 Some(builder) => {
-                    return Err(TaskPlanError::OtherPlatform {
-                        step: step.id.clone(),
+                    return Err(StepFault::OtherPlatform {
                         wanted: Box::new(wanted.clone()),
                         image: Box::new(line.image.clone()),
                         built_by: self.task.steps[builder].id.clone(),
@@ -251,7 +272,7 @@ impl Planner<'_> {
         line: &BuildLine,
         shown: &TaskStep,
         shown_line: &BuildLine,
-    ) -> Result<BuildWork, TaskPlanError> {
+    ) -> Result<BuildWork, StepFault> {
         let (context, dockerfile) = match &line.context {
             task::BuildContext::Local(path) => {
                 let folder = self.in_workspace(step, path)?;
@@ -264,8 +285,7 @@ impl Planner<'_> {
             }
             task::BuildContext::Git(source) | task::BuildContext::Tarball(source) | task::BuildContext::Oci(source) => {
                 let dockerfile = line.dockerfile.clone().unwrap_or_else(|| "Dockerfile".to_owned());
-                RemoteSource::parse(source)
-                    .map_err(|source| TaskPlanError::Context { step: step.id.clone(), source })?;
+                RemoteSource::parse(source).map_err(StepFault::Context)?;
                 (BuildContext::Remote { source: source.clone(), found: None }, dockerfile)
             }
         };
@@ -319,7 +339,7 @@ impl Planner<'_> {
         step: &TaskStep,
         line: &BuildLine,
         shown: &TaskStep,
-    ) -> Result<BuildSecrets, TaskPlanError> {
+    ) -> Result<BuildSecrets, StepFault> {
         let (mut files, mut values) = (Vec::new(), Vec::new());
         for secret in &line.secrets {
             match &secret.source {
@@ -331,7 +351,7 @@ impl Planner<'_> {
                         file: file.to_owned(),
                     });
                     let (id, path) = (secret.id.clone(), path.clone());
-                    files.push(file.ok_or(TaskPlanError::SecretFile { step: step.id.clone(), id, path })?);
+                    files.push(file.ok_or(StepFault::SecretFile { id, path })?);
                 }
                 BuildSecretSource::Env(name) => {
                     let value = self.environment(step, shown).into_iter().find(|(other, _)| other == name);
@@ -343,21 +363,13 @@ impl Planner<'_> {
         Ok((files, values))
     }
 
-    fn push(
-        &mut self,
-        node: Node,
-        step: &TaskStep,
-        names: &[ImageRef],
-        waits: &[usize],
-    ) -> Result<PushWork, TaskPlanError> {
+    fn push(&mut self, node: Node, names: &[ImageRef], waits: &[usize]) -> Result<PushWork, StepFault> {
         let mut found: Vec<(ImageRef, Pushed)> = Vec::with_capacity(names.len());
         for name in names {
             let image = self.images.plain(name);
-            if image.digest.is_some() {
-                return Err(TaskPlanError::PushOfDigest { step: step.id.clone(), image: Box::new(image) });
-            }
-            let not_built = || TaskPlanError::NotBuilt { step: step.id.clone(), image: Box::new(name.clone()) };
-            found.push((image, self.crossing.pushed(node.step, name).ok_or_else(not_built)?));
+            let pushed =
+                self.crossing.pushed(node.step, name).ok_or_else(|| StepFault::NotBuilt(Box::new(name.clone())))?;
+            found.push((image, pushed));
         }
         let outside = self.outside_stages(node.step, names, waits);
         let mut pushed: Vec<PushedName> = Vec::with_capacity(names.len());
@@ -384,18 +396,16 @@ impl Planner<'_> {
     }
 
     /// A path of the step, relative to the workspace's root.
-    fn in_workspace(&self, step: &TaskStep, path: &str) -> Result<String, TaskPlanError> {
+    fn in_workspace(&self, step: &TaskStep, path: &str) -> Result<String, StepFault> {
         places::in_workspace(&step.working_directory, path, self.is_windows(step))
-            .ok_or_else(|| TaskPlanError::OutsideWorkspace { step: step.id.clone(), path: path.to_owned() })
+            .ok_or_else(|| StepFault::OutsideWorkspace(path.to_owned()))
     }
 }
 
 /// Refuses secrets in what everybody sees: names, images, times, switches.
-fn check_shown(step: &TaskStep, shown: &TaskStep) -> Result<(), TaskPlanError> {
-    if step.id != shown.id || step.after != shown.after {
-        return Err(TaskPlanError::ShapeOfSecret);
-    }
-    let refused = |property| Err(TaskPlanError::SecretInProperty { step: step.id.clone(), property });
+fn check_shown(task: &Task, other: &Task, index: usize) -> Result<(), StepFault> {
+    let (step, shown) = (&task.steps[index], &other.steps[index]);
+    let refused = |property| Err(StepFault::SecretIn(property));
     match (&step.work, &shown.work) {
         (TaskWork::Cmd(line), TaskWork::Cmd(other)) if line.image != other.image => return refused("cmd (its image)"),
         (TaskWork::Build(line), TaskWork::Build(other)) => {
@@ -414,7 +424,7 @@ fn check_shown(step: &TaskStep, shown: &TaskStep) -> Result<(), TaskPlanError> {
     }
     let bare = |step: &TaskStep| TaskStep { env: Vec::new(), work: TaskWork::Push(Vec::new()), ..step.clone() };
     if bare(step) != bare(shown) {
-        return refused("one of its settings");
+        return refused(task.other_setting(other, index).unwrap_or("one of its settings"));
     }
     Ok(())
 }

@@ -165,6 +165,29 @@ fn only_what_has_been_built_for_sure_counts() {
 }
 
 #[test]
+fn all_that_can_t_be_planned_is_told_at_its_place() {
+    let text = "steps:\n- push: ['nothere:1']\n- id: b\n  build: >\n    -t a\n    ../..\n  platforms: [linux/amd64, linux/arm64]\n\
+                - push:\n  - a\n  - elsewhere\n- cmd: a true\n  platform: linux/arm/v7\n\
+                - build: -t c --secret id=s,src=/keys/s .\n";
+    let told = plan_of(&inputs(text)).expect_err("five").to_string();
+    let told: Vec<&str> = told.lines().map(|line| line.split("; ").next().unwrap_or(line)).collect();
+    let expected = [
+        "acr-task.yaml:2:10: step acb_step_0: no step before it builds `nothere:1`",
+        "acr-task.yaml:5:5: step b: `../..` is outside the workspace",
+        "acr-task.yaml:8:3: step acb_step_2: no step before it builds `elsewhere:latest`",
+        "acr-task.yaml:11:8: step acb_step_3 for linux/arm/v7 runs `a:latest`, which step b builds for linux/amd64 and linux/arm64",
+        "acr-task.yaml:13:10: step acb_step_4: build secret `s` is file `/keys/s`, which is in none of the step's volumeMounts",
+    ];
+    assert_eq!(told, expected);
+    // A line that a template made is told as it reads without secrets.
+    let mut secret = inputs("steps:\n{{range $i := list 1 2}}- push: ['n{{$i}}:1'] # {{$.Secrets.s}}\n{{end}}");
+    secret.secrets.insert("s".to_owned(), SecretString::new("hunter22".to_owned()));
+    let TaskPlanError::File(faults) = plan_of(&secret).expect_err("two") else { panic!("no faults") };
+    assert_eq!(faults.faults.len(), 2);
+    assert!(!format!("{faults:?}").contains("hunter22"), "{faults:?}");
+}
+
+#[test]
 fn contexts_are_folders_of_the_workspace_and_dockerfiles_are_found_from_them() {
     let table = [
         ("-t a .", "", "Dockerfile"),
@@ -184,8 +207,9 @@ fn contexts_are_folders_of_the_workspace_and_dockerfiles_are_found_from_them() {
     assert_eq!(build(&below, 0).context, BuildContext::Workspace { folder: "sub".to_owned() });
     assert_eq!(build(&below, 0).dockerfile, "D");
     for line in ["-t a ..", "-t a /etc", "-t a -f ../../D ."] {
-        let error = plan_of(&inputs(&format!("steps:\n  - build: {line}\n"))).expect_err(line);
-        assert!(matches!(error, TaskPlanError::OutsideWorkspace { .. }), "{line}: {error}");
+        let error = plan_of(&inputs(&format!("steps:\n  - build: {line}\n"))).expect_err(line).to_string();
+        let begins = error.starts_with("acr-task.yaml:2:12: step acb_step_0: `");
+        assert!(begins && error.contains("is outside the workspace; use a path below"), "{line}: {error}");
     }
 }
 
@@ -229,7 +253,19 @@ fn secrets_where_everybody_sees_them_are_refused_without_showing_them() {
         ("steps:\n  - id: a\n    build: -t app:{{.Secrets.s}} .\n", "step a: property `build"),
         (
             "steps:\n  - id: a\n    cmd: busybox true\n    user: u{{.Secrets.s}}\n",
-            "step a: property `one of its settings`",
+            "acr-task.yaml:3:10: step a: property `user` holds a secret",
+        ),
+        (
+            "steps:\n  - id: a\n    cmd: busybox true\n    retryOnErrors: [x, '{{.Secrets.s}}']\n",
+            "step a: property `retryOnErrors` holds a secret",
+        ),
+        (
+            "steps:\n  - id: a\n    build: -t app .\n    outputs: ['{{.Secrets.s}}']\n",
+            "step a: property `outputs` holds",
+        ),
+        (
+            "steps:\n  - id: a\n    build: -t app .\n    workingDirectory: '{{.Secrets.s}}'\n",
+            "step a: property `workingDirectory` holds",
         ),
         (
             "steps:\n  - id: a\n    cmd: busybox true\n{{if eq .Secrets.s \"hunter22\"}}  - cmd: busybox\n{{end}}",
@@ -342,8 +378,8 @@ fn windows_has_its_own_paths_networks_and_isolation() {
     assert_eq!(work.dockerfile, "/docker/D");
     assert_eq!(build(&planned, 3).context, BuildContext::Workspace { folder: "lib".to_owned() });
     for line in [r"-t app ..", r"-t app d:\workspace", r"-t app c:\windows"] {
-        let error = plan_of(&format!("steps:\n- build: '{line}'\n")).expect_err(line);
-        assert!(matches!(error, TaskPlanError::OutsideWorkspace { .. }), "{line}: {error}");
+        let error = plan_of(&format!("steps:\n- build: '{line}'\n")).expect_err(line).to_string();
+        assert!(error.contains("is outside the workspace"), "{line}: {error}");
     }
     // Its engines have no volumes in memory; those of other platforms' steps are made there alone.
     let mounts = |platform: &str| {

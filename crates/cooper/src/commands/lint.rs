@@ -7,7 +7,7 @@ use crate::cli::OutputForm;
 use crate::exit::Exit;
 use crate::fault::Stop;
 use crate::output;
-use crate::task::{TaskFileArgs, masked_json};
+use crate::task::{TaskFileArgs, masked_json, show_faults};
 
 #[derive(Args, Debug)]
 pub(crate) struct LintArgs {
@@ -20,6 +20,10 @@ pub(crate) struct LintArgs {
 
 pub(crate) fn run(args: &LintArgs) -> Result<Exit, Stop> {
     let Some((inputs, loaded)) = args.task.load()? else { return Ok(Exit::Usage) };
+    if let Err(faults) = args.task.check_plan(&inputs, &loaded) {
+        show_faults(&faults);
+        return Ok(Exit::Usage);
+    }
     match args.output {
         OutputForm::Json => {
             let mut shown = loaded.task.to_json(&inputs.run.platform);

@@ -8,11 +8,11 @@ use cooper_spec::task::{self, AliasSource, NamedText, TaskInputs};
 use cooper_spec::template::RunVariables;
 use cooper_types::{Platform, RegistryName, RunId, Timestamp};
 
-use super::{files, read_alias_files, read_values, stand_in_for_secrets};
+use super::{files, planned, read_alias_files, read_values, stand_in_for_secrets};
 use crate::fault::Fault;
 
 /// What the registry is called as long as nobody has asked the server.
-const SOME_REGISTRY: &str = "localhost:5000";
+pub(super) const SOME_REGISTRY: &str = "localhost:5000";
 
 /// A task as it is sent.
 #[derive(Debug)]
@@ -80,7 +80,10 @@ impl LocalTask {
                 return Ok(None);
             }
             stand_in_for_secrets(&mut inputs)?;
-            task::load(&inputs).map(Some)
+            let loaded = task::load(&inputs)?;
+            planned::check(&inputs, &loaded.task, false)
+                .map_err(|faults| task::Faults { warnings: loaded.warnings.clone(), ..faults })?;
+            Ok(Some(loaded))
         });
         self.alias_files = std::mem::take(&mut inputs.alias_sources);
         Ok(read.map(|loaded| loaded.map(|loaded| loaded.warnings).unwrap_or_default()))
@@ -97,6 +100,15 @@ mod tests {
             let checked = LocalTask::of_command(command, 60).check(None, None, &[], &[], BTreeMap::new());
             assert!(checked.expect("no fault of ours").is_ok(), "{command}");
         }
+    }
+
+    #[test]
+    fn what_a_server_would_refuse_is_told_before_anything_is_sent() {
+        let text = "steps:\n- push: [a]\n";
+        let file = NamedText { name: "t.yaml".to_owned(), text: text.to_owned() };
+        let mut task = LocalTask { file, values: None, alias_files: BTreeMap::new() };
+        let faults = task.check(None, None, &[], &[], BTreeMap::new()).expect("no fault of ours").expect_err("refused");
+        assert!(faults.to_string().starts_with("t.yaml:2:10: step acb_step_0: no step before it builds"), "{faults}");
     }
 
     #[test]

@@ -69,6 +69,23 @@ fn wanted_secrets_are_found_without_values() {
 }
 
 #[test]
+fn a_fault_in_secrets_is_told_with_all_others() {
+    // What is made of a secret is no fault, whether it can be had or not.
+    let text = "secrets:\n- id: a\n  keyvault: ftp://x\n- id: b\n  keyvault: cooper://b\nvolumes:\n- name: v\n  secret: {f: '{{.Secrets.a}}'}\n\
+                steps:\n- cmd: img{{if not .Secrets.a}} \"{{end}}{{if not .Secrets.b}} \"{{end}}\n  timeout: x\n  when: [nope]\n";
+    let faults = wanted_secrets(&inputs(text)).expect_err("four faults").to_string();
+    let told: Vec<&str> = faults.lines().map(|line| line.split("; ").next().unwrap_or(line)).collect();
+    assert_eq!(
+        told,
+        [
+            "task.yaml:3:13: keyvault of secret `a` is not one",
+            "task.yaml:11:12: `timeout` of a step is `x`, which is no number",
+            "task.yaml:12:10: step `acb_step_0` waits for `nope`, which there is not",
+        ]
+    );
+}
+
+#[test]
 fn the_templates_of_alias_sources_share_what_one_may_use() {
     let with = |text: &str, count: usize| {
         let mut inputs = inputs("version: v1.1.0\nalias:\n  src: [a.yaml]\nsteps: []\n");

@@ -175,7 +175,7 @@ fn who_runs_an_image_for_a_platform_that_it_does_not_have_is_told_so() {
         "steps:\n  - id: image\n    build: -t app .\n    {BOTH}\n  - id: old\n    cmd: app x\n    platform: linux/arm/v7\n"
     );
     let error = plan_of(&inputs(&text)).expect_err("not built for it").to_string();
-    let expect = "step old for linux/arm/v7 runs `app:latest`, which step image builds for linux/amd64 and linux/arm64; add \
+    let expect = "acr-task.yaml:6:10: step old for linux/arm/v7 runs `app:latest`, which step image builds for linux/amd64 and linux/arm64; add \
                   linux/arm/v7 to its `platforms`, or say `platform: linux/amd64` in step old";
     assert_eq!(error, expect);
 }
