@@ -5,6 +5,7 @@ mod credential;
 mod define;
 mod difference;
 mod documents;
+pub(crate) mod git_token;
 mod hooks;
 mod notifications;
 mod runs;

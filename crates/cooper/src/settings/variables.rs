@@ -4,13 +4,14 @@ use super::Key;
 use crate::environment::Environment;
 
 /// Variables that are no setting's.
-const OTHERS: [&str; 9] = [
+const OTHERS: [&str; 10] = [
     super::secrets::KEY_VARIABLE,
     // Given to `acr` in a step.
     "COOPER_REGISTRY_ADDRESS",
     "COOPER_REGISTRY_PASSWORD",
     "COOPER_SERVER",
     "COOPER_TOKEN",
+    crate::commands::task::git_token::VARIABLE,
     "COOPER_CA_FILE",
     "COOPER_CONFIG",
     "COOPER_CONFIG_DIR",
@@ -45,6 +46,7 @@ mod tests {
         let environment = Environment::of(&[
             ("COOPER_DATADIR", "x"),
             ("COOPER_SERVER", "x"),
+            ("COOPER_GIT_ACCESS_TOKEN", "x"),
             ("COOPER_AGENT_POOL", "x"),
             ("COOPER_POOL", "x"),
             ("COOPER_ZZZZZZ", "x"),

@@ -9,7 +9,7 @@ use cooper_types::{Platform, SourceHost, TaskName, TimerName};
 
 use super::source::tell_hooks;
 use super::what::{WhatArgs, said};
-use super::{NameArgs, show};
+use super::{NameArgs, context, git_token, show};
 use crate::azure::AzureRunFlags;
 use crate::cli::OutputForm;
 use crate::connection::ServerArgs;
@@ -72,7 +72,7 @@ pub(super) async fn create(args: &CreateArgs, server: &ServerArgs, environment: 
     settings.timers = timers(&args.schedule)?;
     settings.source_triggers = args.what.source.of_new(args.what.context.as_deref())?;
     let client = server.connect(environment)?;
-    let credential = args.what.git_credential()?;
+    let credential = git_token::credential(token(&args.what), args.what.context.as_deref(), None, environment)?;
     let mut task = client.create_task(&settings).await?;
     if let Some(kept) = keep_token(&client, &name, credential).await? {
         task = with_secrets(kept, task);
@@ -107,7 +107,8 @@ pub(super) async fn update(args: &UpdateArgs, server: &ServerArgs, environment: 
     {
         return Ok(Exit::Usage);
     }
-    let credential = args.what.git_credential()?;
+    let (named, had) = (args.what.context.as_deref(), context(&earlier.settings));
+    let credential = git_token::credential(token(&args.what), named, had, environment)?;
     let mut task = match settings == TaskSettings::default() {
         // What is to be switched off may be off.
         true if credential.is_none() && args.what.source.says_something() => earlier,
@@ -124,6 +125,10 @@ pub(super) async fn update(args: &UpdateArgs, server: &ServerArgs, environment: 
     }
     show(&task, args.output)?;
     Ok(Exit::Success)
+}
+
+fn token(what: &WhatArgs) -> Option<&str> {
+    what.git_access_token.as_deref()
 }
 
 fn warn(azure: &AzureRunFlags) {

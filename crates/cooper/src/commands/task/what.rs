@@ -7,17 +7,14 @@ use std::path::Path;
 use clap::{Args, ValueEnum};
 use cooper_api::rest::{
     BaseImageTriggerSettings, BaseImageTriggerType, DockerStepSettings, EncodedStepSettings, FileStepSettings,
-    MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, SetTaskCredential, StepSettings, TaskSettings, TaskStatus, TaskValue,
-    UpdatePayloadType,
+    MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, StepSettings, TaskSettings, TaskStatus, TaskValue, UpdatePayloadType,
 };
-use cooper_spec::source::{RemoteSource, SourceLocation};
-use cooper_types::SourceHost;
 
 use super::source::SourceArgs;
 use crate::azure::boolean;
 use crate::build::argument;
 use crate::environment::Environment;
-use crate::fault::{Fault, chain};
+use crate::fault::Fault;
 use crate::task::{LocalTask, read_file, read_values};
 
 /// Endings of files that are task files; everything else is a Dockerfile, as in az.
@@ -101,9 +98,9 @@ pub(super) struct WhatArgs {
     /// For how many days their logs are kept [default: 30]
     #[arg(long, value_name = "DAYS")]
     log_retention: Option<u32>,
-    /// A token for the context's Git host, kept with the task
-    #[arg(long, value_name = "TOKEN", env = "COOPER_GIT_ACCESS_TOKEN", hide_env_values = true)]
-    git_access_token: Option<String>,
+    /// A token for the context's Git host, kept with the task [env, with --context: COOPER_GIT_ACCESS_TOKEN]
+    #[arg(long, value_name = "TOKEN")]
+    pub(super) git_access_token: Option<String>,
     #[command(flatten)]
     base_image: BaseImageArgs,
     #[command(flatten)]
@@ -363,22 +360,6 @@ impl WhatArgs {
             values: self.values()?,
         }))
     }
-
-    /// The token for the context's Git host.
-    pub(super) fn git_credential(&self) -> Result<Option<(SourceHost, SetTaskCredential)>, Fault> {
-        let Some(token) = &self.git_access_token else { return Ok(None) };
-        if token.is_empty() {
-            return Err(Fault::usage("--git-access-token is empty")
-                .with_hint("`cooper task credential remove` takes away the token that a task has"));
-        }
-        let source = self.context.as_deref().map(SourceLocation::parse);
-        let Some(Ok(SourceLocation::Remote(RemoteSource::Git(source)))) = source else {
-            return Err(Fault::usage("--git-access-token is for the Git repository that --context names")
-                .with_hint("other hosts' credentials are kept with `cooper task credential add`"));
-        };
-        let host = SourceHost::parse(&source.url.host()).map_err(|error| Fault::usage(chain(&error)))?;
-        Ok(Some((host, SetTaskCredential { username: "git".to_owned(), password: token.clone() })))
-    }
 }
 
 /// Whether a file is called as Dockerfiles are.
@@ -481,7 +462,5 @@ mod tests {
             assert!(fault.message.contains(flag), "{}", fault.message);
         }
         assert!(flags(&["--image", "a", "--path", "b"]).expect_no_empty_list().is_ok());
-        let fault = flags(&["--git-access-token", ""]).git_credential().expect_err("empty");
-        assert!(fault.hint.expect("a hint").contains("credential remove"));
     }
 }
