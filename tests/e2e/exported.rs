@@ -80,7 +80,7 @@ fn what_is_applied_is_asked_for_before() {
     // A script that has not agreed is told so, and the same holds where the standard input is the file.
     let unasked = server.cooper(&apply).expect(2);
     unasked.error_names(&["no terminal to ask at"]);
-    assert!(unasked.stderr.contains("hint: agree to the changes with --yes"), "{unasked}");
+    assert!(unasked.stderr.contains("hint: agree with --yes"), "{unasked}");
     assert!(unasked.stdout.contains("Task asked1 is new:"), "what it is about is shown: {unasked}");
     let mut piped = server.command(&["task", "apply", "-f", "-"]);
     piped.stdin(std::fs::File::open(&file).unwrap());

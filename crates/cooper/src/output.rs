@@ -61,15 +61,20 @@ pub(crate) fn error(fault: &Fault) {
     }
 }
 
-/// Asks at the terminal whether to go on. Where there is none, nobody is asked, and it goes on.
+/// Asks at the terminal whether to go on. Where there is none, nobody can agree but by `--yes`.
 pub(crate) fn agreed(question: &str) -> Result<bool, Fault> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Ok(true);
+        return Err(nobody_to_ask());
     }
     note_bytes(format!("{} (y/N): ", escaped(question)).as_bytes());
     let answer = console::Term::stderr().read_line();
     let answer = answer.map_err(|error| Fault::usage(format!("the answer can't be read: {error}")))?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// What is said where somebody has to agree and can't be asked.
+pub(crate) fn nobody_to_ask() -> Fault {
+    Fault::usage("there is no terminal to ask at").with_hint("agree with --yes")
 }
 
 /// What a failed write to standard output means.

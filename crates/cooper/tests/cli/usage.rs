@@ -26,6 +26,22 @@ async fn wrong_arguments_end_with_2() {
 }
 
 #[tokio::test]
+async fn nothing_is_deleted_where_nobody_can_be_asked() {
+    let cooper = Cooper::new();
+    // Nobody listens there: whoever agrees comes further.
+    let server = ["--server", "http://127.0.0.1:9"];
+    for line in [["task", "delete", "nightly"], ["webhook", "delete", "deploy"], ["repository", "delete", "team/app"]] {
+        for answer in ["n\n", "y\n"] {
+            let ended = cooper.piped(line.iter().chain(&server), answer).await;
+            ended.fails_with(2, &["there is no terminal to ask at"]);
+            assert!(ended.stderr.contains("hint: agree with --yes"), "{ended:?}");
+        }
+        let agreed = [&line[..], &["--yes"], &server].concat();
+        cooper.run(agreed).await.fails_with(5, &["can't be reached"]);
+    }
+}
+
+#[tokio::test]
 async fn a_build_needs_a_folder_with_a_dockerfile() {
     let cooper = Cooper::new();
     let to = ["--server", "http://127.0.0.1:9", "-t", "app"];

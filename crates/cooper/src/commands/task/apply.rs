@@ -1,7 +1,5 @@
 //! `cooper task apply` and `export`: tasks as documents, applied until nothing differs any more.
 
-use std::io::IsTerminal as _;
-
 use clap::Args;
 use cooper_api::rest::{Moment, ReplaceTaskQuery, StepSettings, TaskSettings, TaskView};
 use cooper_client::{Client, ClientError};
@@ -79,7 +77,11 @@ pub(super) async fn apply(args: &ApplyArgs, server: &ServerArgs, environment: &E
         output::note(&format!("{} of {all} tasks would change.", changes.len()));
         return Ok(Exit::Success);
     }
-    if !args.yes && !agreed(args.file == "-")? {
+    // The answer would be a part of the file.
+    if !args.yes && args.file == "-" {
+        return Err(output::nobody_to_ask().into());
+    }
+    if !args.yes && !output::agreed("Apply?")? {
         output::note("Nothing is changed.");
         return Ok(Exit::Success);
     }
@@ -178,16 +180,6 @@ fn gives_secrets(settings: &TaskSettings) -> bool {
         None => return false,
     };
     values.iter().flatten().any(|value| value.is_secret && value.value.is_some())
-}
-
-fn agreed(input_is_taken: bool) -> Result<bool, Fault> {
-    if input_is_taken || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return Err(Fault::usage("there is no terminal to ask at").with_hint("agree to the changes with --yes"));
-    }
-    output::note_bytes(b"Apply? (y/N): ");
-    let answer = console::Term::stderr().read_line();
-    let answer = answer.map_err(|error| Fault::usage(format!("the answer can't be read: {error}")))?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 #[cfg(test)]
