@@ -10,13 +10,14 @@ use cooper_spec::purge::{self, About, Ago, Filter, ManifestFacts, TagFacts};
 use cooper_types::{Digest, Timestamp};
 use futures::StreamExt as _;
 
+use crate::azure::boolean;
 use crate::fault::{Fault, Stop};
 use crate::output;
 
 /// How much is deleted at a time, at most.
 const MOST_AT_ONCE: usize = 32;
 
-/// What is purged: the flags of `acr purge`.
+/// What is purged: the flags of `acr purge` but for those of its login. Its booleans take `=true` and `=false`, as Go's do.
 #[derive(Args, Debug)]
 pub(crate) struct PurgeFlags {
     /// Which tags of which repositories: REPOSITORY-REGEX:TAG-REGEX, where the first is the whole name and the second is
@@ -31,17 +32,21 @@ pub(crate) struct PurgeFlags {
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     keep: usize,
     /// Delete manifests that have no tag, too
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", value_parser = boolean(), num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", hide_default_value = true)]
     untagged: bool,
     /// Delete nothing but manifests that have no tag, of any age if there is no --ago, in all repositories if there is no
     /// filter
-    #[arg(long, conflicts_with = "untagged")]
+    #[arg(long, value_name = "BOOL", value_parser = boolean(), num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", hide_default_value = true)]
     untagged_only: bool,
     /// Say what would go, and delete nothing
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", value_parser = boolean(), num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", hide_default_value = true)]
     dry_run: bool,
     /// Delete what is locked, too
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", value_parser = boolean(), num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", hide_default_value = true)]
     include_locked: bool,
     /// How many are deleted at a time, 1 to 32 [default: the number of processors]
     #[arg(long, value_name = "COUNT")]
@@ -52,6 +57,10 @@ pub(crate) struct PurgeFlags {
     /// Has no effect: a filter that takes too many steps for a name is about nothing
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     filter_timeout_seconds: u64,
+    /// Has no effect: everything that is deleted is said
+    #[arg(long, value_name = "BOOL", value_parser = boolean(), num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    verbose: bool,
 }
 
 /// What the flags mean.
@@ -71,6 +80,9 @@ struct Counts {
 
 impl PurgeFlags {
     fn plan(&self) -> Result<Plan, Fault> {
+        if self.untagged && self.untagged_only {
+            return Err(Fault::usage("--untagged-only excludes --untagged: it deletes no tags"));
+        }
         if self.filter.is_empty() && !self.untagged_only {
             let hint = "such as --filter 'team/app:^dev-' --ago 30d, or all manifests without a tag by --untagged-only";
             return Err(Fault::usage("--filter is missing: it says what is purged").with_hint(hint));
@@ -308,6 +320,7 @@ mod tests {
             ("-f app:.* --ago soon", "--ago: "),
             ("--untagged-only --ago 1.5d", "--ago: "),
             ("--untagged-only -f app", "is not REPOSITORY-REGEX:TAG-REGEX"),
+            ("--untagged --untagged-only", "excludes --untagged"),
         ] {
             let fault = plan(line).expect_err(line);
             assert!(fault.message.contains(expect), "{line}: {}", fault.message);
@@ -316,6 +329,31 @@ mod tests {
         assert_eq!(whole("--untagged-only"), (0, false));
         assert_eq!(whole("--untagged-only -f app:.* -f other:.* --ago 1d"), (2, true));
         assert_eq!(whole("-f app:.* --ago 1d --repository-page-size 7"), (1, true));
-        assert!(Line::try_parse_from(["purge", "--untagged", "--untagged-only"]).is_err(), "one or the other");
+    }
+
+    #[test]
+    fn what_is_on_or_off_is_said_as_to_go() {
+        let read = |line: &str| {
+            let words = ["purge"].into_iter().chain(line.split_whitespace());
+            Line::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}")).purge
+        };
+        type Flag = fn(&PurgeFlags) -> bool;
+        let flags: [(&str, Flag); 5] = [
+            ("--untagged", |purge| purge.untagged),
+            ("--untagged-only", |purge| purge.untagged_only),
+            ("--dry-run", |purge| purge.dry_run),
+            ("--include-locked", |purge| purge.include_locked),
+            ("--verbose", |purge| purge.verbose),
+        ];
+        for (name, flag) in flags {
+            for (value, expect) in [("", true), ("=true", true), ("=1", true), ("=false", false), ("=F", false)] {
+                assert_eq!(flag(&read(&format!("{name}{value}"))), expect, "{name}{value}");
+            }
+            assert!(!flag(&read("")), "{name}");
+            assert!(Line::try_parse_from(["purge", &format!("{name}=soon")]).is_err(), "{name}");
+            // What stands apart is no value, as in Go.
+            assert!(Line::try_parse_from(["purge", name, "false"]).is_err(), "{name}");
+        }
+        assert!(plan("--untagged=false --untagged-only").is_ok());
     }
 }

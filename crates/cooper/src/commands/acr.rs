@@ -45,9 +45,6 @@ struct AcrPurge {
     /// Has no effect: there is no file with logins
     #[arg(long, short, value_name = "FILE")]
     config: Vec<String>,
-    /// Has no effect: everything that is deleted is said
-    #[arg(long)]
-    verbose: bool,
 }
 
 pub(crate) async fn run(args: &AcrArgs, environment: &Environment) -> Result<Exit, Stop> {
