@@ -23,6 +23,7 @@ use cooper_types::{Platform, PoolName, PrincipalName, Scopes, TaskName, TimerNam
 use serde::{Deserialize, Serialize};
 
 pub use base_image::{BaseImageChange, BaseImageTrigger, Follows, TaskEndpoint, UpdatePayload};
+use change::once;
 pub use change::{DockerChange, EncodedChange, FileChange, StepChange, TaskChange, TaskFault};
 pub use origin::{Cause, ImageUpdate, OfTask, Origin, SourceCause, TagOrder};
 pub use sources::{DEFAULT_BRANCHES, Fired, MAX_PATTERNS, SourceFault, SourceRules, SourceSettings};
@@ -229,6 +230,8 @@ impl Task {
         let source = overrides.source.as_ref().or(self.source.as_ref()).cloned();
         let (file, target) = (overrides.file.clone(), overrides.target.clone());
         let is_for_builds = target.is_some() || !overrides.arguments.is_empty();
+        once("build argument", overrides.arguments.iter().map(|argument| argument.name.as_str()))?;
+        once("value", overrides.set.iter().map(|value| value.name.as_str()))?;
         match &self.step {
             TaskStep::Docker(step) => {
                 if !overrides.set.is_empty() {

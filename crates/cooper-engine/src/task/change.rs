@@ -352,7 +352,8 @@ fn not_empty(what: &'static str, text: &str) -> Result<(), TaskFault> {
     if text.is_empty() { Err(TaskFault::Empty(what)) } else { Ok(()) }
 }
 
-fn once<'a>(what: &'static str, names: impl Iterator<Item = &'a str>) -> Result<(), TaskFault> {
+/// Refuses a name that is given twice, or empty.
+pub(super) fn once<'a>(what: &'static str, names: impl Iterator<Item = &'a str>) -> Result<(), TaskFault> {
     let mut seen = std::collections::BTreeSet::new();
     for name in names {
         not_empty("the name of a value", name)?;

@@ -185,7 +185,15 @@ fn a_run_may_differ_in_what_fits_its_step() {
     overrides.set = vec![RequestedValue { name: "a".to_owned(), value: None }];
     assert!(build.asked(&overrides).expect_err("values").to_string().contains("builds a Dockerfile"));
 
+    overrides.set.clear();
+    overrides.arguments.push(argument("A", ArgumentValue::Secret));
+    assert_eq!(build.asked(&overrides).expect_err("twice").to_string(), "build argument `A` is given twice");
+    overrides.set = vec![RequestedValue { name: "a".to_owned(), value: None }];
+    overrides.arguments.clear();
+
     let file = made(encoded("steps: []")).expect("a task");
+    let both = Overrides { set: [overrides.set.clone(), overrides.set.clone()].concat(), ..Overrides::default() };
+    assert_eq!(file.asked(&both).expect_err("twice").to_string(), "value `a` is given twice");
     let set = Overrides { set: overrides.set, ..Overrides::default() };
     let TaskAsked::Task { request, source: None } = file.asked(&set).expect("asked") else { panic!() };
     assert!(request.is_whole() && request.set.len() == 1);
