@@ -218,13 +218,17 @@ pub(crate) async fn run(args: &WebhookArgs, environment: &Environment) -> Result
             kept(&webhook, "made", create.settings.secret_stdin, create.output)?;
         }
         WebhookCommand::Update(update) => {
+            let name = update.name.get()?;
             let settings = WebhookSettings {
                 service_uri: update.uri.clone(),
                 actions: update.actions.clone(),
                 new_secret: update.new_secret,
                 ..update.settings.settings()?
             };
-            let webhook = server.connect(environment)?.update_webhook(&update.name.get()?, &settings).await?;
+            if settings == WebhookSettings::default() {
+                return Err(Fault::usage("no flag says what to change").into());
+            }
+            let webhook = server.connect(environment)?.update_webhook(&name, &settings).await?;
             kept(&webhook, "changed", update.settings.secret_stdin, update.output)?;
         }
         WebhookCommand::Show(args) => {

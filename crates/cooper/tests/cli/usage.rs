@@ -21,6 +21,9 @@ async fn wrong_arguments_end_with_2() {
     cooper.run(["task", "timer", "next", "-n", "nightly"]).await.fails_with(2, &["`cooper task timer next NAME`"]);
     let swallowed = ["webhook", "create", "--uri", "https://a.example", "--actions", "push", "deploy5"];
     cooper.run(swallowed).await.fails_with(2, &["no webhook is named", "`deploy5` was taken for an action"]);
+    let nothing = ["task", "timer", "update", "-n", "nightly", "--timer-name", "t1"];
+    cooper.run(nothing).await.fails_with(2, &["no flag says what to change"]);
+    cooper.run(["webhook", "update", "deploy"]).await.fails_with(2, &["no flag says what to change"]);
     cooper.run(["token", "create", "dev", "--scope", "root"]).await.fails_with(2, &["scope `root`"]);
     cooper.run(["token", "revoke", "NOT AN ID"]).await.fails_with(2, &["token id `NOT AN ID`"]);
 }

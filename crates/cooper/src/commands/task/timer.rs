@@ -170,6 +170,10 @@ async fn add(args: &ChangeArgs, server: &ServerArgs, environment: &Environment) 
 
 async fn update(args: &ChangeArgs, server: &ServerArgs, environment: &Environment) -> Result<Exit, Stop> {
     let (task, timer) = (args.name.get()?, timer_of(&args.timer_name)?);
+    let ChangeArgs { name: _, timer_name: _, schedule, enabled, time_zone, catch_up } = args;
+    if schedule.is_none() && enabled.is_none() && time_zone.is_none() && catch_up.is_none() {
+        return Err(Fault::usage("no flag says what to change").into());
+    }
     let client = server.connect(environment)?;
     let Some(earlier) = client.get_task(&task).await?.settings.timers.remove(&timer).flatten() else {
         return Err(Fault::usage(format!("task `{task}` has no timer `{timer}`"))
