@@ -84,7 +84,7 @@ enum TaskCommand {
     Disable(NameArgs),
     /// Run a task now
     Run(Box<runs::RunArgs>),
-    /// Show the log of a task's last run, or of another one
+    /// Show the log of a task's last run, or of another one, until the run ends
     Logs(runs::LogsArgs),
     /// List runs of tasks, the newest first
     ListRuns(runs::ListRunsArgs),

@@ -1,6 +1,7 @@
 //! Commands against the scripted server.
 
 use std::path::Path;
+use std::time::Duration;
 
 use cooper_api::rest::{Run, RunStatus};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -162,6 +163,29 @@ async fn tables_and_logs_are_for_people() {
 }
 
 /// Away from a terminal, Ctrl-C and the signal to end stop waiting and leave the run alone, whichever command waits.
+#[tokio::test]
+async fn the_log_of_a_tasks_run_goes_on_until_the_run_ends() {
+    let server = Server::start(RunStatus::Running, true).await;
+    let cooper = logged_in(&server).await;
+    for line in [&["task", "logs", "nightly"][..], &["task", "logs", "--run-id", "ca1"], &["task", "logs", "--follow"]]
+    {
+        let mut child = cooper.command(line).spawn().expect("the binary runs");
+        let followed = server.script.followed.notified();
+        tokio::time::timeout(Duration::from_secs(60), followed).await.expect("it is followed");
+        assert!(child.try_wait().expect("asked").is_none(), "the run goes on: {line:?}");
+        server.script.cancelled.notify_one();
+        let ended = Ended::new(child.wait_with_output().await.expect("ended"));
+        ended.succeeds();
+        assert_eq!(ended.stdout, format!("{LOG}\n"), "{line:?}");
+    }
+    // What has ended is shown as it is kept.
+    let server = Server::start(RunStatus::Failed, true).await;
+    let cooper = logged_in(&server).await;
+    let ended = cooper.run(["task", "logs", "nightly"]).await;
+    ended.succeeds();
+    assert_eq!(ended.stdout, LOG);
+}
+
 #[tokio::test]
 async fn a_signal_leaves_the_run_alone_and_says_so() {
     let server = Server::start(RunStatus::Succeeded, true).await;

@@ -64,8 +64,8 @@ pub(super) struct LogsArgs {
     /// The newest run that wrote this image, such as `app`, `app:v1` or `app@sha256:…`
     #[arg(long, short = 't', value_name = "IMAGE", conflicts_with = "run_id")]
     image: Option<String>,
-    /// Go on until the run ends
-    #[arg(long)]
+    /// It goes on until the run ends in any case
+    #[arg(long, hide = true)]
     follow: bool,
     /// A log is shown as it is in any case
     #[arg(long, hide = true)]
@@ -148,7 +148,7 @@ pub(super) async fn run(args: &RunArgs, server: &ServerArgs, environment: &Envir
 pub(super) async fn logs(args: &LogsArgs, server: &ServerArgs, environment: &Environment) -> Result<Exit, Stop> {
     let client = server.connect(environment)?;
     let run = match &args.run_id {
-        Some(run) => run_id(run)?,
+        Some(run) => client.get_run(run_id(run)?).await?,
         None => {
             let task_name = args.name.find()?;
             let image = args.image.clone();
@@ -159,10 +159,11 @@ pub(super) async fn logs(args: &LogsArgs, server: &ServerArgs, environment: &Env
                 return Err(Fault::usage(format!("there is no run{of}{wrote}")).into());
             };
             output::note(&format!("Run {} is the newest.", run.run_id));
-            run.run_id
+            run
         }
     };
-    log::show(&client, run, args.follow).await
+    // The log of a run that has ended is shown as it is kept, to the byte.
+    log::show(&client, run.run_id, !run.status.is_final()).await
 }
 
 pub(super) async fn list(args: &ListRunsArgs, server: &ServerArgs, environment: &Environment) -> Result<Exit, Stop> {
