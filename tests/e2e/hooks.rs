@@ -279,6 +279,10 @@ fn a_forge_is_told_how_its_run_stands() {
     let made = server.cooper(&[&create[..], &forge].concat()).ok().json();
     let hook = &made["hooks"][0];
     assert_eq!(hook["setup"], "server");
+    let outside = format!("https://ci.example.org{}", hook["path"].as_str().unwrap());
+    assert_eq!(hook["url"], *outside);
+    let shown = server.cooper(&["task", "hooks", "told1"]).ok().stdout;
+    assert!(shown.contains(&outside) && !shown.contains(&server.url()), "{shown}");
     let is_registered = || {
         let hooks = server.cooper(&["task", "hooks", "told1", "--output", "json"]).ok().json();
         !hooks["value"][0]["registration"]["registered"].is_null()

@@ -197,6 +197,11 @@ pub(crate) struct CoreParts {
 }
 
 impl Core {
+    /// A path as it is reached from outside, if the operator has said where that is.
+    pub(crate) fn public(&self, path: &str) -> Option<String> {
+        self.is_public.then(|| format!("{}{path}", self.public_url))
+    }
+
     pub(crate) fn new(parts: CoreParts) -> Self {
         let egress = |allow: &[Cidr], listed_by| {
             let policy = EgressPolicy { allow: allow.to_vec() };

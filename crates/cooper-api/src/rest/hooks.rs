@@ -103,6 +103,9 @@ pub struct HookView {
     pub provider: String,
     /// Its path on this server.
     pub path: String,
+    /// The whole address, if the server was told by which it is reached (`--public-url`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// Its secret, in the answer to the request that made it and nowhere else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,

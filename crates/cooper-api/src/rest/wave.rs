@@ -182,6 +182,9 @@ pub struct RegistryHookView {
     /// Where other registries tell of pushes, below the server's address. Who knows it can have registries asked sooner, and
     /// nothing else.
     pub path: String,
+    /// The whole address, if the server was told by which it is reached (`--public-url`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
 }
 
 /// What `GET /impact` takes.

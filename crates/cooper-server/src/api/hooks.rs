@@ -120,12 +120,14 @@ pub(super) async fn rotate(
 /// A hook as it is shown.
 pub(super) fn hook_view(core: &Core, record: &TaskRecord, hook: &HookRecord) -> HookView {
     let (setup, forge_host) = setup(core, record, hook.provider);
+    let path = format!("/hooks/{}", hook.id);
     HookView {
         setup,
         forge_host: forge_host.map(|host| host.to_string()),
         id: hook.id.clone(),
         provider: hook.provider.to_string(),
-        path: format!("/hooks/{}", hook.id),
+        url: core.public(&path),
+        path,
         secret: None,
         creation_date: hook.created,
         previous_secret_until: hook.previous_until,

@@ -91,7 +91,8 @@ pub(super) async fn retry(
 
 /// `GET /registry-hook`
 pub(super) async fn registry_hook(State(state): State<ApiState>) -> Json<RegistryHookView> {
-    Json(RegistryHookView { path: format!("/hooks/registry/{}", state.core.key.registry_hook()) })
+    let path = format!("/hooks/registry/{}", state.core.key.registry_hook());
+    Json(RegistryHookView { url: state.core.public(&path), path })
 }
 
 /// `POST /hooks/registry/{id}`

@@ -1,5 +1,6 @@
 //! Deliveries over the router and a real store: what each kind of forge sends, who is believed, and what starts once.
 
+mod addresses;
 mod bounds;
 mod explained;
 mod forks;
@@ -22,7 +23,9 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use cooper_api::rest::{DeliveryAnswer, DeliveryStatus, HookList, NotificationList, ReceiptStatus, TaskView};
+use cooper_api::rest::{
+    DeliveryAnswer, DeliveryStatus, HookList, NotificationList, ReceiptStatus, RegistryHookView, TaskView,
+};
 use cooper_e2e::expect_sealed;
 use cooper_engine::run::{Run, RunEvent, RunStatus};
 use cooper_engine::task::Cause;

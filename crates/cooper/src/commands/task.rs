@@ -22,6 +22,7 @@ use cooper_api::rest::{
 };
 use cooper_types::TaskName;
 
+pub(super) use self::source::address;
 use super::runs::short_time;
 use crate::azure::AzureScope;
 use crate::cli::OutputForm;

@@ -1,10 +1,11 @@
 //! `cooper wave`: what changes of base images set off.
 
 use clap::{Args, Subcommand};
-use cooper_api::rest::{ListWavesQuery, WaveMember, WaveView};
+use cooper_api::rest::{ListWavesQuery, RegistryHookView, WaveMember, WaveView};
 use cooper_types::WaveId;
 
 use super::runs::short_time;
+use super::task::address;
 use crate::cli::OutputForm;
 use crate::connection::ServerArgs;
 use crate::environment::Environment;
@@ -87,8 +88,8 @@ pub(crate) async fn run(args: &WaveArgs, environment: &Environment) -> Result<Ex
             return Ok(Exit::Success);
         }
         WaveCommand::Hook { output } => {
-            let path = client.get_registry_hook().await?.path;
-            let url = format!("{}{path}", client.server().to_string().trim_end_matches('/'));
+            let RegistryHookView { path, url } = client.get_registry_hook().await?;
+            let url = url.unwrap_or_else(|| address(client.server(), &path));
             match output {
                 OutputForm::Json => output::json(&serde_json::json!({ "url": url, "path": path }))?,
                 OutputForm::Text => {

@@ -283,9 +283,14 @@ pub(super) fn who_sets_up(hook: &HookView, task: &str) -> String {
     }
 }
 
-/// Where a forge sends to, as this machine reaches the server.
+/// Where a forge sends to: as the server is reached from outside, or else as this machine reaches it.
 pub(super) fn url(hook: &HookView, server: &ServerUrl) -> String {
-    format!("{}{}", server.to_string().trim_end_matches('/'), hook.path)
+    hook.url.clone().unwrap_or_else(|| address(server, &hook.path))
+}
+
+/// A path of the server, as this machine reaches it.
+pub(in crate::commands) fn address(server: &ServerUrl, path: &str) -> String {
+    format!("{}{path}", server.to_string().trim_end_matches('/'))
 }
 
 #[cfg(test)]
@@ -353,4 +358,18 @@ mod tests {
         assert_eq!(of(&none, "--commit-trigger-enabled false").expect("sound"), Triggers::new());
         assert!(of(&none, "--branch x").expect_err("nothing").message.contains("listens to nothing"));
     }
+
+    #[test]
+    fn a_hook_is_where_the_server_is_reached_from_outside() {
+        let server = ServerUrl::parse("http://127.0.0.1:7070/").expect("a URL");
+        let mut hook: HookView = serde_json::from_value(serde_json::json!({
+            "id": "5f0c", "provider": "gitea", "path": "/hooks/5f0c", "creationDate": "2026-01-01T00:00:00Z",
+        }))
+        .expect("a hook");
+        assert_eq!(url(&hook, &server), "http://127.0.0.1:7070/hooks/5f0c");
+        hook.url = Some("https://ci.example/sub/hooks/5f0c".to_owned());
+        assert_eq!(url(&hook, &server), "https://ci.example/sub/hooks/5f0c");
+    }
+
+    #[test]
 }
