@@ -103,6 +103,11 @@ pub(super) async fn export(args: &ExportArgs, server: &ServerArgs, environment: 
         Some(name) => vec![client.get_task(&name).await?],
         None => client.list_tasks().await?,
     };
+    // Before a line is written: half of an export is none.
+    let faults: Vec<Fault> = tasks.iter().filter_map(withheld).collect();
+    if !faults.is_empty() {
+        return Err(Stop::Faults(faults));
+    }
     for task in &tasks {
         // A list is without the texts.
         let whole = match &task.settings {
@@ -117,6 +122,30 @@ pub(super) async fn export(args: &ExportArgs, server: &ServerArgs, environment: 
         output::data(format!("---\n{}{}", left_out(task), yaml::document(&value(&task.settings)?)).as_bytes())?;
     }
     Ok(Exit::Success)
+}
+
+/// What is kept of a task from a token that may only read it. A file without that would take it away where it is applied.
+fn withheld(task: &TaskView) -> Option<Fault> {
+    let settings = &task.settings;
+    let endpoint = settings.base_image_trigger.as_ref().is_some_and(|trigger| {
+        // It is there for everybody, the address for some.
+        trigger.update_trigger_payload_type.is_some() && trigger.update_trigger_endpoint.is_none()
+    });
+    // A query that is written out has no such character: it would be encoded.
+    let query = super::context(settings).is_some_and(|context| context.contains("?…"));
+    let what = match (endpoint, query) {
+        (false, false) => return None,
+        (true, false) => "the address of its update-trigger endpoint",
+        (false, true) => "the query of its context",
+        (true, true) => "the address of its update-trigger endpoint and the query of its context",
+    };
+    let name = settings.name.as_ref().map(TaskName::as_str).unwrap_or_default();
+    let message =
+        format!("task `{name}` can't be exported: {what} can't be shown, and would be lost by `cooper task apply`");
+    Some(
+        Fault::usage(message)
+            .with_hint(format!("use a token of `{}`, whose task it is, or of an administrator", task.principal)),
+    )
 }
 
 /// What an export does not hold: whoever applies it owns what comes of it, and keeps credentials and secrets anew.
@@ -212,6 +241,43 @@ mod tests {
                 again.into_iter().map(|again| (again.name, again.settings)).collect::<Vec<_>>(),
                 [(name, settings)]
             );
+        }
+    }
+
+    #[test]
+    fn what_a_reader_is_not_shown_is_not_left_out_in_silence() {
+        let task = |context: &str, trigger: serde_json::Value| -> TaskView {
+            serde_json::from_value(serde_json::json!({
+                "name": "nightly", "step": { "type": "Docker", "contextPath": context }, "baseImageTrigger": trigger,
+                "principal": "ann", "creationDate": "2026-01-01T00:00:00Z", "lastUpdatedTime": "2026-01-01T00:00:00Z",
+                "generation": 1, "credentials": [], "hooks": [],
+            }))
+            .expect("a task")
+        };
+        let none = serde_json::json!({});
+        let whole = serde_json::json!({ "updateTriggerEndpoint": "https://a.example/x", "updateTriggerPayloadType": "Default" });
+        let cut = serde_json::json!({ "updateTriggerPayloadType": "Default" });
+        let (plain, query, hidden) =
+            ("https://a.example/a.tar.gz#:b", "https://a.example/a.tar.gz?sig=x#:b", "https://a.example/a.tar.gz?…#:b");
+        for (context, trigger, expect) in [
+            (plain, &none, None),
+            (query, &whole, None),
+            (plain, &cut, Some("the address of its update-trigger endpoint can't")),
+            (hidden, &whole, Some("the query of its context can't")),
+            (hidden, &cut, Some("the address of its update-trigger endpoint and the query of its context can't")),
+        ] {
+            let fault = withheld(&task(context, trigger.clone()));
+            match (&fault, expect) {
+                (Some(fault), Some(expect)) => {
+                    assert!(
+                        fault.message.starts_with("task `nightly` ") && fault.message.contains(expect),
+                        "{fault:?}"
+                    );
+                    assert!(fault.hint.as_ref().is_some_and(|hint| hint.contains("`ann`")), "{fault:?}");
+                }
+                (None, None) => {}
+                _ => panic!("{context} {trigger}: {fault:?}"),
+            }
         }
     }
 }
