@@ -60,6 +60,11 @@ pub(crate) enum EndpointError {
         "the address holds a user name or a password; send them in a header: --headers \"Authorization=Basic BASE64\""
     )]
     Credentials,
+    #[error(
+        "the address holds a user name or a password, which are not sent to a task's endpoint: put a token into the path or the query, \
+         which are kept secret, or check what requests are signed with (`cooper task update-trigger-secret NAME`)"
+    )]
+    TaskCredentials,
     #[error("header `{0}` can't be set: it belongs to the request itself or to the server")]
     Reserved(String),
     #[error("header `{0}` is not a name and a value of visible characters")]
@@ -147,9 +152,14 @@ fn host_of(uri: &str) -> String {
     parse(uri).map(|url| url[url::Position::BeforeHost..url::Position::AfterPort].to_owned()).unwrap_or_default()
 }
 
-/// The address, checked and as it is kept.
+/// The address of a task's endpoint, checked and as it is kept.
 pub(crate) fn checked_uri(uri: &str) -> Result<String, EndpointError> {
-    parse(uri).map(String::from)
+    match parse(uri) {
+        Ok(url) => Ok(url.into()),
+        // It has no headers of a user's.
+        Err(EndpointError::Credentials) => Err(EndpointError::TaskCredentials),
+        Err(error) => Err(error),
+    }
 }
 
 fn parse(uri: &str) -> Result<Url, EndpointError> {
@@ -201,6 +211,8 @@ mod tests {
         check("ftp://example.org/", &[], Err(EndpointError::Uri));
         check("example.org", &[], Err(EndpointError::Uri));
         check("https://ann:pw@example.org/", &[], Err(EndpointError::Credentials));
+        let of_task = checked_uri("https://ann:pw@example.org/").expect_err("a password");
+        assert!(!of_task.to_string().contains("--headers"), "{of_task}");
         let reserved = |name: &str| Err(EndpointError::Reserved(name.to_owned()));
         check("https://e.org/", &[("Cooper-Signature", "v1=00")], reserved("cooper-signature"));
         check("https://e.org/", &[("HOST", "other")], reserved("host"));

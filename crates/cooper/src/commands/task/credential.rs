@@ -13,6 +13,10 @@ use crate::exit::Exit;
 use crate::fault::{Fault, Stop};
 use crate::{output, table};
 
+/// How the hosts of key vaults end, in each of Azure's clouds.
+const VAULTS: [&str; 4] =
+    [".vault.azure.net", ".vault.azure.cn", ".vault.usgovcloudapi.net", ".vault.microsoftazure.de"];
+
 #[derive(Args, Debug)]
 pub(super) struct CredentialArgs {
     #[command(subcommand)]
@@ -94,6 +98,8 @@ async fn put(set: &SetArgs, exists: bool, server: &ServerArgs, environment: &Env
             .with_hint("keep a user name and a token of the registry's")
             .into());
     }
+    refuse_vault("--username", set.username.as_deref().unwrap_or_default())?;
+    refuse_vault("--password", set.password.as_deref().unwrap_or_default())?;
     let (task, host): (_, SourceHost) = (set.name.get()?, host(&set.login_server)?);
     let client = server.connect(environment)?;
     let kept = client.get_task(&task).await?.credentials.into_iter().find(|one| one.login_server == host);
@@ -110,12 +116,24 @@ async fn put(set: &SetArgs, exists: bool, server: &ServerArgs, environment: &Env
         Some(password) => password.clone(),
         None => password(set.password_stdin)?,
     };
+    refuse_vault("the password", &password)?;
     let username = set.username.clone().or(kept.map(|kept| kept.username)).unwrap_or_else(|| "git".to_owned());
     let request = SetTaskCredential { username, password };
     let kept = client.set_task_credential(&task, &host, &request).await?;
     output::note(&format!("Credential of task {task} for {host} is kept."));
     super::source::tell_hooks(&kept, client.server());
     Ok(Exit::Success)
+}
+
+/// Refuses the address of a secret in a vault, which az takes for what is there.
+fn refuse_vault(what: &str, text: &str) -> Result<(), Fault> {
+    let rest = text.trim().to_ascii_lowercase();
+    let host = rest.strip_prefix("https://").and_then(|rest| rest.split(['/', ':']).next());
+    if !host.is_some_and(|host| VAULTS.iter().any(|suffix| host.ends_with(suffix))) {
+        return Ok(());
+    }
+    Err(Fault::usage(format!("{what} is the address of a secret in a vault, and no vault is asked here"))
+        .with_hint("give what is kept there itself: pipe it from the vault's own client to --password-stdin"))
 }
 
 fn row(credential: &TaskCredentialView) -> [String; 3] {

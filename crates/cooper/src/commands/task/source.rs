@@ -227,16 +227,8 @@ pub(super) fn describe(settings: &SourceTriggerSettings) -> String {
 /// Says where a token is kept for nothing.
 pub(super) fn tell_hooks(task: &TaskView, server: &ServerUrl) {
     let name = task.settings.name.as_ref().map(TaskName::as_str).unwrap_or_default();
-    let is_deaf = |settings: &SourceTriggerSettings| {
-        let waits = settings.events.iter().flatten().any(|event| *event == SourceEventType::PullRequest);
-        waits && settings.provider.as_deref() == Some("generic")
-    };
-    for (trigger, _) in
-        task.settings.source_triggers.iter().filter(|(_, settings)| settings.as_ref().is_some_and(is_deaf))
-    {
-        output::warning(&plain(&format!(
-            "trigger {trigger} waits for pull requests, of which generic webhooks tell nothing: say what kind of forge it is with --forge"
-        )));
+    for warning in deaf(&task.settings, name) {
+        output::warning(&plain(&warning));
     }
     for hook in &task.hooks {
         if hook.secret.is_some() {
@@ -253,6 +245,28 @@ pub(super) fn tell_hooks(task: &TaskView, server: &ServerUrl) {
             output::warning(&plain(&who_sets_up(hook, name)));
         }
     }
+}
+
+/// What is said of triggers that wait for what no hook of theirs tells.
+fn deaf(settings: &TaskSettings, task: &str) -> Vec<String> {
+    let is_deaf = |settings: &SourceTriggerSettings| {
+        let waits = settings.events.iter().flatten().any(|event| *event == SourceEventType::PullRequest);
+        waits && settings.provider.as_deref() == Some("generic")
+    };
+    let triggers = settings.source_triggers.iter();
+    let deaf = triggers.filter(|(_, settings)| settings.as_ref().is_some_and(is_deaf));
+    let warning = |(trigger, _)| {
+        format!(
+            "trigger {trigger} waits for pull requests, of which generic webhooks tell nothing: say what kind of forge it is with {}",
+            kind_of_forge(task)
+        )
+    };
+    deaf.map(warning).collect()
+}
+
+/// How a person says what kind of forge a task's repository is at.
+fn kind_of_forge(task: &str) -> String {
+    format!("`cooper task update {task} --forge KIND`, or as the trigger's `provider` in a file of tasks")
 }
 
 /// Shows a hook with its new secret.
@@ -277,7 +291,8 @@ pub(super) fn who_sets_up(hook: &HookView, task: &str) -> String {
         }
         HookSetup::LacksForge => format!(
             "The task keeps a token for {host}, but not what kind of forge that is, and its name does not tell: no hook is set and no commit \
-             status told with it. `cooper task update {task} --forge KIND` says it (github, gitlab, gitea, bitbucket-server, …)."
+             status told with it. Say it with {} (github, gitlab, gitea, bitbucket-server, …).",
+            kind_of_forge(task)
         ),
         HookSetup::Hand => "Set it where pushes are to be told of.".to_owned(),
     }
@@ -372,4 +387,16 @@ mod tests {
     }
 
     #[test]
+    fn what_generic_hooks_do_not_tell_is_said_for_flags_and_files() {
+        let of = |said: &str| {
+            let source_triggers = flags(said).of_new(Some("https://git.example/a.git")).expect("sound");
+            deaf(&TaskSettings { source_triggers, ..TaskSettings::default() }, "nightly")
+        };
+        let warnings = of("--forge generic --pull-request-trigger-enabled");
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains("cooper task update nightly --forge KIND"), "{warnings:?}");
+        assert!(warnings[0].contains("`provider` in a file of tasks"), "{warnings:?}");
+        assert!(of("--forge generic").is_empty());
+        assert!(of("--forge gitea --pull-request-trigger-enabled").is_empty());
+    }
 }

@@ -108,6 +108,18 @@ fn what_can_not_be_is_refused_with_a_way_out() {
             "no managed identities",
             "a user name and a token",
         ),
+        (
+            "credential add -n nightly --login-server r.example -u https://own.vault.azure.net/secrets/user -p x"
+                .to_owned(),
+            "--username is the address of a secret in a vault",
+            "--password-stdin",
+        ),
+        (
+            "credential update -n nightly --login-server r.example -p HTTPS://own.Vault.azure.net/secrets/x/1"
+                .to_owned(),
+            "--password is the address of a secret in a vault",
+            "--password-stdin",
+        ),
     ] {
         let (said, way_out) = refused(&line);
         assert!(said.contains(message) && way_out.contains(hint), "{line}: {said}; {way_out}");
