@@ -110,7 +110,7 @@ fn a_base_under_the_registrys_own_name_is_each_runs_own() {
     let context = Context::empty()
         .file("acr-task.yaml", task)
         .file("first", "ARG BASE\nFROM $BASE\nARG WHO\nRUN echo $WHO > /who\n")
-        .file("spelled", &format!("FROM {host}/own:fixed\n"))
+        .file("spelled", format!("FROM {host}/own:fixed\n"))
         .file("filled", "ARG REGISTRY\nFROM ${REGISTRY}/own:fixed\n");
     for push in ["", "true"] {
         let begin = |who: &str, pause: &Pause| {
