@@ -1,13 +1,14 @@
 //! `cooper lint`: all that is wrong with a task file, or what it means.
 
 use clap::Args;
+use cooper_spec::task::Fault;
 use serde_json::json;
 
 use crate::cli::OutputForm;
 use crate::exit::Exit;
 use crate::fault::Stop;
 use crate::output;
-use crate::task::{TaskFileArgs, masked_json, show_faults};
+use crate::task::{TaskFileArgs, masked_json, show_warnings};
 
 #[derive(Args, Debug)]
 pub(crate) struct LintArgs {
@@ -19,10 +20,16 @@ pub(crate) struct LintArgs {
 }
 
 pub(crate) fn run(args: &LintArgs) -> Result<Exit, Stop> {
-    let Some((inputs, loaded)) = args.task.load()? else { return Ok(Exit::Usage) };
+    let Some((inputs, mut loaded)) = args.task.load()? else { return Ok(Exit::Usage) };
+    // The file is one; whether it can be run is for the server to say, which knows its registry's name.
     if let Err(faults) = args.task.check_plan(&inputs, &loaded) {
-        show_faults(&faults);
-        return Ok(Exit::Usage);
+        let refused = faults
+            .faults
+            .into_iter()
+            .map(|fault| Fault { message: format!("a run is refused: {}", fault.message), ..fault });
+        let refused: Vec<Fault> = refused.collect();
+        show_warnings(&refused);
+        loaded.warnings.extend(refused);
     }
     match args.output {
         OutputForm::Json => {

@@ -76,6 +76,15 @@ async fn faults_go_to_stderr_with_their_lines_and_end_with_2() {
     assert!(ended.stderr.starts_with("warning: task.yaml:3:3: a step has no key `wehn`; "), "{ended:?}");
     assert!(ended.stderr.contains("did you mean `when`?"), "{ended:?}");
 
+    // It is a file all the same, and what is wrong with its run is told where it stands.
+    cooper.write("unbuilt.yaml", "steps:\n- push: [a]\n");
+    let ended = cooper.run(["lint", "unbuilt.yaml", "--output", "json"]).await;
+    ended.succeeds();
+    let told = "warning: unbuilt.yaml:2:10: a run is refused: step acb_step_0: no step before it builds";
+    assert!(ended.stderr.starts_with(told), "{ended:?}");
+    let shown: serde_json::Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    assert_eq!((&shown["steps"][0]["type"], &shown["warnings"][0]["line"]), (&"push".into(), &2.into()));
+
     cooper.run(["lint", "nothing.yaml"]).await.fails_with(2, &["task file `nothing.yaml`", "can't be read"]);
     cooper.run(["lint", "task.yaml", "--set", "x"]).await.fails_with(2, &["--set", "NAME=VALUE"]);
     cooper.run(["lint", "."]).await.fails_with(2, &["task file `.` is a folder"]);
