@@ -329,7 +329,19 @@ impl Task {
         if let TaskAsked::Build { build, source } = self.asked(&Overrides::default())? {
             let some = RegistryName::parse("localhost").expect("a constant that is one");
             let variables = RunVariables::quick_build(RunId::from_number(1), &some, &build.platform, self.created);
-            QuickBuild { elsewhere: true, ..build }.plan_first(&BuildSource::Remote(source), &variables, &some)?;
+            let source = BuildSource::Remote(source);
+            // What a template makes of a name is known when something has set a run off; that it is one is known now.
+            let (templates, names) = build.image_names.iter().cloned().partition(|name| name.contains("{{"));
+            let templates: Vec<String> = templates;
+            let build = QuickBuild { elsewhere: true, image_names: names, ..build };
+            build.plan_first(&source, &variables, &some)?;
+            for name in templates {
+                let named = QuickBuild { image_names: vec![name], ..build.clone() };
+                match named.plan_first(&source, &variables, &some) {
+                    Err(error @ PlanError::Template { .. }) => return Err(error.into()),
+                    Ok(_) | Err(_) => {}
+                }
+            }
         }
         Ok(())
     }

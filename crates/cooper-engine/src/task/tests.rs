@@ -147,7 +147,13 @@ fn a_step_of_which_no_run_could_ever_be_is_refused() {
         let task = made(super::tests::docker()).expect("a task");
         assert!(task.changed(change, task.created).is_err(), "{expect}");
     }
-    for name in ["other.example/a:1", "a:{{.Run.Branch}}", "{{.Run.Registry}}/a", "a:{{.Run.Date}}"] {
+    for name in [
+        "other.example/a:1",
+        "a:{{.Run.Branch}}",
+        "{{.Run.Registry}}/a",
+        "a:{{.Run.Date}}",
+        "a:{{.Run.TaskName}}-{{.Run.ID}}",
+    ] {
         made(image(name)).unwrap_or_else(|fault| panic!("{name}: {fault}"));
     }
     made(file("ci/acr-task.yaml")).expect("a task");
