@@ -337,9 +337,8 @@ impl Task {
             build.plan_first(&source, &variables, &some)?;
             for name in templates {
                 let named = QuickBuild { image_names: vec![name], ..build.clone() };
-                match named.plan_first(&source, &variables, &some) {
-                    Err(error @ PlanError::Template { .. }) => return Err(error.into()),
-                    Ok(_) | Err(_) => {}
+                if let Err(error @ PlanError::Template { .. }) = named.plan_first(&source, &variables, &some) {
+                    return Err(error.into());
                 }
             }
         }

@@ -49,16 +49,6 @@ fn build_of(request: &mut NewRun) -> &mut QuickBuild {
 }
 
 #[test]
-fn a_run_is_for_the_platform_that_was_asked_for() {
-    let mut request = request(&["repository:*:push"]);
-    build_of(&mut request).platforms =
-        ["linux/386", "linux/amd64"].map(|text| Platform::parse(text).expect("valid")).to_vec();
-    let run = request.accept(RunId::from_number(1), at(5)).expect("it can be accepted").run;
-    assert_eq!(run.plan.placements[0].platform.to_string(), "linux/386");
-    assert_eq!(run.platform.map(|platform| platform.to_string()).as_deref(), Some("linux/arm/v7"));
-}
-
-#[test]
 fn an_accepted_run_waits_and_can_be_written_down() {
     let run =
         request(&["run", "repository:*:push"]).accept(RunId::from_number(35), at(7)).expect("it can be planned").run;

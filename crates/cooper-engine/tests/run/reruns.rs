@@ -55,6 +55,14 @@ fn here() -> TaskSource {
     TaskSource::Here { context: Some(ContextId::parse("c").expect("valid")), fetched: Fetched::default() }
 }
 
+#[test]
+fn a_run_is_for_the_platform_that_was_asked_for_whatever_its_first_step_has() {
+    let file = "version: v1.1.0\nsteps:\n  - build: -t app .\n    platform: linux/386\n";
+    let run = task(file, here(), None).accept(RunId::from_number(1), at(5)).expect("it can be accepted").run;
+    assert_eq!(run.plan.placements[0].platform.to_string(), "linux/386");
+    assert_eq!(run.platform, Some(Platform::LINUX_AMD64));
+}
+
 fn replay_of(run: &Run) -> Replay {
     let (done, pushed) = run.done_steps();
     let source = None;
