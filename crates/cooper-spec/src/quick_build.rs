@@ -332,11 +332,7 @@ impl QuickBuild {
         if path.is_empty() {
             return Err(PlanError::Empty("the Dockerfile's path"));
         }
-        if path.starts_with('/')
-            || path.split('/').any(|part| part == "..")
-            || path.contains('\\')
-            || path.chars().any(char::is_control)
-        {
+        if !is_inside(path) {
             return Err(PlanError::DockerfilePath(path.escape_debug().take(160).collect()));
         }
         if self.target.as_deref() == Some("") {
@@ -416,6 +412,14 @@ impl QuickBuild {
             _ => Ok(image),
         }
     }
+}
+
+/// Whether a path is relative and stays inside of what it is relative to, however it is read.
+pub fn is_inside(path: &str) -> bool {
+    !path.starts_with('/')
+        && !path.split('/').any(|part| part == "..")
+        && !path.contains('\\')
+        && !path.chars().any(char::is_control)
 }
 
 /// A text, rendered, that takes its bytes from the room that there is.

@@ -41,7 +41,7 @@ pub use cmd_line::CmdLine;
 pub use fault::{Fault, Faults, Place};
 pub use image_alias::{ImageAlias, ImageAliasError};
 pub use inputs::{AliasSource, Loaded, NamedText, RenderedText, SetValue, SetValueError, TaskInputs, WantedSecret};
-pub use load::{alias_sources, load, render_text, wanted_secrets};
+pub use load::{SECRET_STAND_IN, alias_sources, load, render_text, wanted_secrets};
 pub use model::{
     Cache, DEFAULT_NETWORK, Isolation, StepNetwork, Task, TaskNetwork, TaskStep, TaskVersion, TaskVolume, TaskWork,
     VolumeMount,

@@ -21,8 +21,6 @@ pub(crate) use faults::{show_faults, show_warnings};
 pub(crate) use files::{read as read_file, read_or_stdin};
 pub(crate) use local::LocalTask;
 
-/// What stands for the value of a secret that is not given. It is base64, so that volumes can be read too.
-const UNKNOWN_SECRET: &str = "c2VjcmV0LW5vdC1naXZlbg==";
 /// What is shown in place of a secret.
 const MASK: &str = "***";
 
@@ -74,16 +72,13 @@ impl TaskFileArgs {
             Some(path) => Some(NamedText { name: path.display().to_string(), text: files::read(path, "values file")? }),
             None => None,
         };
+        let file = NamedText { name: self.file.clone(), text: files::read_or_stdin(&self.file, "task file")? };
+        let run = RunVariables::quick_build(RunId::from_number(1), &registry, &platform, created);
         let mut inputs = TaskInputs {
-            file: NamedText { name: self.file.clone(), text: files::read_or_stdin(&self.file, "task file")? },
             values,
             set: read_values(&self.set, &self.set_secret)?,
-            alias_sources: BTreeMap::new(),
             image_aliases: image_aliases(&self.image_alias)?,
-            run: RunVariables::quick_build(RunId::from_number(1), &registry, &platform, created),
-            secrets: BTreeMap::new(),
-            working_directory: None,
-            environment: Vec::new(),
+            ..TaskInputs::new(file, run)
         };
         for (url, path) in pairs(&self.alias_source, "--alias-source", "URL=FILE")? {
             inputs.alias_sources.insert(url, files::read(path.as_ref(), "alias source")?);
@@ -165,7 +160,7 @@ fn read_alias_files(inputs: &mut TaskInputs, folder: &Path) -> Result<(), task::
 /// Gives the secrets that the task file names a stand-in.
 fn stand_in_for_secrets(inputs: &mut TaskInputs) -> Result<(), task::Faults> {
     for secret in task::wanted_secrets(inputs)? {
-        inputs.secrets.insert(secret.id, SecretString::new(UNKNOWN_SECRET.to_owned()));
+        inputs.secrets.insert(secret.id, SecretString::new(task::SECRET_STAND_IN.to_owned()));
     }
     Ok(())
 }

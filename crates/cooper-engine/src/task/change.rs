@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cooper_spec::plan::BuildArgument;
-use cooper_spec::quick_build::{BuildSource, PlanError, QuickBuild};
+use cooper_spec::quick_build::{BuildSource, PlanError, QuickBuild, is_inside};
 use cooper_spec::source::RemoteSource;
 use cooper_spec::task_request::RequestedValue;
 use cooper_spec::template::RunVariables;
@@ -320,19 +320,18 @@ impl Task {
     /// Whether a run of the step could be planned, as far as that is known before there is one: which registry is the own one,
     /// what is in the source and who may push are not.
     fn check_step(&self) -> Result<(), TaskFault> {
-        if let TaskStep::File(step) = &self.step {
-            let leaves = step.file.starts_with('/') || step.file.split('/').any(|part| part == "..");
-            if leaves || step.file.chars().any(char::is_control) {
-                return Err(TaskFault::FilePath(step.file.escape_debug().take(160).collect()));
-            }
+        if let TaskStep::File(step) = &self.step
+            && !is_inside(&step.file)
+        {
+            return Err(TaskFault::FilePath(step.file.escape_debug().take(160).collect()));
         }
         if let TaskAsked::Build { build, source } = self.asked(&Overrides::default())? {
             let some = RegistryName::parse("localhost").expect("a constant that is one");
             let variables = RunVariables::quick_build(RunId::from_number(1), &some, &build.platform, self.created);
             let source = BuildSource::Remote(source);
             // What a template makes of a name is known when something has set a run off; that it is one is known now.
-            let (templates, names) = build.image_names.iter().cloned().partition(|name| name.contains("{{"));
-            let templates: Vec<String> = templates;
+            let (templates, names): (Vec<_>, Vec<_>) =
+                build.image_names.iter().cloned().partition(|name| name.contains("{{"));
             let build = QuickBuild { elsewhere: true, image_names: names, ..build };
             build.plan_first(&source, &variables, &some)?;
             for name in templates {

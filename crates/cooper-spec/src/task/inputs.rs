@@ -46,6 +46,21 @@ pub struct TaskInputs {
 const SHORTEST_MASKED: usize = 3;
 
 impl TaskInputs {
+    /// A file with nothing but what its run is.
+    pub fn new(file: NamedText, run: RunVariables) -> Self {
+        Self {
+            file,
+            values: None,
+            set: Vec::new(),
+            alias_sources: BTreeMap::new(),
+            image_aliases: BTreeMap::new(),
+            run,
+            secrets: BTreeMap::new(),
+            working_directory: None,
+            environment: Vec::new(),
+        }
+    }
+
     /// The values of secrets that must not be seen in what is told of the file, the longest first.
     pub fn masked(&self) -> Vec<&str> {
         let of_set = self.set.iter().filter(|set| set.secret).map(|set| set.value.as_str());

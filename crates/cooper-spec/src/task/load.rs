@@ -18,8 +18,8 @@ use super::{data, expand, keys, missing, read, version};
 /// Steps of work that an alias's rendering costs whatever it does: values are handed to each.
 const EACH_ALIAS: u64 = 2_000;
 
-/// What stands for a secret that can't be had. It is base64, so that volumes can be read too.
-const STAND_IN: &str = "c3RhbmQtaW4=";
+/// What stands for the value of a secret that is not at hand. It is base64, so that volumes can be read too.
+pub const SECRET_STAND_IN: &str = "c2VjcmV0LW5vdC1naXZlbg==";
 
 /// A file, rendered.
 struct Rendered<'a> {
@@ -82,7 +82,7 @@ pub fn wanted_secrets(inputs: &TaskInputs) -> Result<Vec<WantedSecret>, Faults> 
 
 /// What is wrong with the secrets of a file, and what is wrong with all else in it whatever the secrets' values are.
 fn with_all_others(of_secrets: Vec<Fault>, ids: Vec<Told<String>>, inputs: &TaskInputs) -> Faults {
-    let stand_in = |id: Told<String>| (id.value, SecretString::new(STAND_IN.to_owned()));
+    let stand_in = |id: Told<String>| (id.value, SecretString::new(SECRET_STAND_IN.to_owned()));
     let inputs = TaskInputs { secrets: ids.into_iter().map(stand_in).collect(), ..inputs.clone() };
     let mut faults = told(of_secrets, &inputs).faults;
     let others = load(&inputs).err().unwrap_or_default();

@@ -4,10 +4,10 @@ mod faults;
 mod hostile;
 mod json;
 mod meaning;
+mod outside;
 mod told;
 mod variables;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cooper_types::{Platform, RegistryName, RunId, Timestamp};
@@ -17,22 +17,9 @@ use crate::template::RunVariables;
 
 fn inputs(text: &str) -> TaskInputs {
     let registry = RegistryName::parse("r.io").expect("valid");
-    TaskInputs {
-        file: NamedText { name: "task.yaml".to_owned(), text: text.to_owned() },
-        values: None,
-        set: Vec::new(),
-        alias_sources: BTreeMap::new(),
-        image_aliases: BTreeMap::new(),
-        run: RunVariables::quick_build(
-            RunId::from_number(1),
-            &registry,
-            &Platform::LINUX_AMD64,
-            Timestamp::from_micros(0),
-        ),
-        secrets: BTreeMap::new(),
-        working_directory: None,
-        environment: Vec::new(),
-    }
+    let (amd64, created) = (&Platform::LINUX_AMD64, Timestamp::from_micros(0));
+    let run = RunVariables::quick_build(RunId::from_number(1), &registry, amd64, created);
+    TaskInputs::new(NamedText { name: "task.yaml".to_owned(), text: text.to_owned() }, run)
 }
 
 pub(super) fn task(text: &str) -> Task {

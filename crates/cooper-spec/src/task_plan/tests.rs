@@ -1,7 +1,5 @@
 mod platforms;
 
-use std::collections::BTreeMap;
-
 use cooper_types::{RunId, Scope, Timestamp};
 
 use super::*;
@@ -12,17 +10,8 @@ use crate::template::RunVariables;
 fn inputs(text: &str) -> TaskInputs {
     let registry = RegistryName::parse("localhost:5000").expect("valid");
     let created = Timestamp::from_micros(0);
-    TaskInputs {
-        file: NamedText { name: "acr-task.yaml".to_owned(), text: text.to_owned() },
-        values: None,
-        set: Vec::new(),
-        alias_sources: BTreeMap::new(),
-        image_aliases: BTreeMap::new(),
-        run: RunVariables::quick_build(RunId::from_number(1), &registry, &Platform::LINUX_AMD64, created),
-        secrets: BTreeMap::new(),
-        working_directory: None,
-        environment: Vec::new(),
-    }
+    let run = RunVariables::quick_build(RunId::from_number(1), &registry, &Platform::LINUX_AMD64, created);
+    TaskInputs::new(NamedText { name: "acr-task.yaml".to_owned(), text: text.to_owned() }, run)
 }
 
 fn plan_of(inputs: &TaskInputs) -> Result<PlannedTask, TaskPlanError> {

@@ -29,6 +29,9 @@ pub(crate) fn run(args: &LintArgs) -> Result<Exit, Stop> {
             .map(|fault| Fault { message: format!("a run is refused: {}", fault.message), ..fault });
         let refused: Vec<Fault> = refused.collect();
         show_warnings(&refused);
+        if faults.more > 0 {
+            output::note(&format!("warning: and {} more", faults.more));
+        }
         loaded.warnings.extend(refused);
     }
     match args.output {

@@ -57,21 +57,13 @@ impl LocalTask {
         let folder = folder.map_or(beside, Path::to_owned);
         let registry = RegistryName::parse(SOME_REGISTRY).expect("a constant that is one");
         let created = Timestamp::from_micros(946_684_800_000_000);
+        let platform = platform.unwrap_or(&Platform::LINUX_AMD64);
+        let run = RunVariables::quick_build(RunId::from_number(1), &registry, platform, created);
         let mut inputs = TaskInputs {
-            file: self.file.clone(),
             values: self.values.clone(),
             set: read_values(set, set_secret)?,
-            alias_sources: BTreeMap::new(),
             image_aliases,
-            run: RunVariables::quick_build(
-                RunId::from_number(1),
-                &registry,
-                platform.unwrap_or(&Platform::LINUX_AMD64),
-                created,
-            ),
-            secrets: BTreeMap::new(),
-            working_directory: None,
-            environment: Vec::new(),
+            ..TaskInputs::new(self.file.clone(), run)
         };
         let read = read_alias_files(&mut inputs, &folder).and_then(|()| {
             let sources = task::alias_sources(&inputs)?;

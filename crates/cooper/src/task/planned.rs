@@ -35,8 +35,6 @@ fn images(task: &Task) -> impl Iterator<Item = &ImageRef> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use cooper_spec::task::{self, NamedText};
     use cooper_spec::template::RunVariables;
     use cooper_types::{Platform, RunId, Timestamp};
@@ -48,17 +46,8 @@ mod tests {
         let registry = RegistryName::parse("localhost:5000").expect("valid");
         let planned = |text: &str, is_known: bool| {
             let created = Timestamp::from_micros(0);
-            let inputs = TaskInputs {
-                file: NamedText { name: "t.yaml".to_owned(), text: text.to_owned() },
-                values: None,
-                set: Vec::new(),
-                alias_sources: BTreeMap::new(),
-                image_aliases: BTreeMap::new(),
-                run: RunVariables::quick_build(RunId::from_number(1), &registry, &Platform::LINUX_AMD64, created),
-                secrets: BTreeMap::new(),
-                working_directory: None,
-                environment: Vec::new(),
-            };
+            let run = RunVariables::quick_build(RunId::from_number(1), &registry, &Platform::LINUX_AMD64, created);
+            let inputs = TaskInputs::new(NamedText { name: "t.yaml".to_owned(), text: text.to_owned() }, run);
             let loaded = task::load(&inputs).unwrap_or_else(|faults| panic!("{faults}"));
             check(&inputs, &loaded.task, is_known).map_err(|faults| faults.to_string())
         };
